@@ -1,0 +1,119 @@
+"""From the words of a command line to a mode at work. No torch is imported before a mode needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vision_lab import help
+from vision_lab.choices import CONF, config_folders
+from vision_lab.types import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what a command line asks for.
+
+    Returns:
+        The exit code: 0; 1 where something failed; 2 where the words themselves are wrong.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        if "--help" in words or "-h" in words:
+            print(help.show(words))
+            return 0
+        return _run(words)
+    except UserError as error:
+        return _say(error, code=2)
+    except BrokenPipeError:  # its reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from vision_lab import command_line, replay, resolvers, sweeps
+
+    folders = config_folders(words)
+    typed = words
+    words = command_line.quoted(words)
+    saved_choices: dict[str, str | None] = {}
+    try:
+        words, saved_choices = replay.with_saved(words, folders)
+        resolvers.register(saved_choices)
+        constant = _constant_keys(words)
+        sys.argv[1:] = [*words, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(constant)}]"]
+        sys.path.insert(0, os.getcwd())  # a user's classes are found from the folder the command is typed in
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing; what a user sees is decided here
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except _Failed as failed:
+        return failed.code
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = _user_error(error)
+        return _say(cause or UserError(command_line.explained(typed, error, folders=folders)), code=2)
+    finally:
+        sweep = sweeps.started()
+        if sweep:
+            sweeps.show(sweep)
+    return 0
+
+
+def job(config: DictConfig) -> Any:
+    """One run: what Hydra calls, once, or for each job of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from vision_lab.build import mode
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    sweeping = hydra_config.mode == RunMode.MULTIRUN
+    try:
+        return mode(config)(config, folder)
+    except UserError as error:
+        _say(error, code=1)
+        if sweeping:
+            raise
+        raise _Failed(1) from None
+    finally:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # Hydra makes it before we can refuse
+
+
+class _Failed(BaseException):
+    """Ends a single run that has said what was wrong; not an Exception, which Hydra would comment on."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def _constant_keys(words: Sequence[str]) -> list[str]:
+    """What a sweep does not vary, and so has no place in its folders' names."""
+    from vision_lab import command_line
+
+    if not any(word in ("-m", "--multirun") for word in words):
+        return []
+    parsed = command_line.parsed(words)
+    return sorted({override.get_key_element() for override in parsed if not override.is_sweep_override()})
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The error of ours that Hydra or OmegaConf wrapped."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _say(error: UserError, *, code: int) -> int:
+    mark = "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
+    print(f"{mark} {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,282 @@
+"""The only file that instantiates: one function for each part of a config; a mode calls those it needs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from vision_lab.choices import CONF, groups
+from vision_lab.data.module import DataModule
+from vision_lab.tasks.base import Supervised
+from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head, UserError
+
+FACTS = {"target", "spec"}
+"""Keys that say what goes together; no constructor takes them. ``target`` is one word for all three: what the data holds,
+what the task learns from, what the head is for."""
+
+GIVEN = {
+    "data": {"spec", "transforms", "seed", "relabel"},
+    "model": {"spec"},
+    "head": {"backbone", "spec"},
+    "task": {"network", "spec", "optimizer", "schedule", "seed"},
+    "optim": {"params"},
+    "trainer": {"callbacks", "logger", "default_root_dir"},
+    "mode": {"config", "folder"},
+}
+"""Arguments that are passed here and so need not stand in a config; positional ones by their usual names."""
+
+
+class Network(NamedTuple):
+    """What ``network`` makes.
+
+    Attributes:
+        module: (N, C, H, W) normalised -> outputs.
+        spec: the data's, with the normalisation that learnt weights bring.
+        notes: lines for the user.
+        fresh: parameters that learnt weights were expected for and did not bring.
+    """
+
+    module: nn.Module
+    spec: DataSpec
+    notes: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def check(config: DictConfig, parts: Sequence[str]) -> None:
+    """Look the parts over before anything is built.
+
+    Raises:
+        ConfigurationError: with all that is wrong: values that are missing, references that lead nowhere, classes that
+            cannot be found, arguments they do not take or miss, parts that do not go together.
+    """
+    errors: list[str] = []
+    for part in parts:
+        node = config[part]
+        if node is not None:
+            errors += _unresolved(node, part)
+            errors += _misfit_arguments(node, part, given=GIVEN.get(part, set()), facts=FACTS)
+    errors += _misfit_parts(config) if "task" in parts else []
+    if errors:
+        raise ConfigurationError("\n".join(dict.fromkeys(errors)))
+
+
+def mode(config: DictConfig) -> Callable[[DictConfig, Path], Any]:
+    """What to do: called with the config and the folder to write into."""
+    check(config, ["mode"])
+    made: Callable[[DictConfig, Path], Any] = instantiate(config.mode, _partial_=True)
+    return made
+
+
+def spec(config: DictConfig) -> DataSpec:
+    """What the data says of itself."""
+    return DataSpec.from_config(_plain(config.data.spec))
+
+
+def data(config: DictConfig, spec: DataSpec, *, relabel: Sequence[int] | None = None) -> DataModule:
+    """Loaders of the data, fitted to ``spec``; ``relabel`` gives the network's class for each of the data's labels."""
+    transforms = {name: [instantiate(t) for t in config.augment[name]] for name in ("train", "eval")}
+    make = instantiate(_without(config.data, *FACTS), _partial_=True, _convert_="all")
+    made: DataModule = make(spec=spec, transforms=transforms, seed=config.seed, relabel=relabel)
+    return made
+
+
+def network(config: DictConfig, spec: DataSpec, *, trained: bool = False) -> Network:
+    """A head on a backbone.
+
+    Args:
+        config: the whole config.
+        spec: the pictures it is for.
+        trained: its weights will come from a run: those of ``model.weights`` need not be there any more.
+    """
+    pl.seed_everything(config.seed, verbose=False)  # the first weights
+    make = instantiate(config.model, _partial_=True, _convert_="all")
+    if trained and config.model.get("weights"):
+        backbone: Backbone = make(spec, weights=None, stem=_stem_with_weights(config.model.stem))
+    else:
+        backbone = make(spec)
+    head: Head = instantiate(_without(config.head, *FACTS), _partial_=True, _convert_="all")
+    module = head(backbone, spec)
+    loaded = backbone.loaded
+    if loaded is None:
+        return Network(module, spec, (), ())
+    notes = [loaded.sentence]
+    if loaded.mean and loaded.std:
+        spec = _normalised(spec, loaded.mean, loaded.std)
+        notes.append(f"pictures are normalised as the weights want it: mean {list(spec.mean)}, std {list(spec.std)}")
+    return Network(module, spec, tuple(notes), loaded.fresh)
+
+
+def task(config: DictConfig, network: Network) -> Supervised:
+    """What is learnt."""
+    settings = instantiate(_without(config.task, *FACTS), _partial_=True, _convert_="all")
+    made: Supervised = settings(
+        network=network.module,
+        spec=network.spec,
+        optimizer=optimizer(config),
+        schedule=instantiate(config.scheduler, _convert_="all"),
+        seed=config.seed,
+    )
+    return made
+
+
+def optimizer(config: DictConfig) -> Callable[[Iterable[Parameter]], Optimizer]:
+    """Makes the optimiser of some parameters."""
+    made: Callable[[Iterable[Parameter]], Optimizer] = instantiate(config.optim, _partial_=True, _convert_="all")
+    return made
+
+
+def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
+    """Lightning's trainer with the callbacks and loggers of the config; its ``default_root_dir`` is the run's folder.
+
+    Args:
+        config: the whole config.
+        folder: the run's folder.
+        changes: arguments of the trainer that win over the config's.
+    """
+    arguments: dict[str, Any] = {"default_root_dir": str(folder)}
+    if "callbacks" not in changes:
+        arguments["callbacks"] = callbacks(config)
+    if "logger" not in changes:
+        arguments["logger"] = [instantiate(each, _convert_="all") for each in (config.logger or {}).values()] or False
+    made: pl.Trainer = instantiate(config.trainer, _partial_=True, _convert_="all")(**arguments | changes)
+    return made
+
+
+def callbacks(config: DictConfig, *, only: Sequence[str] | None = None) -> list[pl.Callback]:
+    """What watches a trainer: all of the config's callbacks, or those of some names."""
+    named = (config.callbacks or {}).items()
+    return [instantiate(node, _convert_="all") for name, node in named if node and (only is None or name in only)]
+
+
+def choices_made() -> dict[str, str | None]:
+    """group: the choice as Hydra composed it: ``_saved`` where the run of ``run=`` decides; empty outside a command."""
+    if not HydraConfig.initialized():
+        return {}
+    made = HydraConfig.get().runtime.choices.items()
+    return {group: choice for group, choice in made if "/" not in group and group != "replay"}
+
+
+def choices() -> dict[str, str | None]:
+    """group: the choice made, on this command line or by the run that ``run=`` names; empty outside a command."""
+    return {group: OmegaConf.create({"name": f"${{choice:{group}}}"}).name for group in choices_made()}
+
+
+def _stem_with_weights(stem: str) -> str:
+    """What ``auto`` comes to where there are weights to fit."""
+    return "imagenet" if stem == "auto" else stem
+
+
+def _normalised(spec: DataSpec, mean: Sequence[float], std: Sequence[float]) -> DataSpec:
+    if len(mean) not in (1, spec.channels):  # a grey picture for weights of colours, or many channels
+        mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
+    return replace(spec, mean=tuple(mean), std=tuple(std))
+
+
+def _without(node: DictConfig, *keys: str) -> DictConfig:
+    return OmegaConf.masked_copy(node, [key for key in node if key not in keys])
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def _unresolved(node: Any, path: str) -> list[str]:
+    """Values that are missing (``???``) and references that lead nowhere."""
+    errors = []
+    for key in node.keys() if isinstance(node, DictConfig) else range(len(node)):
+        place = f"{path}.{key}"
+        if OmegaConf.is_missing(node, key):
+            errors.append(f"{place} is missing: type {place}=...")
+            continue
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            missing = _blamed_on_missing(error)
+            if not missing:
+                errors.append(f"{place}: {_cause(error)}")
+            continue
+        if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(node, key):
+            errors += _unresolved(value, place)
+    return errors
+
+
+def _blamed_on_missing(error: BaseException) -> bool:
+    """A reference to a value that is missing is named where the value is."""
+    return "MissingMandatoryValue" in str(error) or "Missing mandatory value" in str(error)
+
+
+def _cause(error: BaseException) -> str:
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, UserError):
+            return str(current)
+        current = current.__cause__ or current.__context__
+    return str(error).splitlines()[0]
+
+
+def _misfit_arguments(node: Any, path: str, *, given: set[str], facts: set[str]) -> list[str]:
+    """Classes that cannot be found, arguments they do not take, and arguments they miss."""
+    if not OmegaConf.is_config(node):
+        return []
+    errors: list[str] = []
+    keys = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key) and key not in facts:
+            errors += _misfit_arguments(node[key], f"{path}.{key}", given=set(), facts=set())
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        return errors
+    try:
+        target = _located(node["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        return [*errors, f"{path}._target_={node['_target_']} cannot be found: {error}"]
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # some of C's functions do not say
+        return errors
+    parameters = signature.parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    taken = {str(key) for key in keys if not str(key).startswith("_")} - facts
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for name in sorted(taken - named):
+            takes = ", ".join(sorted(named - given))
+            errors.append(f"{path}.{name}: {target.__name__} takes no such argument; it takes {takes or 'none'}")
+    if not node.get("_partial_", False) or given:
+        needed = {p.name for p in parameters if p.default is p.empty and p.name in named}
+        for name in sorted(needed - taken - given):
+            errors.append(f"{path}.{name} is missing: {target.__name__} needs it: type +{path}.{name}=...")
+    return errors
+
+
+def _located(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ValueError("a dotted name is needed: package.module.Name")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def _misfit_parts(config: DictConfig) -> list[str]:
+    """Data whose targets the task cannot learn from; a head that is for another target."""
+    errors = []
+    names = choices()
+    wanted = config.task.get("target")
+    for group, found in (("data", config.data.spec.get("target")), ("head", config.head.get("target"))):
+        if wanted and found and found != wanted:
+            says = f"{group}={names.get(group)} is for {found}, but task={names.get('task')} learns from {wanted}"
+            fitting = {g: [c.name for c in groups([CONF])[g] if c.target == t] for g, t in ((group, wanted), ("task", found))}
+            typed = [f"{g}={' or '.join(options[:6])}" for g, options in fitting.items() if options]
+            errors.append(f"{says}: type {', or '.join(typed)}" if typed else says)
+    return errors

@@ -1,0 +1,62 @@
+"""Pictures and figures to look at while and after training: into TensorBoard, and as PNG files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+from torchvision.io import write_png
+
+from vision_lab.drawing import grid
+from vision_lab.tasks.base import Supervised
+from vision_lab.types import Batch
+
+
+class Pictures(pl.Callback):
+    """Draws the first pictures of each evaluation with their predictions, and the figures of the whole split.
+
+    The PNG files lie in ``pictures/`` in the run's folder, the newest of each kind.
+
+    Args:
+        count: pictures to draw.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.drawn: list[Tensor] = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Supervised, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0  # noqa: ARG002
+    ) -> None:
+        self._collect(trainer, pl_module, outputs, batch)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: Supervised, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0  # noqa: ARG002
+    ) -> None:
+        self._collect(trainer, pl_module, outputs, batch)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Supervised) -> None:
+        self._write(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Supervised) -> None:
+        self._write(trainer, pl_module, "test")
+
+    def _collect(self, trainer: pl.Trainer, task: Supervised, predictions: Any, batch: Batch) -> None:
+        wanted = self.count - len(self.drawn)
+        if wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
+            self.drawn += task.draw(batch, predictions)[:wanted]
+
+    def _write(self, trainer: pl.Trainer, task: Supervised, split: str) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        pictures: Mapping[str, Tensor] = {"predictions": grid(self.drawn)} if self.drawn else {}
+        self.drawn = []
+        folder = Path(trainer.default_root_dir) / "pictures"
+        folder.mkdir(exist_ok=True)
+        for name, picture in {**pictures, **task.figures(split)}.items():
+            write_png(picture, str(folder / f"{split}_{name}.png"))
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(f"{split}/{name}", picture, trainer.global_step)

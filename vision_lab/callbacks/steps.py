@@ -1,0 +1,61 @@
+"""What happens within an epoch: the loss and the speed of every so many steps."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from vision_lab.types import Batch
+
+FILE = "speed.csv"
+
+
+class Steps(pl.Callback):
+    """Logs ``step/loss`` and ``step/images_per_second`` every ``trainer.log_every_n_steps`` steps, for the bar as well.
+
+    ``speed.csv`` has a row for each epoch: its seconds of training and its images/s.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.images = self.epoch_images = 0
+        self.since = self.epoch_since = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self.images = self.epoch_images = 0
+        self.since = self.epoch_since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int  # noqa: ARG002
+    ) -> None:
+        self.images += len(batch.samples) * trainer.world_size
+        self.epoch_images += len(batch.samples) * trainer.world_size
+        if (batch_idx + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        loss = outputs["loss"].item()  # waits for the device, so that the clock is right
+        now = time.perf_counter()
+        speed = self.images / (now - self.since)
+        self.images, self.since = 0, now
+        for logger in trainer.loggers:
+            metrics = {"step/loss": loss, "step/images_per_second": speed}
+            logger.log_metrics(metrics, step=trainer.global_step)
+        bar = {"loss": loss, "images/s": speed}
+        pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        seconds = time.perf_counter() - self.epoch_since
+        speed = self.epoch_images / seconds
+        self.rows.append({"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)})
+        if trainer.is_global_zero:
+            with (Path(trainer.default_root_dir) / FILE).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(self.rows[0]))
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]

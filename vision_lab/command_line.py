@@ -1,0 +1,187 @@
+"""The words a person types: path values quoted before Hydra reads them, misspelt ones answered with what was meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from vision_lab.choices import groups
+
+PATH_KEYS = {"run", "runs", "source", "data.root", "model.weights"}
+"""Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
+
+WORDS = {"null", "none", "???", ""}
+"""Values of path keys that are no paths."""
+
+
+def quoted(words: Sequence[str]) -> list[str]:
+    """The command line with the values of path keys quoted, so that Hydra's grammar leaves them alone.
+
+    In a sweep (``-m``) commas go on separating values, unless the whole value is a path that exists.
+    """
+    sweep = any(word in ("-m", "--multirun") for word in words)
+    return [_quoted(word, sweep=sweep) for word in words]
+
+
+def value_of(words: Sequence[str], key: str) -> str | None:
+    """The last value given to a key, without its quotes; None where it was not given."""
+    values = [word.split("=", 1)[1] for word in words if word.startswith(f"{key}=")]
+    if not values or values[-1] in WORDS:
+        return None
+    value = values[-1]
+    return value[1:-1].replace("\\'", "'") if value.startswith("'") and value.endswith("'") else value
+
+
+def parsed(words: Sequence[str]) -> list[Override]:
+    """What the words set, as Hydra reads it."""
+    return OverridesParser.create().parse_overrides(overrides(words))
+
+
+def overrides(words: Sequence[str]) -> list[str]:
+    """The words that set something, without Hydra's flags and their values."""
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = word in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+            skip = skip or word in ("--cfg", "-c", "--info", "-i")
+        elif "=" in word or word.startswith("~"):
+            kept.append(word)
+    return kept
+
+
+def explained(words: Sequence[str], error: Exception, *, folders: Sequence[Path]) -> str:
+    """What is wrong with the words, what was probably meant, and what there is to choose from.
+
+    Args:
+        words: the command line.
+        error: what Hydra said of it.
+        folders: where configs are looked for.
+    """
+    problems, choosing, setting = [], [], []
+    known = groups(folders)
+    for word in overrides(words):
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:
+            key, value = word.split("=", 1) if "=" in word else (word, "")
+            problems.append(f"{word}: the value cannot be read: quote it, as in {key}='\"{value}\"'")
+            continue
+        if override.is_delete() or override.is_force_add():
+            continue
+        key = override.key_or_group
+        if key in known and "." not in key:
+            values = _values(override)
+            problems += [_unknown_choice(key, value, [c.name for c in known[key]]) for value in values
+                         if value not in {c.name for c in known[key]} | {None, "null"}]
+            if not override.is_sweep_override():
+                choosing.append(word)
+        elif not override.is_add():
+            setting.append(key)
+    if not problems:
+        config = _composed(choosing, folders)
+        problems = [_unknown_key(key, config, known) for key in setting if not _has(config, key)]
+    return "\n".join(problems) or _plain(error)
+
+
+def _quoted(word: str, *, sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or key.lstrip("+") not in PATH_KEYS or value in WORDS or value[:1] in "'\"[":
+        return word
+    values = value.split(",") if sweep and not Path(value).expanduser().exists() else [value]
+    return f"{key}=" + ",".join(part if part in WORDS else _quote(part) for part in values)
+
+
+def _quote(value: str) -> str:
+    path = Path(value).expanduser() if value.startswith("~") else Path(value)
+    if "/" in value and path.exists():
+        value = str(path.absolute())  # so that the same words mean the same from another folder
+    elif value.startswith("~"):
+        value = str(path)
+    # In Hydra's grammar a backslash escapes a quote, and itself only before one.
+    value = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    trailing = len(value) - len(value.rstrip("\\"))
+    return f"'{value}{chr(92) * trailing}'"
+
+
+def _values(override: Any) -> list[Any]:
+    value = override.value()
+    if override.is_sweep_override():
+        return [str(each) for each in override.sweep_string_iterator()]
+    return value if isinstance(value, list) else [value]
+
+
+def _unknown_choice(group: str, value: Any, names: Sequence[str]) -> str:
+    return f"{group}={value}: there is no such {group}.{_near(str(value), names)}\n  {group} is one of: {', '.join(names)}"
+
+
+def _unknown_key(key: str, config: DictConfig, known: Iterable[str]) -> str:
+    every = _leaves(config)
+    parent, _, last = key.rpartition(".")
+    if "." not in key:
+        options = [*known, *(str(name) for name in config)]
+        same = [full for full in every if full.rpartition(".")[2] == key]
+        hint = f" Did you mean {_or(same[:4])}?" if same else _near(key, options)
+        return f"{key}: there is no such key or group.{hint}\n  There are: {', '.join(dict.fromkeys(options))}"
+    node = OmegaConf.select(config, parent, throw_on_missing=False) if _has(config, parent) else None
+    siblings = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
+    near = difflib.get_close_matches(last, siblings, n=3) or difflib.get_close_matches(key, every, n=3)
+    full = [f"{parent}.{name}" if name in siblings else name for name in near]
+    hint = f" Did you mean {_or(full)}?" if full else ""
+    listed = f"\n  {parent} has: {', '.join(siblings)}" if siblings else ""
+    return f"{key}: there is no such key.{hint}{listed}\n  To add it all the same, type +{key}=..."
+
+
+def _near(word: str, options: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
+    return f" Did you mean {_or(near)}?" if near else ""
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def _composed(choosing: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """The config with the groups chosen and nothing else set."""
+    from hydra import compose, initialize_config_dir
+
+    others = ",".join(f"file://{folder.absolute()}" for folder in folders[1:])
+    with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
+        return compose("config", overrides=[*choosing, f"hydra.searchpath=[{others}]"])
+
+
+def _leaves(config: Any, prefix: str = "") -> list[str]:
+    if not isinstance(config, DictConfig):
+        return [prefix[:-1]]
+    names = [str(name) for name in config if not str(name).startswith("_")]
+    found = []
+    for name in names:
+        node = config._get_node(name)
+        inner = isinstance(node, DictConfig) and not node._is_interpolation() and not node._is_none()
+        found += _leaves(node, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+    return found
+
+
+def _has(config: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(config, DictConfig) or part not in config.keys():
+            return False
+        config = config._get_node(part)
+    return True
+
+
+def _plain(error: Exception) -> str:
+    causes, current = [], error
+    while current is not None:
+        causes.append(str(current).strip())
+        current = current.__cause__  # type: ignore[assignment]
+    return "\n".join(dict.fromkeys(cause for cause in causes if cause))

@@ -1,0 +1,32 @@
+"""torchvision's data sets: fetched once, read without any network afterwards."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vision_lab.types import DataError, Dataset
+
+
+def downloaded(dataset: Callable[..., Dataset], *, root: str) -> Dataset:
+    """One of torchvision's data sets.
+
+    Args:
+        dataset: its class with all arguments but ``root`` and ``download``.
+        root: the folder that holds the files, or is to hold them.
+
+    Raises:
+        DataError: where the files are not there and cannot be fetched.
+    """
+    folder = Path(root).expanduser()
+    try:
+        return dataset(root=str(folder), download=False)
+    except (RuntimeError, FileNotFoundError):
+        pass  # not there, or not whole: torchvision says so in the same words
+    try:
+        return dataset(root=str(folder), download=True)
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors
+        name = getattr(dataset, "func", dataset).__name__
+        raise DataError(
+            f"{name} is not whole in {folder.absolute()}, and could not be fetched: {error}\n"
+            f"Type data.root=<folder that holds it, as torchvision.datasets.{name} lays it out>, "
+            "or run once where there is a network, with the same data.root."
+        ) from error

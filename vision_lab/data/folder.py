@@ -1,0 +1,103 @@
+"""``data=folder``: a folder of pictures with one sub-folder for each class. No torch here: the command line reads it too."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vision_lab.types import DataError
+
+EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .tif .tiff .webp .gif .ppm .pgm .pbm".split())
+"""What a file's name ends with (in small letters) where a folder's pictures are looked for."""
+
+SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A map-style data set of (path, label)."""
+
+    paths: Sequence[Path]
+    targets: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Path, int]:
+        return self.paths[index], self.targets[index]
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """A map-style data set of (path, -1): pictures whose class nobody said."""
+
+    paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Path, int]:
+        return self.paths[index], -1
+
+
+def class_names(root: str) -> list[str]:
+    """The names of the classes: the sub-folders of ``root``, or of ``root/train`` where there is one, sorted.
+
+    Raises:
+        DataError: where there is no such folder, or it has no sub-folders.
+    """
+    folder = _split_folder(_existing(root), "train") or _existing(root)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise DataError(f"{folder} has no sub-folders: data=folder takes one sub-folder of pictures for each class")
+    return names
+
+
+def pictures(root: str, *, split: Literal["train", "val", "test"], class_names: Sequence[str]) -> Labelled | None:
+    """The pictures of one split, sorted by class and path.
+
+    A folder that has ``train/`` may have ``val/`` (or ``validation/``) and ``test/``; without ``train/`` all it holds is
+    the training split.
+
+    Returns:
+        None where the folder has no such split of its own.
+
+    Raises:
+        DataError: where a class has no pictures, or a split has a folder for a class that training does not know.
+    """
+    base = _existing(root)
+    divided = _split_folder(base, "train") is not None
+    folder = _split_folder(base, split) if divided else (base if split == "train" else None)
+    if folder is None:
+        return None
+    unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(class_names))
+    unknown = [name for name in unknown if not name.startswith(".")]
+    if unknown:
+        raise DataError(f"{folder} has folders for classes that are not in data.spec.class_names: {', '.join(unknown)}")
+    paths, targets, others = [], [], []
+    for label, name in enumerate(class_names):
+        files = sorted(p for p in (folder / name).rglob("*") if p.is_file() and not p.name.startswith("."))
+        found = [path for path in files if path.suffix.lower() in EXTENSIONS]
+        others += [path for path in files if path.suffix.lower() not in EXTENSIONS]
+        if not found and split == "train":
+            raise DataError(f"{folder / name} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
+        paths += found
+        targets += [label] * len(found)
+    if others:
+        shown = ", ".join(str(path.relative_to(folder)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
+        log.warning("%s: left out %d files that are not named as pictures: %s", folder, len(others), shown)
+    return Labelled(paths, targets)
+
+
+def _existing(root: str) -> Path:
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: type data.root=<folder with one sub-folder for each class>")
+    return folder
+
+
+def _split_folder(folder: Path, split: str) -> Path | None:
+    return next((folder / name for name in SPLITS[split] if (folder / name).is_dir()), None)

@@ -1,0 +1,337 @@
+"""The one DataModule: three map-style data sets of (picture, target), made into batches in a known order."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from vision_lab.data.order import Order
+from vision_lab.data.reading import UnreadablePicture, as_picture, read_picture
+from vision_lab.randomness import mix, reseed
+from vision_lab.types import Batch, ConfigurationError, DataError, Dataset, DataSpec, Sample, Split, Unreadable
+
+log = logging.getLogger(__name__)
+
+Source = Callable[[], Dataset | None]
+"""Makes a split's data set; None where the data has no such split of its own."""
+
+
+class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]):
+    """Reads, augments and fits one sample, its random numbers seeded by (seed, epoch, index)."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        spec: DataSpec,
+        transforms: Sequence[v2.Transform],
+        seed: int,
+        relabel: Sequence[int] | None,
+    ) -> None:
+        self.relabel = relabel
+        self.dataset = dataset
+        self.spec = spec
+        self.transforms = transforms
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any, Sample] | Unreadable:
+        epoch, index = key
+        reseed(self.seed, epoch, index)
+        source, target = self.dataset[index]
+        path = str(source) if isinstance(source, str | Path) else None
+        try:
+            channels = self.spec.channels
+            image = read_picture(path, channels=channels) if path else as_picture(source, channels=channels)
+        except UnreadablePicture as error:
+            return Unreadable(path or f"sample {index}", str(error))
+        sample = Sample(index, path, (image.shape[-2], image.shape[-1]))
+        if self.relabel:
+            target = self.relabel[int(target)]
+        picture, target = tv_tensors.Image(image), torch.as_tensor(target)
+        for transform in self.transforms:
+            picture, target = transform(picture, target)
+        if picture.shape[-2:] != self.spec.image_size:
+            picture = v2.functional.resize(picture, list(self.spec.image_size), antialias=True)
+        return picture.as_subclass(torch.Tensor), target, sample
+
+
+def collate(examples: Sequence[tuple[Tensor, Any, Sample] | Unreadable]) -> Batch:
+    """One batch of what could be read; the rest is named in it."""
+    unreadable = [example for example in examples if isinstance(example, Unreadable)]
+    readable = [example for example in examples if not isinstance(example, Unreadable)]
+    if not readable:
+        return Batch(torch.empty(0), torch.empty(0), [], unreadable)
+    images, targets, samples = zip(*readable, strict=True)
+    return Batch(torch.stack(images), torch.stack(targets), samples, unreadable)
+
+
+class DataModule(pl.LightningDataModule):
+    """Loaders for any data set.
+
+    Args:
+        spec: what is said of the data; held against the data itself.
+        train: makes the training data.
+        val: makes the validation data; None, or a None from it: a stratified part of train.
+        test: likewise.
+        transforms: what is done to a training picture ("train") and to any other ("eval"), before it is fitted to
+            ``spec.image_size``.
+        batch_size: pictures a batch, in each process.
+        num_workers: processes that read ahead; "auto": one for each core this process may use, at most 8.
+        on_bad: a file that holds no picture stops the run, or is left out, counted and listed.
+        seed: decides order, augmentation and splits.
+        holdout: the part of train that stands in for a missing validation split, and again for a missing test split.
+        per_class: train on that many pictures of each class only.
+        shuffle: another order in each epoch; false keeps the first.
+        relabel: the network's class for each of the data's labels, where the two differ.
+
+    Raises:
+        ConfigurationError, DataError: where an argument is out of range or the data does not hold what spec says.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        train: Source,
+        val: Source | None = None,
+        test: Source | None = None,
+        transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]],
+        batch_size: int,
+        num_workers: int | Literal["auto"],
+        on_bad: Literal["stop", "skip"],
+        seed: int,
+        holdout: float = 0.1,
+        per_class: int | None = None,
+        shuffle: bool = True,
+        relabel: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        _check(batch_size=batch_size, num_workers=num_workers, on_bad=on_bad, holdout=holdout, per_class=per_class)
+        self.spec = spec
+        self.sources: dict[Split, Source] = {"train": train, "val": val or (lambda: None), "test": test or (lambda: None)}
+        self.transforms = transforms
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.on_bad = on_bad
+        self.seed = seed
+        self.holdout = holdout
+        self.per_class = per_class
+        self.shuffle = shuffle
+        self.relabel = relabel
+        self.measured: Split = "test"
+        """The split that a test reads."""
+        self.splits: dict[Split, Dataset] = {}
+        self.unreadable: dict[str, str] = {}
+        """path: reason, of all files left out so far."""
+
+    def prepare_data(self) -> None:
+        """Let one process alone fetch what is not there yet."""
+        if not self.splits:
+            for source in self.sources.values():
+                source()
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature
+        """Make the three splits, once."""
+        if not self.splits:
+            found = {split: source() for split, source in self.sources.items()}
+            if found["train"] is None:
+                raise DataError("the data has no training split")
+            self.splits = _divided(found, holdout=self.holdout, seed=self.seed)
+            if self.spec.target == "labels":
+                for split, dataset in self.splits.items():
+                    self._check_labels(split, dataset)
+                if self.per_class:
+                    labels = labels_of(self.splits["train"])
+                    chosen = _some_of_each(labels, count=self.per_class, seed=self.seed)
+                    self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Augmented, in the order of the epoch."""
+        return self._loader("train", training=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """As they are, in the order of the data set."""
+        return self._loader("val", training=False)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """As they are, in the order of the data set."""
+        return self._loader(self.measured, training=False)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """What ``look_at`` was told."""
+        return self._loader("predict", training=False)
+
+    def look_at(self, dataset: Dataset) -> None:
+        """Predict on this data set alone: the configured one may be absent, and is not touched."""
+        self.splits = {"predict": dataset}
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's signature
+        """Stop at, or note, the files that could not be read; make floats in [0, 1] of the pictures."""
+        self.note_unreadable(batch)
+        return replace(batch, images=batch.images.float() / 255)
+
+    def note_unreadable(self, batch: Batch) -> None:
+        """Keep account of a batch's unreadable files.
+
+        Raises:
+            DataError: where ``on_bad`` says stop, or a batch has nothing else in it.
+        """
+        if not batch.unreadable:
+            return
+        listed = "\n".join(f"  {path}: {reason}" for path, reason in batch.unreadable)
+        if self.on_bad == "stop":
+            raise DataError(
+                f"{_pictures(len(batch.unreadable))} cannot be read:\n{listed}\n"
+                "Mend or remove them, or type data.on_bad=skip to leave such files out, counted and listed."
+            )
+        self.unreadable.update(batch.unreadable)
+        if not batch.samples:
+            raise DataError(f"all of a batch's pictures are unreadable:\n{listed}")
+
+    def class_weights(self) -> Tensor:
+        """(num_classes,) float, the inverse of each class's share of the training labels, 1 on average over samples."""
+        counts = torch.bincount(torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes)
+        return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
+
+    def _check_labels(self, split: Split, dataset: Dataset) -> None:
+        if len(dataset) == 0:
+            raise DataError(f"the {split} split of the data is empty")
+        labels = labels_of(dataset)
+        classes = len(self.relabel) if self.relabel else self.spec.num_classes
+        if min(labels) < 0 or max(labels) >= classes:
+            raise DataError(
+                f"the {split} labels reach from {min(labels)} to {max(labels)}, but data.spec.class_names has "
+                f"{classes} names (labels 0 to {classes - 1}): type the missing names"
+            )
+
+    def _loader(self, split: Split, *, training: bool) -> DataLoader[Any]:
+        dataset = self.splits[split]
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        examples = Examples(
+            dataset,
+            spec=self.spec,
+            transforms=self.transforms["train" if training else "eval"],
+            seed=self.seed,
+            relabel=self.relabel,
+        )
+        order = Order(
+            len(dataset),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            shuffle=training,
+            rank=rank,
+            world=world,
+            fixed=not self.shuffle,
+        )
+        workers = _workers(world) if self.num_workers == "auto" else self.num_workers
+        return DataLoader(
+            examples,
+            batch_size=self.batch_size,
+            sampler=order,  # type: ignore[arg-type]  # its keys are (epoch, index)
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def labels_of(dataset: Dataset) -> list[int]:
+    """The label of each sample: from the data set's ``targets`` (torchvision's convention), else by reading them all."""
+    if isinstance(dataset, Subset):
+        labels = labels_of(dataset.dataset)  # type: ignore[arg-type]
+        return [labels[index] for index in dataset.indices]
+    targets = getattr(dataset, "targets", None)
+    if targets is None:
+        targets = [dataset[index][1] for index in range(len(dataset))]
+    return torch.as_tensor(targets).tolist()
+
+
+def _divided(found: Mapping[Split, Dataset | None], *, holdout: float, seed: int) -> dict[Split, Dataset]:
+    """The splits, with stratified parts of train for those that are missing."""
+    train = found["train"]
+    assert train is not None
+    remaining = list(range(len(train)))
+    splits: dict[Split, Dataset] = {}
+    part = max(1, round(holdout * len(train)))
+    for salt, split in enumerate(("test", "val")):
+        dataset = found[split]  # type: ignore[index]
+        if dataset is None:
+            labels = labels_of(train)
+            places = _stratified([labels[index] for index in remaining], count=part, seed=mix(seed, salt))
+            held = {remaining[place] for place in places}
+            dataset = Subset(train, sorted(held))  # type: ignore[arg-type]
+            remaining = [index for index in remaining if index not in held]
+        splits[split] = dataset  # type: ignore[index]
+    splits["train"] = train if len(remaining) == len(train) else Subset(train, remaining)  # type: ignore[arg-type]
+    return splits
+
+
+def _stratified(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
+    """``count`` places in which each class has its share, by seed, in rising order."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator).tolist()
+    # Spread the members of each class evenly over (0, 1): the first of all classes' members are then a fair sample.
+    seen: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for label in labels:
+        sizes[label] = sizes.get(label, 0) + 1
+    ranks = []
+    for place in shuffled:
+        label = labels[place]
+        seen[label] = seen.get(label, 0) + 1
+        ranks.append(((seen[label] - 0.5) / sizes[label], place))
+    return sorted(place for _, place in sorted(ranks)[:count])
+
+
+def _some_of_each(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    taken: dict[int, int] = {}
+    chosen = []
+    for place in torch.randperm(len(labels), generator=generator).tolist():
+        taken[labels[place]] = taken.get(labels[place], 0) + 1
+        if taken[labels[place]] <= count:
+            chosen.append(place)
+    return sorted(chosen)
+
+
+def _workers(processes: int) -> int:
+    """As many as there are cores for this process, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // processes))
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"
+
+
+def _check(
+    *, batch_size: int, num_workers: int | str, on_bad: str, holdout: float, per_class: int | None
+) -> None:
+    errors = []
+    if batch_size < 1:
+        errors.append(f"data.batch_size={batch_size}: type a whole number of 1 or more")
+    if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
+        errors.append(f"data.num_workers={num_workers}: type auto, or a whole number of 0 or more")
+    if on_bad not in ("stop", "skip"):
+        errors.append(f"data.on_bad={on_bad}: type stop or skip")
+    if not 0 < holdout < 0.5:
+        errors.append(f"data.holdout={holdout}: type a part of the training data between 0 and 0.5")
+    if per_class is not None and per_class < 1:
+        errors.append(f"data.per_class={per_class}: type a whole number of 1 or more, or null for all")
+    if errors:
+        raise ConfigurationError("\n".join(errors))

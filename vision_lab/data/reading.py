@@ -1,0 +1,135 @@
+"""From a file to a uint8 tensor, whatever the file holds.
+
+JPEG and PNG, which most folders are made of, are decoded straight to a tensor by torchvision; the rest goes through Pillow.
+A transparent picture is laid on white, 16 bits a channel are scaled to 8, a turned one (EXIF) is put upright, and of an
+animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2 import functional as F
+
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_COLOUR_TYPE = 25  # its place in the file; 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGB + alpha
+
+
+class UnreadablePicture(Exception):
+    """The text says why; the caller knows which file."""
+
+
+def read_picture(path: Path | str, *, channels: int) -> Tensor:
+    """The picture in a file.
+
+    Args:
+        path: the file.
+        channels: 1 for grey, 3 for colour; the picture is converted where it differs.
+
+    Returns:
+        (channels, H, W) uint8.
+
+    Raises:
+        UnreadablePicture: where the file is missing, empty, cut short or no picture.
+    """
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+        if content.size == 0:
+            raise UnreadablePicture("the file is empty")
+        return as_picture(_decoded(content, channels), channels=channels)
+    except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadablePicture(_reason(error)) from error
+
+
+def as_picture(image: Any, *, channels: int) -> Tensor:
+    """A picture from wherever it comes as a tensor of ``channels`` channels.
+
+    Args:
+        image: a tensor (C, H, W) or (H, W), a NumPy array (H, W) or (H, W, C), or a PIL image; integers of 8 or 16 bits.
+        channels: 1 and 3 are converted into one another.
+
+    Returns:
+        (channels, H, W) uint8.
+
+    Raises:
+        UnreadablePicture: where that cannot be done.
+    """
+    if isinstance(image, Image.Image):
+        image = _from_pil(image)
+    elif isinstance(image, np.ndarray):
+        image = torch.from_numpy(image)
+        image = image.permute(2, 0, 1) if image.ndim == 3 else image
+    if not isinstance(image, Tensor) or image.ndim not in (2, 3):
+        raise UnreadablePicture(f"a picture is a path, a PIL image, an array or a tensor of 2 or 3 dimensions, got {_kind(image)}")
+    if image.dtype in (torch.uint16, torch.int32):
+        image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
+    if image.dtype != torch.uint8:
+        raise UnreadablePicture(f"its values are {image.dtype}, not whole numbers of 8 or 16 bits")
+    return _with_channels(image if image.ndim == 3 else image[None], channels)
+
+
+def _decoded(content: np.ndarray[Any, Any], channels: int) -> Tensor | Image.Image:
+    start = content[: _PNG_COLOUR_TYPE + 1].tobytes()
+    if start.startswith(_JPEG):
+        mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
+    elif start.startswith(_PNG) and len(start) > _PNG_COLOUR_TYPE:
+        mode = ImageReadMode.RGB_ALPHA if start[_PNG_COLOUR_TYPE] >= 3 else ImageReadMode.UNCHANGED
+    else:
+        return Image.open(io.BytesIO(content.tobytes()))
+    decoded: Tensor = decode_image(torch.from_numpy(content), mode=mode, apply_exif_orientation=True)
+    return decoded
+
+
+def _from_pil(image: Image.Image) -> Tensor:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        if image.mode == "F":
+            raise UnreadablePicture("its values are floating-point numbers, not whole numbers of 8 or 16 bits")
+        return torch.from_numpy(np.asarray(image).astype(np.int32))
+    if image.mode in ("1", "L"):
+        return torch.from_numpy(np.array(image.convert("L")))[None]
+    if image.has_transparency_data:
+        return torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    found = image.shape[0]
+    if found == channels:
+        return image.contiguous()
+    if found in (2, 4) and channels in (1, 3):
+        return _with_channels(_on_white(image), channels)
+    if found == 1 and channels == 3:
+        return image.expand(3, -1, -1).contiguous()
+    if found == 3 and channels == 1:
+        grey: Tensor = F.rgb_to_grayscale(image)
+        return grey
+    raise UnreadablePicture(f"it has {found} channels, data.spec.channels={channels}")
+
+
+def _on_white(image: Tensor) -> Tensor:
+    colour, alpha = image[:-1].to(torch.int32), image[-1:].to(torch.int32)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no picture, or of a kind that cannot be read"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    # torchvision puts the place in its C++ source before the sentence
+    return text.rsplit(".cpp:", 1)[-1].split(", ", 1)[-1] if ".cpp:" in text else text
+
+
+def _kind(image: Any) -> str:
+    return f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__

@@ -1,0 +1,13 @@
+"""``head=linear``: the classifier of the model's own paper."""
+
+from torch import nn
+
+from vision_lab.types import Backbone, DataSpec
+
+
+def linear(backbone: Backbone, spec: DataSpec) -> nn.Module:  # noqa: ARG001 - every head takes both
+    """The whole network of the paper, (N, C, H, W) -> (N, num_classes) logits, under its own keys.
+
+    While training, networks with auxiliary classifiers (GoogLeNet, Inception) return a tuple: main first.
+    """
+    return backbone.classifier

@@ -1,0 +1,102 @@
+"""``--help``, from the files of ``conf/`` alone: neither Hydra nor torch is imported, so it comes in a blink."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
+from vision_lab.choices import CONF, Choice, config_folders, groups
+from vision_lab.types import ConfigurationError
+
+USAGE = """\
+vision_lab: any model with any data on any task, composed by a word.
+
+  python -m vision_lab                                          train the default run
+  python -m vision_lab model=resnet50 data=folder data.root=... another model, your pictures
+  python -m vision_lab -m model=alexnet,vgg11_bn seed=1,2       a sweep: one run for each pair
+  python -m vision_lab mode=evaluate run=outputs/...            measure a run again, on any split or data
+  python -m vision_lab mode=predict run=outputs/... source=...  name the class of pictures
+"""
+
+PLAIN = """\
+Plain keys
+  name=...     the run's folder below outputs/        seed=...    decides order, weights and augmentation
+  run=...      a run to evaluate, predict or repeat   source=...  pictures to predict: a file, a folder, a glob
+
+  --help GROUP    one group, with its options         --cfg job     the composed config; --resolve follows references
+  -m              a sweep over all comma lists        --config-dir  a folder of your own configs
+  --hydra-help    Hydra's own flags                   --shell-completion install=bash|zsh|fish
+"""
+
+
+def show(words: Sequence[str]) -> str:
+    """The help for a command line that asks for it.
+
+    Raises:
+        ConfigurationError: where it asks for a group that does not exist.
+    """
+    found = groups(config_folders(words))
+    asked = [word.split("=")[0] for word in words if not word.startswith("-") and word not in _folders(words)]
+    if not asked:
+        return "\n".join([USAGE, *(_overview(group, choices) for group, choices in found.items()), PLAIN])
+    for name in asked:
+        if name not in found:
+            near = difflib.get_close_matches(name, found, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigurationError(f"there is no group {name}.{hint} The groups are {', '.join(found)}.")
+    return "\n".join(_in_depth(name, found[name]) for name in asked)
+
+
+def _overview(group: str, choices: Sequence[Choice]) -> str:
+    """A group of few choices with a sentence each; one of many by its names alone."""
+    default = _defaults().get(group)
+    head = f"{_bold(group)}{f'  (default: {default})' if default else ''}"
+    width = max(len(choice.name) for choice in choices)
+    return "\n".join([head, *(_line(choice, width) for choice in choices), ""])
+
+
+def _in_depth(group: str, choices: Sequence[Choice]) -> str:
+    import yaml  # not needed for the overview, and a fifth of its time
+
+    lines = [_overview(group, choices)]
+    shared = [file for file in sorted((CONF / group).glob("_*.yaml"))]
+    for file in shared:
+        lines += [f"Options of every {group}, and their defaults", *_options(file.read_text(encoding="utf-8")), ""]
+    for choice in choices:
+        own = yaml.safe_load(choice.file.read_text(encoding="utf-8")) or {}
+        keys = {key: value for key, value in own.items() if key not in ("defaults", "_target_", "_partial_")}
+        if keys and len(choices) <= 20:
+            text = yaml.safe_dump(keys, sort_keys=False, default_flow_style=None, width=100)
+            lines += [f"{_bold(f'{group}={choice.name}')}", *(f"  {line}" for line in text.splitlines()), ""]
+    lines.append(f"Files: {CONF / group}")
+    return "\n".join(lines)
+
+
+def _options(text: str) -> list[str]:
+    """A shared file's own lines: its comments explain its keys."""
+    skipped = ("_target_", "_partial_", "_convert_", "# @package")
+    return ["  " + line for line in text.splitlines() if not line.startswith(skipped)]
+
+
+def _defaults() -> dict[str, str]:
+    """group: the choice that config.yaml makes."""
+    lines = (CONF / "config.yaml").read_text(encoding="utf-8").splitlines()
+    pairs = (line.strip("- ").split(":") for line in lines if line.startswith("  - ") and ":" in line)
+    return {pair[0].strip(): pair[1].split("#")[0].strip() for pair in pairs if "null" not in pair[1]}
+
+
+def _line(choice: Choice, width: int) -> str:
+    columns = min(shutil.get_terminal_size((100, 24)).columns, 140)
+    return fill(choice.sentence, columns, initial_indent=f"  {choice.name:<{width}}  ", subsequent_indent=" " * (width + 4))
+
+
+def _folders(words: Sequence[str]) -> set[str]:
+    return {str(folder) for folder in config_folders(words)} | {str(Path(folder)) for folder in config_folders(words)}
+
+
+def _bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text

@@ -1,0 +1,144 @@
+"""Any classifier as a backbone: fitted to its data, with learnt weights, frozen as far as asked, seen as maps by stride."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Literal
+
+import torch
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from vision_lab.models import probing
+from vision_lab.models.stem import shrink, take_channels
+from vision_lab.models.weights import Loaded, load
+from vision_lab.types import ConfigurationError, DataSpec, Stage
+
+SMALL = 64
+"""Below this many pixels, ``stem: auto`` undoes the downsampling that is meant for 224."""
+
+ACTIVATIONS = {"relu", "silu", "hardswish", "gelu", "act"}
+
+
+class ClassifierBackbone:
+    """A classifier and what the heads want to know of it; see the Protocol ``Backbone``."""
+
+    def __init__(self, classifier: nn.Module, *, channels: int, loaded: Loaded | None) -> None:
+        self.classifier = classifier
+        self.channels = channels
+        self.loaded = loaded
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its maps from the finest to the coarsest, found by running it on the meta device."""
+        return probing.stages(self.classifier, channels=self.channels)
+
+    def features(self, names: Sequence[str]) -> nn.Module:
+        """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's."""
+        nodes, _ = get_graph_node_names(self.classifier, suppress_diff_warning=True)
+        wanted = {}
+        for name in names:
+            last = max(place for place, node in enumerate(nodes) if node == name or node.startswith(f"{name}."))
+            # A map is complete after its activation, which some networks (DenseNet) apply outside the module.
+            following = nodes[last + 1 : last + 2]
+            active = [n for n in following if n.rsplit(".", 1)[-1].rstrip("_0123456789") in ACTIVATIONS]
+            wanted[active[0] if active and "." not in active[0] else nodes[last]] = name
+        extractor: nn.Module = create_feature_extractor(self.classifier, wanted, suppress_diff_warning=True)
+        return extractor
+
+
+def backbone(
+    spec: DataSpec,
+    *,
+    classifier: Callable[..., nn.Module],
+    stem: Literal["auto", "imagenet", "small"],
+    weights: str | None,
+    freeze: str | None,
+) -> ClassifierBackbone:
+    """Make a backbone for the data.
+
+    Args:
+        spec: the pictures it is for.
+        classifier: makes the paper's network from ``num_classes``.
+        stem: ``imagenet`` as published; ``small`` without its first fourfold downsampling; ``auto``: small below 64
+            pixels, unless learnt weights are to fit.
+        weights: ``imagenet``, a name in torchvision's enumeration, a file, or None for random ones.
+        freeze: ``trunk`` keeps all but the layer of the classes as it is, batch-norm statistics included; the name of a
+            stage, all up to that stage.
+
+    Raises:
+        ConfigurationError: where the pictures are too small, or the weights or the stage do not fit.
+    """
+    network = classifier(num_classes=spec.num_classes)
+    _check_stem(stem)
+    _fit(network, spec, small=stem == "small" or (stem == "auto" and weights is None and min(spec.image_size) < SMALL))
+    name = _name(classifier)
+    _check_size(network, spec, name=name)
+    class_layers = _class_layers(classifier, network)
+    loaded = load(network, weights, constructor=name, class_layers=class_layers) if weights else None
+    made = ClassifierBackbone(network, channels=spec.channels, loaded=loaded)
+    if freeze:
+        _freeze(made, freeze, class_layers=class_layers)
+    return made
+
+
+def _fit(network: nn.Module, spec: DataSpec, *, small: bool) -> None:
+    if small:
+        shrink(network)
+    take_channels(network, spec.channels)
+
+
+def _check_stem(choice: str) -> None:
+    if choice not in ("auto", "imagenet", "small"):
+        raise ConfigurationError(f"model.stem={choice}: type auto, imagenet or small")
+
+
+def _check_size(network: nn.Module, spec: DataSpec, *, name: str) -> None:
+    if probing.takes(probing.on_meta(network), channels=spec.channels, size=spec.image_size):
+        return
+    smallest = probing.smallest_size(network, channels=spec.channels, start=min(spec.image_size))
+    height, width = spec.image_size
+    if smallest is None:
+        raise ConfigurationError(
+            f"{name} takes no pictures of {spec.channels} channels, {height}x{width} pixels: check model.classifier"
+        )
+    raise ConfigurationError(
+        f"{name} takes pictures of at least {smallest} pixels, data.spec.image_size says {height}x{width}: "
+        f"type data.spec.image_size=[{smallest},{smallest}]"
+    )
+
+
+def _class_layers(classifier: Callable[..., nn.Module], network: nn.Module) -> set[str]:
+    """The parameters whose shapes follow the number of classes, found by asking for one more class."""
+    shapes = []
+    for count in (2, 3):
+        with torch.device("meta"):
+            shapes.append({key: value.shape for key, value in classifier(num_classes=count).state_dict().items()})
+    return {key for key in network.state_dict() if shapes[0].get(key) != shapes[1].get(key)}
+
+
+def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> None:
+    """Take parameters from training and put their modules, with dropout and batch norm, into evaluation mode for good."""
+    network = made.classifier
+    names = [name for name, _ in network.named_parameters()]
+    if until == "trunk":
+        frozen = {name for name in names if name not in class_layers}
+    else:
+        stages = [stage.name for stage in made.stages]
+        if until not in stages:
+            raise ConfigurationError(f"model.freeze={until}: type trunk, or one of the stages {', '.join(stages)}")
+        last = max(place for place, name in enumerate(names) if name == until or name.startswith(f"{until}."))
+        frozen = set(names[: last + 1])
+    parameters = dict(network.named_parameters())
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    for name, module in network.named_modules():
+        inside = [parameter for parameter in names if parameter.startswith(f"{name}." if name else "")]
+        if inside and all(parameter in frozen for parameter in inside):
+            module.eval()
+
+
+def _name(classifier: Callable[..., nn.Module]) -> str:
+    made_by = classifier.func if isinstance(classifier, partial) else classifier
+    return str(getattr(made_by, "__name__", made_by))

@@ -1,0 +1,166 @@
+"""Learnt weights from torchvision or from a file, into a network whose classes, channels or stem may differ."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.models
+from torch import Tensor, nn
+
+from vision_lab.models.stem import first_convolution, kernel_for
+from vision_lab.types import ConfigurationError
+
+State = dict[str, Tensor]
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep the state dict."""
+
+PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.")
+"""What wrapping puts before a key: DataParallel, Lightning modules, torch.compile, detectors, our checkpoints."""
+
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of the weights.
+
+    Attributes:
+        sentence: one line for the user.
+        fresh: parameters that keep their random first values.
+        mean: what the weights want subtracted, one number a channel; None where they do not say.
+        std: what they want divided by.
+    """
+
+    sentence: str
+    fresh: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def load(network: nn.Module, source: str, *, constructor: str, class_layers: Collection[str]) -> Loaded:
+    """Load weights into ``network``.
+
+    Args:
+        network: the classifier, fitted to its data already.
+        source: ``imagenet``, a name in torchvision's enumeration (``IMAGENET1K_V2``), or a file.
+        constructor: torchvision's name for the network, which finds the enumeration.
+        class_layers: the parameters whose shapes hang on the number of classes: these alone may differ.
+
+    Raises:
+        ConfigurationError: where the weights are not to be had, cannot be loaded safely, or do not fit.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        state, mean, std = _from_file(path), None, None
+    elif "/" in source or "\\" in source or path.suffix:
+        raise ConfigurationError(f"model.weights={source}: there is no such file")
+    else:
+        state, mean, std = _from_torchvision(source, constructor)
+    fitted, left_over = _fitted(state, network, source=source, class_layers=class_layers)
+    own = network.state_dict()
+    fresh = tuple(key for key in own if key not in fitted and not key.endswith("num_batches_tracked"))
+    network.load_state_dict(own | fitted)
+    sentence = f"weights {path.name}: {len(fitted)} of {len(own)} tensors loaded"
+    sentence += f"; drawn anew: {', '.join(fresh)}" if fresh else ""
+    sentence += f"; left over: {', '.join(left_over)}" if left_over else ""
+    return Loaded(sentence, fresh, mean, std)
+
+
+def _from_torchvision(name: str, constructor: str) -> tuple[State, tuple[float, ...], tuple[float, ...]]:
+    try:
+        enumeration = torchvision.models.get_model_weights(constructor)
+    except ValueError:
+        raise ConfigurationError(
+            f"model.weights={name}: torchvision has no weights for {constructor}: type a file of weights, or null"
+        ) from None
+    members = [member.name for member in enumeration]
+    if name != "imagenet" and name not in members:
+        raise ConfigurationError(
+            f"model.weights={name}: neither a file nor one of torchvision's for {constructor}: "
+            f"imagenet, {', '.join(members)}"
+        )
+    weights = enumeration.DEFAULT if name == "imagenet" else enumeration[name]
+    preset = weights.transforms()
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except OSError as error:  # urllib's errors are OSErrors
+        file = weights.url.rsplit("/", 1)[-1]
+        raise ConfigurationError(
+            f"model.weights={name}: {weights.url} could not be fetched: {error}\n"
+            f"Fetch it where there is a network, then type model.weights=<folder>/{file}, "
+            f"or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+        ) from error
+    return state, tuple(preset.mean), tuple(preset.std)
+
+
+def _from_file(path: Path) -> State:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise ConfigurationError(
+            f"model.weights={path}: not a file of plain tensors that can be loaded without running code in it "
+            f"({str(error).strip().splitlines()[0]})\n"
+            "Save it again with torch.save(network.state_dict(), file)."
+        ) from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not state:
+        raise ConfigurationError(f"model.weights={path}: there is no state dict in it")
+    return state
+
+
+def _fitted(
+    state: State, network: nn.Module, *, source: str, class_layers: Collection[str]
+) -> tuple[State, list[str]]:
+    """The tensors to load under the network's own keys, and the keys without a place."""
+    own = network.state_dict()
+    state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
+    prefix = max(PREFIXES, key=lambda prefix: sum(prefix + key in state for key in own))
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+    name, first = first_convolution(network)
+    key = f"{name}.weight"
+    if key in state and state[key].ndim == 4 and state[key].shape[2:] == first.weight.shape[2:]:
+        state[key] = kernel_for(state[key], first.in_channels)
+
+    fitted = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    left_over = [k for k in state if k not in own]
+    misfits = [k for k in state if k in own and k not in fitted and k not in class_layers]
+    missing = [k for k in own if k not in state and k not in class_layers and not k.endswith("num_batches_tracked")]
+    # An auxiliary classifier that is switched off leaves None in its place.
+    strangers = [k for k in left_over if getattr(network, k.split(".")[0], network) is not None]
+    if misfits or missing or strangers:
+        raise ConfigurationError(_misfit(source, state, own, misfits=misfits, missing=missing, strangers=strangers))
+    return fitted, sorted({k.split(".")[0] for k in left_over})
+
+
+def _misfit(
+    source: str, state: State, own: State, *, misfits: list[str], missing: list[str], strangers: list[str]
+) -> str:
+    lines = [f"model.weights={source} does not fit the network (only the layer of the classes may differ):"]
+    if misfits:
+        lines.append("  other shapes: " + _some([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits]))
+    if missing:
+        lines.append("  not in the file: " + _some(missing))
+    if strangers:
+        lines.append("  not in the network: " + _some(strangers))
+    if len(misfits) == 1 and not missing and not strangers:
+        lines.append("The first convolution was made smaller for small pictures: type model.stem=imagenet.")
+    return "\n".join(lines)
+
+
+def _some(names: list[str], count: int = 6) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"

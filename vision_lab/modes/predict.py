@@ -1,0 +1,122 @@
+"""``mode=predict source=...``: what a network says of pictures, with a run's weights or published ones."""
+
+import csv
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
+from torchvision.io import write_png
+
+from vision_lab import build
+from vision_lab.data.folder import EXTENSIONS, Unlabelled
+from vision_lab.drawing import grid
+from vision_lab.modes import screen
+from vision_lab.modes.trained import trained_task
+from vision_lab.runs import Run
+from vision_lab.tasks.base import Supervised
+from vision_lab.types import Batch, ConfigurationError
+
+PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer")
+
+
+class Predictions(BasePredictionWriter):
+    """Collects table rows and pictures batch by batch, and lets the task write its files.
+
+    Args:
+        folder: where the files go.
+        drawn: how many pictures to keep for the contact sheet.
+    """
+
+    def __init__(self, folder: Path, *, drawn: int) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = folder
+        self.drawn = drawn
+        self.rows: list[dict[str, str | float]] = []
+        self.pictures: list[Tensor] = []
+
+    def write_on_batch_end(  # noqa: PLR0913 - Lightning's signature
+        self,
+        trainer: pl.Trainer,  # noqa: ARG002
+        pl_module: Supervised,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,  # noqa: ARG002
+        batch: Batch,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int,  # noqa: ARG002
+    ) -> None:
+        self.rows += pl_module.rows(batch, prediction)
+        pl_module.save(batch, prediction, self.folder)
+        wanted = self.drawn - len(self.pictures)
+        if wanted > 0:
+            self.pictures += pl_module.draw(batch, prediction)[:wanted]
+
+
+def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
+    """Predict on pictures.
+
+    Args:
+        config: the run's config, or one of a model with published weights.
+        folder: gets ``predictions.csv`` and ``contact_sheet.png``.
+        drawn: how many pictures the contact sheet shows.
+    """
+    files = pictures(config.source)
+    build.check(config, PARTS)
+    task = trained_task(config, Run.existing(config.run)) if config.run else _published_task(config)
+    data = build.data(config, task.spec)
+    data.look_at(Unlabelled(files))
+    writer = Predictions(folder, drawn=drawn)
+    watching = [*build.callbacks(config, only=["progress"]), writer]
+    # One process: a table of predictions has one writer.
+    trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, strategy="auto")
+    trainer.predict(task, datamodule=data, return_predictions=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as lines:
+        table = csv.DictWriter(lines, list(writer.rows[0]))
+        table.writeheader()
+        table.writerows(writer.rows)
+    write_png(grid(writer.pictures), str(folder / "contact_sheet.png"))
+    screen.rows("predictions", writer.rows)
+    screen.unreadable(data, folder)
+    screen.say(f"written to {folder}: predictions.csv, contact_sheet.png")
+
+
+def pictures(source: str | None) -> list[Path]:
+    """The files that ``source`` names: a file, a folder with all below it, or a glob (``**`` for any folders).
+
+    Raises:
+        ConfigurationError: where there are none.
+    """
+    if source is None:
+        raise ConfigurationError("mode=predict looks at pictures: type source=<a file, a folder or a glob>")
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS]
+    else:
+        found = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
+    if not found:
+        what = "this folder holds no pictures" if path.is_dir() else "there is no such file or folder, and no file matches"
+        raise ConfigurationError(f"source={source}: {what}")
+    return sorted(found)
+
+
+def _published_task(config: DictConfig) -> Supervised:
+    """A task of a model with the weights of ``model.weights``, all of which must have come."""
+    if not config.model.get("weights"):
+        raise ConfigurationError("mode=predict needs a trained network: type run=<its folder>, or model.weights=...")
+    network = build.network(config, build.spec(config))
+    if network.fresh:
+        raise ConfigurationError(
+            f"the weights have nothing for {', '.join(network.fresh)}, so its predictions would be random: they are not "
+            f"for the {network.spec.num_classes} classes of data={build.choices().get('data')}; type the data they were "
+            "made for (ImageNet's: data=imagenet)"
+        )
+    for note in network.notes:
+        screen.say(note)
+    return build.task(config, network)

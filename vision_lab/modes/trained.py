@@ -1,0 +1,51 @@
+"""A run's network as it was trained, ready to be measured or to predict."""
+
+import pickle
+from dataclasses import replace
+
+import torch
+from omegaconf import DictConfig
+
+from vision_lab import build
+from vision_lab.replay import SAVED
+from vision_lab.runs import Run
+from vision_lab.tasks.base import Supervised
+from vision_lab.types import ConfigurationError, DataSpec
+
+
+def trained_task(config: DictConfig, run: Run) -> Supervised:
+    """The task with the network of the run's best checkpoint, for the classes and pictures it was trained on.
+
+    Raises:
+        ConfigurationError: where the run has no weights yet, or they do not fit.
+    """
+    if not run.weights.is_file():
+        raise ConfigurationError(
+            f"{run.folder} has no model.pth: the run is {run.state or 'not begun'}; repeat its command, or take another"
+        )
+    spec = DataSpec.from_config(run.spec)
+    if build.choices_made().get("data") == SAVED:  # another size may have been typed, for the same data
+        spec = replace(spec, image_size=build.spec(config).image_size)
+    task = build.task(config, build.network(config, spec, trained=True))
+    try:
+        task.network.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ConfigurationError(f"{run.weights} does not fit the network of the config: {error}") from error
+    return task
+
+
+def relabelled(task: Supervised, data: DataSpec) -> list[int] | None:
+    """The network's class for each label of the data, by name; None where the two agree.
+
+    Raises:
+        ConfigurationError: where the data has a class that the network does not know.
+    """
+    ours = task.spec.class_names
+    if data.class_names == ours:
+        return None
+    unknown = [name for name in data.class_names if name not in ours]
+    if unknown:
+        raise ConfigurationError(
+            f"the data has classes the network was not trained on: {', '.join(unknown)}; it knows {', '.join(ours)}"
+        )
+    return [ours.index(name) for name in data.class_names]

@@ -1,0 +1,47 @@
+"""``run=``: the config that a run was made with becomes the starting point, whatever ``conf/`` says today.
+
+Each group of the saved config is put into Hydra's store as the choice ``_saved`` and chosen, unless the command line
+chooses another; so a group that is named is composed afresh and replaces its whole node, and dotted keys come last.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from vision_lab.choices import groups
+from vision_lab.command_line import overrides, value_of
+from vision_lab.runs import Run
+from vision_lab.types import ConfigurationError
+
+SAVED = "_saved"
+
+OWN = ("name", "run", "runs", "source", "resume", "force", "trust", "mode", "hydra", "debug")
+"""What a command says for itself and never takes from the run."""
+
+
+def with_saved(words: Sequence[str], folders: Sequence[Any]) -> tuple[list[str], dict[str, str | None]]:
+    """The command line with the run's own config underneath, and the choices the run was made with.
+
+    Raises:
+        ConfigurationError: where ``run=`` names no run, or several.
+    """
+    path = value_of(words, "run")
+    if path is None:
+        return list(words), {}
+    if "'," in path:
+        raise ConfigurationError("run= takes one run at a time")
+    run = Run.existing(path)
+    saved = run.config
+    # The data may be absent where the run is looked at again: its classes were read when the run was made.
+    saved["data"]["spec"] = run.spec
+    named = {word.split("=")[0].lstrip("+") for word in overrides(words)}
+    store = ConfigStore.instance()
+    chosen = []
+    for group in groups(folders):
+        if group in saved and group not in OWN:
+            store.store(group=group, name=SAVED, node=saved.pop(group))
+            chosen += [] if group in named else [f"{group}={SAVED}"]
+    rest = {key: value for key, value in saved.items() if key not in OWN}
+    store.store(group="replay", name=SAVED, node=rest, package="_global_")
+    return [*chosen, f"+replay={SAVED}", *words], run.choices

@@ -1,0 +1,50 @@
+"""What ``${...}`` in ``conf/`` may call. No torch here: ``--cfg job --resolve`` shows the whole truth in a second."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from vision_lab.data import folder
+from vision_lab.replay import SAVED
+from vision_lab.runs import folder_name, run_folder, sweep_folder
+
+DATA = Path(__file__).parent / "data"
+
+
+def register(saved_choices: Mapping[str, str | None]) -> None:
+    """Make the resolvers known to OmegaConf.
+
+    Args:
+        saved_choices: group: choice of the run that ``run=`` names, for groups the command line leaves to it.
+    """
+
+    def choice(group: str) -> str | None:
+        from hydra.core.hydra_config import HydraConfig
+
+        chosen = HydraConfig.get().runtime.choices.get(group)
+        return saved_choices.get(group) if chosen == SAVED else chosen
+
+    resolvers = {
+        "choice": choice,
+        "count": len,
+        "folder_classes": _folder_classes,
+        "packaged_lines": _packaged_lines,
+        "run_folder": run_folder,
+        "sweep_folder": sweep_folder,
+        "folder_name": folder_name,
+        "given": lambda value: value is not None,
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+@cache
+def _folder_classes(root: str) -> Sequence[str]:
+    return folder.class_names(root)
+
+
+@cache
+def _packaged_lines(file: str) -> Sequence[str]:
+    return (DATA / file).read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,94 @@
+"""The learning rate as a factor of training progress, from 0 at the first step to 1 at the last.
+
+So nothing is typed twice: no number of epochs, no steps, right for any batch size and any number of devices.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Schedule = Callable[[float], float]
+"""progress in [0, 1] -> factor of ``optim.lr``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """The same rate throughout, after a linear warm-up."""
+
+    warmup: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        return _warmed(progress, self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """A linear warm-up, then half a cosine from 1 to ``final`` (Loshchilov 2017, without restarts)."""
+
+    warmup: float = 0.05
+    final: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.warmup:
+            return _warmed(progress, self.warmup)
+        return _cosine(1.0, self.final, (progress - self.warmup) / (1 - self.warmup))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """Half a cosine up from ``start`` to 1 at ``peak`` of the way, another down to ``final`` (Smith 2018).
+
+    The momentum stays as it is, unlike in torch's ``OneCycleLR``.
+    """
+
+    peak: float = 0.3
+    start: float = 0.04
+    final: float = 4e-6
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.peak:
+            return _cosine(self.start, 1.0, progress / self.peak)
+        return _cosine(1.0, self.final, (progress - self.peak) / (1 - self.peak))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Times ``gamma`` at each of the milestones: a third and two thirds of the way, as ImageNet's recipes do."""
+
+    milestones: Sequence[float] = (1 / 3, 2 / 3)
+    gamma: float = 0.1
+    warmup: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        passed = sum(progress >= milestone for milestone in self.milestones)
+        return _warmed(progress, self.warmup) * self.gamma**passed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poly:
+    """(1 - progress) to the power of ``power``, after a linear warm-up (Chen 2017: 0.9)."""
+
+    power: float = 0.9
+    warmup: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        return _warmed(progress, self.warmup) * (1 - min(progress, 1.0)) ** self.power
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """Times ``factor`` once the monitored metric has not improved for ``patience`` validations: torch's own, by epoch."""
+
+    factor: float = 0.1
+    patience: int = 5
+    threshold: float = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
+
+
+def _warmed(progress: float, warmup: float) -> float:
+    return progress / warmup if progress < warmup else 1.0
+
+
+def _cosine(begin: float, end: float, part: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * min(part, 1.0))) / 2

@@ -1,0 +1,191 @@
+"""What every task is: a network with its normalisation, its optimiser and schedule, seeded at each step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torchmetrics import MeanMetric, MetricCollection
+
+from vision_lab.randomness import reseed
+from vision_lab.schedules import Plateau, Schedule
+from vision_lab.types import Batch, ConfigurationError, DataSpec
+
+Goal = Literal["max", "min"]
+
+
+class Task(pl.LightningModule):
+    """A network that learns something.
+
+    Args:
+        network: (N, C, H, W) normalised pictures -> whatever the head makes of them.
+        spec: the data it is for; its mean and std are subtracted and divided by here, and nowhere else.
+        optimizer: makes the optimiser of the parameters that are to be trained.
+        schedule: the learning rate's factor by progress, or by plateau.
+        monitor: the metric that says which checkpoint is best.
+        goal: whether more of it is better ("max") or less ("min").
+        seed: with epoch, batch and rank, decides a step's random numbers (dropout and its kin).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        spec: DataSpec,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        schedule: Schedule | Plateau,
+        monitor: str,
+        goal: Goal,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = spec
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.monitor = monitor
+        self.goal = goal
+        self.seed = seed
+        # Not persistent: a checkpoint of the network holds the published keys and no others.
+        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Any:
+        """(N, C, H, W) float in [0, 1] -> the network's outputs."""
+        return self.network((images - self.mean) / self.std)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser with a rate for each step, or after each validation for a plateau."""
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise ConfigurationError("model.freeze leaves nothing to train: type model.freeze=trunk or null")
+        optimizer = self.optimizer(parameters)
+        schedule = self.schedule
+        if isinstance(schedule, Plateau):
+            plateau = ReduceLROnPlateau(
+                optimizer,
+                mode=self.goal,
+                factor=schedule.factor,
+                patience=schedule.patience,
+                threshold=schedule.threshold,
+                threshold_mode=schedule.threshold_mode,
+            )
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "name": "step/lr"}}
+        steps = int(self.trainer.estimated_stepping_batches)
+        by_step = LambdaLR(optimizer, lambda step: schedule(step / max(steps - 1, 1)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step", "name": "step/lr"}}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Seed this step."""
+        reseed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+
+
+class Supervised(Task):
+    """A task with targets: one loss, metrics accumulated over a whole split.
+
+    A concrete task says what its losses, predictions, metrics and pictures are; no mode and no callback asks which
+    task it has.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.loss_means = nn.ModuleDict({split: MeanMetric() for split in ("training", "val", "test")})
+        self.scores = nn.ModuleDict({split: self.metrics(split) for split in ("training", "val", "test")})
+        self.computed: dict[str, dict[str, Tensor]] = {}
+        """split: all that its metrics came to, after its last epoch."""
+
+    @abstractmethod
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Scalars; "loss" is the one to minimise."""
+
+    @abstractmethod
+    def decode(self, outputs: Any) -> Any:
+        """Predictions as the metrics and a person take them."""
+
+    @abstractmethod
+    def metrics(self, split: str) -> MetricCollection:
+        """What is measured on a split; scalars are logged under their names."""
+
+    @abstractmethod
+    def draw(self, batch: Batch, predictions: Any) -> list[Tensor]:
+        """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where there is one, its target."""
+
+    @abstractmethod
+    def figures(self, split: str) -> Mapping[str, Tensor]:
+        """Pictures (3, h, w) uint8 of a whole split, after it."""
+
+    @abstractmethod
+    def rows(self, batch: Batch, predictions: Any) -> list[dict[str, str | float]]:
+        """One table row for each picture; the same columns in each."""
+
+    @abstractmethod
+    def save(self, batch: Batch, predictions: Any, folder: Path) -> Sequence[Path]:
+        """Write predictions that are more than a table row, one file a picture; say which."""
+
+    def observe(self, split: str, batch: Batch, predictions: Any) -> None:
+        """See a batch of an evaluation, for the figures."""
+
+    @abstractmethod
+    def per_class(self, split: str) -> dict[str, dict[str, float]]:
+        """class: what was measured of it on a split."""
+
+    def scalars(self, split: str) -> dict[str, float]:
+        """What a split's metrics came to, without those that are no single number."""
+        return {name: value.item() for name, value in sorted(self.computed[split].items()) if value.ndim == 0}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002
+        outputs = self(batch.images)
+        losses = self.losses(outputs, batch)
+        self._record("training", losses, self.decode(outputs), batch)
+        return losses
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Any:  # noqa: ARG002
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:  # noqa: ARG002
+        return self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Any:  # noqa: ARG002
+        return self.decode(self(batch.images))
+
+    def on_train_epoch_end(self) -> None:
+        self._report("training", name="train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val", name="val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test", name="test")
+
+    def _evaluate(self, split: str, batch: Batch) -> Any:
+        outputs = self(batch.images)
+        predictions = self.decode(outputs)
+        self._record(split, self.losses(outputs, batch), predictions, batch)
+        self.observe(split, batch, predictions)
+        return predictions
+
+    def _record(self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch) -> None:
+        with torch.no_grad():
+            self.loss_means[split].update(losses["loss"].detach(), weight=len(batch.samples))
+            self.scores[split].update(predictions, batch.targets)
+
+    def _report(self, split: str, *, name: str) -> None:
+        loss, scores = self.loss_means[split], self.scores[split]
+        values = {"loss": loss.compute(), **scores.compute()}
+        loss.reset()
+        scores.reset()
+        if self.trainer.sanity_checking:
+            return
+        self.computed[name] = values
+        self.log_dict({f"{name}/{key}": value for key, value in values.items() if value.ndim == 0})

@@ -1,0 +1,161 @@
+"""``task=classify``: which class is in the picture."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+from vision_lab.drawing import captioned, confusion, grid
+from vision_lab.tasks.base import Supervised
+from vision_lab.types import Batch, ConfigurationError
+
+MISTAKES = 24
+"""How many of the most confident mistakes are kept to be drawn."""
+
+
+class Classify(Supervised):
+    """One of K classes for each picture, by cross-entropy.
+
+    Args:
+        label_smoothing: the share of the target spread evenly over all classes (Szegedy 2015).
+        class_weights: None; one number a class; or "auto": the inverse of each class's share of the training labels.
+        aux_weight: what auxiliary classifiers count, for networks that have them (0.3 in Szegedy 2014).
+        arguments: what every task takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float,
+        class_weights: Sequence[float] | Literal["auto"] | None,
+        aux_weight: float,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        classes = self.spec.num_classes
+        if not 0 <= label_smoothing < 1:
+            raise ConfigurationError(f"task.label_smoothing={label_smoothing}: type a number from 0 to below 1")
+        weights = None
+        if isinstance(class_weights, str):
+            if class_weights != "auto":
+                raise ConfigurationError(f"task.class_weights={class_weights}: type auto, null or a list of numbers")
+        elif class_weights is not None:
+            if len(class_weights) != classes:
+                raise ConfigurationError(
+                    f"task.class_weights has {len(class_weights)} numbers for {classes} classes: type one for each of "
+                    + ", ".join(self.spec.class_names)
+                )
+            weights = torch.tensor(class_weights, dtype=torch.float)
+        self.label_smoothing = label_smoothing
+        self.balance = class_weights == "auto"
+        self.aux_weight = aux_weight
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.mistakes: dict[str, list[tuple[float, int, Tensor]]] = {}
+
+    def on_fit_start(self) -> None:
+        """Balance the classes by the training data, where asked."""
+        if self.balance:
+            self.class_weights = self.trainer.datamodule.class_weights().to(self.device)  # type: ignore[attr-defined]
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of (N, K) logits; of a tuple of them, the later ones as auxiliary."""
+        main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = self._cross_entropy(main, batch.targets)
+        for logits in auxiliary:
+            loss = loss + self.aux_weight * self._cross_entropy(logits, batch.targets)
+        return {"loss": loss}
+
+    def decode(self, outputs: Any) -> Tensor:
+        """(N, K) probabilities."""
+        main = outputs[0] if isinstance(outputs, tuple) else outputs
+        return main.detach().float().softmax(dim=1)
+
+    def metrics(self, split: str) -> MetricCollection:
+        """Accuracy alone while training; else top-5, macro F1, calibration error and the confusion matrix as well."""
+        classes = self.spec.num_classes
+        measured: dict[str, Any] = {"accuracy": MulticlassAccuracy(classes, average="micro")}
+        if split != "training":
+            if classes > 5:
+                measured["top5"] = MulticlassAccuracy(classes, average="micro", top_k=5)
+            measured["f1"] = MulticlassF1Score(classes, average="macro")
+            measured["calibration_error"] = MulticlassCalibrationError(classes)
+            measured["confusion"] = MulticlassConfusionMatrix(classes)
+        return MetricCollection(measured)
+
+    def observe(self, split: str, batch: Batch, predictions: Tensor) -> None:
+        """Keep the most confident mistakes, drawn."""
+        confidence, said = predictions.max(dim=1)
+        wrong = (said != batch.targets).nonzero().flatten()
+        kept = self.mistakes.setdefault(split, [])
+        for place in wrong[confidence[wrong].topk(min(MISTAKES, len(wrong))).indices].tolist():
+            sure = confidence[place].item()
+            if len(kept) < MISTAKES or sure > kept[0][0]:
+                picture = self._drawn(batch.images[place], predictions[place], batch.targets[place])
+                entry = (sure, -batch.samples[place].index, picture)
+                (heapq.heappushpop if len(kept) == MISTAKES else heapq.heappush)(kept, entry)
+
+    def draw(self, batch: Batch, predictions: Tensor) -> list[Tensor]:
+        """Each picture under its class, confidence and truth."""
+        return [self._drawn(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]
+
+    def figures(self, split: str) -> Mapping[str, Tensor]:
+        """The confusion matrix, and the most confident mistakes."""
+        drawn = {"confusion": confusion(self.computed[split]["confusion"], self.spec.class_names)}
+        mistakes = self.mistakes.pop(split, [])
+        if mistakes:
+            drawn["mistakes"] = grid([picture for _, _, picture in sorted(mistakes, key=lambda m: (-m[0], m[1]))])
+        return drawn
+
+    def per_class(self, split: str) -> dict[str, dict[str, float]]:
+        """class: its accuracy (recall), precision and number of samples on a split that was measured."""
+        matrix = self.computed[split]["confusion"].double().cpu()
+        hits, truly, said = matrix.diag(), matrix.sum(dim=1), matrix.sum(dim=0)
+        return {
+            name: {
+                "accuracy": (hits[k] / truly[k]).item() if truly[k] else 0.0,
+                "precision": (hits[k] / said[k]).item() if said[k] else 0.0,
+                "samples": int(truly[k]),
+            }
+            for k, name in enumerate(self.spec.class_names)
+        }
+
+    def rows(self, batch: Batch, predictions: Tensor) -> list[dict[str, str | float]]:
+        """The file, the class, its confidence, and the four next likely."""
+        best = predictions.topk(min(5, predictions.shape[1]), dim=1)
+        rows: list[dict[str, str | float]] = []
+        for sample, values, classes in zip(batch.samples, best.values.tolist(), best.indices.tolist(), strict=True):
+            row: dict[str, str | float] = {"path": sample.path or str(sample.index)}
+            for rank, (value, label) in enumerate(zip(values, classes, strict=True), start=1):
+                suffix = "" if rank == 1 else f"_{rank}"
+                row |= {f"class{suffix}": self.spec.class_names[label], f"confidence{suffix}": value}
+            rows.append(row)
+        return rows
+
+    def save(self, batch: Batch, predictions: Tensor, folder: Path) -> Sequence[Path]:  # noqa: ARG002
+        """A class is a table row: there is nothing more to write."""
+        return []
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
+
+    def _drawn(self, image: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
+        names = self.spec.class_names
+        confidence, said = probabilities.max(dim=0)
+        caption = f"said {names[said]} {confidence:.2f}"
+        if target < 0:  # not known
+            return captioned(image, f"{names[said]} {confidence:.2f}")
+        right = said == target
+        return captioned(image, caption if right else f"{caption}, is {names[target]}", colour="green" if right else "red")

@@ -1,0 +1,173 @@
+"""The words every part may use: what data says of itself, what a batch is, what a backbone and a head promise.
+
+Torch is imported for the type checker only, so that the command line can read this file in a blink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Target = Literal["labels", "masks", "boxes", "none"]
+Split = Literal["train", "val", "test", "predict"]
+
+
+class UserError(Exception):
+    """Something its user can mend: shown as its text alone, without a traceback."""
+
+
+class ConfigurationError(UserError):
+    """What was asked for cannot work: says what came, what is needed, what to type."""
+
+
+class DataError(UserError):
+    """A data set or a picture cannot be used: names the files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What the other parts may know of the data.
+
+    Attributes:
+        target: what comes with a picture.
+        class_names: one name a class, in the order of the labels.
+        num_classes: how many there are.
+        image_size: (height, width) in pixels of the pictures in a batch.
+        channels: 1 for grey, 3 for colour, any other number for tensors of one's own.
+        mean: one number a channel, of pictures in [0, 1].
+        std: likewise.
+        ignore_index: the label that no loss and no metric counts.
+    """
+
+    target: Target
+    class_names: tuple[str, ...]
+    num_classes: int
+    image_size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    ignore_index: int | None = None
+
+    def __post_init__(self) -> None:
+        errors = []
+        if len(self.class_names) != self.num_classes:
+            errors.append(f"data.spec.num_classes={self.num_classes}, but data.spec.class_names has {len(self.class_names)}")
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            errors.append(f"data.spec.image_size={list(self.image_size)}: type [height,width] in pixels")
+        if self.channels < 1:
+            errors.append(f"data.spec.channels={self.channels}: type 1 for grey or 3 for colour")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                errors.append(
+                    f"data.spec.{name} has {len(values)} numbers for {self.channels} channels: type one number, "
+                    "or one for each channel"
+                )
+        if min(self.std, default=1) <= 0:
+            errors.append(f"data.spec.std={list(self.std)}: type numbers above 0")
+        if errors:
+            raise ConfigurationError("\n".join(errors))
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any]) -> Self:
+        """Made of plain lists and numbers, as a YAML file holds them."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+class Sample(NamedTuple):
+    """Where a picture of a batch comes from."""
+
+    index: int
+    """Its place in the data set."""
+    path: str | None
+    """Its file, where it has one."""
+    size: tuple[int, int]
+    """(height, width) in pixels of the file, before any resizing."""
+
+
+class Unreadable(NamedTuple):
+    """A file that should hold a picture and does not."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loader yields and a task's step takes.
+
+    Attributes:
+        images: (N, C, H, W) uint8; float in [0, 1] once on the device.
+        targets: (N,) int64 labels, (N, H, W) int64 masks, or one dictionary of boxes a picture.
+        samples: N origins.
+        unreadable: the files left out of this batch.
+    """
+
+    images: Tensor
+    targets: Any
+    samples: Sequence[Sample]
+    unreadable: Sequence[Unreadable] = ()
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            targets=_moved(self.targets, lambda tensor: tensor.to(device, non_blocking=non_blocking)),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which a copy to a GPU need not wait. Called by the DataLoader."""
+        return replace(
+            self, images=self.images.pin_memory(), targets=_moved(self.targets, lambda tensor: tensor.pin_memory())
+        )
+
+
+def _moved(targets: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(targets, list):
+        return [{name: move(tensor) for name, tensor in target.items()} for target in targets]
+    return move(targets)
+
+
+class Dataset(Protocol):
+    """Any map-style data set: a picture and its target.
+
+    The picture is a path, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (C, H, W), 8 bits a channel.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+class Stage(NamedTuple):
+    """One of a backbone's maps, the last of its size."""
+
+    name: str
+    """The module that makes it."""
+    channels: int
+    stride: int
+    """Picture pixels per map pixel."""
+
+
+class Backbone(Protocol):
+    """A classifier seen as multi-scale features."""
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The whole network of the paper: (N, C, H, W) -> (N, num_classes) logits."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its maps from the finest to the coarsest."""
+
+    def features(self, names: Sequence[str]) -> nn.Module:
+        """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's."""
+
+
+Head = Callable[[Backbone, DataSpec], "nn.Module"]
+"""What a task puts on a backbone; it owns the attribute names of the network it returns."""
