@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+import torch.utils.deterministic
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -23,9 +24,9 @@ from vision_lab.data.module import DataModule
 from vision_lab.tasks.base import Supervised
 from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head, UserError
 
-FACTS = {"target", "spec"}
-"""Keys that say what goes together; no constructor takes them. ``target`` is one word for all three: what the data holds,
-what the task learns from, what the head is for."""
+FACTS = {"target", "spec", "root"}
+"""Keys that other keys point at, or that say what goes together; no constructor takes them. ``target`` is one word for all
+three: what the data holds, what the task learns from, what the head is for."""
 
 GIVEN = {
     "data": {"spec", "transforms", "seed", "relabel"},
@@ -62,15 +63,18 @@ def check(config: DictConfig, parts: Sequence[str]) -> None:
         ConfigurationError: with all that is wrong: values that are missing, references that lead nowhere, classes that
             cannot be found, arguments they do not take or miss, parts that do not go together.
     """
-    errors: list[str] = []
-    for part in parts:
-        node = config[part]
-        if node is not None:
-            errors += _unresolved(node, part)
-            errors += _misfit_arguments(node, part, given=GIVEN.get(part, set()), facts=FACTS)
+    errors = [error for part in parts for error in misfits(config, part)]
     errors += _misfit_parts(config) if "task" in parts else []
     if errors:
         raise ConfigurationError("\n".join(dict.fromkeys(errors)))
+
+
+def misfits(config: DictConfig, part: str) -> list[str]:
+    """What is wrong with one part by itself."""
+    node = config[part]
+    if node is None:
+        return []
+    return _unresolved(node, part) + _misfit_arguments(node, part, given=GIVEN.get(part, set()), facts=FACTS)
 
 
 def mode(config: DictConfig) -> Callable[[DictConfig, Path], Any]:
@@ -91,6 +95,15 @@ def data(config: DictConfig, spec: DataSpec, *, relabel: Sequence[int] | None = 
     make = instantiate(_without(config.data, *FACTS), _partial_=True, _convert_="all")
     made: DataModule = make(spec=spec, transforms=transforms, seed=config.seed, relabel=relabel)
     return made
+
+
+def without_sources(config: DictConfig) -> DictConfig:
+    """The config for pictures from elsewhere: its own data need not be there."""
+    config = config.copy()
+    for key in ("train", "val", "test", "root"):
+        if key in config.data.keys() and (key != "root" or OmegaConf.is_missing(config.data, key)):
+            config.data[key] = None
+    return config
 
 
 def network(config: DictConfig, spec: DataSpec, *, trained: bool = False) -> Network:
@@ -151,6 +164,8 @@ def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
         arguments["callbacks"] = callbacks(config)
     if "logger" not in changes:
         arguments["logger"] = [instantiate(each, _convert_="all") for each in (config.logger or {}).values()] or False
+    # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time, and nothing reads it.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     made: pl.Trainer = instantiate(config.trainer, _partial_=True, _convert_="all")(**arguments | changes)
     return made
 
@@ -204,9 +219,8 @@ def _unresolved(node: Any, path: str) -> list[str]:
         try:
             value = node[key]
         except OmegaConfBaseException as error:
-            missing = _blamed_on_missing(error)
-            if not missing:
-                errors.append(f"{place}: {_cause(error)}")
+            if not _blamed_on_missing(error):
+                errors.append(_cause(error, place))
             continue
         if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(node, key):
             errors += _unresolved(value, place)
@@ -218,13 +232,14 @@ def _blamed_on_missing(error: BaseException) -> bool:
     return "MissingMandatoryValue" in str(error) or "Missing mandatory value" in str(error)
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException, place: str) -> str:
+    """The words of a resolver of ours, which say all; else OmegaConf's and the place."""
     current: BaseException | None = error
     while current is not None:
         if isinstance(current, UserError):
             return str(current)
         current = current.__cause__ or current.__context__
-    return str(error).splitlines()[0]
+    return f"{place}: {str(error).splitlines()[0]}"
 
 
 def _misfit_arguments(node: Any, path: str, *, given: set[str], facts: set[str]) -> list[str]:

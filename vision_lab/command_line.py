@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from vision_lab.choices import groups
+from vision_lab.choices import Choice, groups
 
 PATH_KEYS = {"run", "runs", "source", "data.root", "model.weights"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
@@ -124,19 +124,21 @@ def _unknown_choice(group: str, value: Any, names: Sequence[str]) -> str:
     return f"{group}={value}: there is no such {group}.{_near(str(value), names)}\n  {group} is one of: {', '.join(names)}"
 
 
-def _unknown_key(key: str, config: DictConfig, known: Iterable[str]) -> str:
+def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[Choice]]) -> str:
     every = _leaves(config)
     parent, _, last = key.rpartition(".")
     if "." not in key:
-        options = [*known, *(str(name) for name in config)]
+        options = list(dict.fromkeys([*known, *(str(name) for name in config)]))
         same = [full for full in every if full.rpartition(".")[2] == key]
         hint = f" Did you mean {_or(same[:4])}?" if same else _near(key, options)
-        return f"{key}: there is no such key or group.{hint}\n  There are: {', '.join(dict.fromkeys(options))}"
+        return f"{key}: there is no such key or group.{hint}\n  There are: {', '.join(options)}"
     node = OmegaConf.select(config, parent, throw_on_missing=False) if _has(config, parent) else None
     siblings = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     near = difflib.get_close_matches(last, siblings, n=3) or difflib.get_close_matches(key, every, n=3)
     full = [f"{parent}.{name}" if name in siblings else name for name in near]
     hint = f" Did you mean {_or(full)}?" if full else ""
+    having = [choice.name for choice in known.get(parent, []) if f"\n{last}:" in choice.file.read_text(encoding="utf-8")]
+    hint = f" It goes with {parent}={' or '.join(having)}." if having else hint
     listed = f"\n  {parent} has: {', '.join(siblings)}" if siblings else ""
     return f"{key}: there is no such key.{hint}{listed}\n  To add it all the same, type +{key}=..."
 

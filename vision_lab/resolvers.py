@@ -34,6 +34,7 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
         "run_folder": run_folder,
         "sweep_folder": sweep_folder,
         "folder_name": folder_name,
+        "metric_name": lambda monitor: monitor.rpartition("/")[2],
         "given": lambda value: value is not None,
     }
     for name, function in resolvers.items():

@@ -106,7 +106,7 @@ class DataModule(pl.LightningDataModule):
         self,
         *,
         spec: DataSpec,
-        train: Source,
+        train: Source | None,
         val: Source | None = None,
         test: Source | None = None,
         transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]],
@@ -122,7 +122,7 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         _check(batch_size=batch_size, num_workers=num_workers, on_bad=on_bad, holdout=holdout, per_class=per_class)
         self.spec = spec
-        self.sources: dict[Split, Source] = {"train": train, "val": val or (lambda: None), "test": test or (lambda: None)}
+        self.sources: dict[Split, Source] = {"train": train or _none, "val": val or _none, "test": test or _none}
         self.transforms = transforms
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -248,6 +248,10 @@ class DataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _none() -> None:
+    """A split that the data does not have."""
 
 
 def labels_of(dataset: Dataset) -> list[int]:

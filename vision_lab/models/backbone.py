@@ -84,9 +84,15 @@ def backbone(
 
 
 def _fit(network: nn.Module, spec: DataSpec, *, small: bool) -> None:
-    if small:
-        shrink(network)
     take_channels(network, spec.channels)
+    if not small:
+        return
+    shrink(network)
+    if not probing.takes(probing.on_meta(network), channels=spec.channels, size=(probing.FINE, probing.FINE)):
+        raise ConfigurationError(
+            "model.stem=small cannot be had: the network's first downsampling lies in its residual blocks; "
+            "type model.stem=imagenet"
+        )
 
 
 def _check_stem(choice: str) -> None:
@@ -126,17 +132,24 @@ def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> 
         frozen = {name for name in names if name not in class_layers}
     else:
         stages = [stage.name for stage in made.stages]
-        if until not in stages:
+        if not any(_within(stage, until) for stage in stages):
             raise ConfigurationError(f"model.freeze={until}: type trunk, or one of the stages {', '.join(stages)}")
-        last = max(place for place, name in enumerate(names) if name == until or name.startswith(f"{until}."))
-        frozen = set(names[: last + 1])
+        # Modules are registered in the order they run; a stage may be an activation without parameters of its own.
+        modules = [name for name, _ in network.named_modules()]
+        last = max(place for place, name in enumerate(modules) if _within(name, until))
+        frozen = {name for name in names if name.rpartition(".")[0] in modules[: last + 1]}
     parameters = dict(network.named_parameters())
     for name in frozen:
         parameters[name].requires_grad_(False)
     for name, module in network.named_modules():
-        inside = [parameter for parameter in names if parameter.startswith(f"{name}." if name else "")]
+        inside = [parameter for parameter in names if _within(parameter, name)]
         if inside and all(parameter in frozen for parameter in inside):
             module.eval()
+
+
+def _within(name: str, module: str) -> bool:
+    """Whether a dotted name is a module's, or lies below it; all lie below the nameless whole."""
+    return not module or name == module or name.startswith(f"{module}.")
 
 
 def _name(classifier: Callable[..., nn.Module]) -> str:

@@ -27,6 +27,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
         raise ConfigurationError("mode=evaluate measures a run: type run=<its folder>")
     if split not in ("train", "val", "test"):
         raise ConfigurationError(f"mode.split={split}: type train, val or test")
+    screen.quieten()
     build.check(config, PARTS)
     task = trained_task(config, Run.existing(config.run))
     data = build.data(config, task.spec, relabel=relabelled(task, build.spec(config)))
@@ -47,4 +48,4 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
     screen.metrics(split, task.scalars("test"))
     screen.per_class(task.per_class("test"))
     screen.unreadable(data, folder)
-    screen.say(f"written to {folder}")
+    screen.say(f"written to {screen.shown(folder)}")

@@ -65,6 +65,8 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
         drawn: how many pictures the contact sheet shows.
     """
     files = pictures(config.source)
+    config = build.without_sources(config)
+    screen.quieten()
     build.check(config, PARTS)
     task = trained_task(config, Run.existing(config.run)) if config.run else _published_task(config)
     data = build.data(config, task.spec)
@@ -80,9 +82,9 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
         table.writeheader()
         table.writerows(writer.rows)
     write_png(grid(writer.pictures), str(folder / "contact_sheet.png"))
-    screen.rows("predictions", writer.rows)
+    screen.rows("predictions", [{**row, "path": screen.shown(Path(str(row["path"])))} for row in writer.rows])
     screen.unreadable(data, folder)
-    screen.say(f"written to {folder}: predictions.csv, contact_sheet.png")
+    screen.say(f"written to {screen.shown(folder)}: predictions.csv, contact_sheet.png")
 
 
 def pictures(source: str | None) -> list[Path]:

@@ -1,7 +1,11 @@
 """What the modes print: short tables, in plain words."""
 
 import csv
+import logging
+import os
+import warnings
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from rich import get_console
@@ -10,6 +14,21 @@ from rich.table import Table
 from vision_lab.data.module import DataModule
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
+
+SILENCED = {
+    r".*isinstance\(treespec, LeafSpec\).*": "Lightning 2.6 calls an old function of torch's; ours to wait for",
+    r".*does not have many workers.*": "data.num_workers is chosen by the data's config, which knows better",
+    r".*Checkpoint directory .* exists and is not empty.*": "the folder is the run's own",
+    r".*number of training batches \(\d+\) is smaller than the logging interval.*": "debug runs are meant to be short",
+}
+"""message: why it is left out."""
+
+
+def quieten() -> None:
+    """Leave out what libraries say at every start and nobody can act on; their other warnings stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # which accelerators there are not, and advertisements
+    for message in SILENCED:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def say(text: str) -> None:
@@ -32,8 +51,13 @@ def summary(run: Run, *, task: Supervised, data: DataModule, flops: int, notes: 
     table.add_row("data", f"{choices.get('data')}: {size}; {spec.num_classes} classes, {spec.channels}x{height}x{width}")
     for note in notes:
         table.add_row("weights", note)
-    table.add_row("run", str(run.folder))
     get_console().print(table, highlight=False)
+    say(f"run          {shown(run.folder)}")
+
+
+def shown(folder: Path) -> str:
+    """A path as a person would type it from here."""
+    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
 def metrics(split: str, values: Mapping[str, float]) -> None:
@@ -50,12 +74,16 @@ def per_class(values: Mapping[str, Mapping[str, float]], *, most: int = 50) -> N
 
 
 def rows(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 20) -> None:
-    """A table of rows of the same columns; beyond ``most`` it says how many there are."""
+    """A table of rows of the same columns: as many columns as fit, and beyond ``most`` rows how many more there are."""
+    cells = [list(found[0])]
+    cells += [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found[:most]]
+    widths = [max(map(len, column)) + 3 for column in zip(*cells, strict=True)]
+    fitting = sum(total < get_console().width for total in accumulate(widths, initial=1)) - 1
     table = Table(title=title, title_justify="left")
-    for name in found[0]:
+    for name in cells[0][: max(3, fitting)]:
         table.add_column(name, overflow="fold")
-    for row in found[:most]:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+    for row in cells[1:]:
+        table.add_row(*row[: max(3, fitting)])
     get_console().print(table, highlight=False)
     if len(found) > most:
         say(f"... and {len(found) - most} more")

@@ -35,6 +35,7 @@ def train(config: DictConfig, folder: Path) -> float:
         The monitored metric of the best checkpoint, for sweepers.
     """
     started = time.monotonic()
+    screen.quieten()
     build.check(config, PARTS)
     run = Run(folder)
     run.refuse_if_taken()
@@ -63,7 +64,7 @@ def train(config: DictConfig, folder: Path) -> float:
         raise
     screen.metrics("test", task.scalars("test"))
     screen.unreadable(data, folder)
-    screen.say(f"the run lies in {folder}")
+    screen.say(f"the run lies in {screen.shown(folder)}")
     return best
 
 

@@ -91,6 +91,15 @@ class Task(pl.LightningModule):
         reseed(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
 
+class Meters(nn.Module):
+    """What is measured on one split: modules, so that they follow the task to its device."""
+
+    def __init__(self, scores: MetricCollection) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.scores = scores
+
+
 class Supervised(Task):
     """A task with targets: one loss, metrics accumulated over a whole split.
 
@@ -100,8 +109,7 @@ class Supervised(Task):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.loss_means = nn.ModuleDict({split: MeanMetric() for split in ("training", "val", "test")})
-        self.scores = nn.ModuleDict({split: self.metrics(split) for split in ("training", "val", "test")})
+        self.meters = nn.ModuleDict({f"on_{split}": Meters(self.metrics(split)) for split in ("train", "val", "test")})
         self.computed: dict[str, dict[str, Tensor]] = {}
         """split: all that its metrics came to, after its last epoch."""
 
@@ -147,7 +155,7 @@ class Supervised(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
-        self._record("training", losses, self.decode(outputs), batch)
+        self._record("train", losses, self.decode(outputs), batch)
         return losses
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Any:  # noqa: ARG002
@@ -160,13 +168,13 @@ class Supervised(Task):
         return self.decode(self(batch.images))
 
     def on_train_epoch_end(self) -> None:
-        self._report("training", name="train")
+        self._report("train")
 
     def on_validation_epoch_end(self) -> None:
-        self._report("val", name="val")
+        self._report("val")
 
     def on_test_epoch_end(self) -> None:
-        self._report("test", name="test")
+        self._report("test")
 
     def _evaluate(self, split: str, batch: Batch) -> Any:
         outputs = self(batch.images)
@@ -176,16 +184,16 @@ class Supervised(Task):
         return predictions
 
     def _record(self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch) -> None:
-        with torch.no_grad():
-            self.loss_means[split].update(losses["loss"].detach(), weight=len(batch.samples))
-            self.scores[split].update(predictions, batch.targets)
+        meters = self.meters[f"on_{split}"]
+        meters.loss.update(losses["loss"].detach(), weight=len(batch.samples))
+        meters.scores.update(predictions, batch.targets)
 
-    def _report(self, split: str, *, name: str) -> None:
-        loss, scores = self.loss_means[split], self.scores[split]
-        values = {"loss": loss.compute(), **scores.compute()}
-        loss.reset()
-        scores.reset()
+    def _report(self, split: str) -> None:
+        meters = self.meters[f"on_{split}"]
+        values = {"loss": meters.loss.compute(), **meters.scores.compute()}
+        meters.loss.reset()
+        meters.scores.reset()
         if self.trainer.sanity_checking:
             return
-        self.computed[name] = values
-        self.log_dict({f"{name}/{key}": value for key, value in values.items() if value.ndim == 0})
+        self.computed[split] = values
+        self.log_dict({f"{split}/{name}": value for name, value in values.items() if value.ndim == 0})

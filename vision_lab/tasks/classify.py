@@ -87,7 +87,7 @@ class Classify(Supervised):
         """Accuracy alone while training; else top-5, macro F1, calibration error and the confusion matrix as well."""
         classes = self.spec.num_classes
         measured: dict[str, Any] = {"accuracy": MulticlassAccuracy(classes, average="micro")}
-        if split != "training":
+        if split != "train":
             if classes > 5:
                 measured["top5"] = MulticlassAccuracy(classes, average="micro", top_k=5)
             measured["f1"] = MulticlassF1Score(classes, average="macro")

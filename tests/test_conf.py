@@ -1,0 +1,102 @@
+"""Contracts over everything in ``conf/``: each file has its sentence, composes, and its classes take what it says."""
+
+import dataclasses
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from vision_lab import build, resolvers
+from vision_lab.choices import CONF, Choice, groups
+from vision_lab.types import Backbone
+
+GROUPS = groups([CONF])
+
+COUNTS = {
+    "task": 1,
+    "model": 50,
+    "head": 1,
+    "data": 7,
+    "augment": 4,
+    "optim": 3,
+    "scheduler": 6,
+    "trainer": 5,
+    "callbacks": 3,
+    "logger": 5,
+    "mode": 3,
+    "experiment": 4,
+    "debug": 3,
+    "hydra": 1,
+}
+
+NOT_INSTALLED = {"wandb", "mlflow"}
+"""Loggers whose packages the user brings."""
+
+
+@pytest.fixture(autouse=True)
+def _hydra():
+    resolvers.register({})
+    yield
+    HydraConfig.instance().cfg = None
+
+
+def composed(*words: str) -> DictConfig:
+    """A config as a command would have it, with Hydra's own part known to the resolvers."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("config", overrides=[*words, "+hydra.runtime.output_dir=outputs"], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+def test_counts():
+    assert {group: len(choices) for group, choices in GROUPS.items()} == COUNTS
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_file_says_what_it_is_in_one_line(group: str):
+    for choice in GROUPS[group]:
+        assert 10 < len(choice.sentence) < 120, choice.file
+        assert not choice.sentence.endswith("."), choice.file
+        first = choice.file.read_text(encoding="utf-8").splitlines()[0]
+        reaches_out = group in ("experiment", "debug") or choice.name == "predict"
+        assert first.startswith("# @package _global_") == reaches_out, choice.file
+
+
+@pytest.mark.parametrize("choice", [c for g in GROUPS for c in GROUPS[g] if g != "hydra"], ids=lambda c: f"{c.file.parent.name}={c.name}")
+def test_every_choice_composes_and_its_classes_take_it(choice: Choice):
+    group = choice.file.parent.name
+    config = composed(f"{group}={choice.name}")
+    if choice.name in NOT_INSTALLED:
+        assert config.logger[choice.name]._target_.startswith("pytorch_lightning.loggers.")
+        return
+    parts = ["model", "head", "augment", "optim", "scheduler", "trainer", "callbacks", "logger", "task", "mode", "data"]
+    errors = [error for part in parts for error in build.misfits(config, part) if "data.root" not in error]
+    assert errors == []
+
+
+@pytest.mark.parametrize("choice", GROUPS["model"], ids=lambda c: c.name)
+def test_every_model_is_a_backbone_under_published_keys(choice: Choice):
+    """Built without numbers at the size of its paper: strides double, and keys and shapes are the constructor's own."""
+    config = composed(f"model={choice.name}")
+    size = 299 if choice.name == "inception_v3" else 224
+    spec = dataclasses.replace(build.spec(config), image_size=(size, size), channels=3)
+    with torch.device("meta"):
+        made: Backbone = instantiate(config.model, _partial_=True, _convert_="all")(spec)
+        published = instantiate(config.model.classifier)(num_classes=10)
+    assert {k: v.shape for k, v in made.classifier.state_dict().items()} == {
+        k: v.shape for k, v in published.state_dict().items()
+    }
+    strides = [stage.stride for stage in made.stages]
+    assert strides == [2**power for power in range(strides[0].bit_length() - 1, strides[-1].bit_length())]
+    assert len(strides) >= 3
+    assert all(stage.channels >= 16 for stage in made.stages)
+    logits = made.classifier.eval()(torch.empty(2, 3, size, size, device="meta"))
+    assert logits.shape == (2, 10)
+
+
+def test_how_many_models_are_torchvisions():
+    texts = [choice.file.read_text(encoding="utf-8") for choice in GROUPS["model"]]
+    assert sum("_target_: torchvision.models." in text for text in texts) == 45
