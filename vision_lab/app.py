@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vision_lab import help
 from vision_lab.choices import CONF, config_folders
+from vision_lab.runs import Run
 from vision_lab.types import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ def _run(words: list[str]) -> int:
     folders = config_folders(words)
     typed = words
     words = command_line.quoted(words)
-    saved_choices: dict[str, str | None] = {}
     try:
         words, saved_choices = replay.with_saved(words, folders)
         resolvers.register(saved_choices)
@@ -56,14 +57,16 @@ def _run(words: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except _Failed as failed:
         return failed.code
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = _user_error(error)
-        return _say(cause or UserError(command_line.explained(typed, error, folders=folders)), code=2)
-    finally:
-        sweep = sweeps.started()
-        if sweep:
-            sweeps.show(sweep)
-    return 0
+    except Exception as error:
+        composing = isinstance(error, HydraException | OmegaConfBaseException)
+        if composing or not sweeps.started():
+            sweeps.forget()
+            cause = _user_error(error)
+            if cause is None and not composing:
+                raise
+            return _say(cause or UserError(command_line.explained(typed, error, folders=folders)), code=2)
+        # each job of the sweep said what was wrong when it failed
+    return sweeps.end()
 
 
 def job(config: DictConfig) -> Any:
@@ -78,11 +81,19 @@ def job(config: DictConfig) -> Any:
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     try:
         return mode(config)(config, folder)
-    except UserError as error:
-        _say(error, code=1)
-        if sweeping:
-            raise
-        raise _Failed(1) from None
+    except Exception as error:
+        if not sweeping and not isinstance(error, UserError):
+            raise  # a defect of ours or of a user's class: its traceback tells more
+        if isinstance(error, UserError):
+            _say(error, code=1)
+        else:
+            traceback.print_exc()
+        if not sweeping:
+            raise _Failed(1) from None
+        run = Run(folder)
+        if run.state is None:  # refused before it began: the sweep's table tells all the same
+            run.fail(error)
+        raise
     finally:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # Hydra makes it before we can refuse

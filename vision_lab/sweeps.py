@@ -1,5 +1,7 @@
 """What a sweep (``-m``) came to: read from its folder, whoever ran its jobs."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,27 @@ class SweepFolder(Callback):
         _started.append(Path(config.hydra.sweep.dir))
 
 
-def started() -> Path | None:
-    """The folder of the sweep that this command started; None where it started none."""
-    return _started.pop() if _started else None
+def started() -> bool:
+    """Whether this command has started a sweep."""
+    return bool(_started)
+
+
+def forget() -> None:
+    """The sweep came to nothing: not one of its runs began."""
+    _started.clear()
+
+
+def end() -> int:
+    """Print what the sweep of this command came to, where there was one.
+
+    Returns:
+        1 where a run failed, else 0.
+    """
+    if not _started:
+        return 0
+    found = runs(_started.pop())
+    show(found)
+    return int(any(run.state == "failed" for run in found))
 
 
 def runs(folder: Path) -> list[Run]:
@@ -30,19 +50,22 @@ def runs(folder: Path) -> list[Run]:
     return [Run(path.parent) for path in sorted(folder.glob("*/status.json"))]
 
 
-def show(folder: Path) -> None:
-    """Print a row for each run: its state and test metrics, or why it failed."""
-    found = runs(folder)
-    results = {run: (run.result or {}).get("metrics", {}) for run in found}
-    columns = list(dict.fromkeys(name for metrics in results.values() for name in metrics))
-    table = Table(title=f"{folder}: {len(found)} runs", title_justify="left")
-    for heading in ("run", "state", *columns):
-        table.add_column(heading, overflow="fold")
-    for run, metrics in results.items():
-        shown = [f"{metrics[name]:.4f}" if name in metrics else "" for name in columns]
-        table.add_row(run.folder.name, run.state, *shown)
+def show(found: Sequence[Run]) -> None:
+    """Print a row for each run: its state and as many of its test metrics as fit; then why runs failed."""
     console = Console()
+    results = [(run.result or {}).get("metrics", {}) for run in found]
+    columns = sorted({name for metrics in results for name in metrics}, key=lambda name: "loss" in name)
+    space = console.width - max((len(run.folder.name) for run in found), default=0) - len("finished") - 8
+    table = Table(title=f"{found[0].folder.parent}: {len(found)} runs" if found else "no runs", title_justify="left")
+    table.add_column("run", no_wrap=True)
+    table.add_column("state")
+    fitting = [name for name, end in zip(columns, accumulate(len(name) + 3 for name in columns), strict=True) if end < space]
+    for name in fitting or columns[:1]:
+        table.add_column(name)
+    for run, metrics in zip(found, results, strict=True):
+        shown = [f"{metrics[name]:.4f}" if name in metrics else "" for name in fitting or columns[:1]]
+        table.add_row(run.folder.name, run.state, *shown)
     console.print(table)
     for run in found:
         if run.state == "failed":
-            console.print(f"{run.folder.name} failed: {run.error}", highlight=False, markup=False)
+            console.print(f"{run.folder.name} failed: {run.error}", highlight=False, markup=False, soft_wrap=True)

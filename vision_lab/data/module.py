@@ -150,14 +150,14 @@ class DataModule(pl.LightningDataModule):
             found = {split: source() for split, source in self.sources.items()}
             if found["train"] is None:
                 raise DataError("the data has no training split")
-            self.splits = _divided(found, holdout=self.holdout, seed=self.seed)
-            if self.spec.target == "labels":
-                for split, dataset in self.splits.items():
+            for split, dataset in found.items():
+                if dataset is not None and self.spec.target == "labels":
                     self._check_labels(split, dataset)
-                if self.per_class:
-                    labels = labels_of(self.splits["train"])
-                    chosen = _some_of_each(labels, count=self.per_class, seed=self.seed)
-                    self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
+            self.splits = _divided(found, holdout=self.holdout, seed=self.seed)
+            if self.per_class:
+                labels = labels_of(self.splits["train"])
+                chosen = _some_of_each(labels, count=self.per_class, seed=self.seed)
+                self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented, in the order of the epoch."""
@@ -170,6 +170,10 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """As they are, in the order of the data set."""
         return self._loader(self.measured, training=False)
+
+    def eval_loader(self, split: Split) -> DataLoader[Any]:
+        """Any split, train too, as it is."""
+        return self._loader(split, training=False)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """What ``look_at`` was told."""

@@ -22,6 +22,7 @@ from torchvision.transforms.v2 import functional as F
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE = 25  # its place in the file; 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGB + alpha
+_PALETTE = 3  # torchvision decodes these with a wrong alpha
 
 
 class UnreadablePicture(Exception):
@@ -81,8 +82,8 @@ def _decoded(content: np.ndarray[Any, Any], channels: int) -> Tensor | Image.Ima
     start = content[: _PNG_COLOUR_TYPE + 1].tobytes()
     if start.startswith(_JPEG):
         mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    elif start.startswith(_PNG) and len(start) > _PNG_COLOUR_TYPE:
-        mode = ImageReadMode.RGB_ALPHA if start[_PNG_COLOUR_TYPE] >= 3 else ImageReadMode.UNCHANGED
+    elif start.startswith(_PNG) and len(start) > _PNG_COLOUR_TYPE and start[_PNG_COLOUR_TYPE] != _PALETTE:
+        mode = ImageReadMode.RGB_ALPHA if start[_PNG_COLOUR_TYPE] > _PALETTE else ImageReadMode.UNCHANGED
     else:
         return Image.open(io.BytesIO(content.tobytes()))
     decoded: Tensor = decode_image(torch.from_numpy(content), mode=mode, apply_exif_orientation=True)

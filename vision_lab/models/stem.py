@@ -86,6 +86,7 @@ def _like(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
         "groups": layer.groups,
         "bias": layer.bias is not None,
         "padding_mode": layer.padding_mode,
+        "device": layer.weight.device,
     }
     new = nn.Conv2d(**(arguments | changes))
     # Drawn from the spread of the old layer's weights, whatever rule its paper draws them by.

@@ -1,0 +1,158 @@
+"""Every kind of file a folder may hold, by pixel value; and every kind that holds no picture, by its reason."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vision_lab.data.reading import UnreadablePicture, as_picture, read_picture
+
+RED = (200, 30, 40)
+
+
+def solid(mode: str, value, size=(8, 6)) -> Image.Image:
+    return Image.new(mode, size, value)
+
+
+def saved(path: Path, image: Image.Image, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def first_pixel(path: Path, channels: int = 3) -> list[int]:
+    picture = read_picture(path, channels=channels)
+    assert picture.dtype == torch.uint8
+    assert picture.shape == (channels, 6, 8)
+    return picture[:, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "a.gif", "a.ppm"])
+def test_lossless_colour(tmp_path: Path, name: str):
+    assert first_pixel(saved(tmp_path / name, solid("RGB", RED))) == list(RED)
+
+
+def test_webp_lossless(tmp_path: Path):
+    assert first_pixel(saved(tmp_path / "a.webp", solid("RGB", RED), lossless=True)) == list(RED)
+
+
+def test_jpeg(tmp_path: Path):
+    assert first_pixel(saved(tmp_path / "a.jpg", solid("RGB", RED), quality=95)) == pytest.approx(RED, abs=3)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif"])
+def test_grey_as_colour_and_as_grey(tmp_path: Path, name: str):
+    path = saved(tmp_path / name, solid("L", 77))
+    assert first_pixel(path) == [77, 77, 77]
+    assert first_pixel(path, channels=1) == [77]
+
+
+def test_black_and_white(tmp_path: Path):
+    assert first_pixel(saved(tmp_path / "a.png", solid("1", 1))) == [255, 255, 255]
+
+
+def test_palette(tmp_path: Path):
+    image = solid("P", 1)
+    image.putpalette([0, 0, 0, *RED])
+    assert first_pixel(saved(tmp_path / "a.png", image)) == list(RED)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp"])
+def test_alpha_is_laid_on_white(tmp_path: Path, name: str):
+    options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
+    clear = first_pixel(saved(tmp_path / f"clear_{name}", solid("RGBA", (*RED, 0)), **options))
+    half = first_pixel(saved(tmp_path / f"half_{name}", solid("RGBA", (*RED, 128)), **options))
+    whole = first_pixel(saved(tmp_path / f"whole_{name}", solid("RGBA", (*RED, 255)), **options))
+    assert clear == [255, 255, 255]
+    assert half == pytest.approx([227, 142, 147], abs=1)
+    assert whole == list(RED)
+
+
+def test_grey_with_alpha_and_transparent_palette(tmp_path: Path):
+    assert first_pixel(saved(tmp_path / "la.png", solid("LA", (77, 0)))) == [255, 255, 255]
+    image = solid("P", 1)
+    image.putpalette([0, 0, 0, *RED])
+    assert first_pixel(saved(tmp_path / "p.png", image, transparency=1)) == [255, 255, 255]
+
+
+def test_cmyk_jpeg(tmp_path: Path):
+    path = saved(tmp_path / "a.jpg", solid("CMYK", (0, 255, 255, 0)), quality=95)
+    assert first_pixel(path) == pytest.approx([254, 0, 0], abs=6)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+def test_sixteen_bits_are_scaled_not_cut(tmp_path: Path, name: str):
+    for value, expected in ((65535, 255), (0, 0), (257 * 100, 100), (128, 0), (32768, 128)):
+        image = Image.fromarray(np.full((6, 8), value, dtype=np.uint16))
+        assert first_pixel(saved(tmp_path / name, image)) == [expected] * 3
+
+
+def test_sixteen_bit_colour_png(tmp_path: Path):
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    row = b"\0" + struct.pack(">3H", 65535, 257 * 7, 0) * 8
+    header = struct.pack(">2I5B", 8, 6, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 6)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(content)
+    assert first_pixel(tmp_path / "a.png") == [255, 7, 0]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff"])
+def test_a_turned_picture_is_put_upright(tmp_path: Path, name: str):
+    pixels = np.zeros((6, 8, 3), dtype=np.uint8)
+    pixels[:, :4] = 255  # the left half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright: left becomes top
+    path = saved(tmp_path / name, Image.fromarray(pixels), exif=exif)
+    picture = read_picture(path, channels=3)
+    assert picture.shape == (3, 8, 6)
+    assert picture[:, 0].float().mean() > 240
+    assert picture[:, -1].float().mean() < 15
+
+
+def test_of_an_animation_the_first_frame(tmp_path: Path):
+    frames = [solid("RGB", RED), solid("RGB", (0, 0, 255))]
+    assert first_pixel(saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])) == list(RED)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_cut_short(tmp_path: Path, kind: str):
+    content = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(content, kind)
+    path = tmp_path / "cut"
+    path.write_bytes(content.getvalue()[: len(content.getvalue()) // 2])
+    with pytest.raises(UnreadablePicture):
+        read_picture(path, channels=3)
+
+
+def test_reasons(tmp_path: Path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("this is no picture at all, whatever its name says")
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
+    for name, reason in {
+        "empty.jpg": "the file is empty",
+        "text.jpg": "it is no picture, or of a kind that cannot be read",
+        "float.tiff": "its values are floating-point numbers, not whole numbers of 8 or 16 bits",
+        "missing.jpg": "there is no such file",
+    }.items():
+        with pytest.raises(UnreadablePicture, match=f"^{reason}$"):
+            read_picture(tmp_path / name, channels=3)
+
+
+def test_from_memory():
+    array = np.full((6, 8, 3), RED, dtype=np.uint8)
+    for image in (array, Image.fromarray(array), torch.from_numpy(array).permute(2, 0, 1)):
+        assert as_picture(image, channels=3)[:, 2, 2].tolist() == list(RED)
+    assert as_picture(np.full((6, 8), 9, dtype=np.uint8), channels=1).shape == (1, 6, 8)
+    assert as_picture(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=5).shape == (5, 6, 8)
+    with pytest.raises(UnreadablePicture, match=r"it has 5 channels, data.spec.channels=3"):
+        as_picture(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=3)
+    with pytest.raises(UnreadablePicture, match=r"its values are torch.float32"):
+        as_picture(torch.zeros(3, 6, 8), channels=3)

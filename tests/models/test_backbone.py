@@ -1,0 +1,124 @@
+"""A classifier as a backbone: published numbers, features by stride, frozen parts, and errors that say what to type."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+import torchvision.models as published
+from torch import nn
+
+from vision_lab.models.backbone import ClassifierBackbone, backbone
+from vision_lab.types import ConfigurationError, DataSpec
+
+FAMILIES = {
+    "alexnet": 64,
+    "vgg11_bn": 32,
+    "resnet18": 64,
+    "densenet121": 64,
+    "googlenet": 64,
+    "inception_v3": 75,
+    "squeezenet1_1": 64,
+    "mobilenet_v3_small": 64,
+    "efficientnet_b0": 64,
+    "convnext_tiny": 64,
+    "resnext50_32x4d": 64,
+    "wide_resnet50_2": 64,
+}
+"""One small member of each family, and the size in pixels to run it at."""
+
+
+def made(spec: DataSpec, classifier=published.resnet18, **changes) -> ClassifierBackbone:
+    return backbone(spec, classifier=classifier, **({"stem": "imagenet", "weights": None, "freeze": None} | changes))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_outputs_are_torchvisions_to_the_bit(name: str, spec: DataSpec):
+    size = FAMILIES[name]
+    extra = {"init_weights": False, "aux_logits": name == "googlenet"} if name in ("inception_v3", "googlenet") else {}
+    constructor = partial(getattr(published, name), **extra)
+    theirs = constructor(num_classes=4).eval()
+    ours = made(replace(spec, image_size=(size, size)), constructor).classifier
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.rand(2, 3, size, size)
+    with torch.inference_mode():
+        assert torch.equal(ours.eval()(images), theirs(images))
+
+
+def test_features_are_the_classifiers_own_maps(spec: DataSpec):
+    it = made(replace(spec, image_size=(64, 64)))
+    names = [stage.name for stage in it.stages[1:]]
+    features = it.features(names).eval()
+    images = torch.rand(2, 3, 64, 64)
+    maps = features(images)
+    assert list(maps) == names
+    for stage in it.stages[1:]:
+        assert maps[stage.name].shape == (2, stage.channels, 64 // stage.stride, 64 // stage.stride)
+    trunk = it.classifier.eval()
+    pooled = trunk.fc(trunk.avgpool(maps["layer4.1"]).flatten(1))
+    assert torch.equal(pooled, trunk(images))
+    assert set(features.state_dict()) == {key for key in trunk.state_dict() if not key.startswith("fc.")}
+
+
+def test_a_densenets_last_map_is_complete_after_its_relu(spec: DataSpec):
+    it = made(replace(spec, image_size=(64, 64)), published.densenet121)
+    last = it.stages[-1].name
+    assert last == "features.norm5"
+    assert it.features([last]).eval()(torch.rand(1, 3, 64, 64))[last].min() == 0
+
+
+@pytest.mark.parametrize(("size", "stride"), [(32, 1), (63, 1), (64, 2), (224, 2)])
+def test_auto_stem(spec: DataSpec, size: int, stride: int):
+    it = made(replace(spec, image_size=(size, size)), stem="auto")
+    assert it.classifier.conv1.stride == (stride, stride)
+
+
+def test_too_small_pictures_are_told_the_size(spec: DataSpec):
+    with pytest.raises(ConfigurationError) as caught:
+        made(spec, published.alexnet)
+    assert str(caught.value) == (
+        "alexnet takes pictures of at least 63 pixels, data.spec.image_size says 32x32: type data.spec.image_size=[63,63]"
+    )
+    made(replace(spec, image_size=(63, 63)), published.alexnet)
+
+
+def test_stem_choices(spec: DataSpec):
+    with pytest.raises(ConfigurationError, match=r"^model\.stem=tiny: type auto, imagenet or small$"):
+        made(spec, stem="tiny")
+
+
+def test_a_frozen_trunk_leaves_the_layer_of_the_classes(spec: DataSpec):
+    it = made(spec, freeze="trunk")
+    trained = [name for name, parameter in it.classifier.named_parameters() if parameter.requires_grad]
+    assert trained == ["fc.weight", "fc.bias"]
+    norms = [module for module in it.classifier.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 20
+    assert not any(norm.training for norm in norms)
+    assert it.classifier.fc.training
+
+
+@pytest.mark.parametrize("until", ["layer2", "layer2.1"])
+def test_frozen_up_to_a_stage(spec: DataSpec, until: str):
+    it = made(spec, freeze=until)
+    frozen = {name.split(".")[0] for name, p in it.classifier.named_parameters() if not p.requires_grad}
+    assert frozen == {"conv1", "bn1", "layer1", "layer2"}
+    assert not it.classifier.bn1.training
+    assert it.classifier.layer3[0].bn1.training
+
+
+def test_a_stage_without_parameters_freezes_what_comes_before(spec: DataSpec):
+    it = made(spec, freeze="relu")
+    assert {n for n, p in it.classifier.named_parameters() if not p.requires_grad} == {"conv1.weight", "bn1.weight", "bn1.bias"}
+
+
+def test_an_unknown_stage_lists_those_there_are(spec: DataSpec):
+    expected = r"^model\.freeze=layer9: type trunk, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
+    with pytest.raises(ConfigurationError, match=expected):
+        made(spec, freeze="layer9")
+
+
+def test_a_small_stem_that_cannot_be_had(spec: DataSpec):
+    from vision_lab.models.cifar_resnet import CifarResNet
+
+    with pytest.raises(ConfigurationError, match=r"type model\.stem=imagenet$"):
+        made(spec, partial(CifarResNet, depth=20), stem="small")

@@ -1,0 +1,38 @@
+"""What is learnt of a network without running it."""
+
+import pytest
+import torch
+import torchvision.models as published
+
+from vision_lab.models import probing
+from vision_lab.types import Stage
+
+
+def test_stages_of_a_resnet():
+    with torch.device("meta"):
+        network = published.resnet18()
+    assert probing.stages(network, channels=3) == (
+        Stage("relu", 64, 2),
+        Stage("layer1.1", 64, 4),
+        Stage("layer2.1", 128, 8),
+        Stage("layer3.1", 256, 16),
+        Stage("layer4.1", 512, 32),
+    )
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("alexnet", 63), ("vgg11", 32), ("squeezenet1_0", 21)])
+def test_the_smallest_picture_is_torchvisions(name: str, smallest: int):
+    with torch.device("meta"):
+        network = getattr(published, name)()
+    assert probing.smallest_size(network, channels=3, start=1) == smallest
+    assert probing.takes(network, channels=3, size=(smallest, smallest))
+    assert not probing.takes(network, channels=3, size=(smallest - 1, smallest - 1))
+
+
+def test_a_copy_has_no_numbers_and_shares_nothing():
+    network = published.squeezenet1_1()
+    copy = probing.on_meta(network)
+    assert {parameter.device.type for parameter in copy.parameters()} == {"meta"}
+    assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
+    assert network.training
+    assert not copy.training

@@ -1,0 +1,167 @@
+"""Learnt weights: every wrapping, what may differ, and what is refused by name."""
+
+import os
+import pickle
+from functools import partial
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision.models as published
+from torch import nn
+
+from vision_lab.models.stem import shrink, take_channels
+from vision_lab.models.weights import load
+from vision_lab.types import ConfigurationError
+
+CLASSES = {"classifier.1.weight", "classifier.1.bias"}
+
+
+@pytest.fixture
+def learnt() -> dict[str, torch.Tensor]:
+    return published.squeezenet1_1(num_classes=7).state_dict()
+
+
+def into(file: Path, classes: int = 7, network: nn.Module | None = None):
+    network = network or published.squeezenet1_1(num_classes=classes)
+    return network, load(network, str(file), constructor="squeezenet1_1", class_layers=CLASSES)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "backbone.", "network."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict"])
+def test_wrapped_and_prefixed(tmp_path: Path, learnt: dict[str, torch.Tensor], prefix: str, wrapper: str | None):
+    content = {prefix + key: value for key, value in learnt.items()}
+    torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "w.pth")
+    network, loaded = into(tmp_path / "w.pth")
+    assert all(torch.equal(value, learnt[key]) for key, value in network.state_dict().items())
+    assert loaded.sentence == "weights w.pth: 52 of 52 tensors loaded"
+    assert loaded.fresh == ()
+
+
+def test_other_classes_are_drawn_anew_and_said(tmp_path: Path, learnt: dict[str, torch.Tensor]):
+    torch.save(learnt, tmp_path / "w.pth")
+    network, loaded = into(tmp_path / "w.pth", classes=3)
+    assert loaded.sentence == (
+        "weights w.pth: 50 of 52 tensors loaded; drawn anew: classifier.1.weight, classifier.1.bias"
+    )
+    assert set(loaded.fresh) == CLASSES
+    assert torch.equal(network.features[0].weight, learnt["features.0.weight"])
+
+
+def test_a_trunk_alone(tmp_path: Path, learnt: dict[str, torch.Tensor]):
+    torch.save({key: value for key, value in learnt.items() if key not in CLASSES}, tmp_path / "w.pth")
+    assert set(into(tmp_path / "w.pth")[1].fresh) == CLASSES
+
+
+def test_kernels_are_summed_for_grey_pictures(tmp_path: Path, learnt: dict[str, torch.Tensor]):
+    torch.save(learnt, tmp_path / "w.pth")
+    grey = published.squeezenet1_1(num_classes=7)
+    take_channels(grey, 1)
+    network, _ = into(tmp_path / "w.pth", network=grey)
+    assert torch.allclose(network.features[0].weight, learnt["features.0.weight"].sum(dim=1, keepdim=True))
+
+
+def test_a_small_stem_does_not_take_them(tmp_path: Path):
+    torch.save(published.resnet18(num_classes=7).state_dict(), tmp_path / "w.pth")
+    network = published.resnet18(num_classes=7)
+    shrink(network)
+    with pytest.raises(ConfigurationError) as caught:
+        load(network, str(tmp_path / "w.pth"), constructor="resnet18", class_layers={"fc.weight", "fc.bias"})
+    assert "other shapes: conv1.weight 64x3x7x7 for 64x3x3x3" in str(caught.value)
+    assert str(caught.value).endswith("type model.stem=imagenet.")
+
+
+def test_another_network_is_refused_with_the_keys(tmp_path: Path):
+    torch.save(published.alexnet(num_classes=7).state_dict(), tmp_path / "w.pth")
+    before = published.squeezenet1_1(num_classes=7)
+    state = {key: value.clone() for key, value in before.state_dict().items()}
+    with pytest.raises(ConfigurationError) as caught:
+        into(tmp_path / "w.pth", network=before)
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("does not fit the network (only the layer of the classes may differ):")
+    assert "  not in the file: features.3.squeeze.weight" in str(caught.value)
+    assert "  not in the network: " in str(caught.value)
+    assert all(torch.equal(value, state[key]) for key, value in before.state_dict().items())
+
+
+def test_auxiliary_classifiers_that_are_switched_off_are_left_over(tmp_path: Path):
+    build = partial(published.googlenet, num_classes=7, init_weights=False)
+    torch.save(build(aux_logits=True).state_dict(), tmp_path / "w.pth")
+    loaded = load(
+        build(aux_logits=False), str(tmp_path / "w.pth"), constructor="googlenet", class_layers={"fc.weight", "fc.bias"}
+    )
+    assert loaded.sentence.endswith("; left over: aux1, aux2")
+
+
+def test_old_densenet_names(tmp_path: Path):
+    network = published.densenet121(num_classes=7)
+    old = {}
+    for key, value in network.state_dict().items():
+        parts = key.split(".")
+        if "denselayer" in key:
+            parts[3] = f"{parts[3][:-1]}.{parts[3][-1]}"
+        old[".".join(parts)] = value
+    assert any("norm.1" in key for key in old)
+    torch.save(old, tmp_path / "w.pth")
+    fresh = published.densenet121(num_classes=7)
+    loaded = load(fresh, str(tmp_path / "w.pth"), constructor="densenet121", class_layers=set())
+    assert loaded.fresh == ()
+    assert torch.equal(fresh.features.denseblock1.denselayer1.norm1.weight, network.features.denseblock1.denselayer1.norm1.weight)
+
+
+class _Planted:
+    def __reduce__(self):
+        return os.mkdir, ("planted",)
+
+
+def test_code_in_a_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(_Planted()))
+    with pytest.raises(ConfigurationError, match="without running code in it"):
+        into(tmp_path / "w.pth")
+    assert not (tmp_path / "planted").exists()
+
+
+def test_what_cannot_be_loaded_is_said(tmp_path: Path):
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    for name, text in {
+        "missing.pth": "there is no such file",
+        "text.pth": "not a file of plain tensors",
+        "empty.pth": "there is no state dict in it",
+    }.items():
+        with pytest.raises(ConfigurationError, match=text):
+            into(tmp_path / name)
+    with pytest.raises(ConfigurationError, match=r"neither a file nor one of torchvision's .* imagenet, IMAGENET1K_V1$"):
+        load(published.squeezenet1_1(), "imagenett", constructor="squeezenet1_1", class_layers=CLASSES)
+    with pytest.raises(ConfigurationError, match="torchvision has no weights for MyNet"):
+        load(published.squeezenet1_1(), "imagenet", constructor="MyNet", class_layers=CLASSES)
+
+
+def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_args, **_options):
+        raise URLError("no network in tests")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    with pytest.raises(ConfigurationError) as caught:
+        load(published.squeezenet1_1(), "imagenet", constructor="squeezenet1_1", class_layers=CLASSES)
+    text = str(caught.value)
+    assert "https://download.pytorch.org/models/squeezenet1_1-" in text
+    assert "no network in tests" in text
+    assert "type model.weights=<folder>/squeezenet1_1-" in text
+    assert str(tmp_path / "hub" / "checkpoints") in text
+
+
+def test_cached_published_weights_bring_their_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    network = published.squeezenet1_1()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(network.state_dict(), folder / "squeezenet1_1-b8a52dc0.pth")
+    other = published.squeezenet1_1()
+    loaded = load(other, "imagenet", constructor="squeezenet1_1", class_layers=CLASSES)
+    assert torch.equal(other.features[0].weight, network.features[0].weight)
+    assert loaded.mean == (0.485, 0.456, 0.406)
+    assert loaded.std == (0.229, 0.224, 0.225)
