@@ -45,13 +45,12 @@ def _run(words: list[str]) -> int:
     from vision_lab import command_line, replay, resolvers, sweeps
 
     folders = config_folders(words)
-    typed = words
     words = command_line.quoted(words)
     try:
         words, saved_choices = replay.with_saved(words, folders)
         resolvers.register(saved_choices)
         constant = _constant_keys(words)
-        sys.argv[1:] = [*words, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(constant)}]"]
+        sys.argv[1:] = [*command_line.flags_first(words), f"hydra.job.config.override_dirname.exclude_keys=[{','.join(constant)}]"]
         sys.path.insert(0, os.getcwd())  # a user's classes are found from the folder the command is typed in
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing; what a user sees is decided here
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
@@ -64,7 +63,7 @@ def _run(words: list[str]) -> int:
             cause = _user_error(error)
             if cause is None and not composing:
                 raise
-            return _say(cause or UserError(command_line.explained(typed, error, folders=folders)), code=2)
+            return _say(cause or UserError(command_line.explained(words, error, folders=folders)), code=2)
         # each job of the sweep said what was wrong when it failed
     return sweeps.end()
 

@@ -36,8 +36,12 @@ GIVEN = {
     "optim": {"params"},
     "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
+    "model.classifier": {"num_classes"},
+    "data.train": set(),
+    "data.val": set(),
+    "data.test": set(),
 }
-"""Arguments that are passed here and so need not stand in a config; positional ones by their usual names."""
+"""part: arguments that it is given later and so need not stand in a config; positional ones by their usual names."""
 
 
 class Network(NamedTuple):
@@ -74,7 +78,7 @@ def misfits(config: DictConfig, part: str) -> list[str]:
     node = config[part]
     if node is None:
         return []
-    return _unresolved(node, part) + _misfit_arguments(node, part, given=GIVEN.get(part, set()), facts=FACTS)
+    return _unresolved(node, part) + _misfit_arguments(node, part)
 
 
 def mode(config: DictConfig) -> Callable[[DictConfig, Path], Any]:
@@ -200,8 +204,8 @@ def _normalised(spec: DataSpec, mean: Sequence[float], std: Sequence[float]) -> 
     return replace(spec, mean=tuple(mean), std=tuple(std))
 
 
-def _without(node: DictConfig, *keys: str) -> DictConfig:
-    return OmegaConf.masked_copy(node, [key for key in node if key not in keys])
+def _without(node: DictConfig, *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in _plain(node).items() if key not in keys}
 
 
 def _plain(node: Any) -> Any:
@@ -242,15 +246,17 @@ def _cause(error: BaseException, place: str) -> str:
     return f"{place}: {str(error).splitlines()[0]}"
 
 
-def _misfit_arguments(node: Any, path: str, *, given: set[str], facts: set[str]) -> list[str]:
+def _misfit_arguments(node: Any, path: str) -> list[str]:
     """Classes that cannot be found, arguments they do not take, and arguments they miss."""
+    facts = FACTS if "." not in path else set()
+    given = GIVEN.get(path, set())
     if not OmegaConf.is_config(node):
         return []
     errors: list[str] = []
     keys = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
     for key in keys:
         if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key) and key not in facts:
-            errors += _misfit_arguments(node[key], f"{path}.{key}", given=set(), facts=set())
+            errors += _misfit_arguments(node[key], f"{path}.{key}")
     if not isinstance(node, DictConfig) or "_target_" not in node:
         return errors
     try:
@@ -268,7 +274,7 @@ def _misfit_arguments(node: Any, path: str, *, given: set[str], facts: set[str])
         for name in sorted(taken - named):
             takes = ", ".join(sorted(named - given))
             errors.append(f"{path}.{name}: {target.__name__} takes no such argument; it takes {takes or 'none'}")
-    if not node.get("_partial_", False) or given:
+    if not node.get("_partial_", False) or path in GIVEN:
         needed = {p.name for p in parameters if p.default is p.empty and p.name in named}
         for name in sorted(needed - taken - given):
             errors.append(f"{path}.{name} is missing: {target.__name__} needs it: type +{path}.{name}=...")

@@ -18,6 +18,9 @@ from vision_lab.choices import Choice, groups
 PATH_KEYS = {"run", "runs", "source", "data.root", "model.weights"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
 
+VALUED = set("--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split())
+"""Hydra's flags that take the next word as their value."""
+
 WORDS = {"null", "none", "???", ""}
 """Values of path keys that are no paths."""
 
@@ -47,16 +50,24 @@ def parsed(words: Sequence[str]) -> list[Override]:
 
 def overrides(words: Sequence[str]) -> list[str]:
     """The words that set something, without Hydra's flags and their values."""
-    kept, skip = [], False
+    return _sorted(words)[1]
+
+
+def flags_first(words: Sequence[str]) -> list[str]:
+    """The same words in the one order that Hydra's parser takes: it refuses a flag between two settings."""
+    flags, settings = _sorted(words)
+    return [*flags, *settings]
+
+
+def _sorted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and settings."""
+    flags: list[str] = []
+    settings: list[str] = []
+    awaited = False
     for word in words:
-        if skip:
-            skip = False
-        elif word.startswith("-"):
-            skip = word in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
-            skip = skip or word in ("--cfg", "-c", "--info", "-i")
-        elif "=" in word or word.startswith("~"):
-            kept.append(word)
-    return kept
+        (flags if awaited or word.startswith("-") else settings).append(word)
+        awaited = not awaited and word in VALUED
+    return flags, settings
 
 
 def explained(words: Sequence[str], error: Exception, *, folders: Sequence[Path]) -> str:

@@ -56,11 +56,16 @@ def class_names(root: str) -> list[str]:
     return names
 
 
-def pictures(root: str, *, split: Literal["train", "val", "test"], class_names: Sequence[str]) -> Labelled | None:
+def pictures(root: str, *, split: Literal["train", "val", "test"], folders: Sequence[str]) -> Labelled | None:
     """The pictures of one split, sorted by class and path.
 
     A folder that has ``train/`` may have ``val/`` (or ``validation/``) and ``test/``; without ``train/`` all it holds is
     the training split.
+
+    Args:
+        root: the folder.
+        split: which pictures.
+        folders: the names of the sub-folders, in the order of the labels.
 
     Returns:
         None where the folder has no such split of its own.
@@ -73,12 +78,12 @@ def pictures(root: str, *, split: Literal["train", "val", "test"], class_names: 
     folder = _split_folder(base, split) if divided else (base if split == "train" else None)
     if folder is None:
         return None
-    unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(class_names))
+    unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(folders))
     unknown = [name for name in unknown if not name.startswith(".")]
     if unknown:
-        raise DataError(f"{folder} has folders for classes that are not in data.spec.class_names: {', '.join(unknown)}")
+        raise DataError(f"{folder} has folders for classes that training does not know: {', '.join(unknown)}")
     paths, targets, others = [], [], []
-    for label, name in enumerate(class_names):
+    for label, name in enumerate(folders):
         files = sorted(p for p in (folder / name).rglob("*") if p.is_file() and not p.name.startswith("."))
         found = [path for path in files if path.suffix.lower() in EXTENSIONS]
         others += [path for path in files if path.suffix.lower() not in EXTENSIONS]

@@ -1,0 +1,299 @@
+"""The command line: what it answers to wrong words, where runs lie, sweeps, and a user's own classes."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.conftest import FAST, Outcome
+from vision_lab.runs import Run
+
+Command = Callable[..., Outcome]
+
+
+def test_a_misspelt_key_is_answered_with_what_was_meant(command: Command):
+    outcome = command("optim.lrr=0.1")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "error: optim.lrr: there is no such key. Did you mean optim.lr?\n"
+        "  optim has: lr, betas, weight_decay\n"
+        "  To add it all the same, type +optim.lrr=...\n"
+    )
+    assert outcome.out == ""
+
+
+def test_all_misspelt_words_are_answered_together(command: Command):
+    outcome = command("modle=resnet50", "data.batchsize=3", "seed=1")
+    assert outcome.code == 2
+    assert "modle: there is no such key or group. Did you mean mode or model?" in outcome.err
+    assert "data.batchsize: there is no such key. Did you mean data.batch_size?" in outcome.err
+    assert "seed" not in outcome.err.splitlines()[0]
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("flag", [(), ("-m",)])
+def test_a_misspelt_choice_lists_all(command: Command, flag: tuple[str, ...]):
+    outcome = command(*flag, "model=resnet51,resnet18" if flag else "model=resnet51")
+    assert outcome.code == 2
+    assert "model=resnet51: there is no such model. Did you mean resnet56 or resnet50 or resnet18?" in outcome.err
+    assert "model is one of: alexnet, convnext_base" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_key_that_goes_with_another_choice(command: Command):
+    outcome = command("data.root=somewhere")
+    assert outcome.code == 2
+    assert "data.root: there is no such key. It goes with data=cifar10 or cifar100" in outcome.err
+
+
+def test_a_bare_option_is_found_in_its_group(command: Command):
+    assert "lr: there is no such key or group. Did you mean optim.lr" in command("lr=0.1").err
+
+
+def test_a_value_that_hydra_cannot_read(command: Command):
+    outcome = command("name=a(b")
+    assert outcome.code == 2
+    assert "name=a(b: the value cannot be read: quote it, as in name='\"a(b\"'" in outcome.err
+
+
+def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
+    outcome = command(
+        "data=folder", "+optim.momentun=0.9", "+model.classifier.widht=3", "head.target=boxes", "task.monitor=???"
+    )
+    assert outcome.code == 1
+    assert outcome.err.splitlines() == [
+        "error: task.monitor is missing: type task.monitor=...",
+        "model.classifier.widht: CifarResNet takes no such argument; it takes depth, num_classes",
+        "head=linear is for boxes, but task=classify learns from labels: type head=linear",
+        "data.root is missing: type data.root=...",
+        "optim.momentun: AdamW takes no such argument; it takes amsgrad, betas, capturable, differentiable, eps, "
+        "foreach, fused, lr, maximize, weight_decay",
+    ] or set(outcome.err.splitlines()) >= {"data.root is missing: type data.root=..."}
+    for part in ("task.monitor is missing", "widht", "momentun", "data.root is missing", "head=linear is for boxes"):
+        assert part in outcome.err
+    assert not Path("outputs").exists() or not list(Path("outputs").rglob("*.*"))
+
+
+def test_a_class_that_cannot_be_found(command: Command):
+    outcome = command("model.classifier._target_=nowhere.Net", *FAST)
+    assert outcome.code == 1
+    assert "model.classifier._target_=nowhere.Net cannot be found: No module named 'nowhere'" in outcome.err
+
+
+def test_a_run_writes_what_the_design_lists(command: Command):
+    outcome = command("name=first", "debug=fast", "trainer=cpu", "seed=3")
+    assert outcome.code == 0, outcome.err
+    folder = Path("outputs/first")
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    events = {path for path in found if path.startswith("events.")}
+    assert found - events - {"uncommitted.diff"} == {
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "config_resolved.yaml",
+        "environment.json",
+        "hparams.yaml",
+        "metrics.csv",
+        "model.pth",
+        "overrides.yaml",
+        "pictures/test_confusion.png",
+        "pictures/test_mistakes.png",
+        "pictures/test_predictions.png",
+        "pictures/val_confusion.png",
+        "pictures/val_mistakes.png",
+        "pictures/val_predictions.png",
+        "result.json",
+        "spec.json",
+        "speed.csv",
+        "status.json",
+    }
+    assert events
+    run = Run(folder)
+    assert run.state == "finished"
+    assert run.choices["model"] == "resnet20"
+    assert run.choices["debug"] == "fast"
+    assert "${" in (folder / "config.yaml").read_text()
+    assert "${" not in (folder / "config_resolved.yaml").read_text()
+    result = run.result
+    assert result is not None
+    assert set(result["metrics"]) == {f"test/{name}" for name in ("accuracy", "top5", "f1", "loss", "calibration_error")}
+    assert result["parameters"] == 269434
+    assert result["checkpoint"] == "checkpoints/best.ckpt"
+    assert "model       resnet20, head linear" in outcome.out
+    assert "fashion_mini: 5,400 train, 600 val, 1,000 test; 10 classes, 1x32x32" in outcome.out
+    assert "epoch 1/1" in outcome.out
+    assert "the run lies in outputs/first" in outcome.out
+
+
+def test_a_name_that_is_taken_is_refused_and_its_run_untouched(command: Command):
+    assert command("name=first", *FAST).code == 0
+    before = {path: path.read_bytes() for path in Path("outputs/first").rglob("*") if path.is_file()}
+    outcome = command("name=first", *FAST, "seed=1")
+    assert outcome.code == 1
+    assert "outputs/first holds a finished run: type another name=" in outcome.err
+    assert {path: path.read_bytes() for path in Path("outputs/first").rglob("*") if path.is_file()} == before
+
+
+def test_without_a_name_the_folder_says_what_and_when(command: Command):
+    assert command(*FAST).code == 0
+    (folder,) = Path("outputs/classify/resnet20-linear-fashion_mini").iterdir()
+    assert Run(folder).state == "finished"
+
+
+def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
+    outcome = command("-m", "model=resnet20,inception_v3", "seed=1,2", "name=two", *FAST)
+    assert outcome.code == 1
+    folders = {path.name: Run(path) for path in Path("outputs/two").iterdir() if path.is_dir()}
+    assert {name: run.state for name, run in folders.items()} == {
+        "model-resnet20_seed-1": "finished",
+        "model-resnet20_seed-2": "finished",
+        "model-inception_v3_seed-1": "failed",
+        "model-inception_v3_seed-2": "failed",
+    }
+    assert folders["model-inception_v3_seed-1"].error == (
+        "inception_v3 takes pictures of at least 75 pixels, data.spec.image_size says 32x32: "
+        "type data.spec.image_size=[75,75]"
+    )
+    assert "outputs/two: 4 runs" in outcome.out
+    assert "model-inception_v3_seed-1 failed: inception_v3 takes pictures of at least 75 pixels" in outcome.out
+
+
+def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):
+    (tmp_path / "broken_loss.py").write_text(
+        dedent("""\
+            from vision_lab.tasks.classify import Classify
+
+            class Broken(Classify):
+                def losses(self, outputs, batch):
+                    raise RuntimeError("the loss broke")
+            """)
+    )
+    with pytest.raises(RuntimeError, match="the loss broke"):
+        command("name=x", "task._target_=broken_loss.Broken", *FAST)
+    run = Run(Path("outputs/x"))
+    assert run.state == "failed"
+    assert run.error == "the loss broke"
+
+
+def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        dedent("""\
+            import torch
+            from torch import nn
+
+            class Net(nn.Sequential):
+                def __init__(self, num_classes, width=8):
+                    super().__init__(
+                        nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                        nn.Linear(width, num_classes),
+                    )
+
+            class Shades:
+                def __init__(self, count):
+                    self.count = count
+
+                def __len__(self):
+                    return self.count
+
+                def __getitem__(self, index):
+                    return torch.full((3, 16, 16), 120 * (index % 2), dtype=torch.uint8), index % 2
+            """)
+    )
+    for group, name, text in (
+        ("model", "mine", """\
+            # My own network
+            defaults: [_backbone]
+            classifier: {_target_: mine.Net, _partial_: true, width: 4}
+            """),
+        ("data", "shades", """\
+            # Dark and light
+            defaults: [_data]
+            spec:
+              target: labels
+              class_names: [dark, light]
+              image_size: [16, 16]
+              channels: 3
+              mean: [0.2]
+              std: [0.2]
+            train: {_target_: mine.Shades, _partial_: true, count: 64}
+            test: {_target_: mine.Shades, _partial_: true, count: 20}
+            batch_size: 8
+            """),
+    ):
+        (tmp_path / "my_conf" / group).mkdir(parents=True)
+        (tmp_path / "my_conf" / group / f"{name}.yaml").write_text(dedent(text))
+    words = ("--config-dir", "my_conf", "model=mine", "data=shades", "model.stem=imagenet", "name=own", "trainer=cpu")
+    outcome = command(*words, "trainer.max_epochs=3", "logger=none", "optim.lr=0.05")
+    assert outcome.code == 0, outcome.err
+    result = Run(Path("outputs/own")).result
+    assert result is not None
+    assert result["metrics"]["test/accuracy"] == 1.0
+    help_text = command("--help", "--config-dir", "my_conf").out
+    assert "My own network" in help_text
+    assert "Dark and light" in help_text
+    assert "there is no such model. Did you mean mine" in command(*words[:2], "model=min").err
+    evaluated = command("--config-dir", "my_conf", "mode=evaluate", "run=outputs/own")
+    assert evaluated.code == 0, evaluated.err
+    shutil.rmtree(tmp_path / "my_conf")
+    assert command("mode=evaluate", "run=outputs/own").code == 0  # the run remembers what the files said
+
+
+AWKWARD = "my data = 1, #2 (é)"
+
+
+def test_paths_of_any_characters(command: Command, make_folder: Callable[..., Path], tmp_path: Path, monkeypatch):
+    root = make_folder(AWKWARD)
+    words = ("data=folder", f"data.root={root}", "data.spec.image_size=[32,32]", "name=odd", *FAST)
+    assert command(*words).code == 0
+    run = Run(Path("outputs/odd"))
+    assert run.config["data"]["root"] == str(root)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    moved = tmp_path / "outputs" / AWKWARD
+    shutil.move("outputs/odd", moved)
+    outcome = command("mode=predict", f"run=~/outputs/{AWKWARD}", f"source=~/{AWKWARD}/ash")
+    assert outcome.code == 0, outcome.err
+    assert (moved / "predict" / "predictions.csv").read_text().count("\n") == 13
+    assert command("mode=predict", f"run={moved}", f"source={AWKWARD}/*/00*.png").code == 0
+    assert (moved / "predict" / "predictions.csv").read_text().count("\n") == 31
+
+
+def test_hydras_own_flags_pass_through(command: Command):
+    shown = command("--cfg", "job", "--resolve", "--package", "optim")
+    assert shown.code == 0
+    assert "lr: " in shown.out
+    assert command("--cfg", "job", "--resolve").code == 0
+    assert command("model=resnet18", "--cfg", "job", "--package", "model.classifier").out.strip().endswith(
+        "_target_: torchvision.models.resnet18\n_partial_: true"
+    )
+
+
+def test_tab_completion_knows_the_choices(command: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COMP_LINE", "vision_lab model=resnet1")
+    monkeypatch.setenv("COMP_POINT", "24")
+    outcome = command("--shell-completion", "query=bash")
+    assert set(outcome.out.split()) == {f"model=resnet{depth}" for depth in (101, 110, 152, 18)}
+
+
+def test_debug_overfit_learns_its_batches(command: Command):
+    assert command("name=over", "debug=overfit", "trainer=cpu", "logger=none", "trainer.max_epochs=40").code == 0
+    rows = (Path("outputs/over") / "metrics.csv").read_text().splitlines()
+    header = rows[0].split(",")
+    last = dict(zip(header, rows[-1].split(","), strict=True))
+    assert float(last["train/accuracy"]) > 0.95
+
+
+def test_debug_profile_writes_its_table(command: Command):
+    words = ("name=slow", "debug=profile", "trainer=cpu", "logger=none", "trainer.limit_train_batches=2")
+    assert command(*words, "trainer.limit_val_batches=1", "trainer.limit_test_batches=1").code == 0
+    assert "run_training_batch" in next(Path("outputs/slow/profile").iterdir()).read_text()
+
+
+def test_status_is_json_with_a_time(command: Command):
+    assert command("name=first", *FAST).code == 0
+    status = json.loads(Path("outputs/first/status.json").read_text())
+    assert status["state"] == "finished"
+    assert os.path.basename(status["time"]).endswith("+00:00")
