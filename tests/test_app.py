@@ -1,7 +1,6 @@
 """The command line: what it answers to wrong words, where runs lie, sweeps, and a user's own classes."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +119,9 @@ def test_a_run_writes_what_the_design_lists(command: Command):
     assert "${" not in (folder / "config_resolved.yaml").read_text()
     result = run.result
     assert result is not None
-    assert set(result["metrics"]) == {f"test/{name}" for name in ("accuracy", "top5", "f1", "loss", "calibration_error")}
+    assert set(result["metrics"]) == {
+        f"test/{name}" for name in ("accuracy", "top5", "f1", "loss", "calibration_error")
+    }
     assert result["parameters"] == 269434
     assert result["checkpoint"] == "checkpoints/best.ckpt"
     assert "model       resnet20, head linear" in outcome.out
@@ -204,12 +205,19 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
             """)
     )
     for group, name, text in (
-        ("model", "mine", """\
+        (
+            "model",
+            "mine",
+            """\
             # My own network
             defaults: [_backbone]
             classifier: {_target_: mine.Net, _partial_: true, width: 4}
-            """),
-        ("data", "shades", """\
+            """,
+        ),
+        (
+            "data",
+            "shades",
+            """\
             # Dark and light
             defaults: [_data]
             spec:
@@ -222,7 +230,8 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
             train: {_target_: mine.Shades, _partial_: true, count: 64}
             test: {_target_: mine.Shades, _partial_: true, count: 20}
             batch_size: 8
-            """),
+            """,
+        ),
     ):
         (tmp_path / "my_conf" / group).mkdir(parents=True)
         (tmp_path / "my_conf" / group / f"{name}.yaml").write_text(dedent(text))
@@ -266,8 +275,10 @@ def test_hydras_own_flags_pass_through(command: Command):
     assert shown.code == 0
     assert "lr: " in shown.out
     assert command("--cfg", "job", "--resolve").code == 0
-    assert command("model=resnet18", "--cfg", "job", "--package", "model.classifier").out.strip().endswith(
-        "_target_: torchvision.models.resnet18\n_partial_: true"
+    assert (
+        command("model=resnet18", "--cfg", "job", "--package", "model.classifier")
+        .out.strip()
+        .endswith("_target_: torchvision.models.resnet18\n_partial_: true")
     )
 
 
@@ -296,4 +307,4 @@ def test_status_is_json_with_a_time(command: Command):
     assert command("name=first", *FAST).code == 0
     status = json.loads(Path("outputs/first/status.json").read_text())
     assert status["state"] == "finished"
-    assert os.path.basename(status["time"]).endswith("+00:00")
+    assert status["time"].endswith("+00:00")

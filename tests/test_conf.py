@@ -65,7 +65,9 @@ def test_every_file_says_what_it_is_in_one_line(group: str):
         assert first.startswith("# @package _global_") == reaches_out, choice.file
 
 
-@pytest.mark.parametrize("choice", [c for g in GROUPS for c in GROUPS[g] if g != "hydra"], ids=lambda c: f"{c.file.parent.name}={c.name}")
+@pytest.mark.parametrize(
+    "choice", [c for g in GROUPS for c in GROUPS[g] if g != "hydra"], ids=lambda c: f"{c.file.parent.name}={c.name}"
+)
 def test_every_choice_composes_and_its_classes_take_it(choice: Choice):
     group = choice.file.parent.name
     config = composed(f"{group}={choice.name}")

@@ -53,6 +53,10 @@ ALLOWED = {
 TORCHLESS = "app choices command_line help replay resolvers runs schedules sweeps types data.folder".split()
 
 
+HEAVY = "bool({'torch', 'torchvision', 'pytorch_lightning'} & set(sys.modules))"
+"""Whether a process has imported what takes seconds."""
+
+
 def _name(file: Path) -> str:
     return ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
 
@@ -68,9 +72,13 @@ def _imported(file: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vision_lab"):
             base = node.module.removeprefix("vision_lab").lstrip(".")
             inside = [f"{base}.{alias.name}" if base else alias.name for alias in node.names]
-            found |= {name if (PACKAGE / Path(*name.split("."))).with_suffix(".py").exists() else base for name in inside}
+            found |= {
+                name if (PACKAGE / Path(*name.split("."))).with_suffix(".py").exists() else base for name in inside
+            }
         elif isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("vision_lab.") for alias in node.names if alias.name.startswith("vision_lab")}
+            found |= {
+                alias.name.removeprefix("vision_lab.") for alias in node.names if alias.name.startswith("vision_lab")
+            }
     return found
 
 
@@ -102,19 +110,13 @@ def test_only_build_instantiates_and_only_app_reads_argv():
 
 
 def test_no_torch_before_a_mode_needs_it():
-    code = (
-        f"import sys; import {', '.join(f'vision_lab.{name}' for name in TORCHLESS)};"
-        "sys.exit(any(name.split('.')[0] in ('torch', 'torchvision', 'pytorch_lightning') for name in sys.modules))"
-    )
+    code = f"import sys; import {', '.join(f'vision_lab.{name}' for name in TORCHLESS)};sys.exit({HEAVY})"
     assert len(TORCHLESS) == 11
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_help_and_cfg_import_no_torch():
     for words in (["--help"], ["--help", "model"], ["--cfg", "job", "--resolve"]):
-        code = (
-            f"import sys; from vision_lab.app import main; code = main({words!r});"
-            "sys.exit(code or any(name.split('.')[0] in ('torch', 'torchvision', 'pytorch_lightning') for name in sys.modules))"
-        )
+        code = f"import sys; from vision_lab.app import main; code = main({words!r}); sys.exit(code or {HEAVY})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -49,9 +49,10 @@ def _run(words: list[str]) -> int:
     try:
         words, saved_choices = replay.with_saved(words, folders)
         resolvers.register(saved_choices)
-        constant = _constant_keys(words)
-        sys.argv[1:] = [*command_line.flags_first(words), f"hydra.job.config.override_dirname.exclude_keys=[{','.join(constant)}]"]
-        sys.path.insert(0, os.getcwd())  # a user's classes are found from the folder the command is typed in
+        unnamed = ",".join(_constant_keys(words))
+        exclude = f"hydra.job.config.override_dirname.exclude_keys=[{unnamed}]"
+        sys.argv[1:] = [*command_line.flags_first(words), exclude]
+        sys.path.insert(0, str(Path.cwd()))  # a user's classes are found from the folder the command is typed in
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing; what a user sees is decided here
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except _Failed as failed:

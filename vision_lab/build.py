@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+import torch.utils.deterministic
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-import torch.utils.deterministic
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -25,8 +25,8 @@ from vision_lab.tasks.base import Supervised
 from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head, UserError
 
 FACTS = {"target", "spec", "root"}
-"""Keys that other keys point at, or that say what goes together; no constructor takes them. ``target`` is one word for all
-three: what the data holds, what the task learns from, what the head is for."""
+"""Keys that other keys point at, or that say what goes together; no constructor takes them. ``target`` is one word for
+all three: what the data holds, what the task learns from, what the head is for."""
 
 GIVEN = {
     "data": {"spec", "transforms", "seed", "relabel"},
@@ -105,7 +105,7 @@ def without_sources(config: DictConfig) -> DictConfig:
     """The config for pictures from elsewhere: its own data need not be there."""
     config = config.copy()
     for key in ("train", "val", "test", "root"):
-        if key in config.data.keys() and (key != "root" or OmegaConf.is_missing(config.data, key)):
+        if key in _keys(config.data) and (key != "root" or OmegaConf.is_missing(config.data, key)):
             config.data[key] = None
     return config
 
@@ -168,8 +168,8 @@ def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
         arguments["callbacks"] = callbacks(config)
     if "logger" not in changes:
         arguments["logger"] = [instantiate(each, _convert_="all") for each in (config.logger or {}).values()] or False
-    # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time, and nothing reads it.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time for nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class
     made: pl.Trainer = instantiate(config.trainer, _partial_=True, _convert_="all")(**arguments | changes)
     return made
 
@@ -215,7 +215,7 @@ def _plain(node: Any) -> Any:
 def _unresolved(node: Any, path: str) -> list[str]:
     """Values that are missing (``???``) and references that lead nowhere."""
     errors = []
-    for key in node.keys() if isinstance(node, DictConfig) else range(len(node)):
+    for key in _keys(node):
         place = f"{path}.{key}"
         if OmegaConf.is_missing(node, key):
             errors.append(f"{place} is missing: type {place}=...")
@@ -229,6 +229,10 @@ def _unresolved(node: Any, path: str) -> list[str]:
         if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(node, key):
             errors += _unresolved(value, place)
     return errors
+
+
+def _keys(node: Any) -> list[Any]:
+    return list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
 
 
 def _blamed_on_missing(error: BaseException) -> bool:
@@ -253,7 +257,7 @@ def _misfit_arguments(node: Any, path: str) -> list[str]:
     if not OmegaConf.is_config(node):
         return []
     errors: list[str] = []
-    keys = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
+    keys = _keys(node)
     for key in keys:
         if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key) and key not in facts:
             errors += _misfit_arguments(node[key], f"{path}.{key}")
@@ -289,6 +293,10 @@ def _located(name: str) -> Callable[..., Any]:
     return found
 
 
+def _choices_for(group: str, target: str) -> list[str]:
+    return [choice.name for choice in groups([CONF])[group] if choice.target == target]
+
+
 def _misfit_parts(config: DictConfig) -> list[str]:
     """Data whose targets the task cannot learn from; a head that is for another target."""
     errors = []
@@ -297,7 +305,7 @@ def _misfit_parts(config: DictConfig) -> list[str]:
     for group, found in (("data", config.data.spec.get("target")), ("head", config.head.get("target"))):
         if wanted and found and found != wanted:
             says = f"{group}={names.get(group)} is for {found}, but task={names.get('task')} learns from {wanted}"
-            fitting = {g: [c.name for c in groups([CONF])[g] if c.target == t] for g, t in ((group, wanted), ("task", found))}
+            fitting = {g: _choices_for(g, target) for g, target in ((group, wanted), ("task", found))}
             typed = [f"{g}={' or '.join(options[:6])}" for g, options in fitting.items() if options]
             errors.append(f"{says}: type {', or '.join(typed)}" if typed else says)
     return errors

@@ -18,7 +18,7 @@ from vision_lab.choices import Choice, groups
 PATH_KEYS = {"run", "runs", "source", "data.root", "model.weights"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
 
-VALUED = set("--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split())
+VALUED = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
 """Hydra's flags that take the next word as their value."""
 
 WORDS = {"null", "none", "???", ""}
@@ -92,8 +92,11 @@ def explained(words: Sequence[str], error: Exception, *, folders: Sequence[Path]
         key = override.key_or_group
         if key in known and "." not in key:
             values = _values(override)
-            problems += [_unknown_choice(key, value, [c.name for c in known[key]]) for value in values
-                         if value not in {c.name for c in known[key]} | {None, "null"}]
+            problems += [
+                _unknown_choice(key, value, [c.name for c in known[key]])
+                for value in values
+                if value not in {c.name for c in known[key]} | {None, "null"}
+            ]
             if not override.is_sweep_override():
                 choosing.append(word)
         elif not override.is_add():
@@ -132,7 +135,9 @@ def _values(override: Any) -> list[Any]:
 
 
 def _unknown_choice(group: str, value: Any, names: Sequence[str]) -> str:
-    return f"{group}={value}: there is no such {group}.{_near(str(value), names)}\n  {group} is one of: {', '.join(names)}"
+    return (
+        f"{group}={value}: there is no such {group}.{_near(str(value), names)}\n  {group} is one of: {', '.join(names)}"
+    )
 
 
 def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[Choice]]) -> str:
@@ -148,7 +153,9 @@ def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[Choi
     near = difflib.get_close_matches(last, siblings, n=3) or difflib.get_close_matches(key, every, n=3)
     full = [f"{parent}.{name}" if name in siblings else name for name in near]
     hint = f" Did you mean {_or(full)}?" if full else ""
-    having = [choice.name for choice in known.get(parent, []) if f"\n{last}:" in choice.file.read_text(encoding="utf-8")]
+    having = [
+        choice.name for choice in known.get(parent, []) if f"\n{last}:" in choice.file.read_text(encoding="utf-8")
+    ]
     hint = f" It goes with {parent}={' or '.join(having)}." if having else hint
     listed = f"\n  {parent} has: {', '.join(siblings)}" if siblings else ""
     return f"{key}: there is no such key.{hint}{listed}\n  To add it all the same, type +{key}=..."
@@ -186,15 +193,16 @@ def _leaves(config: Any, prefix: str = "") -> list[str]:
 
 def _has(config: Any, key: str) -> bool:
     for part in key.split("."):
-        if not isinstance(config, DictConfig) or part not in config.keys():
+        if not isinstance(config, DictConfig) or part not in list(config.keys()):
             return False
         config = config._get_node(part)
     return True
 
 
 def _plain(error: Exception) -> str:
-    causes, current = [], error
+    causes: list[str] = []
+    current: BaseException | None = error
     while current is not None:
         causes.append(str(current).strip())
-        current = current.__cause__  # type: ignore[assignment]
+        current = current.__cause__
     return "\n".join(dict.fromkeys(cause for cause in causes if cause))

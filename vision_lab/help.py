@@ -63,8 +63,7 @@ def _in_depth(group: str, choices: Sequence[Choice]) -> str:
     import yaml  # not needed for the overview, and a fifth of its time
 
     lines = [_overview(group, choices)]
-    shared = [file for file in sorted((CONF / group).glob("_*.yaml"))]
-    for file in shared:
+    for file in sorted((CONF / group).glob("_*.yaml")):
         lines += [f"Options of every {group}, and their defaults", *_options(file.read_text(encoding="utf-8")), ""]
     for choice in choices:
         own = yaml.safe_load(choice.file.read_text(encoding="utf-8")) or {}
@@ -91,7 +90,9 @@ def _defaults() -> dict[str, str]:
 
 def _line(choice: Choice, width: int) -> str:
     columns = min(shutil.get_terminal_size((100, 24)).columns, 140)
-    return fill(choice.sentence, columns, initial_indent=f"  {choice.name:<{width}}  ", subsequent_indent=" " * (width + 4))
+    return fill(
+        choice.sentence, columns, initial_indent=f"  {choice.name:<{width}}  ", subsequent_indent=" " * (width + 4)
+    )
 
 
 def _folders(words: Sequence[str]) -> set[str]:

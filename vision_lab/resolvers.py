@@ -1,8 +1,9 @@
 """What ``${...}`` in ``conf/`` may call. No torch here: ``--cfg job --resolve`` shows the whole truth in a second."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -26,7 +27,7 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
         chosen = HydraConfig.get().runtime.choices.get(group)
         return saved_choices.get(group) if chosen == SAVED else chosen
 
-    resolvers = {
+    resolvers: dict[str, Callable[..., Any]] = {
         "choice": choice,
         "count": len,
         "folder_classes": _folder_classes,

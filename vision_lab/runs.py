@@ -105,7 +105,9 @@ class Run:
             ConfigurationError: where it does.
         """
         if self.state is not None:
-            raise ConfigurationError(f"{self.folder} holds a {self.state} run: type another name=, or remove the folder")
+            raise ConfigurationError(
+                f"{self.folder} holds a {self.state} run: type another name=, or remove the folder"
+            )
 
     def begin(
         self,

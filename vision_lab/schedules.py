@@ -78,7 +78,7 @@ class Poly:
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau:
-    """Times ``factor`` once the monitored metric has not improved for ``patience`` validations: torch's own, by epoch."""
+    """Times ``factor`` once the monitored metric has not improved for ``patience`` validations: torch's own."""
 
     factor: float = 0.1
     patience: int = 5

@@ -59,7 +59,9 @@ def show(found: Sequence[Run]) -> None:
     table = Table(title=f"{found[0].folder.parent}: {len(found)} runs" if found else "no runs", title_justify="left")
     table.add_column("run", no_wrap=True)
     table.add_column("state")
-    fitting = [name for name, end in zip(columns, accumulate(len(name) + 3 for name in columns), strict=True) if end < space]
+    fitting = [
+        name for name, end in zip(columns, accumulate(len(name) + 3 for name in columns), strict=True) if end < space
+    ]
     for name in fitting or columns[:1]:
         table.add_column(name)
     for run, metrics in zip(found, results, strict=True):

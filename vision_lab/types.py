@@ -56,7 +56,8 @@ class DataSpec:
     def __post_init__(self) -> None:
         errors = []
         if len(self.class_names) != self.num_classes:
-            errors.append(f"data.spec.num_classes={self.num_classes}, but data.spec.class_names has {len(self.class_names)}")
+            names = len(self.class_names)
+            errors.append(f"data.spec.num_classes={self.num_classes}, but data.spec.class_names has {names}")
         if len(self.image_size) != 2 or min(self.image_size) < 1:
             errors.append(f"data.spec.image_size={list(self.image_size)}: type [height,width] in pixels")
         if self.channels < 1:
@@ -75,10 +76,12 @@ class DataSpec:
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> Self:
         """Made of plain lists and numbers, as a YAML file holds them."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
+        return cls(**plain)
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Sample:
     """Where a picture of a batch comes from."""
 
     index: int
@@ -154,6 +157,23 @@ class Stage(NamedTuple):
     """Picture pixels per map pixel."""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What became of learnt weights.
+
+    Attributes:
+        sentence: one line for the user.
+        fresh: parameters that keep their random first values.
+        mean: what the weights want subtracted, one number a channel; None where they do not say.
+        std: what they want divided by.
+    """
+
+    sentence: str
+    fresh: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
 class Backbone(Protocol):
     """A classifier seen as multi-scale features."""
 
@@ -164,6 +184,10 @@ class Backbone(Protocol):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Its maps from the finest to the coarsest."""
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What became of learnt weights; None where there are none."""
 
     def features(self, names: Sequence[str]) -> nn.Module:
         """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's."""

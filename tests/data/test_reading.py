@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_lab.data.reading import UnreadablePicture, as_picture, read_picture
+from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
 
 RED = (200, 30, 40)
 
@@ -98,7 +98,9 @@ def test_sixteen_bit_colour_png(tmp_path: Path):
 
     row = b"\0" + struct.pack(">3H", 65535, 257 * 7, 0) * 8
     header = struct.pack(">2I5B", 8, 6, 16, 2, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 6)) + chunk(b"IEND", b"")
+    content = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 6)) + chunk(b"IEND", b"")
+    )
     (tmp_path / "a.png").write_bytes(content)
     assert first_pixel(tmp_path / "a.png") == [255, 7, 0]
 
@@ -128,7 +130,7 @@ def test_cut_short(tmp_path: Path, kind: str):
     Image.fromarray(noise).save(content, kind)
     path = tmp_path / "cut"
     path.write_bytes(content.getvalue()[: len(content.getvalue()) // 2])
-    with pytest.raises(UnreadablePicture):
+    with pytest.raises(UnreadablePictureError):
         read_picture(path, channels=3)
 
 
@@ -142,7 +144,7 @@ def test_reasons(tmp_path: Path):
         "float.tiff": "its values are floating-point numbers, not whole numbers of 8 or 16 bits",
         "missing.jpg": "there is no such file",
     }.items():
-        with pytest.raises(UnreadablePicture, match=f"^{reason}$"):
+        with pytest.raises(UnreadablePictureError, match=f"^{reason}$"):
             read_picture(tmp_path / name, channels=3)
 
 
@@ -152,7 +154,7 @@ def test_from_memory():
         assert as_picture(image, channels=3)[:, 2, 2].tolist() == list(RED)
     assert as_picture(np.full((6, 8), 9, dtype=np.uint8), channels=1).shape == (1, 6, 8)
     assert as_picture(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=5).shape == (5, 6, 8)
-    with pytest.raises(UnreadablePicture, match=r"it has 5 channels, data.spec.channels=3"):
+    with pytest.raises(UnreadablePictureError, match=r"it has 5 channels, data.spec.channels=3"):
         as_picture(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=3)
-    with pytest.raises(UnreadablePicture, match=r"its values are torch.float32"):
+    with pytest.raises(UnreadablePictureError, match=r"its values are torch.float32"):
         as_picture(torch.zeros(3, 6, 8), channels=3)

@@ -77,7 +77,8 @@ def test_too_small_pictures_are_told_the_size(spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
         made(spec, published.alexnet)
     assert str(caught.value) == (
-        "alexnet takes pictures of at least 63 pixels, data.spec.image_size says 32x32: type data.spec.image_size=[63,63]"
+        "alexnet takes pictures of at least 63 pixels, data.spec.image_size says 32x32: "
+        "type data.spec.image_size=[63,63]"
     )
     made(replace(spec, image_size=(63, 63)), published.alexnet)
 
@@ -108,11 +109,17 @@ def test_frozen_up_to_a_stage(spec: DataSpec, until: str):
 
 def test_a_stage_without_parameters_freezes_what_comes_before(spec: DataSpec):
     it = made(spec, freeze="relu")
-    assert {n for n, p in it.classifier.named_parameters() if not p.requires_grad} == {"conv1.weight", "bn1.weight", "bn1.bias"}
+    assert {n for n, p in it.classifier.named_parameters() if not p.requires_grad} == {
+        "conv1.weight",
+        "bn1.weight",
+        "bn1.bias",
+    }
 
 
 def test_an_unknown_stage_lists_those_there_are(spec: DataSpec):
-    expected = r"^model\.freeze=layer9: type trunk, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
+    expected = (
+        r"^model\.freeze=layer9: type trunk, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
+    )
     with pytest.raises(ConfigurationError, match=expected):
         made(spec, freeze="layer9")
 

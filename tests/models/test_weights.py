@@ -107,7 +107,9 @@ def test_old_densenet_names(tmp_path: Path):
     fresh = published.densenet121(num_classes=7)
     loaded = load(fresh, str(tmp_path / "w.pth"), constructor="densenet121", class_layers=set())
     assert loaded.fresh == ()
-    assert torch.equal(fresh.features.denseblock1.denselayer1.norm1.weight, network.features.denseblock1.denselayer1.norm1.weight)
+    assert torch.equal(
+        fresh.features.denseblock1.denselayer1.norm1.weight, network.features.denseblock1.denselayer1.norm1.weight
+    )
 
 
 class _Planted:
@@ -133,7 +135,9 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path):
     }.items():
         with pytest.raises(ConfigurationError, match=text):
             into(tmp_path / name)
-    with pytest.raises(ConfigurationError, match=r"neither a file nor one of torchvision's .* imagenet, IMAGENET1K_V1$"):
+    with pytest.raises(
+        ConfigurationError, match=r"neither a file nor one of torchvision's .* imagenet, IMAGENET1K_V1$"
+    ):
         load(published.squeezenet1_1(), "imagenett", constructor="squeezenet1_1", class_layers=CLASSES)
     with pytest.raises(ConfigurationError, match="torchvision has no weights for MyNet"):
         load(published.squeezenet1_1(), "imagenet", constructor="MyNet", class_layers=CLASSES)

@@ -20,7 +20,7 @@ class MetricsFile(Checkpoint):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         values = sorted(trainer.callback_metrics.items())
         metrics = {name: value.item() for name, value in values if name.startswith(("train/", "val/"))}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})

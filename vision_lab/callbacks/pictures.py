@@ -28,27 +28,41 @@ class Pictures(pl.Callback):
         self.drawn: list[Tensor] = []
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Supervised, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0  # noqa: ARG002
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._collect(trainer, pl_module, outputs, batch)
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: Supervised, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0  # noqa: ARG002
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._collect(trainer, pl_module, outputs, batch)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Supervised) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, pl_module, "val")
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: Supervised) -> None:
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, pl_module, "test")
 
-    def _collect(self, trainer: pl.Trainer, task: Supervised, predictions: Any, batch: Batch) -> None:
+    def _collect(self, trainer: pl.Trainer, task: pl.LightningModule, predictions: Any, batch: Batch) -> None:
+        assert isinstance(task, Supervised)
         wanted = self.count - len(self.drawn)
         if wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
             self.drawn += task.draw(batch, predictions)[:wanted]
 
-    def _write(self, trainer: pl.Trainer, task: Supervised, split: str) -> None:
+    def _write(self, trainer: pl.Trainer, task: pl.LightningModule, split: str) -> None:
+        assert isinstance(task, Supervised)
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         pictures: Mapping[str, Tensor] = {"predictions": grid(self.drawn)} if self.drawn else {}

@@ -16,12 +16,14 @@ class Progress(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=4)
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float]:
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """Without the logger's version number, which our folders do not have."""
-        metrics: dict[str, int | str | float] = {}
-        for name, value in super().get_metrics(trainer, pl_module).items():
-            if name != "v_num":
-                metrics[name] = f"{value:.0f}" if name == "images/s" else value
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        if "images/s" in metrics:
+            metrics["images/s"] = f"{metrics['images/s']:.0f}"
         return metrics
 
 
@@ -35,7 +37,7 @@ class EpochLine(Checkpoint):
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(f"/{name}" for name in names)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith(("train/", "val/"))}
             shown = "  ".join(f"{name} {values[name]:.3f}" for name in values if name.endswith(self.names))

@@ -24,7 +24,7 @@ class RunCard(pl.Callback):
             name: value if isinstance(value, Choice) else str(value) for name, value in choices.items()
         }
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         config = Path(trainer.default_root_dir) / "config.yaml"
         if trainer.is_global_zero and config.is_file():
             text = "\n".join("    " + line for line in config.read_text(encoding="utf-8").splitlines())
@@ -32,7 +32,7 @@ class RunCard(pl.Callback):
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_text("config", text)  # indented by four: Markdown's block of code
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("test/")}

@@ -13,9 +13,9 @@ FILE = "speed.csv"
 
 
 class Steps(pl.Callback):
-    """Logs ``step/loss`` and ``step/images_per_second`` every ``trainer.log_every_n_steps`` steps, for the bar as well.
+    """Logs ``step/loss``, ``step/lr`` and ``step/images_per_second`` every ``trainer.log_every_n_steps`` steps.
 
-    ``speed.csv`` has a row for each epoch: its seconds of training and its images/s.
+    Loss and speed go to the progress bar too. ``speed.csv`` has a row for each epoch: seconds of training and images/s.
     """
 
     def __init__(self) -> None:
@@ -23,12 +23,12 @@ class Steps(pl.Callback):
         self.images = self.epoch_images = 0
         self.since = self.epoch_since = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.images = self.epoch_images = 0
         self.since = self.epoch_since = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int  # noqa: ARG002
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self.images += len(batch.samples) * trainer.world_size
         self.epoch_images += len(batch.samples) * trainer.world_size
@@ -39,15 +39,18 @@ class Steps(pl.Callback):
         speed = self.images / (now - self.since)
         self.images, self.since = 0, now
         for logger in trainer.loggers:
-            metrics = {"step/loss": loss, "step/images_per_second": speed}
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            metrics = {"step/loss": loss, "step/images_per_second": speed, "step/lr": rate}
             logger.log_metrics(metrics, step=trainer.global_step)
         bar = {"loss": loss, "images/s": speed}
         pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds = time.perf_counter() - self.epoch_since
         speed = self.epoch_images / seconds
-        self.rows.append({"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)})
+        self.rows.append(
+            {"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)}
+        )
         if trainer.is_global_zero:
             with (Path(trainer.default_root_dir) / FILE).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, list(self.rows[0]))

@@ -1,4 +1,4 @@
-"""``data=folder``: a folder of pictures with one sub-folder for each class. No torch here: the command line reads it too."""
+"""``data=folder``: a folder of pictures with one sub-folder for each class. No torch here: app reads it too."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ from typing import Literal
 
 from vision_lab.types import DataError
 
-EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .tif .tiff .webp .gif .ppm .pgm .pbm".split())
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm"]
+)
 """What a file's name ends with (in small letters) where a folder's pictures are looked for."""
 
 SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
@@ -59,8 +61,8 @@ def class_names(root: str) -> list[str]:
 def pictures(root: str, *, split: Literal["train", "val", "test"], folders: Sequence[str]) -> Labelled | None:
     """The pictures of one split, sorted by class and path.
 
-    A folder that has ``train/`` may have ``val/`` (or ``validation/``) and ``test/``; without ``train/`` all it holds is
-    the training split.
+    A folder that has ``train/`` may have ``val/`` (or ``validation/``) and ``test/``; without ``train/`` all it holds
+    is the training split.
 
     Args:
         root: the folder.

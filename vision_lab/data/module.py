@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vision_lab.data.order import Order
-from vision_lab.data.reading import UnreadablePicture, as_picture, read_picture
+from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
 from vision_lab.randomness import mix, reseed
 from vision_lab.types import Batch, ConfigurationError, DataError, Dataset, DataSpec, Sample, Split, Unreadable
 
@@ -56,7 +56,7 @@ class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]
         try:
             channels = self.spec.channels
             image = read_picture(path, channels=channels) if path else as_picture(source, channels=channels)
-        except UnreadablePicture as error:
+        except UnreadablePictureError as error:
             return Unreadable(path or f"sample {index}", str(error))
         sample = Sample(index, path, (image.shape[-2], image.shape[-1]))
         if self.relabel:
@@ -144,7 +144,7 @@ class DataModule(pl.LightningDataModule):
             for source in self.sources.values():
                 source()
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature
+    def setup(self, stage: str | None = None) -> None:
         """Make the three splits, once."""
         if not self.splits:
             found = {split: source() for split, source in self.sources.items()}
@@ -183,7 +183,7 @@ class DataModule(pl.LightningDataModule):
         """Predict on this data set alone: the configured one may be absent, and is not touched."""
         self.splits = {"predict": dataset}
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002 - Lightning's signature
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stop at, or note, the files that could not be read; make floats in [0, 1] of the pictures."""
         self.note_unreadable(batch)
         return replace(batch, images=batch.images.float() / 255)
@@ -246,7 +246,7 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(
             examples,
             batch_size=self.batch_size,
-            sampler=order,  # type: ignore[arg-type]  # its keys are (epoch, index)
+            sampler=order,
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
@@ -259,7 +259,7 @@ def _none() -> None:
 
 
 def labels_of(dataset: Dataset) -> list[int]:
-    """The label of each sample: from the data set's ``targets`` (torchvision's convention), else by reading them all."""
+    """The label of each sample: the data set's ``targets`` (torchvision's convention), or else read one by one."""
     if isinstance(dataset, Subset):
         labels = labels_of(dataset.dataset)  # type: ignore[arg-type]
         return [labels[index] for index in dataset.indices]
@@ -327,9 +327,7 @@ def _pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count} pictures"
 
 
-def _check(
-    *, batch_size: int, num_workers: int | str, on_bad: str, holdout: float, per_class: int | None
-) -> None:
+def _check(*, batch_size: int, num_workers: int | str, on_bad: str, holdout: float, per_class: int | None) -> None:
     errors = []
     if batch_size < 1:
         errors.append(f"data.batch_size={batch_size}: type a whole number of 1 or more")

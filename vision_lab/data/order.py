@@ -20,7 +20,15 @@ class Order(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, size: int, *, batch_size: int, seed: int, shuffle: bool, rank: int = 0, world: int = 1, fixed: bool = False
+        self,
+        size: int,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world: int = 1,
+        fixed: bool = False,
     ) -> None:
         self.size = size
         self.batch_size = batch_size

@@ -1,8 +1,8 @@
 """From a file to a uint8 tensor, whatever the file holds.
 
-JPEG and PNG, which most folders are made of, are decoded straight to a tensor by torchvision; the rest goes through Pillow.
-A transparent picture is laid on white, 16 bits a channel are scaled to 8, a turned one (EXIF) is put upright, and of an
-animation the first frame is taken.
+JPEG and PNG, which most folders are made of, are decoded straight to a tensor by torchvision; the rest goes through
+Pillow. A transparent picture is laid on white, 16 bits a channel are scaled to 8, a turned one (EXIF) is put upright,
+and of an animation the first frame is taken.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as F
 
-
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE = 25  # its place in the file; 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGB + alpha
 _PALETTE = 3  # torchvision decodes these with a wrong alpha
 
 
-class UnreadablePicture(Exception):
+class UnreadablePictureError(Exception):
     """The text says why; the caller knows which file."""
 
 
@@ -40,29 +39,29 @@ def read_picture(path: Path | str, *, channels: int) -> Tensor:
         (channels, H, W) uint8.
 
     Raises:
-        UnreadablePicture: where the file is missing, empty, cut short or no picture.
+        UnreadablePictureError: where the file is missing, empty, cut short or no picture.
     """
     try:
         content = np.fromfile(path, dtype=np.uint8)
         if content.size == 0:
-            raise UnreadablePicture("the file is empty")
+            raise UnreadablePictureError("the file is empty")
         return as_picture(_decoded(content, channels), channels=channels)
     except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadablePicture(_reason(error)) from error
+        raise UnreadablePictureError(_reason(error)) from error
 
 
 def as_picture(image: Any, *, channels: int) -> Tensor:
     """A picture from wherever it comes as a tensor of ``channels`` channels.
 
     Args:
-        image: a tensor (C, H, W) or (H, W), a NumPy array (H, W) or (H, W, C), or a PIL image; integers of 8 or 16 bits.
+        image: a tensor (C, H, W) or (H, W), an array (H, W) or (H, W, C), or a PIL image; integers of 8 or 16 bits.
         channels: 1 and 3 are converted into one another.
 
     Returns:
         (channels, H, W) uint8.
 
     Raises:
-        UnreadablePicture: where that cannot be done.
+        UnreadablePictureError: where that cannot be done.
     """
     if isinstance(image, Image.Image):
         image = _from_pil(image)
@@ -70,11 +69,13 @@ def as_picture(image: Any, *, channels: int) -> Tensor:
         image = torch.from_numpy(image)
         image = image.permute(2, 0, 1) if image.ndim == 3 else image
     if not isinstance(image, Tensor) or image.ndim not in (2, 3):
-        raise UnreadablePicture(f"a picture is a path, a PIL image, an array or a tensor of 2 or 3 dimensions, got {_kind(image)}")
+        raise UnreadablePictureError(
+            f"a picture is a path, a PIL image, an array or a tensor of 2 or 3 dimensions, got {_kind(image)}"
+        )
     if image.dtype in (torch.uint16, torch.int32):
         image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
     if image.dtype != torch.uint8:
-        raise UnreadablePicture(f"its values are {image.dtype}, not whole numbers of 8 or 16 bits")
+        raise UnreadablePictureError(f"its values are {image.dtype}, not whole numbers of 8 or 16 bits")
     return _with_channels(image if image.ndim == 3 else image[None], channels)
 
 
@@ -94,7 +95,7 @@ def _from_pil(image: Image.Image) -> Tensor:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         if image.mode == "F":
-            raise UnreadablePicture("its values are floating-point numbers, not whole numbers of 8 or 16 bits")
+            raise UnreadablePictureError("its values are floating-point numbers, not whole numbers of 8 or 16 bits")
         return torch.from_numpy(np.asarray(image).astype(np.int32))
     if image.mode in ("1", "L"):
         return torch.from_numpy(np.array(image.convert("L")))[None]
@@ -114,7 +115,7 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
     if found == 3 and channels == 1:
         grey: Tensor = F.rgb_to_grayscale(image)
         return grey
-    raise UnreadablePicture(f"it has {found} channels, data.spec.channels={channels}")
+    raise UnreadablePictureError(f"it has {found} channels, data.spec.channels={channels}")
 
 
 def _on_white(image: Tensor) -> Tensor:

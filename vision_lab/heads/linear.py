@@ -5,7 +5,7 @@ from torch import nn
 from vision_lab.types import Backbone, DataSpec
 
 
-def linear(backbone: Backbone, spec: DataSpec) -> nn.Module:  # noqa: ARG001 - every head takes both
+def linear(backbone: Backbone, spec: DataSpec) -> nn.Module:
     """The whole network of the paper, (N, C, H, W) -> (N, num_classes) logits, under its own keys.
 
     While training, networks with auxiliary classifiers (GoogLeNet, Inception) return a tuple: main first.

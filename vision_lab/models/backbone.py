@@ -1,4 +1,4 @@
-"""Any classifier as a backbone: fitted to its data, with learnt weights, frozen as far as asked, seen as maps by stride."""
+"""Any classifier as a backbone: fitted to its data, with learnt weights, frozen as far as asked, seen as maps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from vision_lab.models import probing
 from vision_lab.models.stem import shrink, take_channels
-from vision_lab.models.weights import Loaded, load
-from vision_lab.types import ConfigurationError, DataSpec, Stage
+from vision_lab.models.weights import load
+from vision_lab.types import ConfigurationError, DataSpec, Loaded, Stage
 
 SMALL = 64
 """Below this many pixels, ``stem: auto`` undoes the downsampling that is meant for 224."""
@@ -125,7 +125,7 @@ def _class_layers(classifier: Callable[..., nn.Module], network: nn.Module) -> s
 
 
 def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> None:
-    """Take parameters from training and put their modules, with dropout and batch norm, into evaluation mode for good."""
+    """Take parameters from training; put their modules, dropout and batch norm too, into evaluation mode for good."""
     network = made.classifier
     names = [name for name, _ in network.named_parameters()]
     if until == "trunk":

@@ -3,9 +3,9 @@
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, section 4.2.
 https://arxiv.org/abs/1512.03385
 
-One 3x3 convolution, three stages of n blocks with 16, 32 and 64 filters on maps of the full, half and quarter size, global
-average pooling, one linear layer: 6n + 2 layers. Shortcuts have no parameters (the paper's option A). The attribute names
-are those of torchvision's ResNet, whose basic block is used as it is.
+One 3x3 convolution, three stages of n blocks with 16, 32 and 64 filters on maps of the full, half and quarter size,
+global average pooling, one linear layer: 6n + 2 layers. Shortcuts have no parameters (the paper's option A). The
+attribute names are those of torchvision's ResNet, whose basic block is used as it is.
 """
 
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""What can be learnt of a network by running it on the meta device: no memory, no arithmetic, a few hundredths of a second."""
+"""What can be learnt of a network by running it on the meta device: no memory, no arithmetic, well under a second."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -25,7 +25,7 @@ def shrink(classifier: nn.Module) -> None:
 
 
 def take_channels(classifier: nn.Module, channels: int) -> None:
-    """Let the first convolution take ``channels`` channels; its first weights are drawn anew where that is another number."""
+    """Let the first convolution take ``channels`` channels; its weights are drawn anew where that is news to it."""
     name, first = first_convolution(classifier)
     if first.in_channels != channels:
         _replace(classifier, name, _like(first, in_channels=channels))
@@ -54,7 +54,8 @@ def kernel_for(kernel: Tensor, channels: int) -> Tensor:
 def _downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
     """The convolutions and poolings that make a map smaller, in the order they run, each with its factor."""
     copy = on_meta(classifier)
-    layers = {n: m for n, m in copy.named_modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)}
+    kinds = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
+    layers: dict[str, nn.Module] = {name: module for name, module in copy.named_modules() if isinstance(module, kinds)}
     found: list[tuple[str, int]] = []
 
     def see(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from vision_lab.models.stem import first_convolution, kernel_for
-from vision_lab.types import ConfigurationError
+from vision_lab.types import ConfigurationError, Loaded
 
 State = dict[str, Tensor]
 
@@ -25,23 +24,6 @@ PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.")
 """What wrapping puts before a key: DataParallel, Lightning modules, torch.compile, detectors, our checkpoints."""
 
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What became of the weights.
-
-    Attributes:
-        sentence: one line for the user.
-        fresh: parameters that keep their random first values.
-        mean: what the weights want subtracted, one number a channel; None where they do not say.
-        std: what they want divided by.
-    """
-
-    sentence: str
-    fresh: tuple[str, ...]
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
 
 def load(network: nn.Module, source: str, *, constructor: str, class_layers: Collection[str]) -> Loaded:
@@ -118,9 +100,7 @@ def _from_file(path: Path) -> State:
     return state
 
 
-def _fitted(
-    state: State, network: nn.Module, *, source: str, class_layers: Collection[str]
-) -> tuple[State, list[str]]:
+def _fitted(state: State, network: nn.Module, *, source: str, class_layers: Collection[str]) -> tuple[State, list[str]]:
     """The tensors to load under the network's own keys, and the keys without a place."""
     own = network.state_dict()
     state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}

@@ -39,16 +39,17 @@ class Predictions(BasePredictionWriter):
         self.rows: list[dict[str, str | float]] = []
         self.pictures: list[Tensor] = []
 
-    def write_on_batch_end(  # noqa: PLR0913 - Lightning's signature
+    def write_on_batch_end(
         self,
-        trainer: pl.Trainer,  # noqa: ARG002
-        pl_module: Supervised,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
         prediction: Any,
-        batch_indices: Sequence[int] | None,  # noqa: ARG002
+        batch_indices: Sequence[int] | None,
         batch: Batch,
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int,  # noqa: ARG002
+        batch_idx: int,
+        dataloader_idx: int,
     ) -> None:
+        assert isinstance(pl_module, Supervised)
         self.rows += pl_module.rows(batch, prediction)
         pl_module.save(batch, prediction, self.folder)
         wanted = self.drawn - len(self.pictures)
@@ -101,9 +102,11 @@ def pictures(source: str | None) -> list[Path]:
     if path.is_dir():
         found = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS]
     else:
-        found = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]
+        found = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207 - any root
     if not found:
-        what = "this folder holds no pictures" if path.is_dir() else "there is no such file or folder, and no file matches"
+        what = (
+            "this folder holds no pictures" if path.is_dir() else "there is no such file or folder, and no file matches"
+        )
         raise ConfigurationError(f"source={source}: {what}")
     return sorted(found)
 
@@ -115,9 +118,9 @@ def _published_task(config: DictConfig) -> Supervised:
     network = build.network(config, build.spec(config))
     if network.fresh:
         raise ConfigurationError(
-            f"the weights have nothing for {', '.join(network.fresh)}, so its predictions would be random: they are not "
-            f"for the {network.spec.num_classes} classes of data={build.choices().get('data')}; type the data they were "
-            "made for (ImageNet's: data=imagenet)"
+            f"the weights have nothing for {', '.join(network.fresh)}, so its predictions would be random: they are "
+            f"not for the {network.spec.num_classes} classes of data={build.choices().get('data')}; type the data they "
+            "were made for (ImageNet's: data=imagenet)"
         )
     for note in network.notes:
         screen.say(note)

@@ -17,7 +17,7 @@ from vision_lab.tasks.base import Supervised
 
 SILENCED = {
     r".*isinstance\(treespec, LeafSpec\).*": "Lightning 2.6 calls an old function of torch's; ours to wait for",
-    r"The image decoding and encoding capabilities of TorchVision are deprecated": "bounded in pyproject.toml until then",
+    r"The image decoding and encoding capabilities of TorchVision are deprecated": "bounded in pyproject.toml",
     r".*does not have many workers.*": "data.num_workers is chosen by the data's config, which knows better",
     r".*Checkpoint directory .* exists and is not empty.*": "the folder is the run's own",
     r".*number of training batches \(\d+\) is smaller than the logging interval.*": "debug runs are meant to be short",
@@ -27,7 +27,9 @@ SILENCED = {
 
 def quieten() -> None:
     """Leave out what libraries say at every start and nobody can act on; their other warnings stay."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # which accelerators there are not, and advertisements
+    logging.getLogger("pytorch_lightning").setLevel(
+        logging.WARNING
+    )  # which accelerators there are not, and advertisements
     for message in SILENCED:
         warnings.filterwarnings("ignore", message=message)
 
@@ -49,7 +51,9 @@ def summary(run: Run, *, task: Supervised, data: DataModule, flops: int, notes: 
     table.add_row("model", f"{choices.get('model')}, head {choices.get('head')}")
     table.add_row("parameters", f"{sum(p.numel() for p in parameters):,}, of which {trained:,} are trained")
     table.add_row("compute", f"{_si(flops)}FLOPs a picture, forward")
-    table.add_row("data", f"{choices.get('data')}: {size}; {spec.num_classes} classes, {spec.channels}x{height}x{width}")
+    table.add_row(
+        "data", f"{choices.get('data')}: {size}; {spec.num_classes} classes, {spec.channels}x{height}x{width}"
+    )
     for note in notes:
         table.add_row("weights", note)
     get_console().print(table, highlight=False)

@@ -81,18 +81,21 @@ class Task(pl.LightningModule):
                 threshold=schedule.threshold,
                 threshold_mode=schedule.threshold_mode,
             )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "name": "step/lr"}}
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor}}
         steps = int(self.trainer.estimated_stepping_batches)
         by_step = LambdaLR(optimizer, lambda step: schedule(step / max(steps - 1, 1)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step", "name": "step/lr"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this step."""
         reseed(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
 
 class Meters(nn.Module):
     """What is measured on one split: modules, so that they follow the task to its device."""
+
+    loss: MeanMetric
+    scores: MetricCollection
 
     def __init__(self, scores: MetricCollection) -> None:
         super().__init__()
@@ -127,7 +130,7 @@ class Supervised(Task):
 
     @abstractmethod
     def draw(self, batch: Batch, predictions: Any) -> list[Tensor]:
-        """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where there is one, its target."""
+        """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
 
     @abstractmethod
     def figures(self, split: str) -> Mapping[str, Tensor]:
@@ -152,19 +155,19 @@ class Supervised(Task):
         """What a split's metrics came to, without those that are no single number."""
         return {name: value.item() for name, value in sorted(self.computed[split].items()) if value.ndim == 0}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
         self._record("train", losses, self.decode(outputs), batch)
         return losses
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Any:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> Any:
         return self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Any:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:
         return self._evaluate("test", batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Any:  # noqa: ARG002
+    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
         return self.decode(self(batch.images))
 
     def on_train_epoch_end(self) -> None:
@@ -184,12 +187,17 @@ class Supervised(Task):
         return predictions
 
     def _record(self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch) -> None:
-        meters = self.meters[f"on_{split}"]
+        meters = self._meters(split)
         meters.loss.update(losses["loss"].detach(), weight=len(batch.samples))
         meters.scores.update(predictions, batch.targets)
 
-    def _report(self, split: str) -> None:
+    def _meters(self, split: str) -> Meters:
         meters = self.meters[f"on_{split}"]
+        assert isinstance(meters, Meters)
+        return meters
+
+    def _report(self, split: str) -> None:
+        meters = self._meters(split)
         values = {"loss": meters.loss.compute(), **meters.scores.compute()}
         meters.loss.reset()
         meters.scores.reset()

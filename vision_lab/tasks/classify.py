@@ -36,6 +36,8 @@ class Classify(Supervised):
         arguments: what every task takes.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         *,
@@ -144,7 +146,7 @@ class Classify(Supervised):
             rows.append(row)
         return rows
 
-    def save(self, batch: Batch, predictions: Tensor, folder: Path) -> Sequence[Path]:  # noqa: ARG002
+    def save(self, batch: Batch, predictions: Tensor, folder: Path) -> Sequence[Path]:
         """A class is a table row: there is nothing more to write."""
         return []
 
@@ -157,5 +159,6 @@ class Classify(Supervised):
         caption = f"said {names[said]} {confidence:.2f}"
         if target < 0:  # not known
             return captioned(image, f"{names[said]} {confidence:.2f}")
-        right = said == target
-        return captioned(image, caption if right else f"{caption}, is {names[target]}", colour="green" if right else "red")
+        if said == target:
+            return captioned(image, caption, colour="green")
+        return captioned(image, f"{caption}, is {names[target]}", colour="red")
