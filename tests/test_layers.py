@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "vision_lab"
 ALLOWED = {
     "__init__": "",
     "__main__": "app",
-    "app": "build choices command_line help replay resolvers sweeps types",
+    "app": "build choices command_line help replay resolvers runs sweeps types",
     "build": "choices data models tasks types",
     "choices": "",
     "command_line": "choices",

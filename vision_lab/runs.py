@@ -188,7 +188,7 @@ def folder_name(what: str, otherwise: str = "run") -> str:
     >>> folder_name("model-resnet18_optim.lr-0.1")
     'model-resnet18_optim.lr-0.1'
     """
-    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", what).strip("-.") or otherwise
+    clean = re.sub(r"[^A-Za-z0-9._]+", "-", what).strip("-.") or otherwise
     if clean in (what, what or otherwise) and len(clean) <= LONGEST:
         return clean
     digest = blake2b(what.encode(), digest_size=4).hexdigest()

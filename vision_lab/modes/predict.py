@@ -104,9 +104,7 @@ def pictures(source: str | None) -> list[Path]:
     else:
         found = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207 - any root
     if not found:
-        what = (
-            "this folder holds no pictures" if path.is_dir() else "there is no such file or folder, and no file matches"
-        )
+        what = "this folder holds no pictures" if path.is_dir() else "there is no such file or folder, nor a match"
         raise ConfigurationError(f"source={source}: {what}")
     return sorted(found)
 

@@ -147,6 +147,9 @@ class Supervised(Task):
     def observe(self, split: str, batch: Batch, predictions: Any) -> None:
         """See a batch of an evaluation, for the figures."""
 
+    def forget(self, split: str) -> None:
+        """Begin a split anew: what was observed of it before is not of this epoch."""
+
     @abstractmethod
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: what was measured of it on a split."""
@@ -170,6 +173,12 @@ class Supervised(Task):
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
         return self.decode(self(batch.images))
 
+    def on_validation_epoch_start(self) -> None:
+        self.forget("val")
+
+    def on_test_epoch_start(self) -> None:
+        self.forget("test")
+
     def on_train_epoch_end(self) -> None:
         self._report("train")
 
@@ -183,7 +192,8 @@ class Supervised(Task):
         outputs = self(batch.images)
         predictions = self.decode(outputs)
         self._record(split, self.losses(outputs, batch), predictions, batch)
-        self.observe(split, batch, predictions)
+        if not self.trainer.sanity_checking:
+            self.observe(split, batch, predictions)
         return predictions
 
     def _record(self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch) -> None:

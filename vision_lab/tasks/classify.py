@@ -109,6 +109,10 @@ class Classify(Supervised):
                 entry = (sure, -batch.samples[place].index, picture)
                 (heapq.heappushpop if len(kept) == MISTAKES else heapq.heappush)(kept, entry)
 
+    def forget(self, split: str) -> None:
+        """Drop the mistakes of the epoch before."""
+        self.mistakes[split] = []
+
     def draw(self, batch: Batch, predictions: Tensor) -> list[Tensor]:
         """Each picture under its class, confidence and truth."""
         return [self._drawn(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]

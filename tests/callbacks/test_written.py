@@ -1,0 +1,85 @@
+"""What TensorBoard and the files hold after a run, read back from them."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from tests.conftest import Outcome
+from vision_lab.runs import Run
+
+
+@pytest.fixture
+def folder(command: Callable[..., Outcome]) -> Path:
+    words = ("name=seen", "debug=fast", "trainer=cpu", "trainer.max_epochs=2", "seed=5")
+    assert command(*words).code == 0
+    return Path("outputs/seen")
+
+
+def test_tensorboard(folder: Path):
+    seen = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    seen.Reload()
+    scalars = set(seen.Tags()["scalars"])
+    measured = {"loss", "accuracy", "top5", "f1", "calibration_error"}
+    assert scalars == {
+        "epoch",
+        "train/loss",
+        "train/accuracy",
+        *(f"{split}/{name}" for split in ("val", "test") for name in measured),
+        "best/val/accuracy",
+        "step/loss",
+        "step/lr",
+        "step/images_per_second",
+    }
+    assert [event.step for event in seen.Scalars("step/loss")] == [1, 2, 3, 4, 5, 6]
+    assert len(seen.Scalars("val/accuracy")) == 2
+    assert len(seen.Scalars("test/accuracy")) == 1
+    kinds = {"predictions", "confusion", "mistakes"}
+    assert set(seen.Tags()["images"]) == {f"{split}/{kind}" for split in ("val", "test") for kind in kinds}
+    assert [len(seen.Images(f"val/{kind}")) for kind in sorted(kinds)] == [2, 2, 2]
+    text = seen.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "    seed: 5" in text
+    assert "      _target_: vision_lab.models.cifar_resnet.CifarResNet" in text
+
+
+def test_hparams_hold_the_handful_of_choices_and_the_best_metric(folder: Path):
+    seen = EventAccumulator(str(folder))
+    seen.Reload()
+    metadata = seen.summary_metadata
+    start = HParamsPluginData.FromString(metadata["_hparams_/session_start_info"].plugin_data.content)
+    chosen = {
+        name: getattr(value, str(value.WhichOneof("kind"))) for name, value in start.session_start_info.hparams.items()
+    }
+    assert chosen == {
+        "model": "resnet20",
+        "head": "linear",
+        "data": "fashion_mini",
+        "augment": "basic",
+        "optim": "adamw",
+        "lr": 0.001,
+        "batch_size": 8.0,
+        "epochs": 2.0,
+        "seed": 5.0,
+    }
+    experiment = HParamsPluginData.FromString(metadata["_hparams_/experiment"].plugin_data.content).experiment
+    metrics = {info.name.tag for info in experiment.metric_infos}
+    assert {"test/accuracy", "best/val/accuracy"} <= metrics
+    result = Run(folder).result
+    assert result is not None
+    best = max(event.value for event in seen.Scalars("val/accuracy"))
+    assert seen.Scalars("best/val/accuracy")[0].value == best
+
+
+def test_metrics_and_speed_have_a_row_for_each_epoch(folder: Path):
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("0", "3"), ("1", "6")]
+    assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/f1"} < set(rows[0])
+    assert all(value for row in rows for value in row.values())
+    with (folder / "speed.csv").open() as file:
+        speeds = list(csv.DictReader(file))
+    assert [row["epoch"] for row in speeds] == ["0", "1"]
+    assert float(speeds[0]["images_per_second"]) == pytest.approx(24 / float(speeds[0]["seconds"]), rel=0.05)

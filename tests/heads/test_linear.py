@@ -1,0 +1,13 @@
+"""The classifier of the paper, as it is."""
+
+from functools import partial
+
+from vision_lab.heads.linear import linear
+from vision_lab.models.backbone import backbone
+from vision_lab.models.cifar_resnet import CifarResNet
+from vision_lab.types import DataSpec
+
+
+def test_it_is_the_classifier_itself(spec: DataSpec):
+    made = backbone(spec, classifier=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze=None)
+    assert linear(made, spec) is made.classifier

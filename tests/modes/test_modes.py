@@ -1,0 +1,176 @@
+"""Train, evaluate and predict as a user meets them: what is measured again, what can be absent, what is refused."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision.models as published
+from PIL import Image
+
+from tests.conftest import FAST, Outcome
+from vision_lab.models.cifar_resnet import CifarResNet
+from vision_lab.runs import Run
+
+Command = Callable[..., Outcome]
+SMALL = ("data.spec.image_size=[32,32]", "trainer=cpu", "logger=none")
+
+
+@pytest.fixture
+def trained(command: Command, make_folder: Callable[..., Path]) -> Run:
+    """A run on a folder of shades, which one can learn in seconds."""
+    root = make_folder(count=30)
+    words = ("data=folder", f"data.root={root}", "name=shades", "trainer.max_epochs=4", "data.batch_size=8")
+    outcome = command(*words, *SMALL, "data.num_workers=0", "augment=basic")
+    assert outcome.code == 0, outcome.err
+    return Run(Path("outputs/shades").absolute())
+
+
+def test_shades_are_learnt_and_measured_again(command: Command, trained: Run):
+    result = trained.result
+    assert result is not None
+    assert result["metrics"]["test/accuracy"] > 0.8
+    assert result["per_class"]["ash"]["samples"] == 3
+    outcome = command("mode=evaluate", f"run={trained.folder}")
+    assert outcome.code == 0, outcome.err
+    again = json.loads((trained.folder / "evaluate" / "test.json").read_text())
+    assert again["metrics"] == result["metrics"]
+    assert (trained.folder / "evaluate" / "test_confusion.png").is_file()
+    assert command("mode=evaluate", f"run={trained.folder}", "mode.split=train").code == 0
+    train = json.loads((trained.folder / "evaluate" / "train.json").read_text())
+    assert sum(each["samples"] for each in train["per_class"].values()) == 72
+    assert set(train["metrics"]) == {f"train/{name}" for name in ("accuracy", "f1", "loss", "calibration_error")}
+
+
+def test_a_change_of_conf_or_of_options_does_not_change_what_a_run_means(command: Command, trained: Run):
+    config = trained.folder / "config.yaml"
+    text = config.read_text()
+    assert "depth: 20" in text
+    assert command("mode=evaluate", f"run={trained.folder}", "data.batch_size=3").code == 0
+    again = json.loads((trained.folder / "evaluate" / "test.json").read_text())
+    assert again["metrics"]["test/accuracy"] == trained.result["metrics"]["test/accuracy"]
+
+
+def test_other_data_is_mapped_by_the_names_of_its_classes(
+    command: Command, trained: Run, make_folder: Callable[..., Path]
+):
+    other = make_folder("other", classes=("beech", "ash"), count=4)
+    # "beech" is darkest there, and "ash" next: the network, which looks at shades, is wrong about both
+    words = ("mode=evaluate", f"run={trained.folder}", "data=folder", f"data.root={other}", "mode.split=train")
+    outcome = command(*words, "data.num_workers=0")
+    assert outcome.code == 0, outcome.err
+    result = json.loads((trained.folder / "evaluate" / "train.json").read_text())
+    assert result["per_class"]["cedar"]["samples"] == 0
+    assert result["metrics"]["train/accuracy"] < 0.2
+
+
+def test_other_classes_are_refused(command: Command, trained: Run, make_folder: Callable[..., Path]):
+    other = make_folder("other", classes=("ash", "elm"), count=4)
+    outcome = command("mode=evaluate", f"run={trained.folder}", "data=folder", f"data.root={other}")
+    assert outcome.code == 1
+    assert "classes the network was not trained on: elm; it knows ash, beech, cedar" in outcome.err
+
+
+def test_prediction_needs_no_data_set(command: Command, trained: Run, tmp_path: Path):
+    shutil.move(tmp_path / "pictures", tmp_path / "kept")
+    outcome = command("mode=predict", f"run={trained.folder}", f"source={tmp_path / 'kept' / 'cedar'}")
+    assert outcome.code == 0, outcome.err
+    with (trained.folder / "predict" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    assert sum(row["class"] == "cedar" for row in rows) > 25
+    assert set(rows[0]) == {"path", "class", "confidence", "class_2", "confidence_2", "class_3", "confidence_3"}
+    sheet = Image.open(trained.folder / "predict" / "contact_sheet.png")
+    assert sheet.width > 8 * 144
+    assert "... and 10 more" in outcome.out
+
+
+def test_bad_pictures_when_predicting(command: Command, trained: Run, tmp_path: Path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    shutil.copy(tmp_path / "pictures" / "ash" / "000.png", folder / "a.png")
+    (folder / "b.jpg").write_text("no picture")
+    words = ("mode=predict", f"run={trained.folder}", f"source={folder}")
+    stopped = command(*words)
+    assert stopped.code == 1
+    assert f"1 picture cannot be read:\n  {folder / 'b.jpg'}: it is no picture" in stopped.err
+    skipped = command(*words, "data.on_bad=skip")
+    assert skipped.code == 0
+    assert "1 files could not be read and were left out" in skipped.out
+    assert str(folder / "b.jpg") in (trained.folder / "predict" / "unreadable.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("mode=predict",), "mode=predict looks at pictures: type source="),
+        (("mode=predict", "source=nothing/here"), "source=nothing/here: there is no such file or folder, nor a match"),
+        (("mode=predict", "source=."), "source=.: this folder holds no pictures"),
+        (("mode=evaluate",), "mode=evaluate measures a run: type run="),
+        (("mode=evaluate", "run=nowhere"), "run=nowhere: there is no such folder"),
+    ],
+)
+def test_what_is_missing_is_said(command: Command, words: tuple[str, ...], text: str):
+    outcome = command(*words)
+    assert outcome.code != 0
+    assert text in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_predicting_with_nothing_learnt_is_refused(command: Command, tmp_path: Path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    outcome = command("mode=predict", "source=a.png")
+    assert "mode=predict needs a trained network: type run=" in outcome.err
+    torch.save(published.squeezenet1_1().state_dict(), tmp_path / "w.pth")
+    words = ("mode=predict", "source=a.png", "model=squeezenet1_1", "model.weights=w.pth")
+    refused = command(*words, "data=fashion_mini")
+    assert refused.code == 1
+    assert "its predictions would be random: they are not for the 10 classes of data=fashion_mini" in refused.err
+    outcome = command(*words)  # without a run, published classes
+    assert outcome.code == 0, outcome.err
+    assert "weights w.pth: 52 of 52 tensors loaded" in outcome.out
+
+
+def test_model_pth_is_a_bare_state_dict_under_published_keys(command: Command):
+    assert command("name=bare", *FAST).code == 0
+    state = torch.load("outputs/bare/model.pth", weights_only=True)
+    network = CifarResNet(depth=20)
+    network.conv1 = torch.nn.Conv2d(1, 16, 3, padding=1, bias=False)
+    network.load_state_dict(state)
+    for name in ("best", "last"):
+        checkpoint = torch.load(f"outputs/bare/checkpoints/{name}.ckpt", weights_only=True)
+        assert set(checkpoint["state_dict"]) == {f"network.{key}" for key in state}
+
+
+def test_an_unfinished_run_cannot_be_evaluated(command: Command):
+    assert command("name=bare", *FAST).code == 0
+    Path("outputs/bare/model.pth").unlink()
+    outcome = command("mode=evaluate", "run=outputs/bare")
+    assert outcome.code == 1
+    assert "has no model.pth: the run is finished; repeat its command" in outcome.err
+
+
+def test_fine_tuning_from_a_run_of_ours(command: Command, trained: Run, make_folder: Callable[..., Path]):
+    """The weights of a run are a file like any other; only the layer of the classes is drawn anew."""
+    other = make_folder("two", classes=("ash", "elm"), count=20)
+    words = ("data=folder", f"data.root={other}", "name=tuned", f"model.weights={trained.weights}")
+    outcome = command(*words, *SMALL, "debug=fast", "model.freeze=trunk")
+    assert outcome.code == 0, outcome.err
+    assert "drawn anew: fc.weight, fc.bias" in outcome.out
+    tuned = torch.load("outputs/tuned/model.pth", weights_only=True)
+    learnt = torch.load(trained.weights, weights_only=True)
+    assert torch.equal(tuned["layer3.2.conv2.weight"], learnt["layer3.2.conv2.weight"])
+    evaluated = command("mode=evaluate", "run=outputs/tuned", "trainer.limit_test_batches=2")
+    assert evaluated.code == 0, evaluated.err  # model.weights is not needed any more
+
+
+def test_a_run_can_be_repeated_from_its_folder(command: Command):
+    assert command("name=first", *FAST, "optim.lr=0.01", "seed=9").code == 0
+    assert command("run=outputs/first", "name=second").code == 0
+    first, second = (torch.load(f"outputs/{name}/model.pth", weights_only=True) for name in ("first", "second"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert Run(Path("outputs/second")).choices["model"] == "resnet20"

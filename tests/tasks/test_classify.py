@@ -1,0 +1,144 @@
+"""Classification: losses, metrics and pictures against a count by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from vision_lab.schedules import Constant
+from vision_lab.tasks.classify import MISTAKES, Classify
+from vision_lab.types import Batch, ConfigurationError, DataSpec, Sample
+
+
+def task(spec: DataSpec, **changes) -> Classify:
+    arguments = {
+        "network": nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, spec.num_classes)),
+        "spec": spec,
+        "optimizer": torch.optim.SGD,
+        "schedule": Constant(),
+        "monitor": "val/accuracy",
+        "goal": "max",
+        "seed": 0,
+        "label_smoothing": 0.0,
+        "class_weights": None,
+        "aux_weight": 0.3,
+    }
+    return Classify(**(arguments | changes))
+
+
+def batch(labels: list[int], paths: list[str] | None = None) -> Batch:
+    images = torch.rand(len(labels), 3, 4, 4)
+    samples = [Sample(i, paths[i] if paths else None, (4, 4)) for i in range(len(labels))]
+    return Batch(images, torch.tensor(labels), samples)
+
+
+LOGITS = torch.tensor([[4.0, 1.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def test_forward_normalises(spec: DataSpec):
+    made = task(replace(spec, mean=(0.1, 0.2, 0.3), std=(0.5,)), network=nn.Identity())
+    images = torch.rand(2, 3, 4, 4)
+    expected = (images - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / 0.5
+    assert torch.allclose(made(images), expected)
+    assert list(made.state_dict()) == []
+
+
+def test_cross_entropy_and_its_options(spec: DataSpec):
+    labels = batch([0, 1, 2, 3])
+    plain = task(spec).losses(LOGITS, labels)["loss"]
+    assert plain.item() == pytest.approx(nn.functional.cross_entropy(LOGITS, labels.targets).item())
+    smooth = task(spec, label_smoothing=0.1).losses(LOGITS, labels)["loss"]
+    assert smooth.item() == pytest.approx(
+        nn.functional.cross_entropy(LOGITS, labels.targets, label_smoothing=0.1).item()
+    )
+    weighted = task(spec, class_weights=[0, 0, 1, 0]).losses(LOGITS, labels)["loss"]
+    assert weighted.item() == pytest.approx(nn.functional.cross_entropy(LOGITS[2:3], labels.targets[2:3]).item())
+
+
+def test_auxiliary_classifiers_count_less(spec: DataSpec):
+    labels = batch([0, 1, 2, 3])
+    made = task(spec, aux_weight=0.5)
+    one = made.losses(LOGITS, labels)["loss"].item()
+    assert made.losses((LOGITS, LOGITS, LOGITS), labels)["loss"].item() == pytest.approx(2 * one)
+    assert torch.equal(made.decode((LOGITS, -LOGITS)), made.decode(LOGITS))
+
+
+def test_metrics_by_hand(spec: DataSpec):
+    """Four right of six; class 2 is never said."""
+    made = task(spec)
+    metrics = made.metrics("val")
+    said = [0, 1, 1, 3, 0, 1]
+    truth = [0, 1, 2, 3, 0, 2]
+    confident = torch.full((6, 4), 0.1)
+    confident[range(6), said] = 0.7
+    metrics.update(confident, torch.tensor(truth))
+    values = metrics.compute()
+    assert values["accuracy"].item() == pytest.approx(4 / 6)
+    assert values["f1"].item() == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert values["calibration_error"].item() == pytest.approx(abs(4 / 6 - 0.7), abs=1e-6)
+    assert values["confusion"].tolist() == [[2, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]]
+    assert "top5" not in values
+    made.computed["val"] = values
+    assert made.per_class("val")["beech"] == {"accuracy": 1.0, "precision": pytest.approx(1 / 3), "samples": 1}
+    assert made.per_class("val")["cedar"] == {"accuracy": 0.0, "precision": 0.0, "samples": 2}
+    assert set(made.scalars("val")) == {"accuracy", "f1", "calibration_error"}
+
+
+def test_top5_where_there_are_more_than_five_classes(spec: DataSpec):
+    six = replace(spec, class_names=tuple("abcdef"), num_classes=6)
+    metrics = task(six, network=nn.Identity()).metrics("test")
+    probabilities = torch.tensor([[0.3, 0.25, 0.2, 0.15, 0.1, 0.0]]).expand(2, -1)
+    metrics.update(probabilities, torch.tensor([4, 5]))
+    assert metrics.compute()["top5"].item() == 0.5
+    assert set(task(six, network=nn.Identity()).metrics("train")) == {"accuracy"}
+
+
+def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
+    made = task(spec)
+    probabilities = torch.full((40, 4), 0.0)
+    probabilities[:, 1] = torch.linspace(0.5, 0.9, 40)
+    probabilities[:, 0] = 1 - probabilities[:, 1]
+    for half in (slice(0, 20), slice(20, 40)):
+        many = batch([2] * 20)
+        made.observe("val", many, probabilities[half])
+    kept = made.mistakes["val"]
+    assert len(kept) == MISTAKES
+    assert min(sure for sure, _, _ in kept) == pytest.approx(probabilities[40 - MISTAKES, 1].item())
+    made.computed["val"] = {"confusion": torch.eye(4, dtype=torch.int64)}
+    assert set(made.figures("val")) == {"confusion", "mistakes"}
+    assert set(made.figures("val")) == {"confusion"}  # drawn once, then forgotten
+
+
+def test_right_answers_are_no_mistakes(spec: DataSpec):
+    made = task(spec)
+    made.observe("val", batch([0, 1]), made.decode(LOGITS[:2]))
+    assert made.mistakes["val"] == []
+
+
+def test_rows_and_pictures(spec: DataSpec):
+    made = task(spec)
+    one = batch([0, 3], paths=["a.png", "b.png"])
+    probabilities = made.decode(LOGITS[[0, 2]])
+    rows = made.rows(one, probabilities)
+    assert [row["path"] for row in rows] == ["a.png", "b.png"]
+    assert [row["class"] for row in rows] == ["ash", "beech"]
+    assert rows[0]["class_2"] == "beech"
+    assert sum(float(rows[0][f"confidence{suffix}"]) for suffix in ("", "_2", "_3", "_4")) == pytest.approx(1)
+    right, wrong = made.draw(one, probabilities)
+    unknown = made.draw(Batch(one.images, torch.tensor([-1, -1]), one.samples), probabilities)[0]
+    assert right.shape == wrong.shape == unknown.shape
+    assert not torch.equal(right, unknown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"class_weights": "balanced"}, r"task\.class_weights=balanced: type auto, null or a list of numbers"),
+        ({"class_weights": [1, 2]}, r"has 2 numbers for 4 classes: type one for each of ash, beech, cedar, date"),
+        ({"label_smoothing": 1.0}, r"task\.label_smoothing=1\.0: type a number from 0 to below 1"),
+    ],
+)
+def test_what_is_out_of_range_is_said(spec: DataSpec, changes: dict[str, object], text: str):
+    with pytest.raises(ConfigurationError, match=text):
+        task(spec, **changes)

@@ -1,0 +1,78 @@
+"""Path values of any characters reach Hydra unchanged."""
+
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from vision_lab.command_line import flags_first, overrides, quoted, value_of
+
+
+def read_by_hydra(word: str) -> object:
+    return OverridesParser.create().parse_override(quoted([word])[0]).value()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "plain",
+        "with space",
+        "a=b",
+        "a,b",
+        "#1",
+        "(x)",
+        "é",
+        "it's",
+        'a"b',
+        "back\\slash",
+        "end\\",
+        "back\\'quote",
+        "[x]y{z}",
+        "a:b",
+        "*.jpg",
+        "100%",
+        "~other",
+    ],
+)
+def test_any_character(value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for key in ("run", "source", "data.root", "model.weights"):
+        if value.startswith("["):
+            continue
+        assert read_by_hydra(f"{key}=/x/{value}") == f"/x/{value}"
+
+
+def test_home_is_expanded_and_existing_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b").mkdir()
+    assert read_by_hydra("data.root=~/my data") == "/home/me/my data"
+    assert read_by_hydra("data.root=./a b") == str(tmp_path / "a b")
+    assert read_by_hydra("run=somewhere/else") == "somewhere/else"
+
+
+def test_words_that_are_no_paths_stay():
+    assert quoted(["model.weights=null", "data.root=???", "optim.lr=0.1", "seed=1,2", "run='x y'"]) == [
+        "model.weights=null",
+        "data.root=???",
+        "optim.lr=0.1",
+        "seed=1,2",
+        "run='x y'",
+    ]
+    assert read_by_hydra("model.weights=imagenet") == "imagenet"
+
+
+def test_in_a_sweep_commas_separate_unless_the_path_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert quoted(["-m", "model.weights=null,a b.pth"])[1] == "model.weights=null,'a b.pth'"
+    (tmp_path / "a,b").mkdir()
+    assert quoted(["-m", "data.root=a,b"])[1] == "data.root='a,b'"
+    assert quoted(["data.root=c,d"]) == ["data.root='c,d'"]
+
+
+def test_values_and_flags():
+    words = ["seed=1", "--cfg", "job", "-m", "run='it\\'s'", "--config-dir", "a=b", "model=x"]
+    assert overrides(words) == ["seed=1", "run='it\\'s'", "model=x"]
+    assert flags_first(words) == ["--cfg", "job", "-m", "--config-dir", "a=b", "seed=1", "run='it\\'s'", "model=x"]
+    assert value_of(words, "run") == "it's"
+    assert value_of(words, "source") is None

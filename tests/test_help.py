@@ -1,0 +1,43 @@
+"""``--help`` says everything that can be chosen, and what it means."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Outcome
+from vision_lab.choices import CONF, groups
+
+
+def test_every_group_choice_and_sentence_is_there(command: Callable[..., Outcome]):
+    text = command("--help").out
+    joined = " ".join(text.split())
+    for group, choices in groups([CONF]).items():
+        assert f"\n{group}" in text
+        for choice in choices:
+            assert f"{choice.name} {choice.sentence}" in joined
+    assert "model  (default: resnet20)" in text
+    assert "--config-dir" in text
+
+
+def test_one_group_in_depth(command: Callable[..., Outcome]):
+    text = command("--help", "model").out
+    assert "stem: auto       # imagenet: as published;" in text
+    assert "data" not in text.splitlines()[0]
+    assert "momentum: 0.9" in command("optim", "--help").out
+    assert command("--help", "optim=sgd").out == command("--help", "optim").out
+
+
+def test_an_unknown_group(command: Callable[..., Outcome]):
+    outcome = command("--help", "modle")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: there is no group modle. Did you mean mode or model? The groups are task, ")
+
+
+def test_numbers_sort_as_numbers():
+    names = [choice.name for choice in groups([CONF])["model"]]
+    assert names.index("resnet18") < names.index("resnet101")
+
+
+@pytest.mark.parametrize("words", [["-h"], ["model=resnet18", "--help"]])
+def test_help_comes_whatever_else_is_typed(command: Callable[..., Outcome], words: list[str]):
+    assert command(*words).code == 0

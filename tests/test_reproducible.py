@@ -1,0 +1,39 @@
+"""The same command gives the same bits, with any number of workers, augmentation and dropout included."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Outcome
+
+Command = Callable[..., Outcome]
+WORDS = ("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=2")
+
+
+def test_the_same_command_twice_and_any_number_of_workers(command: Command, make_folder: Callable[..., Path]):
+    root = make_folder(classes=("ash", "beech", "cedar", "date"), count=20)
+    data = ("data=folder", f"data.root={root}", "augment=imagenet", "data.spec.image_size=[32,32]", "model=squeezenet1_1")
+    for name, words in {"one": (), "two": (), "workers": ("data.num_workers=3",)}.items():
+        outcome = command(*data, *WORDS, f"name={name}", *words)
+        assert outcome.code == 0, outcome.err
+    for file in ("metrics.csv", "model.pth"):
+        first = Path("outputs/one", file).read_bytes()
+        assert Path("outputs/two", file).read_bytes() == first
+        assert Path("outputs/workers", file).read_bytes() == first
+
+
+def test_another_seed_gives_other_numbers(command: Command):
+    for seed in (0, 1):
+        assert command(*WORDS, f"name=s{seed}", f"seed={seed}").code == 0
+    assert Path("outputs/s0/metrics.csv").read_bytes() != Path("outputs/s1/metrics.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_default_run_learns(command: Command):
+    """Two epochs of the default are far above the 0.67 of the nearest class mean."""
+    import json
+
+    assert command("name=short", "logger=none", "trainer.max_epochs=2").code == 0
+    result = json.loads(Path("outputs/short/result.json").read_text())
+    assert result["metrics"]["test/accuracy"] > 0.75

@@ -1,0 +1,90 @@
+"""Folders: their names, what they hold, and what is said of folders that hold no run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vision_lab.runs import LONGEST, Run, folder_name, run_folder, sweep_folder, write
+from vision_lab.types import ConfigurationError
+
+
+def begun(folder: Path) -> Run:
+    run = Run(folder)
+    run.begin(config="seed: 1\n", resolved="seed: 1\n", overrides=["seed=1"], choices={"model": "x"}, spec={"a": 1})
+    return run
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("model-resnet18_optim.lr-0.1", "model-resnet18_optim.lr-0.1"),
+        ("", "job-3"),
+    ],
+)
+def test_plain_names_stay(what: str, name: str):
+    assert folder_name(what, "job-3") == name
+
+
+def test_other_characters_are_replaced_and_told_apart():
+    one, other = folder_name("data.root-/a b/é"), folder_name("data.root-/a/b/é")
+    assert one.startswith("data.root-a-b-")
+    assert one != other
+    assert all(c.isascii() and (c.isalnum() or c in "._-") for c in one)
+    long = folder_name("x" * 300)
+    assert len(long) == LONGEST
+    assert long != folder_name("x" * 301)
+
+
+def test_where_runs_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    what = ("classify", "resnet18", "linear", "folder")
+    assert run_folder("mine", *what, "train", None, "now") == "outputs/mine"
+    assert run_folder(None, *what, "train", None, "now") == "outputs/classify/resnet18-linear-folder/now"
+    assert run_folder(None, *what, "evaluate", "outputs/mine", "now") == str(tmp_path / "outputs/mine/evaluate")
+    assert run_folder(None, *what, "predict", None, "now") == str(tmp_path / "outputs/predict/now")
+    assert sweep_folder("mine", "classify", "now") == "outputs/mine"
+    assert sweep_folder(None, "classify", "now") == "outputs/classify/sweep-now"
+
+
+def test_states(tmp_path: Path):
+    run = begun(tmp_path / "a")
+    assert run.state == "running"
+    with pytest.raises(ConfigurationError, match="holds a running run: type another name="):
+        run.refuse_if_taken()
+    run.fail(ValueError("first line\nsecond"))
+    assert (run.state, run.error) == ("failed", "first line")
+    run.finish({"metrics": {"test/accuracy": 0.5}})
+    assert run.state == "finished"
+    assert run.result == {"metrics": {"test/accuracy": 0.5}}
+    assert run.choices == {"model": "x"}
+    assert run.spec == {"a": 1}
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["versions"]["torch"].startswith("2.")
+    assert {"python", "platform", "cores", "command", "commit", "uncommitted"} < set(environment)
+
+
+def test_what_is_no_run_is_said(tmp_path: Path):
+    begun(tmp_path / "sweep" / "a")
+    begun(tmp_path / "sweep" / "b")
+    with pytest.raises(ConfigurationError) as caught:
+        Run.existing(str(tmp_path / "sweep"))
+    assert "this folder holds several runs; type one of" in str(caught.value)
+    assert f"run={tmp_path / 'sweep' / 'a'}" in str(caught.value)
+    with pytest.raises(ConfigurationError, match=r"there is no such folder; .* holds the runs a, b"):
+        Run.existing(str(tmp_path / "sweep" / "c"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match="this folder holds no run"):
+        Run.existing(str(tmp_path / "empty"))
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "a.json", "old")
+
+    def full(*_args, **_options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        write(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_bytes() == b"old"

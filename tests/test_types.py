@@ -1,0 +1,47 @@
+"""What data says of itself is checked when it is said."""
+
+import pytest
+
+from vision_lab.types import Batch, ConfigurationError, DataSpec, Sample
+
+PLAIN = {
+    "target": "labels",
+    "class_names": ["a", "b"],
+    "num_classes": 2,
+    "image_size": [8, 9],
+    "channels": 3,
+    "mean": [0.1, 0.2, 0.3],
+    "std": [1.0],
+}
+
+
+def test_from_plain_lists():
+    spec = DataSpec.from_config(PLAIN)
+    assert spec.class_names == ("a", "b")
+    assert spec.image_size == (8, 9)
+    assert spec.ignore_index is None
+
+
+def test_all_that_is_wrong_comes_at_once():
+    wrong = PLAIN | {"num_classes": 3, "image_size": [8], "channels": 0, "mean": [0.1, 0.2], "std": [0.0]}
+    with pytest.raises(ConfigurationError) as caught:
+        DataSpec.from_config(wrong)
+    assert str(caught.value).splitlines() == [
+        "data.spec.num_classes=3, but data.spec.class_names has 2",
+        "data.spec.image_size=[8]: type [height,width] in pixels",
+        "data.spec.channels=0: type 1 for grey or 3 for colour",
+        "data.spec.mean has 2 numbers for 0 channels: type one number, or one for each channel",
+        "data.spec.std=[0.0]: type numbers above 0",
+    ]
+
+
+def test_a_batch_moves_whole():
+    import torch
+
+    images, labels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
+    batch = Batch(images, labels, [Sample(0, None, (4, 4)), Sample(1, "b.png", (4, 4))])
+    moved = batch.to(torch.device("meta"))
+    assert moved.images.device.type == moved.targets.device.type == "meta"
+    assert moved.samples == batch.samples
+    boxes = Batch(images, [{"boxes": torch.zeros(1, 4)}, {"boxes": torch.zeros(0, 4)}], batch.samples)
+    assert [target["boxes"].device.type for target in boxes.to(torch.device("meta")).targets] == ["meta", "meta"]
