@@ -95,7 +95,6 @@ def test_a_run_writes_what_the_design_lists(command: Command):
         "config.yaml",
         "config_resolved.yaml",
         "environment.json",
-        "hparams.yaml",
         "metrics.csv",
         "model.pth",
         "overrides.yaml",
@@ -155,11 +154,11 @@ def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
         "model-resnet32": "finished",
     }
     assert folders["model-inception_v3"].error == (
-        "inception_v3 takes pictures of at least 75 pixels, data.spec.image_size says 32x32: "
-        "type data.spec.image_size=[75,75]"
+        "inception_v3 is not made for pictures of 32x32 pixels: type data.spec.image_size=[299,299], "
+        "or data.spec.image_size=[75,75] model.stem=small"
     )
     assert "outputs/two: 3 runs" in outcome.out
-    assert "model-inception_v3 failed: inception_v3 takes pictures of at least 75 pixels" in outcome.out
+    assert "model-inception_v3 failed: inception_v3 is not made for pictures of 32x32 pixels" in outcome.out
 
 
 def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):

@@ -13,7 +13,13 @@ WORDS = ("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=2")
 
 def test_the_same_command_twice_and_any_number_of_workers(command: Command, make_folder: Callable[..., Path]):
     root = make_folder(classes=("ash", "beech", "cedar", "date"), count=20)
-    data = ("data=folder", f"data.root={root}", "augment=imagenet", "data.spec.image_size=[32,32]", "model=squeezenet1_1")
+    data = (
+        "data=folder",
+        f"data.root={root}",
+        "augment=imagenet",
+        "data.spec.image_size=[32,32]",
+        "model=squeezenet1_1",
+    )
     for name, words in {"one": (), "two": (), "workers": ("data.num_workers=3",)}.items():
         outcome = command(*data, *WORDS, f"name={name}", *words)
         assert outcome.code == 0, outcome.err

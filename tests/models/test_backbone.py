@@ -76,11 +76,22 @@ def test_auto_stem(spec: DataSpec, size: int, stride: int):
 def test_too_small_pictures_are_told_the_size(spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
         made(spec, published.alexnet)
-    assert str(caught.value) == (
-        "alexnet takes pictures of at least 63 pixels, data.spec.image_size says 32x32: "
-        "type data.spec.image_size=[63,63]"
-    )
+    assert str(caught.value) == ("alexnet is not made for pictures of 32x32 pixels: type data.spec.image_size=[63,63]")
     made(replace(spec, image_size=(63, 63)), published.alexnet)
+
+
+def test_the_size_to_type_goes_with_the_stem_that_it_brings(spec: DataSpec):
+    """A small stem would do with less, but is not what ``auto`` takes at that size."""
+    inception = partial(published.inception_v3, init_weights=False)
+    with torch.device("meta"):
+        with pytest.raises(ConfigurationError) as caught:
+            made(spec, inception, stem="auto")
+        assert str(caught.value) == (
+            "inception_v3 is not made for pictures of 32x32 pixels: type data.spec.image_size=[299,299], "
+            "or data.spec.image_size=[75,75] model.stem=small"
+        )
+        made(replace(spec, image_size=(75, 75)), inception, stem="small")
+        made(replace(spec, image_size=(299, 299)), inception, stem="auto")
 
 
 def test_stem_choices(spec: DataSpec):

@@ -35,16 +35,14 @@ def test_wrapped_and_prefixed(tmp_path: Path, learnt: dict[str, torch.Tensor], p
     torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth")
     assert all(torch.equal(value, learnt[key]) for key, value in network.state_dict().items())
-    assert loaded.sentence == "weights w.pth: 52 of 52 tensors loaded"
+    assert loaded.sentence == "w.pth: 52 of 52 tensors loaded"
     assert loaded.fresh == ()
 
 
 def test_other_classes_are_drawn_anew_and_said(tmp_path: Path, learnt: dict[str, torch.Tensor]):
     torch.save(learnt, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth", classes=3)
-    assert loaded.sentence == (
-        "weights w.pth: 50 of 52 tensors loaded; drawn anew: classifier.1.weight, classifier.1.bias"
-    )
+    assert loaded.sentence == ("w.pth: 50 of 52 tensors loaded; drawn anew: classifier.1.weight, classifier.1.bias")
     assert set(loaded.fresh) == CLASSES
     assert torch.equal(network.features[0].weight, learnt["features.0.weight"])
 

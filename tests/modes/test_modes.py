@@ -132,7 +132,7 @@ def test_predicting_with_nothing_learnt_is_refused(command: Command, tmp_path: P
     assert "its predictions would be random: they are not for the 10 classes of data=fashion_mini" in refused.err
     outcome = command(*words)  # without a run, published classes
     assert outcome.code == 0, outcome.err
-    assert "weights w.pth: 52 of 52 tensors loaded" in outcome.out
+    assert "weights: w.pth: 52 of 52 tensors loaded" in outcome.out
 
 
 def test_model_pth_is_a_bare_state_dict_under_published_keys(command: Command):

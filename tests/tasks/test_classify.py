@@ -94,6 +94,16 @@ def test_top5_where_there_are_more_than_five_classes(spec: DataSpec):
     assert set(task(six, network=nn.Identity()).metrics("train")) == {"accuracy"}
 
 
+def test_a_first_batch_without_mistakes_does_not_tie_accuracy_to_top5(spec: DataSpec):
+    six = replace(spec, class_names=tuple("abcdef"), num_classes=6)
+    metrics = task(six, network=nn.Identity()).metrics("test")
+    metrics.update(torch.eye(6), torch.arange(6))
+    metrics.update(torch.eye(6), torch.arange(6).roll(1))
+    values = metrics.compute()
+    assert values["accuracy"].item() == 0.5
+    assert values["top5"].item() > 0.5
+
+
 def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
     made = task(spec)
     probabilities = torch.full((40, 4), 0.0)

@@ -13,7 +13,7 @@ FILE = "speed.csv"
 
 
 class Steps(pl.Callback):
-    """Logs ``step/loss``, ``step/lr`` and ``step/images_per_second`` every ``trainer.log_every_n_steps`` steps.
+    """Logs ``train/step_loss``, ``train/lr`` and ``train/images_per_second`` every ``trainer.log_every_n_steps`` steps.
 
     Loss and speed go to the progress bar too. ``speed.csv`` has a row for each epoch: seconds of training and images/s.
     """
@@ -40,7 +40,7 @@ class Steps(pl.Callback):
         self.images, self.since = 0, now
         for logger in trainer.loggers:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            metrics = {"step/loss": loss, "step/images_per_second": speed, "step/lr": rate}
+            metrics = {"train/step_loss": loss, "train/images_per_second": speed, "train/lr": rate}
             logger.log_metrics(metrics, step=trainer.global_step)
         bar = {"loss": loss, "images/s": speed}
         pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False)

@@ -70,11 +70,11 @@ def backbone(
     Raises:
         ConfigurationError: where the pictures are too small, or the weights or the stage do not fit.
     """
-    network = classifier(num_classes=spec.num_classes)
     _check_stem(stem)
-    _fit(network, spec, small=stem == "small" or (stem == "auto" and weights is None and min(spec.image_size) < SMALL))
+    network = _fitted(classifier, spec, small=_is_small(stem, min(spec.image_size), weights=weights))
     name = _name(classifier)
-    _check_size(network, spec, name=name)
+    if not probing.takes(probing.on_meta(network), channels=spec.channels, size=spec.image_size):
+        raise ConfigurationError(_too_small(classifier, spec, name=name, stem=stem, weights=weights))
     class_layers = _class_layers(classifier, network)
     loaded = load(network, weights, constructor=name, class_layers=class_layers) if weights else None
     made = ClassifierBackbone(network, channels=spec.channels, loaded=loaded)
@@ -83,36 +83,48 @@ def backbone(
     return made
 
 
-def _fit(network: nn.Module, spec: DataSpec, *, small: bool) -> None:
-    take_channels(network, spec.channels)
-    if not small:
-        return
-    shrink(network)
-    if not probing.takes(probing.on_meta(network), channels=spec.channels, size=(probing.FINE, probing.FINE)):
-        raise ConfigurationError(
-            "model.stem=small cannot be had: the network's first downsampling lies in its residual blocks; "
-            "type model.stem=imagenet"
-        )
-
-
 def _check_stem(choice: str) -> None:
     if choice not in ("auto", "imagenet", "small"):
         raise ConfigurationError(f"model.stem={choice}: type auto, imagenet or small")
 
 
-def _check_size(network: nn.Module, spec: DataSpec, *, name: str) -> None:
-    if probing.takes(probing.on_meta(network), channels=spec.channels, size=spec.image_size):
-        return
-    smallest = probing.smallest_size(network, channels=spec.channels, start=min(spec.image_size))
+def _is_small(stem: str, size: int, *, weights: str | None) -> bool:
+    return stem == "small" or (stem == "auto" and weights is None and size < SMALL)
+
+
+def _fitted(classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool) -> nn.Module:
+    """The paper's network for the data's classes and channels, with or without its first downsampling."""
+    network = classifier(num_classes=spec.num_classes)
+    take_channels(network, spec.channels)
+    if small:
+        shrink(network)
+        if not probing.takes(probing.on_meta(network), channels=spec.channels, size=(probing.COARSE, probing.COARSE)):
+            raise ConfigurationError(
+                "model.stem=small cannot be had: the network's first downsampling lies in its residual blocks; "
+                "type model.stem=imagenet"
+            )
+    return network
+
+
+def _too_small(
+    classifier: Callable[..., nn.Module], spec: DataSpec, *, name: str, stem: str, weights: str | None
+) -> str:
+    """What to type where a network does not take pictures of the data's size: the smallest that it takes."""
     height, width = spec.image_size
-    if smallest is None:
-        raise ConfigurationError(
-            f"{name} takes no pictures of {spec.channels} channels, {height}x{width} pixels: check model.classifier"
+    typed = []
+    for choice in ("imagenet", "small") if stem == "auto" and weights is None else (stem,):
+        with torch.device("meta"):
+            network = _fitted(classifier, spec, small=choice == "small")
+        size = probing.smallest_size(network, channels=spec.channels, start=min(height, width))
+        if size is not None:
+            words = [f"data.spec.image_size=[{size},{size}]"] if size > min(height, width) else []
+            agrees = stem != "auto" or _is_small("auto", size, weights=weights) == (choice == "small")
+            typed.append(" ".join(words if agrees else [*words, f"model.stem={choice}"]))
+    if not typed:
+        return (
+            f"{name} takes no pictures of {spec.channels} channels and {height}x{width} pixels: check model.classifier"
         )
-    raise ConfigurationError(
-        f"{name} takes pictures of at least {smallest} pixels, data.spec.image_size says {height}x{width}: "
-        f"type data.spec.image_size=[{smallest},{smallest}]"
-    )
+    return f"{name} is not made for pictures of {height}x{width} pixels: type {', or '.join(typed)}"
 
 
 def _class_layers(classifier: Callable[..., nn.Module], network: nn.Module) -> set[str]:

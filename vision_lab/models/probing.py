@@ -63,12 +63,12 @@ def stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
 
 
 def smallest_size(network: nn.Module, *, channels: int, start: int) -> int | None:
-    """The smallest square picture in pixels, above ``start``, that a network takes in training and in evaluation.
+    """The smallest square picture in pixels, from ``start`` on, that a network takes in training.
 
     None where not even 1024 pixels will do.
     """
     copy = on_meta(network)
-    low, high = start, 1024
+    low, high = start - 1, 1024
     if not takes(copy, channels=channels, size=(high, high)):
         return None
     while high - low > 1:
@@ -78,11 +78,12 @@ def smallest_size(network: nn.Module, *, channels: int, start: int) -> int | Non
 
 
 def takes(network: nn.Module, *, channels: int, size: tuple[int, int]) -> bool:
-    """Whether a network on the meta device runs on pictures of that (height, width), training and evaluating."""
-    images = torch.empty(2, channels, *size, device="meta")
+    """Whether a network on the meta device runs on pictures of that (height, width) in training.
+
+    Then its auxiliary classifiers run too, which want larger pictures than the rest.
+    """
     try:
-        for training in (True, False):
-            network.train(training)(images)
+        network.train()(torch.empty(2, channels, *size, device="meta"))
     except (RuntimeError, ValueError):  # "kernel size can't be greater than actual input size", and its kin
         return False
     return True

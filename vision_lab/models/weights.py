@@ -49,7 +49,7 @@ def load(network: nn.Module, source: str, *, constructor: str, class_layers: Col
     own = network.state_dict()
     fresh = tuple(key for key in own if key not in fitted and not key.endswith("num_batches_tracked"))
     network.load_state_dict(own | fitted)
-    sentence = f"weights {path.name}: {len(fitted)} of {len(own)} tensors loaded"
+    sentence = f"{path.name}: {len(fitted)} of {len(own)} tensors loaded"
     sentence += f"; drawn anew: {', '.join(fresh)}" if fresh else ""
     sentence += f"; left over: {', '.join(left_over)}" if left_over else ""
     return Loaded(sentence, fresh, mean, std)

@@ -121,5 +121,5 @@ def _published_task(config: DictConfig) -> Supervised:
             "were made for (ImageNet's: data=imagenet)"
         )
     for note in network.notes:
-        screen.say(note)
+        screen.say(f"weights: {note}")
     return build.task(config, network)
