@@ -32,6 +32,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return _run(words)
     except UserError as error:
         return _say(error, code=2)
+    except KeyboardInterrupt:
+        return _say(UserError("interrupted"), code=130)
     except BrokenPipeError:  # its reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -19,6 +19,7 @@ SILENCED = {
     r".*isinstance\(treespec, LeafSpec\).*": "Lightning 2.6 calls an old function of torch's; ours to wait for",
     r"The image decoding and encoding capabilities of TorchVision are deprecated": "bounded in pyproject.toml",
     r".*module\(s\) in eval mode at the start of training.*": "that is what model.freeze asks for",
+    r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*": "what is logged was computed over all processes",
     r".*does not have many workers.*": "data.num_workers is chosen by the data's config, which knows better",
     r".*Checkpoint directory .* exists and is not empty.*": "the folder is the run's own",
     r".*number of training batches \(\d+\) is smaller than the logging interval.*": "debug runs are meant to be short",

@@ -38,12 +38,13 @@ def train(config: DictConfig, folder: Path) -> float:
     screen.quieten()
     build.check(config, PARTS)
     run = Run(folder)
-    run.refuse_if_taken()
+    trainer = build.trainer(config, folder)
+    if trainer.is_global_zero:
+        run.refuse_if_taken()
     spec = build.spec(config)
     data = build.data(config, spec)
     network = build.network(config, spec)
     task = build.task(config, network)
-    trainer = build.trainer(config, folder)
     if not trainer.is_global_zero:
         return _fit(trainer, task, data)
     run.begin(

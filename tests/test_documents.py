@@ -1,0 +1,88 @@
+"""What README and docs tell a person to type is typed here."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import FAST, Outcome
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+Command = Callable[..., Outcome]
+
+
+def typed(text: str) -> list[list[str]]:
+    """The words of each ``python -m vision_lab`` command in a text, in a block or between backticks."""
+    lines = re.findall(r"(?:^|`|# )python -m vision_lab ?([^`\n]*)", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+COMMANDS = [
+    pytest.param(words, id=f"{file.stem}-{number}")
+    for file in [*DOCUMENTS, *RECIPES]
+    for number, words in enumerate(typed(file.read_text(encoding="utf-8")))
+]
+
+
+def test_how_many_commands_there_are():
+    assert len(COMMANDS) == 23
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_composes(command: Command, words: list[str], make_folder: Callable[..., Path]):
+    """With the places that a reader fills in filled in; a run that a command names is looked for, and missed by name."""
+    if "--config-dir" in words:
+        return  # typed for real below
+    folder = make_folder()
+    filled = [re.sub(r"(data\.root)=.*", rf"\1={folder}", word).replace("<file or imagenet>", "imagenet") for word in words]
+    outcome = command(*filled, *([] if "--help" in filled else ["--cfg", "job"]))
+    if any(word.startswith("run=") for word in words):
+        assert outcome.code == 2
+        assert "there is no such folder" in outcome.err
+    elif "optim.lrr=0.1" in words:
+        assert outcome.err.startswith("error: model=resnet51: there is no such model. Did you mean resnet56 or resnet50")
+    else:
+        assert outcome.code == 0, outcome.err
+
+
+def test_the_model_of_the_docs(command: Command, tmp_path: Path):
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(blocks(text, "python")[0])
+    (tmp_path / "my_conf" / "model").mkdir(parents=True)
+    (tmp_path / "my_conf" / "model" / "mine.yaml").write_text(blocks(text, "yaml")[0])
+    single, sweep = [words for words in typed(text) if "--config-dir" in words]
+    assert command(*single, *FAST, "name=one").code == 0
+    assert command(*sweep, *FAST, "name=many").code in (0, 1)
+    assert len([path for path in Path("outputs/many").iterdir() if path.is_dir()]) == 4
+
+
+def test_the_data_set_of_the_docs(command: Command, tmp_path: Path):
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (tmp_path / "shapes.py").write_text(blocks(text, "python")[0])
+    (tmp_path / "my_conf" / "data").mkdir(parents=True)
+    (tmp_path / "my_conf" / "data" / "shapes.yaml").write_text(blocks(text, "yaml")[0])
+    (tmp_path / "shapes").mkdir()
+    for number in range(40):
+        name = ("circle", "square")[number % 2]
+        Image.fromarray(np.full((50, 60, 3), number, dtype=np.uint8)).save(tmp_path / "shapes" / f"{name}_{number}.png")
+    (words,) = [words for words in typed(text) if "data=shapes" in words]
+    words = [word.replace("~", str(tmp_path)) for word in words]
+    outcome = command(*words, *FAST, "name=shapes")
+    assert outcome.code == 0, outcome.err
+    assert "shapes: 32 train, 4 val, 4 test; 2 classes, 3x64x64" in outcome.out
+
+
+def test_the_makefile_has_the_commands_of_the_readme():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE):
+        assert f"\n{target}:" in makefile
