@@ -35,22 +35,27 @@ COMMANDS = [
 
 
 def test_how_many_commands_there_are():
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 20
 
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_every_command_composes(command: Command, words: list[str], make_folder: Callable[..., Path]):
-    """With the places that a reader fills in filled in; a run that a command names is looked for, and missed by name."""
+    """With the reader's own folder filled in, and the first value of each list of a sweep.
+
+    A run that a command names is looked for, and missed by name.
+    """
     if "--config-dir" in words:
         return  # typed for real below
     folder = make_folder()
-    filled = [re.sub(r"(data\.root)=.*", rf"\1={folder}", word).replace("<file or imagenet>", "imagenet") for word in words]
+    filled = [re.sub(r"(data\.root)=.*", rf"\1={folder}", word) for word in words if word != "-m"]
+    if "-m" in words:
+        filled = [re.sub(r",.*", "", word) for word in filled]
     outcome = command(*filled, *([] if "--help" in filled else ["--cfg", "job"]))
     if any(word.startswith("run=") for word in words):
         assert outcome.code == 2
         assert "there is no such folder" in outcome.err
     elif "optim.lrr=0.1" in words:
-        assert outcome.err.startswith("error: model=resnet51: there is no such model. Did you mean resnet56 or resnet50")
+        assert outcome.err.startswith("error: model=resnet51: there is no such model. Did you mean resnet56")
     else:
         assert outcome.code == 0, outcome.err
 
@@ -62,7 +67,7 @@ def test_the_model_of_the_docs(command: Command, tmp_path: Path):
     (tmp_path / "my_conf" / "model" / "mine.yaml").write_text(blocks(text, "yaml")[0])
     single, sweep = [words for words in typed(text) if "--config-dir" in words]
     assert command(*single, *FAST, "name=one").code == 0
-    assert command(*sweep, *FAST, "name=many").code in (0, 1)
+    assert command(*sweep, *FAST, "name=many").code == 0
     assert len([path for path in Path("outputs/many").iterdir() if path.is_dir()]) == 4
 
 

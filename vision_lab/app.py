@@ -46,6 +46,7 @@ def _run(words: list[str]) -> int:
 
     from vision_lab import command_line, replay, resolvers, sweeps
 
+    _begun.clear()
     folders = config_folders(words)
     words = command_line.quoted(words)
     try:
@@ -54,51 +55,61 @@ def _run(words: list[str]) -> int:
         unnamed = ",".join(_constant_keys(words))
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{unnamed}]"
         sys.argv[1:] = [*command_line.flags_first(words), exclude]
-        sys.path.insert(0, str(Path.cwd()))  # a user's classes are found from the folder the command is typed in
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))  # a user's classes are found from the folder the command is typed in
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing; what a user sees is decided here
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except _Failed as failed:
         return failed.code
     except Exception as error:
-        composing = isinstance(error, HydraException | OmegaConfBaseException)
-        if composing or not sweeps.started():
-            sweeps.forget()
-            cause = _user_error(error)
-            if cause is None and not composing:
-                raise
-            return _say(cause or UserError(command_line.explained(words, error, folders=folders)), code=2)
-        # each job of the sweep said what was wrong when it failed
+        if _begun and sweeps.started():  # each job of the sweep said what was wrong when it failed
+            return max(sweeps.end(), 1)
+        if _begun:
+            raise
+        sweeps.forget()
+        cause = _user_error(error)
+        if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
+            raise
+        return _say(cause or UserError(command_line.explained(words, error, folders=folders)), code=2)
     return sweeps.end()
 
 
 def job(config: DictConfig) -> Any:
     """One run: what Hydra calls, once, or for each job of a sweep."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import InstantiationException
     from hydra.types import RunMode
 
     from vision_lab.build import mode
+    from vision_lab.command_line import plain
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     sweeping = hydra_config.mode == RunMode.MULTIRUN
+    _begun.append(folder)
     try:
         return mode(config)(config, folder)
     except Exception as error:
-        if not sweeping and not isinstance(error, UserError):
-            raise  # a defect of ours or of a user's class: its traceback tells more
-        if isinstance(error, UserError):
-            _say(error, code=1)
-        else:
+        known = UserError(plain(error)) if isinstance(error, InstantiationException) else error
+        if isinstance(known, UserError):
+            _say(known, code=1)
+        elif sweeping:
             traceback.print_exc()
         if not sweeping:
-            raise _Failed(1) from None
+            if isinstance(known, UserError):
+                raise _Failed(1) from None
+            raise  # a defect of ours or of a user's class: its traceback tells more
         run = Run(folder)
         if run.state is None:  # refused before it began: the sweep's table tells all the same
-            run.fail(error)
+            run.fail(known)
         raise
     finally:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # Hydra makes it before we can refuse
+
+
+_begun: list[Path] = []
+"""The folders of the jobs that this command has begun: what fails before the first is a matter of its words."""
 
 
 class _Failed(BaseException):
@@ -116,7 +127,7 @@ def _constant_keys(words: Sequence[str]) -> list[str]:
     if not any(word in ("-m", "--multirun") for word in words):
         return []
     parsed = command_line.parsed(words)
-    return sorted({override.get_key_element() for override in parsed if not override.is_sweep_override()})
+    return sorted({override.key_or_group for override in parsed if not override.is_sweep_override()})
 
 
 def _user_error(error: BaseException | None) -> UserError | None:

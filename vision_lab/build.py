@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch.utils.deterministic
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -95,7 +96,9 @@ def spec(config: DictConfig) -> DataSpec:
 
 def data(config: DictConfig, spec: DataSpec, *, relabel: Sequence[int] | None = None) -> DataModule:
     """Loaders of the data, fitted to ``spec``; ``relabel`` gives the network's class for each of the data's labels."""
-    transforms = {name: [instantiate(t) for t in config.augment[name]] for name in ("train", "eval")}
+    transforms = {
+        name: [instantiate(each, _convert_="all") for each in config.augment[name]] for name in ("train", "eval")
+    }
     make = instantiate(_without(config.data, *FACTS), _partial_=True, _convert_="all")
     made: DataModule = make(spec=spec, transforms=transforms, seed=config.seed, relabel=relabel)
     return made
@@ -167,10 +170,15 @@ def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
     if "callbacks" not in changes:
         arguments["callbacks"] = callbacks(config)
     if "logger" not in changes:
-        arguments["logger"] = [instantiate(each, _convert_="all") for each in (config.logger or {}).values()] or False
+        arguments["logger"] = [
+            instantiate(each, _convert_="all") for each in (config.logger or {}).values() if each
+        ] or False
     # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time for nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class
-    made: pl.Trainer = instantiate(config.trainer, _partial_=True, _convert_="all")(**arguments | changes)
+    try:
+        made: pl.Trainer = instantiate(config.trainer, _partial_=True, _convert_="all")(**arguments | changes)
+    except MisconfigurationException as error:
+        raise ConfigurationError(f"{error}\nType trainer=auto for what this machine has.") from error
     return made
 
 

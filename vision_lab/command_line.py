@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vision_lab.choices import Choice, groups
 
-PATH_KEYS = {"run", "runs", "source", "data.root", "model.weights"}
+PATH_KEYS = {"run", "source", "data.root", "model.weights"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
 
 VALUED = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
@@ -104,7 +104,7 @@ def explained(words: Sequence[str], error: Exception, *, folders: Sequence[Path]
     if not problems:
         config = _composed(choosing, folders)
         problems = [_unknown_key(key, config, known) for key in setting if not _has(config, key)]
-    return "\n".join(problems) or _plain(error)
+    return "\n".join(problems) or plain(error)
 
 
 def _quoted(word: str, *, sweep: bool) -> str:
@@ -199,7 +199,7 @@ def _has(config: Any, key: str) -> bool:
     return True
 
 
-def _plain(error: Exception) -> str:
+def plain(error: Exception) -> str:
     causes: list[str] = []
     current: BaseException | None = error
     while current is not None:

@@ -1,6 +1,6 @@
 """Random numbers as a function of what was typed and where the run stands, never of what was drawn before.
 
-So results do not depend on the number of workers, and a run resumes at any step without stored generator states.
+So results do not depend on the number of workers, and no generator states need to be stored.
 """
 
 import random

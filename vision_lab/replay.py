@@ -16,7 +16,7 @@ from vision_lab.types import ConfigurationError
 
 SAVED = "_saved"
 
-OWN = ("name", "run", "runs", "source", "resume", "force", "trust", "mode", "hydra", "debug")
+OWN = ("name", "run", "source", "mode", "hydra", "debug")
 """What a command says for itself and never takes from the run."""
 
 
@@ -44,4 +44,6 @@ def with_saved(words: Sequence[str], folders: Sequence[Any]) -> tuple[list[str],
             chosen += [] if group in named else [f"{group}={SAVED}"]
     rest = {key: value for key, value in saved.items() if key not in OWN}
     store.store(group="replay", name=SAVED, node=rest, package="_global_")
+    if f"+replay={SAVED}" in words:  # a further process of the same run, started with the words of the first
+        return list(words), run.choices
     return [*chosen, f"+replay={SAVED}", *words], run.choices

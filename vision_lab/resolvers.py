@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from vision_lab.data import folder
 from vision_lab.replay import SAVED
 from vision_lab.runs import folder_name, run_folder, sweep_folder
+from vision_lab.types import DataError
 
 DATA = Path(__file__).parent / "data"
 
@@ -36,15 +37,20 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
         "sweep_folder": sweep_folder,
         "folder_name": folder_name,
         "metric_name": lambda monitor: monitor.rpartition("/")[2],
-        "given": lambda value: value is not None,
     }
     for name, function in resolvers.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
 @cache
-def _folder_classes(root: str) -> Sequence[str]:
-    return folder.class_names(root)
+def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
+    """The class folders of a root; ``expected`` of them, where their names are not those of the classes."""
+    names = folder.class_names(root)
+    if expected is not None and len(names) != expected:
+        raise DataError(
+            f"{root} has {len(names)} class folders, not {expected}: for a part of the classes, type data=folder"
+        )
+    return names
 
 
 @cache

@@ -48,11 +48,6 @@ class Run:
         return cls(folder)
 
     @property
-    def checkpoints(self) -> Path:
-        """``best.ckpt`` and ``last.ckpt`` lie here."""
-        return self.folder / "checkpoints"
-
-    @property
     def weights(self) -> Path:
         """The best checkpoint's network as a bare state dict."""
         return self.folder / "model.pth"
@@ -73,11 +68,6 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The composed config, unresolved."""
         return self._yaml("config.yaml")
-
-    @property
-    def resolved(self) -> dict[str, Any]:
-        """The composed config with all references followed."""
-        return self._yaml("config_resolved.yaml")
 
     @property
     def choices(self) -> dict[str, str | None]:
@@ -146,7 +136,8 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Record with what the run failed."""
-        self._mark("failed", error=str(error) or type(error).__name__)
+        text = (str(error) or type(error).__name__) if isinstance(error, Exception) else "interrupted"
+        self._mark("failed", error=text)
 
     def _mark(self, state: State, **details: Any) -> None:
         write(self.folder / "status.json", _json({"state": state, "time": _now(), **details}))

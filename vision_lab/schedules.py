@@ -73,7 +73,7 @@ class Poly:
     warmup: float = 0.0
 
     def __call__(self, progress: float) -> float:
-        return _warmed(progress, self.warmup) * (1 - min(progress, 1.0)) ** self.power
+        return _warmed(progress, self.warmup) * (1 - progress) ** self.power
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,4 +91,4 @@ def _warmed(progress: float, warmup: float) -> float:
 
 
 def _cosine(begin: float, end: float, part: float) -> float:
-    return end + (begin - end) * (1 + math.cos(math.pi * min(part, 1.0))) / 2
+    return end + (begin - end) * (1 + math.cos(math.pi * part)) / 2

@@ -41,7 +41,6 @@ class DataSpec:
         channels: 1 for grey, 3 for colour, any other number for tensors of one's own.
         mean: one number a channel, of pictures in [0, 1].
         std: likewise.
-        ignore_index: the label that no loss and no metric counts.
     """
 
     target: Target
@@ -51,7 +50,6 @@ class DataSpec:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    ignore_index: int | None = None
 
     def __post_init__(self) -> None:
         errors = []
@@ -85,7 +83,7 @@ class Sample:
     """Where a picture of a batch comes from."""
 
     index: int
-    """Its place in the data set."""
+    """Its place in the split."""
     path: str | None
     """Its file, where it has one."""
     size: tuple[int, int]
@@ -99,19 +97,19 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """What a loader yields and a task's step takes.
 
     Attributes:
         images: (N, C, H, W) uint8; float in [0, 1] once on the device.
-        targets: (N,) int64 labels, (N, H, W) int64 masks, or one dictionary of boxes a picture.
+        targets: (N,) int64 labels; -1 where they are not known.
         samples: N origins.
         unreadable: the files left out of this batch.
     """
 
     images: Tensor
-    targets: Any
+    targets: Tensor
     samples: Sequence[Sample]
     unreadable: Sequence[Unreadable] = ()
 
@@ -120,20 +118,12 @@ class Batch:
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
-            targets=_moved(self.targets, lambda tensor: tensor.to(device, non_blocking=non_blocking)),
+            targets=self.targets.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a copy to a GPU need not wait. Called by the DataLoader."""
-        return replace(
-            self, images=self.images.pin_memory(), targets=_moved(self.targets, lambda tensor: tensor.pin_memory())
-        )
-
-
-def _moved(targets: Any, move: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(targets, list):
-        return [{name: move(tensor) for name, tensor in target.items()} for target in targets]
-    return move(targets)
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
 class Dataset(Protocol):

@@ -1,7 +1,7 @@
 """Our training against a plain PyTorch loop, pair by pair in one process; see README.md for the question and the table.
 
-    python experiments/speed/compare.py step      # ResNet-18 at 32 px, where computing is the limit
-    python experiments/speed/compare.py reading   # a folder of JPEGs, where decoding is the limit
+python experiments/speed/compare.py step      # ResNet-18 at 32 px, where computing is the limit
+python experiments/speed/compare.py reading   # a folder of JPEGs, where decoding is the limit
 """
 
 import os
@@ -36,7 +36,7 @@ CLASSES = 10
 def timed_by_us(steps: int, batch_size: int, *words: str) -> float:
     """Images/s of ``vision_lab`` as configured by default: its order, seeding, logging, metrics, bar and checkpoints.
 
-    The clock runs from the first step to the end of the last epoch, one batch of validation and the checkpoints included.
+    The clock runs from the first step to the end of the epoch, one batch of validation and the checkpoints included.
     """
     import pytorch_lightning as pl
 
@@ -93,7 +93,12 @@ class Transformed(torch.utils.data.Dataset):
     def __init__(self) -> None:
         self.garments = Garments(split="train")
         self.transform = v2.Compose(
-            [v2.Resize(32), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.287], [0.354])]
+            [
+                v2.Resize(32),
+                v2.RandomHorizontalFlip(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([0.287], [0.354]),
+            ]
         )
 
     def __len__(self) -> int:

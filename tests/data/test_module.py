@@ -91,7 +91,7 @@ def test_any_number_of_workers_gives_the_same_batches(spec: DataSpec, make_folde
     batches = []
     for workers in (0, 1, 3):
         loader = folder_module(spec, root, num_workers=workers, transforms=transforms).train_dataloader()
-        loader.sampler.set_epoch(2)
+        loader.batch_sampler.set_epoch(2)
         batches.append(list(loader))
     for others in batches[1:]:
         assert len(others) == len(batches[0]) > 5
@@ -140,12 +140,19 @@ def test_bad_files_are_skipped_counted_and_listed(spec: DataSpec, make_folder: C
     }
 
 
-def test_a_batch_of_bad_files_alone_stops_the_run_all_the_same(spec: DataSpec, tmp_path: Path):
+def test_a_batch_of_bad_files_alone_is_empty(spec: DataSpec, tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"")
     made = module(spec, on_bad="skip")
     made.look_at(Unlabelled([tmp_path / "a.png"]))
-    with pytest.raises(DataError, match="all of a batch's pictures are unreadable"):
-        made.on_after_batch_transfer(next(iter(made.predict_dataloader())), 0)
+    batch = made.on_after_batch_transfer(next(iter(made.predict_dataloader())), 0)
+    assert len(batch.samples) == len(batch.images) == len(batch.targets) == 0
+    assert made.unreadable == {str(tmp_path / "a.png"): "the file is empty"}
+
+
+def test_pictures_stay_bytes_until_they_are_on_the_device(spec: DataSpec):
+    made = module(spec, transforms={"train": [], "eval": [v2.ToDtype(torch.float32, scale=True)]})
+    with pytest.raises(ConfigurationError, match=r"a transform of augment makes torch\.float32 of pictures"):
+        made.on_after_batch_transfer(next(iter(made.val_dataloader())), 0)
 
 
 def test_labels_beyond_the_spec(spec: DataSpec):

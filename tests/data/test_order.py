@@ -1,53 +1,67 @@
 """Order is a function of (seed, epoch, position), whoever shares the work."""
 
+import pytest
+
 from vision_lab.data.order import Order
+from vision_lab.types import ConfigurationError
 
 
-def indices(**arguments) -> list[int]:
-    return Order(**{"size": 103, "batch_size": 5, "seed": 7, "shuffle": True} | arguments).indices()
+def order(**arguments) -> Order:
+    return Order(**({"size": 103, "batch_size": 5, "seed": 7, "shuffle": True} | arguments))
 
 
 def test_an_epoch_is_a_permutation_less_the_incomplete_batch():
-    order = Order(103, batch_size=5, seed=7, shuffle=True)
-    taken = order.indices()
-    assert len(taken) == len(order) == 100
-    assert len(set(taken)) == 100
-    assert set(taken) <= set(range(103))
+    batches = order().batches()
+    assert len(batches) == len(order()) == 20
+    assert {len(batch) for batch in batches} == {5}
+    taken = {index for batch in batches for index in batch}
+    assert len(taken) == 100
+    assert taken <= set(range(103))
 
 
 def test_seed_and_epoch_decide():
-    order = Order(103, batch_size=5, seed=7, shuffle=True)
-    first = order.indices()
-    assert first == indices()
-    assert first != indices(seed=8)
-    order.set_epoch(1)
-    assert order.indices() != first
-    order.set_epoch(0)
-    assert order.indices() == first
-    assert list(order)[:2] == [(0, first[0]), (0, first[1])]
+    one = order()
+    first = one.batches()
+    assert first == order().batches()
+    assert first != order(seed=8).batches()
+    one.set_epoch(1)
+    assert one.batches() != first
+    assert next(iter(one))[0] == (1, one.batches()[0][0])
+    one.set_epoch(0)
+    assert one.batches() == first
 
 
-def test_fixed_keeps_the_first_order():
-    order = Order(103, batch_size=5, seed=7, shuffle=True, fixed=True)
-    order.set_epoch(3)
-    assert order.indices() == indices()
+def test_fixed_keeps_the_first_permutation_but_counts_epochs():
+    """So that augmentation goes on changing."""
+    one = order(fixed=True)
+    one.set_epoch(3)
+    assert one.batches() == order().batches()
+    assert next(iter(one))[0][0] == 3
 
 
 def test_two_ranks_share_the_batches_of_one_process_with_twice_the_batch():
-    whole = indices(batch_size=10)
-    ranks = [indices(batch_size=5, rank=rank, world=2) for rank in (0, 1)]
-    for step in range(len(whole) // 10):
-        together = ranks[0][step * 5 : step * 5 + 5] + ranks[1][step * 5 : step * 5 + 5]
-        assert together == whole[step * 10 : step * 10 + 10]
+    whole = order(batch_size=10).batches()
+    ranks = [order(rank=rank, world=2).batches() for rank in (0, 1)]
+    assert [one + other for one, other in zip(*ranks, strict=True)] == whole
 
 
-def test_evaluation_sees_each_sample_once_on_any_number_of_ranks():
+@pytest.mark.parametrize("size", [4, 9, 103])
+def test_evaluation_sees_each_sample_once_in_as_many_batches_on_every_rank(size: int):
     for world in (1, 2, 3, 4):
-        orders = [Order(103, batch_size=5, seed=7, shuffle=False, rank=r, world=world) for r in range(world)]
-        assert sorted(index for order in orders for index in order.indices()) == list(range(103))
-        assert [len(order) for order in orders] == [len(order.indices()) for order in orders]
+        orders = [order(size=size, batch_size=4, shuffle=False, rank=r, world=world) for r in range(world)]
+        ranks = [each.batches() for each in orders]
+        assert sorted(index for batches in ranks for batch in batches for index in batch) == list(range(size))
+        assert len({len(batches) for batches in ranks}) == 1
+        assert all(1 <= len(batch) <= 4 for batches in ranks for batch in batches)
+        assert [len(each) for each in orders] == [len(batches) for batches in ranks]
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch():
-    assert sorted(indices(size=3)) == [0, 1, 2]
-    assert len(Order(3, batch_size=5, seed=0, shuffle=True)) == 3
+    (only,) = order(size=3).batches()
+    assert sorted(only) == [0, 1, 2]
+    assert len(order(size=3)) == 1
+
+
+def test_fewer_samples_than_processes():
+    with pytest.raises(ConfigurationError, match=r"2 processes cannot share 1 pictures: type trainer\.devices=1"):
+        order(size=1, world=2)

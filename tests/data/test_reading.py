@@ -156,5 +156,6 @@ def test_from_memory():
     assert as_picture(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=5).shape == (5, 6, 8)
     with pytest.raises(UnreadablePictureError, match=r"it has 5 channels, data.spec.channels=3"):
         as_picture(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=3)
-    with pytest.raises(UnreadablePictureError, match=r"its values are torch.float32"):
-        as_picture(torch.zeros(3, 6, 8), channels=3)
+    for kind in (torch.float32, torch.int32):
+        with pytest.raises(UnreadablePictureError, match=rf"its values are {kind}"):
+            as_picture(torch.zeros(3, 6, 8, dtype=kind), channels=3)

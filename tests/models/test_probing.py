@@ -25,8 +25,8 @@ def test_the_smallest_picture_is_torchvisions(name: str, smallest: int):
     with torch.device("meta"):
         network = getattr(published, name)()
     assert probing.smallest_size(network, channels=3, start=1) == smallest
-    assert probing.takes(network, channels=3, size=(smallest, smallest))
-    assert not probing.takes(network, channels=3, size=(smallest - 1, smallest - 1))
+    assert probing.refusal(network, channels=3, size=(smallest, smallest)) is None
+    assert "too small" in str(probing.refusal(network, channels=3, size=(smallest - 1, smallest - 1)))
 
 
 def test_a_copy_has_no_numbers_and_shares_nothing():

@@ -15,7 +15,7 @@ import pytest
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, make_folder: Callable[..., Path]):
     root = make_folder(classes=("ash", "beech", "cedar"), count=23)
     data = ("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", "data.num_workers=0", "augment=basic")
-    words = (*data, "model=squeezenet1_1", "trainer.max_epochs=2", "model.classifier.dropout=0.0", "optim=sgd")
+    words = (*data, "model=squeezenet1_1", "trainer.max_epochs=2", "+model.classifier.dropout=0.0", "optim=sgd")
     for name, extra in {
         "one": ("trainer=cpu", "data.batch_size=8"),
         "two": ("trainer=ddp_cpu", "data.batch_size=4"),

@@ -58,7 +58,7 @@ class Pictures(pl.Callback):
     def _collect(self, trainer: pl.Trainer, task: pl.LightningModule, predictions: Any, batch: Batch) -> None:
         assert isinstance(task, Supervised)
         wanted = self.count - len(self.drawn)
-        if wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
+        if predictions is not None and wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
             self.drawn += task.draw(batch, predictions)[:wanted]
 
     def _write(self, trainer: pl.Trainer, task: pl.LightningModule, split: str) -> None:

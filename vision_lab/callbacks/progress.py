@@ -1,10 +1,7 @@
-"""What a person sees in the terminal while a run trains: a bar with its ETA, and one line for each epoch."""
-
-from collections.abc import Sequence
+"""What a person sees in the terminal while a run trains: a bar with its ETA."""
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
-from rich import get_console
+from pytorch_lightning.callbacks import RichProgressBar
 
 
 class Progress(RichProgressBar):
@@ -25,21 +22,3 @@ class Progress(RichProgressBar):
         if "images/s" in metrics:
             metrics["images/s"] = f"{metrics['images/s']:.0f}"
         return metrics
-
-
-class EpochLine(Checkpoint):
-    """Prints an epoch's metrics; a ``Checkpoint`` so that it is called once those of training are known.
-
-    Args:
-        names: of the metrics to print, without their split.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(f"/{name}" for name in names)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            values = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith(("train/", "val/"))}
-            shown = "  ".join(f"{name} {values[name]:.3f}" for name in values if name.endswith(self.names))
-            line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}"
-            get_console().print(line, highlight=False, soft_wrap=True)

@@ -21,41 +21,48 @@ class Steps(pl.Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.images = self.epoch_images = 0
-        self.since = self.epoch_since = 0.0
+        self.since = self.epoch_since = self.last = 0.0
+        self.rate = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.images = self.epoch_images = 0
         self.since = self.epoch_since = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"]  # after the step it is the next one's
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self.images += len(batch.samples) * trainer.world_size
         self.epoch_images += len(batch.samples) * trainer.world_size
-        if (batch_idx + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return
-        loss = outputs["loss"].item()  # waits for the device, so that the clock is right
-        now = time.perf_counter()
-        speed = self.images / (now - self.since)
-        self.images, self.since = 0, now
-        for logger in trainer.loggers:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            metrics = {"train/step_loss": loss, "train/images_per_second": speed, "train/lr": rate}
-            logger.log_metrics(metrics, step=trainer.global_step)
-        bar = {"loss": loss, "images/s": speed}
-        pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False)
+        if outputs and (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log(trainer, pl_module, outputs["loss"].item() * trainer.accumulate_grad_batches)
+        self.last = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        seconds = time.perf_counter() - self.epoch_since
+        seconds = self.last - self.epoch_since  # validation came after the last step
         speed = self.epoch_images / seconds
-        self.rows.append(
-            {"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)}
-        )
+        row = {"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)}
+        self.rows.append(row)
         if trainer.is_global_zero:
             with (Path(trainer.default_root_dir) / FILE).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, list(self.rows[0]))
                 writer.writeheader()
                 writer.writerows(self.rows)
+
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float) -> None:
+        """Reading the loss has waited for the device, so the clock is right."""
+        now = time.perf_counter()
+        speed = self.images / (now - self.since)
+        self.images, self.since = 0, now
+        metrics = {"train/step_loss": loss, "train/images_per_second": speed, "train/lr": self.rate}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        bar = {"loss": loss, "images/s": speed}
+        pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False, batch_size=1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +19,6 @@ from vision_lab.data.order import Order
 from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
 from vision_lab.randomness import mix, reseed
 from vision_lab.types import Batch, ConfigurationError, DataError, Dataset, DataSpec, Sample, Split, Unreadable
-
-log = logging.getLogger(__name__)
 
 Source = Callable[[], Dataset | None]
 """Makes a split's data set; None where the data has no such split of its own."""
@@ -74,7 +71,7 @@ def collate(examples: Sequence[tuple[Tensor, Any, Sample] | Unreadable]) -> Batc
     unreadable = [example for example in examples if isinstance(example, Unreadable)]
     readable = [example for example in examples if not isinstance(example, Unreadable)]
     if not readable:
-        return Batch(torch.empty(0), torch.empty(0), [], unreadable)
+        return Batch(torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), [], unreadable)
     images, targets, samples = zip(*readable, strict=True)
     return Batch(torch.stack(images), torch.stack(targets), samples, unreadable)
 
@@ -134,6 +131,7 @@ class DataModule(pl.LightningDataModule):
         self.relabel = relabel
         self.measured: Split = "test"
         """The split that a test reads."""
+        self.found: dict[Split, Dataset | None] = {}
         self.splits: dict[Split, Dataset] = {}
         self.unreadable: dict[str, str] = {}
         """path: reason, of all files left out so far."""
@@ -141,13 +139,12 @@ class DataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Let one process alone fetch what is not there yet."""
         if not self.splits:
-            for source in self.sources.values():
-                source()
+            self.found = {split: source() for split, source in self.sources.items()}
 
     def setup(self, stage: str | None = None) -> None:
         """Make the three splits, once."""
         if not self.splits:
-            found = {split: source() for split, source in self.sources.items()}
+            found = self.found or {split: source() for split, source in self.sources.items()}
             if found["train"] is None:
                 raise DataError("the data has no training split")
             for split, dataset in found.items():
@@ -183,16 +180,25 @@ class DataModule(pl.LightningDataModule):
         """Predict on this data set alone: the configured one may be absent, and is not touched."""
         self.splits = {"predict": dataset}
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Without waiting, where the batch lies in page-locked memory."""
+        return batch.to(device, non_blocking=True)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stop at, or note, the files that could not be read; make floats in [0, 1] of the pictures."""
         self.note_unreadable(batch)
+        if batch.images.dtype != torch.uint8:
+            raise ConfigurationError(
+                f"a transform of augment makes {batch.images.dtype} of pictures; they stay uint8 until they are on the "
+                "device: leave out ToDtype, ToTensor and Normalize"
+            )
         return replace(batch, images=batch.images.float() / 255)
 
     def note_unreadable(self, batch: Batch) -> None:
         """Keep account of a batch's unreadable files.
 
         Raises:
-            DataError: where ``on_bad`` says stop, or a batch has nothing else in it.
+            DataError: where ``on_bad`` says stop.
         """
         if not batch.unreadable:
             return
@@ -203,8 +209,13 @@ class DataModule(pl.LightningDataModule):
                 "Mend or remove them, or type data.on_bad=skip to leave such files out, counted and listed."
             )
         self.unreadable.update(batch.unreadable)
-        if not batch.samples:
-            raise DataError(f"all of a batch's pictures are unreadable:\n{listed}")
+
+    def gather_unreadable(self) -> None:
+        """Let every process know of the files that the others left out."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            found: list[dict[str, str]] = [{} for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather_object(found, self.unreadable)
+            self.unreadable = {path: reason for each in found for path, reason in each.items()}
 
     def class_weights(self) -> Tensor:
         """(num_classes,) float, the inverse of each class's share of the training labels, 1 on average over samples."""
@@ -226,6 +237,7 @@ class DataModule(pl.LightningDataModule):
         dataset = self.splits[split]
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        workers = self.num_workers if self.num_workers != "auto" else _workers(trainer.num_devices if trainer else 1)
         examples = Examples(
             dataset,
             spec=self.spec,
@@ -242,15 +254,13 @@ class DataModule(pl.LightningDataModule):
             world=world,
             fixed=not self.shuffle,
         )
-        workers = _workers(world) if self.num_workers == "auto" else self.num_workers
         return DataLoader(
             examples,
-            batch_size=self.batch_size,
-            sampler=order,
+            batch_sampler=order,
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
 
 

@@ -6,17 +6,30 @@ import torch
 from torch.utils.data import Sampler
 
 from vision_lab.randomness import mix
+from vision_lab.types import ConfigurationError
 
 
-class Order(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) pairs, so that a worker can seed each sample by them.
+class Order(Sampler[list[tuple[int, int]]]):
+    """Yields batches of (epoch, index) pairs, so that a worker can seed each sample by them.
 
     For training, position k of an epoch is the same sample however many processes share the work: together they take
     ``batch_size * world`` positions a step, each its own slice. Where the last batch would be incomplete it is left
     out (another permutation comes next epoch), unless it is the only one.
 
-    For evaluation (``shuffle=False``), rank r takes samples r, r + world, ...: each exactly once, none repeated to
-    fill up, so the ranks' numbers of samples may differ by one.
+    For evaluation (``shuffle=False``), rank r takes samples r, r + world, ...: each exactly once, none repeated to fill
+    up. All ranks have the same number of batches, since they meet in each; their sizes may differ by one.
+
+    Args:
+        size: samples in the data set.
+        batch_size: samples a batch, at most.
+        seed: decides the permutations.
+        shuffle: permute, and leave out an incomplete batch.
+        rank: of this process.
+        world: processes.
+        fixed: the first epoch's permutation in every epoch.
+
+    Raises:
+        ConfigurationError: where there are fewer samples than processes.
     """
 
     def __init__(
@@ -30,6 +43,8 @@ class Order(Sampler[tuple[int, int]]):
         world: int = 1,
         fixed: bool = False,
     ) -> None:
+        if size < world:
+            raise ConfigurationError(f"{world} processes cannot share {size} pictures: type trainer.devices={size}")
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
@@ -39,27 +54,32 @@ class Order(Sampler[tuple[int, int]]):
         self.fixed = fixed
         self.epoch = 0
 
+    @property
+    def sampler(self) -> "Order":
+        """Where Lightning looks for ``set_epoch`` in a batch sampler."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
-        self.epoch = 0 if self.fixed or not self.shuffle else epoch
+        self.epoch = epoch if self.shuffle else 0
 
-    def indices(self) -> list[int]:
-        """This rank's samples of this epoch, in order."""
-        if not self.shuffle:
-            return list(range(self.rank, self.size, self.world))
-        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
-        order = torch.randperm(self.size, generator=generator)
+    def batches(self) -> list[list[int]]:
+        """This rank's batches of this epoch, in order."""
         together = self.batch_size * self.world
+        if not self.shuffle:
+            own = torch.arange(self.rank, self.size, self.world)
+            return [batch.tolist() for batch in own.tensor_split(-(-self.size // together))]
+        generator = torch.Generator().manual_seed(mix(self.seed, 0 if self.fixed else self.epoch))
+        order = torch.randperm(self.size, generator=generator)
         steps = self.size // together
         if steps == 0:
-            return order[self.rank :: self.world].tolist()
-        return order[: steps * together].view(steps, self.world, self.batch_size)[:, self.rank].flatten().tolist()
+            return [order[self.rank :: self.world].tolist()]
+        kept: list[list[int]] = order[: steps * together].view(steps, self.world, -1)[:, self.rank].tolist()
+        return kept
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in self.indices())
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return ([(self.epoch, index) for index in batch] for batch in self.batches())
 
     def __len__(self) -> int:
-        if not self.shuffle:
-            return len(range(self.rank, self.size, self.world))
         together = self.batch_size * self.world
-        return self.size // together * self.batch_size or len(range(self.rank, self.size, self.world))
+        return max(1, self.size // together) if self.shuffle else -(-self.size // together)

@@ -46,7 +46,9 @@ def read_picture(path: Path | str, *, channels: int) -> Tensor:
         if content.size == 0:
             raise UnreadablePictureError("the file is empty")
         return as_picture(_decoded(content, channels), channels=channels)
-    except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnreadablePictureError:
+        raise
+    except Exception as error:  # Pillow's plugins raise what they like at a broken file
         raise UnreadablePictureError(_reason(error)) from error
 
 
@@ -72,7 +74,7 @@ def as_picture(image: Any, *, channels: int) -> Tensor:
         raise UnreadablePictureError(
             f"a picture is a path, a PIL image, an array or a tensor of 2 or 3 dimensions, got {_kind(image)}"
         )
-    if image.dtype in (torch.uint16, torch.int32):
+    if image.dtype == torch.uint16:
         image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
     if image.dtype != torch.uint8:
         raise UnreadablePictureError(f"its values are {image.dtype}, not whole numbers of 8 or 16 bits")
@@ -96,7 +98,10 @@ def _from_pil(image: Image.Image) -> Tensor:
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         if image.mode == "F":
             raise UnreadablePictureError("its values are floating-point numbers, not whole numbers of 8 or 16 bits")
-        return torch.from_numpy(np.asarray(image).astype(np.int32))
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise UnreadablePictureError("its values are whole numbers of more than 16 bits")
+        return torch.from_numpy(values.astype(np.uint16))
     if image.mode in ("1", "L"):
         return torch.from_numpy(np.array(image.convert("L")))[None]
     if image.has_transparency_data:
@@ -107,7 +112,7 @@ def _from_pil(image: Image.Image) -> Tensor:
 def _with_channels(image: Tensor, channels: int) -> Tensor:
     found = image.shape[0]
     if found == channels:
-        return image.contiguous()
+        return image
     if found in (2, 4) and channels in (1, 3):
         return _with_channels(_on_white(image), channels)
     if found == 1 and channels == 3:

@@ -73,8 +73,15 @@ def backbone(
     _check_stem(stem)
     network = _fitted(classifier, spec, small=_is_small(stem, min(spec.image_size), weights=weights))
     name = _name(classifier)
-    if not probing.takes(probing.on_meta(network), channels=spec.channels, size=spec.image_size):
-        raise ConfigurationError(_too_small(classifier, spec, name=name, stem=stem, weights=weights))
+    refusal = probing.refusal(network, channels=spec.channels, size=spec.image_size)
+    if refusal:
+        typed = _sizes_that_fit(classifier, spec, stem=stem, weights=weights)
+        height, width = spec.image_size
+        raise ConfigurationError(
+            f"{name} is not made for pictures of {height}x{width} pixels: type {typed}"
+            if typed
+            else f"{name} takes no pictures of {spec.channels} channels ({refusal}): check model.classifier"
+        )
     class_layers = _class_layers(classifier, network)
     loaded = load(network, weights, constructor=name, class_layers=class_layers) if weights else None
     made = ClassifierBackbone(network, channels=spec.channels, loaded=loaded)
@@ -98,7 +105,7 @@ def _fitted(classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool
     take_channels(network, spec.channels)
     if small:
         shrink(network)
-        if not probing.takes(probing.on_meta(network), channels=spec.channels, size=(probing.COARSE, probing.COARSE)):
+        if probing.refusal(network, channels=spec.channels, size=(probing.COARSE, probing.COARSE)):
             raise ConfigurationError(
                 "model.stem=small cannot be had: the network's first downsampling lies in its residual blocks; "
                 "type model.stem=imagenet"
@@ -106,25 +113,19 @@ def _fitted(classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool
     return network
 
 
-def _too_small(
-    classifier: Callable[..., nn.Module], spec: DataSpec, *, name: str, stem: str, weights: str | None
-) -> str:
-    """What to type where a network does not take pictures of the data's size: the smallest that it takes."""
-    height, width = spec.image_size
+def _sizes_that_fit(classifier: Callable[..., nn.Module], spec: DataSpec, *, stem: str, weights: str | None) -> str:
+    """What to type for the smallest pictures that the network takes, with each stem that may be had; or nothing."""
+    at_least = min(spec.image_size)
     typed = []
     for choice in ("imagenet", "small") if stem == "auto" and weights is None else (stem,):
         with torch.device("meta"):
             network = _fitted(classifier, spec, small=choice == "small")
-        size = probing.smallest_size(network, channels=spec.channels, start=min(height, width))
+        size = probing.smallest_size(network, channels=spec.channels, start=at_least)
         if size is not None:
-            words = [f"data.spec.image_size=[{size},{size}]"] if size > min(height, width) else []
+            words = [f"data.spec.image_size=[{size},{size}]"] if size > at_least else []
             agrees = stem != "auto" or _is_small("auto", size, weights=weights) == (choice == "small")
             typed.append(" ".join(words if agrees else [*words, f"model.stem={choice}"]))
-    if not typed:
-        return (
-            f"{name} takes no pictures of {spec.channels} channels and {height}x{width} pixels: check model.classifier"
-        )
-    return f"{name} is not made for pictures of {height}x{width} pixels: type {', or '.join(typed)}"
+    return ", or ".join(typed)
 
 
 def _class_layers(classifier: Callable[..., nn.Module], network: nn.Module) -> set[str]:
@@ -137,7 +138,7 @@ def _class_layers(classifier: Callable[..., nn.Module], network: nn.Module) -> s
 
 
 def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> None:
-    """Take parameters from training; put their modules, dropout and batch norm too, into evaluation mode for good."""
+    """Take parameters from training; put modules all of whose parameters are frozen into evaluation mode for good."""
     network = made.classifier
     names = [name for name, _ in network.named_parameters()]
     if until == "trunk":

@@ -69,24 +69,24 @@ def smallest_size(network: nn.Module, *, channels: int, start: int) -> int | Non
     """
     copy = on_meta(network)
     low, high = start - 1, 1024
-    if not takes(copy, channels=channels, size=(high, high)):
+    if refusal(copy, channels=channels, size=(high, high)):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if takes(copy, channels=channels, size=(middle, middle)) else (middle, high)
+        low, high = (middle, high) if refusal(copy, channels=channels, size=(middle, middle)) else (low, middle)
     return high
 
 
-def takes(network: nn.Module, *, channels: int, size: tuple[int, int]) -> bool:
-    """Whether a network on the meta device runs on pictures of that (height, width) in training.
+def refusal(network: nn.Module, *, channels: int, size: tuple[int, int]) -> str | None:
+    """Why a network does not run on pictures of that (height, width) in training; None where it does.
 
-    Then its auxiliary classifiers run too, which want larger pictures than the rest.
+    Training, since then its auxiliary classifiers run too, which want larger pictures than the rest.
     """
     try:
-        network.train()(torch.empty(2, channels, *size, device="meta"))
-    except (RuntimeError, ValueError):  # "kernel size can't be greater than actual input size", and its kin
-        return False
-    return True
+        on_meta(network).train()(torch.empty(2, channels, *size, device="meta"))
+    except (RuntimeError, ValueError) as error:  # "kernel size can't be greater than actual input size", and its kin
+        return str(error).strip().splitlines()[0]
+    return None
 
 
 def _units(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -23,6 +23,9 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.")
 """What wrapping puts before a key: DataParallel, Lightning modules, torch.compile, detectors, our checkpoints."""
 
+FROM_TENSORFLOW = {"inception_v3", "googlenet"}
+"""Networks whose published weights want pictures in [-1, 1]; torchvision's ``transform_input`` does the same inside."""
+
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
@@ -40,12 +43,16 @@ def load(network: nn.Module, source: str, *, constructor: str, class_layers: Col
     """
     path = Path(source).expanduser()
     if path.is_file():
-        state, mean, std = _from_file(path), None, None
+        state = _from_file(path)
+        mean: tuple[float, ...] | None = None
+        std: tuple[float, ...] | None = None
     elif "/" in source or "\\" in source or path.suffix:
         raise ConfigurationError(f"model.weights={source}: there is no such file")
     else:
         state, mean, std = _from_torchvision(source, constructor)
     fitted, left_over = _fitted(state, network, source=source, class_layers=class_layers)
+    if constructor in FROM_TENSORFLOW:
+        mean = std = (0.5,)
     own = network.state_dict()
     fresh = tuple(key for key in own if key not in fitted and not key.endswith("num_batches_tracked"))
     network.load_state_dict(own | fitted)
@@ -119,13 +126,14 @@ def _fitted(state: State, network: nn.Module, *, source: str, class_layers: Coll
     # An auxiliary classifier that is switched off leaves None in its place.
     strangers = [k for k in left_over if getattr(network, k.split(".")[0], network) is not None]
     if misfits or missing or strangers:
-        raise ConfigurationError(_misfit(source, state, own, misfits=misfits, missing=missing, strangers=strangers))
+        raise ConfigurationError(_misfit(source, state, network, misfits=misfits, missing=missing, strangers=strangers))
     return fitted, sorted({k.split(".")[0] for k in left_over})
 
 
 def _misfit(
-    source: str, state: State, own: State, *, misfits: list[str], missing: list[str], strangers: list[str]
+    source: str, state: State, network: nn.Module, *, misfits: list[str], missing: list[str], strangers: list[str]
 ) -> str:
+    own = network.state_dict()
     lines = [f"model.weights={source} does not fit the network (only the layer of the classes may differ):"]
     if misfits:
         lines.append("  other shapes: " + _some([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits]))
@@ -133,7 +141,7 @@ def _misfit(
         lines.append("  not in the file: " + _some(missing))
     if strangers:
         lines.append("  not in the network: " + _some(strangers))
-    if len(misfits) == 1 and not missing and not strangers:
+    if misfits == [f"{first_convolution(network)[0]}.weight"] and not missing and not strangers:
         lines.append("The first convolution was made smaller for small pictures: type model.stem=imagenet.")
     return "\n".join(lines)
 

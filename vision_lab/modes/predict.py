@@ -19,7 +19,7 @@ from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
-from vision_lab.types import Batch, ConfigurationError
+from vision_lab.types import Batch, ConfigurationError, DataError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer")
 
@@ -50,6 +50,8 @@ class Predictions(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         assert isinstance(pl_module, Supervised)
+        if prediction is None:  # nothing in the batch could be read
+            return
         self.rows += pl_module.rows(batch, prediction)
         pl_module.save(batch, prediction, self.folder)
         wanted = self.drawn - len(self.pictures)
@@ -75,16 +77,19 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
     writer = Predictions(folder, drawn=drawn)
     watching = [*build.callbacks(config, only=["progress"]), writer]
     # One process: a table of predictions has one writer.
-    trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, strategy="auto")
+    trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
     trainer.predict(task, datamodule=data, return_predictions=False)
     folder.mkdir(parents=True, exist_ok=True)
+    screen.unreadable(data, folder)
+    if not writer.rows:
+        raise DataError("not one of the pictures can be read")
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as lines:
         table = csv.DictWriter(lines, list(writer.rows[0]))
         table.writeheader()
         table.writerows(writer.rows)
-    write_png(grid(writer.pictures), str(folder / "contact_sheet.png"))
+    if writer.pictures:
+        write_png(grid(writer.pictures), str(folder / "contact_sheet.png"))
     screen.rows("predictions", [{**row, "path": screen.shown(Path(str(row["path"])))} for row in writer.rows])
-    screen.unreadable(data, folder)
     screen.say(f"written to {screen.shown(folder)}: predictions.csv, contact_sheet.png")
 
 

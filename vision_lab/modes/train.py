@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,6 +21,7 @@ from vision_lab.models.probing import on_meta
 from vision_lab.modes import screen
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
+from vision_lab.types import ConfigurationError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
 
@@ -29,7 +31,7 @@ def train(config: DictConfig, folder: Path) -> float:
 
     Args:
         config: the whole config.
-        folder: the run's folder; docs/design.md lists what it holds afterwards.
+        folder: the run's folder; README.md lists what it holds afterwards.
 
     Returns:
         The monitored metric of the best checkpoint, for sweepers.
@@ -39,6 +41,8 @@ def train(config: DictConfig, folder: Path) -> float:
     build.check(config, PARTS)
     run = Run(folder)
     trainer = build.trainer(config, folder)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.world_size > 1:
+        raise ConfigurationError("a sweep (-m) runs on one device for now: type trainer=cpu or trainer=gpu")
     if trainer.is_global_zero:
         run.refuse_if_taken()
     spec = build.spec(config)
@@ -57,9 +61,10 @@ def train(config: DictConfig, folder: Path) -> float:
     try:
         data.prepare_data()
         data.setup()
-        screen.summary(run, task=task, data=data, flops=flops(task), notes=network.notes)
+        cost = flops(task)
+        screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
         best = _fit(trainer, task, data)
-        run.finish(_result(trainer, task, seconds=time.monotonic() - started))
+        run.finish(_result(trainer, task, seconds=time.monotonic() - started, flops=cost))
     except BaseException as error:
         run.fail(error)
         raise
@@ -77,6 +82,7 @@ def _fit(trainer: pl.Trainer, task: Supervised, data: DataModule) -> float:
         state = torch.load(best.best_model_path, map_location=task.device, weights_only=True)["state_dict"]
         task.load_state_dict(state)
     trainer.test(task, datamodule=data, verbose=False)
+    data.gather_unreadable()
     if trainer.is_global_zero:
         torch.save(task.network.state_dict(), Path(trainer.default_root_dir) / "model.pth")
     score = best.best_model_score if best is not None else None
@@ -96,7 +102,7 @@ def best_checkpoint(trainer: pl.Trainer) -> ModelCheckpoint | None:
     return checkpoints[0] if checkpoints else None
 
 
-def _result(trainer: pl.Trainer, task: Supervised, *, seconds: float) -> dict[str, Any]:
+def _result(trainer: pl.Trainer, task: Supervised, *, seconds: float, flops: int) -> dict[str, Any]:
     best = best_checkpoint(trainer)
     path = Path(best.best_model_path) if best is not None and best.best_model_path else None
     return {
@@ -106,6 +112,6 @@ def _result(trainer: pl.Trainer, task: Supervised, *, seconds: float) -> dict[st
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
-        "flops": flops(task),
+        "flops": flops,
         "checkpoint": str(path.relative_to(trainer.default_root_dir)) if path else None,
     }

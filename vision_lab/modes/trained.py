@@ -23,10 +23,10 @@ def trained_task(config: DictConfig, run: Run) -> Supervised:
         raise ConfigurationError(
             f"{run.folder} has no model.pth: the run is {run.state or 'not begun'}; repeat its command, or take another"
         )
-    spec = DataSpec.from_config(run.spec)
+    network = build.network(config, DataSpec.from_config(run.spec), trained=True)
     if build.choices_made().get("data") == SAVED:  # another size may have been typed, for the same data
-        spec = replace(spec, image_size=build.spec(config).image_size)
-    task = build.task(config, build.network(config, spec, trained=True))
+        network = network._replace(spec=replace(network.spec, image_size=build.spec(config).image_size))
+    task = build.task(config, network)
     try:
         task.network.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -81,9 +82,15 @@ class Task(pl.LightningModule):
                 threshold=schedule.threshold,
                 threshold_mode=schedule.threshold_mode,
             )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor}}
-        steps = int(self.trainer.estimated_stepping_batches)
-        by_step = LambdaLR(optimizer, lambda step: schedule(step / max(steps - 1, 1)))
+            every = self.trainer.check_val_every_n_epoch or 1
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "frequency": every},
+            }
+        if self.trainer.estimated_stepping_batches == math.inf:
+            raise ConfigurationError("a schedule by progress needs an end: type trainer.max_epochs=...")
+        last = max(int(self.trainer.estimated_stepping_batches) - 1, 1)
+        by_step = LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -103,7 +110,7 @@ class Meters(nn.Module):
         self.scores = scores
 
 
-class Supervised(Task):
+class Supervised(Task, ABC):
     """A task with targets: one loss, metrics accumulated over a whole split.
 
     A concrete task says what its losses, predictions, metrics and pictures are; no mode and no callback asks which
@@ -126,7 +133,10 @@ class Supervised(Task):
 
     @abstractmethod
     def metrics(self, split: str) -> MetricCollection:
-        """What is measured on a split; scalars are logged under their names."""
+        """What is measured on a split; scalars are logged under their names.
+
+        Called while the task is made: its spec is known, what a concrete task adds is not.
+        """
 
     @abstractmethod
     def draw(self, batch: Batch, predictions: Any) -> list[Tensor]:
@@ -158,7 +168,9 @@ class Supervised(Task):
         """What a split's metrics came to, without those that are no single number."""
         return {name: value.item() for name, value in sorted(self.computed[split].items()) if value.ndim == 0}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
+        if not batch.samples:  # none of its files could be read
+            return None
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
         self._record("train", losses, self.decode(outputs), batch)
@@ -171,6 +183,8 @@ class Supervised(Task):
         return self._evaluate("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+        if not batch.samples:
+            return None
         return self.decode(self(batch.images))
 
     def on_validation_epoch_start(self) -> None:
@@ -189,6 +203,8 @@ class Supervised(Task):
         self._report("test")
 
     def _evaluate(self, split: str, batch: Batch) -> Any:
+        if not batch.samples:
+            return None
         outputs = self(batch.images)
         predictions = self.decode(outputs)
         self._record(split, self.losses(outputs, batch), predictions, batch)

@@ -14,12 +14,11 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
 )
 
 from vision_lab.drawing import captioned, confusion, grid
 from vision_lab.tasks.base import Supervised
+from vision_lab.tasks.measures import Confusion, MacroF1
 from vision_lab.types import Batch, ConfigurationError
 
 MISTAKES = 24
@@ -31,12 +30,11 @@ class Classify(Supervised):
 
     Args:
         label_smoothing: the share of the target spread evenly over all classes (Szegedy 2015).
-        class_weights: None; one number a class; or "auto": the inverse of each class's share of the training labels.
+        class_weights: None; one number a class; or "auto": the inverse of each class's share of the data's
+            training labels.
         aux_weight: what auxiliary classifiers count, for networks that have them (0.3 in Szegedy 2014).
         arguments: what every task takes.
     """
-
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -64,13 +62,13 @@ class Classify(Supervised):
         self.label_smoothing = label_smoothing
         self.balance = class_weights == "auto"
         self.aux_weight = aux_weight
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights = weights
         self.mistakes: dict[str, list[tuple[float, int, Tensor]]] = {}
 
-    def on_fit_start(self) -> None:
-        """Balance the classes by the training data, where asked."""
-        if self.balance:
-            self.class_weights = self.trainer.datamodule.class_weights().to(self.device)  # type: ignore[attr-defined]
+    def setup(self, stage: str) -> None:
+        """Balance the classes by the training data, where asked; evaluation needs the weights for its loss."""
+        if self.balance and stage != "predict":
+            self.class_weights = self.trainer.datamodule.class_weights()  # type: ignore[attr-defined]
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of (N, K) logits; of a tuple of them, the later ones as auxiliary."""
@@ -92,9 +90,9 @@ class Classify(Supervised):
         if split != "train":
             if classes > 5:
                 measured["top5"] = MulticlassAccuracy(classes, average="micro", top_k=5)
-            measured["f1"] = MulticlassF1Score(classes, average="macro")
+            measured["f1"] = MacroF1(classes)
             measured["calibration_error"] = MulticlassCalibrationError(classes)
-            measured["confusion"] = MulticlassConfusionMatrix(classes)
+            measured["confusion"] = Confusion(classes)
         # Groups would be found by equal states after the first batch, where top-5 and accuracy may agree by chance.
         return MetricCollection(measured, compute_groups=False)
 
@@ -128,7 +126,7 @@ class Classify(Supervised):
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: its accuracy (recall), precision and number of samples on a split that was measured."""
-        matrix = self.computed[split]["confusion"].double().cpu()
+        matrix = self.computed[split]["confusion"].cpu().double()
         hits, truly, said = matrix.diag(), matrix.sum(dim=1), matrix.sum(dim=0)
         return {
             name: {
@@ -156,7 +154,8 @@ class Classify(Supervised):
         return []
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        weight = None if self.class_weights is None else self.class_weights.to(logits.device)
+        return F.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
 
     def _drawn(self, image: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
         names = self.spec.class_names
