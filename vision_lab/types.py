@@ -102,7 +102,7 @@ class Batch:
     """What a loader yields and a task's step takes.
 
     Attributes:
-        images: (N, C, H, W) uint8; float in [0, 1] once on the device.
+        images: (N, C, H, W) uint8.
         targets: (N,) int64 labels; -1 where they are not known.
         samples: N origins.
         unreadable: the files left out of this batch.

@@ -40,7 +40,11 @@ def test_forward_normalises(spec: DataSpec):
     made = task(replace(spec, mean=(0.1, 0.2, 0.3), std=(0.5,)), network=nn.Identity())
     images = torch.rand(2, 3, 4, 4)
     expected = (images - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / 0.5
+    before = images.clone()
     assert torch.allclose(made(images), expected)
+    assert torch.equal(images, before)
+    whole = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    assert torch.allclose(made(whole), made(whole.float() / 255), atol=1e-6)
     assert list(made.state_dict()) == []
 
 

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
-from torchvision.io import write_png
+from torchvision.io import encode_png
 
 from vision_lab.drawing import grid
 from vision_lab.tasks.base import Supervised
 from vision_lab.types import Batch
+
+COMPRESSION = 2
+"""Of PNG files, 0 to 9: a third of the time of the usual 6 for files a fifth larger."""
 
 
 class Pictures(pl.Callback):
@@ -70,7 +74,12 @@ class Pictures(pl.Callback):
         folder = Path(trainer.default_root_dir) / "pictures"
         folder.mkdir(exist_ok=True)
         for name, picture in {**pictures, **task.figures(split)}.items():
-            write_png(picture, str(folder / f"{split}_{name}.png"))
+            png = encode_png(picture, compression_level=COMPRESSION).numpy().tobytes()
+            (folder / f"{split}_{name}.png").write_bytes(png)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(f"{split}/{name}", picture, trainer.global_step)
+                    # add_image would encode the picture again, which takes longer than to draw it.
+                    _, height, width = picture.shape
+                    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+                    summary = Summary(value=[Summary.Value(tag=f"{split}/{name}", image=image)])
+                    logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)

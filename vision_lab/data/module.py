@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,14 +184,14 @@ class DataModule(pl.LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Stop at, or note, the files that could not be read; make floats in [0, 1] of the pictures."""
+        """Stop at, or note, the files that could not be read."""
         self.note_unreadable(batch)
         if batch.images.dtype != torch.uint8:
             raise ConfigurationError(
                 f"a transform of augment makes {batch.images.dtype} of pictures; they stay uint8 until they are on the "
                 "device: leave out ToDtype, ToTensor and Normalize"
             )
-        return replace(batch, images=batch.images.float() / 255)
+        return batch
 
     def note_unreadable(self, batch: Batch) -> None:
         """Keep account of a batch's unreadable files.

@@ -63,7 +63,10 @@ class Task(pl.LightningModule):
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Any:
-        """(N, C, H, W) float in [0, 1] -> the network's outputs."""
+        """(N, C, H, W) uint8, or float in [0, 1] -> the network's outputs."""
+        if images.dtype == torch.uint8:
+            # In place: new memory for each step of the sum would cost more than the sum.
+            return self.network(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
         return self.network((images - self.mean) / self.std)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
