@@ -171,6 +171,7 @@ if __name__ == "__main__":
             compared(step_pair)
         elif sys.argv[1:] == ["reading"]:
             make_pictures(Path(temporary) / "pictures")
+            torch.set_num_threads(1)  # for both: the two workers have the two cores
             compared(lambda: reading_pair(Path(temporary) / "pictures"))
         else:
             sys.exit(__doc__)
