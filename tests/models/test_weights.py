@@ -167,3 +167,17 @@ def test_cached_published_weights_bring_their_normalisation(tmp_path: Path, monk
     assert torch.equal(other.features[0].weight, network.features[0].weight)
     assert loaded.mean == (0.485, 0.456, 0.406)
     assert loaded.std == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_pictures_for_weights_from_tensorflow_are_what_transform_input_makes_of_them(tmp_path: Path, name: str):
+    build = partial(getattr(published, name), num_classes=7, init_weights=False, aux_logits=False)
+    theirs = build(transform_input=True)
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    loaded = load(build(), str(tmp_path / "w.pth"), constructor=name, class_layers=set())
+    assert loaded.mean is not None
+    assert loaded.std is not None
+    images = torch.rand(2, 3, 8, 8)
+    imagenet_mean, imagenet_std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = theirs._transform_input((images - imagenet_mean[:, None, None]) / imagenet_std[:, None, None])
+    assert torch.allclose((images - loaded.mean[0]) / loaded.std[0], expected, atol=1e-5)

@@ -174,3 +174,26 @@ def test_a_run_can_be_repeated_from_its_folder(command: Command):
     first, second = (torch.load(f"outputs/{name}/model.pth", weights_only=True) for name in ("first", "second"))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert Run(Path("outputs/second")).choices["model"] == "resnet20"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("callbacks=ema",),
+        ("callbacks=early_stopping", "scheduler=plateau", "trainer.max_epochs=2"),
+        (
+            "optim=sgd",
+            "scheduler=poly",
+            "task.class_weights=auto",
+            "augment=shift",
+            "trainer.accumulate_grad_batches=2",
+        ),
+    ],
+    ids=lambda words: words[0],
+)
+def test_choices_beside_the_default_run_and_measure_the_same_again(command: Command, words: tuple[str, ...]):
+    assert command("name=other", *FAST, *words).code == 0
+    assert command("mode=evaluate", "run=outputs/other", "trainer.limit_test_batches=2").code == 0
+    stored = json.loads(Path("outputs/other/result.json").read_text())
+    again = json.loads(Path("outputs/other/evaluate/test.json").read_text())
+    assert again["metrics"] == stored["metrics"]
