@@ -6,16 +6,20 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_lab import help
+from vision_lab import files, help, interruption
 from vision_lab.choices import CONF, config_folders
 from vision_lab.runs import Run
 from vision_lab.types import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+INTERRUPTED = 130
+"""The exit code of a command that was asked to end."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,11 +33,12 @@ def main(words: Sequence[str] | None = None) -> int:
         if "--help" in words or "-h" in words:
             print(help.show(words))
             return 0
-        return _run(words)
+        with interruption.heeded():
+            return _run(words)
     except UserError as error:
         return _say(error, code=2)
-    except KeyboardInterrupt:
-        return _say(UserError("interrupted"), code=130)
+    except (KeyboardInterrupt, interruption.Interrupted):
+        return INTERRUPTED
     except BrokenPipeError:  # its reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -80,17 +85,23 @@ def job(config: DictConfig) -> Any:
     from hydra.errors import InstantiationException
     from hydra.types import RunMode
 
-    from vision_lab.build import mode
     from vision_lab.command_line import plain
+    from vision_lab.modes import stored
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     _begun.append(folder)
     try:
+        score = stored.result(config, folder)
+        if score is not None:
+            return score
+        from vision_lab.build import mode
+
         return mode(config)(config, folder)
     except Exception as error:
         known = UserError(plain(error)) if isinstance(error, InstantiationException) else error
+        known = files.trouble(error, folder) or known
         if isinstance(known, UserError):
             _say(known, code=1)
         elif sweeping:
@@ -101,7 +112,8 @@ def job(config: DictConfig) -> Any:
             raise  # a defect of ours or of a user's class: its traceback tells more
         run = Run(folder)
         if run.state is None:  # refused before it began: the sweep's table tells all the same
-            run.fail(known)
+            with suppress(OSError):
+                run.fail(known)
         raise
     finally:
         if folder.is_dir() and not any(folder.iterdir()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch.utils.deterministic
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,13 +20,15 @@ from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from vision_lab import trust
 from vision_lab.choices import CONF, groups
 from vision_lab.data.module import DataModule
+from vision_lab.replay import SAVED
 from vision_lab.tasks.base import Supervised
 from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head, UserError
 
-FACTS = {"target", "spec", "root"}
-"""Keys that other keys point at, or that say what goes together; no constructor takes them. ``target`` is one word for
+FACTS = {"target", "spec", "root", "scale_lr"}
+"""Keys that other keys point at, or that are for this file alone; no constructor takes them. ``target`` is one word for
 all three: what the data holds, what the task learns from, what the head is for."""
 
 GIVEN = {
@@ -35,7 +37,7 @@ GIVEN = {
     "head": {"backbone", "spec"},
     "task": {"network", "spec", "optimizer", "schedule", "seed"},
     "optim": {"params"},
-    "trainer": {"callbacks", "logger", "default_root_dir"},
+    "trainer": {"callbacks", "logger", "default_root_dir", "plugins"},
     "mode": {"config", "folder"},
     "model.classifier": {"num_classes"},
     "data.train": set(),
@@ -43,6 +45,9 @@ GIVEN = {
     "data.test": set(),
 }
 """part: arguments that it is given later and so need not stand in a config; positional ones by their usual names."""
+
+DEEPEST = 50
+"""Levels of nodes in a config."""
 
 
 class Network(NamedTuple):
@@ -83,10 +88,35 @@ def misfits(config: DictConfig, part: str) -> list[str]:
 
 
 def mode(config: DictConfig) -> Callable[[DictConfig, Path], Any]:
-    """What to do: called with the config and the folder to write into."""
+    """What to do: called with the config and the folder to write into.
+
+    Raises:
+        ConfigurationError: where the config of a run's folder would call what is not trusted.
+    """
     check(config, ["mode"])
+    strange = strangers(config) if config.run or config.resume else []
+    if strange:
+        raise ConfigurationError("\n".join(strange))
     made: Callable[[DictConfig, Path], Any] = instantiate(config.mode, _partial_=True)
     return made
+
+
+def strangers(config: DictConfig) -> list[str]:
+    """What the config of a run's folder would call although nobody said that it may.
+
+    Groups that the command line chooses are its own; the rest came with the folder, which may be a stranger's.
+    """
+    own = {group for group, choice in choices_made().items() if choice != SAVED}
+    errors = []
+    for group in [key for key in config if key not in own]:
+        for place, node in _calls(config, str(group)):
+            target = str(node["_target_"])
+            if not trust.named(target, config.trust) or not _admitted(target, node, config.trust):
+                errors.append(
+                    f"{place}._target_={target}: this comes with the run's folder and may run any code. Only if you "
+                    f"trust whoever made it, type trust=[{target.split('.')[0]}]"
+                )
+    return errors
 
 
 def spec(config: DictConfig) -> DataSpec:
@@ -139,22 +169,32 @@ def network(config: DictConfig, spec: DataSpec, *, trained: bool = False) -> Net
     return Network(module, spec, tuple(notes), loaded.fresh)
 
 
-def task(config: DictConfig, network: Network) -> Supervised:
-    """What is learnt."""
+def task(config: DictConfig, network: Network, *, processes: int = 1) -> Supervised:
+    """What is learnt, by so many processes together."""
     settings = instantiate(_without(config.task, *FACTS), _partial_=True, _convert_="all")
     made: Supervised = settings(
         network=network.module,
         spec=network.spec,
-        optimizer=optimizer(config),
+        optimizer=optimizer(config, processes=processes),
         schedule=instantiate(config.scheduler, _convert_="all"),
         seed=config.seed,
     )
     return made
 
 
-def optimizer(config: DictConfig) -> Callable[[Iterable[Parameter]], Optimizer]:
-    """Makes the optimiser of some parameters."""
-    made: Callable[[Iterable[Parameter]], Optimizer] = instantiate(config.optim, _partial_=True, _convert_="all")
+def optimizer(config: DictConfig, *, processes: int = 1) -> Callable[[Iterable[Parameter]], Optimizer]:
+    """Makes the optimiser of some parameters.
+
+    With ``optim.scale_lr`` the rate grows with the pictures of a step, those of all processes together, in proportion
+    to the batch it is meant for (Goyal 2017, section 2.1).
+    """
+    rates: dict[str, float] = {}
+    if config.optim.get("scale_lr"):
+        together = config.data.batch_size * processes * config.trainer.accumulate_grad_batches
+        rates["lr"] = config.optim.lr * together / config.optim.scale_lr
+    made: Callable[[Iterable[Parameter]], Optimizer] = instantiate(
+        _without(config.optim, "scale_lr") | rates, _partial_=True, _convert_="all"
+    )
     return made
 
 
@@ -173,10 +213,14 @@ def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
         arguments["logger"] = [
             instantiate(each, _convert_="all") for each in (config.logger or {}).values() if each
         ] or False
+    if config.trainer.get("plugins"):
+        arguments["plugins"] = [instantiate(each, _convert_="all") for each in config.trainer.plugins.values() if each]
     # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time for nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class
     try:
-        made: pl.Trainer = instantiate(config.trainer, _partial_=True, _convert_="all")(**arguments | changes)
+        made: pl.Trainer = instantiate(_without(config.trainer, "plugins"), _partial_=True, _convert_="all")(
+            **arguments | changes
+        )
     except MisconfigurationException as error:
         raise ConfigurationError(f"{error}\nType trainer=auto for what this machine has.") from error
     return made
@@ -299,6 +343,29 @@ def _located(name: str) -> Callable[..., Any]:
         raise ValueError("a dotted name is needed: package.module.Name")
     found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def _calls(node: Any, key: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Each (place, node) below a key that would be instantiated, as references lead to it."""
+    try:
+        value = node[key]
+    except OmegaConfBaseException:
+        return  # what cannot be resolved cannot be called
+    place = f"{path}.{key}" if path else str(key)
+    if place.count(".") > DEEPEST:
+        raise ConfigurationError(f"{place[:80]}...: this refers to itself")
+    if isinstance(value, DictConfig) and "_target_" in value:
+        yield place, value
+    for inner in _keys(value) if OmegaConf.is_config(value) else ():
+        yield from _calls(value, inner, place)
+
+
+def _admitted(target: str, node: DictConfig, trusted: Sequence[str]) -> bool:
+    try:
+        found = get_object(target)  # as Hydra will find it: it also follows what a module has imported
+    except Exception:  # whatever the import raises
+        return True  # it cannot be called either; the check of its part says what is wrong
+    return trust.admits(found, node, trusted)
 
 
 def _choices_for(group: str, target: str) -> list[str]:

@@ -15,11 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from vision_lab.choices import Choice, groups
 
-PATH_KEYS = {"run", "source", "data.root", "model.weights"}
+PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
 
 VALUED = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
 """Hydra's flags that take the next word as their value."""
+
+MULTIRUN = ("-m", "--multirun")
 
 WORDS = {"null", "none", "???", ""}
 """Values of path keys that are no paths."""
@@ -30,7 +32,7 @@ def quoted(words: Sequence[str]) -> list[str]:
 
     In a sweep (``-m``) commas go on separating values, unless the whole value is a path that exists.
     """
-    sweep = any(word in ("-m", "--multirun") for word in words)
+    sweep = any(word in MULTIRUN for word in words)
     return [_quoted(word, sweep=sweep) for word in words]
 
 
@@ -57,6 +59,11 @@ def flags_first(words: Sequence[str]) -> list[str]:
     """The same words in the one order that Hydra's parser takes: it refuses a flag between two settings."""
     flags, settings = _sorted(words)
     return [*flags, *settings]
+
+
+def flags_of_a_job(words: Sequence[str]) -> list[str]:
+    """Hydra's flags without the one that makes a sweep."""
+    return [word for word in _sorted(words)[0] if word not in MULTIRUN]
 
 
 def _sorted(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""``run=``: the config that a run was made with becomes the starting point, whatever ``conf/`` says today.
+"""``run=`` and ``resume=``: the config a run was made with is the starting point, whatever ``conf/`` says today.
 
 Each group of the saved config is put into Hydra's store as the choice ``_saved`` and chosen, unless the command line
 chooses another; so a group that is named is composed afresh and replaces its whole node, and dotted keys come last.
@@ -16,7 +16,7 @@ from vision_lab.types import ConfigurationError
 
 SAVED = "_saved"
 
-OWN = ("name", "run", "source", "mode", "hydra", "debug")
+OWN = ("name", "run", "resume", "force", "trust", "source", "mode", "hydra", "debug")
 """What a command says for itself and never takes from the run."""
 
 
@@ -24,17 +24,23 @@ def with_saved(words: Sequence[str], folders: Sequence[Any]) -> tuple[list[str],
     """The command line with the run's own config underneath, and the choices the run was made with.
 
     Raises:
-        ConfigurationError: where ``run=`` names no run, or several.
+        ConfigurationError: where ``run=`` or ``resume=`` names no run, or several.
     """
-    path = value_of(words, "run")
+    path, going_on = value_of(words, "run"), value_of(words, "resume")
+    if path and going_on:
+        raise ConfigurationError("type run=, to begin with what a run was told, or resume=, to go on with it; not both")
+    path = path or going_on
     if path is None:
         return list(words), {}
     if "'," in path:
-        raise ConfigurationError("run= takes one run at a time")
+        raise ConfigurationError(f"{'resume' if going_on else 'run'}= takes one run at a time")
     run = Run.existing(path)
     saved = run.config
-    # The data may be absent where the run is looked at again: its classes were read when the run was made.
-    saved["data"]["spec"] = run.spec
+    if any("defaults" in node for node in (saved, *saved.values()) if isinstance(node, dict)):
+        raise ConfigurationError(f"{run.folder / 'config.yaml'} has a list of defaults: it is not a composed config")
+    if not going_on:
+        # The data may be absent where the run is looked at again: its classes were read when the run was made.
+        saved["data"]["spec"] = run.spec
     named = {word.split("=")[0].lstrip("+") for word in overrides(words)}
     store = ConfigStore.instance()
     chosen = []

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import socket
-import subprocess
-import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from vision_lab import environment
+from vision_lab.files import shown, write
 from vision_lab.types import ConfigurationError
 
-State = Literal["running", "finished", "failed"]
+State = Literal["pending", "running", "finished", "failed"]
 
 LONGEST = 120
 """Characters of a folder's name; longer ones are cut and end with a hash of the whole."""
-
-VERSIONS = ("vision_lab", "torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,10 @@ class Run:
     """One folder under ``outputs/``."""
 
     folder: Path
+
+    def __str__(self) -> str:
+        """As a person would type it from here."""
+        return shown(self.folder)
 
     @classmethod
     def existing(cls, path: str) -> Run:
@@ -53,16 +54,24 @@ class Run:
         return self.folder / "model.pth"
 
     @property
+    def status(self) -> dict[str, Any]:
+        """What ``status.json`` says: state, time, and what goes with the state; empty where there is none."""
+        return self._json("status.json") or {}
+
+    @property
     def state(self) -> State | None:
-        """What ``status.json`` says; None where there is none."""
-        file = self.folder / "status.json"
-        return json.loads(file.read_text(encoding="utf-8"))["state"] if file.is_file() else None
+        """How far it is; None where nobody has begun it."""
+        return self.status.get("state")
 
     @property
     def error(self) -> str:
         """The first line of what a failed run failed with."""
-        status = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))
-        return str(status.get("error", "")).split("\n", 1)[0]
+        return str(self.status.get("error", "")).split("\n", 1)[0]
+
+    @property
+    def told(self) -> bool:
+        """Whether it holds what it was told: a command refused before it began leaves only its error."""
+        return (self.folder / "config.yaml").is_file()
 
     @property
     def config(self) -> dict[str, Any]:
@@ -77,27 +86,25 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """``result.json``; None before the run is finished."""
-        file = self.folder / "result.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return self._json("result.json")
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """The fingerprints of the data it learns from; None before they are taken."""
+        return self._json("data.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine and commit it was begun with."""
+        return self._json("environment.json") or {}
 
     @property
     def spec(self) -> dict[str, Any]:
         """What its network takes and says: classes, size, channels, normalisation."""
-        file = self.folder / "spec.json"
-        if not file.is_file():
-            raise ConfigurationError(f"{self.folder} is not a whole run: it has no spec.json")
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-
-    def refuse_if_taken(self) -> None:
-        """Refuse a folder that holds a run already.
-
-        Raises:
-            ConfigurationError: where it does.
-        """
-        if self.state is not None:
-            raise ConfigurationError(
-                f"{self.folder} holds a {self.state} run: type another name=, or remove the folder"
-            )
+        found = self._json("spec.json")
+        if found is None:
+            raise ConfigurationError(f"{self} is not a whole run: it has no spec.json")
+        return found
 
     def begin(
         self,
@@ -117,21 +124,38 @@ class Run:
             overrides: the words of the command line.
             choices: group: choice.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         told = yaml.safe_dump({"overrides": list(overrides), "choices": dict(choices)}, sort_keys=False)
-        environment, difference = _environment()
-        write(self.folder / "config.yaml", config)
+        facts, difference = environment.described()
         write(self.folder / "config_resolved.yaml", resolved)
         write(self.folder / "overrides.yaml", told)
-        write(self.folder / "spec.json", _json(spec))
-        write(self.folder / "environment.json", _json(environment))
+        write(self.folder / "spec.json", _text(spec))
+        write(self.folder / "environment.json", _text(facts))
         if difference:
             write(self.folder / "uncommitted.diff", difference)
-        self._mark("running", host=socket.gethostname(), pid=os.getpid())
+        write(self.folder / "config.yaml", config)  # the last: with it the run is told
+
+    def learn_from(self, data: Mapping[str, Any]) -> None:
+        """Keep the fingerprints of the data."""
+        write(self.folder / "data.json", _text(data))
+
+    def pend(self) -> None:
+        """Its folder is taken; what it needs is being prepared."""
+        self._mark("pending", **_here())
+
+    def start(self) -> None:
+        """It trains from now on."""
+        self._mark("running", **_here())
+
+    def beat(self) -> None:
+        """Say that its process is alive."""
+        with _marking:
+            status = self.status
+            if status.get("state") in ("pending", "running"):
+                write(self.folder / "status.json", _text(status | {"heartbeat": _now()}))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``; the run is finished."""
-        write(self.folder / "result.json", _json(result))
+        write(self.folder / "result.json", _text(result))
         self._mark("finished")
 
     def fail(self, error: BaseException) -> None:
@@ -139,30 +163,46 @@ class Run:
         text = (str(error) or type(error).__name__) if isinstance(error, Exception) else "interrupted"
         self._mark("failed", error=text)
 
+    def set_aside(self) -> Path:
+        """Move the folder to where old runs are kept, ``replaced/`` beside it; say where that is."""
+        aside = self.folder.parent / "replaced" / f"{self.folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+        aside.parent.mkdir(exist_ok=True)
+        self.folder.rename(aside)
+        return aside
+
     def _mark(self, state: State, **details: Any) -> None:
-        write(self.folder / "status.json", _json({"state": state, "time": _now(), **details}))
+        with _marking:
+            write(self.folder / "status.json", _text({"state": state, "time": _now(), **details}))
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        file = self.folder / name
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
     def _yaml(self, name: str) -> dict[str, Any]:
         file = self.folder / name
         if not file.is_file():
-            raise ConfigurationError(f"{self.folder} is not a whole run: it has no {name}")
+            raise ConfigurationError(f"{self} is not a whole run: it has no {name}")
         return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 def run_folder(
-    name: str | None, task: str, model: str, head: str, data: str, mode: str, run: str | None, now: str
+    name: str | None,
+    task: str,
+    model: str,
+    head: str,
+    data: str,
+    mode: str,
+    run: str | None,
+    resume: str | None,
+    now: str,
 ) -> str:
     """Where a single run lies: its name, or what it is made of and when; another mode below the run it is for."""
     if mode != "train":
+        if resume:
+            raise ConfigurationError(f"resume= goes on with a training: for mode={mode}, type run={resume}")
         return str((Path(run).expanduser() if run else Path("outputs") / mode / now).absolute() / (mode if run else ""))
+    if resume:
+        return str(Path(resume).expanduser())
     if name:
         return str(Path("outputs") / folder_name(name))
     return str(Path("outputs") / task / folder_name(f"{model}-{head}-{data}") / now)
@@ -196,40 +236,20 @@ def _what_is_there(folder: Path) -> str:
     return "this folder holds no run (no config.yaml)"
 
 
-def _environment() -> tuple[dict[str, Any], str]:
-    """What the run depends on besides its config, and the changes to our own code that no commit has."""
-    versions = {}
-    for package in VERSIONS:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    commit = _git("rev-parse", "HEAD")
-    difference = _git("diff", "HEAD") if commit else ""
-    return {
-        "python": platform.python_version(),
-        "versions": versions,
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "commit": commit.strip() or None,
-        "uncommitted": bool(difference),
-    }, difference
+def this_host() -> str:
+    """The name of the machine this process runs on."""
+    return socket.gethostname()
 
 
-def _git(*words: str) -> str:
-    """What git says of the folder our code lies in; nothing where there is no git or no repository."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
-        return ""
-    try:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+_marking = threading.Lock()
+"""The heartbeat must not overwrite what the run has come to meanwhile."""
 
 
-def _json(values: Mapping[str, Any]) -> str:
+def _here() -> dict[str, Any]:
+    return {"host": this_host(), "pid": os.getpid(), "heartbeat": _now()}
+
+
+def _text(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,6 +1,5 @@
 """One row of numbers for each epoch: into ``metrics.csv``, and onto the screen."""
 
-import csv
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from rich import get_console
+
+from vision_lab.files import write_rows
 
 FILE = "metrics.csv"
 
@@ -20,42 +21,46 @@ class EpochMetrics(Checkpoint, ABC):
     the checkpoint that follows it in the list.
     """
 
-    validated = False
+    def __init__(self) -> None:
+        self.val: dict[str, float] = {}
+        """What this epoch's last validation measured."""
 
     @abstractmethod
     def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         """Take an epoch's metrics, sorted by name."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.validated = not trainer.sanity_checking
+        self.val = {} if trainer.sanity_checking else _measured(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning keeps the last values of metrics that this epoch did not compute.
-        splits = ("train/", "val/") if self.validated else ("train/",)
-        self.validated = False
-        values = sorted(trainer.callback_metrics.items())
-        self.see(trainer, {name: value.item() for name, value in values if name.startswith(splits)})
+        measured = _measured(trainer, "train/") | self.val
+        self.val = {}
+        self.see(trainer, dict(sorted(measured.items())))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"val": self.val}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.val = state_dict["val"]
 
 
 class MetricsFile(EpochMetrics):
     """Writes epoch, step and every scalar metric, the same to the bit for the same command: it holds no clocks."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.rows: list[dict[str, float]] = []
 
     def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
-            columns = list(dict.fromkeys(name for row in self.rows for name in row))
-            with (Path(trainer.default_root_dir) / FILE).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(self.rows)
+            write_rows(Path(trainer.default_root_dir) / FILE, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return super().state_dict() | {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
         self.rows = state_dict["rows"]
 
 
@@ -67,6 +72,7 @@ class EpochLine(EpochMetrics):
     """
 
     def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
         self.names = tuple(f"/{name}" for name in names)
 
     def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
@@ -74,3 +80,7 @@ class EpochLine(EpochMetrics):
             shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith(self.names))
             line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}"
             get_console().print(line, highlight=False, soft_wrap=True)
+
+
+def _measured(trainer: pl.Trainer, split: str) -> dict[str, float]:
+    return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(split)}

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.io import encode_png
 
 from vision_lab.drawing import grid
+from vision_lab.files import write
 from vision_lab.tasks.base import Supervised
 from vision_lab.types import Batch
 
@@ -72,10 +73,9 @@ class Pictures(pl.Callback):
         pictures: Mapping[str, Tensor] = {"predictions": grid(self.drawn)} if self.drawn else {}
         self.drawn = []
         folder = Path(trainer.default_root_dir) / "pictures"
-        folder.mkdir(exist_ok=True)
         for name, picture in {**pictures, **task.figures(split)}.items():
             png = encode_png(picture, compression_level=COMPRESSION).numpy().tobytes()
-            (folder / f"{split}_{name}.png").write_bytes(png)
+            write(folder / f"{split}_{name}.png", png)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     # add_image would encode the picture again, which takes longer than to draw it.

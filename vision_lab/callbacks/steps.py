@@ -1,12 +1,12 @@
 """What happens within an epoch: the loss and the speed of every so many steps."""
 
-import csv
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
+from vision_lab.files import write_rows
 from vision_lab.types import Batch
 
 FILE = "speed.csv"
@@ -23,6 +23,9 @@ class Steps(pl.Callback):
         self.images = self.epoch_images = 0
         self.since = self.epoch_since = self.last = 0.0
         self.rate = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.since = self.epoch_since = time.perf_counter()  # a run may go on within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.images = self.epoch_images = 0
@@ -43,15 +46,14 @@ class Steps(pl.Callback):
         self.last = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.epoch_images:
+            return
         seconds = self.last - self.epoch_since  # validation came after the last step
         speed = self.epoch_images / seconds
         row = {"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)}
         self.rows.append(row)
         if trainer.is_global_zero:
-            with (Path(trainer.default_root_dir) / FILE).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(self.rows[0]))
-                writer.writeheader()
-                writer.writerows(self.rows)
+            write_rows(Path(trainer.default_root_dir) / FILE, self.rows)
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float) -> None:
         """Reading the loss has waited for the device, so the clock is right."""

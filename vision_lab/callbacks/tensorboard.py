@@ -1,9 +1,12 @@
-"""TensorBoard without what Lightning adds for itself."""
+"""TensorBoard without what Lightning adds for itself, and with curves that a killed run does not tear."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 
 class TensorBoard(TensorBoardLogger):
@@ -18,6 +21,9 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, folder: str) -> None:
         super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+        self.folder = Path(folder)
+        self.earlier = self._files()
+        """What other processes have written before this one."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -26,3 +32,27 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         self.experiment.flush()
+
+    def sizes(self) -> dict[str, int]:
+        """Event file: bytes written so far."""
+        self.save()
+        return {path.name: path.stat().st_size for path in self._files()}
+
+    def rewind(self, sizes: Mapping[str, int], *, step: int) -> None:
+        """Take back what was written after a checkpoint, since it will be written again.
+
+        Args:
+            sizes: what ``sizes`` said at the checkpoint.
+            step: the checkpoint's; a TensorBoard that is open now forgets all later ones.
+        """
+        for path in self.earlier:
+            if path.name in sizes:
+                os.truncate(path, sizes[path.name])
+            else:
+                path.unlink()
+        if sizes:
+            start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+            self.experiment._get_file_writer().add_event(start)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("events.out.tfevents.*"))

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from vision_lab import interruption
+from vision_lab.data.fingerprint import fingerprint, labels_of
 from vision_lab.data.order import Order
 from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
 from vision_lab.randomness import mix, reseed
@@ -134,6 +136,8 @@ class DataModule(pl.LightningDataModule):
         self.splits: dict[Split, Dataset] = {}
         self.unreadable: dict[str, str] = {}
         """path: reason, of all files left out so far."""
+        self.done = (0, 0)
+        """(epoch, training batches of it) that a run which goes on has behind it."""
 
     def prepare_data(self) -> None:
         """Let one process alone fetch what is not there yet."""
@@ -154,6 +158,23 @@ class DataModule(pl.LightningDataModule):
                 labels = labels_of(self.splits["train"])
                 chosen = _some_of_each(labels, count=self.per_class, seed=self.seed)
                 self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the data stands: called by Lightning for each checkpoint."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        epoch, batch = vars(loop.epoch_progress.current), vars(loop.epoch_loop.batch_progress.current)
+        batches = batch["processed"] if epoch["started"] > epoch["completed"] else 0
+        return {"epoch": self.trainer.current_epoch, "batches": batches, "unreadable": dict(self.unreadable)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there. Lightning restores its own place in the epoch, but would feed the first batches again."""
+        self.done = (state_dict["epoch"], state_dict["batches"])
+        self.unreadable = state_dict["unreadable"]
+
+    def fingerprints(self) -> dict[str, dict[str, Any]]:
+        """split: what its samples are, so that a change is noticed."""
+        return {split: fingerprint(dataset) for split, dataset in self.splits.items()}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented, in the order of the epoch."""
@@ -252,6 +273,7 @@ class DataModule(pl.LightningDataModule):
             rank=rank,
             world=world,
             fixed=not self.shuffle,
+            done=self.done if training else (0, 0),
         )
         return DataLoader(
             examples,
@@ -259,23 +281,17 @@ class DataModule(pl.LightningDataModule):
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
+            worker_init_fn=_begin_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
 
 
+def _begin_worker(_: int) -> None:
+    interruption.forget()
+
+
 def _none() -> None:
     """A split that the data does not have."""
-
-
-def labels_of(dataset: Dataset) -> list[int]:
-    """The label of each sample: the data set's ``targets`` (torchvision's convention), or else read one by one."""
-    if isinstance(dataset, Subset):
-        labels = labels_of(dataset.dataset)  # type: ignore[arg-type]
-        return [labels[index] for index in dataset.indices]
-    targets = getattr(dataset, "targets", None)
-    if targets is None:
-        targets = [dataset[index][1] for index in range(len(dataset))]
-    return torch.as_tensor(targets).tolist()
 
 
 def _divided(found: Mapping[Split, Dataset | None], *, holdout: float, seed: int) -> dict[Split, Dataset]:

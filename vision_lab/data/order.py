@@ -27,6 +27,7 @@ class Order(Sampler[list[tuple[int, int]]]):
         rank: of this process.
         world: processes.
         fixed: the first epoch's permutation in every epoch.
+        done: (epoch, batches of it) that a run has behind it already, and that are not yielded again.
 
     Raises:
         ConfigurationError: where there are fewer samples than processes.
@@ -42,6 +43,7 @@ class Order(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world: int = 1,
         fixed: bool = False,
+        done: tuple[int, int] = (0, 0),
     ) -> None:
         if size < world:
             raise ConfigurationError(f"{world} processes cannot share {size} pictures: type trainer.devices={size}")
@@ -52,7 +54,8 @@ class Order(Sampler[list[tuple[int, int]]]):
         self.rank = rank
         self.world = world
         self.fixed = fixed
-        self.epoch = 0
+        self.done = done
+        self.epoch = done[0]
 
     @property
     def sampler(self) -> "Order":
@@ -78,7 +81,9 @@ class Order(Sampler[list[tuple[int, int]]]):
         return kept
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return ([(self.epoch, index) for index in batch] for batch in self.batches())
+        epoch, batches = self.done
+        behind = batches if self.epoch == epoch else 0
+        return ([(self.epoch, index) for index in batch] for batch in self.batches()[behind:])
 
     def __len__(self) -> int:
         together = self.batch_size * self.world

@@ -7,9 +7,10 @@ from omegaconf import DictConfig
 from torchvision.io import write_png
 
 from vision_lab import build
+from vision_lab.files import shown, write
 from vision_lab.modes import screen
 from vision_lab.modes.trained import relabelled, trained_task
-from vision_lab.runs import Run, write
+from vision_lab.runs import Run
 from vision_lab.types import ConfigurationError, Split
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer")
@@ -48,4 +49,4 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
     screen.metrics(split, task.scalars("test"))
     screen.per_class(task.per_class("test"))
     screen.unreadable(data, folder)
-    screen.say(f"written to {screen.shown(folder)}")
+    screen.say(f"written to {shown(folder)}")

@@ -15,6 +15,7 @@ from torchvision.io import write_png
 from vision_lab import build
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
 from vision_lab.drawing import grid
+from vision_lab.files import shown
 from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run
@@ -89,8 +90,8 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
         table.writerows(writer.rows)
     if writer.pictures:
         write_png(grid(writer.pictures), str(folder / "contact_sheet.png"))
-    screen.rows("predictions", [{**row, "path": screen.shown(Path(str(row["path"])))} for row in writer.rows])
-    screen.say(f"written to {screen.shown(folder)}: predictions.csv, contact_sheet.png")
+    screen.rows("predictions", [{**row, "path": shown(Path(str(row["path"])))} for row in writer.rows])
+    screen.say(f"written to {shown(folder)}: predictions.csv, contact_sheet.png")
 
 
 def pictures(source: str | None) -> list[Path]:

@@ -1,19 +1,24 @@
-"""What the modes print: short tables, in plain words."""
+"""What the modes print: short tables, in plain words. No torch here."""
+
+from __future__ import annotations
 
 import csv
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import get_console
+from rich.markup import escape
 from rich.table import Table
 
-from vision_lab.data.module import DataModule
 from vision_lab.runs import Run
-from vision_lab.tasks.base import Supervised
+
+if TYPE_CHECKING:
+    from vision_lab.data.module import DataModule
+    from vision_lab.tasks.base import Supervised
 
 SILENCED = {
     r".*isinstance\(treespec, LeafSpec\).*": "Lightning 2.6 calls an old function of torch's; ours to wait for",
@@ -22,6 +27,7 @@ SILENCED = {
     r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*": "what is logged was computed over all processes",
     r".*does not have many workers.*": "data.num_workers is chosen by the data's config, which knows better",
     r".*Checkpoint directory .* exists and is not empty.*": "the folder is the run's own",
+    r".*resuming from a checkpoint that ended before the epoch ended.*": "our order of samples goes on where it was",
     r".*number of training batches \(\d+\) is smaller than the logging interval.*": "debug runs are meant to be short",
 }
 """message: why it is left out."""
@@ -39,6 +45,11 @@ def quieten() -> None:
 def say(text: str) -> None:
     """A line, as it is."""
     get_console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A line that should not be overlooked."""
+    get_console().print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def summary(run: Run, *, task: Supervised, data: DataModule, flops: int, notes: Sequence[str]) -> None:
@@ -59,12 +70,7 @@ def summary(run: Run, *, task: Supervised, data: DataModule, flops: int, notes: 
     for note in notes:
         table.add_row("weights", note)
     get_console().print(table, highlight=False)
-    say(f"run          {shown(run.folder)}")
-
-
-def shown(folder: Path) -> str:
-    """A path as a person would type it from here."""
-    return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
+    say(f"run          {run}")
 
 
 def metrics(split: str, values: Mapping[str, float]) -> None:

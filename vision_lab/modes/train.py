@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,28 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from vision_lab import build
+from vision_lab import again, build
+from vision_lab.callbacks.checkpoints import KEY as STANDS
+from vision_lab.checkpoints import damage, load, newest, save
+from vision_lab.claims import claim
 from vision_lab.data.module import DataModule
+from vision_lab.files import shown
+from vision_lab.interruption import Interrupted
 from vision_lab.models.probing import on_meta
-from vision_lab.modes import screen
+from vision_lab.modes import processes, screen, stored
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
-from vision_lab.types import ConfigurationError
+from vision_lab.types import DataError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
 
 
 def train(config: DictConfig, folder: Path) -> float:
-    """Train and test one run.
+    """Train and test one run, or what is left of it.
 
     Args:
         config: the whole config.
@@ -39,52 +44,90 @@ def train(config: DictConfig, folder: Path) -> float:
     started = time.monotonic()
     screen.quieten()
     build.check(config, PARTS)
-    run = Run(folder)
     trainer = build.trainer(config, folder)
-    if HydraConfig.get().mode == RunMode.MULTIRUN and trainer.world_size > 1:
-        raise ConfigurationError("a sweep (-m) runs on one device for now: type trainer=cpu or trainer=gpu")
-    if trainer.is_global_zero:
-        run.refuse_if_taken()
+    with processes.of_this_job(trainer):
+        if not trainer.is_global_zero:
+            return _fit(trainer, *_made(config, trainer)[:2])
+        run = Run(folder)
+        if config.force and run.told:
+            with claim(run):
+                screen.say(f"the run before now lies in {shown(run.set_aside())}")
+        with claim(run):
+            if again.standing(run, config) == "finished":
+                return stored.show(run)
+            run.pend()
+            return _lead(config, run, trainer, started=started)
+
+
+def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) -> float:
+    """What the first of the run's processes does, and the only one where there is one."""
+    task, data, network = _made(config, trainer)
+    try:
+        if not run.told:
+            run.begin(
+                config=OmegaConf.to_yaml(config),
+                resolved=OmegaConf.to_yaml(config, resolve=True),
+                overrides=list(HydraConfig.get().overrides.task),
+                choices=build.choices(),
+                spec=asdict(network.spec),
+            )
+        data.prepare_data()
+        data.setup()
+        fingerprints = data.fingerprints()
+        again.hold_against(run, fingerprints)
+        run.learn_from(fingerprints)
+        cost = flops(task)
+        screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
+        _say_where_it_goes_on(run)
+        run.start()
+        best = _fit(trainer, task, data)
+        run.finish(_result(trainer, task, best, seconds=time.monotonic() - started, flops=cost))
+    except BaseException as error:
+        with suppress(OSError):  # the disk may be full: the error itself matters more
+            run.fail(error)
+        if isinstance(error, Interrupted):
+            screen.say(f"interrupted: to go on, type the same command again, or resume={run}")
+        raise
+    screen.metrics("test", task.scalars("test"))
+    screen.unreadable(data, run.folder)
+    screen.say(f"the run lies in {run}")
+    return best
+
+
+def _made(config: DictConfig, trainer: pl.Trainer) -> tuple[Supervised, DataModule, build.Network]:
     spec = build.spec(config)
     data = build.data(config, spec)
     network = build.network(config, spec)
-    task = build.task(config, network)
-    if not trainer.is_global_zero:
-        return _fit(trainer, task, data)
-    run.begin(
-        config=OmegaConf.to_yaml(config),
-        resolved=OmegaConf.to_yaml(config, resolve=True),
-        overrides=list(HydraConfig.get().overrides.task),
-        choices=build.choices(),
-        spec=asdict(network.spec),
-    )
-    try:
-        data.prepare_data()
-        data.setup()
-        cost = flops(task)
-        screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
-        best = _fit(trainer, task, data)
-        run.finish(_result(trainer, task, seconds=time.monotonic() - started, flops=cost))
-    except BaseException as error:
-        run.fail(error)
-        raise
-    screen.metrics("test", task.scalars("test"))
-    screen.unreadable(data, folder)
-    screen.say(f"the run lies in {screen.shown(folder)}")
-    return best
+    return build.task(config, network, processes=trainer.world_size), data, network
+
+
+def _say_where_it_goes_on(run: Run) -> None:
+    checkpoint = newest(run.folder, warn=screen.warn)
+    if checkpoint is None:
+        return
+    state = load(checkpoint)
+    epoch, batches = state[STANDS]["stands_at"]
+    screen.say(f"goes on      from step {state['global_step']} (epoch {epoch + 1}, {batches} batches of it done)")
+    changed = again.changed_surroundings(run)
+    if changed:
+        screen.warn(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
 
 
 def _fit(trainer: pl.Trainer, task: Supervised, data: DataModule) -> float:
     """Train, test the best, save its network; the same on every rank."""
-    trainer.fit(task, datamodule=data)
+    folder = Path(trainer.default_root_dir)
+    trainer.fit(task, datamodule=data, ckpt_path=newest(folder, warn=lambda _: None))
     best = best_checkpoint(trainer)
     if best is not None and best.best_model_path:
-        state = torch.load(best.best_model_path, map_location=task.device, weights_only=True)["state_dict"]
-        task.load_state_dict(state)
+        path = Path(best.best_model_path)
+        damaged = damage(path)
+        if damaged:
+            raise DataError(f"{path} cannot be used ({damaged}): type force=true to start over")
+        task.load_state_dict(load(path)["state_dict"])
     trainer.test(task, datamodule=data, verbose=False)
     data.gather_unreadable()
     if trainer.is_global_zero:
-        torch.save(task.network.state_dict(), Path(trainer.default_root_dir) / "model.pth")
+        save(task.network.state_dict(), folder / "model.pth")
     score = best.best_model_score if best is not None else None
     return float(score) if score is not None else float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
 
@@ -102,12 +145,13 @@ def best_checkpoint(trainer: pl.Trainer) -> ModelCheckpoint | None:
     return checkpoints[0] if checkpoints else None
 
 
-def _result(trainer: pl.Trainer, task: Supervised, *, seconds: float, flops: int) -> dict[str, Any]:
+def _result(trainer: pl.Trainer, task: Supervised, score: float, *, seconds: float, flops: int) -> dict[str, Any]:
     best = best_checkpoint(trainer)
     path = Path(best.best_model_path) if best is not None and best.best_model_path else None
     return {
         "metrics": {f"test/{name}": value for name, value in task.scalars("test").items()},
         "per_class": task.per_class("test"),
+        "monitored": {task.monitor: score},
         "seconds": round(seconds, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,

@@ -3,10 +3,10 @@
 import pickle
 from dataclasses import replace
 
-import torch
 from omegaconf import DictConfig
 
 from vision_lab import build
+from vision_lab.checkpoints import load
 from vision_lab.replay import SAVED
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
@@ -28,7 +28,7 @@ def trained_task(config: DictConfig, run: Run) -> Supervised:
         network = network._replace(spec=replace(network.spec, image_size=build.spec(config).image_size))
     task = build.task(config, network)
     try:
-        task.network.load_state_dict(torch.load(run.weights, map_location="cpu", weights_only=True))
+        task.network.load_state_dict(load(run.weights))
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise ConfigurationError(f"{run.weights} does not fit the network of the config: {error}") from error
     return task

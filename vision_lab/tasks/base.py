@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from vision_lab.randomness import reseed
 from vision_lab.schedules import Plateau, Schedule
@@ -171,6 +171,20 @@ class Supervised(Task, ABC):
         """What a split's metrics came to, without those that are no single number."""
         return {name: value.item() for name, value in sorted(self.computed[split].items()) if value.ndim == 0}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the running epoch has measured so far, in every process."""
+        own = [_state(metric) for metric in self._metrics("train")]
+        checkpoint["measured"] = [own]
+        if self.trainer.world_size > 1:
+            checkpoint["measured"] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(checkpoint["measured"], own)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        for metric, state in zip(self._metrics("train"), checkpoint["measured"][self.global_rank], strict=True):
+            for name, value in state.items():
+                setattr(metric, name, value)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         if not batch.samples:  # none of its files could be read
             return None
@@ -225,6 +239,9 @@ class Supervised(Task, ABC):
         assert isinstance(meters, Meters)
         return meters
 
+    def _metrics(self, split: str) -> list[Metric]:
+        return [module for module in self._meters(split).modules() if isinstance(module, Metric)]
+
     def _report(self, split: str) -> None:
         meters = self._meters(split)
         values = {"loss": meters.loss.compute(), **meters.scores.compute()}
@@ -234,3 +251,12 @@ class Supervised(Task, ABC):
             return
         self.computed[split] = values
         self.log_dict({f"{split}/{name}": value for name, value in values.items() if value.ndim == 0})
+
+
+def _state(metric: Metric) -> dict[str, Any]:
+    """What a metric has seen so far, on the CPU; by the names of its attributes."""
+    values: dict[str, Any] = {
+        name: [item.cpu() for item in value] if isinstance(value, list) else value.cpu()
+        for name, value in metric.metric_state.items()
+    }
+    return {**values, "_update_count": metric._update_count}  # without which it would warn that it saw nothing

@@ -1,0 +1,121 @@
+"""The same command once more: what a run's folder already holds decides what is left to do. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from vision_lab.environment import VERSIONS, described
+from vision_lab.runs import Run
+from vision_lab.types import ConfigurationError, DataError
+
+Standing = Literal["new", "begun", "finished"]
+
+FREE = (
+    *("name", "run", "source", "resume", "force", "trust", "mode"),
+    *("data.num_workers", "data.root", "callbacks.progress", "callbacks.last", "trainer.profiler"),
+)
+"""Keys, with all below them, that may differ between two commands for one run: they do not change its numbers. What
+lies under ``data.root`` is held against the stored fingerprint instead, so that a data set may move."""
+
+MOST = 12
+"""Differing keys that are listed."""
+
+
+def standing(run: Run, config: DictConfig) -> Standing:
+    """How far the run of this command has come.
+
+    Raises:
+        ConfigurationError: where the folder holds something else: runs of a sweep, or a run that was told otherwise.
+    """
+    jobs = sweep_in(run)
+    if jobs:
+        raise ConfigurationError(f"{run} is a sweep of {jobs} runs: type another name=, or -m to add to it")
+    if not run.told or config.force:
+        return "new"
+    differing = differences(run, config)
+    if differing:
+        listed = [f"  {key}: {then} in the run, {now} now" for key, (then, now) in list(differing.items())[:MOST]]
+        listed += [f"  and {len(differing) - MOST} more"] if len(differing) > MOST else []
+        raise ConfigurationError(
+            f"{run} holds a {run.state} run of another config:\n"
+            + "\n".join(listed)
+            + f"\nType another name=; or resume={run} to take what it was told; or force=true to start over "
+            "(the old folder is kept)."
+        )
+    return "finished" if run.state == "finished" else "begun"
+
+
+def sweep_in(run: Run) -> int:
+    """How many runs of a sweep the folder holds."""
+    return 0 if run.told else len(list(run.folder.glob("*/status.json")))
+
+
+def differences(run: Run, config: DictConfig) -> dict[str, tuple[Any, Any]]:
+    """key: (value in the run, value now), of all that differ and matter."""
+    then = _leaves(run.config)
+    now = _leaves(yaml.safe_load(OmegaConf.to_yaml(config)))
+    keys = [key for key in dict.fromkeys([*then, *now]) if not _free(key)]
+    absent = "nothing"
+    return {
+        key: (then.get(key, absent), now.get(key, absent))
+        for key in keys
+        if then.get(key, absent) != now.get(key, absent)
+    }
+
+
+def hold_against(run: Run, data: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare the fingerprints of the data with those it was begun with.
+
+    Args:
+        run: the run.
+        data: split: its fingerprint now.
+
+    Raises:
+        DataError: where they differ.
+    """
+    then = run.data
+    if then is None or then == data:
+        return
+    changed = []
+    for split, now in data.items():
+        before = then.get(split, {})
+        differing = [
+            f"{what} {before.get(what)} then, {now[what]} now" for what in now if before.get(what) != now[what]
+        ]
+        changed += [f"  {split}: {', '.join(differing)}"] if differing else []
+    raise DataError(
+        f"the data has changed since {run} was begun:\n"
+        + "\n".join(changed)
+        + "\nPut it back, or type another name=, or force=true to start over (the old folder is kept)."
+    )
+
+
+def changed_surroundings(run: Run) -> str | None:
+    """What else is not as it was when the run was begun, and may change the last bits of its numbers."""
+    then, (now, _) = run.environment, described()
+    differing = [
+        f"{package} {then['versions'].get(package)} then, {now['versions'][package]} now"
+        for package in VERSIONS
+        if then.get("versions", {}).get(package, now["versions"][package]) != now["versions"][package]
+    ]
+    if then.get("commit") != now["commit"]:
+        differing.append(f"commit {str(then.get('commit'))[:8]} then, {str(now['commit'])[:8]} now")
+    return "; ".join(differing) or None
+
+
+def _free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key: value."""
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    return found

@@ -1,0 +1,159 @@
+"""What is kept of a training: the best network, and the state it can go on from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+
+from vision_lab import interruption
+from vision_lab.callbacks.tensorboard import TensorBoard
+from vision_lab.checkpoints import LAST
+from vision_lab.types import Batch, ConfigurationError
+
+KEY = "last"
+"""Under which a checkpoint says where the run stands."""
+
+
+class Best(ModelCheckpoint):
+    """Lightning's keeper of the best checkpoint, whose own state names no place: a run's folder may move."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        del state["dirpath"]
+        best = {Path(path).name: score for path, score in state.pop("best_k_models").items()}
+        return {name: Path(v).name if name.endswith("_path") else v for name, v in state.items()} | {"best": best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        folder = Path(self.dirpath or "")
+        state = {name: str(folder / v) if name.endswith("_path") and v else v for name, v in state_dict.items()}
+        best = {str(folder / name): score for name, score in state_dict["best"].items()}
+        super().load_state_dict(state | {"best_k_models": best})
+
+
+class Last(Checkpoint):
+    """Keeps ``checkpoints/last.ckpt``, from which a run goes on to the bit, and the one before it.
+
+    It is written between epochs, after training, and within an epoch every so many steps or minutes, where a step of
+    the optimiser is complete and no validation is about to begin: only there is all of a training's state in its parts.
+    When the command is asked to end (Ctrl-C, SIGTERM), that is done after the next such step.
+
+    Args:
+        every_n_steps: batches; null: not by steps.
+        minutes: of training; null: not by time.
+    """
+
+    def __init__(self, *, every_n_steps: int | None = None, minutes: float | None = None) -> None:
+        if (every_n_steps is not None and every_n_steps < 1) or (minutes is not None and minutes < 0):
+            raise ConfigurationError(
+                f"callbacks.last: every_n_steps={every_n_steps}, minutes={minutes}: type a number above 0, or null"
+            )
+        self.every_n_steps = every_n_steps
+        self.minutes = minutes
+        self.stands_at: tuple[int, int] = (0, 0)
+        """(epoch, batches of it) of the newest checkpoint."""
+        self.path: Path | None = None
+        self.step = 0
+        self.saved_at = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.stands_at == (0, 0):
+            for logger in _tensorboards(trainer):
+                logger.rewind({}, step=0)  # of a life that ended before its first checkpoint
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        interruption.patient(False)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        interruption.patient(False)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.saved_at = time.monotonic()
+        interruption.patient(True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.stands_at != (trainer.current_epoch, 0):
+            self._save(trainer, batches=0)
+            _heed(interruption.asked())
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        together = trainer.world_size > 1
+        if together and (batch_idx + 1) % trainer.log_every_n_steps and not self._by_steps(batch_idx):  # type: ignore[attr-defined]
+            return  # processes agree on clocks and signals by a message, which is not worth its time at each step
+        agreed = trainer.strategy.reduce_boolean_decision
+        asked = agreed(interruption.asked(), all=False)
+        late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
+        if (asked or self._by_steps(batch_idx) or agreed(late, all=False)) and _is_whole(trainer):
+            self._save(trainer, batches=batch_idx + 1)
+            _heed(asked)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        interruption.patient(False)
+        _heed(interruption.asked())
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        interruption.patient(not trainer.sanity_checking)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer, batches=0)
+        interruption.patient(False)
+        _heed(interruption.asked())
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        interruption.patient(False)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        logs = {name: size for logger in _tensorboards(trainer) for name, size in logger.sizes().items()}
+        checkpoint[KEY] = {"stands_at": self.stands_at, "should_stop": trainer.should_stop, "logs": logs}
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        for count in (epoch["current"], epoch["total"]):
+            # Between two epochs: as if the next had not been thought of. (At Lightning's own end of an epoch a plateau
+            # schedule has not made its step yet.)
+            count["ready"] = count["started"]
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        state = checkpoint[KEY]
+        self.stands_at = state["stands_at"]
+        self.path, self.step = Path(str(trainer.ckpt_path)), checkpoint["global_step"]
+        trainer.should_stop = state["should_stop"]  # early stopping had decided, and Lightning does not keep it
+        for logger in _tensorboards(trainer):
+            logger.rewind(state["logs"], step=checkpoint["global_step"])
+
+    def _by_steps(self, batch_idx: int) -> bool:
+        return self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
+
+    def _save(self, trainer: pl.Trainer, *, batches: int) -> None:
+        self.stands_at = (trainer.current_epoch, batches)
+        path = Path(trainer.default_root_dir) / "checkpoints" / LAST
+        trainer.save_checkpoint(path)
+        self.path, self.step = path, trainer.global_step
+        self.saved_at = time.monotonic()
+
+
+def _heed(asked: bool) -> None:
+    if asked:
+        raise interruption.Interrupted
+
+
+def _is_whole(trainer: pl.Trainer) -> bool:
+    """Whether the batch that has just ended completes a step of the optimiser and is followed by another batch.
+
+    Lightning would go on from its last batch, or from one that a validation follows, without that validation.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    return not (loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done)
+
+
+def _tensorboards(trainer: pl.Trainer) -> list[TensorBoard]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoard) and trainer.is_global_zero]

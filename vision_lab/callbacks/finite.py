@@ -1,0 +1,94 @@
+"""A training that has gone wrong is stopped before it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins import MixedPrecision
+from torch import Tensor
+
+from vision_lab.callbacks.checkpoints import Last
+from vision_lab.types import Batch, DataError, Sample
+
+
+class _Step(NamedTuple):
+    number: int
+    losses: dict[str, Tensor]
+    samples: Sequence[Sample]
+
+
+class Finite(pl.Callback):
+    """Stops at a loss that is not finite, and keeps weights that are not finite out of checkpoints.
+
+    To look at a loss is to wait for the device: so it is done at each step on one CPU, elsewhere every
+    ``trainer.log_every_n_steps`` and before anything is saved; what is named is the first bad step all the same.
+    Where a loss is scaled (float16), single bad steps are skipped by the scaler, and only the weights count.
+    """
+
+    def __init__(self) -> None:
+        self.unseen: list[_Step] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if outputs:
+            losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
+            self.unseen.append(_Step(trainer.global_step, losses, batch.samples))
+        alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
+        if alone or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._look(trainer)
+        bad = [name for name, p in pl_module.named_parameters() if p.requires_grad and not bool(p.isfinite().all())]
+        if bad:  # the same on every process
+            _stop(trainer, f"after step {trainer.global_step} the weights are not finite: {', '.join(bad[:5])}")
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        plugin = trainer.precision_plugin
+        unseen, self.unseen = self.unseen, []
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+            return
+        values = [value.float().reshape(()) for step in unseen for value in step.losses.values()]
+        fine = not values or bool(torch.stack(values).isfinite().all())
+        if trainer.strategy.reduce_boolean_decision(fine):
+            return
+        found = "" if fine else _described(unseen)
+        if trainer.world_size > 1:
+            every: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(every, found)
+            found = next(text for text in every if text)
+        _stop(trainer, found)
+
+
+def _described(steps: Sequence[_Step]) -> str:
+    for step in steps:
+        bad = {name: value.item() for name, value in step.losses.items() if not bool(value.isfinite())}
+        if bad:
+            losses = ", ".join(f"{name} {value}" for name, value in bad.items())
+            samples = ", ".join(str(sample.index) for sample in step.samples)
+            files = [f"  {sample.path}" for sample in step.samples if sample.path]
+            lines = [
+                f"at step {step.number} the loss is not finite: {losses}",
+                f"The batch's samples: {samples}",
+                *files,
+            ]
+            return "\n".join(lines)
+    raise AssertionError
+
+
+def _stop(trainer: pl.Trainer, what: str) -> None:
+    kept = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Last)), None)
+    last = f"The last good checkpoint is {kept.path} of step {kept.step}." if kept and kept.path else "None was saved."
+    raise DataError(
+        f"{what}\n{last}\nThe same command would come to the same step: type another name= and a smaller optim.lr, or "
+        "trainer.gradient_clip_val=1."
+    )

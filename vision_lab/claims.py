@@ -1,0 +1,90 @@
+"""A run's folder belongs to one process at a time. No torch here."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+from filelock import FileLock, Timeout
+
+from vision_lab.runs import Run, this_host
+from vision_lab.types import ConfigurationError
+
+BEAT = 10.0
+"""Seconds between two heartbeats."""
+
+SILENCE = 6 * BEAT
+"""Seconds without a heartbeat after which a process on another host counts as dead."""
+
+LOCK = ".lock"
+
+
+@contextmanager
+def claim(run: Run) -> Iterator[None]:
+    """Hold a run's folder, which is made where it is missing.
+
+    The operating system lets go of the lock when its process dies, however it dies. Where the lock of another host does
+    not reach (some network file systems), the heartbeat in ``status.json`` tells.
+
+    Raises:
+        ConfigurationError: where another process holds it.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigurationError(_busy(run)) from None
+    try:
+        if _alive_elsewhere(run):
+            raise ConfigurationError(_busy(run))
+        with _beating(run):
+            yield
+    finally:
+        if not run.told and run.state in (None, "pending"):  # it came to nothing
+            shutil.rmtree(run.folder, ignore_errors=True)
+        lock.release()
+
+
+@contextmanager
+def _beating(run: Run) -> Iterator[None]:
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            with suppress(OSError):  # a full disk is noticed by those who have something to lose
+                run.beat()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _alive_elsewhere(run: Run) -> bool:
+    status = run.status
+    if status.get("state") not in ("pending", "running") or status.get("host") == this_host():
+        return False
+    # The file system's own clock, for both: the hosts' clocks may differ.
+    (run.folder / LOCK).touch()
+    silent = (run.folder / LOCK).stat().st_mtime - (run.folder / "status.json").stat().st_mtime
+    return silent < SILENCE
+
+
+def _busy(run: Run) -> str:
+    status = run.status
+    holder = f"process {status.get('pid', 'unknown')} on {status.get('host', 'this host')}"
+    since = ""
+    if beat := status.get("heartbeat"):
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(beat)).total_seconds()
+        since = f", heard of {max(seconds, 0):.0f} s ago"
+    return (
+        f"{run} is at work in {holder}{since}: wait for it, or type another name=. "
+        f"(A process that died on another host is given up after {SILENCE:.0f} s.)"
+    )

@@ -1,0 +1,66 @@
+"""Ctrl-C and SIGTERM: they end a command at once, or, while it trains, after the step it is in. No torch here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """The command was asked to end; not an ``Exception``, so that nothing takes it for a failure."""
+
+
+class _Asked:
+    patient = False
+    signal: int | None = None
+    process = 0
+
+
+_asked = _Asked()
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """Turn the signals into ``Interrupted`` while inside."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other set handlers
+        yield
+        return
+    _asked.patient, _asked.signal, _asked.process = False, None, os.getpid()
+    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        _asked.process = 0
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def patient(waits: bool) -> None:
+    """Say whether whoever works now will look at ``asked`` soon, so that it need not be torn out of its work."""
+    _asked.patient = waits
+    for number in SIGNALS if _asked.process == os.getpid() else ():
+        signal.signal(number, _handle)  # Lightning has put its own in between
+
+
+def asked() -> bool:
+    """Whether a signal is waiting to be heeded."""
+    return _asked.signal is not None
+
+
+def forget() -> None:
+    """In a process forked from this one: let the first decide, and end at SIGTERM like any other process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    waiting = _asked.signal is not None
+    _asked.signal = number
+    if not _asked.patient or waiting:  # a second one does not wait
+        raise Interrupted(signal.Signals(number).name)

@@ -1,0 +1,35 @@
+"""A run that was finished before: its result is shown, and nothing is trained. No torch here: it takes no time."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from vision_lab import again
+from vision_lab.modes import screen
+from vision_lab.runs import Run
+
+
+def result(config: DictConfig, folder: Path) -> float | None:
+    """Show the stored result of a training command that has nothing left to do.
+
+    Returns:
+        The monitored metric; None where there is something to do.
+
+    Raises:
+        ConfigurationError: where the folder holds a run of another config.
+    """
+    run = Run(folder)
+    if HydraConfig.get().runtime.choices.get("mode") != "train" or again.standing(run, config) != "finished":
+        return None
+    return show(run)
+
+
+def show(run: Run) -> float:
+    """Print the result of a finished run; the monitored metric."""
+    found = run.result or {}
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep ends with a table of all
+        screen.metrics("test", {name.partition("/")[2]: value for name, value in found["metrics"].items()})
+    screen.say(f"{run} was finished before; to train it anew, type force=true")
+    return float(next(iter(found["monitored"].values())))
