@@ -31,9 +31,8 @@ def standing(run: Run, config: DictConfig) -> Standing:
     Raises:
         ConfigurationError: where the folder holds something else: runs of a sweep, or a run that was told otherwise.
     """
-    jobs = sweep_in(run)
-    if jobs:
-        raise ConfigurationError(f"{run} is a sweep of {jobs} runs: type another name=, or -m to add to it")
+    if (run.folder / "multirun.yaml").exists():  # which Hydra writes
+        raise ConfigurationError(f"{run} is a sweep: type another name=, or -m to add to it")
     if not run.told or config.force:
         return "new"
     differing = differences(run, config)
@@ -47,11 +46,6 @@ def standing(run: Run, config: DictConfig) -> Standing:
             "(the old folder is kept)."
         )
     return "finished" if run.state == "finished" else "begun"
-
-
-def sweep_in(run: Run) -> int:
-    """How many runs of a sweep the folder holds."""
-    return 0 if run.told else len(list(run.folder.glob("*/status.json")))
 
 
 def differences(run: Run, config: DictConfig) -> dict[str, tuple[Any, Any]]:

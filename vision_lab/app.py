@@ -38,6 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _say(error, code=2)
     except (KeyboardInterrupt, interruption.Interrupted):
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # its reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,6 +67,8 @@ def _run(words: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except _Failed as failed:
         return failed.code
+    except sweeps.Refused as refused:
+        return _say(UserError(str(refused)), code=2)
     except Exception as error:
         if _begun and sweeps.started():  # each job of the sweep said what was wrong when it failed
             return max(sweeps.end(), 1)

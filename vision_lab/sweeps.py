@@ -15,11 +15,20 @@ from vision_lab.runs import Run
 _started: list[Path] = []
 
 
+class Refused(BaseException):
+    """A sweep that cannot be; not an ``Exception``, which Hydra would take from a callback for a warning."""
+
+
 class SweepFolder(Callback):
-    """Hydra calls it in the process that starts a sweep: notes where the sweep lies."""
+    """Hydra calls it in the process that starts a sweep: notes where the sweep lies, and that no run lies there."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        _started.append(Path(config.hydra.sweep.dir))
+        if config.get("resume"):
+            raise Refused("resume= goes on with one run: to go on with a sweep, type its command again")
+        folder = Path(config.hydra.sweep.dir)
+        if Run(folder).told:
+            raise Refused(f"{Run(folder)} is a single run, not a sweep: type another name=")
+        _started.append(folder)
 
 
 def started() -> bool:
@@ -54,7 +63,9 @@ def show(found: Sequence[Run]) -> None:
     """Print a row for each run: its state and as many of its test metrics as fit; then why runs failed."""
     console = Console()
     results = [(run.result or {}).get("metrics", {}) for run in found]
-    columns = sorted({name for metrics in results for name in metrics}, key=lambda name: "loss" in name)
+    names = dict.fromkeys(name for metrics in results for name in metrics)
+    monitored = {name.rpartition("/")[2] for run in found for name in (run.result or {}).get("monitored", {})}
+    columns = sorted(names, key=lambda name: name.rpartition("/")[2] not in monitored)
     space = console.width - max((len(run.folder.name) for run in found), default=0) - len("finished") - 8
     table = Table(title=f"{found[0].folder.parent}: {len(found)} runs" if found else "no runs", title_justify="left")
     table.add_column("run", no_wrap=True)

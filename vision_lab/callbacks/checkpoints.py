@@ -82,14 +82,15 @@ class Last(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        together = trainer.world_size > 1
-        if together and (batch_idx + 1) % trainer.log_every_n_steps and not self._by_steps(batch_idx):  # type: ignore[attr-defined]
+        batches = batch_idx + 1
+        due = self._by_steps(trainer, batches)
+        if trainer.world_size > 1 and not due and batches % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
         agreed = trainer.strategy.reduce_boolean_decision
         asked = agreed(interruption.asked(), all=False)
         late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
-        if (asked or self._by_steps(batch_idx) or agreed(late, all=False)) and _is_whole(trainer):
-            self._save(trainer, batches=batch_idx + 1)
+        if (asked or due or agreed(late, all=False)) and _is_whole(trainer):
+            self._save(trainer, batches=batches)
             _heed(asked)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -98,6 +99,11 @@ class Last(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         interruption.patient(not trainer.sanity_checking)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # In the epoch in which a run goes on, Lightning would leave out a plateau schedule's step: it does not know that
+        # this epoch's validation has been made again.
+        trainer.fit_loop._restarting = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, batches=0)
@@ -128,8 +134,10 @@ class Last(Checkpoint):
         for logger in _tensorboards(trainer):
             logger.rewind(state["logs"], step=checkpoint["global_step"])
 
-    def _by_steps(self, batch_idx: int) -> bool:
-        return self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
+    def _by_steps(self, trainer: pl.Trainer, batches: int) -> bool:
+        epoch, behind = self.stands_at
+        since = batches - (behind if epoch == trainer.current_epoch else 0)
+        return self.every_n_steps is not None and since >= self.every_n_steps
 
     def _save(self, trainer: pl.Trainer, *, batches: int) -> None:
         self.stands_at = (trainer.current_epoch, batches)

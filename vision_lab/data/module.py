@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from vision_lab import interruption
 from vision_lab.data.fingerprint import fingerprint, labels_of
 from vision_lab.data.order import Order
-from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
+from vision_lab.data.reading import MAX_PIXELS, UnreadablePictureError, as_picture, read_picture
 from vision_lab.randomness import mix, reseed
 from vision_lab.types import Batch, ConfigurationError, DataError, Dataset, DataSpec, Sample, Split, Unreadable
 
@@ -36,8 +36,10 @@ class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]
         transforms: Sequence[v2.Transform],
         seed: int,
         relabel: Sequence[int] | None,
+        max_pixels: int,
     ) -> None:
         self.relabel = relabel
+        self.max_pixels = max_pixels
         self.dataset = dataset
         self.spec = spec
         self.transforms = transforms
@@ -52,8 +54,8 @@ class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]
         source, target = self.dataset[index]
         path = str(source) if isinstance(source, str | Path) else None
         try:
-            channels = self.spec.channels
-            image = read_picture(path, channels=channels) if path else as_picture(source, channels=channels)
+            read = read_picture if path else as_picture
+            image = read(path or source, channels=self.spec.channels, max_pixels=self.max_pixels)
         except UnreadablePictureError as error:
             return Unreadable(path or f"sample {index}", str(error))
         sample = Sample(index, path, (image.shape[-2], image.shape[-1]))
@@ -94,6 +96,7 @@ class DataModule(pl.LightningDataModule):
         holdout: the part of train that stands in for a missing validation split, and again for a missing test split.
         per_class: train on that many pictures of each class only.
         shuffle: another order in each epoch; false keeps the first.
+        max_pixels: a file whose picture has more is not decoded and counts as bad.
         relabel: the network's class for each of the data's labels, where the two differ.
 
     Raises:
@@ -115,6 +118,7 @@ class DataModule(pl.LightningDataModule):
         holdout: float = 0.1,
         per_class: int | None = None,
         shuffle: bool = True,
+        max_pixels: int = MAX_PIXELS,
         relabel: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -129,6 +133,7 @@ class DataModule(pl.LightningDataModule):
         self.holdout = holdout
         self.per_class = per_class
         self.shuffle = shuffle
+        self.max_pixels = max_pixels
         self.relabel = relabel
         self.measured: Split = "test"
         """The split that a test reads."""
@@ -264,6 +269,7 @@ class DataModule(pl.LightningDataModule):
             transforms=self.transforms["train" if training else "eval"],
             seed=self.seed,
             relabel=self.relabel,
+            max_pixels=self.max_pixels,
         )
         order = Order(
             len(dataset),

@@ -20,44 +20,49 @@ from torchvision.transforms.v2 import functional as F
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_COLOUR_TYPE = 25  # its place in the file; 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGB + alpha
-_PALETTE = 3  # torchvision decodes these with a wrong alpha
+
+MAX_PIXELS = 100_000_000
+"""Width times height of the largest picture that is decoded, unless another number is typed: 300 MB of colour."""
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit, which is asked before anything is decoded, stands in for Pillow's
 
 
 class UnreadablePictureError(Exception):
     """The text says why; the caller knows which file."""
 
 
-def read_picture(path: Path | str, *, channels: int) -> Tensor:
+def read_picture(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The picture in a file.
 
     Args:
         path: the file.
         channels: 1 for grey, 3 for colour; the picture is converted where it differs.
+        max_pixels: a picture of more is not decoded: a file of kilobytes can ask for gigabytes.
 
     Returns:
         (channels, H, W) uint8.
 
     Raises:
-        UnreadablePictureError: where the file is missing, empty, cut short or no picture.
+        UnreadablePictureError: where the file is missing, empty, cut short, too large or no picture.
     """
     try:
         content = np.fromfile(path, dtype=np.uint8)
         if content.size == 0:
             raise UnreadablePictureError("the file is empty")
-        return as_picture(_decoded(content, channels), channels=channels)
+        return as_picture(_decoded(content, channels, max_pixels), channels=channels, max_pixels=max_pixels)
     except UnreadablePictureError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like at a broken file
         raise UnreadablePictureError(_reason(error)) from error
 
 
-def as_picture(image: Any, *, channels: int) -> Tensor:
+def as_picture(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:
     """A picture from wherever it comes as a tensor of ``channels`` channels.
 
     Args:
         image: a tensor (C, H, W) or (H, W), an array (H, W) or (H, W, C), or a PIL image; integers of 8 or 16 bits.
         channels: 1 and 3 are converted into one another.
+        max_pixels: a PIL image of more, which may not be decoded yet, is refused.
 
     Returns:
         (channels, H, W) uint8.
@@ -66,6 +71,7 @@ def as_picture(image: Any, *, channels: int) -> Tensor:
         UnreadablePictureError: where that cannot be done.
     """
     if isinstance(image, Image.Image):
+        _check_size(image, max_pixels)
         image = _from_pil(image)
     elif isinstance(image, np.ndarray):
         image = torch.from_numpy(image)
@@ -81,16 +87,26 @@ def as_picture(image: Any, *, channels: int) -> Tensor:
     return _with_channels(image if image.ndim == 3 else image[None], channels)
 
 
-def _decoded(content: np.ndarray[Any, Any], channels: int) -> Tensor | Image.Image:
-    start = content[: _PNG_COLOUR_TYPE + 1].tobytes()
+def _decoded(content: np.ndarray[Any, Any], channels: int, max_pixels: int) -> Tensor | Image.Image:
+    picture = Image.open(io.BytesIO(content.tobytes()))  # reads what the file says of itself, and no pixels
+    _check_size(picture, max_pixels)
+    start = content[: len(_PNG)].tobytes()
     if start.startswith(_JPEG):
         mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    elif start.startswith(_PNG) and len(start) > _PNG_COLOUR_TYPE and start[_PNG_COLOUR_TYPE] != _PALETTE:
-        mode = ImageReadMode.RGB_ALPHA if start[_PNG_COLOUR_TYPE] > _PALETTE else ImageReadMode.UNCHANGED
+    elif start == _PNG and picture.mode != "P":  # torchvision decodes a palette's transparency wrongly
+        mode = ImageReadMode.RGB_ALPHA if picture.mode in ("LA", "RGBA") else ImageReadMode.UNCHANGED
     else:
-        return Image.open(io.BytesIO(content.tobytes()))
+        return picture
     decoded: Tensor = decode_image(torch.from_numpy(content), mode=mode, apply_exif_orientation=True)
     return decoded
+
+
+def _check_size(picture: Image.Image, max_pixels: int) -> None:
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise UnreadablePictureError(
+            f"it has {width} x {height} pixels, more than data.max_pixels={max_pixels}: it is not decoded"
+        )
 
 
 def _from_pil(image: Image.Image) -> Tensor:

@@ -1,6 +1,7 @@
 """``mode=evaluate run=...``: measure a trained run again, on any split, or on other data with the same classes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,6 +11,7 @@ from vision_lab import build
 from vision_lab.files import shown, write
 from vision_lab.modes import screen
 from vision_lab.modes.trained import relabelled, trained_task
+from vision_lab.replay import SAVED
 from vision_lab.runs import Run
 from vision_lab.types import ConfigurationError, Split
 
@@ -30,7 +32,8 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
         raise ConfigurationError(f"mode.split={split}: type train, val or test")
     screen.quieten()
     build.check(config, PARTS)
-    task = trained_task(config, Run.existing(config.run))
+    run = Run.existing(config.run)
+    task = trained_task(config, run)
     data = build.data(config, task.spec, relabel=relabelled(task, build.spec(config)))
     data.measured = split
     trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
@@ -38,8 +41,9 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
     if not trainer.is_global_zero:
         return
     folder.mkdir(parents=True, exist_ok=True)
+    now = {f"{split}/{name}": value for name, value in task.scalars("test").items()}
     result = {
-        "metrics": {f"{split}/{name}": value for name, value in task.scalars("test").items()},
+        "metrics": now,
         "per_class": task.per_class("test"),
         "data": build.choices().get("data"),
     }
@@ -49,4 +53,16 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
     screen.metrics(split, task.scalars("test"))
     screen.per_class(task.per_class("test"))
     screen.unreadable(data, folder)
+    then = (run.result or {}).get("metrics", {})
+    if then.keys() == now.keys() and build.choices_made().get("data") == SAVED:
+        _say_what_differs(then, now)
     screen.say(f"written to {shown(folder)}")
+
+
+def _say_what_differs(then: Mapping[str, float], now: Mapping[str, float]) -> None:
+    """Hold the metrics against those the run itself came to."""
+    differing = [name for name in now if now[name] != then[name]]
+    if not differing:
+        screen.say("identical to the run's own result, to the last bit")
+    for name in differing:
+        screen.say(f"differs from the run's own result: {name} {then[name]} then, {now[name]} now")

@@ -86,7 +86,8 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
         with suppress(OSError):  # the disk may be full: the error itself matters more
             run.fail(error)
         if isinstance(error, Interrupted):
-            screen.say(f"interrupted: to go on, type the same command again, or resume={run}")
+            same = "type the same command again, or" if config.name or config.resume else "type"
+            screen.say(f"to go on, {same} python -m vision_lab resume={run}")
         raise
     screen.metrics("test", task.scalars("test"))
     screen.unreadable(data, run.folder)

@@ -1,0 +1,161 @@
+"""Kills a run at random moments and repeats its command, until it is finished: is it the run that was left alone?
+
+python experiments/crash/crash.py [case ...] [--kills 20] [--seed 0]
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+HERE = Path(__file__).parent
+
+CASES = {
+    # dropout, batch norm, augmentation, one-cycle by steps, accumulated gradients, EMA, early stopping, best so far
+    "classify": "model=mobilenet_v3_small augment=shift trainer.accumulate_grad_batches=2 data.batch_size=32 "
+    "trainer.limit_train_batches=40 trainer.max_epochs=6",
+    # checkpoints of 456 MB every 5 batches: half of the time goes into writing them
+    "heavy": "model=alexnet data.spec.image_size=[64,64] optim=sgd optim.lr=0.01 data.batch_size=8 "
+    "trainer.limit_train_batches=30 trainer.limit_val_batches=10 trainer.limit_test_batches=10 trainer.max_epochs=4",
+    # two processes
+    "two": "model=resnet20 trainer=ddp_cpu data.batch_size=16 trainer.limit_train_batches=40 trainer.max_epochs=6",
+}
+"""A task is a line: words that its command has besides COMMON."""
+
+COMMON = (
+    *("--config-dir", str(HERE / "conf"), "callbacks=everything", "trainer=cpu"),
+    "trainer.plugins.checkpoints._target_=phases.TellingCheckpoints",
+)
+
+WORKERS = (0, 2, 1)
+"""Of one life and the next: their number must not matter."""
+
+
+class Life:
+    """One process of the command.
+
+    Args:
+        name: the run's name.
+        words: of the case.
+        number: of the life, which decides the workers.
+        folder: where outputs/ lies.
+    """
+
+    def __init__(self, name: str, words: list[str], *, number: int, folder: Path) -> None:
+        self.phase_file = folder / f"{name}.phase"
+        self.phase_file.write_text("starting")
+        environment = os.environ | {"PYTHONPATH": str(HERE), "PHASE": str(self.phase_file)}
+        command = [sys.executable, "-m", "vision_lab", *COMMON, *words, f"name={name}"]
+        self.log = (folder / f"{name}.log").open("a")
+        self.process = subprocess.Popen(
+            [*command, f"data.num_workers={WORKERS[number % len(WORKERS)]}"],
+            cwd=folder,
+            env=environment,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+
+    @property
+    def phase(self) -> str:
+        return self.phase_file.read_text() or "between two phases"
+
+    def wait_until_at_work(self) -> None:
+        while self.phase in ("starting", "reading a checkpoint") and self.process.poll() is None:
+            time.sleep(0.01)
+
+    def die_after(self, seconds: float) -> str | None:
+        """In which phase it was killed; None where it had ended before."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            return self.phase
+        return None
+
+
+def killed(name: str, words: list[str], *, kills: int, rhythm: float, chance: random.Random, folder: Path) -> Counter:
+    """Run to the end through many deaths; phase: deaths in it."""
+    deaths: Counter = Counter()
+    for number in range(10 * kills):
+        life = Life(name, words, number=number, folder=folder)
+        if deaths.total() < kills:
+            early = chance.random() < 0.15
+            if not early:
+                life.wait_until_at_work()
+            phase = life.die_after(chance.uniform(0, 8) if early else chance.uniform(0, 2 * rhythm))
+            if phase is not None:
+                deaths[phase] += 1
+                continue
+        if life.process.wait() == 0:
+            return deaths
+        raise SystemExit(f"life {number} failed: see {folder / f'{name}.log'}")
+    raise SystemExit("it never ended")
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows, but for the speed."""
+    seen = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0})
+    seen.Reload()
+    tags = seen.Tags()
+    found = {tag: [(event.step, event.value) for event in seen.Scalars(tag)] for tag in tags["scalars"]}
+    found |= {
+        tag: [(event.step, len(event.encoded_image_string)) for event in seen.Images(tag)] for tag in tags["images"]
+    }
+    found.pop("train/images_per_second", None)
+    return found
+
+
+def compare(alone: Path, killed: Path) -> dict[str, bool]:
+    """What is the same to the bit."""
+    same = {file: (alone / file).read_bytes() == (killed / file).read_bytes() for file in ("model.pth", "metrics.csv")}
+    results = [json.loads((run / "result.json").read_text()) for run in (alone, killed)]
+    for key in ("metrics", "per_class", "monitored", "epochs", "steps"):
+        same[f"result.json {key}"] = results[0][key] == results[1][key]
+    return same | {"TensorBoard's curves": curves(alone) == curves(killed)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=list(CASES))
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path("outputs/crash"))
+    options = parser.parse_args()
+    failed = False
+    for case in options.cases:
+        folder = (options.folder / case).absolute()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        words = CASES[case].split()
+        life = Life("alone", words, number=0, folder=folder)
+        life.wait_until_at_work()
+        began = time.monotonic()
+        if life.process.wait() != 0:
+            raise SystemExit(f"it fails without a kill: see {folder / 'alone.log'}")
+        seconds = time.monotonic() - began
+        chance = random.Random(options.seed)
+        rhythm = seconds / options.kills
+        deaths = killed("killed", words, kills=options.kills, rhythm=rhythm, chance=chance, folder=folder)
+        same = compare(folder / "outputs/alone", folder / "outputs/killed")
+        print(f"{case}: {seconds:.0f} s of work alone; {deaths.total()} kills")
+        for phase, count in deaths.most_common():
+            print(f"  {count:3d} in: {phase}")
+        for what, equal in same.items():
+            print(f"  {what}: {'the same' if equal else 'DIFFERENT'}")
+        failed |= not all(same.values())
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""A run that is ended anywhere and typed again is, to the bit, the run that was left alone."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import Outcome
+from tests.killing import Killed
+from vision_lab.app import main
+from vision_lab.runs import Run
+
+Command = Callable[..., Outcome]
+
+EVERYTHING = (
+    *("model=mobilenet_v3_small", "augment=shift", "callbacks=ema", "callbacks.ema.decay=0.8", "trainer=cpu"),
+    *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=4", "trainer.limit_train_batches=9"),
+    *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1"),
+    *("data.batch_size=4", "callbacks.last.every_n_steps=3", "callbacks.pictures=null", "seed=3"),
+    "+callbacks.early_stopping={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: 2, "
+    "min_delta: 1.0}",  # stops after the third epoch
+    "+callbacks.kill._target_=tests.killing.Kill",
+    "trainer.plugins.checkpoints._target_=tests.killing.KillingCheckpoints",
+)
+"""Dropout, batch norm, augmentation, a step-wise schedule, accumulation, EMA, best so far, early stopping."""
+
+PLATEAU = (*EVERYTHING, "scheduler=plateau", "scheduler.patience=0", "callbacks.early_stopping=null", "model=resnet20")
+
+SECTIONS = (*EVERYTHING, "+trainer.val_check_interval=4", "callbacks.early_stopping=null", "model=resnet20")
+"""Validation within the epoch."""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[tuple[str, ...]], Path]]:
+    """The folder of a run of some words that was left alone."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def run(words: tuple[str, ...]) -> Path:
+        if words not in made:
+            folder, here = tmp_path_factory.mktemp("alone"), Path.cwd()
+            os.chdir(folder)
+            try:
+                assert main([*words, "name=alone"]) == 0
+            finally:
+                os.chdir(here)
+            made[words] = folder / "outputs" / "alone"
+        return made[words]
+
+    return run
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    seen = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    seen.Reload()
+    tags = [tag for tag in seen.Tags()["scalars"] if tag != "train/images_per_second"]
+    return {tag: [(event.step, event.value) for event in seen.Scalars(tag)] for tag in tags}
+
+
+def assert_same(run: Path, other: Path) -> None:
+    assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    assert (run / "model.pth").read_bytes() == (other / "model.pth").read_bytes()
+    results = [json.loads((folder / "result.json").read_text()) for folder in (run, other)]
+    for key in ("metrics", "per_class", "monitored", "epochs", "steps"):
+        assert results[0][key] == results[1][key], key
+    assert curves(run) == curves(other)
+
+
+@pytest.mark.parametrize(
+    ("words", "deaths"),
+    [
+        (EVERYTHING, ["step:1"]),  # before the first checkpoint
+        (EVERYTHING, ["step:8"]),
+        (EVERYTHING, ["step:13", "step:1", "step:4"]),
+        (EVERYTHING, ["validation:3"]),
+        (EVERYTHING, ["epoch:1", "epoch:1"]),
+        (EVERYTHING, ["last:1"]),
+        (EVERYTHING, ["best:1", "last:4"]),
+        (EVERYTHING, ["test:1", "test:2"]),  # after early stopping has decided
+        (PLATEAU, ["epoch:2", "step:2", "validation:1"]),
+        (SECTIONS, ["step:5", "validation:2", "step:13"]),
+    ],
+    ids=lambda value: "-".join(value).replace(":", "") if isinstance(value, list) else "",
+)
+def test_it_goes_on_to_the_bit(
+    command: Command, monkeypatch: pytest.MonkeyPatch, alone: Callable, words: tuple[str, ...], deaths: list[str]
+):
+    left_alone = alone(words)
+    for number, death in enumerate(deaths):
+        monkeypatch.setenv("KILL", death)
+        with pytest.raises(Killed):
+            command(*words, "name=killed", f"data.num_workers={number % 2}")
+        assert Run(Path("outputs/killed")).state == "failed"
+    monkeypatch.delenv("KILL")
+    outcome = command(*words, "name=killed")
+    assert outcome.code == 0, outcome.err
+    assert ("goes on" in outcome.out) == (deaths not in (["step:1"], ["last:1"]))
+    assert_same(Path("outputs/killed"), left_alone)
+    assert not list(Path("outputs/killed").rglob("*.part"))
+
+
+def test_the_runs_that_are_compared_say_something(alone: Callable):
+    """The words above really make the states that could be lost."""
+    rows = (alone(EVERYTHING) / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3  # early stopping stopped it before its four epochs
+    assert json.loads((alone(EVERYTHING) / "result.json").read_text())["steps"] == 3 * 5
+    rates = {value for _, value in curves(alone(PLATEAU))["train/lr"]}
+    assert len(rates) > 1  # the plateau was reached
+    assert len(curves(alone(SECTIONS))["val/loss"]) == 4 * 2
+
+
+@pytest.mark.slow
+def test_sigkill_in_other_processes(alone: Callable, tmp_path: Path):
+    left_alone = alone(EVERYTHING)
+    words = [sys.executable, "-m", "vision_lab", *EVERYTHING, "name=killed"]
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "DEATH": "SIGKILL"}
+    for number, death in enumerate(("step:7", "last:2", "validation:2", "best:1", "test:1")):
+        workers = f"data.num_workers={number % 3}"
+        done = subprocess.run([*words, workers], cwd=tmp_path, env=environment | {"KILL": death}, check=False)
+        assert done.returncode == -9
+        assert Run(tmp_path / "outputs/killed").state == "running"
+    done = subprocess.run(words, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0
+    assert_same(tmp_path / "outputs/killed", left_alone)
