@@ -1,4 +1,4 @@
-"""A callback and a way to write checkpoints that end a run where the variable KILL says: "<place>:<how often before>"."""
+"""Ways to end a run where the variable KILL says: "<place>:<which time>"."""
 
 import os
 import signal

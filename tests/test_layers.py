@@ -10,29 +10,39 @@ PACKAGE = Path(__file__).parent.parent / "vision_lab"
 ALLOWED = {
     "__init__": "",
     "__main__": "app",
-    "app": "build choices command_line help replay resolvers runs sweeps types",
-    "build": "choices data models tasks types",
+    "again": "environment runs types",
+    "app": "build choices command_line files help interruption modes.stored replay resolvers runs sweeps types",
+    "build": "choices data models replay tasks trust types",
+    "checkpoints": "files",
+    "claims": "runs types",
     "choices": "",
     "command_line": "choices",
     "drawing": "",
+    "environment": "",
+    "files": "types",
     "help": "choices types",
+    "interruption": "",
     "randomness": "",
     "replay": "choices command_line runs types",
     "resolvers": "data.folder replay runs types",
-    "runs": "types",
+    "runs": "environment files types",
     "schedules": "",
     "sweeps": "runs",
+    "trust": "",
     "types": "",
-    "callbacks.epochs": "",
-    "callbacks.pictures": "drawing tasks.base types",
+    "callbacks.checkpoints": "callbacks.tensorboard checkpoints interruption types",
+    "callbacks.epochs": "files",
+    "callbacks.finite": "callbacks.checkpoints types",
+    "callbacks.pictures": "drawing files tasks.base types",
     "callbacks.progress": "",
     "callbacks.run_card": "tasks.base",
-    "callbacks.steps": "types",
+    "callbacks.steps": "files types",
     "callbacks.tensorboard": "",
     "data.downloads": "types",
     "data.fashion_mini": "",
+    "data.fingerprint": "types",
     "data.folder": "types",
-    "data.module": "data randomness types",
+    "data.module": "data interruption randomness types",
     "data.order": "randomness types",
     "data.reading": "",
     "data.transforms": "",
@@ -42,17 +52,23 @@ ALLOWED = {
     "models.probing": "types",
     "models.stem": "models.probing",
     "models.weights": "models.stem types",
-    "modes.evaluate": "build modes runs types",
-    "modes.predict": "build data drawing modes runs tasks types",
+    "modes.evaluate": "build files modes replay runs types",
+    "modes.predict": "build data drawing files modes runs tasks types",
+    "modes.processes": "command_line",
     "modes.screen": "data runs tasks",
-    "modes.train": "build data models.probing modes runs tasks types",
-    "modes.trained": "build modes replay runs tasks types",
+    "modes.stored": "again modes.screen runs",
+    "modes.train": "again build callbacks.checkpoints checkpoints claims data files interruption models.probing modes "
+    "runs tasks types",
+    "modes.trained": "build checkpoints modes replay runs tasks types",
     "tasks.base": "randomness schedules types",
     "tasks.classify": "drawing tasks types",
     "tasks.measures": "",
 }
 
-TORCHLESS = "app choices command_line help replay resolvers runs schedules sweeps types data.folder".split()
+TORCHLESS = (
+    "again app choices claims command_line environment files help interruption replay resolvers runs schedules sweeps "
+    "trust types data.folder modes.screen modes.stored"
+).split()
 
 
 HEAVY = "bool({'torch', 'torchvision', 'pytorch_lightning'} & set(sys.modules))"
@@ -96,7 +112,7 @@ def test_every_file_imports_only_what_its_row_allows():
             if not any(other == each or other.startswith(f"{each}.") for each in allowed)
         ]
     assert not wrong
-    assert len(files) == 42
+    assert len(files) == 54
 
 
 def test_init_files_are_empty():
@@ -108,12 +124,13 @@ def test_init_files_are_empty():
 def test_only_build_instantiates_and_only_app_reads_argv():
     texts = {name: file.read_text(encoding="utf-8") for name, file in _files().items()}
     assert [name for name, text in texts.items() if "instantiate(" in text] == ["build"]
-    assert sorted(name for name, text in texts.items() if "sys.argv" in text) == ["app", "runs"]  # runs: records it
+    readers = sorted(name for name, text in texts.items() if "sys.argv" in text)
+    assert readers == ["app", "environment", "modes.processes"]  # which record it, and hand it on to further processes
 
 
 def test_no_torch_before_a_mode_needs_it():
     code = f"import sys; import {', '.join(f'vision_lab.{name}' for name in TORCHLESS)};sys.exit({HEAVY})"
-    assert len(TORCHLESS) == 11
+    assert len(TORCHLESS) == 19
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

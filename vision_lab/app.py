@@ -75,7 +75,7 @@ def _run(words: list[str]) -> int:
         if _begun:
             raise
         sweeps.forget()
-        cause = _user_error(error)
+        cause = _user_error(error) or files.trouble(error, Path("outputs"))
         if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
         return _say(cause or UserError(command_line.explained(words, error, folders=folders)), code=2)

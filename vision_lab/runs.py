@@ -199,7 +199,9 @@ def run_folder(
     """Where a single run lies: its name, or what it is made of and when; another mode below the run it is for."""
     if mode != "train":
         if resume:
-            raise ConfigurationError(f"resume= goes on with a training: for mode={mode}, type run={resume}")
+            raise ConfigurationError(
+                f"resume= goes on with a training: for mode={mode}, type run={shown(Path(resume))}"
+            )
         return str((Path(run).expanduser() if run else Path("outputs") / mode / now).absolute() / (mode if run else ""))
     if resume:
         return str(Path(resume).expanduser())

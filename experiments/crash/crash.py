@@ -67,7 +67,7 @@ class Life:
 
     @property
     def phase(self) -> str:
-        return self.phase_file.read_text() or "between two phases"
+        return self.phase_file.read_text().strip()
 
     def wait_until_at_work(self) -> None:
         while self.phase in ("starting", "reading a checkpoint") and self.process.poll() is None:

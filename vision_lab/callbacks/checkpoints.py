@@ -101,8 +101,8 @@ class Last(Checkpoint):
         interruption.patient(not trainer.sanity_checking)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # In the epoch in which a run goes on, Lightning would leave out a plateau schedule's step: it does not know that
-        # this epoch's validation has been made again.
+        # In the epoch in which a run goes on, Lightning would leave out a plateau schedule's step, as if there had been
+        # no validation since.
         trainer.fit_loop._restarting = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

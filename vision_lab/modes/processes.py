@@ -36,7 +36,7 @@ def of_this_job(trainer: pl.Trainer) -> Iterator[None]:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         job: Any = HydraConfig.instance().cfg  # what Lightning reads to start them
         sys.argv[1:] = [*flags_of_a_job(words[1:]), *job.hydra.overrides.task]
-        with read_write(job):
+        with read_write(job.hydra):
             job.hydra.run.dir = str(Path(job.hydra.runtime.output_dir).absolute())
     try:
         yield

@@ -23,13 +23,24 @@ def result(config: DictConfig, folder: Path) -> float | None:
     run = Run(folder)
     if HydraConfig.get().runtime.choices.get("mode") != "train" or again.standing(run, config) != "finished":
         return None
-    return show(run)
+    return show(run, root=config.data.get("root"))
 
 
-def show(run: Run) -> float:
-    """Print the result of a finished run; the monitored metric."""
+def show(run: Run, *, root: str | None) -> float:
+    """Print the result of a finished run.
+
+    Args:
+        run: the run.
+        root: ``data.root`` as it is typed now.
+
+    Returns:
+        The monitored metric.
+    """
     found = run.result or {}
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep ends with a table of all
         screen.metrics("test", {name.partition("/")[2]: value for name, value in found["metrics"].items()})
     screen.say(f"{run} was finished before; to train it anew, type force=true")
+    changed = again.changed_files(run, root)
+    if changed:
+        screen.warn(changed)
     return float(next(iter(found["monitored"].values())))

@@ -54,7 +54,7 @@ def train(config: DictConfig, folder: Path) -> float:
                 screen.say(f"the run before now lies in {shown(run.set_aside())}")
         with claim(run):
             if again.standing(run, config) == "finished":
-                return stored.show(run)
+                return stored.show(run, root=config.data.get("root"))
             run.pend()
             return _lead(config, run, trainer, started=started)
 
@@ -75,7 +75,7 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
         data.setup()
         fingerprints = data.fingerprints()
         again.hold_against(run, fingerprints)
-        run.learn_from(fingerprints)
+        run.learn_from({**fingerprints, "root": again.listing(config.data.get("root"))})
         cost = flops(task)
         screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
         _say_where_it_goes_on(run)

@@ -1,0 +1,186 @@
+"""What the same command, or another one, means for the run that is there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import FAST, Outcome
+from vision_lab.again import differences, hold_against, standing
+from vision_lab.runs import Run
+from vision_lab.types import ConfigurationError, DataError
+
+Command = Callable[..., Outcome]
+CONFIG = {
+    "name": "x",
+    "force": False,
+    "optim": {"lr": 0.1},
+    "data": {"num_workers": 0, "root": "/here", "spec": {"class_names": "${names}"}},
+    "names": ["a", "b"],
+}
+
+
+def begun(folder: Path, **changes: object) -> Run:
+    run = Run(folder)
+    text = OmegaConf.to_yaml(OmegaConf.create(CONFIG | changes))
+    run.pend()
+    run.begin(config=text, resolved=text, overrides=["name=x"], choices={"model": "y"}, spec={})
+    return run
+
+
+def test_how_far_it_is(tmp_path: Path):
+    config = OmegaConf.create(CONFIG)
+    assert standing(Run(tmp_path / "none"), config) == "new"
+    run = begun(tmp_path / "x")
+    assert standing(run, config) == "begun"
+    run.fail(ValueError("broke"))
+    assert standing(run, config) == "begun"
+    run.finish({"metrics": {}})
+    assert standing(run, config) == "finished"
+    assert standing(run, OmegaConf.merge(config, {"force": True})) == "new"
+
+
+def test_only_what_changes_the_numbers_counts(tmp_path: Path):
+    run = begun(tmp_path / "x")
+    free = {"name": "z", "trust": ["mine"], "data": {"num_workers": 3, "root": "/there"}, "mode": {"_target_": "t"}}
+    assert differences(run, OmegaConf.merge(CONFIG, free)) == {}
+    other = OmegaConf.merge(CONFIG, {"optim": {"lr": 0.2, "momentum": 0.9}, "names": ["a", "c"]})
+    assert differences(run, other) == {
+        "optim.lr": (0.1, 0.2),
+        "names": (["a", "b"], ["a", "c"]),
+        "optim.momentum": ("nothing", 0.9),
+    }
+
+
+def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = begun(Path("outputs/x"))
+    with pytest.raises(ConfigurationError) as caught:
+        standing(run, OmegaConf.merge(CONFIG, {"optim": {"lr": 0.2}}))
+    assert str(caught.value) == (
+        "outputs/x holds a pending run of another config:\n"
+        "  optim.lr: 0.1 in the run, 0.2 now\n"
+        "Type another name=; or resume=outputs/x to take what it was told; or force=true to start over (the old "
+        "folder is kept)."
+    )
+    many = {f"key{number}": number for number in range(14)}
+    with pytest.raises(ConfigurationError, match="  key11: nothing in the run, 11 now\n  and 2 more\nType another"):
+        standing(run, OmegaConf.merge(CONFIG, many))
+
+
+def test_changed_data_is_noticed(tmp_path: Path):
+    run = begun(tmp_path / "x")
+    data = {"train": {"count": 5, "labels": "aa", "files": "bb"}, "val": {"count": 1, "labels": "cc"}}
+    hold_against(run, data)  # nothing to compare with
+    run.learn_from(data)
+    hold_against(run, data)
+    with pytest.raises(DataError) as caught:
+        hold_against(run, data | {"train": {"count": 6, "labels": "aa", "files": "dd"}})
+    assert "  train: count 5 then, 6 now, files bb then, dd now\nPut it back" in str(caught.value)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_finished_work_is_shown_and_not_done_again(command: Command):
+    first = command("name=x", *FAST)
+    before = contents(Path("outputs/x"))
+    again = command("name=x", *FAST, "data.num_workers=1")
+    assert again.code == 0
+    assert "outputs/x was finished before; to train it anew, type force=true" in again.out
+    table = first.out[first.out.index("test ") : first.out.index("the run lies in")]
+    assert table.strip() in again.out
+    assert "epoch 1/1" not in again.out
+    assert contents(Path("outputs/x")) == before
+
+
+def test_another_config_under_a_name_touches_nothing(command: Command):
+    assert command("name=x", *FAST).code == 0
+    before = contents(Path("outputs/x"))
+    outcome = command("name=x", *FAST, "seed=1", "optim=sgd")
+    assert outcome.code == 1
+    assert "outputs/x holds a finished run of another config:" in outcome.err
+    assert "  seed: 0 in the run, 1 now" in outcome.err
+    assert "  optim._target_: torch.optim.AdamW in the run, torch.optim.SGD now" in outcome.err
+    assert contents(Path("outputs/x")) == before
+
+
+def test_force_starts_over_and_keeps_the_old_folder(command: Command):
+    assert command("name=x", *FAST).code == 0
+    before = {path.relative_to("outputs/x"): text for path, text in contents(Path("outputs/x")).items()}
+    outcome = command("name=x", *FAST, "seed=1", "force=true")
+    assert outcome.code == 0, outcome.err
+    (kept,) = Path("outputs/replaced").iterdir()
+    assert f"the run before now lies in {kept}" in outcome.out
+    assert {path.relative_to(kept): text for path, text in contents(kept).items()} == before
+    assert Run(Path("outputs/x")).config["seed"] == 1
+    assert Run(Path("outputs/x")).state == "finished"
+
+
+def test_resume_takes_what_the_run_was_told(command: Command, tmp_path: Path):
+    words = ("model=resnet20", "optim.lr=0.02", *FAST, "trainer.max_epochs=2")
+    assert command(*words, "name=x", "+callbacks.kill._target_=tests.killing.Kill").code == 0
+    result = (tmp_path / "outputs/x/result.json").read_text()
+    outcome = command("resume=outputs/x", "trust=[tests]")
+    assert outcome.code == 0, outcome.err
+    assert "outputs/x was finished before" in outcome.out
+    assert (tmp_path / "outputs/x/result.json").read_text() == result
+    assert "type run=outputs/x" in command("resume=outputs/x", "mode=evaluate").err
+    assert "not both" in command("resume=outputs/x", "run=outputs/x").err
+    assert "there is no such folder" in command("resume=outputs/y").err
+    assert "to go on with a sweep, type its command again" in command("-m", "resume=outputs/x", "seed=1,2").err
+
+
+def test_a_run_and_a_sweep_do_not_share_a_name(command: Command):
+    assert command("name=x", *FAST).code == 0
+    assert command("-m", "name=y", "seed=1,2", *FAST).code == 0
+    before = contents(Path("outputs"))
+    assert (
+        "outputs/x is a single run, not a sweep: type another name=" in command("-m", "name=x", "seed=1,2", *FAST).err
+    )
+    assert "outputs/y is a sweep: type another name=, or -m to add to it" in command("name=y", *FAST).err
+    assert contents(Path("outputs")) == before
+
+
+def test_a_changed_default_is_another_config(command: Command, tmp_path: Path):
+    """A default that changes in conf/ between two commands: here a group's file in the user's own folder."""
+    file = tmp_path / "my_conf" / "optim" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# Mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.01\n")
+    words = ("--config-dir", "my_conf", "optim=mine", *FAST)
+    assert command(*words, "name=x").code == 0
+    file.write_text("# Mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.5\n")
+    assert "  optim.lr: 0.01 in the run, 0.5 now" in command(*words, "name=x").err
+    shown = command("--config-dir", "my_conf", "run=outputs/x", "--cfg", "job", "--package", "optim").out
+    assert "lr: 0.01" in shown  # run= means what it meant
+    assert command("--config-dir", "my_conf", "resume=outputs/x").code == 0
+
+
+def test_a_changed_data_set_is_refused(command: Command, make_folder: Callable[..., Path], monkeypatch):
+    from tests.killing import Killed
+
+    root = make_folder(count=12)
+    words = (
+        *("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", *FAST, "trainer.max_epochs=2", "name=x"),
+        "+callbacks.kill._target_=tests.killing.Kill",
+    )
+    monkeypatch.setenv("KILL", "epoch:2")
+    with pytest.raises(Killed):
+        command(*words)
+    monkeypatch.delenv("KILL")
+    picture = root / "ash" / "003.png"
+    content = picture.read_bytes()
+    picture.write_bytes(content + b"more")
+    outcome = command(*words)
+    assert outcome.code == 1
+    assert "the data has changed since outputs/x was begun:\n" in outcome.err
+    assert "files " in outcome.err
+    picture.write_bytes(content)
+    moved = root.rename(root.with_name("elsewhere"))
+    assert command(*words, f"data.root={moved}").code == 0  # a data set may move
+    (moved / "ash" / "003.png").unlink()
+    outcome = command(*words, f"data.root={moved}")
+    assert outcome.code == 0
+    assert "has changed since: 36 files then, 35 now; the result is that of the data as it was" in outcome.out

@@ -1,0 +1,143 @@
+"""Checkpoint files: whole, safe to read, and the newest that can be read."""
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Outcome
+from tests.killing import Killed
+from tests.test_files import small_files  # noqa: F401
+from vision_lab.checkpoints import WholeCheckpoints, damage, load, newest, save
+from vision_lab.runs import Run
+
+Command = Callable[..., Outcome]
+CONTENT = {"weights": torch.arange(1000.0), "step": 3}
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch stolen",)
+
+
+def test_last_makes_the_one_before_it_previous(tmp_path: Path):
+    files = WholeCheckpoints()
+    for step in (1, 2, 3):
+        files.save_checkpoint({"step": step}, tmp_path / "last.ckpt")
+        files.save_checkpoint({"step": step}, tmp_path / "best.ckpt")
+    found = {path.name: load(path)["step"] for path in tmp_path.iterdir()}
+    assert found == {"last.ckpt": 3, "previous.ckpt": 2, "best.ckpt": 3}
+
+
+def test_no_room_leaves_what_was_there(tmp_path: Path, small_files: None):  # noqa: F811
+    files = WholeCheckpoints()
+    files.save_checkpoint(CONTENT, tmp_path / "last.ckpt")
+    before = (tmp_path / "last.ckpt").read_bytes()
+    with pytest.raises(OSError, match="File too large"):
+        files.save_checkpoint({"weights": torch.arange(10_000.0)}, tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_damage_is_found(tmp_path: Path):
+    path = tmp_path / "a.ckpt"
+    save(CONTENT, path)
+    assert damage(path) is None
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert str(damage(path)).startswith("it is torn: ")
+    place = whole.index(torch.arange(1000.0).numpy().tobytes()[:400]) + 200
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert "its checksum of archive/data/0 is wrong" in str(damage(path))
+    path.write_bytes(b"")
+    assert str(damage(path)).startswith("it is torn: ")
+    torch.save({"weights": Malicious()}, path)
+    assert damage(path) == "it holds more than tensors and plain values, which could run code"
+    path.write_bytes(pickle.dumps(Malicious()))
+    assert damage(path) is not None
+    assert not Path("stolen").exists()
+
+
+def test_newest(tmp_path: Path):
+    told: list[str] = []
+    assert newest(tmp_path, told.append) is None
+    last, previous = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
+    last.parent.mkdir()
+    save(CONTENT, previous)
+    assert newest(tmp_path, told.append) == previous
+    save(CONTENT, last)
+    assert newest(tmp_path, told.append) == last
+    assert told == []
+    last.write_bytes(b"torn")
+    assert newest(tmp_path, told.append) == previous
+    assert told == [f"{last} cannot be used (it is torn: File is not a zip file): going on from the one before it"]
+    previous.write_bytes(b"torn")
+    assert newest(tmp_path, told.append) is None
+
+
+WORDS = (
+    *("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=3", "callbacks.last.every_n_steps=1"),
+    *("+callbacks.kill._target_=tests.killing.Kill", "seed=2"),
+)
+
+
+@pytest.mark.parametrize("how", ["torn", "pickle", "missing", "both"])
+def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
+    command: Command, monkeypatch: pytest.MonkeyPatch, how: str, tmp_path: Path
+):
+    assert command(*WORDS, "name=alone").code == 0
+    monkeypatch.setenv("KILL", "step:8")
+    with pytest.raises(Killed):
+        command(*WORDS, "name=x")
+    monkeypatch.delenv("KILL")
+    last = Path("outputs/x/checkpoints/last.ckpt")
+    content = last.read_bytes()
+    if how in ("torn", "both"):
+        last.write_bytes(content[: len(content) // 2])
+    elif how == "pickle":
+        torch.save({"state_dict": Malicious()}, last)
+    else:
+        last.unlink()
+    if how == "both":
+        shutil.copy(last, last.with_name("previous.ckpt"))
+    outcome = command(*WORDS, "name=x")
+    assert outcome.code == 0, outcome.err
+    assert ("warning: " in outcome.out) == (how != "missing")
+    assert ("cannot be used" in outcome.out) == (how != "missing")
+    steps = {"torn": 6, "pickle": 6, "missing": 6}
+    if how in steps:
+        assert f"goes on      from step {steps[how]}" in outcome.out
+    assert not (tmp_path / "stolen").exists()
+    assert Run(Path("outputs/x")).state == "finished"
+    for file in ("metrics.csv", "model.pth"):
+        assert Path("outputs/x", file).read_bytes() == Path("outputs/alone", file).read_bytes()
+
+
+def test_a_full_disk_while_training(command: Command, monkeypatch: pytest.MonkeyPatch):
+    """The file system says that there is no room once the first checkpoint is there; then there is room again."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert command(*WORDS, "name=alone").code == 0
+    monkeypatch.setenv("KILL", "step:5")
+    with pytest.raises(Killed):
+        command(*WORDS, "name=x")
+    monkeypatch.delenv("KILL")
+    good = {path: path.read_bytes() for path in Path("outputs/x/checkpoints").iterdir()}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        outcome = command(*WORDS, "name=x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert outcome.code == 1
+    assert "outputs/x cannot be written: File too large. What was written before is whole. Make room" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert {path: path.read_bytes() for path in Path("outputs/x/checkpoints").iterdir()} == good
+    assert Run(Path("outputs/x")).state == "failed"
+    assert command(*WORDS, "name=x").code == 0
+    for file in ("metrics.csv", "model.pth"):
+        assert Path("outputs/x", file).read_bytes() == Path("outputs/alone", file).read_bytes()

@@ -1,0 +1,107 @@
+"""A run's folder belongs to one process at a time, and to none that is dead."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vision_lab import claims
+from vision_lab.claims import claim
+from vision_lab.runs import Run
+from vision_lab.types import ConfigurationError
+
+HOLDING = """
+import os, sys, time
+from pathlib import Path
+from vision_lab.claims import claim
+from vision_lab.runs import Run
+run = Run(Path(sys.argv[1]))
+with claim(run):
+    run.pend()
+    if os.fork() == 0:  # as a loader's worker: it lives on for a while when its parent is killed
+        time.sleep(20)
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(folder)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_another_process_holds_it_until_it_dies(tmp_path: Path):
+    run = Run(tmp_path / "x")
+    process = holder(run.folder)
+    try:
+        with pytest.raises(ConfigurationError) as caught, claim(run):
+            pass
+        assert f"x is at work in process {process.pid} on " in str(caught.value)
+        assert re.search(r"heard of \d s ago: wait for it, or type another name=", str(caught.value))
+        assert run.state == "pending"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with claim(run):  # at once, although its worker is still there
+            run.start()
+        assert run.status["pid"] == os.getpid()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def status(run: Run, *, host: str, silent: float) -> None:
+    run.folder.mkdir(exist_ok=True)
+    file = run.folder / "status.json"
+    file.write_text(json.dumps({"state": "running", "host": host, "pid": 1, "heartbeat": "2026-01-01T00:00:00+00:00"}))
+    os.utime(file, (time.time() - silent, time.time() - silent))
+
+
+def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path):
+    run = Run(tmp_path / "x")
+    status(run, host="elsewhere", silent=20)
+    with (
+        pytest.raises(ConfigurationError, match=r"x is at work in process 1 on elsewhere, heard of \d+ s ago"),
+        claim(run),
+    ):
+        pass
+    assert run.status["host"] == "elsewhere"
+    status(run, host="elsewhere", silent=61)
+    with claim(run):
+        run.pend()
+
+
+def test_the_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(claims, "BEAT", 0.02)
+    run = Run(tmp_path / "x")
+    with claim(run):
+        run.start()
+        first = (run.folder / "status.json").stat().st_mtime_ns
+        deadline = time.monotonic() + 5
+        while (run.folder / "status.json").stat().st_mtime_ns == first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (run.folder / "status.json").stat().st_mtime_ns > first
+        assert run.status["state"] == "running"
+        run.finish({"metrics": {}})
+        time.sleep(0.1)
+        assert run.state == "finished"  # the heartbeat does not bring it back to life
+
+
+def test_what_came_to_nothing_leaves_nothing(tmp_path: Path):
+    run = Run(tmp_path / "x")
+    with claim(run):
+        run.pend()
+    assert not run.folder.exists()
