@@ -19,7 +19,7 @@ def test_a_misspelt_key_is_answered_with_what_was_meant(command: Command):
     assert outcome.code == 2
     assert outcome.err == (
         "error: optim.lrr: there is no such key. Did you mean optim.lr?\n"
-        "  optim has: lr, betas, weight_decay\n"
+        "  optim has: lr, betas, weight_decay, scale_lr\n"
         "  To add it all the same, type +optim.lrr=...\n"
     )
     assert outcome.out == ""
@@ -90,10 +90,12 @@ def test_a_run_writes_what_the_design_lists(command: Command):
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     events = {path for path in found if path.startswith("events.")}
     assert found - events - {"uncommitted.diff"} == {
+        ".lock",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "config.yaml",
         "config_resolved.yaml",
+        "data.json",
         "environment.json",
         "metrics.csv",
         "model.pth",
@@ -127,15 +129,6 @@ def test_a_run_writes_what_the_design_lists(command: Command):
     assert "fashion_mini: 5,400 train, 600 val, 1,000 test; 10 classes, 1x32x32" in outcome.out
     assert "epoch 1/1" in outcome.out
     assert "the run lies in outputs/first" in outcome.out
-
-
-def test_a_name_that_is_taken_is_refused_and_its_run_untouched(command: Command):
-    assert command("name=first", *FAST).code == 0
-    before = {path: path.read_bytes() for path in Path("outputs/first").rglob("*") if path.is_file()}
-    outcome = command("name=first", *FAST, "seed=1")
-    assert outcome.code == 1
-    assert "outputs/first holds a finished run: type another name=" in outcome.err
-    assert {path: path.read_bytes() for path in Path("outputs/first").rglob("*") if path.is_file()} == before
 
 
 def test_without_a_name_the_folder_says_what_and_when(command: Command):
@@ -179,7 +172,7 @@ def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):
 
 
 def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tmp_path: Path):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "own_parts.py").write_text(
         dedent("""\
             import torch
             from torch import nn
@@ -209,7 +202,7 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
             """\
             # My own network
             defaults: [_backbone]
-            classifier: {_target_: mine.Net, _partial_: true, width: 4}
+            classifier: {_target_: own_parts.Net, _partial_: true, width: 4}
             """,
         ),
         (
@@ -225,8 +218,8 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
               channels: 3
               mean: [0.2]
               std: [0.2]
-            train: {_target_: mine.Shades, _partial_: true, count: 64}
-            test: {_target_: mine.Shades, _partial_: true, count: 20}
+            train: {_target_: own_parts.Shades, _partial_: true, count: 64}
+            test: {_target_: own_parts.Shades, _partial_: true, count: 20}
             batch_size: 8
             """,
         ),
@@ -243,10 +236,12 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
     assert "My own network" in help_text
     assert "Dark and light" in help_text
     assert "there is no such model. Did you mean mine" in command(*words[:2], "model=min").err
-    evaluated = command("--config-dir", "my_conf", "mode=evaluate", "run=outputs/own")
+    evaluated = command("--config-dir", "my_conf", "mode=evaluate", "run=outputs/own", "trust=[own_parts]")
     assert evaluated.code == 0, evaluated.err
     shutil.rmtree(tmp_path / "my_conf")
-    assert command("mode=evaluate", "run=outputs/own").code == 0  # the run remembers what the files said
+    assert (
+        command("mode=evaluate", "run=outputs/own", "trust=[own_parts]").code == 0
+    )  # the run remembers what the files said
 
 
 AWKWARD = "my data = 1, #2 (é)"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab.runs import LONGEST, Run, folder_name, run_folder, sweep_folder, write
+from vision_lab.runs import LONGEST, Run, folder_name, run_folder, sweep_folder
 from vision_lab.types import ConfigurationError
 
 
@@ -39,19 +39,30 @@ def test_other_characters_are_replaced_and_told_apart():
 def test_where_runs_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     what = ("classify", "resnet18", "linear", "folder")
-    assert run_folder("mine", *what, "train", None, "now") == "outputs/mine"
-    assert run_folder(None, *what, "train", None, "now") == "outputs/classify/resnet18-linear-folder/now"
-    assert run_folder(None, *what, "evaluate", "outputs/mine", "now") == str(tmp_path / "outputs/mine/evaluate")
-    assert run_folder(None, *what, "predict", None, "now") == str(tmp_path / "outputs/predict/now")
+    assert run_folder("mine", *what, "train", None, None, "now") == "outputs/mine"
+    assert run_folder(None, *what, "train", None, None, "now") == "outputs/classify/resnet18-linear-folder/now"
+    assert run_folder("mine", *what, "train", None, "outputs/x", "now") == "outputs/x"
+    evaluate = run_folder(None, *what, "evaluate", "outputs/mine", None, "now")
+    assert evaluate == str(tmp_path / "outputs/mine/evaluate")
+    assert run_folder(None, *what, "predict", None, None, "now") == str(tmp_path / "outputs/predict/now")
+    with pytest.raises(
+        ConfigurationError, match="resume= goes on with a training: for mode=predict, type run=outputs/x"
+    ):
+        run_folder(None, *what, "predict", None, "outputs/x", "now")
     assert sweep_folder("mine", "classify", "now") == "outputs/mine"
     assert sweep_folder(None, "classify", "now") == "outputs/classify/sweep-now"
 
 
 def test_states(tmp_path: Path):
+    run = Run(tmp_path / "a")
+    assert (run.state, run.told) == (None, False)
+    run.pend()
+    assert (run.state, run.told) == ("pending", False)
     run = begun(tmp_path / "a")
+    assert run.told
+    run.start()
     assert run.state == "running"
-    with pytest.raises(ConfigurationError, match="holds a running run: type another name="):
-        run.refuse_if_taken()
+    assert {"host", "pid", "heartbeat", "time"} < set(run.status)
     run.fail(ValueError("first line\nsecond"))
     assert (run.state, run.error) == ("failed", "first line")
     run.finish({"metrics": {"test/accuracy": 0.5}})
@@ -76,15 +87,3 @@ def test_what_is_no_run_is_said(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match="this folder holds no run"):
         Run.existing(str(tmp_path / "empty"))
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write(tmp_path / "a.json", "old")
-
-    def full(*_args, **_options):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="no space"):
-        write(tmp_path / "a.json", "new")
-    assert (tmp_path / "a.json").read_bytes() == b"old"

@@ -53,10 +53,13 @@ def asked() -> bool:
     return _asked.signal is not None
 
 
-def forget() -> None:
-    """In a process forked from this one: let the first decide, and end at SIGTERM like any other process."""
+def leave_to_parent() -> None:
+    """In a process forked from this one: leave a signal to the whole group to the parent, which still needs the child.
+
+    A second SIGTERM ends it: that is how a parent gets rid of a child that does not end by itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _handle(number: int, _: FrameType | None) -> None:

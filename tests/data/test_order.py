@@ -65,3 +65,14 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
 def test_fewer_samples_than_processes():
     with pytest.raises(ConfigurationError, match=r"2 processes cannot share 1 pictures: type trainer\.devices=1"):
         order(size=1, world=2)
+
+
+def test_what_is_done_is_not_yielded_again():
+    whole = order()
+    for epoch in (1, 2, 3):
+        whole.set_epoch(epoch)
+        rest = order(done=(2, 3))
+        assert rest.epoch == 2  # a loader's workers read ahead before the epoch is set
+        rest.set_epoch(epoch)
+        assert list(rest) == list(whole)[3 if epoch == 2 else 0 :]
+        assert len(rest) == len(whole)  # as Lightning counts on

@@ -1,6 +1,8 @@
 """Every kind of file a folder may hold, by pixel value; and every kind that holds no picture, by its reason."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +161,45 @@ def test_from_memory():
     for kind in (torch.float32, torch.int32):
         with pytest.raises(UnreadablePictureError, match=rf"its values are {kind}"):
             as_picture(torch.zeros(3, 6, 8, dtype=kind), channels=3)
+
+
+def bomb(path: Path, side: int = 60_000) -> Path:
+    """A whole PNG of side x side black pixels, one bit each: some 400 kB that would unfold to gigabytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    deflate = zlib.compressobj(1)
+    rows = bytes(100 * (1 + -(-side // 8)))
+    pixels = b"".join(deflate.compress(rows) for _ in range(side // 100)) + deflate.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    signature = b"\x89PNG\r\n\x1a\n"
+    path.write_bytes(signature + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    return path
+
+
+def test_a_decompression_bomb_is_not_decoded(tmp_path: Path):
+    path = bomb(tmp_path / "a.png")
+    assert path.stat().st_size < 3_000_000
+    with pytest.raises(UnreadablePictureError) as caught:
+        read_picture(path, channels=1)
+    assert str(caught.value) == ("it has 60000 x 60000 pixels, more than data.max_pixels=100000000: it is not decoded")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif"])
+def test_the_limit_holds_for_every_kind_of_file(tmp_path: Path, name: str):
+    path = saved(tmp_path / name, solid("RGB", RED, size=(20, 10)))
+    assert read_picture(path, channels=3, max_pixels=200).shape == (3, 10, 20)
+    with pytest.raises(UnreadablePictureError, match=r"it has 20 x 10 pixels, more than data.max_pixels=199"):
+        read_picture(path, channels=3, max_pixels=199)
+
+
+def test_a_pil_image_is_asked_before_it_is_decoded(tmp_path: Path):
+    with pytest.raises(UnreadablePictureError, match="60000 x 60000 pixels"):
+        as_picture(Image.open(bomb(tmp_path / "a.png")), channels=1)
+
+
+def test_more_than_pillow_would_take_can_be_allowed(tmp_path: Path):
+    assert Image.MAX_IMAGE_PIXELS is None
+    path = saved(tmp_path / "a.png", solid("1", 0, size=(20_000, 9_000)))  # 180 million: Pillow's own limit is 179
+    assert read_picture(path, channels=1, max_pixels=10**9).shape == (1, 9_000, 20_000)

@@ -12,6 +12,7 @@ import torchvision.models as published
 from PIL import Image
 
 from tests.conftest import FAST, Outcome
+from tests.data.test_reading import bomb
 from vision_lab.models.cifar_resnet import CifarResNet
 from vision_lab.runs import Run
 
@@ -38,6 +39,7 @@ def test_shades_are_learnt_and_measured_again(command: Command, trained: Run):
     assert outcome.code == 0, outcome.err
     again = json.loads((trained.folder / "evaluate" / "test.json").read_text())
     assert again["metrics"] == result["metrics"]
+    assert "identical to the run's own result, to the last bit" in outcome.out
     assert (trained.folder / "evaluate" / "test_confusion.png").is_file()
     assert command("mode=evaluate", f"run={trained.folder}", "mode.split=train").code == 0
     train = json.loads((trained.folder / "evaluate" / "train.json").read_text())
@@ -197,3 +199,39 @@ def test_choices_beside_the_default_run_and_measure_the_same_again(command: Comm
     stored = json.loads(Path("outputs/other/result.json").read_text())
     again = json.loads(Path("outputs/other/evaluate/test.json").read_text())
     assert again["metrics"] == stored["metrics"]
+
+
+def test_what_differs_when_it_is_measured_again_is_said(command: Command, trained: Run):
+    weights = torch.load(trained.weights, weights_only=True)
+    weights["classifier.weight" if "classifier.weight" in weights else "fc.weight"] *= 0.5
+    torch.save(weights, trained.weights)
+    outcome = command("mode=evaluate", f"run={trained.folder}")
+    then = trained.result["metrics"]["test/loss"]
+    now = json.loads((trained.folder / "evaluate" / "test.json").read_text())["metrics"]["test/loss"]
+    assert now != then
+    assert f"differs from the run's own result: test/loss {then} then, {now} now" in outcome.out
+    assert "identical" not in outcome.out
+
+
+def test_a_run_from_another_folder_means_what_it_meant(command: Command, trained: Run, tmp_path: Path):
+    """Moved, its data moved, and its own copy of conf gone: the same numbers."""
+    (tmp_path / "elsewhere").mkdir()
+    moved = Path(shutil.move(trained.folder, tmp_path / "elsewhere" / "run"))
+    pictures = Path(shutil.move(tmp_path / "pictures", tmp_path / "elsewhere" / "pictures"))
+    outcome = command("mode=evaluate", f"run={moved}", f"data.root={pictures}")
+    assert outcome.code == 0, outcome.err
+    assert "identical to the run's own result, to the last bit" in outcome.out
+
+
+def test_a_bomb_in_a_folder_is_named(command: Command, make_folder: Callable[..., Path]):
+    root = make_folder()
+    bomb(root / "ash" / "bomb.png")
+    outcome = command("data=folder", f"data.root={root}", *SMALL, *FAST, "trainer.limit_train_batches=1.0", "name=x")
+    assert outcome.code == 1
+    assert f"{root / 'ash' / 'bomb.png'}: it has 60000 x 60000 pixels" in outcome.err
+    skipped = command(
+        *("data=folder", f"data.root={root}", *SMALL, *FAST, "trainer.limit_train_batches=1.0", "data.on_bad=skip"),
+        *("trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0", "name=y"),
+    )
+    assert skipped.code == 0
+    assert "1 files could not be read" in skipped.out

@@ -9,13 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from tests.conftest import Outcome
+from vision_lab.runs import Run
+
+ROOT = str(Path(__file__).parents[2])
 
 
-def typed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def typed(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "vision_lab", *words],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT} | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -48,10 +56,64 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, make_folder:
             assert float(one[metric]) == pytest.approx(float(two[metric]), rel=1e-3), metric
     evaluated = typed(tmp_path, "mode=evaluate", "run=outputs/two")  # by two processes again
     assert evaluated.returncode == 0, evaluated.stderr
-    again = json.loads((tmp_path / "outputs" / "two" / "evaluate" / "test.json").read_text())
-    assert again["metrics"] == pytest.approx(results[1]["metrics"], rel=1e-5)
-    refused = typed(tmp_path, "-m", "trainer=ddp_cpu", "seed=1,2", "name=swept")
-    assert refused.returncode == 1
-    assert "a sweep (-m) runs on one device for now: type trainer=cpu or trainer=gpu" in refused.stderr
+    assert "identical to the run's own result, to the last bit" in evaluated.stdout
     events = list((tmp_path / "outputs" / "two").glob("events.*"))
     assert len(events) == len(list((tmp_path / "outputs" / "one").glob("events.*")))
+    checkpoints = sorted(path.name for path in (tmp_path / "outputs" / "two" / "checkpoints").iterdir())
+    assert checkpoints == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
+    words = (
+        *("-m", "trainer=ddp_cpu", "trainer.devices=2", "optim.lr=0.1,0.01", "debug=fast", "trainer.max_epochs=2"),
+        *("optim=sgd", "callbacks.last.every_n_steps=2", "+callbacks.kill._target_=tests.killing.Kill"),
+    )
+    assert typed(tmp_path, *words, "name=alone").returncode == 0
+    for death in ("step:5", "step:1", None):  # of the first job; again of the first job; none
+        done = typed(tmp_path, *words, "name=x", **({"KILL": death, "DEATH": "SIGKILL"} if death else {}))
+        assert done.returncode == (-9 if death else 0), done.stderr
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["alone", "x"]
+    for name in ("alone", "x"):
+        found = sorted(path.name for path in (tmp_path / "outputs" / name).iterdir())
+        assert found == ["multirun.yaml", "optim.lr-0.01", "optim.lr-0.1"]
+    for job in ("optim.lr-0.1", "optim.lr-0.01"):
+        one, other = (tmp_path / "outputs" / name / job for name in ("alone", "x"))
+        assert Run(other).state == "finished"
+        for file in ("metrics.csv", "model.pth"):
+            assert (one / file).read_bytes() == (other / file).read_bytes()
+    assert "2 runs" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_in_one_process_ends_both(tmp_path: Path):
+    (tmp_path / "broken_loss.py").write_text(
+        "from vision_lab.tasks.classify import Classify\n\n"
+        "class Loss(Classify):\n"
+        "    def losses(self, outputs, batch):\n"
+        "        losses = super().losses(outputs, batch)\n"
+        "        wrong = self.training and self.trainer.global_step == 4 and self.global_rank == 1\n"
+        "        return {**losses, 'loss': losses['loss'] * (float('nan') if wrong else 1)}\n"
+    )
+    words = ("trainer=ddp_cpu", "debug=fast", "trainer.max_epochs=3", "task._target_=broken_loss.Loss", "name=x")
+    done = typed(tmp_path, *words)
+    assert done.returncode == 1
+    assert done.stderr.count("error: at step 5 the loss is not finite: loss nan") == 1
+    assert "Traceback" not in done.stderr
+    assert Run(tmp_path / "outputs/x").error == "at step 5 the loss is not finite: loss nan"
+
+
+def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..., Outcome]):
+    from vision_lab.build import optimizer
+    from vision_lab.choices import CONF
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        for words, processes, rate in (
+            ((), 4, 0.1),
+            (("optim.scale_lr=256",), 1, 0.025),
+            (("optim.scale_lr=256",), 8, 0.2),
+            (("optim.scale_lr=256", "trainer.accumulate_grad_batches=2"), 8, 0.4),
+        ):
+            config = compose("config", overrides=["optim=sgd", "data.batch_size=64", *words])
+            made = optimizer(config, processes=processes)([nn.Parameter(torch.zeros(1))])
+            assert made.param_groups[0]["lr"] == pytest.approx(rate)

@@ -293,7 +293,7 @@ class DataModule(pl.LightningDataModule):
 
 
 def _begin_worker(_: int) -> None:
-    interruption.forget()
+    interruption.leave_to_parent()
 
 
 def _none() -> None:

@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM: the step is finished, the state saved, and how to go on is said."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vision_lab import interruption
+from vision_lab.checkpoints import load
+from vision_lab.interruption import Interrupted
+from vision_lab.runs import Run
+
+WORDS = (
+    *("trainer=cpu", "logger=none", "callbacks.pictures=null", "data.batch_size=16", "data.num_workers=1"),
+    *("trainer.max_epochs=2", "trainer.limit_train_batches=150", "trainer.limit_val_batches=2", "seed=4"),
+    "trainer.limit_test_batches=2",
+)
+
+
+def started(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vision_lab", *WORDS, *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals):
+    name = [] if number == signal.SIGTERM else ["name=x"]
+    process = started(tmp_path, *name)
+    folder = None
+    while folder is None and process.poll() is None:
+        folder = next((f.parent for f in tmp_path.rglob("status.json") if '"running"' in f.read_text()), None)
+        time.sleep(0.1)
+    assert folder is not None, process.communicate()
+    time.sleep(2.5)
+    os.killpg(process.pid, number)  # as a terminal does: its workers get it too
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.endswith("interrupted\n")
+    assert "Traceback" not in err
+    run = Run(folder)
+    assert (run.state, run.error) == ("failed", "interrupted")
+    state = load(folder / "checkpoints" / "last.ckpt")
+    epoch, batches = state["last"]["stands_at"]
+    assert 0 < epoch * 150 + batches == state["global_step"] < 300
+    again = "type the same command again, or python -m vision_lab resume=outputs/x"
+    alone = f"type python -m vision_lab resume={folder.relative_to(tmp_path)}"
+    assert f"to go on, {again if name else alone}" in " ".join(out.split())
+
+
+def test_at_once_or_after_the_step():
+    with interruption.heeded():
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        interruption.patient(True)
+    with interruption.heeded():
+        interruption.patient(True)
+        assert not interruption.asked()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.asked()
+        with pytest.raises(Interrupted):  # a second one does not wait
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
