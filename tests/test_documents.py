@@ -35,7 +35,7 @@ COMMANDS = [
 
 
 def test_how_many_commands_there_are():
-    assert len(COMMANDS) == 20
+    assert len(COMMANDS) == 23
 
 
 @pytest.mark.parametrize("words", COMMANDS)

@@ -55,7 +55,7 @@ ALLOWED = {
     "modes.evaluate": "build files modes replay runs types",
     "modes.predict": "build data drawing files modes runs tasks types",
     "modes.processes": "command_line",
-    "modes.screen": "data runs tasks",
+    "modes.screen": "data files runs tasks",
     "modes.stored": "again modes.screen runs",
     "modes.train": "again build callbacks.checkpoints checkpoints claims data files interruption models.probing modes "
     "runs tasks types",

@@ -19,7 +19,8 @@ Standing = Literal["new", "begun", "finished"]
 
 FREE = (
     *("name", "run", "source", "resume", "force", "trust", "mode"),
-    *("data.num_workers", "data.root", "callbacks.progress", "callbacks.last", "trainer.profiler"),
+    *("data.num_workers", "data.root", "callbacks.progress", "trainer.profiler"),
+    *("callbacks.last.every_n_steps", "callbacks.last.minutes"),
 )
 """Keys, with all below them, that may differ between two commands for one run: they do not change its numbers. What
 lies under ``data.root`` is held against the stored fingerprint instead, so that a data set may move."""

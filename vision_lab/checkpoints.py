@@ -58,13 +58,17 @@ def save(content: Any, path: Path, *, keep: Path | None = None) -> None:
     replace(path, fill)
 
 
-def load(path: Path) -> Any:
+def load(path: Path, *, lazily: bool = False) -> Any:
     """Read tensors and plain values, on the CPU; nothing that would run code.
+
+    Args:
+        path: the file.
+        lazily: leave the tensors on the disk until they are used.
 
     Raises:
         pickle.UnpicklingError: where there is anything else in it.
     """
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
@@ -91,7 +95,7 @@ def damage(path: Path) -> str | None:
             broken = archive.testzip()  # torch writes checksums but does not look at them
         if broken:
             return f"its checksum of {broken} is wrong"
-        load(path)
+        load(path, lazily=True)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
         return f"it is torn: {str(error).strip().splitlines()[0]}"
     except pickle.UnpicklingError:

@@ -24,8 +24,13 @@ vision_lab: any model with any data on any task, composed by a word.
 
 PLAIN = """\
 Plain keys
-  name=...     the run's folder below outputs/        seed=...    decides order, weights and augmentation
-  run=...      a run to evaluate, predict or repeat   source=...  pictures to predict: a file, a folder, a glob
+  name=...       the run's folder below outputs/: the same command again shows its result, or goes on with it
+  seed=...       decides first weights, order, augmentation, dropout and splits
+  run=...        a run to evaluate, to predict with, or whose config to begin with
+  resume=...     the folder of an interrupted run, to go on with what it was told
+  force=true     train a run anew although it is there; the old folder is kept
+  trust=[...]    packages whose code a run's folder from elsewhere may call
+  source=...     pictures to predict: a file, a folder, a glob
 
   --help GROUP    one group, with its options         --cfg job     the composed config; --resolve follows references
   -m              a sweep over all comma lists        --config-dir  a folder of your own configs

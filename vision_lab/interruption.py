@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+NOTICE = b"\ninterrupted: this step (or validation) is finished and saved first; once more ends it at once\n"
 
 
 class Interrupted(BaseException):
@@ -65,5 +68,6 @@ def leave_to_parent() -> None:
 def _handle(number: int, _: FrameType | None) -> None:
     waiting = _asked.signal is not None
     _asked.signal = number
-    if not _asked.patient or waiting:  # a second one does not wait
+    if not _asked.patient or waiting:
         raise Interrupted(signal.Signals(number).name)
+    os.write(sys.stderr.fileno(), NOTICE)  # print is not safe within whatever was interrupted

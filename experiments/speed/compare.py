@@ -1,7 +1,8 @@
-"""Our training against a plain PyTorch loop, pair by pair in one process; see README.md for the question and the table.
+"""Our training against another, pair by pair in one process; see README.md for the questions and the table.
 
-python experiments/speed/compare.py step      # ResNet-18 at 32 px, where computing is the limit
-python experiments/speed/compare.py reading   # a folder of JPEGs, where decoding is the limit
+python experiments/speed/compare.py step      # ResNet-18 at 32 px, where computing is the limit: against a plain loop
+python experiments/speed/compare.py reading   # a folder of JPEGs, where decoding is the limit: against a plain loop
+python experiments/speed/compare.py safety    # ResNet-18 at 32 px: against ours without seeding and checkpoints
 """
 
 import os
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -135,6 +137,14 @@ def reading_pair(folder: Path) -> tuple[float, float]:
     return timed_by_us(300, 32, *words, "data.num_workers=2"), plain
 
 
+def safety_pair() -> tuple[float, float]:
+    """ResNet-18 as configured by default, and without what makes it reproducible and lets it go on."""
+    bare = ("callbacks.last=null", "callbacks.best=null", "callbacks.finite=null")
+    with patch("vision_lab.tasks.base.reseed"), patch("vision_lab.data.module.reseed"):
+        without = timed_by_us(STEPS, 64, "model=resnet18", *bare)
+    return timed_by_us(STEPS, 64, "model=resnet18"), without
+
+
 def make_pictures(folder: Path, count: int = 2200, names: int = 6) -> None:
     """JPEGs of 500x375 pixels with the detail of photographs: enlarged garments under grain, quality 90.
 
@@ -159,9 +169,9 @@ def compared(pair: Callable[[], tuple[float, float]]) -> None:
         ours, plain = pair()
         if number:
             rows.append((ours, plain, ours / plain))
-            print(f"pair {number}: ours {ours:.1f} images/s, plain {plain:.1f}, ratio {ours / plain:.3f}", flush=True)
+            print(f"pair {number}: ours {ours:.1f} images/s, other {plain:.1f}, ratio {ours / plain:.3f}", flush=True)
     ours, plain, ratio = (statistics.median(column) for column in zip(*rows, strict=True))
-    print(f"median: ours {ours:.1f} images/s, plain {plain:.1f}, ratio {ratio:.3f}")
+    print(f"median: ours {ours:.1f} images/s, other {plain:.1f}, ratio {ratio:.3f}")
 
 
 if __name__ == "__main__":
@@ -169,6 +179,8 @@ if __name__ == "__main__":
         os.chdir(temporary)
         if sys.argv[1:] == ["step"]:
             compared(step_pair)
+        elif sys.argv[1:] == ["safety"]:
+            compared(safety_pair)
         elif sys.argv[1:] == ["reading"]:
             make_pictures(Path(temporary) / "pictures")
             torch.set_num_threads(1)  # for both: the two workers have the two cores

@@ -39,7 +39,7 @@ class Last(Checkpoint):
 
     It is written between epochs, after training, and within an epoch every so many steps or minutes, where a step of
     the optimiser is complete and no validation is about to begin: only there is all of a training's state in its parts.
-    When the command is asked to end (Ctrl-C, SIGTERM), that is done after the next such step.
+    When the command is asked to end (Ctrl-C, SIGTERM), that is done after the next such moment.
 
     Args:
         every_n_steps: batches; null: not by steps.
@@ -57,6 +57,7 @@ class Last(Checkpoint):
         """(epoch, batches of it) of the newest checkpoint."""
         self.path: Path | None = None
         self.step = 0
+        self.began = time.monotonic()
         self.saved_at = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -77,7 +78,7 @@ class Last(Checkpoint):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.stands_at != (trainer.current_epoch, 0):
             self._save(trainer, batches=0)
-            _heed(interruption.asked())
+            _heed(_agreed(trainer, interruption.asked()))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -86,19 +87,11 @@ class Last(Checkpoint):
         due = self._by_steps(trainer, batches)
         if trainer.world_size > 1 and not due and batches % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
-        agreed = trainer.strategy.reduce_boolean_decision
-        asked = agreed(interruption.asked(), all=False)
+        asked = _agreed(trainer, interruption.asked())
         late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
-        if (asked or due or agreed(late, all=False)) and _is_whole(trainer):
+        if (asked or due or _agreed(trainer, late)) and _is_whole(trainer):
             self._save(trainer, batches=batches)
             _heed(asked)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        interruption.patient(False)
-        _heed(interruption.asked())
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        interruption.patient(not trainer.sanity_checking)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # In the epoch in which a run goes on, Lightning would leave out a plateau schedule's step, as if there had been
@@ -108,7 +101,7 @@ class Last(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, batches=0)
         interruption.patient(False)
-        _heed(interruption.asked())
+        _heed(_agreed(trainer, interruption.asked()))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         interruption.patient(False)
@@ -117,7 +110,12 @@ class Last(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         logs = {name: size for logger in _tensorboards(trainer) for name, size in logger.sizes().items()}
-        checkpoint[KEY] = {"stands_at": self.stands_at, "should_stop": trainer.should_stop, "logs": logs}
+        checkpoint[KEY] = {
+            "stands_at": self.stands_at,
+            "should_stop": trainer.should_stop,
+            "seconds": time.monotonic() - self.began,
+            "logs": logs,
+        }
         epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         for count in (epoch["current"], epoch["total"]):
             # Between two epochs: as if the next had not been thought of. (At Lightning's own end of an epoch a plateau
@@ -129,6 +127,7 @@ class Last(Checkpoint):
     ) -> None:
         state = checkpoint[KEY]
         self.stands_at = state["stands_at"]
+        self.began -= state["seconds"]
         self.path, self.step = Path(str(trainer.ckpt_path)), checkpoint["global_step"]
         trainer.should_stop = state["should_stop"]  # early stopping had decided, and Lightning does not keep it
         for logger in _tensorboards(trainer):
@@ -145,6 +144,11 @@ class Last(Checkpoint):
         trainer.save_checkpoint(path)
         self.path, self.step = path, trainer.global_step
         self.saved_at = time.monotonic()
+
+
+def _agreed(trainer: pl.Trainer, decision: bool) -> bool:
+    """Whether any process says so: they must all do the same."""
+    return trainer.strategy.reduce_boolean_decision(decision, all=False)
 
 
 def _heed(asked: bool) -> None:

@@ -1,6 +1,5 @@
 """``mode=predict source=...``: what a network says of pictures, with a run's weights or published ones."""
 
-import csv
 import glob
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from torchvision.io import write_png
 from vision_lab import build
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
 from vision_lab.drawing import grid
-from vision_lab.files import shown
+from vision_lab.files import shown, write_rows
 from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run
@@ -80,14 +79,10 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
     # One process: a table of predictions has one writer.
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
     trainer.predict(task, datamodule=data, return_predictions=False)
-    folder.mkdir(parents=True, exist_ok=True)
     screen.unreadable(data, folder)
     if not writer.rows:
         raise DataError("not one of the pictures can be read")
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as lines:
-        table = csv.DictWriter(lines, list(writer.rows[0]))
-        table.writeheader()
-        table.writerows(writer.rows)
+    write_rows(folder / "predictions.csv", writer.rows)
     if writer.pictures:
         write_png(grid(writer.pictures), str(folder / "contact_sheet.png"))
     screen.rows("predictions", [{**row, "path": shown(Path(str(row["path"])))} for row in writer.rows])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
+from vision_lab.files import shown, write_rows
 from vision_lab.runs import Run
 
 if TYPE_CHECKING:
@@ -107,11 +107,8 @@ def unreadable(data: DataModule, folder: Path) -> None:
     if not data.unreadable:
         return
     file = folder / "unreadable.csv"
-    with file.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(["path", "reason"])
-        writer.writerows(sorted(data.unreadable.items()))
-    say(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {file}")
+    write_rows(file, [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())])
+    say(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {shown(file)}")
 
 
 def _si(number: float) -> str:

@@ -78,10 +78,11 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
         run.learn_from({**fingerprints, "root": again.listing(config.data.get("root"))})
         cost = flops(task)
         screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
-        _say_where_it_goes_on(run)
+        before = _say_where_it_goes_on(run)
         run.start()
         best = _fit(trainer, task, data)
-        run.finish(_result(trainer, task, best, seconds=time.monotonic() - started, flops=cost))
+        seconds = before + time.monotonic() - started
+        run.finish(_result(trainer, task, best, seconds=seconds, flops=cost))
     except BaseException as error:
         with suppress(OSError):  # the disk may be full: the error itself matters more
             run.fail(error)
@@ -102,16 +103,18 @@ def _made(config: DictConfig, trainer: pl.Trainer) -> tuple[Supervised, DataModu
     return build.task(config, network, processes=trainer.world_size), data, network
 
 
-def _say_where_it_goes_on(run: Run) -> None:
+def _say_where_it_goes_on(run: Run) -> float:
+    """Seconds that the run has had before."""
     checkpoint = newest(run.folder, warn=screen.warn)
     if checkpoint is None:
-        return
-    state = load(checkpoint)
+        return 0.0
+    state = load(checkpoint, lazily=True)
     epoch, batches = state[STANDS]["stands_at"]
     screen.say(f"goes on      from step {state['global_step']} (epoch {epoch + 1}, {batches} batches of it done)")
     changed = again.changed_surroundings(run)
     if changed:
         screen.warn(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
+    return float(state[STANDS]["seconds"])
 
 
 def _fit(trainer: pl.Trainer, task: Supervised, data: DataModule) -> float:
