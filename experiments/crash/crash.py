@@ -53,7 +53,8 @@ class Life:
     def __init__(self, name: str, words: list[str], *, number: int, folder: Path) -> None:
         self.phase_file = folder / f"{name}.phase"
         self.phase_file.write_text("starting")
-        environment = os.environ | {"PYTHONPATH": str(HERE), "PHASE": str(self.phase_file)}
+        code = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+        environment = os.environ | {"PYTHONPATH": code, "PHASE": str(self.phase_file)}
         command = [sys.executable, "-m", "vision_lab", *COMMON, *words, f"name={name}"]
         self.log = (folder / f"{name}.log").open("a")
         self.process = subprocess.Popen(
