@@ -61,6 +61,10 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
         (planted("head", "_target_", "torch.nn.modules.module.functools.partial"), "functools.partial"),
         (planted("model", "classifier", {"_target_": "torch.hub.load", "_partial_": True}), "torch.hub.load"),
         (planted("optim", "_target_", "torch.utils.collect_env.run"), "optim._target_=torch.utils.collect_env.run"),
+        (
+            planted("callbacks", "mine", {"_target_": "vision_lab.checkpoints.save", "path": "stolen"}),
+            "checkpoints.save",
+        ),
         (planted("optim", "_target_", "hydra.utils.get_method"), "optim._target_=hydra.utils.get_method"),
         (planted("task", "_target_", "${oc.decode:'os.system'}"), "task._target_=os.system"),
         (planted("head", "_target_", "pytorch_lightning.LightningModule.load_from_checkpoint"), "load_from_checkpoint"),

@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 BUILDERS = (
-    *(f"vision_lab.{part}" for part in ("callbacks", "data", "heads", "models", "modes", "tasks", "schedules")),
-    "vision_lab.checkpoints",
+    *(f"vision_lab.{part}" for part in ("data", "heads", "models")),
     "torchvision.models",
     "timm.models",
 )
 """Modules, with all below them, whose classes and functions may be called."""
 
 CLASSES = (
+    *(f"vision_lab.{part}" for part in ("callbacks", "checkpoints", "schedules", "tasks")),
     *("torch.nn", "torch.optim", "torchvision.datasets", "torchvision.transforms", "torchvision.ops", "torchmetrics"),
     "pytorch_lightning.trainer",
     *(f"pytorch_lightning.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
