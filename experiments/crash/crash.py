@@ -21,13 +21,14 @@ HERE = Path(__file__).parent
 
 CASES = {
     # dropout, batch norm, augmentation, one-cycle by steps, accumulated gradients, EMA, early stopping, best so far
-    "classify": "model=mobilenet_v3_small augment=shift trainer.accumulate_grad_batches=2 data.batch_size=32 "
-    "trainer.limit_train_batches=40 trainer.max_epochs=6",
+    "classify": "model=resnet20_dropout augment=shift trainer.accumulate_grad_batches=2 data.batch_size=32 "
+    "trainer.limit_train_batches=80 trainer.max_epochs=12",
     # checkpoints of 456 MB every 5 batches: half of the time goes into writing them
     "heavy": "model=alexnet data.spec.image_size=[64,64] optim=sgd optim.lr=0.01 data.batch_size=8 "
     "trainer.limit_train_batches=30 trainer.limit_val_batches=10 trainer.limit_test_batches=10 trainer.max_epochs=4",
-    # two processes
-    "two": "model=resnet20 trainer=ddp_cpu data.batch_size=16 trainer.limit_train_batches=40 trainer.max_epochs=6",
+    # the same by two processes
+    "two": "model=resnet20_dropout augment=shift trainer=ddp_cpu trainer.accumulate_grad_batches=2 data.batch_size=16 "
+    "trainer.limit_train_batches=80 trainer.max_epochs=12",
 }
 """A task is a line: words that its command has besides COMMON."""
 
@@ -91,10 +92,11 @@ def killed(name: str, words: list[str], *, kills: int, rhythm: float, chance: ra
     for number in range(10 * kills):
         life = Life(name, words, number=number, folder=folder)
         if deaths.total() < kills:
-            early = chance.random() < 0.15
-            if not early:
+            if chance.random() < 0.15:
+                phase = life.die_after(chance.uniform(0, 6))  # while it starts, reads and builds
+            else:
                 life.wait_until_at_work()
-            phase = life.die_after(chance.uniform(0, 8) if early else chance.uniform(0, 2 * rhythm))
+                phase = life.die_after(chance.uniform(0, 2 * rhythm))
             if phase is not None:
                 deaths[phase] += 1
                 continue

@@ -1,0 +1,13 @@
+"""A small network that learns quickly and has all that draws random numbers or remembers."""
+
+from torch import nn
+
+from vision_lab.models.cifar_resnet import CifarResNet
+
+
+class DropoutResNet(CifarResNet):
+    """ResNet-20 with dropout before the last layer."""
+
+    def __init__(self, *, num_classes: int = 10) -> None:
+        super().__init__(depth=20, num_classes=num_classes)
+        self.avgpool = nn.Sequential(self.avgpool, nn.Dropout(0.2))
