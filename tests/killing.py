@@ -1,4 +1,4 @@
-"""Ways to end a run where the variable KILL says: "<place>:<which time>"."""
+"""Ways to end a run where the variable KILL says: "<place>:<which time>", in the RUN-th run of the process."""
 
 import os
 import signal
@@ -16,13 +16,15 @@ class Killed(BaseException):
 
 
 _seen: dict[str, int] = {}
+_runs = [0]
 
 
 def passing(place: str) -> bool:
     """Whether the run ends here."""
     wanted, _, count = os.environ.get("KILL", "").partition(":")
     _seen[place] = _seen.get(place, 0) + 1
-    return wanted == place and _seen[place] == int(count)
+    run = int(os.environ.get("RUN", _runs[0]))
+    return wanted == place and _seen[place] == int(count) and _runs[0] == run
 
 
 def end() -> None:
@@ -36,8 +38,10 @@ def end() -> None:
 class Kill(pl.Callback):
     """Ends the run at the end of a step, within validation, after an epoch, or within the test."""
 
-    def setup(self, *_: Any, **__: Any) -> None:
-        _seen.clear()
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            _seen.clear()
+            _runs[0] += 1
 
     def on_train_batch_end(self, *_: Any) -> None:
         if passing("step"):

@@ -28,7 +28,7 @@ ALLOWED = {
     "runs": "environment files types",
     "schedules": "",
     "sweeps": "runs",
-    "trust": "",
+    "trust": "types",
     "types": "",
     "callbacks.checkpoints": "callbacks.tensorboard checkpoints interruption types",
     "callbacks.epochs": "files",

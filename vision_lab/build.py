@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch.utils.deterministic
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -45,9 +45,6 @@ GIVEN = {
     "data.test": set(),
 }
 """part: arguments that it is given later and so need not stand in a config; positional ones by their usual names."""
-
-DEEPEST = 50
-"""Levels of nodes in a config."""
 
 
 class Network(NamedTuple):
@@ -94,29 +91,13 @@ def mode(config: DictConfig) -> Callable[[DictConfig, Path], Any]:
         ConfigurationError: where the config of a run's folder would call what is not trusted.
     """
     check(config, ["mode"])
-    strange = strangers(config) if config.run or config.resume else []
-    if strange:
-        raise ConfigurationError("\n".join(strange))
+    if config.run or config.resume:
+        chosen_here = {group for group, choice in choices_made().items() if choice != SAVED}
+        strange = trust.strangers(config, but_for=chosen_here)
+        if strange:
+            raise ConfigurationError("\n".join(strange))
     made: Callable[[DictConfig, Path], Any] = instantiate(config.mode, _partial_=True)
     return made
-
-
-def strangers(config: DictConfig) -> list[str]:
-    """What the config of a run's folder would call although nobody said that it may.
-
-    Groups that the command line chooses are its own; the rest came with the folder, which may be a stranger's.
-    """
-    own = {group for group, choice in choices_made().items() if choice != SAVED}
-    errors = []
-    for group in [key for key in config if key not in own]:
-        for place, node in _calls(config, str(group)):
-            target = str(node["_target_"])
-            if not trust.named(target, config.trust) or not _admitted(target, node, config.trust):
-                errors.append(
-                    f"{place}._target_={target}: this comes with the run's folder and may run any code. Only if you "
-                    f"trust whoever made it, type trust=[{target.split('.')[0]}]"
-                )
-    return errors
 
 
 def spec(config: DictConfig) -> DataSpec:
@@ -343,29 +324,6 @@ def _located(name: str) -> Callable[..., Any]:
         raise ValueError("a dotted name is needed: package.module.Name")
     found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return found
-
-
-def _calls(node: Any, key: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Each (place, node) below a key that would be instantiated, as references lead to it."""
-    try:
-        value = node[key]
-    except OmegaConfBaseException:
-        return  # what cannot be resolved cannot be called
-    place = f"{path}.{key}" if path else str(key)
-    if place.count(".") > DEEPEST:
-        raise ConfigurationError(f"{place[:80]}...: this refers to itself")
-    if isinstance(value, DictConfig) and "_target_" in value:
-        yield place, value
-    for inner in _keys(value) if OmegaConf.is_config(value) else ():
-        yield from _calls(value, inner, place)
-
-
-def _admitted(target: str, node: DictConfig, trusted: Sequence[str]) -> bool:
-    try:
-        found = get_object(target)  # as Hydra will find it: it also follows what a module has imported
-    except Exception:  # whatever the import raises
-        return True  # it cannot be called either; the check of its part says what is wrong
-    return trust.admits(found, node, trusted)
 
 
 def _choices_for(group: str, target: str) -> list[str]:
