@@ -96,7 +96,7 @@ def killed(name: str, words: list[str], *, kills: int, rhythm: float, chance: ra
                 phase = life.die_after(chance.uniform(0, 6))  # while it starts, reads and builds
             else:
                 life.wait_until_at_work()
-                phase = life.die_after(chance.uniform(0, 2 * rhythm))
+                phase = life.die_after(chance.uniform(0, 1.2 * rhythm))  # so that it does not end too early
             if phase is not None:
                 deaths[phase] += 1
                 continue
