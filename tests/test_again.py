@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import FAST, Outcome
 from vision_lab.again import differences, hold_against, standing
+from vision_lab.checkpoints import load, save
 from vision_lab.runs import Run
 from vision_lab.types import ConfigurationError, DataError
 
@@ -107,10 +108,50 @@ def test_another_config_under_a_name_touches_nothing(command: Command):
     assert contents(Path("outputs/x")) == before
 
 
-def test_force_starts_over_and_keeps_the_old_folder(command: Command):
+def test_a_folder_of_other_things_is_refused(command: Command, tmp_path: Path):
+    (tmp_path / "outputs/classify/resnet20/x").mkdir(parents=True)
+    outcome = command("name=classify", *FAST, "model.weights=./none.pth")
+    assert outcome.code == 1
+    assert "outputs/classify holds other things and no run: type another name=" in outcome.err
+    assert (tmp_path / "outputs/classify/resnet20/x").is_dir()
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(command: Command, tmp_path: Path):
+    outcome = command("name=x", *FAST, "model.weights=./none.pth")
+    assert "model.weights=./none.pth: there is no such file" in outcome.err
+    assert not Path("outputs/x").exists()
+
+
+def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pytest.MonkeyPatch):
+    from tests.killing import Killed
+
+    words = ("name=x", *FAST, "callbacks.last.every_n_steps=1", "+callbacks.kill._target_=tests.killing.Kill")
+    monkeypatch.setenv("KILL", "step:2")
+    with pytest.raises(Killed):
+        command(*words)
+    monkeypatch.delenv("KILL")
+    state = load(Path("outputs/x/checkpoints/last.ckpt"))
+    state["last"]["processes"] = 2
+    save(state, Path("outputs/x/checkpoints/last.ckpt"))
+    outcome = command(*words)
+    assert "outputs/x was begun by 2 processes, now there are 1: type trainer.devices=2" in outcome.err
+    assert Run(Path("outputs/x")).state == "failed"
+
+
+def test_outputs_may_be_a_link(command: Command, tmp_path: Path):
+    (tmp_path / "big_disk").mkdir()
+    (tmp_path / "outputs").symlink_to("big_disk")
     assert command("name=x", *FAST).code == 0
+    result = Run(Path("outputs/x")).result
+    assert result is not None
+    assert result["checkpoint"] == "checkpoints/best.ckpt"
+
+
+def test_force_starts_over_and_keeps_the_old_folder(command: Command):
+    words = ("debug=fast", "trainer=cpu")  # TensorBoard too
+    assert command("name=x", *words).code == 0
     before = {path.relative_to("outputs/x"): text for path, text in contents(Path("outputs/x")).items()}
-    outcome = command("name=x", *FAST, "seed=1", "force=true")
+    outcome = command("name=x", *words, "seed=1", "force=true")
     assert outcome.code == 0, outcome.err
     (kept,) = Path("outputs/replaced").iterdir()
     assert f"the run before now lies in {kept}" in outcome.out

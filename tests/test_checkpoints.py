@@ -63,20 +63,34 @@ def test_damage_is_found(tmp_path: Path):
 
 
 def test_newest(tmp_path: Path):
-    told: list[str] = []
-    assert newest(tmp_path, told.append) is None
+    told: list[tuple[Path, str]] = []
+    assert newest(tmp_path, lambda *damage: told.append(damage)) is None
     last, previous = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
     last.parent.mkdir()
     save(CONTENT, previous)
-    assert newest(tmp_path, told.append) == previous
+    assert newest(tmp_path, lambda *damage: told.append(damage)) == previous
     save(CONTENT, last)
-    assert newest(tmp_path, told.append) == last
+    assert newest(tmp_path, lambda *damage: told.append(damage)) == last
     assert told == []
     last.write_bytes(b"torn")
-    assert newest(tmp_path, told.append) == previous
-    assert told == [f"{last} cannot be used (it is torn: File is not a zip file): going on from the one before it"]
+    assert newest(tmp_path, lambda *damage: told.append(damage)) == previous
+    assert told == [(last, "it is torn: File is not a zip file")]
     previous.write_bytes(b"torn")
-    assert newest(tmp_path, told.append) is None
+    assert newest(tmp_path, lambda *damage: told.append(damage)) is None
+
+
+def test_the_one_before_survives_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    files = WholeCheckpoints()
+    for step in (1, 2):
+        files.save_checkpoint({"step": step}, tmp_path / "last.ckpt")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.save_checkpoint({"step": 3}, tmp_path / "last.ckpt")
+    assert {path.name: load(path)["step"] for path in tmp_path.iterdir()} == {"last.ckpt": 2, "previous.ckpt": 1}
 
 
 WORDS = (
@@ -108,6 +122,9 @@ def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
     assert outcome.code == 0, outcome.err
     assert ("warning: " in outcome.out) == (how != "missing")
     assert ("cannot be used" in outcome.out) == (how != "missing")
+    damaged = {path.name for path in Path("outputs/x/checkpoints").glob("*.damaged")}
+    expected = {"missing": set(), "both": {"last.damaged", "previous.damaged"}}
+    assert damaged == expected.get(how, {"last.damaged"})
     steps = {"torn": 6, "pickle": 6, "missing": 6}
     if how in steps:
         assert f"goes on      from step {steps[how]}" in outcome.out

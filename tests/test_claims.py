@@ -63,10 +63,10 @@ def test_another_process_holds_it_until_it_dies(tmp_path: Path):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def status(run: Run, *, host: str, silent: float) -> None:
+def status(run: Run, *, host: str, silent: float, state: str = "running") -> None:
     run.folder.mkdir(exist_ok=True)
     file = run.folder / "status.json"
-    file.write_text(json.dumps({"state": "running", "host": host, "pid": 1, "heartbeat": "2026-01-01T00:00:00+00:00"}))
+    file.write_text(json.dumps({"state": state, "host": host, "pid": 1, "heartbeat": "2026-01-01T00:00:00+00:00"}))
     os.utime(file, (time.time() - silent, time.time() - silent))
 
 
@@ -105,3 +105,21 @@ def test_what_came_to_nothing_leaves_nothing(tmp_path: Path):
     with claim(run):
         run.pend()
     assert not run.folder.exists()
+
+
+def test_what_lay_in_the_folder_stays(tmp_path: Path):
+    run = Run(tmp_path / "x")
+    run.folder.mkdir()
+    (run.folder / "thesis.tex").write_text("years of work")
+    with claim(run):
+        run.pend()
+    assert [path.name for path in run.folder.iterdir()] == ["thesis.tex"]
+
+
+def test_a_refused_claim_touches_nothing(tmp_path: Path):
+    run = Run(tmp_path / "x")
+    status(run, host="elsewhere", silent=0, state="pending")
+    before = (run.folder / "status.json").read_bytes()
+    with pytest.raises(ConfigurationError), claim(run):
+        pass
+    assert (run.folder / "status.json").read_bytes() == before

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab.files import replace, shown, trouble, write, write_rows
+from vision_lab.files import refuse_link, replace, shown, trouble, write, write_rows
+from vision_lab.types import ConfigurationError
 
 
 @pytest.fixture
@@ -60,12 +61,27 @@ def test_trouble_says_what_to_do(tmp_path: Path):
     wrapped = RuntimeError("unexpected pos")
     wrapped.__context__ = OSError(errno.EDQUOT, "Disk quota exceeded")
     assert "Disk quota exceeded" in str(trouble(wrapped, tmp_path))
-    forbidden = trouble(PermissionError(errno.EACCES, "Permission denied", "/somewhere/x"), tmp_path)
+    forbidden = trouble(PermissionError(errno.EACCES, "Permission denied", f"{tmp_path}/x"), tmp_path)
     assert str(forbidden) == (
-        "/somewhere/x: Permission denied. Type hydra.run.dir=<a folder that can be written> (in a sweep "
-        "hydra.sweep.dir), or change the folder's permissions."
+        f"{tmp_path}/x: Permission denied. Type hydra.run.dir=<a folder that can be written> (in a sweep "
+        "hydra.sweep.dir), or change the permissions."
     )
+    elsewhere = trouble(PermissionError(errno.EACCES, "Permission denied", "/data/train"), tmp_path)
+    assert str(elsewhere) == "/data/train: Permission denied. Change the permissions."
     assert trouble(ValueError("other"), tmp_path) is None
+
+
+def test_links_are_not_followed(tmp_path: Path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "a.json.part").symlink_to(precious)
+    (tmp_path / "a.json").symlink_to(precious)
+    write(tmp_path / "a.json", "new")
+    assert precious.read_text() == "mine"
+    assert not (tmp_path / "a.json").is_symlink()
+    (tmp_path / "evaluate").symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError, match="evaluate is a link: remove it"):
+        refuse_link(tmp_path / "evaluate")
 
 
 def test_a_path_as_one_would_type_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

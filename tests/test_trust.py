@@ -89,7 +89,93 @@ def test_planted_code_is_refused(command: Command, strangers: Callable, change: 
 
 def test_a_list_of_defaults_in_a_stored_config_is_refused(command: Command, strangers: Callable):
     folder = strangers(lambda config: config["optim"].update(defaults=[{"override /hydra/launcher": "basic"}]))
-    assert "has a list of defaults: it is not a composed config" in command("mode=evaluate", f"run={folder}").err
+    assert "is not a composed config: optim" in command("mode=evaluate", f"run={folder}").err
+
+
+def hub(folder: Path) -> dict[str, Any]:
+    """A repository beside the config that writes a file when it is loaded."""
+    evil = folder / "evil"
+    evil.mkdir()
+    (evil / "hubconf.py").write_text("open('stolen', 'w')\ndef go(*a, **k): pass\n")
+    return {"_target_": "torch.hub.load", "repo_or_dir": str(evil.absolute()), "model": "go", "source": "local"}
+
+
+def refused(command: Command, folder: Path, text: str, *, code: int = 1) -> None:
+    for mode in ("mode=evaluate", "mode=predict", "mode=train"):
+        outcome = command(mode, f"run={folder}", "source=.")
+        assert outcome.code == code, outcome.out
+        assert text in outcome.err
+        assert not Path("stolen").exists()
+
+
+def test_a_group_that_is_a_string_is_refused(command: Command, strangers: Callable):
+    """Hydra would read it as YAML, with a list of defaults that puts another group among its own callbacks."""
+    folder = strangers(lambda _: None)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["logger"] = hub(folder)
+    config["optim"] = "defaults:\n- /logger@_global_.hydra.callbacks.evil: _saved\n- _self_\n" + yaml.safe_dump(
+        config["optim"]
+    )
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    refused(command, folder, "is not a composed config: optim", code=2)
+
+
+def test_a_reference_within_a_reference_is_refused(command: Command, strangers: Callable):
+    folder = strangers(lambda _: None)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    node = hub(folder)
+    inner = ",".join(f"{key}:'{value}'" for key, value in node.items())
+    config["task"]["class_weights"] = "\\${oc.create:{" + inner + "}}"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    refused(command, folder, "task.class_weights: a reference within a reference comes with the run's folder")
+
+
+def test_choices_that_are_no_names_are_refused(command: Command, strangers: Callable):
+    folder = strangers(lambda config: config.pop("callbacks"))
+    told = yaml.safe_load((folder / "overrides.yaml").read_text())
+    for value in ("${oc.env:HOME}", "../outside", "/tmp/outside"):
+        told["choices"]["model"] = value
+        (folder / "overrides.yaml").write_text(yaml.safe_dump(told))
+        refused(command, folder, "choices are names of files in conf/", code=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (planted("callbacks", "progress", {"_target_": "torchvision.models._api.WeightsEnum.get_state_dict"}), "_api"),
+        (planted("data", "train", {"_target_": "torchvision.datasets.Kinetics", "_partial_": True}), "Kinetics"),
+        (
+            planted("logger", "mine", {"_target_": "vision_lab.callbacks.tensorboard.TensorBoard", "folder": "/tmp"}),
+            "folder",
+        ),
+        (
+            planted("callbacks", "best", {"_target_": "vision_lab.callbacks.checkpoints.Best", "dirpath": "/tmp"}),
+            "dirpath",
+        ),
+    ],
+    ids=["weights", "archive", "events", "checkpoints"],
+)
+def test_what_fetches_or_writes_elsewhere_is_refused(
+    command: Command, strangers: Callable, change: Callable, text: str
+):
+    refused(command, strangers(change), text)
+
+
+def test_a_misspelt_key_beside_a_run_is_answered(command: Command, strangers: Callable):
+    folder = strangers(lambda _: None)
+    outcome = command("mode=evaluate", f"run={folder}", "trainer.max_epoch=1")
+    assert outcome.err.startswith("error: trainer.max_epoch: there is no such key. Did you mean trainer.max_epochs")
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "overrides.yaml", "spec.json"])
+@pytest.mark.parametrize("content", ["", "[1", "{1: 2"])
+def test_damaged_files_of_a_run_are_named(command: Command, strangers: Callable, file: str, content: str):
+    folder = strangers(lambda _: None)
+    (folder / file).write_text(content)
+    outcome = command("mode=evaluate", f"run={folder}")
+    assert outcome.code == 2
+    assert file in outcome.err
+    assert "Traceback" not in outcome.err
 
 
 def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable, tmp_path: Path):
@@ -115,6 +201,7 @@ def test_what_is_admitted():
 
     class Model:
         __module__ = "timm.models.resnet"
+        __qualname__ = "Model"
 
     assert trust.admits(Model, {"num_classes": 3}, [])
     for arguments in ({"pretrained": True}, {"checkpoint_path": "x"}, {"model_name": "hf-hub:x/y"}, {"_args_": []}):

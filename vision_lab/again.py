@@ -40,7 +40,11 @@ def standing(run: Run, config: DictConfig) -> Standing:
     """
     if (run.folder / "multirun.yaml").exists():  # which Hydra writes
         raise ConfigurationError(f"{run} is a sweep: type another name=, or -m to add to it")
-    if not run.told or config.force:
+    if not run.told:
+        if _strange(run):
+            raise ConfigurationError(f"{run} holds other things and no run: type another name=")
+        return "new"
+    if config.force:
         return "new"
     differing = differences(run, config)
     if differing:
@@ -53,6 +57,12 @@ def standing(run: Run, config: DictConfig) -> Standing:
             "(the old folder is kept)."
         )
     return "finished" if run.state == "finished" else "begun"
+
+
+def _strange(run: Run) -> bool:
+    """Whether a folder that holds no run holds anything but traces of one that came to nothing."""
+    found = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
+    return bool(found - {".lock"}) and "status.json" not in found
 
 
 def differences(run: Run, config: DictConfig) -> dict[str, tuple[Any, Any]]:
@@ -104,7 +114,8 @@ def listing(root: str | None) -> dict[str, Any]:
     for folder, below, names in os.walk(Path(root).expanduser()) if root else ():
         below.sort()
         for path in (Path(folder, name) for name in sorted(names)):
-            digest.update(f"{path.relative_to(Path(root or '').expanduser())}:{path.lstat().st_size}\n".encode())
+            line = f"{path.relative_to(Path(root or '').expanduser())}:{path.lstat().st_size}\n"
+            digest.update(line.encode(errors="surrogateescape"))
         count += len(names)
         if count > MOST_FILES:
             return {}

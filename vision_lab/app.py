@@ -38,11 +38,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _say(error, code=2)
     except (KeyboardInterrupt, interruption.Interrupted):
-        print("interrupted", file=sys.stderr)
+        if interruption.first_process():
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # its reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1 if _begun else 0
 
 
 def _run(words: list[str]) -> int:
@@ -54,7 +55,7 @@ def _run(words: list[str]) -> int:
 
     _begun.clear()
     folders = config_folders(words)
-    words = command_line.quoted(words)
+    typed = words = command_line.quoted(words)
     try:
         words, saved_choices = replay.with_saved(words, folders)
         resolvers.register(saved_choices)
@@ -78,7 +79,7 @@ def _run(words: list[str]) -> int:
         cause = _user_error(error) or files.trouble(error, Path("outputs"))
         if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
-        return _say(cause or UserError(command_line.explained(words, error, folders=folders)), code=2)
+        return _say(cause or UserError(command_line.explained(typed, error, folders=folders)), code=2)
     return sweeps.end()
 
 

@@ -93,7 +93,8 @@ def mode(config: DictConfig) -> Callable[[DictConfig, Path], Any]:
     check(config, ["mode"])
     if config.run or config.resume:
         chosen_here = {group for group, choice in choices_made().items() if choice != SAVED}
-        strange = trust.strangers(config, but_for=chosen_here)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        strange = trust.strangers(config, but_for=chosen_here, folder=folder)
         if strange:
             raise ConfigurationError("\n".join(strange))
     made: Callable[[DictConfig, Path], Any] = instantiate(config.mode, _partial_=True)

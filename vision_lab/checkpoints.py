@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -36,6 +37,9 @@ class WholeCheckpoints(TorchCheckpointIO):
     ) -> dict[str, Any]:
         return load(Path(path))
 
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
 
 def save(content: Any, path: Path, *, keep: Path | None = None) -> None:
     """Write with ``torch.save``, whole or not at all; ``keep`` is the name that the file before gets.
@@ -53,6 +57,7 @@ def save(content: Any, path: Path, *, keep: Path | None = None) -> None:
             raise
         if keep is not None and path.exists():
             file.flush()
+            os.fsync(file.fileno())  # before the one that was there gives up its name
             path.replace(keep)
 
     replace(path, fill)
@@ -71,12 +76,12 @@ def load(path: Path, *, lazily: bool = False) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
+def newest(folder: Path, damaged: Callable[[Path, str], None]) -> Path | None:
     """The newest checkpoint of a run that a training can go on from; None where there is none.
 
     Args:
         folder: the run's folder.
-        warn: told of each file that cannot be used.
+        damaged: told of each file that cannot be used, and why.
     """
     for name in (LAST, PREVIOUS):
         path = folder / "checkpoints" / name
@@ -84,7 +89,7 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
             reason = damage(path)
             if reason is None:
                 return path
-            warn(f"{path} cannot be used ({reason}): going on from the one before it")
+            damaged(path, reason)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +33,7 @@ def claim(run: Run) -> Iterator[None]:
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run.folder / LOCK, timeout=0)
+    held = False
     try:
         lock.acquire()
     except Timeout:
@@ -41,11 +41,12 @@ def claim(run: Run) -> Iterator[None]:
     try:
         if _alive_elsewhere(run):
             raise ConfigurationError(_busy(run))
+        held = True
         with _beating(run):
             yield
     finally:
-        if not run.told and run.state in (None, "pending"):  # it came to nothing
-            shutil.rmtree(run.folder, ignore_errors=True)
+        if held and not run.told and run.state in (None, "pending"):
+            _leave_nothing(run)
         lock.release()
 
 
@@ -65,6 +66,14 @@ def _beating(run: Run) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _leave_nothing(run: Run) -> None:
+    """Take away what a claim that came to nothing has made, and nothing else."""
+    for name in ("status.json", LOCK):
+        (run.folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds other things
+        run.folder.rmdir()
 
 
 def _alive_elsewhere(run: Run) -> bool:

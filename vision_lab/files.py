@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from vision_lab.types import UserError
+from vision_lab.types import ConfigurationError, UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -39,8 +39,9 @@ def replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:  # x: never through a link that lies there
             fill(file)
             file.flush()
             os.fsync(file.fileno())
@@ -48,6 +49,16 @@ def replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def refuse_link(folder: Path) -> None:
+    """Refuse to write into a folder that is a link, and leads who knows where.
+
+    Raises:
+        ConfigurationError: where it is one.
+    """
+    if folder.is_symlink():
+        raise ConfigurationError(f"{shown(folder)} is a link: remove it, for a folder to be made in its place")
 
 
 def trouble(error: BaseException | None, folder: Path) -> UserError | None:
@@ -59,10 +70,11 @@ def trouble(error: BaseException | None, folder: Path) -> UserError | None:
                 "Make room, then repeat the command."
             )
         if isinstance(error, OSError) and error.errno in FORBIDDEN and error.filename is not None:
-            return UserError(
-                f"{error.filename}: {error.strerror}. Type hydra.run.dir=<a folder that can be written> "
-                "(in a sweep hydra.sweep.dir), or change the folder's permissions."
+            own = Path(error.filename).absolute().is_relative_to(folder.absolute())
+            cure = (
+                "Type hydra.run.dir=<a folder that can be written> (in a sweep hydra.sweep.dir), or c" if own else "C"
             )
+            return UserError(f"{error.filename}: {error.strerror}. {cure}hange the permissions.")
         error = error.__cause__ or error.__context__
     return None
 

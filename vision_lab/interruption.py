@@ -51,6 +51,11 @@ def patient(waits: bool) -> None:
         signal.signal(number, _handle)  # Lightning has put its own in between
 
 
+def first_process() -> bool:
+    """Whether this is the one of several processes for a run that speaks."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def asked() -> bool:
     """Whether a signal is waiting to be heeded."""
     return _asked.signal is not None
@@ -70,4 +75,5 @@ def _handle(number: int, _: FrameType | None) -> None:
     _asked.signal = number
     if not _asked.patient or waiting:
         raise Interrupted(signal.Signals(number).name)
-    os.write(sys.stderr.fileno(), NOTICE)  # print is not safe within whatever was interrupted
+    if first_process():
+        os.write(sys.stderr.fileno(), NOTICE)  # print is not safe within whatever was interrupted

@@ -34,17 +34,21 @@ def with_saved(words: Sequence[str], folders: Sequence[Any]) -> tuple[list[str],
         return list(words), {}
     if "'," in path:
         raise ConfigurationError(f"{'resume' if going_on else 'run'}= takes one run at a time")
-    run = Run.existing(path)
+    run = Run.existing(path, key="resume" if going_on else "run")
     saved = run.config
-    if any("defaults" in node for node in (saved, *saved.values()) if isinstance(node, dict)):
-        raise ConfigurationError(f"{run.folder / 'config.yaml'} has a list of defaults: it is not a composed config")
+    known = groups(folders)
+    # Hydra would read a string as YAML, and follow a list of defaults wherever it leads.
+    strange = [key for key, node in saved.items() if key in known and not isinstance(node, dict | None)]
+    strange += [key for key, node in saved.items() if isinstance(node, dict) and "defaults" in node]
+    if strange or "defaults" in saved:
+        raise ConfigurationError(f"{run.folder / 'config.yaml'} is not a composed config: {', '.join(strange)}")
     if not going_on:
         # The data may be absent where the run is looked at again: its classes were read when the run was made.
         saved["data"]["spec"] = run.spec
     named = {word.split("=")[0].lstrip("+") for word in overrides(words)}
     store = ConfigStore.instance()
     chosen = []
-    for group in groups(folders):
+    for group in known:
         if group in saved and group not in OWN:
             store.store(group=group, name=SAVED, node=saved.pop(group))
             chosen += [] if group in named else [f"{group}={SAVED}"]

@@ -34,7 +34,9 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
         "folder_classes": _folder_classes,
         "packaged_lines": _packaged_lines,
         "run_folder": run_folder,
-        "sweep_folder": sweep_folder,
+        "sweep_folder": lambda name, task, now: sweep_folder(
+            name, saved_choices.get("task") or task if task == SAVED else task, now
+        ),
         "folder_name": folder_name,
         "metric_name": lambda monitor: monitor.rpartition("/")[2],
     }

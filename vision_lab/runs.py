@@ -37,15 +37,19 @@ class Run:
         return shown(self.folder)
 
     @classmethod
-    def existing(cls, path: str) -> Run:
+    def existing(cls, path: str, *, key: str = "run") -> Run:
         """The run in a folder.
+
+        Args:
+            path: the folder.
+            key: by which it was typed.
 
         Raises:
             ConfigurationError: where the folder holds none.
         """
         folder = Path(path).expanduser()
         if not (folder / "config.yaml").is_file():
-            raise ConfigurationError(f"run={path}: {_what_is_there(folder)}")
+            raise ConfigurationError(f"{key}={path}: {_what_is_there(folder, key)}")
         return cls(folder)
 
     @property
@@ -81,7 +85,12 @@ class Run:
     @property
     def choices(self) -> dict[str, str | None]:
         """group: the choice made, as it was typed or defaulted."""
-        return dict(self._yaml("overrides.yaml")["choices"])
+        found = self._yaml("overrides.yaml").get("choices")
+        names = found.values() if isinstance(found, dict) else [found, "${"]
+        # They may be a stranger's, and end up in folders' names and in references.
+        if not all(name is None or re.fullmatch(r"[\w.-]+", str(name)) for name in names):
+            raise ConfigurationError(f"{self.folder / 'overrides.yaml'}: choices are names of files in conf/")
+        return dict(found)  # type: ignore[arg-type]  # a dict: see above
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -176,13 +185,21 @@ class Run:
 
     def _json(self, name: str) -> dict[str, Any] | None:
         file = self.folder / name
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{shown(file)} is damaged: {error}") from error
 
     def _yaml(self, name: str) -> dict[str, Any]:
         file = self.folder / name
         if not file.is_file():
             raise ConfigurationError(f"{self} is not a whole run: it has no {name}")
-        return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+        try:
+            return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, yaml.YAMLError) as error:
+            raise ConfigurationError(f"{shown(file)} is damaged: {error}") from error
 
 
 def run_folder(
@@ -207,12 +224,12 @@ def run_folder(
         return str(Path(resume).expanduser())
     if name:
         return str(Path("outputs") / folder_name(name))
-    return str(Path("outputs") / task / folder_name(f"{model}-{head}-{data}") / now)
+    return str(Path("outputs") / folder_name(task) / folder_name(f"{model}-{head}-{data}") / now)
 
 
 def sweep_folder(name: str | None, task: str, now: str) -> str:
     """Where a sweep's runs lie."""
-    return str(Path("outputs") / folder_name(name) if name else Path("outputs") / task / f"sweep-{now}")
+    return str(Path("outputs") / folder_name(name) if name else Path("outputs") / folder_name(task) / f"sweep-{now}")
 
 
 def folder_name(what: str, otherwise: str = "run") -> str:
@@ -228,13 +245,13 @@ def folder_name(what: str, otherwise: str = "run") -> str:
     return f"{clean[: LONGEST - len(digest) - 1]}-{digest}"
 
 
-def _what_is_there(folder: Path) -> str:
+def _what_is_there(folder: Path, key: str) -> str:
     if not folder.is_dir():
         near = sorted(path.name for path in folder.parent.glob("*") if (path / "config.yaml").is_file())
         return "there is no such folder" + (f"; {folder.parent} holds the runs {', '.join(near[:10])}" if near else "")
     inside = sorted(path.parent for path in folder.rglob("config.yaml"))
     if inside:
-        return "this folder holds several runs; type one of\n" + "\n".join(f"  run={path}" for path in inside[:20])
+        return "this folder holds several runs; type one of\n" + "\n".join(f"  {key}={path}" for path in inside[:20])
     return "this folder holds no run (no config.yaml)"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
@@ -27,11 +28,18 @@ BUILDERS = (
 
 CLASSES = (
     *(f"vision_lab.{part}" for part in ("callbacks", "checkpoints", "schedules", "tasks")),
-    *("torch.nn", "torch.optim", "torchvision.datasets", "torchvision.transforms", "torchvision.ops", "torchmetrics"),
+    *("torch.nn", "torch.optim", "torchvision.transforms", "torchvision.ops"),
+    # Not all of these: some data sets unpack archives or pickles that lie ready for them, and some measures load
+    # networks with code of their own.
+    *(f"torchvision.datasets.{name}" for name in ("mnist", "cifar", "svhn", "stl10", "folder", "voc", "coco")),
+    *(f"torchmetrics.{name}" for name in ("aggregation", "classification", "collections", "detection", "segmentation")),
     "pytorch_lightning.trainer",
     *(f"pytorch_lightning.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
 )
 """Modules, with all below them, whose classes may be made."""
+
+PLACES = {"dirpath", "save_dir", "folder", "log_dir", "default_root_dir", "tracking_uri"}
+"""Arguments of callbacks, loggers and trainers by which they write somewhere."""
 
 FETCHING = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained", "_args_"}
 """Arguments by which timm's builders may load files that hold code, from here or from a hub."""
@@ -40,22 +48,32 @@ DEEPEST = 50
 """Levels of nodes in a config."""
 
 
-def strangers(config: DictConfig, *, but_for: Collection[str]) -> list[str]:
-    """What a config would call although nobody said that it may.
+def strangers(config: DictConfig, *, but_for: Collection[str], folder: Path) -> list[str]:
+    """What a config would do although nobody said that it may.
 
     Args:
         config: the whole config; its ``trust`` names further packages.
-        but_for: top-level keys that did not come with the folder.
+        but_for: top-level keys that did not come with the run's folder.
+        folder: where the command may write.
     """
     errors = []
     for key in [key for key in config if key not in but_for]:
-        for place, node in _calls(config, str(key)):
-            target = str(node["_target_"])
-            if not named(target, config.trust) or not _admitted(target, node, config.trust):
-                errors.append(
-                    f"{place}._target_={target}: this comes with the run's folder and may run any code. Only if you "
-                    f"trust whoever made it, type trust=[{target.split('.')[0]}]"
-                )
+        for place, value in _values(config, str(key)):
+            if isinstance(value, str) and "${" in value:  # it would be followed when it is looked at once more
+                errors.append(f"{place}: a reference within a reference comes with the run's folder")
+            elif place.rpartition(".")[2] in PLACES and key in ("callbacks", "logger", "trainer"):
+                path = str(value).removeprefix("file:")
+                if value is not None and not Path(path).absolute().resolve().is_relative_to(
+                    folder.absolute().resolve()
+                ):
+                    errors.append(f"{place}={value}: this comes with the run's folder and would write elsewhere")
+            elif isinstance(value, DictConfig) and "_target_" in value:
+                target = str(value["_target_"])
+                if not named(target, config.trust) or not _admitted(target, value, config.trust):
+                    errors.append(
+                        f"{place}._target_={target}: this comes with the run's folder and may run any code. Only if "
+                        f"you trust whoever made it, type trust=[{target.split('.')[0]}]"
+                    )
     return errors
 
 
@@ -75,15 +93,19 @@ def admits(found: Any, arguments: Mapping[Any, Any], trusted: Sequence[str]) -> 
     home = str(getattr(found, "__module__", ""))
     if at_home(home, trusted):
         return True
-    if at_home(home, ["timm"]):
-        private = home.rpartition(".")[2].startswith("_") and home != "timm.models._factory"
-        fetches = any(name in arguments for name in FETCHING) or ":" in str(arguments.get("model_name", ""))
-        return not private and not fetches
-    return at_home(home, BUILDERS) or (inspect.isclass(found) and at_home(home, CLASSES))
+    if "." in str(getattr(found, "__qualname__", ".")):  # a method
+        return False
+    if at_home(home, ["timm"]) and (
+        any(name in arguments for name in FETCHING) or ":" in str(arguments.get("model_name", ""))
+    ):
+        return False
+    if at_home(home, BUILDERS):
+        return not home.rpartition(".")[2].startswith("_") or home == "timm.models._factory"
+    return inspect.isclass(found) and at_home(home, CLASSES)
 
 
-def _calls(node: Any, key: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Each (place, node) below a key that would be instantiated, as references lead to it."""
+def _values(node: Any, key: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each (place, value) below a key, nodes too, as references lead to it."""
     try:
         value = node[key]
     except OmegaConfBaseException:
@@ -91,11 +113,10 @@ def _calls(node: Any, key: Any, path: str = "") -> Iterator[tuple[str, DictConfi
     place = f"{path}.{key}" if path else str(key)
     if place.count(".") > DEEPEST:
         raise ConfigurationError(f"{place[:80]}...: this refers to itself")
-    if isinstance(value, DictConfig) and "_target_" in value:
-        yield place, value
+    yield place, value
     if isinstance(value, DictConfig | ListConfig):
         for inner in list(value.keys()) if isinstance(value, DictConfig) else range(len(value)):
-            yield from _calls(value, inner, place)
+            yield from _values(value, inner, place)
 
 
 def _admitted(target: str, node: DictConfig, trusted: Sequence[str]) -> bool:

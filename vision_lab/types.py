@@ -75,7 +75,10 @@ class DataSpec:
     def from_config(cls, values: Mapping[str, Any]) -> Self:
         """Made of plain lists and numbers, as a YAML file holds them."""
         plain: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
-        return cls(**plain)
+        try:
+            return cls(**plain)
+        except TypeError as error:
+            raise ConfigurationError(f"data.spec: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
     assert f"The batch's samples: {', '.join(samples)}" in again.err
 
 
+def test_steps_that_are_not_logged_are_looked_at_all_the_same(command: Command, broken: None):
+    outcome = command(*WORDS, "task._target_=broken_loss.Loss", "name=x", "trainer.log_every_n_steps=0")
+    assert "at step 5 the loss is not finite: loss nan" in outcome.err
+
+
 def test_weights_that_are_no_numbers_are_not_saved(command: Command, broken: None):
     outcome = command(*WORDS, "task._target_=broken_loss.Weights", "name=x")
     assert outcome.code == 1

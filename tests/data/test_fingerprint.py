@@ -46,6 +46,11 @@ def test_pictures_in_memory(make_folder: Callable[..., Path]):
     assert labels_of(Subset(dataset, [1, 3])) == [1, 0]  # type: ignore[arg-type]
 
 
+def test_targets_that_are_no_labels():
+    dataset = TensorDataset(torch.zeros(4, 1, 2, 2), torch.zeros(4, 2, 2))
+    assert fingerprint(dataset, labelled=False) == {"count": 4}  # type: ignore[arg-type]
+
+
 def test_files_of_a_part_and_of_torchvisions_folders(make_folder: Callable[..., Path]):
     from torchvision.datasets import ImageFolder
 

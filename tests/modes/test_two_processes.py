@@ -103,6 +103,26 @@ def test_a_loss_that_is_no_number_in_one_process_ends_both(tmp_path: Path):
     assert Run(tmp_path / "outputs/x").error == "at step 5 the loss is not finite: loss nan"
 
 
+@pytest.mark.slow
+def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(tmp_path: Path, make_folder: Callable[..., Path]):
+    """The second process of the first job meets it; the sweep must outlive Lightning's watch over its processes."""
+    root = make_folder(classes=("ash", "beech"), count=20)
+    for path in sorted(root.rglob("*.png"))[:36]:
+        path.write_bytes(b"no picture")
+    words = (
+        *("-m", "trainer=ddp_cpu", "data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", "debug=fast"),
+        *("data.batch_size=1", "data.on_bad=stop,skip", "name=x", "logger=none", "model=resnet20"),
+    )
+    done = typed(tmp_path, *words)
+    assert done.returncode == 1
+    stop, skip = (Run(tmp_path / "outputs/x" / f"data.on_bad-{name}") for name in ("stop", "skip"))
+    assert stop.state == "failed"
+    assert "1 picture cannot be read:" in stop.error
+    assert skip.state == "finished"
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "outputs").rglob("process-*"))
+
+
 def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..., Outcome]):
     from vision_lab.build import optimizer
     from vision_lab.choices import CONF

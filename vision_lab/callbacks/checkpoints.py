@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from vision_lab import interruption
+from vision_lab.callbacks.steps import is_logged
 from vision_lab.callbacks.tensorboard import TensorBoard
 from vision_lab.checkpoints import LAST
 from vision_lab.types import Batch, ConfigurationError
@@ -29,8 +30,8 @@ class Best(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         folder = Path(self.dirpath or "")
-        state = {name: str(folder / v) if name.endswith("_path") and v else v for name, v in state_dict.items()}
-        best = {str(folder / name): score for name, score in state_dict["best"].items()}
+        state = {n: str(folder / Path(v).name) if n.endswith("_path") and v else v for n, v in state_dict.items()}
+        best = {str(folder / Path(name).name): score for name, score in state_dict["best"].items()}
         super().load_state_dict(state | {"best_k_models": best})
 
 
@@ -85,7 +86,7 @@ class Last(Checkpoint):
     ) -> None:
         batches = batch_idx + 1
         due = self._by_steps(trainer, batches)
-        if trainer.world_size > 1 and not due and batches % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if trainer.world_size > 1 and not due and not is_logged(trainer, batch_idx):
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
         asked = _agreed(trainer, interruption.asked())
         late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
@@ -113,6 +114,7 @@ class Last(Checkpoint):
         checkpoint[KEY] = {
             "stands_at": self.stands_at,
             "should_stop": trainer.should_stop,
+            "processes": trainer.world_size,
             "seconds": time.monotonic() - self.began,
             "logs": logs,
         }

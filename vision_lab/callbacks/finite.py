@@ -11,6 +11,7 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
 from vision_lab.callbacks.checkpoints import Last
+from vision_lab.callbacks.steps import is_logged
 from vision_lab.types import Batch, DataError, Sample
 
 
@@ -38,7 +39,7 @@ class Finite(pl.Callback):
             losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
             self.unseen.append(_Step(trainer.global_step, losses, batch.samples))
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
-        if alone or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if alone or is_logged(trainer, batch_idx):
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -30,7 +30,7 @@ class RunCard(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        if not trainer.is_global_zero or trainer.global_step:  # a run that goes on has its card
+        if not trainer.is_global_zero or trainer.ckpt_path is not None:  # a run that goes on has its card
             return
         config = (Path(trainer.default_root_dir) / "config.yaml").read_text(encoding="utf-8")
         names = dict.fromkeys(["loss", pl_module.monitor.rpartition("/")[2]])

@@ -41,7 +41,7 @@ class Steps(pl.Callback):
     ) -> None:
         self.images += len(batch.samples) * trainer.world_size
         self.epoch_images += len(batch.samples) * trainer.world_size
-        if outputs and (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if outputs and is_logged(trainer, batch_idx):
             self._log(trainer, pl_module, outputs["loss"].item() * trainer.accumulate_grad_batches)
         self.last = time.perf_counter()
 
@@ -71,3 +71,9 @@ class Steps(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+
+def is_logged(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether the device is waited for after this batch anyway, to log its loss (``trainer.log_every_n_steps``)."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and (batch_idx + 1) % every == 0

@@ -47,7 +47,7 @@ class TensorBoard(TensorBoardLogger):
         """
         for path in self.earlier:
             if path.name in sizes:
-                os.truncate(path, sizes[path.name])
+                os.truncate(path, min(sizes[path.name], path.stat().st_size))
             else:
                 path.unlink()
         if sizes:

@@ -14,13 +14,15 @@ from torch.utils.data import Subset
 from vision_lab.types import Dataset
 
 
-def fingerprint(dataset: Dataset) -> dict[str, Any]:
+def fingerprint(dataset: Dataset, *, labelled: bool = True) -> dict[str, Any]:
     """How many samples there are, and hashes of their labels and, where samples are files, of names and sizes.
 
     Names are taken from the folder that all files share, so that a data set may move. No file is opened: a picture
     that is changed without a change of its size goes unnoticed.
     """
-    found: dict[str, Any] = {"count": len(dataset), "labels": _digest(map(str, labels_of(dataset)))}
+    found: dict[str, Any] = {"count": len(dataset)}
+    if labelled:
+        found["labels"] = _digest(map(str, labels_of(dataset)))
     paths = paths_of(dataset)
     if paths:
         base = commonpath([path.parent for path in paths])
@@ -55,5 +57,5 @@ def paths_of(dataset: Dataset) -> list[Path]:
 def _digest(lines: Iterator[str]) -> str:
     digest = blake2b(digest_size=8)
     for line in lines:
-        digest.update(f"{line}\n".encode())
+        digest.update(f"{line}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

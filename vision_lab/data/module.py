@@ -170,6 +170,7 @@ class DataModule(pl.LightningDataModule):
         loop = self.trainer.fit_loop
         epoch, batch = vars(loop.epoch_progress.current), vars(loop.epoch_loop.batch_progress.current)
         batches = batch["processed"] if epoch["started"] > epoch["completed"] else 0
+        self.gather_unreadable()
         return {"epoch": self.trainer.current_epoch, "batches": batches, "unreadable": dict(self.unreadable)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -179,7 +180,8 @@ class DataModule(pl.LightningDataModule):
 
     def fingerprints(self) -> dict[str, dict[str, Any]]:
         """split: what its samples are, so that a change is noticed."""
-        return {split: fingerprint(dataset) for split, dataset in self.splits.items()}
+        labelled = self.spec.target == "labels"
+        return {split: fingerprint(dataset, labelled=labelled) for split, dataset in self.splits.items()}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented, in the order of the epoch."""

@@ -21,6 +21,9 @@ from torchvision.transforms.v2 import functional as F
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "TGA", "ICO")
+"""Pillow's names of what is read: others can start programs (EPS) or hold anything but a picture."""
+
 MAX_PIXELS = 100_000_000
 """Width times height of the largest picture that is decoded, unless another number is typed: 300 MB of colour."""
 
@@ -88,7 +91,9 @@ def as_picture(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Te
 
 
 def _decoded(content: np.ndarray[Any, Any], channels: int, max_pixels: int) -> Tensor | Image.Image:
-    picture = Image.open(io.BytesIO(content.tobytes()))  # reads what the file says of itself, and no pixels
+    picture = Image.open(
+        io.BytesIO(content.tobytes()), formats=FORMATS
+    )  # reads what the file says of itself, and no pixels
     _check_size(picture, max_pixels)
     start = content[: len(_PNG)].tobytes()
     if start.startswith(_JPEG):

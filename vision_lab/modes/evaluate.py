@@ -5,17 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
-from torchvision.io import write_png
+from torchvision.io import encode_png
 
 from vision_lab import build
-from vision_lab.files import shown, write
-from vision_lab.modes import screen
+from vision_lab.files import refuse_link, shown, write
+from vision_lab.modes import processes, screen
 from vision_lab.modes.trained import relabelled, trained_task
 from vision_lab.replay import SAVED
 from vision_lab.runs import Run
 from vision_lab.types import ConfigurationError, Split
 
-PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer")
+PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 
 
 def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
@@ -30,6 +30,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
         raise ConfigurationError("mode=evaluate measures a run: type run=<its folder>")
     if split not in ("train", "val", "test"):
         raise ConfigurationError(f"mode.split={split}: type train, val or test")
+    refuse_link(folder)
     screen.quieten()
     build.check(config, PARTS)
     run = Run.existing(config.run)
@@ -37,10 +38,11 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
     data = build.data(config, task.spec, relabel=relabelled(task, build.spec(config)))
     data.measured = split
     trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
-    trainer.test(task, datamodule=data, verbose=False)
+    with processes.of_this_job(trainer):
+        trainer.test(task, datamodule=data, verbose=False)
+        data.gather_unreadable()
     if not trainer.is_global_zero:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     now = {f"{split}/{name}": value for name, value in task.scalars("test").items()}
     result = {
         "metrics": now,
@@ -49,7 +51,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
     }
     write(folder / f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     for name, picture in task.figures("test").items():
-        write_png(picture, str(folder / f"{split}_{name}.png"))
+        write(folder / f"{split}_{name}.png", encode_png(picture).numpy().tobytes())
     screen.metrics(split, task.scalars("test"))
     screen.per_class(task.per_class("test"))
     screen.unreadable(data, folder)

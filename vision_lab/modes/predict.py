@@ -9,19 +9,19 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
-from torchvision.io import write_png
+from torchvision.io import encode_png
 
 from vision_lab import build
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
 from vision_lab.drawing import grid
-from vision_lab.files import shown, write_rows
+from vision_lab.files import refuse_link, shown, write, write_rows
 from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
 from vision_lab.types import Batch, ConfigurationError, DataError
 
-PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer")
+PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 
 
 class Predictions(BasePredictionWriter):
@@ -69,6 +69,7 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
     """
     files = pictures(config.source)
     config = build.without_sources(config)
+    refuse_link(folder)
     screen.quieten()
     build.check(config, PARTS)
     task = trained_task(config, Run.existing(config.run)) if config.run else _published_task(config)
@@ -84,7 +85,7 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
         raise DataError("not one of the pictures can be read")
     write_rows(folder / "predictions.csv", writer.rows)
     if writer.pictures:
-        write_png(grid(writer.pictures), str(folder / "contact_sheet.png"))
+        write(folder / "contact_sheet.png", encode_png(grid(writer.pictures)).numpy().tobytes())
     screen.rows("predictions", [{**row, "path": shown(Path(str(row["path"])))} for row in writer.rows])
     screen.say(f"written to {shown(folder)}: predictions.csv, contact_sheet.png")
 

@@ -1,5 +1,6 @@
 """Several processes for one run: each job of a sweep starts its own, and leaves nothing of them to the next."""
 
+import json
 import os
 import signal
 import sys
@@ -16,9 +17,38 @@ from omegaconf import read_write
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from vision_lab.command_line import flags_of_a_job
+from vision_lab.files import write
+from vision_lab.types import UserError
 
 VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By which Lightning tells its processes what they are; the next job would take itself for one of them."""
+
+REPORT = "process-{}.error"
+"""Where a further process says with what it has failed: its first one only sees that it is gone."""
+
+
+@contextmanager
+def reporting(trainer: pl.Trainer) -> Iterator[None]:
+    """Let the first process say what is wrong in this one."""
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, UserError)
+        report = {"known": known, "text": str(error) or type(error).__name__}
+        write(Path(trainer.default_root_dir) / REPORT.format(trainer.global_rank), json.dumps(report))
+        if known:
+            sys.exit(1)
+        raise
+
+
+def reported(folder: Path) -> Exception | None:
+    """With what a further process has failed; its report is taken away."""
+    found = None
+    for file in sorted(folder.glob(REPORT.format("*"))):
+        report = json.loads(file.read_text(encoding="utf-8"))
+        found = found or (UserError if report["known"] else RuntimeError)(f"{file.stem}: {report['text']}")
+        file.unlink()
+    return found
 
 
 @contextmanager
@@ -44,6 +74,7 @@ def of_this_job(trainer: pl.Trainer) -> Iterator[None]:
         launcher.kill(signal.SIGTERM)  # they may wait for this one for ever
         raise
     finally:
+        launcher.procs.clear()  # Lightning watches them, and kills this process when one of them has failed
         sys.argv[:] = words
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,6 +14,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from vision_lab import again, build
@@ -26,7 +28,7 @@ from vision_lab.models.probing import on_meta
 from vision_lab.modes import processes, screen, stored
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
-from vision_lab.types import DataError
+from vision_lab.types import ConfigurationError, DataError, UserError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
 
@@ -44,14 +46,16 @@ def train(config: DictConfig, folder: Path) -> float:
     started = time.monotonic()
     screen.quieten()
     build.check(config, PARTS)
+    run = Run(folder)
+    if config.force and run.told and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        with claim(run):
+            screen.say(f"the run before now lies in {shown(run.set_aside())}")
     trainer = build.trainer(config, folder)
     with processes.of_this_job(trainer):
         if not trainer.is_global_zero:
-            return _fit(trainer, *_made(config, trainer)[:2])
-        run = Run(folder)
-        if config.force and run.told:
-            with claim(run):
-                screen.say(f"the run before now lies in {shown(run.set_aside())}")
+            with processes.reporting(trainer):
+                task, data, _ = _made(config, trainer)
+                return _fit(trainer, task, data, newest(folder, damaged=lambda *_: None))
         with claim(run):
             if again.standing(run, config) == "finished":
                 return stored.show(run, root=config.data.get("root"))
@@ -61,8 +65,8 @@ def train(config: DictConfig, folder: Path) -> float:
 
 def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) -> float:
     """What the first of the run's processes does, and the only one where there is one."""
-    task, data, network = _made(config, trainer)
     try:
+        task, data, network = _made(config, trainer)
         if not run.told:
             run.begin(
                 config=OmegaConf.to_yaml(config),
@@ -78,16 +82,23 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
         run.learn_from({**fingerprints, "root": again.listing(config.data.get("root"))})
         cost = flops(task)
         screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
-        before = _say_where_it_goes_on(run)
+        processes.reported(run.folder)  # of a life before this one
+        checkpoint = newest(run.folder, damaged=_put_aside)
+        before = _say_where_it_goes_on(run, checkpoint, trainer) if checkpoint else 0.0
         run.start()
-        best = _fit(trainer, task, data)
+        best = _fit(trainer, task, data, checkpoint)
         seconds = before + time.monotonic() - started
         run.finish(_result(trainer, task, best, seconds=seconds, flops=cost))
     except BaseException as error:
-        with suppress(OSError):  # the disk may be full: the error itself matters more
-            run.fail(error)
-        if isinstance(error, Interrupted):
-            same = "type the same command again, or" if config.name or config.resume else "type"
+        cause = processes.reported(run.folder) if not isinstance(error, UserError | Interrupted) else None
+        if run.told:
+            with suppress(OSError):  # the disk may be full: the error itself matters more
+                run.fail(cause or error)
+        if cause:
+            raise cause from error
+        if isinstance(error, Interrupted) and run.told:
+            again_ = (config.name or config.resume) and not config.force
+            same = "type the same command again, or" if again_ else "type"
             screen.say(f"to go on, {same} python -m vision_lab resume={run}")
         raise
     screen.metrics("test", task.scalars("test"))
@@ -103,24 +114,34 @@ def _made(config: DictConfig, trainer: pl.Trainer) -> tuple[Supervised, DataModu
     return build.task(config, network, processes=trainer.world_size), data, network
 
 
-def _say_where_it_goes_on(run: Run) -> float:
+def _put_aside(path: Path, reason: str) -> None:
+    """Keep a damaged checkpoint where no later one takes it for good."""
+    aside = path.with_suffix(".damaged")
+    path.replace(aside)
+    screen.warn(f"{shown(path)} cannot be used ({reason}); it lies in {aside.name} now")
+
+
+def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
     """Seconds that the run has had before."""
-    checkpoint = newest(run.folder, warn=screen.warn)
-    if checkpoint is None:
-        return 0.0
     state = load(checkpoint, lazily=True)
-    epoch, batches = state[STANDS]["stands_at"]
+    stands = state[STANDS]
+    if stands["processes"] != trainer.world_size:
+        raise ConfigurationError(
+            f"{run} was begun by {stands['processes']} processes, now there are {trainer.world_size}: "
+            f"type trainer.devices={stands['processes']}, or another name="
+        )
+    epoch, batches = stands["stands_at"]
     screen.say(f"goes on      from step {state['global_step']} (epoch {epoch + 1}, {batches} batches of it done)")
     changed = again.changed_surroundings(run)
     if changed:
         screen.warn(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
-    return float(state[STANDS]["seconds"])
+    return float(stands["seconds"])
 
 
-def _fit(trainer: pl.Trainer, task: Supervised, data: DataModule) -> float:
+def _fit(trainer: pl.Trainer, task: Supervised, data: DataModule, checkpoint: Path | None) -> float:
     """Train, test the best, save its network; the same on every rank."""
     folder = Path(trainer.default_root_dir)
-    trainer.fit(task, datamodule=data, ckpt_path=newest(folder, warn=lambda _: None))
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
     best = best_checkpoint(trainer)
     if best is not None and best.best_model_path:
         path = Path(best.best_model_path)
@@ -161,5 +182,5 @@ def _result(trainer: pl.Trainer, task: Supervised, score: float, *, seconds: flo
         "steps": trainer.global_step,
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
         "flops": flops,
-        "checkpoint": str(path.relative_to(trainer.default_root_dir)) if path else None,
+        "checkpoint": os.path.relpath(path, os.path.realpath(trainer.default_root_dir)) if path else None,
     }
