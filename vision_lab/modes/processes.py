@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from vision_lab.types import UserError
 
 VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By which Lightning tells its processes what they are; the next job would take itself for one of them."""
+
+PATIENCE = 10.0
+"""Seconds that a further process has to end after the first."""
 
 REPORT = "process-{}.error"
 """Where a further process says with what it has failed: its first one only sees that it is gone."""
@@ -51,6 +55,13 @@ def reported(folder: Path) -> Exception | None:
     return found
 
 
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
 @contextmanager
 def of_this_job(trainer: pl.Trainer) -> Iterator[None]:
     """Let the processes that a trainer starts do this job of a sweep alone, and end with it.
@@ -74,10 +85,13 @@ def of_this_job(trainer: pl.Trainer) -> Iterator[None]:
         launcher.kill(signal.SIGTERM)  # they may wait for this one for ever
         raise
     finally:
-        launcher.procs.clear()  # Lightning watches them, and kills this process when one of them has failed
         sys.argv[:] = words
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        for process in launcher.procs:
+            _wait_for(process)
+        launcher.procs.clear()  # Lightning watches them, and kills this process when one of them has failed
+        reported(Path(trainer.default_root_dir))
         for name, value in variables.items():
             os.environ.pop(name, None)
             if value is not None:
