@@ -56,7 +56,7 @@ def test_another_process_holds_it_until_it_dies(tmp_path: Path):
         assert run.state == "pending"
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with claim(run):  # at once, although its worker is still there
+        with claim(run):  # although its worker is still there
             run.start()
         assert run.status["pid"] == os.getpid()
     finally:

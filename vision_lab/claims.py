@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from vision_lab.runs import Run, this_host
 from vision_lab.types import ConfigurationError
@@ -17,6 +18,9 @@ BEAT = 10.0
 
 SILENCE = 6 * BEAT
 """Seconds without a heartbeat after which a process on another host counts as dead."""
+
+ORPHANS = 10.0
+"""Seconds that the children of a process that was killed have to end."""
 
 LOCK = ".lock"
 
@@ -32,12 +36,12 @@ def claim(run: Run) -> Iterator[None]:
         ConfigurationError: where another process holds it.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.folder / LOCK, timeout=0)
+    lock = FileLock(run.folder / LOCK)
     held = False
     try:
-        lock.acquire()
+        lock.acquire(timeout=0)
     except Timeout:
-        raise ConfigurationError(_busy(run)) from None
+        _wait_for_orphans(run, lock)
     try:
         if _alive_elsewhere(run):
             raise ConfigurationError(_busy(run))
@@ -66,6 +70,31 @@ def _beating(run: Run) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _wait_for_orphans(run: Run, lock: BaseFileLock) -> None:
+    """Get a lock that a dead process' children may keep for a moment.
+
+    Raises:
+        ConfigurationError: where its holder is alive.
+    """
+    try:
+        lock.acquire(timeout=ORPHANS if _holder_is_dead(run) else 0)
+    except Timeout:
+        raise ConfigurationError(_busy(run)) from None
+
+
+def _holder_is_dead(run: Run) -> bool:
+    status = run.status
+    if os.name != "posix" or status.get("host") != this_host() or "pid" not in status:
+        return False
+    try:
+        os.kill(int(status["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
 
 
 def _leave_nothing(run: Run) -> None:
