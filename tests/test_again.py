@@ -225,3 +225,24 @@ def test_a_changed_data_set_is_refused(command: Command, make_folder: Callable[.
     outcome = command(*words, f"data.root={moved}")
     assert outcome.code == 0
     assert "has changed since: 36 files then, 35 now; the result is that of the data as it was" in outcome.out
+
+
+def test_a_file_that_stopped_a_run_at_once_may_be_mended(command: Command, make_folder: Callable[..., Path]):
+    """The error says to mend or remove it; nothing was learnt yet, so that the same command begins anew."""
+    root = make_folder(count=12)
+    bad = root / "ash" / "bad.png"
+    bad.write_bytes(b"nothing")
+    words = ("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", *FAST, "name=x")
+    words = (
+        *words,
+        "trainer.limit_train_batches=1.0",
+        "trainer.limit_val_batches=1.0",
+        "trainer.limit_test_batches=1.0",
+    )
+    assert "1 picture cannot be read" in command(*words).err
+    bad.unlink()
+    outcome = command(*words)
+    assert outcome.code == 0, outcome.err
+    data = Run(Path("outputs/x")).data
+    assert data is not None
+    assert sum(data[split]["count"] for split in ("train", "val", "test")) == 36

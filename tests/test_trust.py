@@ -1,8 +1,8 @@
 """A stranger's run folder cannot run code."""
 
-import os
 import shutil
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,9 @@ Command = Callable[..., Outcome]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
-    folder, here = tmp_path_factory.mktemp("run"), Path.cwd()
-    os.chdir(folder)
-    try:
+    folder = tmp_path_factory.mktemp("run")
+    with chdir(folder):
         assert main([*FAST, "name=x"]) == 0
-    finally:
-        os.chdir(here)
     return folder / "outputs" / "x"
 
 

@@ -205,6 +205,8 @@ def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
         )
     except MisconfigurationException as error:
         raise ConfigurationError(f"{error}\nType trainer=auto for what this machine has.") from error
+    if config.trainer.get("sync_batchnorm") and made.strategy.root_device.type == "cpu":
+        raise ConfigurationError("torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false")
     return made
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[tuple[
 
     def run(words: tuple[str, ...]) -> Path:
         if words not in made:
-            folder, here = tmp_path_factory.mktemp("alone"), Path.cwd()
-            os.chdir(folder)
-            try:
+            folder = tmp_path_factory.mktemp("alone")
+            with chdir(folder):
                 assert main([*words, "name=alone"]) == 0
-            finally:
-                os.chdir(here)
             made[words] = folder / "outputs" / "alone"
         return made[words]
 
@@ -101,6 +99,20 @@ def test_it_goes_on_to_the_bit(
     assert ("goes on" in outcome.out) == (deaths not in (["step:1"], ["last:1"]))
     assert_same(Path("outputs/killed"), left_alone)
     assert not list(Path("outputs/killed").rglob("*.part"))
+
+
+@pytest.mark.parametrize(("minutes", "step"), [("0", 4), ("60", 3)])
+def test_a_checkpoint_every_so_many_minutes(command: Command, monkeypatch: pytest.MonkeyPatch, minutes: str, step: int):
+    """With 0 there is one after each step of the optimiser; with 60 only that of the epoch's end."""
+    words = (
+        *("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=2", f"callbacks.last.minutes={minutes}"),
+        *("+callbacks.kill._target_=tests.killing.Kill", "name=x"),
+    )
+    monkeypatch.setenv("KILL", "step:5")
+    with pytest.raises(Killed):
+        command(*words)
+    monkeypatch.delenv("KILL")
+    assert f"goes on      from step {step} " in command(*words).out
 
 
 def test_the_runs_that_are_compared_say_something(alone: Callable):

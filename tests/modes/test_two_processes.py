@@ -123,6 +123,12 @@ def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(tmp_path: Pat
     assert not list((tmp_path / "outputs").rglob("process-*"))
 
 
+def test_what_needs_gpus_is_said(command: Callable[..., Outcome]):
+    outcome = command("trainer=ddp_cpu", "trainer.sync_batchnorm=true", "name=x")
+    assert outcome.code == 1
+    assert "torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false" in outcome.err
+
+
 def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..., Outcome]):
     from vision_lab.build import optimizer
     from vision_lab.choices import CONF

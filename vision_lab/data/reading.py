@@ -91,9 +91,8 @@ def as_picture(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Te
 
 
 def _decoded(content: np.ndarray[Any, Any], channels: int, max_pixels: int) -> Tensor | Image.Image:
-    picture = Image.open(
-        io.BytesIO(content.tobytes()), formats=FORMATS
-    )  # reads what the file says of itself, and no pixels
+    # This reads what the file says of itself, and no pixels.
+    picture = Image.open(io.BytesIO(content.data), formats=FORMATS)
     _check_size(picture, max_pixels)
     start = content[: len(_PNG)].tobytes()
     if start.startswith(_JPEG):

@@ -77,13 +77,14 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
             )
         data.prepare_data()
         data.setup()
+        checkpoint = newest(run.folder, damaged=_put_aside)
         fingerprints = data.fingerprints()
-        again.hold_against(run, fingerprints)
+        if checkpoint:  # nothing is lost otherwise, and a file that stopped the run may have been mended since
+            again.hold_against(run, fingerprints)
         run.learn_from({**fingerprints, "root": again.listing(config.data.get("root"))})
         cost = flops(task)
         screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
         processes.reported(run.folder)  # of a life before this one
-        checkpoint = newest(run.folder, damaged=_put_aside)
         before = _say_where_it_goes_on(run, checkpoint, trainer) if checkpoint else 0.0
         run.start()
         best = _fit(trainer, task, data, checkpoint)
