@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch.utils.deterministic
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.nn import Parameter
@@ -23,13 +24,14 @@ from torch.optim import Optimizer
 from vision_lab import trust
 from vision_lab.choices import CONF, groups
 from vision_lab.data.module import DataModule
+from vision_lab.models.weights import load
 from vision_lab.replay import SAVED
 from vision_lab.tasks.base import Supervised
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head, UserError
+from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head, Loaded, UserError
 
-FACTS = {"target", "spec", "root", "scale_lr"}
-"""Keys that other keys point at, or that are for this file alone; no constructor takes them. ``target`` is one word for
-all three: what the data holds, what the task learns from, what the head is for."""
+OURS = {"data": {"spec"}, "head": {"target", "weights"}, "task": {"target"}, "optim": {"scale_lr"}}
+"""part: keys that are for this file alone; no constructor takes them. ``target`` is one word for data's spec, head and
+task: what the data holds, what the head is for, what the task learns from."""
 
 GIVEN = {
     "data": {"spec", "transforms", "seed", "relabel"},
@@ -111,7 +113,7 @@ def data(config: DictConfig, spec: DataSpec, *, relabel: Sequence[int] | None = 
     transforms = {
         name: [instantiate(each, _convert_="all") for each in config.augment[name]] for name in ("train", "eval")
     }
-    make = instantiate(_without(config.data, *FACTS), _partial_=True, _convert_="all")
+    make = instantiate(_without(config.data, *_facts(config.data, "data")), _partial_=True, _convert_="all")
     made: DataModule = make(spec=spec, transforms=transforms, seed=config.seed, relabel=relabel)
     return made
 
@@ -119,9 +121,12 @@ def data(config: DictConfig, spec: DataSpec, *, relabel: Sequence[int] | None = 
 def without_sources(config: DictConfig) -> DictConfig:
     """The config for pictures from elsewhere: its own data need not be there."""
     config = config.copy()
-    for key in ("train", "val", "test", "root"):
-        if key in _keys(config.data) and (key != "root" or OmegaConf.is_missing(config.data, key)):
-            config.data[key] = None
+    before = _facts(config.data, "data")
+    for split in ("train", "val", "test"):
+        config.data[split] = None
+    with open_dict(config.data):
+        for key in before - _facts(config.data, "data"):  # where they are, and how they are written
+            config.data.pop(key)
     return config
 
 
@@ -139,9 +144,11 @@ def network(config: DictConfig, spec: DataSpec, *, trained: bool = False) -> Net
         backbone: Backbone = make(spec, weights=None, stem=_stem_with_weights(config.model.stem))
     else:
         backbone = make(spec)
-    head: Head = instantiate(_without(config.head, *FACTS), _partial_=True, _convert_="all")
+    head: Head = instantiate(_without(config.head, *_facts(config.head, "head")), _partial_=True, _convert_="all")
     module = head(backbone, spec)
     loaded = backbone.loaded
+    if config.head.get("weights") and not trained:
+        loaded = _whole_weights(config, head, module, spec)
     if loaded is None:
         return Network(module, spec, (), ())
     notes = [loaded.sentence]
@@ -151,9 +158,28 @@ def network(config: DictConfig, spec: DataSpec, *, trained: bool = False) -> Net
     return Network(module, spec, tuple(notes), loaded.fresh)
 
 
+def _whole_weights(config: DictConfig, head: Head, module: nn.Module, spec: DataSpec) -> Loaded:
+    """Load ``head.weights`` into backbone and head together."""
+    names = choices()
+    make = instantiate(config.model, _partial_=True, _convert_="all")
+    shapes = []
+    for more in (1, 2):  # the parameters whose shapes follow the number of classes
+        other = replace(spec, num_classes=spec.num_classes + more, class_names=(*spec.class_names, *"?" * more))
+        with torch.device("meta"):
+            made = head(make(other, weights=None), other)
+        shapes.append({key: value.shape for key, value in made.state_dict().items()})
+    return load(
+        module,
+        config.head.weights,
+        key="head.weights",
+        constructor=f"{names.get('head')}_{names.get('model')}",
+        class_layers={key for key in shapes[0] if shapes[0][key] != shapes[1][key]},
+    )
+
+
 def task(config: DictConfig, network: Network, *, processes: int = 1) -> Supervised:
     """What is learnt, by so many processes together."""
-    settings = instantiate(_without(config.task, *FACTS), _partial_=True, _convert_="all")
+    settings = instantiate(_without(config.task, *_facts(config.task, "task")), _partial_=True, _convert_="all")
     made: Supervised = settings(
         network=network.module,
         spec=network.spec,
@@ -175,7 +201,7 @@ def optimizer(config: DictConfig, *, processes: int = 1) -> Callable[[Iterable[P
         together = config.data.batch_size * processes * config.trainer.accumulate_grad_batches
         rates["lr"] = config.optim.lr * together / config.optim.scale_lr
     made: Callable[[Iterable[Parameter]], Optimizer] = instantiate(
-        _without(config.optim, "scale_lr") | rates, _partial_=True, _convert_="all"
+        _without(config.optim, *_facts(config.optim, "optim")) | rates, _partial_=True, _convert_="all"
     )
     return made
 
@@ -288,7 +314,7 @@ def _cause(error: BaseException, place: str) -> str:
 
 def _misfit_arguments(node: Any, path: str) -> list[str]:
     """Classes that cannot be found, arguments they do not take, and arguments they miss."""
-    facts = FACTS if "." not in path else set()
+    facts = _facts(node, path)
     given = GIVEN.get(path, set())
     if not OmegaConf.is_config(node):
         return []
@@ -319,6 +345,21 @@ def _misfit_arguments(node: Any, path: str) -> list[str]:
         for name in sorted(needed - taken - given):
             errors.append(f"{path}.{name} is missing: {target.__name__} needs it: type +{path}.{name}=...")
     return errors
+
+
+def _facts(node: Any, part: str) -> set[str]:
+    """Keys of a part that its constructor does not take: those for this file, and those that others of it point at.
+
+    So a data set's own options (``data.root``) lie in its group without the DataModule knowing them.
+    """
+    if "." in part or not isinstance(node, DictConfig):
+        return set()
+    pointed_at = set(re.findall(rf"\${{{part}\.(\w+)", OmegaConf.to_yaml(node)))
+    try:
+        taken = set(inspect.signature(_located(node["_target_"])).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError, KeyError):
+        taken = set()  # what is wrong with it is said elsewhere
+    return OURS.get(part, set()) | (pointed_at - taken)
 
 
 def _located(name: str) -> Callable[..., Any]:

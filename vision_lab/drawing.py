@@ -1,6 +1,8 @@
 """Tensors to pictures: pure functions, no files, no task."""
 
-from collections.abc import Sequence
+import io
+import json
+from collections.abc import Mapping, Sequence
 from math import ceil
 from textwrap import wrap
 from typing import Literal
@@ -10,6 +12,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -20,8 +23,26 @@ FONT_SIZE = 12
 LINES = 2
 """Lines of a caption; longer ones are cut."""
 
+GAP = 4
+"""Pixels between pictures side by side."""
+
+SCREEN = 1200
+"""Pixels of a row of pictures."""
+
 COLOURS = {"plain": (32, 32, 32), "green": (0, 110, 40), "red": (180, 20, 30)}
 PAPER = (255, 255, 255)
+
+
+def _voc_colour(number: int) -> tuple[int, int, int]:
+    """The colour of a class in Pascal VOC's masks: its bits in turn are the highest of red, green and blue."""
+    parts = [0, 0, 0]
+    for bit in range(8):
+        parts[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+    return parts[0], parts[1], parts[2]
+
+
+PALETTE = tuple(_voc_colour(number) for number in range(256))
+"""The colour of each class, those of Pascal VOC's masks: the first is black."""
 
 
 def captioned(image: Tensor, caption: str, *, colour: Literal["plain", "green", "red"] = "plain") -> Tensor:
@@ -35,24 +56,40 @@ def captioned(image: Tensor, caption: str, *, colour: Literal["plain", "green", 
     Returns:
         (3, SIDE + caption, SIDE) uint8, the picture centred.
     """
-    picture = Image.fromarray(_rgb(image).permute(1, 2, 0).cpu().numpy())
-    scale = SIDE / max(picture.size)
-    sampling = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
-    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), sampling)
+    return panels([image], caption, colour=colour)
+
+
+def panels(
+    images: Sequence[Tensor], caption: str, *, colour: Literal["plain", "green", "red"] = "plain"
+) -> Tensor:
+    """Pictures of one size side by side over a caption.
+
+    Args:
+        images: n of (C, H, W), float in [0, 1] or uint8.
+        caption: set in at most two lines.
+        colour: of the caption.
+
+    Returns:
+        (3, SIDE + caption, n * SIDE + gaps) uint8, each picture centred.
+    """
+    width = len(images) * (SIDE + GAP) - GAP
     font = ImageFont.load_default(size=FONT_SIZE)
     line_height = FONT_SIZE + 3
-    sheet = Image.new("RGB", (SIDE, SIDE + LINES * line_height + 4), PAPER)
-    sheet.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
+    sheet = Image.new("RGB", (width, SIDE + LINES * line_height + 4), PAPER)
+    for place, image in enumerate(images):
+        picture = _scaled(image)
+        left = place * (SIDE + GAP) + (SIDE - picture.width) // 2
+        sheet.paste(picture, (left, (SIDE - picture.height) // 2))
     draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(_lines(caption, width=SIDE, font=font)):
+    for number, line in enumerate(_lines(caption, width=width, font=font)):
         draw.text((2, SIDE + 2 + number * line_height), line, fill=COLOURS[colour], font=font)
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
 
 
-def grid(pictures: Sequence[Tensor], *, columns: int = 8, gap: int = 6) -> Tensor:
-    """Pictures (3, h, w) uint8 of one size, row by row on white: (3, H, W) uint8."""
-    columns = min(columns, len(pictures))
+def grid(pictures: Sequence[Tensor], *, columns: int | None = None, gap: int = 6) -> Tensor:
+    """Pictures (3, h, w) uint8 of one size, row by row on white: (3, H, W) uint8; as many a row as fit a screen."""
     _, height, width = pictures[0].shape
+    columns = min(columns or max(1, SCREEN // (width + gap)), len(pictures))
     rows = ceil(len(pictures) / columns)
     sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
     for place, picture in enumerate(pictures):
@@ -61,12 +98,97 @@ def grid(pictures: Sequence[Tensor], *, columns: int = 8, gap: int = 6) -> Tenso
     return sheet
 
 
-def confusion(matrix: Tensor, names: Sequence[str]) -> Tensor:
+def coloured(mask: Tensor) -> Tensor:
+    """A mask (H, W) of classes in their colours, (3, H, W) uint8."""
+    return torch.tensor(PALETTE, dtype=torch.uint8)[mask.cpu().int()].permute(2, 0, 1)
+
+
+def overlaid(image: Tensor, mask: Tensor) -> Tensor:
+    """A mask's colours laid over a picture, class 0 left clear.
+
+    Args:
+        image: (C, H, W) float in [0, 1] or uint8; it is fitted to the mask.
+        mask: (h, w) classes.
+
+    Returns:
+        (3, h, w) uint8.
+    """
+    picture = F.resize(_rgb(image).cpu(), list(mask.shape), antialias=True)
+    half = ((picture.int() + coloured(mask)) // 2).to(torch.uint8)
+    return torch.where(mask.cpu() == 0, picture, half)
+
+
+def errors(image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
+    """A picture in faint grey, red where the prediction is wrong and white where the truth does not count.
+
+    Args:
+        image: (C, H, W) float in [0, 1] or uint8.
+        said: (H, W) classes.
+        truth: likewise, 255 where it does not count.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    said, truth = said.cpu(), truth.cpu()
+    faint = (F.rgb_to_grayscale(_rgb(image).cpu(), num_output_channels=3).int() // 3).to(torch.uint8)
+    red = torch.tensor(COLOURS["red"], dtype=torch.uint8)[:, None, None]
+    return torch.where(truth == 255, 255, torch.where(said != truth, red, faint)).to(torch.uint8)
+
+
+def with_legend(sheet: Tensor, names: Sequence[str]) -> Tensor:
+    """A picture (3, H, W) uint8 over the names of the classes in their colours, as many as fit four lines."""
+    font = ImageFont.load_default(size=FONT_SIZE)
+    box, line = FONT_SIZE, FONT_SIZE + 8
+    width = max(sheet.shape[-1], 4 * SIDE)
+    places, left, row = [], GAP, 0
+    for number, name in enumerate(names):
+        length = box + 4 + int(font.getlength(name)) + 14
+        if left + length > width and left > GAP:
+            left, row = GAP, row + 1
+        places.append((left, row, number, name))
+        left += length
+    places = [place for place in places if place[1] < 4]
+    below = Image.new("RGB", (width, (places[-1][1] + 1) * line + GAP), PAPER)
+    draw = ImageDraw.Draw(below)
+    for left, row, number, name in places:
+        draw.rectangle((left, row * line, left + box, row * line + box), fill=PALETTE[number], outline=COLOURS["plain"])
+        draw.text((left + box + 4, row * line - 1), name, fill=COLOURS["plain"], font=font)
+    legend = torch.from_numpy(np.array(below)).permute(2, 0, 1)
+    wide = torch.full((3, sheet.shape[1], width), 255, dtype=torch.uint8)
+    wide[..., : sheet.shape[-1]] = sheet
+    return torch.cat([wide, legend], dim=1)
+
+
+def palette_png(mask: Tensor, names: Sequence[str]) -> bytes:
+    """A mask (H, W) uint8 as a PNG file whose values are the classes, with their colours and, as text, their names."""
+    image = Image.fromarray(mask.numpy(), mode="P")
+    image.putpalette([value for colour in PALETTE for value in colour])
+    text = PngInfo()
+    text.add_text("classes", json.dumps(list(names)))
+    content = io.BytesIO()
+    image.save(content, "PNG", pnginfo=text)
+    return content.getvalue()
+
+
+def bars(values: Mapping[str, float], label: str) -> Tensor:
+    """Numbers in [0, 1] by name as bars, (3, H, W) uint8."""
+    figure = Figure(figsize=(6, 1.0 + 0.28 * max(len(values), 3)), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.barh(list(values), list(values.values()), color="#4878a8")
+    axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
+    axes.set(xlim=(0, 1.08), xlabel=label)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    return rendered(figure)
+
+
+def confusion(matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", "pixels"] = "samples") -> Tensor:
     """A confusion matrix as a picture, each row's shares as shades.
 
     Args:
         matrix: (K, K) counts, truth by prediction.
         names: K class names; above 30 they are left out, and above 20 the counts.
+        unit: what is counted: of pixels, which are many, each row's percentages are written instead of counts.
 
     Returns:
         (3, H, W) uint8.
@@ -78,14 +200,17 @@ def confusion(matrix: Tensor, names: Sequence[str]) -> Tensor:
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=f"{int(np.trace(counts))} of {int(counts.sum())} right")
+    right, total = int(np.trace(counts)), int(counts.sum())
+    title = f"{right} of {total} right" if unit == "samples" else f"{right / max(total, 1):.1%} of pixels right"
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     if classes <= 30:
         axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(classes), names)
     if classes <= 20:
         for row, column in np.argwhere(counts > 0):
             shade = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=8)
+            written = str(counts[row, column]) if unit == "samples" else f"{100 * shares[row, column]:.0f}"
+            axes.text(column, row, written, ha="center", va="center", color=shade, fontsize=8)
     return rendered(figure)
 
 
@@ -95,6 +220,14 @@ def rendered(figure: Figure) -> Tensor:
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _scaled(image: Tensor) -> Image.Image:
+    """A picture whose longer side is SIDE."""
+    picture = Image.fromarray(_rgb(image).permute(1, 2, 0).cpu().numpy())
+    scale = SIDE / max(picture.size)
+    sampling = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), sampling)
 
 
 def _rgb(image: Tensor) -> Tensor:

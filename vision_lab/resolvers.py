@@ -5,9 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
-from vision_lab.data import folder
+from vision_lab.data import folder, scene_classes
 from vision_lab.replay import SAVED
 from vision_lab.runs import folder_name, run_folder, sweep_folder
 from vision_lab.types import DataError
@@ -31,8 +31,10 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
     resolvers: dict[str, Callable[..., Any]] = {
         "choice": choice,
         "count": len,
-        "folder_classes": _folder_classes,
-        "packaged_lines": _packaged_lines,
+        "folder_classes": _listed(_folder_classes),
+        "scene_classes": _listed(lambda classes: scene_classes.class_names(classes, background=True)),
+        "coco_classes": _listed(_coco_classes),
+        "packaged_lines": _listed(_packaged_lines),
         "run_folder": run_folder,
         "sweep_folder": lambda name, task, now: sweep_folder(
             name, saved_choices.get("task") or task if task == SAVED else task, now
@@ -44,6 +46,11 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
+def _listed(function: Callable[..., Sequence[str]]) -> Callable[..., ListConfig]:
+    """OmegaConf takes a plain list for an answer, but cannot put it into a config that is resolved as a whole."""
+    return lambda *arguments: OmegaConf.create(list(function(*arguments)))
+
+
 @cache
 def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
     """The class folders of a root; ``expected`` of them, where their names are not those of the classes."""
@@ -53,6 +60,12 @@ def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
             f"{root} has {len(names)} class folders, not {expected}: for a part of the classes, type data=folder"
         )
     return names
+
+
+def _coco_classes(root: str) -> Sequence[str]:
+    from vision_lab.data import coco  # which needs NumPy and more, a tenth of a second
+
+    return ["background", *coco.categories(root)]
 
 
 @cache

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Target = Literal["labels", "masks", "boxes", "none"]
 Split = Literal["train", "val", "test", "predict"]
 
+IGNORE = 255
+"""The value of a mask's pixels that are neither learnt from nor measured."""
+
 
 class UserError(Exception):
     """Something its user can mend: shown as its text alone, without a traceback."""
@@ -66,6 +69,8 @@ class DataSpec:
                     f"data.spec.{name} has {len(values)} numbers for {self.channels} channels: type one number, "
                     "or one for each channel"
                 )
+        if self.target == "masks" and self.num_classes > IGNORE:
+            errors.append(f"data.spec.class_names has {self.num_classes} names: masks hold {IGNORE} classes at most")
         if min(self.std, default=1) <= 0:
             errors.append(f"data.spec.std={list(self.std)}: type numbers above 0")
         if errors:
@@ -94,10 +99,23 @@ class Sample:
 
 
 class Unreadable(NamedTuple):
-    """A file that should hold a picture and does not."""
+    """A file that should hold a picture or its target and does not."""
 
     path: str
     reason: str
+
+
+class UnreadableError(Exception):
+    """A file that should hold a picture or its target and does not.
+
+    Args:
+        path: which.
+        reason: why.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.unreadable = Unreadable(path, reason)
 
 
 @dataclass
@@ -106,7 +124,8 @@ class Batch:
 
     Attributes:
         images: (N, C, H, W) uint8.
-        targets: (N,) int64 labels; -1 where they are not known.
+        targets: (N,) int64 labels, -1 where they are not known; or (N, H, W) uint8 masks of classes, 255 where they
+            are not known or not to be counted.
         samples: N origins.
         unreadable: the files left out of this batch.
     """
@@ -132,7 +151,9 @@ class Batch:
 class Dataset(Protocol):
     """Any map-style data set: a picture and its target.
 
-    The picture is a path, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (C, H, W), 8 bits a channel.
+    The picture is a path, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (C, H, W), 8 bits a channel. The
+    target is a label, or a mask (H, W) of classes as an array or a tensor, with 255 for pixels that do not count; None
+    where it is not known. ``UnreadableError`` may be raised for a sample that cannot be had.
     """
 
     def __len__(self) -> int: ...
@@ -182,8 +203,11 @@ class Backbone(Protocol):
     def loaded(self) -> Loaded | None:
         """What became of learnt weights; None where there are none."""
 
-    def features(self, names: Sequence[str]) -> nn.Module:
-        """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's."""
+    def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
+        """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's.
+
+        No map's stride is larger than ``output_stride``: those that would be are dilated instead.
+        """
 
 
 Head = Callable[[Backbone, DataSpec], "nn.Module"]

@@ -10,7 +10,6 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torchvision.io import encode_png
 
-from vision_lab.drawing import grid
 from vision_lab.files import write
 from vision_lab.tasks.base import Supervised
 from vision_lab.types import Batch
@@ -70,7 +69,7 @@ class Pictures(pl.Callback):
         assert isinstance(task, Supervised)
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        pictures: Mapping[str, Tensor] = {"predictions": grid(self.drawn)} if self.drawn else {}
+        pictures: Mapping[str, Tensor] = {"predictions": task.sheet(self.drawn)} if self.drawn else {}
         self.drawn = []
         folder = Path(trainer.default_root_dir) / "pictures"
         for name, picture in {**pictures, **task.figures(split)}.items():

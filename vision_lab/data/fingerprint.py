@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from os.path import commonpath
 from pathlib import Path
@@ -14,20 +14,33 @@ from torch.utils.data import Subset
 from vision_lab.types import Dataset
 
 
-def fingerprint(dataset: Dataset, *, labelled: bool = True) -> dict[str, Any]:
-    """How many samples there are, and hashes of their labels and, where samples are files, of names and sizes.
+def fingerprint(dataset: Dataset, *, labelled: bool) -> dict[str, Any]:
+    """How many samples there are, and hashes of their labels, of their files' names and sizes, and of what else they are.
 
-    Names are taken from the folder that all files share, so that a data set may move. No file is opened: a picture
-    that is changed without a change of its size goes unnoticed.
+    A data set says what its samples are by ``targets`` and ``samples``, as torchvision's do: the latter a list of (path,
+    target), whose target may be a path too, or the words of an annotation; one that is made by a rule says what it
+    follows by ``identity``. Names are taken from the folder that all files share, so that a data set may move. No file is
+    opened: a picture that is changed without a change of its size goes unnoticed.
+
+    Args:
+        dataset: any.
+        labelled: whether targets are labels; other targets are not read one by one.
     """
     found: dict[str, Any] = {"count": len(dataset)}
     if labelled:
         found["labels"] = _digest(map(str, labels_of(dataset)))
-    paths = paths_of(dataset)
+    samples = _samples(dataset)
+    if samples is None and labelled and len(dataset) and isinstance(dataset[0][0], str | Path):
+        samples = [(dataset[index][0], None) for index in range(len(dataset))]
+    paths = [Path(part) for sample in samples or () for part in sample if isinstance(part, str | Path)]
     if paths:
         base = commonpath([path.parent for path in paths])
         sizes = (f"{path.relative_to(base)}:{path.stat().st_size if path.exists() else None}" for path in paths)
         found["files"] = _digest(sizes)
+    told = [str(part) for sample in samples or () for part in sample if isinstance(part, bytes)]
+    identity = _identity(dataset)
+    if told or identity:
+        found["made_of"] = _digest(iter([*told, repr(identity)]))
     return found
 
 
@@ -42,16 +55,16 @@ def labels_of(dataset: Dataset) -> list[int]:
     return torch.as_tensor(targets).tolist()
 
 
-def paths_of(dataset: Dataset) -> list[Path]:
-    """The file of each sample; none where samples are no files."""
+def _samples(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
+    """What a data set says of its samples without opening any; None where it says nothing."""
     if isinstance(dataset, Subset):
-        paths = paths_of(dataset.dataset)  # type: ignore[arg-type]
-        return [paths[index] for index in dataset.indices] if paths else []
-    if samples := getattr(dataset, "samples", None):  # torchvision's convention for folders
-        return [Path(path) for path, _ in samples]
-    if not len(dataset) or not isinstance(dataset[0][0], str | Path):
-        return []
-    return [Path(dataset[index][0]) for index in range(len(dataset))]
+        whole = _samples(dataset.dataset)  # type: ignore[arg-type]
+        return None if whole is None else [whole[index] for index in dataset.indices]
+    return getattr(dataset, "samples", None)
+
+
+def _identity(dataset: Any) -> Any:
+    return _identity(dataset.dataset) if isinstance(dataset, Subset) else getattr(dataset, "identity", None)
 
 
 def _digest(lines: Iterator[str]) -> str:

@@ -34,15 +34,15 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """A map-style data set of (path, -1): pictures whose class nobody said."""
+    """A map-style data set of (path, None): pictures of which nothing is known."""
 
     paths: Sequence[Path]
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Path, int]:
-        return self.paths[index], -1
+    def __getitem__(self, index: int) -> tuple[Path, None]:
+        return self.paths[index], None
 
 
 def class_names(root: str) -> list[str]:

@@ -4,79 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vision_lab import interruption
+from vision_lab.data.examples import Examples, collate
 from vision_lab.data.fingerprint import fingerprint, labels_of
 from vision_lab.data.order import Order
-from vision_lab.data.reading import MAX_PIXELS, UnreadablePictureError, as_picture, read_picture
-from vision_lab.randomness import mix, reseed
-from vision_lab.types import Batch, ConfigurationError, DataError, Dataset, DataSpec, Sample, Split, Unreadable
+from vision_lab.data.reading import MAX_PIXELS
+from vision_lab.data.splits import divided, some_of_each
+from vision_lab.types import IGNORE, Batch, ConfigurationError, DataError, Dataset, DataSpec, Split, Unreadable
+
+COUNTED = 1000
+"""Training pictures that classes are counted in."""
 
 Source = Callable[[], Dataset | None]
 """Makes a split's data set; None where the data has no such split of its own."""
-
-
-class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]):
-    """Reads, augments and fits one sample, its random numbers seeded by (seed, epoch, index)."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        spec: DataSpec,
-        transforms: Sequence[v2.Transform],
-        seed: int,
-        relabel: Sequence[int] | None,
-        max_pixels: int,
-    ) -> None:
-        self.relabel = relabel
-        self.max_pixels = max_pixels
-        self.dataset = dataset
-        self.spec = spec
-        self.transforms = transforms
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any, Sample] | Unreadable:
-        epoch, index = key
-        reseed(self.seed, epoch, index)
-        source, target = self.dataset[index]
-        path = str(source) if isinstance(source, str | Path) else None
-        try:
-            read = read_picture if path else as_picture
-            image = read(path or source, channels=self.spec.channels, max_pixels=self.max_pixels)
-        except UnreadablePictureError as error:
-            return Unreadable(path or f"sample {index}", str(error))
-        sample = Sample(index, path, (image.shape[-2], image.shape[-1]))
-        if self.relabel:
-            target = self.relabel[int(target)]
-        picture, target = tv_tensors.Image(image), torch.as_tensor(target)
-        for transform in self.transforms:
-            picture, target = transform(picture, target)
-        if picture.shape[-2:] != self.spec.image_size:
-            picture = v2.functional.resize(picture, list(self.spec.image_size), antialias=True)
-        return picture.as_subclass(torch.Tensor), target, sample
-
-
-def collate(examples: Sequence[tuple[Tensor, Any, Sample] | Unreadable]) -> Batch:
-    """One batch of what could be read; the rest is named in it."""
-    unreadable = [example for example in examples if isinstance(example, Unreadable)]
-    readable = [example for example in examples if not isinstance(example, Unreadable)]
-    if not readable:
-        return Batch(torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), [], unreadable)
-    images, targets, samples = zip(*readable, strict=True)
-    return Batch(torch.stack(images), torch.stack(targets), samples, unreadable)
 
 
 class DataModule(pl.LightningDataModule):
@@ -141,6 +89,7 @@ class DataModule(pl.LightningDataModule):
         self.splits: dict[Split, Dataset] = {}
         self.unreadable: dict[str, str] = {}
         """path: reason, of all files left out so far."""
+        self.whole = False
         self.done = (0, 0)
         """(epoch, training batches of it) that a run which goes on has behind it."""
 
@@ -156,12 +105,16 @@ class DataModule(pl.LightningDataModule):
             if found["train"] is None:
                 raise DataError("the data has no training split")
             for split, dataset in found.items():
+                if dataset is not None and len(dataset) == 0:
+                    raise DataError(f"the {split} split of the data is empty")
                 if dataset is not None and self.spec.target == "labels":
                     self._check_labels(split, dataset)
-            self.splits = _divided(found, holdout=self.holdout, seed=self.seed)
+            labels = labels_of(found["train"]) if self.spec.target == "labels" else None
+            self.splits = divided(found, labels, holdout=self.holdout, seed=self.seed)
             if self.per_class:
-                labels = labels_of(self.splits["train"])
-                chosen = _some_of_each(labels, count=self.per_class, seed=self.seed)
+                if labels is None:
+                    raise ConfigurationError(f"data.per_class={self.per_class} is for labels, this data has none: type null")
+                chosen = some_of_each(labels_of(self.splits["train"]), count=self.per_class, seed=self.seed)
                 self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
@@ -203,9 +156,16 @@ class DataModule(pl.LightningDataModule):
         """What ``look_at`` was told."""
         return self._loader("predict", training=False)
 
-    def look_at(self, dataset: Dataset) -> None:
-        """Predict on this data set alone: the configured one may be absent, and is not touched."""
+    def look_at(self, dataset: Dataset, *, whole: bool = False) -> None:
+        """Predict on this data set alone: the configured one may be absent, and is not touched.
+
+        Args:
+            dataset: the pictures.
+            whole: do not fit them to ``spec.image_size``; a batch is one picture then.
+        """
         self.splits = {"predict": dataset}
+        self.whole = whole
+        self.batch_size = 1 if whole else self.batch_size
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Without waiting, where the batch lies in page-locked memory."""
@@ -245,13 +205,28 @@ class DataModule(pl.LightningDataModule):
             self.unreadable = {path: reason for each in found for path, reason in each.items()}
 
     def class_weights(self) -> Tensor:
-        """(num_classes,) float, the inverse of each class's share of the training labels, 1 on average over samples."""
-        counts = torch.bincount(torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes)
-        return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
+        """(num_classes,) float: how much each class is to count so that those that are rare are learnt too.
+
+        For labels the inverse of each class's share of the training samples, 1 on average over samples. For masks the
+        median of all classes' frequencies over the class's own, a frequency being the share of a class in the pixels of
+        the pictures that show it (Eigen 2014, section 6.3.2), of at most ``COUNTED`` training pictures, evenly spaced.
+        """
+        if self.spec.target == "labels":
+            counts = torch.bincount(torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes)
+            return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
+        classes = self.spec.num_classes
+        pixels, of = torch.zeros(classes), torch.zeros(classes)
+        examples = self._examples("train", training=False)
+        for index in range(0, len(examples), max(1, len(examples) // COUNTED)):
+            example = examples[0, index]
+            if not isinstance(example, Unreadable):  # those are met again in training, and dealt with there
+                counts = torch.bincount(example[1].flatten().int(), minlength=IGNORE + 1)[:classes]
+                pixels += counts
+                of += (counts > 0) * counts.sum()
+        frequencies = pixels / of.clamp(min=1)
+        return torch.where(frequencies > 0, frequencies[frequencies > 0].median() / frequencies, 0.0)
 
     def _check_labels(self, split: Split, dataset: Dataset) -> None:
-        if len(dataset) == 0:
-            raise DataError(f"the {split} split of the data is empty")
         labels = labels_of(dataset)
         classes = len(self.relabel) if self.relabel else self.spec.num_classes
         if min(labels) < 0 or max(labels) >= classes:
@@ -260,21 +235,24 @@ class DataModule(pl.LightningDataModule):
                 f"{classes} names (labels 0 to {classes - 1}): type the missing names"
             )
 
-    def _loader(self, split: Split, *, training: bool) -> DataLoader[Any]:
-        dataset = self.splits[split]
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        workers = self.num_workers if self.num_workers != "auto" else _workers(trainer.num_devices if trainer else 1)
-        examples = Examples(
-            dataset,
+    def _examples(self, split: Split, *, training: bool) -> Examples:
+        return Examples(
+            self.splits[split],
             spec=self.spec,
             transforms=self.transforms["train" if training else "eval"],
             seed=self.seed,
             relabel=self.relabel,
             max_pixels=self.max_pixels,
+            whole=self.whole,
         )
+
+    def _loader(self, split: Split, *, training: bool) -> DataLoader[Any]:
+        examples = self._examples(split, training=training)
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        workers = self.num_workers if self.num_workers != "auto" else _workers(trainer.num_devices if trainer else 1)
         order = Order(
-            len(dataset),
+            len(examples),
             batch_size=self.batch_size,
             seed=self.seed,
             shuffle=training,
@@ -300,54 +278,6 @@ def _begin_worker(_: int) -> None:
 
 def _none() -> None:
     """A split that the data does not have."""
-
-
-def _divided(found: Mapping[Split, Dataset | None], *, holdout: float, seed: int) -> dict[Split, Dataset]:
-    """The splits, with stratified parts of train for those that are missing."""
-    train = found["train"]
-    assert train is not None
-    remaining = list(range(len(train)))
-    splits: dict[Split, Dataset] = {}
-    part = max(1, round(holdout * len(train)))
-    for salt, split in enumerate(("test", "val")):
-        dataset = found[split]  # type: ignore[index]
-        if dataset is None:
-            labels = labels_of(train)
-            places = _stratified([labels[index] for index in remaining], count=part, seed=mix(seed, salt))
-            held = {remaining[place] for place in places}
-            dataset = Subset(train, sorted(held))  # type: ignore[arg-type]
-            remaining = [index for index in remaining if index not in held]
-        splits[split] = dataset  # type: ignore[index]
-    splits["train"] = train if len(remaining) == len(train) else Subset(train, remaining)  # type: ignore[arg-type]
-    return splits
-
-
-def _stratified(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
-    """``count`` places in which each class has its share, by seed, in rising order."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator).tolist()
-    # Spread the members of each class evenly over (0, 1): the first of all classes' members are then a fair sample.
-    seen: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    for label in labels:
-        sizes[label] = sizes.get(label, 0) + 1
-    ranks = []
-    for place in shuffled:
-        label = labels[place]
-        seen[label] = seen.get(label, 0) + 1
-        ranks.append(((seen[label] - 0.5) / sizes[label], place))
-    return sorted(place for _, place in sorted(ranks)[:count])
-
-
-def _some_of_each(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
-    generator = torch.Generator().manual_seed(seed)
-    taken: dict[int, int] = {}
-    chosen = []
-    for place in torch.randperm(len(labels), generator=generator).tolist():
-        taken[labels[place]] = taken.get(labels[place], 0) + 1
-        if taken[labels[place]] <= count:
-            chosen.append(place)
-    return sorted(chosen)
 
 
 def _workers(processes: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
@@ -57,6 +58,27 @@ def read_picture(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXEL
         raise
     except Exception as error:  # Pillow's plugins raise what they like at a broken file
         raise UnreadablePictureError(_reason(error)) from error
+
+
+def read_mask(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int32]:
+    """What a file of a mask holds: (H, W) numbers, of a palette the places in it; (H, W, 3) of one in colours.
+
+    Raises:
+        UnreadablePictureError: where the file is missing, empty, cut short, too large or no picture.
+    """
+    try:
+        if Path(path).stat().st_size == 0:
+            raise UnreadablePictureError("the file is empty")
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            plain = image.mode in ("1", "L", "P", "I;16", "I;16B", "I;16L", "I")
+            values = np.asarray(image if plain else image.convert("RGB")).astype(np.int32)
+    except UnreadablePictureError:
+        raise
+    except Exception as error:  # Pillow's plugins raise what they like at a broken file
+        raise UnreadablePictureError(_reason(error)) from error
+    grey = values.ndim == 3 and (values[..., :1] == values).all()
+    return values[..., 0] if grey else values
 
 
 def as_picture(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:

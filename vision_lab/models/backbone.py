@@ -8,17 +8,16 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from vision_lab.models import probing
+from vision_lab.models.dilation import dilate
+from vision_lab.models.maps import Maps
 from vision_lab.models.stem import shrink, take_channels
 from vision_lab.models.weights import load
 from vision_lab.types import ConfigurationError, DataSpec, Loaded, Stage
 
 SMALL = 64
 """Below this many pixels, ``stem: auto`` undoes the downsampling that is meant for 224."""
-
-ACTIVATIONS = {"relu", "silu", "hardswish", "gelu", "act"}
 
 
 class ClassifierBackbone:
@@ -34,18 +33,24 @@ class ClassifierBackbone:
         """Its maps from the finest to the coarsest, found by running it on the meta device."""
         return probing.stages(self.classifier, channels=self.channels)
 
-    def features(self, names: Sequence[str]) -> nn.Module:
-        """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's."""
-        nodes, _ = get_graph_node_names(self.classifier, suppress_diff_warning=True)
-        wanted = {}
-        for name in names:
-            last = max(place for place, node in enumerate(nodes) if node == name or node.startswith(f"{name}."))
-            # A map is complete after its activation, which some networks (DenseNet) apply outside the module.
-            following = nodes[last + 1 : last + 2]
-            active = [n for n in following if n.rsplit(".", 1)[-1].rstrip("_0123456789") in ACTIVATIONS]
-            wanted[active[0] if active and "." not in active[0] else nodes[last]] = name
-        extractor: nn.Module = create_feature_extractor(self.classifier, wanted, suppress_diff_warning=True)
-        return extractor
+    def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
+        """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's.
+
+        Args:
+            names: of stages.
+            output_stride: no map's stride is larger; those that would be are dilated. This changes the classifier.
+
+        Raises:
+            ConfigurationError: where the network steps by other means than modules, so that it cannot be dilated.
+        """
+        if output_stride is not None:
+            dilate(self.classifier, channels=self.channels, output_stride=output_stride)
+            if probing.refusal(self.classifier, channels=self.channels, size=(probing.COARSE, probing.COARSE)):
+                raise ConfigurationError(
+                    f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no layers "
+                    "of their own: type head.output_stride=null, or another model"
+                )
+        return Maps(self.classifier, names)
 
 
 def backbone(

@@ -20,7 +20,7 @@ def shrink(classifier: nn.Module) -> None:
         if left < 2:
             break
         layer = classifier.get_submodule(name)
-        _replace(classifier, name, _at_full_size(layer) if isinstance(layer, nn.Conv2d) else nn.Identity())
+        replace(classifier, name, _at_full_size(layer) if isinstance(layer, nn.Conv2d) else nn.Identity())
         left //= factor
 
 
@@ -28,7 +28,7 @@ def take_channels(classifier: nn.Module, channels: int) -> None:
     """Let the first convolution take ``channels`` channels; its weights are drawn anew where that is news to it."""
     name, first = first_convolution(classifier)
     if first.in_channels != channels:
-        _replace(classifier, name, _like(first, in_channels=channels))
+        replace(classifier, name, _like(first, in_channels=channels))
 
 
 def first_convolution(classifier: nn.Module) -> tuple[str, nn.Conv2d]:
@@ -99,6 +99,7 @@ def _like(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
     return new
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)

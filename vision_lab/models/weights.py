@@ -29,28 +29,31 @@ FROM_TENSORFLOW = {"inception_v3", "googlenet"}
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
-def load(network: nn.Module, source: str, *, constructor: str, class_layers: Collection[str]) -> Loaded:
+def load(
+    network: nn.Module, source: str, *, constructor: str, class_layers: Collection[str], key: str = "model.weights"
+) -> Loaded:
     """Load weights into ``network``.
 
     Args:
-        network: the classifier, fitted to its data already.
-        source: ``imagenet``, a name in torchvision's enumeration (``IMAGENET1K_V2``), or a file.
+        network: the classifier, or the whole network, fitted to its data already.
+        source: ``imagenet`` or ``coco``, torchvision's default; a name in its enumeration (``IMAGENET1K_V2``); or a file.
         constructor: torchvision's name for the network, which finds the enumeration.
         class_layers: the parameters whose shapes hang on the number of classes: these alone may differ.
+        key: what the user typed the source for.
 
     Raises:
         ConfigurationError: where the weights are not to be had, cannot be loaded safely, or do not fit.
     """
     path = Path(source).expanduser()
     if path.is_file():
-        state = _from_file(path)
+        state = _from_file(path, key)
         mean: tuple[float, ...] | None = None
         std: tuple[float, ...] | None = None
     elif "/" in source or "\\" in source or path.suffix:
-        raise ConfigurationError(f"model.weights={source}: there is no such file")
+        raise ConfigurationError(f"{key}={source}: there is no such file")
     else:
-        state, mean, std = _from_torchvision(source, constructor)
-    fitted, left_over = _fitted(state, network, source=source, class_layers=class_layers)
+        state, mean, std = _from_torchvision(source, constructor, key)
+    fitted, left_over = _fitted(state, network, source=f"{key}={source}", class_layers=class_layers)
     if constructor in FROM_TENSORFLOW:
         mean = std = (0.5,)
     own = network.state_dict()
@@ -62,39 +65,40 @@ def load(network: nn.Module, source: str, *, constructor: str, class_layers: Col
     return Loaded(sentence, fresh, mean, std)
 
 
-def _from_torchvision(name: str, constructor: str) -> tuple[State, tuple[float, ...], tuple[float, ...]]:
+def _from_torchvision(name: str, constructor: str, key: str) -> tuple[State, tuple[float, ...], tuple[float, ...]]:
     try:
         enumeration = torchvision.models.get_model_weights(constructor)
     except ValueError:
         raise ConfigurationError(
-            f"model.weights={name}: torchvision has no weights for {constructor}: type a file of weights, or null"
+            f"{key}={name}: torchvision has no weights for {constructor}: type a file of weights, or null"
         ) from None
     members = [member.name for member in enumeration]
-    if name != "imagenet" and name not in members:
+    published = "coco" if key == "head.weights" else "imagenet"
+    if name != published and name not in members:
         raise ConfigurationError(
-            f"model.weights={name}: neither a file nor one of torchvision's for {constructor}: "
-            f"imagenet, {', '.join(members)}"
+            f"{key}={name}: neither a file nor one of torchvision's for {constructor}: "
+            f"{published}, {', '.join(members)}"
         )
-    weights = enumeration.DEFAULT if name == "imagenet" else enumeration[name]
+    weights = enumeration.DEFAULT if name == published else enumeration[name]
     preset = weights.transforms()
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:  # urllib's errors are OSErrors
         file = weights.url.rsplit("/", 1)[-1]
         raise ConfigurationError(
-            f"model.weights={name}: {weights.url} could not be fetched: {error}\n"
-            f"Fetch it where there is a network, then type model.weights=<folder>/{file}, "
+            f"{key}={name}: {weights.url} could not be fetched: {error}\n"
+            f"Fetch it where there is a network, then type {key}=<folder>/{file}, "
             f"or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
         ) from error
     return state, tuple(preset.mean), tuple(preset.std)
 
 
-def _from_file(path: Path) -> State:
+def _from_file(path: Path, key: str) -> State:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise ConfigurationError(
-            f"model.weights={path}: not a file of plain tensors that can be loaded without running code in it "
+            f"{key}={path}: not a file of plain tensors that can be loaded without running code in it "
             f"({str(error).strip().splitlines()[0]})\n"
             "Save it again with torch.save(network.state_dict(), file)."
         ) from error
@@ -103,7 +107,7 @@ def _from_file(path: Path) -> State:
             content = content[wrapper]
     state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not state:
-        raise ConfigurationError(f"model.weights={path}: there is no state dict in it")
+        raise ConfigurationError(f"{key}={path}: there is no state dict in it")
     return state
 
 
@@ -134,7 +138,7 @@ def _misfit(
     source: str, state: State, network: nn.Module, *, misfits: list[str], missing: list[str], strangers: list[str]
 ) -> str:
     own = network.state_dict()
-    lines = [f"model.weights={source} does not fit the network (only the layer of the classes may differ):"]
+    lines = [f"{source} does not fit the network (only the layer of the classes may differ):"]
     if misfits:
         lines.append("  other shapes: " + _some([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits]))
     if missing:

@@ -10,7 +10,7 @@ from torchvision.io import encode_png
 from vision_lab import build
 from vision_lab.files import refuse_link, shown, write
 from vision_lab.modes import processes, screen
-from vision_lab.modes.trained import relabelled, trained_task
+from vision_lab.modes.trained import flips, relabelled, trained_task
 from vision_lab.replay import SAVED
 from vision_lab.runs import Run
 from vision_lab.types import ConfigurationError, Split
@@ -18,13 +18,14 @@ from vision_lab.types import ConfigurationError, Split
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 
 
-def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
+def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None) -> None:
     """Measure one split.
 
     Args:
         config: the run's config, with what the command line changes.
         folder: ``<run>/evaluate``; gets ``<split>.json`` and the split's figures.
         split: train, val or test.
+        tta: None, or ``flip``: the mean of what is said of a picture and of its mirror image.
     """
     if config.run is None:
         raise ConfigurationError("mode=evaluate measures a run: type run=<its folder>")
@@ -35,6 +36,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
     build.check(config, PARTS)
     run = Run.existing(config.run)
     task = trained_task(config, run)
+    task.flip = flips(tta)
     data = build.data(config, task.spec, relabel=relabelled(task, build.spec(config)))
     data.measured = split
     trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
@@ -56,7 +58,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split) -> None:
     screen.per_class(task.per_class("test"))
     screen.unreadable(data, folder)
     then = (run.result or {}).get("metrics", {})
-    if then.keys() == now.keys() and build.choices_made().get("data") == SAVED:
+    if then.keys() == now.keys() and not task.flip and build.choices_made().get("data") == SAVED:
         _say_what_differs(then, now)
     screen.say(f"written to {shown(folder)}")
 

@@ -1,6 +1,8 @@
 """``mode=predict source=...``: what a network says of pictures, with a run's weights or published ones."""
 
 import glob
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,9 @@ from torchvision.io import encode_png
 
 from vision_lab import build
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
-from vision_lab.drawing import grid
 from vision_lab.files import refuse_link, shown, write, write_rows
 from vision_lab.modes import screen
-from vision_lab.modes.trained import trained_task
+from vision_lab.modes.trained import flips, trained_task
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
 from vision_lab.types import Batch, ConfigurationError, DataError
@@ -29,12 +30,14 @@ class Predictions(BasePredictionWriter):
 
     Args:
         folder: where the files go.
+        names: what each picture's own files are called, without their ends.
         drawn: how many pictures to keep for the contact sheet.
     """
 
-    def __init__(self, folder: Path, *, drawn: int) -> None:
+    def __init__(self, folder: Path, *, names: Sequence[str], drawn: int) -> None:
         super().__init__(write_interval="batch")
         self.folder = folder
+        self.names = names
         self.drawn = drawn
         self.rows: list[dict[str, str | float]] = []
         self.pictures: list[Tensor] = []
@@ -53,19 +56,25 @@ class Predictions(BasePredictionWriter):
         if prediction is None:  # nothing in the batch could be read
             return
         self.rows += pl_module.rows(batch, prediction)
-        pl_module.save(batch, prediction, self.folder)
+        names = [self.names[sample.index] for sample in batch.samples]
+        pl_module.save(batch, prediction, self.folder, names=names)
         wanted = self.drawn - len(self.pictures)
         if wanted > 0:
             self.pictures += pl_module.draw(batch, prediction)[:wanted]
 
 
-def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
+def predict(
+    config: DictConfig, folder: Path, *, drawn: int, tta: str | None, tiles: bool, overlap: float
+) -> None:
     """Predict on pictures.
 
     Args:
         config: the run's config, or one of a model with published weights.
-        folder: gets ``predictions.csv`` and ``contact_sheet.png``.
+        folder: gets ``predictions.csv``, ``contact_sheet.png`` and what the task writes for each picture.
         drawn: how many pictures the contact sheet shows.
+        tta: None, or ``flip``: the mean of what is said of a picture and of its mirror image.
+        tiles: look at pictures as large as they are, part by part.
+        overlap: the part of a tile's side that it shares with the next.
     """
     files = pictures(config.source)
     config = build.without_sources(config)
@@ -73,9 +82,13 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
     screen.quieten()
     build.check(config, PARTS)
     task = trained_task(config, Run.existing(config.run)) if config.run else _published_task(config)
+    task.flip = flips(tta)
+    if tiles:
+        task.look_in_tiles(overlap)
+        config.augment.eval = []  # which may crop
     data = build.data(config, task.spec)
-    data.look_at(Unlabelled(files))
-    writer = Predictions(folder, drawn=drawn)
+    data.look_at(Unlabelled(files), whole=tiles)
+    writer = Predictions(folder, names=names_of(files), drawn=drawn)
     watching = [*build.callbacks(config, only=["progress"]), writer]
     # One process: a table of predictions has one writer.
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
@@ -85,9 +98,10 @@ def predict(config: DictConfig, folder: Path, *, drawn: int) -> None:
         raise DataError("not one of the pictures can be read")
     write_rows(folder / "predictions.csv", writer.rows)
     if writer.pictures:
-        write(folder / "contact_sheet.png", encode_png(grid(writer.pictures)).numpy().tobytes())
+        write(folder / "contact_sheet.png", encode_png(task.sheet(writer.pictures)).numpy().tobytes())
     screen.rows("predictions", [{**row, "path": shown(Path(str(row["path"])))} for row in writer.rows])
-    screen.say(f"written to {shown(folder)}: predictions.csv, contact_sheet.png")
+    written = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    screen.say(f"written to {shown(folder)}: {', '.join(written)}")
 
 
 def pictures(source: str | None) -> list[Path]:
@@ -111,10 +125,20 @@ def pictures(source: str | None) -> list[Path]:
     return sorted(found)
 
 
+def names_of(files: Sequence[Path]) -> list[str]:
+    """A name for each picture's own files: its path below the folder that all share, without its end where none other
+    has that name."""
+    base = os.path.commonpath([path.absolute().parent for path in files])
+    paths = [path.absolute().relative_to(base) for path in files]
+    often = Counter(path.with_suffix("") for path in paths)
+    return [str(path if often[path.with_suffix("")] > 1 else path.with_suffix("")) for path in paths]
+
+
 def _published_task(config: DictConfig) -> Supervised:
-    """A task of a model with the weights of ``model.weights``, all of which must have come."""
-    if not config.model.get("weights"):
-        raise ConfigurationError("mode=predict needs a trained network: type run=<its folder>, or model.weights=...")
+    """A task of a network with published weights, all of which must have come."""
+    key = "model" if config.task.target == "labels" else "head"
+    if not config[key].get("weights"):
+        raise ConfigurationError(f"mode=predict needs a trained network: type run=<its folder>, or {key}.weights=...")
     network = build.network(config, build.spec(config))
     if network.fresh:
         raise ConfigurationError(

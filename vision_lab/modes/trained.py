@@ -34,6 +34,17 @@ def trained_task(config: DictConfig, run: Run) -> Supervised:
     return task
 
 
+def flips(tta: str | None) -> bool:
+    """Whether ``mode.tta`` asks for mirror images.
+
+    Raises:
+        ConfigurationError: where it asks for something else.
+    """
+    if tta not in (None, "flip"):
+        raise ConfigurationError(f"mode.tta={tta}: type flip or null")
+    return tta == "flip"
+
+
 def relabelled(task: Supervised, data: DataSpec) -> list[int] | None:
     """The network's class for each label of the data, by name; None where the two agree.
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from vision_lab.drawing import grid
 from vision_lab.randomness import reseed
 from vision_lab.schedules import Plateau, Schedule
 from vision_lab.types import Batch, ConfigurationError, DataSpec
@@ -122,6 +123,8 @@ class Supervised(Task, ABC):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self.flip = False
+        """Whether an evaluation looks at each picture and its mirror image, and takes the mean."""
         self.meters = nn.ModuleDict({f"on_{split}": Meters(self.metrics(split)) for split in ("train", "val", "test")})
         self.computed: dict[str, dict[str, Tensor]] = {}
         """split: all that its metrics came to, after its last epoch."""
@@ -134,6 +137,25 @@ class Supervised(Task, ABC):
     def decode(self, outputs: Any) -> Any:
         """Predictions as the metrics and a person take them."""
 
+    def averaged(self, outputs: Any, mirrored: Any) -> Any:
+        """What the network says of pictures and of their mirror images, as outputs again.
+
+        Raises:
+            ConfigurationError: where the task has no such mean.
+        """
+        raise ConfigurationError("mode.tta=flip: this task does not know how to take a mean: type mode.tta=null")
+
+    def look_in_tiles(self, overlap: float) -> None:
+        """From now on predict on whole pictures, tile by tile.
+
+        Args:
+            overlap: the part of a tile's side that it shares with the next.
+
+        Raises:
+            ConfigurationError: where the task says one thing of a whole picture.
+        """
+        raise ConfigurationError("mode.tiles=true is for tasks that say something of each pixel (task=segment)")
+
     @abstractmethod
     def metrics(self, split: str) -> MetricCollection:
         """What is measured on a split; scalars are logged under their names.
@@ -145,6 +167,10 @@ class Supervised(Task, ABC):
     def draw(self, batch: Batch, predictions: Any) -> list[Tensor]:
         """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
 
+    def sheet(self, pictures: Sequence[Tensor]) -> Tensor:
+        """Drawn pictures, at least one, as one picture (3, H, W) uint8, with what is needed to read them."""
+        return grid(pictures)
+
     @abstractmethod
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """Pictures (3, h, w) uint8 of a whole split, after it."""
@@ -154,8 +180,8 @@ class Supervised(Task, ABC):
         """One table row for each picture; the same columns in each."""
 
     @abstractmethod
-    def save(self, batch: Batch, predictions: Any, folder: Path) -> Sequence[Path]:
-        """Write predictions that are more than a table row, one file a picture; say which."""
+    def save(self, batch: Batch, predictions: Any, folder: Path, *, names: Sequence[str]) -> None:
+        """Write predictions that are more than a table row, one file a picture, under names without their ends."""
 
     def observe(self, split: str, batch: Batch, predictions: Any) -> None:
         """See a batch of an evaluation, for the figures."""
@@ -202,7 +228,12 @@ class Supervised(Task, ABC):
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
         if not batch.samples:
             return None
-        return self.decode(self(batch.images))
+        return self.decode(self.see(batch.images))
+
+    def see(self, images: Tensor) -> Any:
+        """The network's outputs for an evaluation."""
+        outputs = self(images)
+        return self.averaged(outputs, self(images.flip(-1))) if self.flip else outputs
 
     def on_validation_epoch_start(self) -> None:
         self.forget("val")
@@ -226,7 +257,7 @@ class Supervised(Task, ABC):
     def _evaluate(self, split: str, batch: Batch) -> Any:
         if not batch.samples:
             return None
-        outputs = self(batch.images)
+        outputs = self.see(batch.images)
         predictions = self.decode(outputs)
         self._record(split, self.losses(outputs, batch), predictions, batch)
         if not self.trainer.sanity_checking:

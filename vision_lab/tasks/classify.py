@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,10 @@ from torchmetrics.classification import (
 )
 
 from vision_lab.drawing import captioned, confusion, grid
+from vision_lab.tasks.balance import ClassWeights, typed_weights
 from vision_lab.tasks.base import Supervised
 from vision_lab.tasks.measures import Confusion, MacroF1
+from vision_lab.tasks.worst import Worst
 from vision_lab.types import Batch, ConfigurationError
 
 MISTAKES = 24
@@ -40,30 +42,18 @@ class Classify(Supervised):
         self,
         *,
         label_smoothing: float,
-        class_weights: Sequence[float] | Literal["auto"] | None,
+        class_weights: ClassWeights,
         aux_weight: float,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        classes = self.spec.num_classes
         if not 0 <= label_smoothing < 1:
             raise ConfigurationError(f"task.label_smoothing={label_smoothing}: type a number from 0 to below 1")
-        weights = None
-        if isinstance(class_weights, str):
-            if class_weights != "auto":
-                raise ConfigurationError(f"task.class_weights={class_weights}: type auto, null or a list of numbers")
-        elif class_weights is not None:
-            if len(class_weights) != classes:
-                raise ConfigurationError(
-                    f"task.class_weights has {len(class_weights)} numbers for {classes} classes: type one for each of "
-                    + ", ".join(self.spec.class_names)
-                )
-            weights = torch.tensor(class_weights, dtype=torch.float)
         self.label_smoothing = label_smoothing
         self.balance = class_weights == "auto"
         self.aux_weight = aux_weight
-        self.class_weights = weights
-        self.mistakes: dict[str, list[tuple[float, int, Tensor]]] = {}
+        self.class_weights = typed_weights(class_weights, self.spec)
+        self.mistakes: dict[str, Worst] = {}
 
     def setup(self, stage: str) -> None:
         """Balance the classes by the training data, where asked; evaluation needs the weights for its loss."""
@@ -83,6 +73,10 @@ class Classify(Supervised):
         main = outputs[0] if isinstance(outputs, tuple) else outputs
         return main.detach().float().softmax(dim=1)
 
+    def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
+        """Logits whose probabilities are the mean of both."""
+        return torch.stack([self.decode(outputs), self.decode(mirrored)]).mean(dim=0).log()
+
     def metrics(self, split: str) -> MetricCollection:
         """Accuracy alone while training; else top-5, macro F1, calibration error and the confusion matrix as well."""
         classes = self.spec.num_classes
@@ -100,17 +94,14 @@ class Classify(Supervised):
         """Keep the most confident mistakes, drawn."""
         confidence, said = predictions.max(dim=1)
         wrong = (said != batch.targets).nonzero().flatten()
-        kept = self.mistakes.setdefault(split, [])
+        worst = self.mistakes.setdefault(split, Worst(MISTAKES))
         for place in wrong[confidence[wrong].topk(min(MISTAKES, len(wrong))).indices].tolist():
-            sure = confidence[place].item()
-            if len(kept) < MISTAKES or sure > kept[0][0]:
-                picture = self._drawn(batch.images[place], predictions[place], batch.targets[place])
-                entry = (sure, -batch.samples[place].index, picture)
-                (heapq.heappushpop if len(kept) == MISTAKES else heapq.heappush)(kept, entry)
+            shown = (batch.images[place], predictions[place], batch.targets[place])
+            worst.see(confidence[place].item(), batch.samples[place].index, partial(self._drawn, *shown))
 
     def forget(self, split: str) -> None:
         """Drop the mistakes of the epoch before."""
-        self.mistakes[split] = []
+        self.mistakes.pop(split, None)
 
     def draw(self, batch: Batch, predictions: Tensor) -> list[Tensor]:
         """Each picture under its class, confidence and truth."""
@@ -119,9 +110,9 @@ class Classify(Supervised):
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """The confusion matrix, and the most confident mistakes."""
         drawn = {"confusion": confusion(self.computed[split]["confusion"], self.spec.class_names)}
-        mistakes = self.mistakes.pop(split, [])
+        mistakes = self.mistakes.pop(split, Worst(0)).pictures()
         if mistakes:
-            drawn["mistakes"] = grid([picture for _, _, picture in sorted(mistakes, key=lambda m: (-m[0], m[1]))])
+            drawn["mistakes"] = grid(mistakes)
         return drawn
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
@@ -149,9 +140,8 @@ class Classify(Supervised):
             rows.append(row)
         return rows
 
-    def save(self, batch: Batch, predictions: Tensor, folder: Path) -> Sequence[Path]:
+    def save(self, batch: Batch, predictions: Tensor, folder: Path, *, names: Sequence[str]) -> None:
         """A class is a table row: there is nothing more to write."""
-        return []
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         weight = None if self.class_weights is None else self.class_weights.to(logits.device)

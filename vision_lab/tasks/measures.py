@@ -1,14 +1,19 @@
-"""Measures that cost torchmetrics batch x classes^2 numbers in deterministic mode; here they cost classes^2."""
+"""Measures from one count of truth by prediction; torchmetrics' own costs batch x classes^2 in deterministic mode."""
+
+from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from vision_lab.types import IGNORE
+
 
 class Confusion(Metric):
     """Counts (K, K) of truth by prediction over a whole split.
 
-    Takes (N, K) probabilities and (N,) labels. Whole numbers are added, so the order of adding does not matter.
+    Takes (N, K) probabilities and (N,) labels, or two (N, H, W) masks of classes; where the truth is 255 nothing is
+    counted. Whole numbers are added, so the order of adding does not matter.
     """
 
     matrix: Tensor
@@ -18,12 +23,14 @@ class Confusion(Metric):
         self.classes = classes
         self.add_state("matrix", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+    def update(self, predictions: Tensor, truth: Tensor) -> None:
         """Count a batch."""
-        cells = labels * self.classes + probabilities.argmax(dim=1)
-        self.matrix.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
+        said = predictions.argmax(dim=1) if predictions.is_floating_point() else predictions
+        known = truth != IGNORE
+        cells = torch.where(known, truth.long() * self.classes + said.long(), 0)
+        self.matrix.view(-1).scatter_add_(0, cells.flatten(), known.flatten().long())
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor | dict[str, Tensor]:
         """The counts so far."""
         return self.matrix
 
@@ -33,6 +40,38 @@ class MacroF1(Confusion):
 
     def compute(self) -> Tensor:
         """The score so far, in [0, 1]."""
-        hits = self.matrix.diag()
-        seen = self.matrix.sum(dim=0) + self.matrix.sum(dim=1)
-        return (2 * hits[seen > 0] / seen[seen > 0]).mean()
+        return _mean(dice(self.matrix))
+
+
+class Overlap(Confusion):
+    """How well masks agree, over all pixels of a split together rather than picture by picture.
+
+    ``miou``, the mean over classes of the intersection of truth and prediction over their union; ``dice``, that of twice
+    the intersection over their sum; ``pixel_accuracy``, the part of pixels that are right; and the counts themselves. A
+    class that is neither there nor said does not count.
+    """
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far, in [0, 1]."""
+        return {
+            "miou": _mean(intersection_over_union(self.matrix)),
+            "dice": _mean(dice(self.matrix)),
+            "pixel_accuracy": self.matrix.diag().sum() / self.matrix.sum().clamp(min=1),
+            "confusion": self.matrix.clone(),
+        }
+
+
+def intersection_over_union(matrix: Tensor) -> Tensor:
+    """(K,) of counts (K, K), in [0, 1]; NaN for a class that is neither there nor said."""
+    hits = matrix.diag()
+    return hits / (matrix.sum(dim=0) + matrix.sum(dim=1) - hits)
+
+
+def dice(matrix: Tensor) -> Tensor:
+    """(K,) of counts (K, K), in [0, 1], which is also F1; NaN for a class that is neither there nor said."""
+    return 2 * matrix.diag() / (matrix.sum(dim=0) + matrix.sum(dim=1))
+
+
+def _mean(scores: Tensor) -> Tensor:
+    """Over the classes that count; 0 where there is none, since a NaN would stop a run that has nothing to measure."""
+    return scores.nanmean().nan_to_num(0.0)

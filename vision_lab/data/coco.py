@@ -1,0 +1,155 @@
+"""COCO's annotation files (Lin 2014: https://arxiv.org/abs/1405.0312). No torch here: app reads class names too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+from numpy.typing import NDArray
+
+from vision_lab.types import IGNORE, DataError, UnreadableError
+
+PLACES = (
+    ("annotations/instances_{split}2017.json", "{split}2017"),  # as COCO itself lays it out
+    ("annotations/instances_{split}.json", "{split}"),
+    ("annotations/{split}.json", "{split}"),
+    ("{split}/_annotations.coco.json", "{split}"),  # as Roboflow exports it
+)
+"""Where a split's annotations and pictures are looked for below the root."""
+
+NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class SemanticMasks:
+    """A map-style data set of (path, mask), masks drawn from outlines and run lengths.
+
+    Attributes:
+        samples: (path, the picture's size and annotations as JSON) of each.
+        classes: COCO's number of a category: class, from 1.
+    """
+
+    samples: Sequence[tuple[Path, bytes]]
+    classes: Mapping[int, int]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Path, NDArray[np.uint8]]:
+        path, told = self.samples[index]
+        image = json.loads(told)
+        try:
+            return path, self._mask(**image)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise UnreadableError(str(path), f"its annotations cannot be drawn: {error!r}") from error
+
+    def _mask(self, height: int, width: int, objects: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+        """(H, W): 0 for the background; of objects that overlap the smaller is seen.
+
+        What a crowd's outline holds beside single objects does not count: which pixels are of it nobody has said.
+        """
+        drawn = [(each, _drawn(each["segmentation"], height, width)) for each in objects]
+        drawn.sort(key=lambda pair: (not pair[0].get("iscrowd", 0), -int(pair[1].sum())))
+        mask = np.zeros((height, width), dtype=np.uint8)
+        for each, where in drawn:
+            mask[where] = IGNORE if each.get("iscrowd", 0) else self.classes[each["category_id"]]
+        return mask
+
+
+def semantic_masks(
+    root: str, *, split: Literal["train", "val", "test"], class_names: Sequence[str]
+) -> SemanticMasks | None:
+    """The pictures of a split, those without objects too.
+
+    Args:
+        root: the folder; ``PLACES`` lists how it may be laid out.
+        split: which pictures.
+        class_names: what the classes are called, background first.
+
+    Returns:
+        None where the folder has no such split.
+
+    Raises:
+        DataError: where the annotations or a picture are missing, or hold a category that ``class_names`` has not.
+    """
+    found = _located(root, split)
+    if found is None and split == "train":
+        raise DataError(_missing(root))
+    if found is None:
+        return None
+    file, folder = found
+    content = _read(file)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    unknown = sorted(set(names.values()) - set(class_names))
+    if unknown:
+        raise DataError(f"{file} has categories that data.spec.class_names has not: {', '.join(unknown)}")
+    objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+    for each in content["annotations"]:
+        if each["image_id"] not in objects:
+            raise DataError(f"{file}: annotation {each.get('id')} is of picture {each['image_id']}, which is not listed")
+        objects[each["image_id"]].append({key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")})
+    samples = []
+    for image in sorted(content["images"], key=lambda image: image["id"]):
+        told = {"height": image["height"], "width": image["width"], "objects": objects[image["id"]]}
+        samples.append((folder / image["file_name"], json.dumps(told).encode()))
+    absent = [str(path) for path, _ in samples if not path.is_file()]
+    if absent:
+        shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        raise DataError(f"{file} lists {len(absent)} of {len(samples)} pictures that are not there: {shown}")
+    return SemanticMasks(samples, {number: list(class_names).index(name) for number, name in names.items()})
+
+
+@cache
+def categories(root: str) -> list[str]:
+    """The names of the categories in the order of their numbers, from the smaller of the annotation files.
+
+    Raises:
+        DataError: where there is none.
+    """
+    found = [place for place in (_located(root, split) for split in ("val", "train")) if place]
+    if not found:
+        raise DataError(_missing(root))
+    listed = _read(found[0][0])["categories"]
+    return [str(category["name"]) for category in sorted(listed, key=lambda category: category["id"])]
+
+
+def _located(root: str, split: str) -> tuple[Path, Path] | None:
+    """The annotations and the folder of pictures of a split."""
+    base = Path(root).expanduser()
+    for name in NAMES[split]:
+        for file, folder in PLACES:
+            if (base / file.format(split=name)).is_file():
+                return base / file.format(split=name), base / folder.format(split=name)
+    return None
+
+
+def _missing(root: str) -> str:
+    listed = ", ".join(file.format(split="train") for file, _ in PLACES)
+    return f"{Path(root).expanduser()} has no annotations of COCO's kind (looked for {listed}): type data.root=..."
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{file} is no JSON: {error}") from error
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
+    if missing:
+        raise DataError(f"{file} is not of COCO's kind: it has no list of {', '.join(missing)}")
+    return dict(content)
+
+
+def _drawn(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """(H, W), where an object is: of polygons, or of run lengths, compressed or not."""
+    coded = rle.frPyObjects(segmentation, height, width) if not _compressed(segmentation) else segmentation
+    return rle.decode(rle.merge(coded) if isinstance(coded, list) else coded).astype(bool)
+
+
+def _compressed(segmentation: Any) -> bool:
+    return isinstance(segmentation, dict) and isinstance(segmentation["counts"], str | bytes)

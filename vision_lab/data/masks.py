@@ -1,0 +1,214 @@
+"""``data=masks`` and its kin: pictures with a mask each, whose values stand for classes in one of several ways."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_lab.data.folder import EXTENSIONS, SPLITS
+from vision_lab.data.reading import UnreadablePictureError, read_mask
+from vision_lab.types import IGNORE, ConfigurationError, DataError, UnreadableError
+
+Value = int | Sequence[int]
+"""A grey value or a place in a palette; or a colour, [red, green, blue]."""
+
+LISTED = 12
+"""Values or files that an error names."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Values:
+    """How a file says which class a pixel is of.
+
+    Attributes:
+        classes: how many there are.
+        written: the value that stands for each class, all numbers or all colours; None: class k is written as k.
+        ignored: values of pixels that do not count, but where they stand for a class.
+    """
+
+    classes: int
+    written: Sequence[Value] | None = None
+    ignored: Sequence[Value] = (IGNORE,)
+
+    def __post_init__(self) -> None:
+        if self.written is not None and len(self.written) != self.classes:
+            raise ConfigurationError(
+                f"data.values has {len(self.written)} entries for {self.classes} classes: type one for each of "
+                "data.spec.class_names"
+            )
+        kinds = {isinstance(value, int) for value in self.written or ()}
+        if len(kinds) > 1 or any(len(value) != 3 for value in self.written or () if not isinstance(value, int)):
+            raise ConfigurationError("data.values: type numbers for all classes, or a colour [red,green,blue] for each")
+        if self.written is not None and len({self._code(value) for value in self.written}) < self.classes:
+            raise ConfigurationError("data.values has an entry twice: two classes cannot be told apart")
+
+    def mask(self, path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
+        """The classes in a file: (H, W), 255 where they do not count.
+
+        Raises:
+            UnreadablePictureError: where the file cannot be read or holds a value that stands for nothing.
+        """
+        found = self._coded(read_mask(path, max_pixels=max_pixels))
+        codes, classes = self._table
+        places = np.searchsorted(codes, found).clip(max=len(codes) - 1)
+        if (codes[places] != found).any():
+            raise UnreadablePictureError(self._refusal(path, np.unique(found), known=codes))
+        mask: NDArray[np.uint8] = classes[places]
+        return mask
+
+    @cached_property
+    def _table(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """All values that mean something as whole numbers, rising, and the class of each."""
+        known = {self._code(value): IGNORE for value in self.ignored}
+        known |= {self._code(value): k for k, value in enumerate(self.written or range(self.classes))}
+        return np.array(sorted(known)), np.array([known[code] for code in sorted(known)], dtype=np.uint8)
+
+    @property
+    def _coloured(self) -> bool:
+        return any(not isinstance(value, int) for value in self.written or ())
+
+    def _code(self, value: Value) -> int:
+        red, green, blue = (0, 0, value) if isinstance(value, int) else value
+        if isinstance(value, int) and self._coloured:
+            red = green = value  # grey among colours
+        return red << 16 | green << 8 | blue
+
+    def _coded(self, raw: NDArray[np.int32]) -> NDArray[np.int64]:
+        if raw.ndim == 2 and self._coloured:
+            raw = np.repeat(raw[..., None], 3, axis=2)
+        if raw.ndim == 3:
+            return raw[..., 0].astype(np.int64) << 16 | raw[..., 1] << 8 | raw[..., 2]
+        return raw.astype(np.int64)
+
+    def _refusal(self, path: Path, found: NDArray[np.int64], *, known: NDArray[np.int64]) -> str:
+        colours = self._coloured or found.max() > 0xFFFF
+        shown = [f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v) for v in found.tolist()]
+        strange = [text for text, value in zip(shown, found, strict=True) if value not in known]
+        what = f"its values {_some(strange)} stand for no class; it holds {_some(shown)}"
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            return f"{what}: JPEG changes values, so masks are to be PNG"
+        typed = "[[0,0,0],[255,0,0],...]" if colours else "[0,255,...]"
+        return f"{what}: type data.values={typed}, one for each class, and data.ignored=[...] for those not to count"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A map-style data set of (path, mask), one file each."""
+
+    samples: Sequence[tuple[Path, Path]]
+    values: Values
+    max_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Path, NDArray[np.uint8]]:
+        picture, mask = self.samples[index]
+        try:
+            return picture, self.values.mask(mask, max_pixels=self.max_pixels)
+        except UnreadablePictureError as error:
+            raise UnreadableError(str(mask), str(error)) from error
+
+
+def pairs(
+    root: str,
+    *,
+    split: Literal["train", "val", "test"],
+    pictures: str,
+    masks: str,
+    suffix: str,
+    classes: int,
+    values: Sequence[Value] | None,
+    ignored: Sequence[Value],
+    max_pixels: int,
+    on_bad: Literal["stop", "skip"],
+) -> Pairs | None:
+    """The pictures of one split and the masks of the same names.
+
+    A split lies in ``<root>/<split>/<pictures>`` or ``<root>/<pictures>/<split>``, or where ``pictures`` says it by
+    ``{split}``; where there are none of these, ``<root>/<pictures>`` is the training split.
+
+    Args:
+        root: the folder.
+        split: which pictures.
+        pictures: the name of the folder of pictures.
+        masks: of that of masks.
+        suffix: what the name of a mask has besides that of its picture: ``_mask`` for ``cat.jpg`` and ``cat_mask.png``.
+        classes: how many there are.
+        values: what stands for each in a mask; see ``Values``.
+        ignored: values of pixels that do not count.
+        max_pixels: a mask of more is not decoded.
+        on_bad: stop where a picture has no mask; or let it be left out, counted and listed, as a file that is bad.
+
+    Returns:
+        None where the folder has no such split of its own.
+
+    Raises:
+        DataError: where the folders are not there or are empty, or a picture has no mask.
+    """
+    base = Path(root).expanduser()
+    folders = [_folder(base, name, split) for name in (pictures, masks)]
+    if split != "train" and None in folders:
+        return None
+    for folder, key, name in zip(folders, ("pictures", "masks"), (pictures, masks), strict=True):
+        if folder is None:
+            raise DataError(_missing(base, key, name))
+    assert folders[0]
+    assert folders[1]
+    found = dict(_named(folders[0]))
+    drawn = dict(_named(folders[1]))
+    if not found:
+        raise DataError(f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
+    samples = [(path, drawn.get(name + suffix, folders[1] / f"{name}{suffix}.png")) for name, path in found.items()]
+    alone = [str(path) for name, path in found.items() if name + suffix not in drawn]
+    if alone and (on_bad == "stop" or len(alone) == len(found)):
+        raise DataError(
+            f"{len(alone)} of {len(found)} pictures have no mask of their name in {folders[1]}: {_some(alone)}\n"
+            "Mend that, type data.suffix=... where masks' names end differently (_mask), or type data.on_bad=skip to "
+            "leave such pictures out, counted and listed."
+        )
+    unused = [str(path) for name, path in drawn.items() if name.removesuffix(suffix) not in found]
+    if unused:
+        log.warning("%s: %d masks have no picture and are left out: %s", folders[1], len(unused), _some(unused))
+    return Pairs(samples, Values(classes, values, ignored), max_pixels)
+
+
+def _folder(base: Path, name: str, split: str) -> Path | None:
+    """Where the files of a split lie, if anywhere."""
+    if "{split}" in name:
+        places = [base / name.replace("{split}", alias) for alias in SPLITS[split]]
+    else:
+        divided = any((base / alias / name).is_dir() or (base / name / alias).is_dir() for alias in SPLITS["train"])
+        places = [place for alias in SPLITS[split] for place in (base / alias / name, base / name / alias)]
+        places = places if divided else [base / name] if split == "train" else []
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _missing(base: Path, key: str, name: str) -> str:
+    if not base.is_dir():
+        return f"there is no folder {base}: type data.root=<folder with a folder of pictures and one of masks>"
+    below = sorted(path.name for path in base.iterdir() if path.is_dir())
+    return (
+        f"{base} has no folder {name}: it has {', '.join(below) or 'none'}; type data.{key}=<the folder of {key}>, "
+        "below data.root or below its train/, val/ and test/"
+    )
+
+
+def _named(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name without its end, path) of all pictures below a folder, in order."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+            yield str(path.relative_to(folder).with_suffix("")), path
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

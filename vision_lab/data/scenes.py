@@ -1,0 +1,168 @@
+"""``data=scenes``: real garments on real photographs, with exact masks and boxes. See the two ``.LICENSE`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from vision_lab.data.fashion_mini import Garments
+from vision_lab.data.scene_classes import labels
+from vision_lab.types import IGNORE, ConfigurationError
+
+FILE = Path(__file__).with_name("backgrounds.npz")
+
+HELD_OUT = 100
+"""Garments of each class that training leaves to validation, of 600."""
+
+CLOTH = 24
+"""The brightness, of 255, from which a pixel belongs to a garment: its surroundings are black."""
+
+SIZES = (0.25, 0.55)
+"""A garment's height, in parts of the picture's."""
+
+MOST = 5
+"""Garments in a picture; there is at least one."""
+
+VISIBLE = 0.4
+"""A garment of which less is seen, behind others or beyond the border, is ignored."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and all that is known of it.
+
+    Attributes:
+        picture: (3, H, W) uint8.
+        instances: (H, W) uint8: 0 where there is no garment, else the number, from 1, of the one that is seen.
+        labels: n labels from 0, in the order of the numbers.
+        hidden: of each, whether too little is seen of it to count.
+    """
+
+    picture: Tensor
+    instances: Tensor
+    labels: tuple[int, ...]
+    hidden: tuple[bool, ...]
+
+    def mask(self) -> Tensor:
+        """(H, W) uint8: 0 for the background, label + 1 for garments, 255 for hidden ones."""
+        classes = [IGNORE if hidden else label + 1 for label, hidden in zip(self.labels, self.hidden, strict=True)]
+        return torch.tensor([0, *classes], dtype=torch.uint8)[self.instances.int()]
+
+    def boxes(self) -> Tensor:
+        """(n, 4) float, left, top, right and bottom of what is seen of each garment, in pixels; zeros for nothing."""
+        found = torch.zeros(len(self.labels), 4)
+        for number in range(len(self.labels)):
+            rows, columns = (self.instances == number + 1).nonzero(as_tuple=True)
+            if len(rows):
+                ends = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                found[number] = torch.stack(ends).float()
+        return found
+
+
+class Scenes:
+    """A map-style data set of pictures and masks; each is a function of the seed and its index.
+
+    The three splits share neither garments nor photographs.
+
+    Args:
+        split: train, val or test.
+        count: pictures.
+        size: their (height, width) in pixels.
+        classes: ``grouped`` or ``all``.
+        seed: of the whole data set.
+    """
+
+    def __init__(
+        self, *, split: Literal["train", "val", "test"], count: int, size: tuple[int, int], classes: str, seed: int
+    ) -> None:
+        if count < 1:
+            raise ConfigurationError(f"data.counts.{split}={count}: type a whole number of 1 or more")
+        self.split = split
+        self.count = count
+        self.size = tuple(size)
+        self.labels = labels(classes)
+        self.seed = seed
+        self.garments, self.kinds = _garments(split)
+        # Read at once: an archive left open would be shared by forked workers.
+        with np.load(FILE) as archive:
+            names = [name for name in sorted(archive) if name.startswith(f"{split}_")]
+            self.photographs = [torch.from_numpy(archive[name]).permute(2, 0, 1) for name in names]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        scene = self.scene(index)
+        return scene.picture, scene.mask()
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What the pictures are a function of."""
+        return {"seed": self.seed, "size": self.size, "labels": self.labels}
+
+    def scene(self, index: int) -> Scene:
+        """All that is known of a picture."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        random = np.random.default_rng([self.seed, ("train", "val", "test").index(self.split), index])
+        picture = self._background(random)
+        instances = torch.zeros(self.size, dtype=torch.uint8)
+        found, areas = [], []
+        for number in range(1, int(random.integers(1, MOST + 1)) + 1):
+            which = int(random.integers(len(self.garments)))
+            area = _paste(self.garments[which], picture, instances, number, random)
+            found.append(self.labels[self.kinds[which]])
+            areas.append(area)
+        seen = torch.bincount(instances.flatten().int(), minlength=len(areas) + 1)[1:].tolist()
+        hidden = tuple(visible < VISIBLE * area for visible, area in zip(seen, areas, strict=True))
+        return Scene(picture, instances, tuple(found), hidden)
+
+    def _background(self, random: Generator) -> Tensor:
+        """A part of a photograph, from a half to all of its height, perhaps mirrored."""
+        photograph = self.photographs[random.integers(len(self.photographs))]
+        height, width = self.size
+        scale = random.uniform(0.5, 1.0) * min(photograph.shape[1] / height, photograph.shape[2] / width)
+        rows, columns = int(height * scale), int(width * scale)
+        top = int(random.integers(photograph.shape[1] - rows + 1))
+        left = int(random.integers(photograph.shape[2] - columns + 1))
+        part = F.resize(photograph[:, top : top + rows, left : left + columns], [height, width], antialias=True)
+        return part.flip(-1) if random.random() < 0.5 else part
+
+
+def _garments(split: str) -> tuple[Tensor, list[int]]:
+    """(n, 1, 28, 28) pictures and their classes: those of the split alone."""
+    whole = Garments(split="test" if split == "test" else "train")
+    images, kinds = whole.tensors
+    if split != "test":
+        place = torch.arange(len(kinds)) % (len(kinds) // 10)  # within its class: they are ordered by class
+        held_out = place >= len(kinds) // 10 - HELD_OUT
+        chosen = held_out if split == "val" else ~held_out
+        images, kinds = images[chosen], kinds[chosen]
+    return images, kinds.tolist()
+
+
+def _paste(garment: Tensor, picture: Tensor, instances: Tensor, number: int, random: Generator) -> int:
+    """Lay a garment of random size, place and colour over a picture; its area in pixels, seen or not."""
+    height, width = picture.shape[-2:]
+    side = round(random.uniform(*SIZES) * min(height, width))
+    shades = F.resize(garment, [side, side], antialias=True)[0]
+    if random.random() < 0.5:
+        shades = shades.flip(-1)
+    cloth = shades >= CLOTH
+    # Its centre lies in the picture, so that up to three quarters of it may lie outside.
+    top, left = (int(random.integers(extent)) - side // 2 for extent in (height, width))
+    inside = (slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width)))
+    part = (slice(inside[0].start - top, inside[0].stop - top), slice(inside[1].start - left, inside[1].stop - left))
+    colour = torch.from_numpy(random.uniform(0.25, 1.0, size=(3, 1)).astype(np.float32))
+    where = cloth[part]
+    picture[:, *inside][:, where] = (shades[part][where] * colour).round().to(torch.uint8)
+    instances[inside][where] = number
+    return int(cloth.sum())

@@ -1,0 +1,49 @@
+"""Data sets with masks that torchvision knows and fetches."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from torchvision.datasets import OxfordIIITPet, VOCSegmentation
+
+from vision_lab.data.downloads import downloaded
+from vision_lab.data.masks import Pairs, Values
+
+
+def voc(root: str, *, year: str, split: Literal["train", "val", "trainval"], classes: int, max_pixels: int) -> Pairs:
+    """Pascal VOC's masks (Everingham 2010): places in a palette, 255 around objects.
+
+    Args:
+        root: the folder that holds VOCdevkit/, or is to hold it.
+        year: 2007 to 2012; the masks of 2012 are the usual ones.
+        split: one of VOC's own lists.
+        classes: 21 with the background.
+        max_pixels: a mask of more is not decoded.
+
+    Raises:
+        DataError: where the files are not there and cannot be fetched.
+    """
+    found = downloaded(partial(VOCSegmentation, year=year, image_set=split), root=root)
+    samples = [(Path(picture), Path(mask)) for picture, mask in zip(found.images, found.masks, strict=True)]
+    return Pairs(samples, Values(classes), max_pixels)
+
+
+def oxford_pets(root: str, *, split: Literal["trainval", "test"], max_pixels: int) -> Pairs:
+    """Cats and dogs (Parkhi 2012): 1 is the animal, 2 what is around it, 3 its border, which does not count.
+
+    Args:
+        root: the folder that holds oxford-iiit-pet/, or is to hold it.
+        split: one of the data set's own lists.
+        max_pixels: a mask of more is not decoded.
+
+    Raises:
+        DataError: where the files are not there and cannot be fetched.
+    """
+    downloaded(partial(OxfordIIITPet, split=split, target_types="segmentation"), root=root)
+    folder = Path(root).expanduser() / "oxford-iiit-pet"
+    lines = (folder / "annotations" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+    names = [line.split()[0] for line in lines if line]
+    samples = [(folder / "images" / f"{n}.jpg", folder / "annotations" / "trimaps" / f"{n}.png") for n in names]
+    return Pairs(samples, Values(2, written=(2, 1), ignored=(3,)), max_pixels)

@@ -1,0 +1,94 @@
+"""Fully convolutional networks (Long, Shelhamer, Darrell 2015: https://arxiv.org/abs/1411.4038)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.segmentation.fcn import FCNHead
+
+from vision_lab.heads.scores import Scores, enlarged, scored
+from vision_lab.types import Backbone, DataSpec
+
+
+def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> Scores:
+    """torchvision's form: a 3x3 convolution to a quarter of the channels, then the scores, on a dilated backbone.
+
+    Args:
+        backbone: any with two maps.
+        spec: the data's.
+        output_stride: no map's stride is larger (8 in torchvision's); None leaves the backbone as it is.
+        auxiliary: another such head on the map before the last, while training.
+    """
+    return scored(
+        backbone,
+        spec,
+        FCNHead(backbone.stages[-1].channels, spec.num_classes),
+        output_stride=output_stride,
+        auxiliary=auxiliary,
+    )
+
+
+def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: int | None, dropout: float) -> SkipScores:
+    """The paper's skip form: scores of the last three maps, the coarser enlarged twofold and added to the finer.
+
+    Args:
+        backbone: any with three maps; strides 32, 16 and 8 in the paper.
+        spec: the data's.
+        hidden: channels of the two convolutions, 7x7 and 1x1, that stand for VGG's fully connected layers (4096 in the
+            paper); None scores the last map directly, for backbones without such layers.
+        dropout: behind each of the two.
+    """
+    return SkipScores(backbone, spec.num_classes, hidden=hidden, dropout=dropout)
+
+
+class SkipScores(nn.Module):
+    """(N, C, H, W) -> (N, K, H, W) logits.
+
+    Where the paper pads pictures by 100 pixels and crops the scores, maps are padded here so that they cover the
+    picture. As in the paper the finer maps' scores begin at zero, enlarging by learnt filters begins as bilinear, and the
+    last enlarging is not learnt.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, *, hidden: int | None, dropout: float) -> None:
+        super().__init__()
+        fine, middle, coarse = backbone.stages[-3:]
+        self.names = tuple(stage.name for stage in (fine, middle, coarse))
+        self.backbone = backbone.features(self.names)
+        width = hidden or coarse.channels
+        self.fully_connected = nn.Sequential()
+        if hidden:
+            self.fully_connected = nn.Sequential(
+                *(nn.Conv2d(coarse.channels, hidden, 7, padding=3), nn.ReLU(inplace=True), nn.Dropout2d(dropout)),
+                *(nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True), nn.Dropout2d(dropout)),
+            )
+        self.score_coarse = nn.Conv2d(width, classes, 1)
+        self.score_middle = _zero(nn.Conv2d(middle.channels, classes, 1))
+        self.score_fine = _zero(nn.Conv2d(fine.channels, classes, 1))
+        self.enlarge_coarse = _bilinear(classes)
+        self.enlarge_middle = _bilinear(classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.backbone(images)
+        fine, middle, coarse = (maps[name] for name in self.names)
+        scores = self.score_coarse(self.fully_connected(coarse))
+        scores = enlarged(self.enlarge_coarse(scores), middle) + self.score_middle(middle)
+        scores = enlarged(self.enlarge_middle(scores), fine) + self.score_fine(fine)
+        return enlarged(scores, images)
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _bilinear(classes: int) -> nn.ConvTranspose2d:
+    """Twofold enlarging, each class by itself at first, by weights that are learnt from there."""
+    layer = nn.ConvTranspose2d(classes, classes, 4, stride=2, padding=1, bias=False)
+    line = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    with torch.no_grad():
+        layer.weight.zero_()
+        for channel in range(classes):
+            layer.weight[channel, channel] = torch.outer(line, line)
+    return layer

@@ -1,0 +1,49 @@
+"""What FCN and DeepLab share in torchvision's form: scores of a backbone's last map, enlarged to the picture."""
+
+from __future__ import annotations
+
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.segmentation.fcn import FCNHead
+
+from vision_lab.types import Backbone, DataSpec
+
+
+class Scores(nn.Module):
+    """(N, C, H, W) -> (N, K, H, W) logits; while training a tuple of them, main first, where there is an auxiliary.
+
+    Its keys are those of torchvision's segmentation networks.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, names: tuple[str, ...], classifier: nn.Module, aux_classifier: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.names = names
+        self.backbone = backbone
+        self.classifier = classifier
+        self.aux_classifier = aux_classifier
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        maps = self.backbone(images)
+        main = enlarged(self.classifier(maps[self.names[0]]), images)
+        if self.aux_classifier is None or not self.training:
+            return main
+        return main, enlarged(self.aux_classifier(maps[self.names[1]]), images)
+
+
+def scored(
+    backbone: Backbone, spec: DataSpec, classifier: nn.Module, *, output_stride: int | None, auxiliary: bool
+) -> Scores:
+    """A classifier of the last map, and an auxiliary one of the map before it."""
+    *_, before, last = backbone.stages
+    names = (last.name, before.name) if auxiliary else (last.name,)
+    aux_classifier = FCNHead(before.channels, spec.num_classes) if auxiliary else None
+    return Scores(backbone.features(names, output_stride=output_stride), names, classifier, aux_classifier)
+
+
+def enlarged(scores: Tensor, like: Tensor) -> Tensor:
+    """(N, K, h, w) at the height and width of another tensor, bilinear; as it is where they agree."""
+    size = like.shape[-2:]
+    return scores if scores.shape[-2:] == size else F.interpolate(scores, size, mode="bilinear", align_corners=False)

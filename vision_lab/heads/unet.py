@@ -1,0 +1,69 @@
+"""U-Net (Ronneberger, Fischer, Brox 2015: https://arxiv.org/abs/1505.04597), its expanding path on any backbone."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from vision_lab.heads.scores import enlarged
+from vision_lab.types import Backbone, DataSpec
+
+
+def unet(backbone: Backbone, spec: DataSpec, *, widest: int) -> Unet:
+    """The paper's decoder on all of a backbone's maps.
+
+    Args:
+        backbone: any with two maps; ``model=unet`` is the paper's own contracting path.
+        spec: the data's.
+        widest: the most channels of a level. A level has as many as the map it takes in, as in the paper, whose
+            widest has 512.
+    """
+    return Unet(backbone, spec.num_classes, widest=widest)
+
+
+class Unet(nn.Module):
+    """(N, C, H, W) -> (N, K, H, W) logits.
+
+    What differs from the paper: convolutions are padded, so that the output has the picture's size, and followed by
+    batch norm; where a backbone has no map at full size the scores of its finest are enlarged.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, *, widest: int) -> None:
+        super().__init__()
+        stages = backbone.stages[::-1]
+        self.names = tuple(stage.name for stage in stages)
+        self.backbone = backbone.features(self.names)
+        widths = [stages[0].channels, *(min(stage.channels, widest) for stage in stages[1:])]
+        self.levels = nn.ModuleList(
+            Level(below, stage.channels, width) for (below, width), stage in zip(pairwise(widths), stages[1:], strict=True)
+        )
+        self.classifier = nn.Conv2d(widths[-1], classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.backbone(images)
+        x, *finer = (maps[name] for name in self.names)
+        for level, skip in zip(self.levels, finer, strict=True):
+            x = level(x, skip)
+        return enlarged(self.classifier(x), images)
+
+
+class Level(nn.Module):
+    """A step up: enlarge twofold, join with the backbone's map of that size, convolve twice."""
+
+    def __init__(self, below: int, skip: int, width: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(below, width, 2, stride=2)
+        self.convolutions = nn.Sequential(*_convolution(width + skip, width), *_convolution(width, width))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.convolutions(torch.cat([enlarged(self.up(x), skip), skip], dim=1))
+
+
+def _convolution(inside: int, outside: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(inside, outside, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outside),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,231 @@
+"""``task=segment``: which class each pixel is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchvision.io import encode_jpeg
+
+from vision_lab import drawing
+from vision_lab.files import write
+from vision_lab.tasks.balance import ClassWeights, typed_weights
+from vision_lab.tasks.base import Supervised
+from vision_lab.tasks.measures import Overlap, dice, intersection_over_union
+from vision_lab.tasks.tiles import tiles
+from vision_lab.tasks.worst import Worst
+from vision_lab.types import IGNORE, Batch, ConfigurationError
+
+WORST = 16
+"""How many of the pictures that agree least with their truth are kept to be drawn."""
+
+
+class Segment(Supervised):
+    """One of K classes for each pixel; pixels of 255 are neither learnt from nor measured.
+
+    Args:
+        losses: name: how much it counts, of ``cross_entropy``, ``dice`` (Milletari 2016) and ``focal`` (Lin 2017); those
+            of 0 are not computed.
+        focal_gamma: how much less pixels that are right already count in the focal loss (2 in the paper).
+        class_weights: None; one number a class; or "auto": median frequency balancing over the training masks
+            (Eigen 2014). They weigh the pixels of cross-entropy and focal loss.
+        aux_weight: what an auxiliary head counts (0.5 in torchvision's recipes).
+        arguments: what every task takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        losses: Mapping[str, float],
+        focal_gamma: float,
+        class_weights: ClassWeights,
+        aux_weight: float,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        known = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
+        if unknown := sorted(set(losses) - set(known)):
+            raise ConfigurationError(f"task.losses.{unknown[0]}: there is no such loss; there are {', '.join(known)}")
+        if min(losses.values()) < 0 or max(losses.values()) <= 0:
+            raise ConfigurationError("task.losses: type numbers of 0 or more, at least one above 0")
+        self.terms = {name: (known[name], weight) for name, weight in losses.items() if weight > 0}
+        self.focal_gamma = focal_gamma
+        self.balance = class_weights == "auto"
+        self.class_weights = typed_weights(class_weights, self.spec)
+        self.aux_weight = aux_weight
+        self.overlap: float | None = None
+        self.worst: dict[str, Worst] = {}
+
+    def setup(self, stage: str) -> None:
+        """Balance the classes by the training data, where asked; evaluation needs the weights for its loss."""
+        if self.balance and stage != "predict":
+            self.class_weights = self.trainer.datamodule.class_weights()  # type: ignore[attr-defined]
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """The weighted sum for (N, K, H, W) logits, and its terms; of a tuple of them the later ones are auxiliary."""
+        main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        targets = batch.targets.long()
+        terms = {name: weight * loss(main.float(), targets) for name, (loss, weight) in self.terms.items()}
+        for logits in auxiliary:
+            others = [weight * loss(logits.float(), targets) for loss, weight in self.terms.values()]
+            terms["auxiliary"] = terms.get("auxiliary", 0) + self.aux_weight * torch.stack(others).sum()
+        return {"loss": torch.stack([*terms.values()]).sum(), **terms}
+
+    def decode(self, outputs: Any) -> Tensor:
+        """(N, H, W) uint8 classes."""
+        return _main(outputs).detach().argmax(dim=1).to(torch.uint8)
+
+    def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
+        """Logits whose probabilities are the mean of both."""
+        both = [_main(outputs).float().softmax(dim=1), _main(mirrored).float().softmax(dim=1).flip(-1)]
+        return torch.stack(both).mean(dim=0).log()
+
+    def look_in_tiles(self, overlap: float) -> None:
+        """From now on predict on whole pictures by tiles of the size the network was trained on."""
+        if not 0 <= overlap < 1:
+            raise ConfigurationError(f"mode.overlap={overlap}: type a part of a tile from 0 to below 1")
+        self.overlap = overlap
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Tensor] | None:
+        """One (h, w) uint8 mask of classes a picture, of the size of its file."""
+        if not batch.samples:
+            return None
+        if self.overlap is not None:
+            return [self._by_tiles(image, self.overlap) for image in batch.images]
+        logits = _main(self.see(batch.images))
+        return [_at_size(each, sample.size) for each, sample in zip(logits, batch.samples, strict=True)]
+
+    def metrics(self, split: str) -> MetricCollection:
+        """Mean IoU, dice, pixel accuracy and the counts they come from, over the whole split."""
+        return MetricCollection({"overlap": Overlap(self.spec.num_classes)})
+
+    def observe(self, split: str, batch: Batch, predictions: Tensor) -> None:
+        """Keep the pictures that agree least with their truth, drawn."""
+        worst = self.worst.setdefault(split, Worst(WORST))
+        for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
+            agreement = self._agreement(said, truth)
+            worst.see(1 - agreement["miou"].item(), sample.index, partial(self._drawn, image, said, truth))
+
+    def forget(self, split: str) -> None:
+        """Drop the pictures of the epoch before."""
+        self.worst.pop(split, None)
+
+    def draw(self, batch: Batch, predictions: Sequence[Tensor] | Tensor) -> list[Tensor]:
+        """Each picture beside its truth, its prediction and where they differ; beside its prediction alone."""
+        return [self._drawn(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]
+
+    def sheet(self, pictures: Sequence[Tensor]) -> Tensor:
+        """The pictures over the colours of the classes."""
+        return drawing.with_legend(drawing.grid(pictures), self.spec.class_names)
+
+    def figures(self, split: str) -> Mapping[str, Tensor]:
+        """The confusion matrix, IoU by class, and the pictures that agree least."""
+        counts = self.computed[split]["confusion"]
+        names = self.spec.class_names
+        overlaps = {name: measured["iou"] for name, measured in self.per_class(split).items()}
+        drawn = {"confusion": drawing.confusion(counts, names, unit="pixels"), "iou": drawing.bars(overlaps, "IoU")}
+        worst = self.worst.pop(split, Worst(0)).pictures()
+        return {**drawn, "worst": self.sheet(worst)} if worst else drawn
+
+    def per_class(self, split: str) -> dict[str, dict[str, float]]:
+        """class: its IoU, dice, accuracy (recall) and number of pixels; those neither there nor said are left out."""
+        matrix = self.computed[split]["confusion"].cpu().double()
+        overlap, agreement, truly = intersection_over_union(matrix), dice(matrix), matrix.sum(dim=1)
+        return {
+            name: {
+                "iou": overlap[k].item(),
+                "dice": agreement[k].item(),
+                "accuracy": (matrix[k, k] / truly[k]).item() if truly[k] else 0.0,
+                "pixels": int(truly[k]),
+            }
+            for k, name in enumerate(self.spec.class_names)
+            if not overlap[k].isnan()
+        }
+
+    def rows(self, batch: Batch, predictions: Sequence[Tensor]) -> list[dict[str, str | float]]:
+        """The file, and the part of its pixels that each class has."""
+        rows: list[dict[str, str | float]] = []
+        for sample, mask in zip(batch.samples, predictions, strict=True):
+            counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
+            shares = (counts.double() / mask.numel()).tolist()
+            rows.append({"path": sample.path or str(sample.index), **dict(zip(self.spec.class_names, shares, strict=True))})
+        return rows
+
+    def save(self, batch: Batch, predictions: Sequence[Tensor], folder: Path, *, names: Sequence[str]) -> None:
+        """``masks/<name>.png``: classes in a palette, their names inside; ``overlays/<name>.jpg``: laid on the picture."""
+        for image, mask, name in zip(batch.images, predictions, names, strict=True):
+            write(folder / "masks" / f"{name}.png", drawing.palette_png(mask.cpu(), self.spec.class_names))
+            laid = drawing.overlaid(image.cpu(), mask.cpu())
+            write(folder / "overlays" / f"{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes())
+
+    def _weights(self, like: Tensor) -> Tensor | None:
+        return None if self.class_weights is None else self.class_weights.to(like.device)
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = self._weights(logits)
+        total = F.cross_entropy(logits, targets, weight=weights, ignore_index=IGNORE, reduction="sum")
+        known = targets != IGNORE
+        count = known.sum() if weights is None else (weights[torch.where(known, targets, 0)] * known).sum()
+        return total / count.where(count > 0, 1)  # not torch's mean, which is NaN where nothing counts
+
+    def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
+        surprise = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+        weighted = F.cross_entropy(logits, targets, weight=self._weights(logits), ignore_index=IGNORE, reduction="none")
+        return ((1 - (-surprise).exp()) ** self.focal_gamma * weighted).sum() / (targets != IGNORE).sum().clamp(min=1)
+
+    def _dice(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """One minus the soft dice of the whole batch, the mean over the classes that are in it."""
+        known = targets != IGNORE
+        truth = F.one_hot(torch.where(known, targets, 0), logits.shape[1]).movedim(-1, 1) * known[:, None]
+        said = logits.softmax(dim=1) * known[:, None]
+        both, each = ((said * truth).sum(dim=(0, 2, 3)), (said + truth).sum(dim=(0, 2, 3)))
+        there = truth.sum(dim=(0, 2, 3)) > 0
+        return ((1 - 2 * both / each.clamp(min=1e-6)) * there).sum() / there.sum().clamp(min=1)
+
+    def _by_tiles(self, image: Tensor, overlap: float) -> Tensor:
+        """(H, W) uint8 classes of a picture (C, H, W) uint8; only one tile's logits are held at a time."""
+        height, width = image.shape[-2:]
+        size = self.spec.image_size
+        short = [max(0, wanted - side) for wanted, side in zip(size, (height, width), strict=True)]
+        padded = F.pad(image[None].float() / 255, (0, short[1], 0, short[0]), mode="replicate")
+        mask = torch.empty(padded.shape[-2:], dtype=torch.uint8, device=image.device)
+        for window, part in tiles(padded.shape[-2:], size, overlap):
+            mask[part.outer] = self.decode(self.see(padded[..., *window]))[0][part.inner]
+        return mask[:height, :width]
+
+    def _agreement(self, said: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        overlap = Overlap(self.spec.num_classes).to(said.device)
+        overlap.update(said[None], truth[None])
+        return overlap.compute()
+
+    def _drawn(self, image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
+        if said.shape != truth.shape or (truth == IGNORE).all():  # not known
+            shares = torch.bincount(said.flatten().int(), minlength=self.spec.num_classes) / said.numel()
+            most = [f"{self.spec.class_names[k]} {shares[k]:.0%}" for k in shares.topk(min(3, len(shares))).indices]
+            return drawing.panels([image, drawing.overlaid(image, said)], ", ".join(most))
+        agreement = self._agreement(said, truth)
+        caption = f"picture, truth, prediction, errors.  Mean IoU {agreement['miou']:.2f}"
+        shown = [drawing.coloured(truth), drawing.coloured(said), drawing.errors(image, said, truth)]
+        return drawing.panels([image, *shown], f"{caption}, {agreement['pixel_accuracy']:.0%} of pixels right")
+
+
+def _main(outputs: Any) -> Tensor:
+    main: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    return main
+
+
+def _at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(h, w) uint8: the classes of logits (K, H, W) enlarged or reduced, one class at a time: pictures may be large."""
+    best, classes = None, torch.zeros(size, dtype=torch.uint8, device=logits.device)
+    for k, scores in enumerate(logits.float().softmax(dim=0)):
+        resized = F.interpolate(scores[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        better = torch.ones_like(resized, dtype=torch.bool) if best is None else resized > best
+        best = resized if best is None else torch.maximum(best, resized)
+        classes[better] = k
+    return classes
