@@ -16,11 +16,11 @@ from vision_lab.types import Backbone
 GROUPS = groups([CONF])
 
 COUNTS = {
-    "task": 1,
-    "model": 50,
-    "head": 1,
-    "data": 7,
-    "augment": 4,
+    "task": 2,
+    "model": 51,
+    "head": 6,
+    "data": 13,
+    "augment": 5,
     "optim": 3,
     "scheduler": 6,
     "trainer": 5,
@@ -34,6 +34,10 @@ COUNTS = {
 
 NOT_INSTALLED = {"wandb", "mlflow"}
 """Loggers whose packages the user brings."""
+
+
+TO_BE_TYPED = ("data.spec.class_names is missing",)
+"""What a folder of masks cannot say of itself."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +65,7 @@ def test_every_file_says_what_it_is_in_one_line(group: str):
         assert 10 < len(choice.sentence) < 120, choice.file
         assert not choice.sentence.removesuffix("...").endswith("."), choice.file
         first = choice.file.read_text(encoding="utf-8").splitlines()[0]
-        reaches_out = group in ("experiment", "debug") or choice.name == "predict"
+        reaches_out = group in ("experiment", "debug") or choice.name in ("predict", "segment")
         assert first.startswith("# @package _global_") == reaches_out, choice.file
 
 
@@ -75,8 +79,8 @@ def test_every_choice_composes_and_its_classes_take_it(choice: Choice):
         assert config.logger[choice.name]._target_.startswith("pytorch_lightning.loggers.")
         return
     parts = ["model", "head", "augment", "optim", "scheduler", "trainer", "callbacks", "logger", "task", "mode", "data"]
-    errors = [error for part in parts for error in build.misfits(config, part) if "data.root" not in error]
-    assert errors == []
+    errors = [error for part in parts for error in build.misfits(config, part)]
+    assert [error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))] == []
 
 
 @pytest.mark.parametrize("choice", GROUPS["model"], ids=lambda c: c.name)

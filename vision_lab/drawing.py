@@ -59,9 +59,7 @@ def captioned(image: Tensor, caption: str, *, colour: Literal["plain", "green", 
     return panels([image], caption, colour=colour)
 
 
-def panels(
-    images: Sequence[Tensor], caption: str, *, colour: Literal["plain", "green", "red"] = "plain"
-) -> Tensor:
+def panels(images: Sequence[Tensor], caption: str, *, colour: Literal["plain", "green", "red"] = "plain") -> Tensor:
     """Pictures of one size side by side over a caption.
 
     Args:

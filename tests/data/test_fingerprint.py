@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import Subset, TensorDataset
 
-from vision_lab.data.fingerprint import fingerprint, labels_of, paths_of
+from vision_lab.data.coco import SemanticMasks
+from vision_lab.data.fingerprint import fingerprint, labels_of
 from vision_lab.data.folder import Labelled
+from vision_lab.data.masks import Pairs, Values
+from vision_lab.data.scenes import Scenes
 
 
 def labelled(root: Path) -> Labelled:
@@ -18,31 +21,31 @@ def labelled(root: Path) -> Labelled:
 
 def test_files(make_folder: Callable[..., Path], tmp_path: Path):
     root = make_folder()
-    before = fingerprint(labelled(root))
+    before = fingerprint(labelled(root), labelled=True)
     assert before["count"] == 36
     assert set(before) == {"count", "labels", "files"}
     moved = Path(shutil.copytree(root, tmp_path / "moved"))
-    assert fingerprint(labelled(moved)) == before
+    assert fingerprint(labelled(moved), labelled=True) == before
     picture = moved / "beech" / "004.png"
     content = picture.read_bytes()
     picture.write_bytes(content + b"1")
-    assert fingerprint(labelled(moved)) | {"files": before["files"]} == before
-    assert fingerprint(labelled(moved)) != before
+    assert fingerprint(labelled(moved), labelled=True) | {"files": before["files"]} == before
+    assert fingerprint(labelled(moved), labelled=True) != before
     picture.unlink()
-    assert fingerprint(labelled(moved))["count"] == 35
+    assert fingerprint(labelled(moved), labelled=True)["count"] == 35
     (moved / "beech" / "other.png").write_bytes(content)
-    renamed = fingerprint(labelled(moved))
+    renamed = fingerprint(labelled(moved), labelled=True)
     assert (renamed["count"], renamed["labels"]) == (before["count"], before["labels"])
     assert renamed["files"] != before["files"]
 
 
 def test_pictures_in_memory(make_folder: Callable[..., Path]):
     dataset = TensorDataset(torch.zeros(4, 1, 2, 2), torch.tensor([0, 1, 1, 0]))
-    found = fingerprint(dataset)
+    found = fingerprint(dataset, labelled=True)
     assert found["count"] == 4
     assert "files" not in found
     other = TensorDataset(torch.zeros(4, 1, 2, 2), torch.tensor([0, 1, 0, 1]))
-    assert fingerprint(other) != found
+    assert fingerprint(other, labelled=True) != found
     assert labels_of(Subset(dataset, [1, 3])) == [1, 0]  # type: ignore[arg-type]
 
 
@@ -56,7 +59,33 @@ def test_files_of_a_part_and_of_torchvisions_folders(make_folder: Callable[..., 
 
     root = make_folder()
     images = ImageFolder(root)  # yields decoded pictures, and says their files in `samples`
-    assert paths_of(images) == [Path(path) for path, _ in images.samples]
-    assert fingerprint(images) == fingerprint(labelled(root))
-    part = Subset(labelled(root), [0, 35])  # type: ignore[arg-type]
-    assert [path.name for path in paths_of(part)] == ["000.png", "011.png"]  # type: ignore[arg-type]
+    assert fingerprint(images, labelled=True) == fingerprint(labelled(root), labelled=True)
+    part = Subset(images, [0, 35])
+    assert fingerprint(part, labelled=True) == fingerprint(Subset(labelled(root), [0, 35]), labelled=True)  # type: ignore[arg-type]
+    assert fingerprint(part, labelled=True)["files"] != fingerprint(images, labelled=True)["files"]
+
+
+def test_masks_are_files_too(make_folder: Callable[..., Path]):
+    """No mask is opened: these are none."""
+    root = make_folder(classes=("images",), count=4)
+    (root / "masks").mkdir()
+    for path in sorted((root / "images").iterdir()):
+        (root / "masks" / path.name).write_text("mask")
+    samples = [(path, root / "masks" / path.name) for path in sorted((root / "images").iterdir())]
+    before = fingerprint(Pairs(samples, Values(2), 100), labelled=False)
+    assert set(before) == {"count", "files"}
+    (root / "masks" / "002.png").write_text("another")
+    assert fingerprint(Pairs(samples, Values(2), 100), labelled=False) != before
+
+
+def test_annotations_and_rules_are_told(tmp_path: Path):
+    one, other = (SemanticMasks([(tmp_path / "a.png", words)], {}) for words in (b"{}", b"[]"))
+    assert fingerprint(one, labelled=False)["made_of"] != fingerprint(other, labelled=False)["made_of"]
+    made = {
+        seed: fingerprint(Scenes(split="val", count=3, size=(8, 8), classes="all", seed=seed), labelled=False)
+        for seed in (0, 1)
+    }
+    assert made[0]["count"] == 3
+    assert made[0] != made[1]
+    whole = Scenes(split="val", count=3, size=(8, 8), classes="all", seed=0)
+    assert fingerprint(Subset(whole, [0, 1, 2]), labelled=False) == made[0]  # type: ignore[arg-type]

@@ -1,9 +1,11 @@
 """The one DataModule: splits, batches, bad files, and numbers that no number of workers changes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -11,7 +13,8 @@ from torchvision.transforms import v2
 
 from vision_lab.data.folder import Unlabelled, class_names, pictures
 from vision_lab.data.module import DataModule, labels_of
-from vision_lab.types import ConfigurationError, DataError, DataSpec
+from vision_lab.data.transforms import scale_and_crop
+from vision_lab.types import IGNORE, ConfigurationError, DataError, DataSpec, UnreadableError
 
 
 class Tensors(TensorDataset):
@@ -72,8 +75,6 @@ def test_a_batch(spec: DataSpec):
 
 
 def test_channels_follow_the_spec(spec: DataSpec):
-    from dataclasses import replace
-
     grey = module(replace(spec, channels=1))
     assert next(iter(grey.val_dataloader())).images.shape == (4, 1, 32, 32)
 
@@ -203,3 +204,115 @@ def test_unlabelled_pictures(spec: DataSpec, make_folder: Callable[..., Path]):
     assert [len(batch.samples) for batch in batches] == [2, 1]
     assert batches[0].targets.tolist() == [-1, -1]
     assert batches[0].samples[0].path == str(root / "ash" / "000.png")
+
+
+@pytest.fixture
+def mask_spec(spec: DataSpec) -> DataSpec:
+    return replace(spec, target="masks")
+
+
+class Drawn:
+    """Pictures of 12x10 whose masks say which of their pixels are white."""
+
+    def __init__(self, count: int = 20) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        mask = np.zeros((12, 10), dtype=np.uint8)
+        mask[index % 6 :, : 1 + index % 9] = 1
+        return np.repeat(mask[..., None] * 255, 3, axis=2), mask
+
+
+def test_masks_move_with_their_pictures(mask_spec: DataSpec):
+    transforms = [v2.RandomHorizontalFlip(), v2.RandomRotation(40), scale_and_crop(size=(32, 32))]
+    made = module(mask_spec, train=Drawn, transforms={"train": transforms, "eval": []}, batch_size=16)
+    batch = next(iter(made.train_dataloader()))
+    assert (batch.images.shape, batch.targets.shape) == ((16, 3, 32, 32), (16, 32, 32))
+    assert batch.targets.dtype == torch.uint8
+    assert type(batch.targets) is type(batch.images) is torch.Tensor
+    sure = (batch.images[:, 0] > 250) | (batch.images[:, 0] < 5)  # not blurred by resizing
+    counted = sure & (batch.targets != IGNORE)
+    agree = (batch.images[:, 0] > 128) == (batch.targets == 1)
+    assert agree[counted].float().mean() > 0.97
+    assert (batch.targets == IGNORE).any()  # what lies beyond the picture
+    assert set(batch.targets.unique().tolist()) == {0, 1, IGNORE}
+    plain = next(iter(made.val_dataloader()))
+    assert set(plain.targets.unique().tolist()) <= {0, 1}
+
+
+def test_splits_of_masks_are_held_out_by_chance(mask_spec: DataSpec):
+    made = module(mask_spec, train=Drawn, holdout=0.2)
+    assert {split: len(data) for split, data in made.splits.items()} == {"train": 12, "val": 4, "test": 4}
+    held = [index for split in ("train", "val", "test") for index in made.splits[split].indices]
+    assert sorted(held) == list(range(20))
+    assert made.splits["val"].indices != module(mask_spec, train=Drawn, holdout=0.2, seed=1).splits["val"].indices
+    assert made.fingerprints()["train"] == {"count": 12}
+    with pytest.raises(ConfigurationError, match=r"data\.per_class=3 is for labels, this data has none: type null"):
+        module(mask_spec, train=Drawn, per_class=3)
+
+
+class Wrong(Drawn):
+    """Masks that fit neither their picture nor the classes."""
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        picture, mask = super().__getitem__(index)
+        if index == 3:
+            return picture, mask.T
+        if index == 4:
+            return picture, mask + 7
+        if index == 5:
+            raise UnreadableError("masks/5.png", "the file is empty")
+        return picture, mask
+
+
+def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
+    made = module(mask_spec, train=Wrong, on_bad="skip", batch_size=6)
+    made.look_at(Wrong())
+    batches = [made.on_after_batch_transfer(batch, 0) for batch in made.predict_dataloader()]
+    assert sum(len(batch.samples) for batch in batches) == 17
+    assert made.unreadable == {
+        "sample 3": "its mask has 12 x 10 pixels, the picture 10 x 12",
+        "sample 4": "its mask holds 7, 8, but data.spec.class_names has 4 names (0 to 3; 255 does not count)",
+        "masks/5.png": "the file is empty",
+    }
+
+
+def test_masks_relabelled(mask_spec: DataSpec):
+    plain = next(iter(module(mask_spec, train=Drawn).val_dataloader())).targets
+    other = next(iter(module(mask_spec, train=Drawn, relabel=[2, 0]).val_dataloader())).targets
+    assert torch.equal(other, torch.where(plain == 0, 2, 0).to(torch.uint8))
+
+
+def test_class_weights_of_masks_are_median_frequencies(mask_spec: DataSpec):
+    class Two:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            mask = torch.zeros(8, 8, dtype=torch.uint8)
+            mask[:2] = 1 - index  # a quarter of the first picture alone
+            mask[4:, :4] = IGNORE
+            return torch.zeros(3, 8, 8, dtype=torch.uint8), mask
+
+    small = replace(mask_spec, image_size=(8, 8))
+    weights = module(small, train=Two, val=Two, test=Two).class_weights()
+    sky, sea = (32 + 48) / 96, 16 / 48
+    assert weights.tolist() == pytest.approx([sea / sky, 1.0, 0.0, 0.0])  # torch's median is the lower of two
+
+
+def test_whole_pictures_are_not_fitted(mask_spec: DataSpec):
+    made = module(mask_spec, train=Drawn)
+    made.look_at(Drawn(3), whole=True)
+    batches = list(made.predict_dataloader())
+    assert [tuple(batch.images.shape) for batch in batches] == [(1, 3, 12, 10)] * 3
+
+
+def test_unlabelled_pictures_have_masks_in_which_nothing_counts(mask_spec: DataSpec, make_folder):
+    made = module(mask_spec, train=Drawn)
+    made.look_at(Unlabelled(sorted(make_folder().rglob("*.png"))[:2]))
+    (batch,) = made.predict_dataloader()
+    assert batch.targets.shape == (2, 32, 32)
+    assert (batch.targets == IGNORE).all()

@@ -116,7 +116,7 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
     for half in (slice(0, 20), slice(20, 40)):
         many = batch([2] * 20)
         made.observe("val", many, probabilities[half])
-    kept = made.mistakes["val"]
+    kept = made.mistakes["val"].kept
     assert len(kept) == MISTAKES
     assert min(sure for sure, _, _ in kept) == pytest.approx(probabilities[40 - MISTAKES, 1].item())
     made.computed["val"] = {"confusion": torch.eye(4, dtype=torch.int64)}
@@ -127,7 +127,7 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
 def test_right_answers_are_no_mistakes(spec: DataSpec):
     made = task(spec)
     made.observe("val", batch([0, 1]), made.decode(LOGITS[:2]))
-    assert made.mistakes["val"] == []
+    assert made.mistakes["val"].pictures() == []
 
 
 def test_rows_and_pictures(spec: DataSpec):

@@ -92,7 +92,9 @@ def semantic_masks(
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for each in content["annotations"]:
         if each["image_id"] not in objects:
-            raise DataError(f"{file}: annotation {each.get('id')} is of picture {each['image_id']}, which is not listed")
+            raise DataError(
+                f"{file}: annotation {each.get('id')} is of picture {each['image_id']}, which is not listed"
+            )
         objects[each["image_id"]].append({key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")})
     samples = []
     for image in sorted(content["images"], key=lambda image: image["id"]):
@@ -146,10 +148,19 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _drawn(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W), where an object is: of polygons, or of run lengths, compressed or not."""
-    coded = rle.frPyObjects(segmentation, height, width) if not _compressed(segmentation) else segmentation
-    return rle.decode(rle.merge(coded) if isinstance(coded, list) else coded).astype(bool)
+    """(H, W), where an object is: of polygons, or of run lengths, as numbers or as text.
 
-
-def _compressed(segmentation: Any) -> bool:
-    return isinstance(segmentation, dict) and isinstance(segmentation["counts"], str | bytes)
+    Raises:
+        ValueError: where they cannot be of a picture of that size.
+    """
+    if isinstance(segmentation, list):
+        if not segmentation or any(len(line) < 6 or len(line) % 2 for line in segmentation):
+            raise ValueError("an outline needs three points or more, x and y of each")
+        return rle.decode(rle.merge(rle.frPyObjects(segmentation, height, width))).astype(bool)
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"run lengths of {segmentation['size']}, the picture has {[height, width]}")
+    if isinstance(segmentation["counts"], list):
+        if sum(segmentation["counts"]) != height * width:
+            raise ValueError(f"run lengths of {sum(segmentation['counts'])} pixels in all, not {height * width}")
+        segmentation = rle.frPyObjects(segmentation, height, width)
+    return rle.decode(segmentation).astype(bool)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from vision_lab.types import DataError, Dataset
+from vision_lab.types import DataError
 
 
-def downloaded(dataset: Callable[..., Dataset], *, root: str) -> Dataset:
+def downloaded(dataset: Callable[..., Any], *, root: str) -> Any:
     """One of torchvision's data sets.
 
     Args:

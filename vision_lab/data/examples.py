@@ -97,8 +97,10 @@ class Masks:
             return tv_tensors.Mask(torch.full(image.shape[-2:], IGNORE, dtype=torch.uint8))
         mask = torch.as_tensor(np.asarray(known))
         if mask.shape != image.shape[-2:]:
-            sizes = [f"{shape[1]} x {shape[0]}" if len(shape) == 2 else f"{tuple(shape)}" for shape in
-                     (mask.shape, image.shape[-2:])]
+            sizes = [
+                f"{shape[1]} x {shape[0]}" if len(shape) == 2 else f"{tuple(shape)}"
+                for shape in (mask.shape, image.shape[-2:])
+            ]
             raise UnreadablePictureError(f"its mask has {sizes[0]} pixels, the picture {sizes[1]}")
         strange = [value for value in mask.unique().tolist() if not 0 <= value < self.classes and value != IGNORE]
         if strange:

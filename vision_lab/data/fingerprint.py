@@ -15,12 +15,12 @@ from vision_lab.types import Dataset
 
 
 def fingerprint(dataset: Dataset, *, labelled: bool) -> dict[str, Any]:
-    """How many samples there are, and hashes of their labels, of their files' names and sizes, and of what else they are.
+    """How many samples there are, and hashes of their labels, of their files' names and sizes, and of what is told.
 
-    A data set says what its samples are by ``targets`` and ``samples``, as torchvision's do: the latter a list of (path,
-    target), whose target may be a path too, or the words of an annotation; one that is made by a rule says what it
-    follows by ``identity``. Names are taken from the folder that all files share, so that a data set may move. No file is
-    opened: a picture that is changed without a change of its size goes unnoticed.
+    A data set says what its samples are by ``targets`` and ``samples``, as torchvision's do: the latter a list of
+    (path, target), whose target may be a path too, or the words of an annotation; one that is made by a rule says
+    what it follows by ``identity``. Names are taken from the folder that all files share, so that a data set may
+    move. No file is opened: a picture that is changed without a change of its size goes unnoticed.
 
     Args:
         dataset: any.

@@ -113,7 +113,9 @@ class DataModule(pl.LightningDataModule):
             self.splits = divided(found, labels, holdout=self.holdout, seed=self.seed)
             if self.per_class:
                 if labels is None:
-                    raise ConfigurationError(f"data.per_class={self.per_class} is for labels, this data has none: type null")
+                    raise ConfigurationError(
+                        f"data.per_class={self.per_class} is for labels, this data has none: type null"
+                    )
                 chosen = some_of_each(labels_of(self.splits["train"]), count=self.per_class, seed=self.seed)
                 self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
 

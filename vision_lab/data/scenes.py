@@ -126,15 +126,18 @@ class Scenes:
         return Scene(picture, instances, tuple(found), hidden)
 
     def _background(self, random: Generator) -> Tensor:
-        """A part of a photograph, from a half to all of its height, perhaps mirrored."""
+        """A part of a photograph, from a third to all of its height, turned, in another light: there are few."""
         photograph = self.photographs[random.integers(len(self.photographs))]
+        photograph = photograph.rot90(int(random.integers(4)), dims=(1, 2))[random.permutation(3).tolist()]
         height, width = self.size
-        scale = random.uniform(0.5, 1.0) * min(photograph.shape[1] / height, photograph.shape[2] / width)
+        scale = random.uniform(1 / 3, 1.0) * min(photograph.shape[1] / height, photograph.shape[2] / width)
         rows, columns = int(height * scale), int(width * scale)
         top = int(random.integers(photograph.shape[1] - rows + 1))
         left = int(random.integers(photograph.shape[2] - columns + 1))
         part = F.resize(photograph[:, top : top + rows, left : left + columns], [height, width], antialias=True)
-        return part.flip(-1) if random.random() < 0.5 else part
+        part = part.flip(-1) if random.random() < 0.5 else part
+        light = torch.from_numpy(random.uniform(0.5, 1.3, size=(3, 1, 1)).astype(np.float32))
+        return (part * light).round().clamp(max=255).to(torch.uint8)
 
 
 def _garments(split: str) -> tuple[Tensor, list[int]]:

@@ -14,7 +14,7 @@ from vision_lab.types import Dataset, Split
 def divided(
     found: Mapping[Split, Dataset | None], labels: Sequence[int] | None, *, holdout: float, seed: int
 ) -> dict[Split, Dataset]:
-    """The splits, with parts of train for those that are missing; each label has its share in them, where there are any."""
+    """The splits, with parts of train for those that are missing, in which each label has its share."""
     train = found["train"]
     assert train is not None
     labels = labels or [0] * len(train)

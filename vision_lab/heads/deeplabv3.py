@@ -33,7 +33,7 @@ def deeplabv3(
 class OneByOneNorm(nn.BatchNorm2d):
     """Batch norm of maps of one pixel, which takes a batch of one picture too: by the statistics of those before it."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor) -> Tensor:
         if len(input) > 1:
             return super().forward(input)
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)

@@ -44,9 +44,8 @@ def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: int | None, dropout: fl
 class SkipScores(nn.Module):
     """(N, C, H, W) -> (N, K, H, W) logits.
 
-    Where the paper pads pictures by 100 pixels and crops the scores, maps are padded here so that they cover the
-    picture. As in the paper the finer maps' scores begin at zero, enlarging by learnt filters begins as bilinear, and the
-    last enlarging is not learnt.
+    Where the paper pads pictures by 100 pixels and crops the scores, convolutions are padded here. As in the paper the
+    scores of the finer maps begin at zero, enlarging by learnt filters begins as bilinear, and the last is not learnt.
     """
 
     def __init__(self, backbone: Backbone, classes: int, *, hidden: int | None, dropout: float) -> None:

@@ -67,7 +67,7 @@ def _unpooled(x: Tensor, encoded: Tensor) -> Tensor:
     height, width = encoded.shape[-2:]
     floored = x.shape[-2:] == (height // 2, width // 2)  # of odd sizes VGG leaves the last line out, most others do not
     _, places = F.max_pool2d(encoded, 2, 2, ceil_mode=not floored, return_indices=True)
-    return F.max_unpool2d(enlarged(x, places), places, 2, 2, output_size=[height, width])
+    return F.max_unpool2d(enlarged(x, places), places, (2, 2), (2, 2), output_size=[height, width])
 
 
 def _level(width: int, following: int, count: int) -> nn.Sequential:

@@ -37,7 +37,8 @@ class Unet(nn.Module):
         self.backbone = backbone.features(self.names)
         widths = [stages[0].channels, *(min(stage.channels, widest) for stage in stages[1:])]
         self.levels = nn.ModuleList(
-            Level(below, stage.channels, width) for (below, width), stage in zip(pairwise(widths), stages[1:], strict=True)
+            Level(below, stage.channels, width)
+            for (below, width), stage in zip(pairwise(widths), stages[1:], strict=True)
         )
         self.classifier = nn.Conv2d(widths[-1], classes, 1)
 

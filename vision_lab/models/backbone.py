@@ -47,8 +47,8 @@ class ClassifierBackbone:
             dilate(self.classifier, channels=self.channels, output_stride=output_stride)
             if probing.refusal(self.classifier, channels=self.channels, size=(probing.COARSE, probing.COARSE)):
                 raise ConfigurationError(
-                    f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no layers "
-                    "of their own: type head.output_stride=null, or another model"
+                    f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no "
+                    "layers of their own: type head.output_stride=null, or another model"
                 )
         return Maps(self.classifier, names)
 
@@ -87,7 +87,7 @@ def backbone(
             if typed
             else f"{name} takes no pictures of {spec.channels} channels ({refusal}): check model.classifier"
         )
-    class_layers = _class_layers(classifier, network)
+    class_layers = _class_layers(classifier, network) if weights or freeze else set()
     loaded = load(network, weights, constructor=name, class_layers=class_layers) if weights else None
     made = ClassifierBackbone(network, channels=spec.channels, loaded=loaded)
     if freeze:

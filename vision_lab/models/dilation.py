@@ -55,7 +55,9 @@ def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> None:
 def _strides(classifier: nn.Module, *, channels: int) -> dict[str, tuple[int, int]]:
     """layer that could step: picture pixels per map pixel before and after it, rounded to powers of two."""
     copy = on_meta(classifier)
-    layers = {name: module for name, module in copy.named_modules() if isinstance(module, nn.Conv2d | POOLS)}
+    layers: dict[str, nn.Module] = {
+        name: module for name, module in copy.named_modules() if isinstance(module, nn.Conv2d | POOLS)
+    }
     found: dict[str, tuple[int, int]] = {}
 
     def see(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -77,4 +79,5 @@ def _widen(layer: nn.Conv2d, factor: int, *, same_size: bool) -> None:
     else:
         assert not isinstance(layer.padding, str)
         layer.padding = tuple(factor * side for side in layer.padding)
-    layer.dilation = (factor, factor)
+    # A kernel of one pixel reaches nowhere; to torch it is another convolution all the same, with other last bits.
+    layer.dilation = tuple(factor if side > 1 else 1 for side in layer.kernel_size)

@@ -36,7 +36,7 @@ def load(
 
     Args:
         network: the classifier, or the whole network, fitted to its data already.
-        source: ``imagenet`` or ``coco``, torchvision's default; a name in its enumeration (``IMAGENET1K_V2``); or a file.
+        source: ``imagenet`` or ``coco``, torchvision's default; a name in its enumeration (``IMAGENET1K_V2``); a file.
         constructor: torchvision's name for the network, which finds the enumeration.
         class_layers: the parameters whose shapes hang on the number of classes: these alone may differ.
         key: what the user typed the source for.

@@ -63,9 +63,7 @@ class Predictions(BasePredictionWriter):
             self.pictures += pl_module.draw(batch, prediction)[:wanted]
 
 
-def predict(
-    config: DictConfig, folder: Path, *, drawn: int, tta: str | None, tiles: bool, overlap: float
-) -> None:
+def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, tiles: bool, overlap: float) -> None:
     """Predict on pictures.
 
     Args:

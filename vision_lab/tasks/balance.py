@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vision_lab.types import ConfigurationError, DataSpec
 
-ClassWeights = Sequence[float] | Literal["auto"] | None
+ClassWeights = Sequence[float] | str | None
+"""``auto``: by the training data."""
 
 
 def typed_weights(class_weights: ClassWeights, spec: DataSpec) -> Tensor | None:
@@ -21,7 +21,7 @@ def typed_weights(class_weights: ClassWeights, spec: DataSpec) -> Tensor | None:
     """
     if class_weights is None or class_weights == "auto":
         return None
-    if isinstance(class_weights, str):
+    if isinstance(class_weights, str):  # which a command line may say
         raise ConfigurationError(f"task.class_weights={class_weights}: type auto, null or a list of numbers")
     if len(class_weights) != spec.num_classes:
         raise ConfigurationError(

@@ -46,8 +46,8 @@ class MacroF1(Confusion):
 class Overlap(Confusion):
     """How well masks agree, over all pixels of a split together rather than picture by picture.
 
-    ``miou``, the mean over classes of the intersection of truth and prediction over their union; ``dice``, that of twice
-    the intersection over their sum; ``pixel_accuracy``, the part of pixels that are right; and the counts themselves. A
+    ``miou``, the mean over classes of the intersection of truth and prediction over their union; ``dice``, that of
+    twice the intersection over their sum; ``pixel_accuracy``, the part of pixels that are right; and the counts. A
     class that is neither there nor said does not count.
     """
 

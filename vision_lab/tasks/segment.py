@@ -30,8 +30,8 @@ class Segment(Supervised):
     """One of K classes for each pixel; pixels of 255 are neither learnt from nor measured.
 
     Args:
-        losses: name: how much it counts, of ``cross_entropy``, ``dice`` (Milletari 2016) and ``focal`` (Lin 2017); those
-            of 0 are not computed.
+        losses: name: how much it counts, of ``cross_entropy``, ``dice`` (Milletari 2016) and ``focal`` (Lin 2017);
+            those of 0 are not computed.
         focal_gamma: how much less pixels that are right already count in the focal loss (2 in the paper).
         class_weights: None; one number a class; or "auto": median frequency balancing over the training masks
             (Eigen 2014). They weigh the pixels of cross-entropy and focal loss.
@@ -154,11 +154,13 @@ class Segment(Supervised):
         for sample, mask in zip(batch.samples, predictions, strict=True):
             counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
             shares = (counts.double() / mask.numel()).tolist()
-            rows.append({"path": sample.path or str(sample.index), **dict(zip(self.spec.class_names, shares, strict=True))})
+            rows.append(
+                {"path": sample.path or str(sample.index), **dict(zip(self.spec.class_names, shares, strict=True))}
+            )
         return rows
 
     def save(self, batch: Batch, predictions: Sequence[Tensor], folder: Path, *, names: Sequence[str]) -> None:
-        """``masks/<name>.png``: classes in a palette, their names inside; ``overlays/<name>.jpg``: laid on the picture."""
+        """``masks/<name>.png``: classes in a palette, with their names; ``overlays/<name>.jpg``: on the picture."""
         for image, mask, name in zip(batch.images, predictions, names, strict=True):
             write(folder / "masks" / f"{name}.png", drawing.palette_png(mask.cpu(), self.spec.class_names))
             laid = drawing.overlaid(image.cpu(), mask.cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import NamedTuple
@@ -11,8 +12,8 @@ Window = tuple[slice, slice]
 
 
 ALIGNED = 32
-"""Tiles begin at multiples of this many pixels, but for the last: networks step by so much at most, so that a tile's maps
-lie on those of the whole picture."""
+"""Tiles begin at multiples of this many pixels, but for the last: networks step by so much at most, so that a tile's
+maps lie on those of the whole picture."""
 
 
 class Part(NamedTuple):
@@ -48,7 +49,7 @@ def _cuts(length: int, side: int, overlap: float) -> list[tuple[int, slice, slic
     stride = int(side * (1 - overlap))
     stride = max(1, stride - stride % ALIGNED if stride >= ALIGNED else stride)
     begins = [min(place * stride, length - side) for place in range(ceil((length - side) / stride) + 1)]
-    cuts = [0, *((one + side + other) // 2 for one, other in zip(begins, begins[1:], strict=False)), length]
+    cuts = [0, *((one + side + other) // 2 for one, other in itertools.pairwise(begins)), length]
     return [
         (begin, slice(first - begin, last - begin), slice(first, last))
         for begin, first, last in zip(begins, cuts, cuts[1:], strict=False)

@@ -1,0 +1,124 @@
+"""COCO's annotations as masks: outlines, run lengths, crowds, overlaps, and what is wrong with a file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vision_lab.data.coco import SemanticMasks, categories, semantic_masks
+from vision_lab.types import IGNORE, DataError, UnreadableError
+
+NAMES = ["background", "cat", "dog"]
+
+
+def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def annotated(root: Path, *objects: dict, **changes) -> Path:
+    """One picture of 6x4 pixels with objects, and one without."""
+    content = {
+        "images": [
+            {"id": 5, "file_name": "b.png", "height": 4, "width": 6},
+            {"id": 2, "file_name": "a.png", "height": 4, "width": 6},
+        ],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
+        "annotations": [{"id": k, "image_id": 5, "iscrowd": 0, **each} for k, each in enumerate(objects)],
+    } | changes
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "train").mkdir(exist_ok=True)
+    (root / "annotations" / "train.json").write_text(json.dumps(content))
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (6, 4)).save(root / "train" / name)
+    return root
+
+
+def masks(root: Path) -> SemanticMasks:
+    made = semantic_masks(str(root), split="train", class_names=NAMES)
+    assert made is not None
+    return made
+
+
+def test_outlines(tmp_path: Path):
+    annotated(tmp_path, {"category_id": 18, "segmentation": box(0, 0, 2, 4)})
+    (path, empty), (other, mask) = masks(tmp_path)[0], masks(tmp_path)[1]
+    assert (path.name, other.name) == ("a.png", "b.png")  # by number
+    assert not empty.any()
+    assert mask.tolist() == [[2, 2, 0, 0, 0, 0]] * 4
+
+
+def test_run_lengths_as_numbers_and_as_text(tmp_path: Path):
+    counts = {"size": [4, 6], "counts": [4, 8, 12]}  # down the columns: the second and the third
+    annotated(tmp_path, {"category_id": 17, "segmentation": counts})
+    assert masks(tmp_path)[1][1].tolist() == [[0, 1, 1, 0, 0, 0]] * 4
+    annotated(tmp_path, {"category_id": 17, "segmentation": {"size": [4, 6], "counts": "48<"}})
+    assert masks(tmp_path)[1][1].tolist() == [[0, 1, 1, 0, 0, 0]] * 4
+
+
+def test_the_smaller_of_two_is_seen_and_crowds_do_not_count(tmp_path: Path):
+    small = {"category_id": 17, "segmentation": box(1, 0, 2, 4)}
+    large = {"category_id": 18, "segmentation": box(0, 0, 3, 4)}
+    crowd = {"category_id": 17, "iscrowd": 1, "segmentation": {"size": [4, 6], "counts": [8, 12, 4]}}
+    for order in ([small, large, crowd], [crowd, large, small]):
+        annotated(tmp_path, *order)
+        assert masks(tmp_path)[1][1].tolist() == [[2, 1, 2, IGNORE, IGNORE, 0]] * 4
+
+
+def test_an_object_of_several_outlines(tmp_path: Path):
+    annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4) + box(4, 0, 6, 4)})
+    assert masks(tmp_path)[1][1].tolist() == [[1, 0, 0, 0, 1, 1]] * 4
+
+
+def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
+    assert categories(str(annotated(tmp_path))) == ["cat", "dog"]
+    assert semantic_masks(str(tmp_path), split="val", class_names=NAMES) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"categories": [{"id": 1, "name": "cow"}]}, "has categories that data.spec.class_names has not: cow"),
+        ({"images": 3}, "is not of COCO's kind: it has no list of images"),
+        ({"annotations": [{"id": 9, "image_id": 77}]}, "annotation 9 is of picture 77, which is not listed"),
+        (
+            {"images": [{"id": 5, "file_name": "c.png", "height": 4, "width": 6}]},
+            "lists 1 of 1 pictures that are not there: ",
+        ),
+    ],
+)
+def test_files_that_are_wrong(tmp_path: Path, changes: dict, said: str):
+    annotated(tmp_path, **changes)
+    with pytest.raises(DataError) as caught:
+        masks(tmp_path)
+    assert said in str(caught.value)
+
+
+def test_no_json(tmp_path: Path):
+    annotated(tmp_path)
+    (tmp_path / "annotations" / "train.json").write_text("{")
+    with pytest.raises(DataError, match=r"train\.json is no JSON"):
+        masks(tmp_path)
+    with pytest.raises(
+        DataError, match=r"has no annotations of COCO's kind \(looked for annotations/instances_train2017"
+    ):
+        masks(tmp_path / "train")
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "why"),
+    [
+        ([[1, 2]], "an outline needs three points or more"),
+        ([], "an outline needs three points or more"),
+        ({"size": [6, 4], "counts": [24]}, "run lengths of [6, 4], the picture has [4, 6]"),
+        ({"size": [4, 6], "counts": [25]}, "run lengths of 25 pixels in all, not 24"),
+        (7, "TypeError"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why: str):
+    annotated(tmp_path, {"category_id": 17, "segmentation": segmentation})
+    with pytest.raises(UnreadableError) as caught:
+        masks(tmp_path)[1]
+    assert caught.value.unreadable.path.endswith("train/b.png")
+    assert "its annotations cannot be drawn" in str(caught.value)
+    assert why in str(caught.value)

@@ -1,0 +1,190 @@
+"""Masks in files: what their values mean, which belongs to which picture, and what is wrong with them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vision_lab.data.masks import Pairs, Values, pairs
+from vision_lab.data.reading import UnreadablePictureError
+from vision_lab.types import ConfigurationError, DataError, UnreadableError
+
+CLASSES = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
+
+
+def saved(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values)
+    if mode == "P":
+        image = Image.fromarray(values, mode="P")
+        image.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0] + [0] * 3 * 253)
+    image.save(path)
+    return path
+
+
+def read(path: Path, values: Values) -> list[list[int]]:
+    return values.mask(path, max_pixels=10**6).tolist()
+
+
+@pytest.mark.parametrize("mode", [None, "P"])
+def test_indices_and_palettes(tmp_path: Path, mode: str | None):
+    with_border = np.where(CLASSES == 2, 255, CLASSES).astype(np.uint8)
+    path = saved(tmp_path / "a.png", with_border, mode)
+    assert read(path, Values(2)) == [[0, 1, 255], [255, 1, 0]]
+
+
+def test_black_and_white(tmp_path: Path):
+    path = saved(tmp_path / "a.png", np.array([[0, 255], [255, 0]], dtype=np.uint8))
+    assert read(path, Values(2, written=[0, 255])) == [[0, 1], [1, 0]]
+    assert read(path, Values(2, written=[255, 0])) == [[1, 0], [0, 1]]
+    rgb = saved(tmp_path / "b.png", np.repeat(np.array([[[0], [255]]], dtype=np.uint8), 3, axis=2))
+    assert read(rgb, Values(2, written=[0, 255])) == [[0, 1]]  # grey in three channels
+    one_bit = tmp_path / "c.png"
+    Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(one_bit)
+    assert read(one_bit, Values(2)) == [[0, 1]]
+    deep = saved(tmp_path / "d.png", np.array([[0, 40000]], dtype=np.uint16))
+    assert read(deep, Values(2, written=[0, 40000])) == [[0, 1]]
+
+
+def test_colours(tmp_path: Path):
+    colours = np.array([[0, 0, 0], [128, 64, 0], [64, 0, 128]], dtype=np.uint8)
+    values = Values(2, written=[[64, 0, 128], [128, 64, 0]], ignored=[0])
+    path = saved(tmp_path / "a.png", colours[CLASSES])
+    assert read(path, values) == [[255, 1, 0], [0, 1, 255]]
+    grey = saved(tmp_path / "b.png", np.zeros((1, 2), dtype=np.uint8))
+    assert read(grey, values) == [[255, 255]]  # a file that happens to have no colour in it
+
+
+def test_a_value_that_stands_for_nothing(tmp_path: Path):
+    path = saved(tmp_path / "a.png", np.array([[0, 3, 200]], dtype=np.uint8))
+    with pytest.raises(UnreadablePictureError) as caught:
+        read(path, Values(2))
+    assert str(caught.value) == (
+        "its values 3, 200 stand for no class; it holds 0, 3, 200: type data.values=[0,255,...], one for each class, and "
+        "data.ignored=[...] for those not to count"
+    )
+    path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
+    with pytest.raises(
+        UnreadablePictureError, match=r"values \[1,2,3\] stand for no class; it holds \[0,0,0\], \[1,2,3\]"
+    ):
+        read(path, Values(2))
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(tmp_path / "c.jpg")
+    with pytest.raises(UnreadablePictureError, match=r"and \d+ more: JPEG changes values, so masks are to be PNG$"):
+        read(tmp_path / "c.jpg", Values(2, written=[0, 255]))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ([0], "data.values has 1 entries for 2 classes"),
+        ([0, [1, 1, 1]], "type numbers for all classes, or a colour [red,green,blue] for each"),
+        ([[0, 0], [1, 1]], "type numbers for all classes, or a colour"),
+        ([4, 4], "data.values has an entry twice"),
+    ],
+)
+def test_values_that_say_nothing(written: list, said: str):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        Values(2, written=written)
+
+
+def found(root: Path, **changes) -> Pairs | None:
+    arguments = {
+        "split": "train",
+        "pictures": "images",
+        "masks": "masks",
+        "suffix": "",
+        "classes": 3,
+        "values": None,
+        "ignored": [255],
+        "max_pixels": 10**6,
+        "on_bad": "stop",
+    }
+    return pairs(str(root), **(arguments | changes))
+
+
+def filled(folder: Path, names: str = "a b c", suffix: str = "") -> None:
+    for name in names.split():
+        saved(folder / f"{name}{suffix}.png", CLASSES)
+
+
+def test_one_folder_of_each(tmp_path: Path):
+    filled(tmp_path / "images")
+    filled(tmp_path / "masks", "c a b d", "_seg")
+    made = found(tmp_path, suffix="_seg")
+    assert [(one.name, other.name) for one, other in made.samples] == [
+        ("a.png", "a_seg.png"),
+        ("b.png", "b_seg.png"),
+        ("c.png", "c_seg.png"),
+    ]
+    path, mask = made[1]
+    assert path.name == "b.png"
+    assert mask.tolist() == CLASSES.tolist()
+    assert found(tmp_path, split="val", suffix="_seg") is None
+
+
+@pytest.mark.parametrize("shape", ["{split}/{kind}", "{kind}/{split}"])
+def test_splits(tmp_path: Path, shape: str):
+    for split, names in (("train", "a b"), ("validation", "c")):
+        for kind in ("images", "masks"):
+            filled(tmp_path / shape.format(split=split, kind=kind), names)
+    assert len(found(tmp_path)) == 2
+    assert [path.name for path, _ in found(tmp_path, split="val").samples] == ["c.png"]
+    assert found(tmp_path, split="test") is None
+
+
+def test_camvids_layout(tmp_path: Path):
+    for split, names in (("train", "a b"), ("test", "c")):
+        filled(tmp_path / split, names)
+        filled(tmp_path / f"{split}annot", names)
+    layout = {"pictures": "{split}", "masks": "{split}annot"}
+    assert len(found(tmp_path, **layout)) == 2
+    assert len(found(tmp_path, split="test", **layout)) == 1
+    assert found(tmp_path, split="val", **layout) is None
+
+
+def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    filled(tmp_path / "images", "a b c d")
+    filled(tmp_path / "masks", "a c e")
+    with pytest.raises(DataError) as caught:
+        found(tmp_path)
+    images = tmp_path / "images"
+    assert str(caught.value) == (
+        f"2 of 4 pictures have no mask of their name in {tmp_path / 'masks'}: {images / 'b.png'}, {images / 'd.png'}\n"
+        "Mend that, type data.suffix=... where masks' names end differently (_mask), or type data.on_bad=skip to leave "
+        "such pictures out, counted and listed."
+    )
+    made = found(tmp_path, on_bad="skip")
+    assert len(made) == 4
+    with pytest.raises(UnreadableError, match=r"masks/b\.png: there is no such file"):
+        made[1]
+    assert "1 masks have no picture and are left out" in caplog.text
+
+
+def test_folders_that_are_not_there(tmp_path: Path):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere: type data\.root="):
+        found(tmp_path / "nowhere")
+    filled(tmp_path / "image")
+    filled(tmp_path / "label")
+    with pytest.raises(DataError, match=r"has no folder images: it has image, label; type data\.pictures=<the folder"):
+        found(tmp_path)
+    with pytest.raises(DataError, match=r"has no folder masks: it has image, label; type data\.masks="):
+        found(tmp_path, pictures="image")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no pictures"):
+        found(tmp_path, pictures="empty", masks="label")
+
+
+def test_a_mask_that_is_none(tmp_path: Path):
+    filled(tmp_path / "images")
+    filled(tmp_path / "masks")
+    (tmp_path / "masks" / "b.png").write_bytes(b"")
+    with pytest.raises(UnreadableError) as caught:
+        found(tmp_path)[1]
+    assert caught.value.unreadable == (str(tmp_path / "masks" / "b.png"), "the file is empty")
+    (tmp_path / "masks" / "b.png").write_text("no picture")
+    with pytest.raises(UnreadableError, match="it is no picture, or of a kind that cannot be read"):
+        found(tmp_path)[1]
+    with pytest.raises(UnreadableError, match=r"more than data\.max_pixels=3"):
+        found(tmp_path, max_pixels=3)[0]

@@ -1,0 +1,101 @@
+"""Scenes: the same for the same seed and index, nothing shared between splits, masks and boxes of one source."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vision_lab.data.scene_classes import GARMENTS, class_names, labels
+from vision_lab.data.scenes import FILE, VISIBLE, Scene, Scenes
+from vision_lab.types import IGNORE, ConfigurationError
+
+
+def scenes(**changes) -> Scenes:
+    return Scenes(**({"split": "train", "count": 40, "size": (96, 96), "classes": "grouped", "seed": 0} | changes))
+
+
+def test_a_scene_is_a_function_of_seed_and_index():
+    picture, mask = scenes()[7]
+    assert picture.shape == (3, 96, 96)
+    assert mask.shape == (96, 96)
+    assert picture.dtype == mask.dtype == torch.uint8
+    again = scenes(count=8)
+    again[3]
+    assert torch.equal(again[7][0], picture)
+    assert torch.equal(again[7][1], mask)
+    for other in (scenes()[8], scenes(seed=1)[7], scenes(split="val")[7]):
+        assert not torch.equal(other[0], picture)
+    assert scenes(size=(64, 80))[0][0].shape == (3, 64, 80)
+
+
+def test_the_splits_share_neither_garments_nor_photographs():
+    made = {split: scenes(split=split) for split in ("train", "val", "test")}
+    assert {split: len(each.garments) for split, each in made.items()} == {"train": 5000, "val": 1000, "test": 1000}
+    # A few of Fashion-MNIST's pictures are in it twice.
+    seen = {split: {garment.numpy().tobytes() for garment in each.garments} for split, each in made.items()}
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert len(seen[one] & seen[other]) <= 1, (one, other)
+    for each in made.values():
+        assert np.bincount(each.kinds).tolist() == [len(each.kinds) // 10] * 10
+    with np.load(FILE) as archive:
+        names = [name.partition("_") for name in archive]
+    assert len({name for _, _, name in names}) == len(names) == 10
+    assert {split: len(each.photographs) for split, each in made.items()} == {"train": 6, "val": 2, "test": 2}
+
+
+def test_mask_instances_and_boxes_agree():
+    for index in range(40):
+        scene = scenes().scene(index)
+        mask, boxes = scene.mask(), scene.boxes()
+        assert 1 <= len(scene.labels) == len(boxes) <= 5
+        assert torch.equal(mask == 0, scene.instances == 0)
+        for number, (label, hidden, box) in enumerate(zip(scene.labels, scene.hidden, boxes, strict=True), start=1):
+            seen = scene.instances == number
+            assert (mask[seen] == (IGNORE if hidden else label + 1)).all()
+            left, top, right, bottom = box.int().tolist()
+            inside = torch.zeros_like(seen)
+            inside[top:bottom, left:right] = True
+            assert not (seen & ~inside).any()
+            if seen.any():
+                assert seen[top:bottom, left:right].any(dim=0).all() or seen[top].any()
+                assert all(line.any() for line in (seen[top], seen[bottom - 1], seen[:, left], seen[:, right - 1]))
+
+
+def test_a_garment_covers_what_lies_behind_it():
+    """Two of one number of pixels: the second, on top, leaves too little of the first to be seen."""
+    instances = torch.tensor([[1, 2, 2, 2, 0]], dtype=torch.uint8)
+    scene = Scene(torch.zeros(3, 1, 5, dtype=torch.uint8), instances, (0, 3), (True, False))
+    assert scene.mask().tolist() == [[IGNORE, 4, 4, 4, 0]]
+    assert scene.boxes().tolist() == [[0, 0, 1, 1], [1, 0, 4, 1]]
+    nothing = replace(scene, instances=torch.zeros_like(instances))
+    assert nothing.boxes().tolist() == [[0, 0, 0, 0]] * 2
+
+
+def test_hidden_ones_are_those_of_which_little_is_seen():
+    made = [scenes(count=300).scene(index) for index in range(300)]
+    hidden = [scene for scene in made if any(scene.hidden)]
+    assert 10 < len(hidden) < 150
+    for scene in hidden:
+        assert (scene.mask() == IGNORE).any() or all(
+            not (scene.instances == number + 1).any() for number, h in enumerate(scene.hidden) if h
+        )
+    assert VISIBLE == 0.4
+
+
+def test_classes():
+    assert class_names("grouped", background=True) == ["background", "top", "trouser", "dress", "shoe", "bag"]
+    assert class_names("all", background=False) == list(GARMENTS)
+    assert labels("grouped") == [0, 1, 0, 2, 0, 3, 0, 3, 4, 3]
+    assert labels("all") == list(range(10))
+    seen = {label for index in range(40) for label in scenes(classes="all").scene(index).labels}
+    assert max(seen) > 5
+    with pytest.raises(ConfigurationError, match=r"data\.classes=some: type grouped or all"):
+        class_names("some", background=True)
+
+
+def test_no_pictures():
+    with pytest.raises(ConfigurationError, match=r"data\.counts\.val=0: type a whole number of 1 or more"):
+        scenes(split="val", count=0)
+    with pytest.raises(IndexError):
+        scenes().scene(40)

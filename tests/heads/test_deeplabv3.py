@@ -1,0 +1,44 @@
+"""DeepLabV3: torchvision's to the bit; a batch of one picture."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+
+from vision_lab.heads.deeplabv3 import OneByOneNorm, deeplabv3
+from vision_lab.types import DataSpec
+
+
+@pytest.mark.parametrize("name", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])
+def test_it_is_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: str):
+    published = getattr(torchvision.models.segmentation, f"deeplabv3_{name}")(
+        weights=None, weights_backbone=None, num_classes=5, aux_loss=True
+    )
+    made = deeplabv3(make_backbone(name), mask_spec, output_stride=8, rates=[12, 24, 36], auxiliary=True)
+    assert list(made.state_dict()) == list(published.state_dict())
+    made.load_state_dict(published.state_dict())
+    images = torch.rand(2, 3, 65, 90)
+    with torch.no_grad():
+        assert torch.equal(made.eval()(images), published.eval()(images)["out"])
+        torch.manual_seed(1)
+        main, auxiliary = made.train()(images)
+        torch.manual_seed(1)
+        wanted = published.train()(images)
+    assert torch.equal(main, wanted["out"])
+    assert torch.equal(auxiliary, wanted["aux"])
+
+
+def test_a_batch_of_one_picture_trains(make_backbone: Callable, mask_spec: DataSpec):
+    made = deeplabv3(make_backbone("resnet18"), mask_spec, output_stride=16, rates=[6, 12, 18], auxiliary=False)
+    made(torch.rand(1, 3, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+
+
+def test_the_norm_of_one_pixel_is_torchs_for_more_pictures():
+    plain, safe = torch.nn.BatchNorm2d(3), OneByOneNorm(3)
+    x = torch.rand(4, 3, 1, 1)
+    assert torch.equal(safe(x), plain(x))
+    assert torch.equal(safe.running_mean, plain.running_mean)
+    assert torch.equal(safe(x[:1]), plain.eval()(x[:1]))
+    assert torch.equal(safe.running_mean, plain.running_mean)

@@ -1,0 +1,66 @@
+"""FCN: torchvision's form to the bit, and the paper's skips."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+
+from vision_lab.heads.fcn import fcn, fcn8s
+from vision_lab.types import DataSpec
+
+
+@pytest.mark.parametrize("name", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])
+def test_it_is_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: str):
+    published = getattr(torchvision.models.segmentation, f"fcn_{name}")(
+        weights=None, weights_backbone=None, num_classes=5, aux_loss=True
+    )
+    made = fcn(make_backbone(name), mask_spec, output_stride=8, auxiliary=True)
+    assert list(made.state_dict()) == list(published.state_dict())
+    made.load_state_dict(published.state_dict())
+    images = torch.rand(2, 3, 65, 90)
+    with torch.no_grad():
+        assert torch.equal(made.eval()(images), published.eval()(images)["out"])
+        torch.manual_seed(1)
+        main, auxiliary = made.train()(images)
+        torch.manual_seed(1)
+        wanted = published.train()(images)
+    assert torch.equal(main, wanted["out"])
+    assert torch.equal(auxiliary, wanted["aux"])
+
+
+def test_without_auxiliary_head_and_dilation(make_backbone: Callable, mask_spec: DataSpec):
+    made = fcn(make_backbone("alexnet"), mask_spec, output_stride=None, auxiliary=False)
+    assert made(torch.rand(2, 3, 70, 99)).shape == (2, 5, 70, 99)
+    assert not any(key.startswith("aux") for key in made.state_dict())
+
+
+def test_skips_begin_with_the_coarse_scores_enlarged(make_backbone: Callable, mask_spec: DataSpec):
+    made = fcn8s(make_backbone("vgg11_bn"), mask_spec, hidden=None, dropout=0.5).eval()
+    images = torch.rand(1, 3, 96, 128)
+    with torch.no_grad():
+        before = made(images)
+        made.score_fine.bias.fill_(1.0)
+        assert torch.allclose(made(images), before + 1, atol=1e-5)
+        coarse = made.score_coarse(made.backbone(images)[made.names[2]])
+    assert coarse.shape == (1, 5, 3, 4)
+    assert before.shape == (1, 5, 96, 128)
+    # Bilinear at first: away from the border the enlarged scores are those of plain interpolation.
+    plain = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear")
+    assert torch.allclose(made.enlarge_coarse(coarse)[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2], atol=1e-5)
+
+
+def test_the_papers_fully_connected_layers(make_backbone: Callable, mask_spec: DataSpec):
+    made = fcn8s(make_backbone("vgg11_bn"), mask_spec, hidden=16, dropout=0.5)
+    shapes = {key: tuple(value.shape) for key, value in made.state_dict().items() if key.startswith("fully")}
+    assert shapes["fully_connected.0.weight"] == (16, 512, 7, 7)
+    assert shapes["fully_connected.3.weight"] == (16, 16, 1, 1)
+    assert made(torch.rand(2, 3, 64, 64)).shape == (2, 5, 64, 64)
+
+
+def test_each_of_the_three_maps_is_learnt_from(make_backbone: Callable, mask_spec: DataSpec):
+    made = fcn8s(make_backbone("resnet18"), mask_spec, hidden=None, dropout=0.0)
+    made(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+    for layer in (made.score_fine, made.score_middle, made.score_coarse):
+        assert layer.weight.grad.abs().sum() > 0

@@ -1,0 +1,50 @@
+"""SegNet: places are VGG's own, levels mirror it, and other backbones go too."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from vision_lab.heads.segnet import _unpooled, segnet
+from vision_lab.types import ConfigurationError, DataSpec
+
+
+def test_on_vgg16_it_is_the_paper(make_backbone: Callable, mask_spec: DataSpec):
+    made = segnet(make_backbone("vgg16_bn"), mask_spec, convolutions=[3, 3, 3, 2, 2])
+    widths = [[m.out_channels for m in level if isinstance(m, nn.Conv2d)] for level in made.levels]
+    assert widths == [[512, 512, 512], [512, 512, 256], [256, 256, 128], [128, 64], [64, 5]]
+    assert isinstance(made.fit, nn.Identity)
+    assert isinstance(made.levels[-1][-1], nn.Conv2d)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in made.levels.modules()) == 12
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 99)])
+def test_places_are_those_of_the_encoders_own_pooling(make_backbone: Callable, mask_spec: DataSpec, size):
+    """The coarsest map put back where VGG's last pooling took it from."""
+    backbone = make_backbone("vgg11_bn")
+    *_, fine, coarse = backbone.stages
+    maps = backbone.features([fine.name, coarse.name]).eval()(torch.rand(1, 3, *size))
+    pooled, places = nn.functional.max_pool2d(maps[fine.name], 2, 2, return_indices=True)
+    assert torch.equal(pooled, maps[coarse.name])
+    wanted = nn.functional.max_unpool2d(pooled, places, 2, 2, output_size=maps[fine.name].shape[-2:])
+    found = _unpooled(maps[coarse.name], maps[fine.name])
+    assert torch.equal(found, wanted)
+    assert torch.equal(found[found != 0], maps[fine.name][found != 0])
+
+
+def test_other_backbones(make_backbone: Callable, mask_spec: DataSpec):
+    made = segnet(make_backbone("resnet18"), mask_spec, convolutions=[1, 1, 1, 1])
+    output = made(torch.rand(2, 3, 65, 91))
+    assert output.shape == (2, 5, 65, 91)
+    output.sum().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+
+
+def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
+    with pytest.raises(ConfigurationError) as caught:
+        segnet(make_backbone("vgg11_bn"), mask_spec, convolutions=[2, 2])
+    assert str(caught.value) == (
+        "head.convolutions=[2, 2]: this model has 5 levels to go up; type a number of 1 or more for each, as in "
+        "head.convolutions=[2, 2, 2, 2, 2]"
+    )

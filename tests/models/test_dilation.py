@@ -1,0 +1,86 @@
+"""Strides become dilations: torchvision's residual networks to the bit, any other by what dilation promises."""
+
+from math import log2
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from vision_lab.models.backbone import ClassifierBackbone
+from vision_lab.models.dilation import WidePool, dilate
+from vision_lab.types import ConfigurationError
+
+
+def backbone(name: str) -> ClassifierBackbone:
+    torch.manual_seed(0)
+    return ClassifierBackbone(getattr(torchvision.models, name)(weights=None).eval(), channels=3, loaded=None)
+
+
+@pytest.mark.parametrize(("output_stride", "dilated"), [(8, [False, True, True]), (16, [False, False, True])])
+def test_it_is_torchvisions_for_residual_networks(output_stride: int, dilated: list[bool]):
+    published = torchvision.models.resnet50(replace_stride_with_dilation=dilated).eval()
+    made = backbone("resnet50")
+    made.classifier.load_state_dict(published.state_dict())
+    dilate(made.classifier, channels=3, output_stride=output_stride)
+    images = torch.rand(1, 3, 65, 90)
+    with torch.no_grad():
+        assert torch.equal(made.classifier(images), published(images))
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"])
+def test_every_other_value_is_that_of_the_strided_map(name: str):
+    """At half the stride a network computes what it did, and as much again in between (away from the border)."""
+    strided, dilated = backbone(name), backbone(name)
+    last = strided.stages[-1].name
+    images = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        one = strided.features([last])(images)[last]
+        other = dilated.features([last], output_stride=16)(images)[last]
+    assert one.shape[-1] * 2 == other.shape[-1] == 16
+    if name in ("mobilenet_v3_small", "efficientnet_b0"):
+        return  # squeeze-and-excitation takes the mean over another number of pixels
+    inner = slice(3, 5)
+    assert torch.allclose(one[..., inner, inner], other[..., ::2, ::2][..., inner, inner], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "densenet121", "squeezenet1_0", "googlenet", "mobilenet_v2"])
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_no_stride_is_larger(name: str, output_stride: int):
+    with torch.device("meta"):
+        arguments = {"init_weights": False} if name == "googlenet" else {}
+        classifier = getattr(torchvision.models, name)(weights=None, **arguments)
+    made = ClassifierBackbone(classifier, channels=3, loaded=None)
+    keys = set(classifier.state_dict())
+    names = [stage.name for stage in made.stages]
+    strides = [stage.stride for stage in made.stages]
+    maps = made.features(names, output_stride=output_stride)(torch.empty(2, 3, 512, 512, device="meta"))
+    found = [2 ** round(log2(512 / maps[name].shape[-1])) for name in names]  # some networks pad less than others
+    assert found == [min(stride, output_stride) for stride in strides]
+    assert set(classifier.state_dict()) == keys
+
+
+def test_a_network_that_cannot_be_dilated_says_what_to_type():
+    made = ClassifierBackbone(
+        torchvision.models.inception_v3(init_weights=False, aux_logits=False), channels=3, loaded=None
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"head\.output_stride=8 cannot be had of this model.*output_stride=null"
+    ):
+        made.features([made.stages[-1].name], output_stride=8)
+
+
+@pytest.mark.parametrize(("largest", "pool"), [(True, nn.MaxPool2d), (False, nn.AvgPool2d)])
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_a_wide_pool_is_the_pool_at_each_pixel(largest: bool, pool: type[nn.Module], kernel: int):
+    x = torch.rand(2, 3, 9, 11)
+    wide = WidePool(kernel=kernel, dilation=1, largest=largest)(x)
+    assert wide.shape == x.shape
+    first = (kernel - 1) // 2
+    assert torch.allclose(
+        wide[..., first : first + 9 - kernel + 1, first : first + 11 - kernel + 1], pool(kernel, 1)(x)
+    )
+    spread = WidePool(kernel=kernel, dilation=2, largest=largest)(x)
+    alone = pool(kernel, 1)(x[..., ::2, ::2])
+    begin = (kernel - 1) // 2 * 2 + (kernel == 2)
+    assert torch.allclose(spread[..., begin::2, begin::2][..., : alone.shape[-2], : alone.shape[-1]], alone)

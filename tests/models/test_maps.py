@@ -1,0 +1,72 @@
+"""A classifier's maps as a module: keys, copies, modes."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from vision_lab.models.backbone import ClassifierBackbone
+from vision_lab.models.maps import Maps
+
+
+class Dropping(nn.Module):
+    """Drops by a function, which a trace fixes for one mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.second = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return self.second(F.dropout(self.first(x), 0.5, self.training))
+
+
+def test_keys_and_values_are_the_classifiers():
+    classifier = torchvision.models.resnet18().eval()
+    maps = Maps(classifier, ["layer1.1", "layer4.1"])
+    assert set(maps.state_dict()) == {key for key in classifier.state_dict() if not key.startswith("fc.")}
+    images = torch.rand(1, 3, 64, 96)
+    found = maps(images)
+    assert {name: value.shape for name, value in found.items()} == {
+        "layer1.1": (1, 64, 16, 24),
+        "layer4.1": (1, 512, 2, 3),
+    }
+    assert torch.equal(classifier.fc(found["layer4.1"].mean(dim=(2, 3))), classifier(images))
+
+
+def test_the_mode_is_that_of_each_call_whoever_set_it():
+    maps = Maps(Dropping(), ["second"])
+    images = torch.rand(1, 3, 8, 8)
+    assert maps.training
+    assert not torch.equal(maps(images)["second"], maps(images)["second"])
+    maps.eval()
+    assert torch.equal(maps(images)["second"], maps(images)["second"])
+    for module in maps.modules():  # as Lightning does after validation
+        module.training = True
+    assert not torch.equal(maps(images)["second"], maps(images)["second"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small", "convnext_tiny"])
+def test_a_copy_is_a_network_of_its_own(name: str):
+    made = ClassifierBackbone(getattr(torchvision.models, name)(), channels=3, loaded=None)
+    maps = made.features([made.stages[-1].name]).eval()
+    other = copy.deepcopy(maps)
+    images = torch.rand(1, 3, 64, 64)
+    (one,), (two,) = maps(images).values(), other(images).values()
+    assert torch.equal(one, two)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert torch.equal(*maps(images).values(), one)
+    assert not torch.equal(*other.train()(images.expand(2, -1, -1, -1)).values(), one)
+
+
+def test_frozen_parts_stay_in_evaluation_mode():
+    classifier = torchvision.models.resnet18()
+    classifier.bn1.eval()
+    maps = Maps(classifier, ["layer4.1"])
+    assert not maps.get_submodule("bn1").training
+    assert maps.get_submodule("layer1.0.bn1").training

@@ -1,0 +1,61 @@
+"""Overlap of masks against a count by hand, over a whole split."""
+
+import pytest
+import torch
+
+from vision_lab.tasks.measures import Confusion, MacroF1, Overlap, dice, intersection_over_union
+from vision_lab.types import IGNORE
+
+TRUTH = torch.tensor([[[0, 0, 1], [1, 1, IGNORE]], [[0, 0, 0], [0, 3, IGNORE]]], dtype=torch.uint8)
+SAID = torch.tensor([[[0, 1, 1], [1, 0, 3]], [[0, 0, 0], [0, 1, 1]]], dtype=torch.uint8)
+"""Class 2 is neither there nor said; class 3 is there and never said."""
+
+
+def test_by_hand():
+    """Two batches of one picture: class 0: 5 both, 7 truth or prediction; 1: 2 of 5; 3: 0 of 1; 2 does not count."""
+    measure = Overlap(4)
+    for said, truth in zip(SAID, TRUTH, strict=True):
+        measure.update(said[None], truth[None])
+    found = measure.compute()
+    assert found["confusion"].tolist() == [[5, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
+    assert found["miou"].item() == pytest.approx((5 / 7 + 2 / 5 + 0) / 3)
+    assert found["dice"].item() == pytest.approx((10 / 12 + 4 / 7 + 0) / 3)
+    assert found["pixel_accuracy"].item() == pytest.approx(7 / 10)
+
+
+def test_it_is_not_the_mean_over_batches():
+    """A picture that shows little of a class counts little."""
+    measure, single = Overlap(4), []
+    for said, truth in zip(SAID.clamp(max=1), TRUTH.clamp(max=1), strict=True):
+        measure.update(said[None], truth[None])
+        alone = Overlap(4)
+        alone.update(said[None], truth[None])
+        single.append(alone.compute()["miou"].item())
+    assert measure.compute()["miou"].item() != pytest.approx(sum(single) / 2, abs=0.01)
+
+
+def test_classes_that_are_nowhere():
+    matrix = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
+    assert intersection_over_union(matrix)[2].isnan()
+    assert intersection_over_union(matrix)[:2].tolist() == pytest.approx([3 / 4, 4 / 5])
+    assert dice(matrix)[:2].tolist() == pytest.approx([6 / 7, 8 / 9])
+
+
+def test_where_nothing_counts_it_is_zero_and_no_nan():
+    measure = Overlap(3)
+    measure.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.full((1, 2, 2), IGNORE, dtype=torch.uint8))
+    assert {name: value.sum().item() for name, value in measure.compute().items()} == {
+        "miou": 0,
+        "dice": 0,
+        "pixel_accuracy": 0,
+        "confusion": 0,
+    }
+
+
+def test_probabilities_and_labels():
+    measure = Confusion(3)
+    measure.update(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]))
+    assert measure.compute().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
+    f1 = MacroF1(3)
+    f1.update(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]))
+    assert f1.compute().item() == pytest.approx((1 + 2 / 3 + 0) / 3)

@@ -1,0 +1,247 @@
+"""Segmentation: losses, what does not count, predictions of any size, pictures."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from vision_lab.drawing import PALETTE
+from vision_lab.schedules import Constant
+from vision_lab.tasks.segment import Segment
+from vision_lab.types import IGNORE, Batch, ConfigurationError, DataSpec, Sample
+
+
+@pytest.fixture
+def mask_spec() -> DataSpec:
+    return DataSpec(
+        target="masks",
+        class_names=("sky", "sea", "sand"),
+        num_classes=3,
+        image_size=(8, 8),
+        channels=3,
+        mean=(0.0,),
+        std=(1.0,),
+    )
+
+
+def task(spec: DataSpec, **changes) -> Segment:
+    arguments = {
+        "network": nn.Conv2d(3, spec.num_classes, 1),
+        "spec": spec,
+        "optimizer": torch.optim.SGD,
+        "schedule": Constant(),
+        "monitor": "val/miou",
+        "goal": "max",
+        "seed": 0,
+        "losses": {"cross_entropy": 1.0, "dice": 0.0, "focal": 0.0},
+        "focal_gamma": 2.0,
+        "class_weights": None,
+        "aux_weight": 0.5,
+    }
+    return Segment(**(arguments | changes))
+
+
+def batch(masks: torch.Tensor, paths: list[str] | None = None) -> Batch:
+    count, height, width = masks.shape
+    samples = [Sample(i, paths[i] if paths else None, (height, width)) for i in range(count)]
+    images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+    return Batch(images, masks.to(torch.uint8), samples)
+
+
+def example() -> tuple[torch.Tensor, Batch]:
+    torch.manual_seed(0)
+    masks = torch.randint(0, 3, (2, 8, 8))
+    masks[0, :3] = IGNORE
+    return torch.randn(2, 3, 8, 8), batch(masks)
+
+
+@pytest.mark.parametrize("weights", [None, [0.2, 1.0, 3.0]])
+def test_cross_entropy_is_torchs(mask_spec: DataSpec, weights: list[float] | None):
+    logits, given = example()
+    loss = task(mask_spec, class_weights=weights).losses(logits, given)["loss"]
+    weight = None if weights is None else torch.tensor(weights)
+    wanted = F.cross_entropy(logits, given.targets.long(), weight=weight, ignore_index=IGNORE)
+    assert loss.item() == pytest.approx(wanted.item())
+
+
+def test_dice_by_hand(mask_spec: DataSpec):
+    """Class 2 is not in the truth and does not count; what is ignored neither."""
+    masks = torch.tensor([[[0, 0, 1, IGNORE]]])
+    said = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
+    loss = task(mask_spec, losses={"dice": 1.0}).losses(said.log()[None, :, None], batch(masks))["loss"]
+    sky = 2 * (0.8 + 0.5) / (0.8 + 0.5 + 0.1 + 2)
+    sea = 2 * 0.7 / (0.1 + 0.5 + 0.7 + 1)
+    assert loss.item() == pytest.approx(1 - (sky + sea) / 2, abs=1e-5)
+
+
+def test_focal_by_hand(mask_spec: DataSpec):
+    masks = torch.tensor([[[0, 1, IGNORE]]])
+    said = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[None, :, None]
+    loss = task(mask_spec, losses={"focal": 1.0}).losses(said, batch(masks))["loss"]
+    wanted = -(0.1**2 * np.log(0.9) + 0.75**2 * np.log(0.25)) / 2
+    assert loss.item() == pytest.approx(wanted, abs=1e-5)
+    flat = task(mask_spec, losses={"focal": 1.0}, focal_gamma=0.0).losses(said, batch(masks))["loss"]
+    assert flat.item() == pytest.approx(-(np.log(0.9) + np.log(0.25)) / 2, abs=1e-5)
+
+
+def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
+    logits, given = example()
+    single = [task(mask_spec, losses={name: 1.0}).losses(logits, given)["loss"] for name in ("cross_entropy", "dice")]
+    made = task(mask_spec, losses={"cross_entropy": 1.0, "dice": 2.0, "focal": 0.0}, aux_weight=0.5)
+    found = made.losses((logits, logits), given)
+    total = single[0] + 2 * single[1]
+    assert found["loss"].item() == pytest.approx(1.5 * total.item())
+    assert set(found) == {"loss", "cross_entropy", "dice", "auxiliary"}
+    assert torch.equal(made.decode((logits, -logits)), made.decode(logits))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal"])
+@pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0]])
+def test_a_mask_in_which_nothing_counts_teaches_nothing(mask_spec: DataSpec, name: str, weights: list[float] | None):
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    given = batch(torch.full((1, 4, 4), IGNORE))
+    loss = task(mask_spec, losses={name: 1.0}, class_weights=weights).losses(logits, given)["loss"]
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"losses": {"lovasz": 1.0}},
+            "task.losses.lovasz: there is no such loss; there are cross_entropy, dice, focal",
+        ),
+        ({"losses": {"dice": 0.0}}, "task.losses: type numbers of 0 or more, at least one above 0"),
+        (
+            {"class_weights": [1.0]},
+            "task.class_weights has 1 numbers for 3 classes: type one for each of sky, sea, sand",
+        ),
+        ({"class_weights": "some"}, "task.class_weights=some: type auto, null or a list of numbers"),
+    ],
+)
+def test_what_cannot_be_learnt_with(mask_spec: DataSpec, changes: dict, said: str):
+    with pytest.raises(ConfigurationError) as caught:
+        task(mask_spec, **changes)
+    assert str(caught.value) == said
+
+
+def test_mirror_images_are_laid_back(mask_spec: DataSpec):
+    class Left(nn.Module):
+        """Says sea in the left half of whatever it sees."""
+
+        def forward(self, images):
+            logits = torch.zeros(len(images), 3, *images.shape[-2:])
+            logits[:, 1, :, : images.shape[-1] // 2] = 4.0
+            return logits
+
+    made = task(mask_spec, network=Left())
+    images = torch.rand(1, 3, 4, 8)
+    one, both = made.see(images).softmax(1), None
+    made.flip = True
+    both = made.see(images).softmax(1)
+    assert torch.allclose(both, (one + one.flip(-1)) / 2, atol=1e-6)
+    assert torch.allclose(both, both.flip(-1), atol=1e-6)
+
+
+def test_predictions_have_the_size_of_the_file(mask_spec: DataSpec):
+    made = task(mask_spec)
+    given = batch(torch.full((2, 8, 8), IGNORE))
+    samples = [Sample(0, None, (50, 30)), Sample(1, None, (7, 9))]
+    found = made.predict_step(replace(given, samples=samples), 0)
+    assert [tuple(mask.shape) for mask in found] == [(50, 30), (7, 9)]
+    logits = made(given.images)
+    wanted = F.interpolate(logits[:1].softmax(1), (50, 30), mode="bilinear").argmax(1)[0]
+    assert torch.equal(found[0].long(), wanted)
+
+
+class Near(nn.Module):
+    """A network that sees three pixels in each direction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (20, 33), (5, 40), (3, 4)])
+def test_tiles_say_what_the_whole_picture_says(mask_spec: DataSpec, size: tuple[int, int]):
+    """With overlaps of twice what the network sees, there are no seams."""
+    made = task(replace(mask_spec, image_size=(16, 16)), network=Near())
+    image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    given = Batch(image, torch.full((1, *size), IGNORE), [Sample(0, None, size)])
+    made.look_in_tiles(0.5)
+    (found,) = made.predict_step(given, 0)
+    assert found.shape == size
+    whole = made.decode(made(image))[0]
+    inside = slice(0, size[0] - 3 if size[0] < 16 else None), slice(0, size[1] - 3 if size[1] < 16 else None)
+    assert torch.equal(found[inside], whole[inside])
+    with pytest.raises(ConfigurationError, match=r"mode\.overlap=1: type a part of a tile from 0 to below 1"):
+        made.look_in_tiles(1)
+
+
+def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
+    made = task(mask_spec)
+    given = batch(torch.full((1, 8, 8), IGNORE), ["photos/a.jpg"])
+    mask = torch.zeros(8, 8, dtype=torch.uint8)
+    mask[:, 6:] = 2
+    assert made.rows(given, [mask]) == [{"path": "photos/a.jpg", "sky": 0.75, "sea": 0.0, "sand": 0.25}]
+    made.save(given, [mask], tmp_path, names=["below/a"])
+    with Image.open(tmp_path / "masks" / "below" / "a.png") as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image), mask.numpy())
+        assert json.loads(image.text["classes"]) == ["sky", "sea", "sand"]
+        assert tuple(image.getpalette()[6:9]) == PALETTE[2]
+    with Image.open(tmp_path / "overlays" / "below" / "a.jpg") as image:
+        assert image.size == (8, 8)
+
+
+def test_pictures(mask_spec: DataSpec):
+    made = task(mask_spec)
+    _, given = example()
+    drawn = made.draw(given, given.targets.clamp(max=2))
+    alone = made.draw(batch(torch.full((1, 8, 8), IGNORE)), torch.zeros(1, 8, 8, dtype=torch.uint8))
+    assert [picture.shape[-1] for picture in (*drawn, *alone)] == [4 * 148 - 4] * 2 + [2 * 148 - 4]
+    sheet = made.sheet(drawn)
+    assert sheet.shape[-1] == 2 * (4 * 148 - 4 + 6) + 6
+    legend = torch.tensor(PALETTE[2], dtype=torch.uint8)[:, None, None]
+    assert (sheet[:, -30:] == legend).all(dim=0).any()
+
+
+def test_the_worst_pictures_and_the_table(mask_spec: DataSpec):
+    made = task(mask_spec)
+    _, given = example()
+    right = torch.where(given.targets == IGNORE, 0, given.targets)
+    made.observe("val", given, torch.stack([right[0], (right[1] + 1) % 3]))
+    measure = made.metrics("val")
+    measure.update(right, given.targets)
+    made.computed["val"] = measure.compute()
+    assert {name: found["iou"] for name, found in made.per_class("val").items()} == {"sky": 1, "sea": 1, "sand": 1}
+    assert sum(found["pixels"] for found in made.per_class("val").values()) == (given.targets != IGNORE).sum()
+    assert [(-index, 1 - badness) for badness, index, _ in sorted(made.worst["val"].kept)] == [(0, 1.0), (1, 0.0)]
+    figures = made.figures("val")
+    assert set(figures) == {"confusion", "iou", "worst"}
+    assert all(picture.dtype == torch.uint8 and picture.shape[0] == 3 for picture in figures.values())
+    made.observe("val", given, right)
+    made.forget("val")
+    assert "worst" not in made.figures("val")
+
+
+def test_classes_that_are_nowhere_are_left_out_of_the_table(mask_spec: DataSpec):
+    made = task(mask_spec)
+    measure = made.metrics("val")
+    measure.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8))
+    made.computed["val"] = measure.compute()
+    assert list(made.per_class("val")) == ["sky"]
+    assert made.scalars("val") == {"miou": 1.0, "dice": 1.0, "pixel_accuracy": 1.0}
