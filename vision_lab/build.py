@@ -126,7 +126,7 @@ def without_sources(config: DictConfig) -> DictConfig:
         config.data[split] = None
     with open_dict(config.data):
         for key in before - _facts(config.data, "data"):  # where they are, and how they are written
-            config.data.pop(key)
+            del config.data[key]
     return config
 
 

@@ -30,9 +30,12 @@ class Choice:
 
     @property
     def target(self) -> str | None:
-        """What a file of data, head or task says it is for: labels, masks, boxes or none."""
-        found = re.search(r"^\s*target: *(\w+)", self.file.read_text(encoding="utf-8"), re.MULTILINE)
-        return found[1] if found else None
+        """What a file of data, head or task, or one it begins with, says it is for: labels, masks, boxes or none."""
+        text = self.file.read_text(encoding="utf-8")
+        if found := re.search(r"^\s*target: *(\w+)", text, re.MULTILINE):
+            return found[1]
+        others = (self.file.with_name(f"{name}.yaml") for name in re.findall(r"^ *- (\w+)$", text, re.MULTILINE))
+        return next((target for other in others if other.is_file() if (target := Choice("", other).target)), None)
 
 
 def groups(folders: Iterable[Path]) -> dict[str, list[Choice]]:

@@ -62,8 +62,8 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     with pytest.raises(UnreadablePictureError) as caught:
         read(path, Values(2))
     assert str(caught.value) == (
-        "its values 3, 200 stand for no class; it holds 0, 3, 200: type data.values=[0,255,...], one for each class, and "
-        "data.ignored=[...] for those not to count"
+        "its values 3, 200 stand for no class; it holds 0, 3, 200: type data.values=[0,255,...], one for each class, "
+        "and data.ignored=[...] for those not to count"
     )
     path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from tests.conftest import Outcome
+from vision_lab.data.scenes import Scenes
 from vision_lab.runs import Run
 
 ROOT = str(Path(__file__).parents[2])
@@ -61,6 +62,28 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, make_folder:
     assert len(events) == len(list((tmp_path / "outputs" / "one").glob("events.*")))
     checkpoints = sorted(path.name for path in (tmp_path / "outputs" / "two" / "checkpoints").iterdir())
     assert checkpoints == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+@pytest.mark.slow
+def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
+    """Of 7 pictures, which two processes share as 4 and 3; evaluated by one process the run gives the same numbers."""
+    words = (
+        *("task=segment", "head.widest=16", "data.counts.train=8", "data.counts.val=7", "data.counts.test=7"),
+        *("data.spec.image_size=[64,64]", "data.batch_size=2", "trainer.max_epochs=1", "trainer.devices=2"),
+    )
+    done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "outputs/two/result.json").read_text())
+    scenes = Scenes(split="test", count=7, size=(64, 64), classes="grouped", seed=0)
+    pixels = torch.stack([scenes[index][1] for index in range(7)])
+    counted = {name: found["pixels"] for name, found in result["per_class"].items() if found["pixels"]}
+    names = ("background", "top", "trouser", "dress", "shoe", "bag")
+    assert counted == {name: n for k, name in enumerate(names) if (n := int((pixels == k).sum()))}
+    alone = typed(tmp_path, "mode=evaluate", "run=outputs/two", "trainer=cpu")
+    assert alone.returncode == 0, alone.stderr
+    again = json.loads((tmp_path / "outputs/two/evaluate/test.json").read_text())
+    for name in ("test/miou", "test/dice", "test/pixel_accuracy"):
+        assert again["metrics"][name] == pytest.approx(result["metrics"][name], abs=2e-3), name
 
 
 @pytest.mark.slow

@@ -20,15 +20,12 @@ class Confusion(Metric):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.classes = classes
         self.add_state("matrix", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, truth: Tensor) -> None:
         """Count a batch."""
         said = predictions.argmax(dim=1) if predictions.is_floating_point() else predictions
-        known = truth != IGNORE
-        cells = torch.where(known, truth.long() * self.classes + said.long(), 0)
-        self.matrix.view(-1).scatter_add_(0, cells.flatten(), known.flatten().long())
+        count(self.matrix, said, truth)
 
     def compute(self) -> Tensor | dict[str, Tensor]:
         """The counts so far."""
@@ -53,12 +50,29 @@ class Overlap(Confusion):
 
     def compute(self) -> dict[str, Tensor]:
         """The scores so far, in [0, 1]."""
-        return {
-            "miou": _mean(intersection_over_union(self.matrix)),
-            "dice": _mean(dice(self.matrix)),
-            "pixel_accuracy": self.matrix.diag().sum() / self.matrix.sum().clamp(min=1),
-            "confusion": self.matrix.clone(),
-        }
+        return {**agreement(self.matrix), "confusion": self.matrix.clone()}
+
+
+def count(matrix: Tensor, said: Tensor, truth: Tensor) -> None:
+    """Add to counts (K, K) of truth by prediction, but for those whose truth is 255.
+
+    Args:
+        matrix: int64; what is added to.
+        said: labels of any shape.
+        truth: as many.
+    """
+    known = truth != IGNORE
+    cells = torch.where(known, truth.long() * len(matrix) + said.long(), 0)
+    matrix.view(-1).scatter_add_(0, cells.flatten(), known.flatten().long())
+
+
+def agreement(matrix: Tensor) -> dict[str, Tensor]:
+    """``miou``, ``dice`` and ``pixel_accuracy`` of counts (K, K), in [0, 1]."""
+    return {
+        "miou": _mean(intersection_over_union(matrix)),
+        "dice": _mean(dice(matrix)),
+        "pixel_accuracy": matrix.diag().sum() / matrix.sum().clamp(min=1),
+    }
 
 
 def intersection_over_union(matrix: Tensor) -> Tensor:

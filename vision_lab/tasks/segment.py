@@ -17,7 +17,7 @@ from vision_lab import drawing
 from vision_lab.files import write
 from vision_lab.tasks.balance import ClassWeights, typed_weights
 from vision_lab.tasks.base import Supervised
-from vision_lab.tasks.measures import Overlap, dice, intersection_over_union
+from vision_lab.tasks.measures import Overlap, agreement, count, dice, intersection_over_union
 from vision_lab.tasks.tiles import tiles
 from vision_lab.tasks.worst import Worst
 from vision_lab.types import IGNORE, Batch, ConfigurationError
@@ -109,8 +109,8 @@ class Segment(Supervised):
         """Keep the pictures that agree least with their truth, drawn."""
         worst = self.worst.setdefault(split, Worst(WORST))
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
-            agreement = self._agreement(said, truth)
-            worst.see(1 - agreement["miou"].item(), sample.index, partial(self._drawn, image, said, truth))
+            found = self._agreement(said, truth)
+            worst.see(1 - found["miou"].item(), sample.index, partial(self._drawn, image, said, truth))
 
     def forget(self, split: str) -> None:
         """Drop the pictures of the epoch before."""
@@ -136,16 +136,16 @@ class Segment(Supervised):
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: its IoU, dice, accuracy (recall) and number of pixels; those neither there nor said are left out."""
         matrix = self.computed[split]["confusion"].cpu().double()
-        overlap, agreement, truly = intersection_over_union(matrix), dice(matrix), matrix.sum(dim=1)
+        iou, shared, truly = intersection_over_union(matrix), dice(matrix), matrix.sum(dim=1)
         return {
             name: {
-                "iou": overlap[k].item(),
-                "dice": agreement[k].item(),
+                "iou": iou[k].item(),
+                "dice": shared[k].item(),
                 "accuracy": (matrix[k, k] / truly[k]).item() if truly[k] else 0.0,
                 "pixels": int(truly[k]),
             }
             for k, name in enumerate(self.spec.class_names)
-            if not overlap[k].isnan()
+            if not iou[k].isnan()
         }
 
     def rows(self, batch: Batch, predictions: Sequence[Tensor]) -> list[dict[str, str | float]]:
@@ -202,19 +202,20 @@ class Segment(Supervised):
         return mask[:height, :width]
 
     def _agreement(self, said: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        overlap = Overlap(self.spec.num_classes).to(said.device)
-        overlap.update(said[None], truth[None])
-        return overlap.compute()
+        """Of one picture, in this process alone: a metric would ask the others for theirs."""
+        counts = torch.zeros(self.spec.num_classes, self.spec.num_classes, dtype=torch.int64, device=said.device)
+        count(counts, said, truth)
+        return agreement(counts)
 
     def _drawn(self, image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
         if said.shape != truth.shape or (truth == IGNORE).all():  # not known
             shares = torch.bincount(said.flatten().int(), minlength=self.spec.num_classes) / said.numel()
             most = [f"{self.spec.class_names[k]} {shares[k]:.0%}" for k in shares.topk(min(3, len(shares))).indices]
             return drawing.panels([image, drawing.overlaid(image, said)], ", ".join(most))
-        agreement = self._agreement(said, truth)
-        caption = f"picture, truth, prediction, errors.  Mean IoU {agreement['miou']:.2f}"
+        found = self._agreement(said, truth)
+        caption = f"picture, truth, prediction, errors.  Mean IoU {found['miou']:.2f}"
         shown = [drawing.coloured(truth), drawing.coloured(said), drawing.errors(image, said, truth)]
-        return drawing.panels([image, *shown], f"{caption}, {agreement['pixel_accuracy']:.0%} of pixels right")
+        return drawing.panels([image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right")
 
 
 def _main(outputs: Any) -> Tensor:

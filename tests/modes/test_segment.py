@@ -1,0 +1,251 @@
+"""task=segment as a user meets it: their own masks, what is wrong with them, predictions of any size."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import FAST, Outcome
+from vision_lab.data.scenes import Scenes
+from vision_lab.runs import Run
+
+Command = Callable[..., Outcome]
+
+
+def drawn(root: Path, count: int = 24, *, images: str = "images", masks: str = "masks") -> Path:
+    """Bright discs on dark ground, masks of 0 and 255."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        rows, columns = np.mgrid[:40, :48]
+        disc = (rows - random.integers(10, 30)) ** 2 + (columns - random.integers(10, 38)) ** 2 < 80
+        picture = np.where(disc[..., None], 200, 60) + random.integers(-20, 20, size=(40, 48, 3))
+        for name, values in ((images, picture), (masks, 255 * disc)):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values.astype(np.uint8)).save(root / name / f"{number:02d}.png")
+    return root
+
+
+def own(root: Path) -> tuple[str, ...]:
+    return (
+        *("task=segment", "data=masks", f"data.root={root}", "data.spec.class_names=[ground,disc]"),
+        *("data.values=[0,255]", "data.spec.image_size=[32,32]", "data.num_workers=0", "model=unet"),
+        *("model.classifier.width=4", "trainer=cpu", "logger=none"),
+    )
+
+
+@pytest.fixture
+def trained(command: Command, tmp_path: Path) -> Run:
+    outcome = command(*own(drawn(tmp_path / "discs")), "name=discs", "trainer.max_epochs=12", "data.batch_size=4")
+    assert outcome.code == 0, outcome.err
+    return Run(Path("outputs/discs").absolute())
+
+
+def test_discs_are_learnt_and_measured_again(command: Command, trained: Run):
+    result = trained.result
+    assert result is not None
+    assert set(result["metrics"]) == {"test/miou", "test/dice", "test/pixel_accuracy", "test/loss"}
+    assert result["metrics"]["test/miou"] > 0.8
+    assert set(result["per_class"]) == {"ground", "disc"}
+    assert sum(found["pixels"] for found in result["per_class"].values()) == 2 * 32 * 32
+    assert result["flops"] > 0
+    outcome = command("mode=evaluate", f"run={trained}")
+    assert "identical to the run's own result, to the last bit" in outcome.out
+    for column in ("class", "iou", "dice", "accuracy", "pixels"):
+        assert column in outcome.out
+    names = {path.name for path in (trained.folder / "evaluate").iterdir()}
+    assert {"test.json", "test_confusion.png", "test_iou.png", "test_worst.png"} <= names
+    flipped = command("mode=evaluate", f"run={trained}", "mode.tta=flip")
+    assert flipped.code == 0, flipped.err
+    both = json.loads((trained.folder / "evaluate" / "test.json").read_text())["metrics"]
+    assert both["test/loss"] != result["metrics"]["test/loss"]
+    assert both["test/miou"] == pytest.approx(result["metrics"]["test/miou"], abs=0.1)
+    assert "mode.tta=turn: type flip or null" in command("mode=evaluate", f"run={trained}", "mode.tta=turn").err
+
+
+def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path):
+    source = tmp_path / "source"
+    (source / "below").mkdir(parents=True)
+    picture = Image.open(tmp_path / "discs" / "images" / "00.png")
+    picture.resize((130, 97)).save(source / "a.png")
+    picture.resize((20, 31)).save(source / "below" / "a.jpg")
+    picture.save(source / "below" / "a.png")
+    outcome = command("mode=predict", f"run={trained}", f"source={source}")
+    assert outcome.code == 0, outcome.err
+    assert "contact_sheet.png, masks/, overlays/, predictions.csv" in outcome.out
+    folder = trained.folder / "predict"
+    sizes = {}
+    for path in (folder / "masks").rglob("*.png"):
+        with Image.open(path) as mask:
+            sizes[str(path.relative_to(folder / "masks"))] = mask.size
+            assert json.loads(mask.text["classes"]) == ["ground", "disc"]
+    assert sizes == {"a.png": (130, 97), "below/a.jpg.png": (20, 31), "below/a.png.png": (48, 40)}
+    assert len(list((folder / "overlays").rglob("*.jpg"))) == 3
+    truth = np.asarray(Image.open(tmp_path / "discs" / "masks" / "00.png")) == 255
+    said = np.asarray(Image.open(folder / "masks" / "below" / "a.png.png"))
+    assert (said == truth).mean() > 0.9
+    with (folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [str(source / name) for name in ("a.png", "below/a.jpg", "below/a.png")]
+    assert float(rows[2]["disc"]) == pytest.approx((said == 1).mean())
+    assert float(rows[2]["disc"]) + float(rows[2]["ground"]) == pytest.approx(1)
+
+
+def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path):
+    """Discs keep their size: where one picture is the four of another, so is its mask."""
+    four = [np.asarray(Image.open(tmp_path / "discs" / "images" / f"{number:02d}.png")) for number in range(4)]
+    large = np.concatenate([np.concatenate(four[:2], axis=1), np.concatenate(four[2:], axis=1)])
+    Image.fromarray(large).save(tmp_path / "large.png")
+    words = ("mode=predict", f"run={trained}", f"source={tmp_path / 'large.png'}")
+    outcome = command(*words, "mode.tiles=true", "mode.overlap=0.5", "mode.tta=flip")
+    assert outcome.code == 0, outcome.err
+    said = np.asarray(Image.open(trained.folder / "predict" / "masks" / "large.png"))
+    assert said.shape == (80, 96)
+    truth = np.concatenate(
+        [
+            np.concatenate(
+                [np.asarray(Image.open(tmp_path / "discs" / "masks" / f"{n:02d}.png")) for n in pair], axis=1
+            )
+            for pair in ((0, 1), (2, 3))
+        ]
+    )
+    assert (said == (truth == 255)).mean() > 0.9
+    assert "mode.overlap=1.0: type a part of a tile" in command(*words, "mode.tiles=true", "mode.overlap=1.0").err
+
+
+def test_tiles_and_classes(command: Command):
+    assert command(*FAST, "name=labels").code == 0
+    words = ("mode=predict", "run=outputs/labels", "source=a.png", "data.spec.image_size=[32,32]")
+    Image.new("L", (40, 40)).save("a.png")
+    refused = command(*words, "mode.tiles=true")
+    assert refused.code == 1
+    assert "mode.tiles=true is for tasks that say something of each pixel (task=segment)" in refused.err
+    assert command(*words, "mode.tta=flip").code == 0
+
+
+def test_the_scenes_of_a_run(command: Command):
+    outcome = command("task=segment", "name=scenes", "data.classes=all", "debug=fast", "trainer=cpu", "head=fcn")
+    assert outcome.code == 0, outcome.err
+    assert "model       resnet18, head fcn" in outcome.out
+    assert "scenes: 1,500 train, 150 val, 300 test; 11 classes, 3x96x96" in outcome.out
+    assert "FLOPs a picture, forward" in outcome.out
+    found = {path.name for path in Path("outputs/scenes/pictures").iterdir()}
+    kinds = ("confusion", "iou", "predictions", "worst")
+    assert found == {f"{split}_{kind}.png" for split in ("val", "test") for kind in kinds}
+    assert {key.split(".")[0] for key in torch.load("outputs/scenes/model.pth")} == {
+        "backbone",
+        "classifier",
+        "aux_classifier",
+    }
+    data = json.loads(Path("outputs/scenes/data.json").read_text())
+    assert data["train"]["count"] == 1500
+    assert "made_of" in data["train"]
+    changed = command(
+        "task=segment", "name=scenes", "data.classes=all", "debug=fast", "trainer=cpu", "head=fcn", "data.seed=4"
+    )
+    assert "data.seed: 0 in the run, 4 now" in changed.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("task=segment", "data=fashion_mini"),
+            "data=fashion_mini is for labels, but task=segment learns from masks: type data=camvid",
+        ),
+        (
+            ("task=segment", "head=linear"),
+            "head=linear is for labels, but task=segment learns from masks: type head=deeplabv3 or fcn",
+        ),
+        (("task=segment", "data.classes=some"), "data.classes=some: type grouped or all"),
+        (
+            ("task=segment", "model=inception_v3", "head=deeplabv3", "model.classifier.aux_logits=false"),
+            "type head.output_stride=null",
+        ),
+        (("task=segment", "task.losses.lovasz=1"), "task.losses.lovasz: there is no such key"),
+        (
+            ("task=segment", "head=fcn", "head.weights=coco"),
+            "head.weights=coco: torchvision has no weights for fcn_resnet18",
+        ),
+        (("task=segment", "head.weights=nothing.pth"), "head.weights=nothing.pth: there is no such file"),
+        (
+            ("task=segment", "data=masks", "data.root=nowhere"),
+            "data.spec.class_names is missing: type data.spec.class_names=...",
+        ),
+        (("task=segment", "data=coco_segment", "data.root=nowhere"), "nowhere has no annotations of COCO's kind"),
+        (("mode=predict", "task=segment", "data=scenes", "source=."), "type run=<its folder>, or head.weights=..."),
+    ],
+)
+def test_what_cannot_be_is_said(command: Command, words: tuple[str, ...], said: str):
+    Image.new("L", (40, 40)).save("a.png")
+    outcome = command(*words, *(() if "mode=predict" in words else FAST))
+    assert outcome.code != 0
+    assert said in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_bad_masks_stop_the_run_by_name_or_are_listed(command: Command, tmp_path: Path):
+    root = drawn(tmp_path / "discs")
+    Image.new("L", (10, 10)).save(root / "masks" / "03.png")
+    Image.fromarray(np.full((40, 48), 7, dtype=np.uint8)).save(root / "masks" / "04.png")
+    (root / "masks" / "05.png").unlink()
+    words = (*own(root), "debug=fast", "data.batch_size=24", "trainer.limit_val_batches=1.0")
+    stopped = command(*words)
+    assert stopped.code == 1
+    assert (
+        f"1 of 24 pictures have no mask of their name in {root / 'masks'}: {root / 'images' / '05.png'}" in stopped.err
+    )
+    (root / "images" / "05.png").rename(root / "spare.png")
+    stopped = command(*words)
+    assert stopped.code == 1
+    assert "pictures cannot be read:" in stopped.err or "1 picture cannot be read:" in stopped.err
+    assert (
+        "its mask has 10 x 10 pixels, the picture 48 x 40" in stopped.err
+        or "its values 7 stand for no class" in stopped.err
+    )
+    (root / "spare.png").rename(root / "images" / "05.png")
+    skipped = command(*words, "data.on_bad=skip", "name=skipped")
+    assert skipped.code == 0, skipped.err
+    listed = Path("outputs/skipped/unreadable.csv").read_text()
+    assert f'{root / "images" / "03.png"},"its mask has 10 x 10 pixels, the picture 48 x 40"' in listed
+    assert f"{root / 'masks' / '04.png'}," in listed
+    assert f"{root / 'masks' / '05.png'},there is no such file" in listed
+
+
+def test_masks_in_which_nothing_counts(command: Command, tmp_path: Path):
+    """Neither a loss nor a metric is NaN, which would end the run."""
+    root = drawn(tmp_path / "discs", count=12)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.full((40, 48), 9, dtype=np.uint8)).save(path)
+    outcome = command(*own(root), "data.ignored=[9]", "debug=fast", "task.class_weights=auto", "name=nothing")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(Path("outputs/nothing/result.json").read_text())
+    assert result["metrics"] == {f"test/{name}": 0.0 for name in ("dice", "loss", "miou", "pixel_accuracy")}
+    assert result["per_class"] == {}
+
+
+def test_a_file_of_the_whole_network_and_published_predictions(command: Command, tmp_path: Path):
+    words = ("task=segment", "model=resnet18", "head=fcn", "data.counts.test=4")
+    assert command(*words, *FAST, "name=first").code == 0
+    again = command(*words, *FAST, "name=second", "head.weights=outputs/first/model.pth", "optim.lr=0.0")
+    assert again.code == 0, again.err
+    assert "model.pth: 136 of 136 tensors loaded" in again.out
+    other = command(*words, *FAST, "head.weights=outputs/first/model.pth", "data.classes=all")
+    assert "drawn anew: classifier.4.weight, classifier.4.bias, aux_classifier.4.weight" in other.out
+    Image.fromarray(
+        Scenes(split="test", count=1, size=(96, 96), classes="all", seed=0)[0][0].permute(1, 2, 0).numpy()
+    ).save("a.png")
+    published = command(
+        "mode=predict",
+        *words[:3],
+        "data=scenes",
+        "head.weights=outputs/first/model.pth",
+        "source=a.png",
+        "augment=none",
+    )
+    assert published.code == 0, published.err
+    assert "weights: model.pth: 136 of 136 tensors loaded" in published.out
