@@ -35,7 +35,7 @@ COMMANDS = [
 
 
 def test_how_many_commands_there_are():
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 35
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -85,6 +85,29 @@ def test_the_data_set_of_the_docs(command: Command, tmp_path: Path):
     outcome = command(*words, *FAST, "name=shapes")
     assert outcome.code == 0, outcome.err
     assert "shapes: 32 train, 4 val, 4 test; 2 classes, 3x64x64" in outcome.out
+
+
+def test_the_masks_and_the_head_of_the_docs(command: Command, tmp_path: Path):
+    text = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
+    streets, head = blocks(text, "yaml")
+    for name, content in (("data/streets", streets), ("head/coarse", head)):
+        (tmp_path / "my_conf" / name).parent.mkdir(parents=True)
+        (tmp_path / "my_conf" / name).with_suffix(".yaml").write_text(content)
+    (tmp_path / "my_head.py").write_text(blocks(text, "python")[0])
+    colours = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 0]], dtype=np.uint8)
+    for number in range(10):
+        for kind, values in (("images", [9, 99, 199]), ("masks", [0, 1, 2])):
+            (tmp_path / "streets" / kind).mkdir(parents=True, exist_ok=True)
+            pixels = np.repeat(np.array(values)[:, None], 64, axis=1).repeat(20, axis=0)
+            picture = colours[pixels] if kind == "masks" else np.repeat(pixels[..., None], 3, axis=2).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / "streets" / kind / f"{number}.png")
+    own, other = [words for words in typed(text) if "--config-dir" in words]
+    words = [word.replace("~", str(tmp_path)) for word in own]
+    outcome = command(*words, *FAST, "name=streets", "data.spec.image_size=[64,64]")
+    assert outcome.code == 0, outcome.err
+    assert "streets: 8 train, 1 val, 1 test; 3 classes, 3x64x64" in outcome.out
+    other = [word.replace("densenet121", "squeezenet1_1") for word in other]
+    assert command(*other, *FAST, "data.counts.test=8").code == 0
 
 
 def test_the_makefile_has_the_commands_of_the_readme():

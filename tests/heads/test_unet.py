@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from vision_lab.heads.unet import unet
 from vision_lab.models.backbone import ClassifierBackbone
 from vision_lab.models.unet import ContractingPath
-from vision_lab.types import DataSpec
+from vision_lab.types import ConfigurationError, DataSpec
 
 
 def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):
     backbone = ClassifierBackbone(ContractingPath(num_classes=5), channels=3, loaded=None)
-    made = unet(backbone, mask_spec, widest=512)
+    made = unet(backbone, mask_spec, widths=[512, 256, 128, 64])
     ups = [tuple(level.up.weight.shape) for level in made.levels]
     assert ups == [(1024, 512, 2, 2), (512, 256, 2, 2), (256, 128, 2, 2), (128, 64, 2, 2)]
     assert tuple(made.levels[0].convolutions[0].weight.shape) == (512, 1024, 3, 3)
@@ -20,10 +21,19 @@ def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):
     assert 31_000_000 < sum(parameter.numel() for parameter in made.parameters()) < 31_100_000
 
 
-def test_levels_are_no_wider_than_asked(make_backbone: Callable, mask_spec: DataSpec):
-    made = unet(make_backbone("resnet18"), mask_spec, widest=32)
-    assert [level.up.out_channels for level in made.levels] == [32, 32, 32, 32]
+def test_levels_are_as_wide_as_asked(make_backbone: Callable, mask_spec: DataSpec):
+    made = unet(make_backbone("resnet18"), mask_spec, widths=[64, 32, 16, 8, 4])
+    assert [level.up.out_channels for level in made.levels] == [64, 32, 16, 8]
     output = made(torch.rand(2, 3, 65, 90))
     assert output.shape == (2, 5, 65, 90)
     output.sum().backward()
     assert all(parameter.grad is not None for parameter in made.parameters())
+
+
+def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
+    with pytest.raises(ConfigurationError) as caught:
+        unet(make_backbone("vgg11_bn"), mask_spec, widths=[64, 32])
+    assert str(caught.value) == (
+        "head.widths=[64, 32]: this model has 5 levels to go up; type a number of channels for each, as in "
+        "head.widths=[256, 128, 64, 32, 16]"
+    )

@@ -131,7 +131,7 @@ def test_the_scenes_of_a_run(command: Command):
     outcome = command("task=segment", "name=scenes", "data.classes=all", "debug=fast", "trainer=cpu", "head=fcn")
     assert outcome.code == 0, outcome.err
     assert "model       resnet18, head fcn" in outcome.out
-    assert "scenes: 1,500 train, 150 val, 300 test; 11 classes, 3x96x96" in outcome.out
+    assert "scenes: 600 train, 100 val, 300 test; 11 classes, 3x96x96" in outcome.out
     assert "FLOPs a picture, forward" in outcome.out
     found = {path.name for path in Path("outputs/scenes/pictures").iterdir()}
     kinds = ("confusion", "iou", "predictions", "worst")
@@ -142,7 +142,7 @@ def test_the_scenes_of_a_run(command: Command):
         "aux_classifier",
     }
     data = json.loads(Path("outputs/scenes/data.json").read_text())
-    assert data["train"]["count"] == 1500
+    assert data["train"]["count"] == 600
     assert "made_of" in data["train"]
     changed = command(
         "task=segment", "name=scenes", "data.classes=all", "debug=fast", "trainer=cpu", "head=fcn", "data.seed=4"

@@ -68,7 +68,13 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, make_folder:
 def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
     """Of 7 pictures, which two processes share as 4 and 3; evaluated by one process the run gives the same numbers."""
     words = (
-        *("task=segment", "head.widest=16", "data.counts.train=8", "data.counts.val=7", "data.counts.test=7"),
+        *(
+            "task=segment",
+            "head.widths=[16,16,16,16]",
+            "data.counts.train=8",
+            "data.counts.val=7",
+            "data.counts.test=7",
+        ),
         *("data.spec.image_size=[64,64]", "data.batch_size=2", "trainer.max_epochs=1", "trainer.devices=2"),
     )
     done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from vision_lab.heads.scores import enlarged
-from vision_lab.types import Backbone, DataSpec
+from vision_lab.types import Backbone, ConfigurationError, DataSpec
 
 
-def unet(backbone: Backbone, spec: DataSpec, *, widest: int) -> Unet:
+def unet(backbone: Backbone, spec: DataSpec, *, widths: Sequence[int]) -> Unet:
     """The paper's decoder on all of a backbone's maps.
 
     Args:
         backbone: any with two maps; ``model=unet`` is the paper's own contracting path.
         spec: the data's.
-        widest: the most channels of a level. A level has as many as the map it takes in, as in the paper, whose
-            widest has 512.
+        widths: channels of each level, from the coarsest; 512, 256, 128, 64 in the paper.
+
+    Raises:
+        ConfigurationError: where the backbone has more levels than that.
     """
-    return Unet(backbone, spec.num_classes, widest=widest)
+    levels = len(backbone.stages) - 1
+    if len(widths) < levels:
+        raise ConfigurationError(
+            f"head.widths={list(widths)}: this model has {levels} levels to go up; type a number of channels for each, "
+            f"as in head.widths={[16 * 2**level for level in range(levels)][::-1]}"
+        )
+    return Unet(backbone, spec.num_classes, widths=widths[:levels])
 
 
 class Unet(nn.Module):
@@ -30,15 +38,14 @@ class Unet(nn.Module):
     batch norm; where a backbone has no map at full size the scores of its finest are enlarged.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, *, widest: int) -> None:
+    def __init__(self, backbone: Backbone, classes: int, *, widths: Sequence[int]) -> None:
         super().__init__()
         stages = backbone.stages[::-1]
         self.names = tuple(stage.name for stage in stages)
         self.backbone = backbone.features(self.names)
-        widths = [stages[0].channels, *(min(stage.channels, widest) for stage in stages[1:])]
         self.levels = nn.ModuleList(
             Level(below, stage.channels, width)
-            for (below, width), stage in zip(pairwise(widths), stages[1:], strict=True)
+            for below, stage, width in zip([stages[0].channels, *widths], stages[1:], widths, strict=False)
         )
         self.classifier = nn.Conv2d(widths[-1], classes, 1)
 
