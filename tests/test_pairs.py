@@ -72,6 +72,7 @@ def test_every_head_of_masks_goes_on_it(model: str):
 
 
 @pytest.mark.slow
+@pytest.mark.pairs
 @pytest.mark.parametrize("name", HEADS["masks"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_pair_learns(model: str, name: str):

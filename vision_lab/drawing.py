@@ -159,7 +159,7 @@ def with_legend(sheet: Tensor, names: Sequence[str]) -> Tensor:
 
 def palette_png(mask: Tensor, names: Sequence[str]) -> bytes:
     """A mask (H, W) uint8 as a PNG file whose values are the classes, with their colours and, as text, their names."""
-    image = Image.fromarray(mask.numpy(), mode="P")
+    image = Image.fromarray(mask.numpy())
     image.putpalette([value for colour in PALETTE for value in colour])
     text = PngInfo()
     text.add_text("classes", json.dumps(list(names)))

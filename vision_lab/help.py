@@ -17,9 +17,10 @@ vision_lab: any model with any data on any task, composed by a word.
 
   python -m vision_lab                                          train the default run
   python -m vision_lab model=resnet50 data=folder data.root=... another model, your pictures
+  python -m vision_lab task=segment model=vgg16_bn head=segnet  another task: any model with any head of it
   python -m vision_lab -m model=alexnet,vgg11_bn seed=1,2       a sweep: one run for each pair
   python -m vision_lab mode=evaluate run=outputs/...            measure a run again, on any split or data
-  python -m vision_lab mode=predict run=outputs/... source=...  name the class of pictures
+  python -m vision_lab mode=predict run=outputs/... source=...  say what is in pictures
 """
 
 PLAIN = """\

@@ -29,6 +29,9 @@ CASES = {
     # the same by two processes
     "two": "model=resnet20_dropout augment=shift trainer=ddp_cpu trainer.accumulate_grad_batches=2 data.batch_size=16 "
     "trainer.limit_train_batches=80 trainer.max_epochs=12",
+    # masks that move with their pictures by scale and crop, dropout in the head, an auxiliary head, balanced classes
+    "segment": "task=segment head=deeplabv3 augment=scale_crop data.spec.image_size=[64,64] data.counts.train=160 "
+    "data.counts.val=32 data.counts.test=32 trainer.max_epochs=8",
 }
 """A task is a line: words that its command has besides COMMON."""
 

@@ -70,6 +70,11 @@ def test_a_network_that_cannot_be_dilated_says_what_to_type():
         made.features([made.stages[-1].name], output_stride=8)
 
 
+def test_output_strides_that_are_none():
+    with pytest.raises(ConfigurationError, match=r"head\.output_stride=3: type 8, 16, 32 or null"):
+        backbone("resnet18").features(["layer4.1"], output_stride=3)
+
+
 @pytest.mark.parametrize(("largest", "pool"), [(True, nn.MaxPool2d), (False, nn.AvgPool2d)])
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_a_wide_pool_is_the_pool_at_each_pixel(largest: bool, pool: type[nn.Module], kernel: int):

@@ -120,6 +120,8 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(mask_spec: DataSpec, nam
             {"losses": {"lovasz": 1.0}},
             "task.losses.lovasz: there is no such loss; there are cross_entropy, dice, focal",
         ),
+        ({"losses": {}}, "task.losses: type numbers of 0 or more, at least one above 0"),
+        ({"focal_gamma": -1.0}, "task.focal_gamma=-1.0: type a number of 0 or more"),
         ({"losses": {"dice": 0.0}}, "task.losses: type numbers of 0 or more, at least one above 0"),
         (
             {"class_weights": [1.0]},

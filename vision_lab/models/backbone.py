@@ -44,6 +44,8 @@ class ClassifierBackbone:
             ConfigurationError: where the network steps by other means than modules, so that it cannot be dilated.
         """
         if output_stride is not None:
+            if output_stride not in (8, 16, 32):
+                raise ConfigurationError(f"head.output_stride={output_stride}: type 8, 16, 32 or null")
             dilate(self.classifier, channels=self.channels, output_stride=output_stride)
             if probing.refusal(self.classifier, channels=self.channels, size=(probing.COARSE, probing.COARSE)):
                 raise ConfigurationError(

@@ -28,6 +28,7 @@ SILENCED = {
     r".*does not have many workers.*": "data.num_workers is chosen by the data's config, which knows better",
     r".*Checkpoint directory .* exists and is not empty.*": "the folder is the run's own",
     r".*resuming from a checkpoint that ended before the epoch ended.*": "our order of samples goes on where it was",
+    r"Using padding='same' with even kernel lengths.*": "a dilated ConvNeXt needs it; the copy is small",
     r".*custom batch sampler `Order` for prediction.*": "it yields each sample once",
     r".*number of training batches \(\d+\) is smaller than the logging interval.*": "debug runs are meant to be short",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from vision_lab.types import IGNORE, Batch, ConfigurationError
 
 WORST = 16
 """How many of the pictures that agree least with their truth are kept to be drawn."""
+
+
+TOGETHER = 8
+"""Tiles that are looked at together."""
 
 
 class Segment(Supervised):
@@ -50,10 +55,12 @@ class Segment(Supervised):
     ) -> None:
         super().__init__(**arguments)
         known = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
-        if unknown := sorted(set(losses) - set(known)):
+        if unknown := sorted(set(losses or ()) - set(known)):
             raise ConfigurationError(f"task.losses.{unknown[0]}: there is no such loss; there are {', '.join(known)}")
-        if min(losses.values()) < 0 or max(losses.values()) <= 0:
+        if not losses or min(losses.values()) < 0 or max(losses.values()) == 0:
             raise ConfigurationError("task.losses: type numbers of 0 or more, at least one above 0")
+        if focal_gamma < 0:
+            raise ConfigurationError(f"task.focal_gamma={focal_gamma}: type a number of 0 or more")
         self.terms = {name: (known[name], weight) for name, weight in losses.items() if weight > 0}
         self.focal_gamma = focal_gamma
         self.balance = class_weights == "auto"
@@ -191,14 +198,17 @@ class Segment(Supervised):
         return ((1 - 2 * both / each.clamp(min=1e-6)) * there).sum() / there.sum().clamp(min=1)
 
     def _by_tiles(self, image: Tensor, overlap: float) -> Tensor:
-        """(H, W) uint8 classes of a picture (C, H, W) uint8; only one tile's logits are held at a time."""
+        """(H, W) uint8 classes of a picture (C, H, W) uint8; only a few tiles' logits are held at a time."""
         height, width = image.shape[-2:]
         size = self.spec.image_size
         short = [max(0, wanted - side) for wanted, side in zip(size, (height, width), strict=True)]
         padded = F.pad(image[None].float() / 255, (0, short[1], 0, short[0]), mode="replicate")
         mask = torch.empty(padded.shape[-2:], dtype=torch.uint8, device=image.device)
-        for window, part in tiles(padded.shape[-2:], size, overlap):
-            mask[part.outer] = self.decode(self.see(padded[..., *window]))[0][part.inner]
+        cut = tiles(padded.shape[-2:], size, overlap)
+        while some := list(islice(cut, TOGETHER)):
+            predictions = self.decode(self.see(torch.cat([padded[..., *window] for window, _ in some])))
+            for (_, part), prediction in zip(some, predictions, strict=True):
+                mask[part.outer] = prediction[part.inner]
         return mask[:height, :width]
 
     def _agreement(self, said: Tensor, truth: Tensor) -> dict[str, Tensor]:
