@@ -131,6 +131,21 @@ def test_a_run_writes_what_the_design_lists(command: Command):
     assert "the run lies in outputs/first" in outcome.out
 
 
+def test_a_data_sets_own_options_are_known_and_misspelt_ones_are_not(command: Command):
+    assert command("task=segment", "data.classes=all", "data.seed=3", *FAST).code == 0
+    outcome = command("task=segment", "+data.clases=all", *FAST)
+    assert "data.clases: DataModule takes no such argument" in outcome.err
+
+
+def test_the_whole_config_is_shown_with_references_followed(command: Command, make_folder: Callable[..., Path]):
+    outcome = command("data=folder", f"data.root={make_folder()}", "--cfg", "job", "--resolve")
+    assert outcome.code == 0, outcome.err
+    assert "    class_names:\n    - ash\n    - beech\n    - cedar\n" in outcome.out
+    assert "num_classes: 3" in outcome.out
+    scenes = command("task=segment", "data.classes=all", "--cfg", "job", "--resolve")
+    assert "    - background\n    - t-shirt/top\n" in scenes.out
+
+
 def test_without_a_name_the_folder_says_what_and_when(command: Command):
     assert command(*FAST).code == 0
     (folder,) = Path("outputs/classify/resnet20-linear-fashion_mini").iterdir()

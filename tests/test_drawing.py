@@ -1,8 +1,30 @@
 """Pictures of pictures: sizes, places, colours."""
 
-import torch
+import io
+import json
 
-from vision_lab.drawing import COLOURS, FONT_SIZE, SIDE, captioned, confusion, grid
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vision_lab.drawing import (
+    COLOURS,
+    FONT_SIZE,
+    GAP,
+    PALETTE,
+    SIDE,
+    bars,
+    captioned,
+    coloured,
+    confusion,
+    errors,
+    grid,
+    overlaid,
+    palette_png,
+    panels,
+    with_legend,
+)
 
 
 def test_a_caption_lies_under_its_picture_in_its_colour():
@@ -44,3 +66,64 @@ def test_confusion_is_dark_where_the_counts_are():
     dark = (picture.float().mean(dim=0) < 80).float().mean()
     assert 0.1 < dark < 0.4
     assert confusion(torch.eye(40, dtype=torch.int64), [str(k) for k in range(40)]).shape[0] == 3
+
+
+def test_pictures_side_by_side():
+    drawn = panels([torch.zeros(3, 10, 10), torch.ones(1, 10, 5)], "two")
+    assert drawn.shape == (3, SIDE + 2 * (FONT_SIZE + 3) + 4, 2 * SIDE + GAP)
+    assert drawn[:, 5, SIDE - 5].tolist() == [0, 0, 0]
+    assert drawn[:, 5, SIDE + 1].tolist() == [255, 255, 255]
+
+
+def test_the_palette_is_pascals():
+    assert PALETTE[:6] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128))
+    assert PALETTE[20] == (0, 64, 128)
+    assert PALETTE[255] == (224, 224, 192)
+    assert len(set(PALETTE)) == 256
+
+
+def test_a_mask_laid_on_a_picture():
+    image = torch.full((3, 4, 4), 100, dtype=torch.uint8)
+    mask = torch.zeros(4, 4, dtype=torch.uint8)
+    mask[:, 2:] = 1
+    laid = overlaid(image, mask)
+    assert laid[:, 0, 0].tolist() == [100, 100, 100]
+    assert laid[:, 0, 3].tolist() == [114, 50, 50]
+    assert coloured(mask)[:, 0, 3].tolist() == [128, 0, 0]
+    assert overlaid(image, torch.zeros(7, 9, dtype=torch.uint8)).shape == (3, 7, 9)
+
+
+def test_errors_are_red_and_what_does_not_count_is_white():
+    image = torch.full((1, 1, 3), 90, dtype=torch.uint8)
+    drawn = errors(image, torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]))
+    faint, red, white = drawn[:, 0].T.tolist()
+    assert faint == pytest.approx([30] * 3, abs=1)
+    assert (red, white) == (list(COLOURS["red"]), [255, 255, 255])
+
+
+def test_a_legend_takes_as_many_lines_as_it_needs():
+    sheet = torch.zeros(3, 50, 400, dtype=torch.uint8)
+    few, many = with_legend(sheet, ["sky", "sea"]), with_legend(sheet, [f"class {k}" for k in range(21)])
+    assert few.shape[-1] == many.shape[-1] == 4 * SIDE  # never too narrow to read
+    assert (few[:, :50, :400] == 0).all()
+    assert few.shape[1] < many.shape[1]
+    assert with_legend(sheet, [f"class {k}" for k in range(200)]).shape[1] < 150
+
+
+def test_a_masks_file():
+    mask = torch.tensor([[0, 1], [254, 255]], dtype=torch.uint8)
+    with Image.open(io.BytesIO(palette_png(mask, ["a", "b"]))) as image:
+        assert image.mode == "P"
+        assert np.asarray(image).tolist() == mask.tolist()
+        assert json.loads(image.text["classes"]) == ["a", "b"]
+        assert image.getpalette()[3 * 254 :] == [*PALETTE[254], *PALETTE[255]]
+
+
+def test_bars_and_shares():
+    picture = bars({"sky": 1.0, "sea": 0.5}, "IoU")
+    assert picture.dtype == torch.uint8
+    blue = (picture[2].int() - picture[0].int()) > 50
+    widths = blue.sum(dim=1)[blue.any(dim=1)]
+    assert widths.max() / widths.min() == pytest.approx(2, rel=0.05)
+    counts = torch.tensor([[10**9, 0], [10**8, 10**8]])
+    assert not torch.equal(confusion(counts, ["a", "b"], unit="pixels"), confusion(counts, ["a", "b"]))
