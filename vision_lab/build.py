@@ -83,6 +83,8 @@ def misfits(config: DictConfig, part: str) -> list[str]:
     node = config[part]
     if node is None:
         return []
+    if not node and part not in ("callbacks", "logger"):
+        return [f"{part}={choices().get(part)} is empty: its file in conf/{part}/ says nothing"]
     return _unresolved(node, part) + _misfit_arguments(node, part)
 
 

@@ -67,7 +67,7 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     )
     path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(
-        UnreadablePictureError, match=r"values \[1,2,3\] stand for no class; it holds \[0,0,0\], \[1,2,3\]"
+        UnreadablePictureError, match=r"values \[0,0,0\], \[1,2,3\] stand for no class; it holds \[0,0,0\], \[1,2,3\]"
     ):
         read(path, Values(2))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(tmp_path / "c.jpg")
@@ -87,6 +87,22 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
 def test_values_that_say_nothing(written: list, said: str):
     with pytest.raises(ConfigurationError, match=re.escape(said)):
         Values(2, written=written)
+
+
+def test_blue_is_no_number(tmp_path: Path):
+    path = saved(tmp_path / "a.png", np.array([[[0, 0, 1], [0, 0, 0]]], dtype=np.uint8))
+    with pytest.raises(UnreadablePictureError, match=r"values \[0,0,0\], \[0,0,1\] stand for no class"):
+        read(path, Values(2))
+    with pytest.raises(ConfigurationError, match=r"data\.ignored: type a list of numbers, or of colours"):
+        Values(2, ignored=[[1, 2]])
+
+
+def test_two_files_of_one_name(tmp_path: Path):
+    filled(tmp_path / "images")
+    filled(tmp_path / "masks")
+    Image.new("RGB", (3, 2)).save(tmp_path / "images" / "b.jpg")
+    with pytest.raises(DataError, match=r"images/b\.jpg and .*images/b\.png have one name: which is of the pair"):
+        found(tmp_path)
 
 
 def found(root: Path, **changes) -> Pairs | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from vision_lab.data.transforms import central_crop, scale_and_crop, turn_and_deform
+from vision_lab.data.transforms import Bend, central_crop, scale_and_crop, shift, turn
 from vision_lab.types import IGNORE
 
 
@@ -33,14 +33,29 @@ def test_scale_and_crop(scale: tuple[float, float]):
     assert (picture[0, ~beyond].int() - mask[~beyond].int()).abs().float().mean() < 1.5
 
 
-@pytest.mark.parametrize("pixels", [2.0, 8.0])
-def test_each_pixel_is_moved_by_so_many(pixels: float):
-    torch.manual_seed(0)
+@pytest.mark.parametrize("strength", [0.01, 0.04])
+def test_each_pixel_is_moved_by_so_much(strength: float):
+    """Over many draws, in columns of a picture of 200."""
     picture, mask = example(200, 200)
-    moved, along = turn_and_deform(degrees=0, pixels=pixels)(picture, mask)
-    inside = along != IGNORE
-    shift = (moved[0].float() - picture[0].float())[40:-40, 40:-40]
-    assert shift.std().item() == pytest.approx(pixels, rel=0.25)
-    assert (moved[0][inside].int() - along[inside].int()).abs().float().mean() < 1.0
-    turned, _ = turn_and_deform(degrees=90, pixels=0.01)(picture, mask)
-    assert not torch.equal(turned, picture)
+    shifts = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        moved, along = Bend(strength=strength)(picture, mask)
+        inside = (along != IGNORE) & (along > 3) & (along < 196)
+        inside[:30], inside[-30:] = False, False  # where the picture is mixed with what lies beyond
+        assert (moved[0][inside].int() - along[inside].int()).abs().float().mean() < 1.0
+        shifts.append((moved[0].float() - picture[0])[inside])
+    # At the nine points it is the strength; in between, where they cancel, less.
+    assert 0.4 * strength * 200 < torch.cat(shifts).std().item() < strength * 200
+    assert Bend(strength=strength)(*example(8, 8))[0].shape == (3, 8, 8)
+
+
+def test_what_comes_in_from_beyond_does_not_count():
+    torch.manual_seed(1)
+    for transform in (turn(degrees=90), shift(size=(64, 64), pixels=9), Bend(strength=0.1)):
+        picture, mask = transform(
+            tv_tensors.Image(torch.full((3, 64, 64), 9, dtype=torch.uint8)),
+            tv_tensors.Mask(torch.full((64, 64), 3, dtype=torch.uint8)),
+        )
+        assert set(mask.unique().tolist()) == {3, IGNORE}
+        assert (picture[:, mask == 3].float().mean() - 9).abs() < 0.5

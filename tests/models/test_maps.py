@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from vision_lab.models.backbone import ClassifierBackbone
-from vision_lab.models.maps import Maps
+from vision_lab.models.maps import Traces
 
 
 class Dropping(nn.Module):
@@ -26,7 +26,7 @@ class Dropping(nn.Module):
 
 def test_keys_and_values_are_the_classifiers():
     classifier = torchvision.models.resnet18().eval()
-    maps = Maps(classifier, ["layer1.1", "layer4.1"])
+    maps = Traces(classifier).maps(["layer1.1", "layer4.1"])
     assert set(maps.state_dict()) == {key for key in classifier.state_dict() if not key.startswith("fc.")}
     images = torch.rand(1, 3, 64, 96)
     found = maps(images)
@@ -38,7 +38,7 @@ def test_keys_and_values_are_the_classifiers():
 
 
 def test_the_mode_is_that_of_each_call_whoever_set_it():
-    maps = Maps(Dropping(), ["second"])
+    maps = Traces(Dropping()).maps(["second"])
     images = torch.rand(1, 3, 8, 8)
     assert maps.training
     assert not torch.equal(maps(images)["second"], maps(images)["second"])
@@ -64,9 +64,25 @@ def test_a_copy_is_a_network_of_its_own(name: str):
     assert not torch.equal(*other.train()(images.expand(2, -1, -1, -1)).values(), one)
 
 
+def test_layers_that_replace_others_are_used():
+    """As synchronised batch norm replaces batch norm, in training and in evaluation."""
+    maps = Traces(torchvision.models.resnet18()).maps(["layer1.1"])
+    images = torch.rand(2, 3, 32, 32)
+    maps.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3)
+    nn.init.zeros_(maps.conv1.weight)
+    for training in (True, False):
+        (found,) = maps.train(training)(images).values()
+        assert (found.std(dim=(2, 3)) < 1).all()
+        (other,) = maps(images.flip(-1)).values()
+        assert torch.equal(found, other)  # of nothing but zeros, whatever the picture
+    assert all(buffer.is_meta for buffer in maps.to("meta").buffers())
+    with torch.no_grad():
+        assert next(iter(maps(images.to("meta")).values())).is_meta
+
+
 def test_frozen_parts_stay_in_evaluation_mode():
     classifier = torchvision.models.resnet18()
     classifier.bn1.eval()
-    maps = Maps(classifier, ["layer4.1"])
+    maps = Traces(classifier).maps(["layer4.1"])
     assert not maps.get_submodule("bn1").training
     assert maps.get_submodule("layer1.0.bn1").training

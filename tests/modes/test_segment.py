@@ -91,8 +91,33 @@ def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path)
     with (folder / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [str(source / name) for name in ("a.png", "below/a.jpg", "below/a.png")]
-    assert float(rows[2]["disc"]) == pytest.approx((said == 1).mean())
-    assert float(rows[2]["disc"]) + float(rows[2]["ground"]) == pytest.approx(1)
+    assert float(rows[2]["share_disc"]) == pytest.approx((said == 1).mean())
+    assert float(rows[2]["share_disc"]) + float(rows[2]["share_ground"]) == pytest.approx(1)
+
+
+def test_a_crop_is_not_taken_for_the_whole_picture(command: Command, trained: Run, tmp_path: Path):
+    """An augmentation that crops when evaluating is left out: its mask would be none of the picture."""
+    words = ("mode=predict", f"run={trained}", f"source={tmp_path / 'discs' / 'images' / '00.png'}")
+    masks = []
+    for augment in ("none", "imagenet"):
+        assert command(*words, f"augment={augment}").code == 0
+        masks.append(np.asarray(Image.open(trained.folder / "predict" / "masks" / "00.png")))
+    assert np.array_equal(*masks)
+
+
+def test_a_mask_without_a_known_pixel_among_others(command: Command, tmp_path: Path):
+    root = drawn(tmp_path / "discs", count=12)
+    for split, names in (("train", range(8)), ("val", range(8, 12))):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+            for number in names:
+                (root / kind / f"{number:02d}.png").rename(root / split / kind / f"{number:02d}.png")
+    Image.fromarray(np.full((40, 48), 9, dtype=np.uint8)).save(root / "val" / "masks" / "09.png")
+    outcome = command(*own(root), "data.ignored=[9]", "debug=fast", "name=some")
+    assert outcome.code == 0, outcome.err
+    (root / "val" / "masks").rename(root / "val" / "mask")
+    refused = command(*own(root), "data.ignored=[9]", "debug=fast")
+    assert f"{root} has no folder masks for val, where it has one of the two: it has" in refused.err
 
 
 def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path):

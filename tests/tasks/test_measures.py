@@ -53,6 +53,9 @@ def test_where_nothing_counts_it_is_zero_and_no_nan():
 
 
 def test_probabilities_and_labels():
+    many = Confusion(300)
+    many.update(torch.eye(300)[[254, 255, 256]], torch.tensor([254, 255, 256]))
+    assert many.compute().sum() == 3  # 255 is a class like any other where there are labels
     measure = Confusion(3)
     measure.update(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]))
     assert measure.compute().tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]

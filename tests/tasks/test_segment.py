@@ -90,6 +90,15 @@ def test_focal_by_hand(mask_spec: DataSpec):
     assert flat.item() == pytest.approx(-(np.log(0.9) + np.log(0.25)) / 2, abs=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_focal_loss_has_a_slope_where_all_is_right(mask_spec: DataSpec, gamma: float):
+    logits = torch.tensor([[40.0, 0.0, 0.0]])[:, :, None, None].expand(1, 3, 2, 2).clone().requires_grad_()
+    made = task(mask_spec, losses={"focal": 1.0}, focal_gamma=gamma)
+    made.losses(logits, batch(torch.zeros(1, 2, 2)))["loss"].backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
     logits, given = example()
     single = [task(mask_spec, losses={name: 1.0}).losses(logits, given)["loss"] for name in ("cross_entropy", "dice")]
@@ -152,6 +161,8 @@ def test_mirror_images_are_laid_back(mask_spec: DataSpec):
     both = made.see(images).softmax(1)
     assert torch.allclose(both, (one + one.flip(-1)) / 2, atol=1e-6)
     assert torch.allclose(both, both.flip(-1), atol=1e-6)
+    sure = torch.tensor([[[[0.0]], [[200.0]], [[0.0]]]])
+    assert made.averaged(sure, sure).isfinite().all()
 
 
 def test_predictions_have_the_size_of_the_file(mask_spec: DataSpec):
@@ -198,7 +209,9 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
     given = batch(torch.full((1, 8, 8), IGNORE), ["photos/a.jpg"])
     mask = torch.zeros(8, 8, dtype=torch.uint8)
     mask[:, 6:] = 2
-    assert made.rows(given, [mask]) == [{"path": "photos/a.jpg", "sky": 0.75, "sea": 0.0, "sand": 0.25}]
+    assert made.rows(given, [mask]) == [
+        {"path": "photos/a.jpg", "share_sky": 0.75, "share_sea": 0.0, "share_sand": 0.25}
+    ]
     made.save(given, [mask], tmp_path, names=["below/a"])
     with Image.open(tmp_path / "masks" / "below" / "a.png") as image:
         assert image.mode == "P"
@@ -213,7 +226,7 @@ def test_pictures(mask_spec: DataSpec):
     made = task(mask_spec)
     _, given = example()
     drawn = made.draw(given, given.targets.clamp(max=2))
-    alone = made.draw(batch(torch.full((1, 8, 8), IGNORE)), torch.zeros(1, 8, 8, dtype=torch.uint8))
+    alone = made.draw(batch(torch.full((1, 8, 8), IGNORE)), [torch.zeros(8, 8, dtype=torch.uint8)])
     assert [picture.shape[-1] for picture in (*drawn, *alone)] == [4 * 148 - 4] * 2 + [2 * 148 - 4]
     sheet = made.sheet(drawn)
     assert sheet.shape[-1] == 2 * (4 * 148 - 4 + 6) + 6

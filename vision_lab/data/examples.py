@@ -96,6 +96,8 @@ class Masks:
         if known is None:
             return tv_tensors.Mask(torch.full(image.shape[-2:], IGNORE, dtype=torch.uint8))
         mask = torch.as_tensor(np.asarray(known))
+        if mask.is_floating_point():
+            raise UnreadablePictureError(f"its mask holds {mask.dtype}, not whole numbers")
         if mask.shape != image.shape[-2:]:
             sizes = [
                 f"{shape[1]} x {shape[0]}" if len(shape) == 2 else f"{tuple(shape)}"

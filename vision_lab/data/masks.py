@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,9 @@ from vision_lab.types import IGNORE, ConfigurationError, DataError, UnreadableEr
 
 Value = int | Sequence[int]
 """A grey value or a place in a palette; or a colour, [red, green, blue]."""
+
+NUMBER = 1 << 24
+"""Above the code of any colour: a number's code begins here."""
 
 LISTED = 12
 """Values or files that an error names."""
@@ -48,6 +51,8 @@ class Values:
         kinds = {isinstance(value, int) for value in self.written or ()}
         if len(kinds) > 1 or any(len(value) != 3 for value in self.written or () if not isinstance(value, int)):
             raise ConfigurationError("data.values: type numbers for all classes, or a colour [red,green,blue] for each")
+        if any(not isinstance(value, int) and len(value) != 3 for value in self.ignored):
+            raise ConfigurationError("data.ignored: type a list of numbers, or of colours [red,green,blue]")
         if self.written is not None and len({self._code(value) for value in self.written}) < self.classes:
             raise ConfigurationError("data.values has an entry twice: two classes cannot be told apart")
 
@@ -77,9 +82,9 @@ class Values:
         return any(not isinstance(value, int) for value in self.written or ())
 
     def _code(self, value: Value) -> int:
-        red, green, blue = (0, 0, value) if isinstance(value, int) else value
-        if isinstance(value, int) and self._coloured:
-            red = green = value  # grey among colours
+        if isinstance(value, int) and not self._coloured:
+            return NUMBER + value
+        red, green, blue = (value, value, value) if isinstance(value, int) else value  # grey among colours
         return red << 16 | green << 8 | blue
 
     def _coded(self, raw: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -87,11 +92,11 @@ class Values:
             raw = np.repeat(raw[..., None], 3, axis=2)
         if raw.ndim == 3:
             return raw[..., 0].astype(np.int64) << 16 | raw[..., 1] << 8 | raw[..., 2]
-        return raw.astype(np.int64)
+        return NUMBER + raw.astype(np.int64)
 
     def _refusal(self, path: Path, found: NDArray[np.int64], *, known: NDArray[np.int64]) -> str:
-        colours = self._coloured or found.max() > 0xFFFF
-        shown = [f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v) for v in found.tolist()]
+        colours = found.max() < NUMBER
+        shown = [f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - NUMBER) for v in found.tolist()]
         strange = [text for text, value in zip(shown, found, strict=True) if value not in known]
         what = f"its values {_some(strange)} stand for no class; it holds {_some(shown)}"
         if path.suffix.lower() in (".jpg", ".jpeg"):
@@ -157,15 +162,14 @@ def pairs(
     """
     base = Path(root).expanduser()
     folders = [_folder(base, name, split) for name in (pictures, masks)]
-    if split != "train" and None in folders:
+    if split != "train" and folders == [None, None]:
         return None
     for folder, key, name in zip(folders, ("pictures", "masks"), (pictures, masks), strict=True):
         if folder is None:
-            raise DataError(_missing(base, key, name))
+            raise DataError(_missing(base, key, name, split))
     assert folders[0]
     assert folders[1]
-    found = dict(_named(folders[0]))
-    drawn = dict(_named(folders[1]))
+    found, drawn = _named(folders[0]), _named(folders[1])
     if not found:
         raise DataError(f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
     samples = [(path, drawn.get(name + suffix, folders[1] / f"{name}{suffix}.png")) for name, path in found.items()]
@@ -193,21 +197,31 @@ def _folder(base: Path, name: str, split: str) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _missing(base: Path, key: str, name: str) -> str:
+def _missing(base: Path, key: str, name: str, split: str) -> str:
     if not base.is_dir():
         return f"there is no folder {base}: type data.root=<folder with a folder of pictures and one of masks>"
     below = sorted(path.name for path in base.iterdir() if path.is_dir())
     return (
-        f"{base} has no folder {name}: it has {', '.join(below) or 'none'}; type data.{key}=<the folder of {key}>, "
+        f"{base} has no folder {name}{'' if split == 'train' else f' for {split}, where it has one of the two'}: "
+        f"it has {', '.join(below) or 'none'}; type data.{key}=<the folder of {key}>, "
         "below data.root or below its train/, val/ and test/"
     )
 
 
-def _named(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name without its end, path) of all pictures below a folder, in order."""
+def _named(folder: Path) -> dict[str, Path]:
+    """name without its end: path, of all pictures below a folder, in order.
+
+    Raises:
+        DataError: where two have one name.
+    """
+    found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-            yield str(path.relative_to(folder).with_suffix("")), path
+            name = str(path.relative_to(folder).with_suffix(""))
+            if name in found:
+                raise DataError(f"{found[name]} and {path} have one name: which is of the pair? Rename one")
+            found[name] = path
+    return found
 
 
 def _some(names: Sequence[str]) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from math import ceil
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -13,12 +16,12 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
 from vision_lab import interruption
-from vision_lab.data.examples import Examples, collate
+from vision_lab.data.examples import Examples, Masks, collate
 from vision_lab.data.fingerprint import fingerprint, labels_of
 from vision_lab.data.order import Order
 from vision_lab.data.reading import MAX_PIXELS
 from vision_lab.data.splits import divided, some_of_each
-from vision_lab.types import IGNORE, Batch, ConfigurationError, DataError, Dataset, DataSpec, Split, Unreadable
+from vision_lab.types import IGNORE, Batch, ConfigurationError, DataError, Dataset, DataSpec, Split, UnreadableError
 
 COUNTED = 1000
 """Training pictures that classes are counted in."""
@@ -90,6 +93,7 @@ class DataModule(pl.LightningDataModule):
         self.unreadable: dict[str, str] = {}
         """path: reason, of all files left out so far."""
         self.whole = False
+        self.weights: Tensor | None = None
         self.done = (0, 0)
         """(epoch, training batches of it) that a run which goes on has behind it."""
 
@@ -211,22 +215,28 @@ class DataModule(pl.LightningDataModule):
 
         For labels the inverse of each class's share of the training samples, 1 on average over samples. For masks the
         median of all classes' frequencies over the class's own, a frequency being the share of a class in the pixels of
-        the pictures that show it (Eigen 2014, section 6.3.2), of at most ``COUNTED`` training pictures, evenly spaced.
+        the pictures that show it (Eigen 2014, section 6.3.2), of at most ``COUNTED`` training masks, evenly spaced.
         """
+        if self.weights is None:
+            self.weights = self._class_weights()
+        return self.weights
+
+    def _class_weights(self) -> Tensor:
         if self.spec.target == "labels":
             counts = torch.bincount(torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes)
             return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
         classes = self.spec.num_classes
         pixels, of = torch.zeros(classes), torch.zeros(classes)
-        examples = self._examples("train", training=False)
-        for index in range(0, len(examples), max(1, len(examples) // COUNTED)):
-            example = examples[0, index]
-            if not isinstance(example, Unreadable):  # those are met again in training, and dealt with there
-                counts = torch.bincount(example[1].flatten().int(), minlength=IGNORE + 1)[:classes]
+        dataset, table = self.splits["train"], Masks(self.spec, self.relabel).table
+        for index in range(0, len(dataset), ceil(len(dataset) / COUNTED)):
+            with suppress(UnreadableError):  # met again in training, and dealt with there
+                mask = table[torch.as_tensor(np.asarray(dataset[index][1])).int()]
+                counts = torch.bincount(mask.flatten().int(), minlength=IGNORE + 1)[:classes]
                 pixels += counts
                 of += (counts > 0) * counts.sum()
         frequencies = pixels / of.clamp(min=1)
-        return torch.where(frequencies > 0, frequencies[frequencies > 0].median() / frequencies, 0.0)
+        seen = frequencies[frequencies > 0]
+        return torch.where(frequencies > 0, (seen.quantile(0.5) if len(seen) else 0.0) / frequencies, 0.0)
 
     def _check_labels(self, split: Split, dataset: Dataset) -> None:
         labels = labels_of(dataset)

@@ -72,7 +72,8 @@ def read_mask(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.i
         with Image.open(path, formats=FORMATS) as image:
             _check_size(image, max_pixels)
             plain = image.mode in ("1", "L", "P", "I;16", "I;16B", "I;16L", "I")
-            values = np.asarray(image if plain else image.convert("RGB")).astype(np.int32)
+            upright = ImageOps.exif_transpose(image)
+            values = np.asarray(upright if plain else upright.convert("RGB")).astype(np.int32)
     except UnreadablePictureError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like at a broken file

@@ -1,15 +1,17 @@
 """The few transforms that torchvision does not have by name; the rest are its own, in conf/augment/."""
 
 from collections.abc import Sequence
-from math import pi
+from typing import Any
 
+import torch
+from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vision_lab.types import IGNORE
 
-SMOOTH = 10.0
-"""Pixels over which elastic deformations are smoothed: larger ones take long."""
+BEYOND = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
+"""What is put where there is no picture."""
 
 
 def central_crop(*, size: Sequence[int], fraction: float = 0.875) -> v2.Transform:
@@ -31,31 +33,49 @@ def scale_and_crop(*, size: Sequence[int], scale: Sequence[float] = (0.5, 2.0)) 
         size: (height, width) in pixels.
         scale: the least and the most, drawn evenly.
     """
-    beyond = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
     return v2.Compose(
         [
             v2.ScaleJitter(list(size), scale_range=tuple(scale), antialias=True),
-            v2.RandomCrop(list(size), pad_if_needed=True, fill=beyond),
+            v2.RandomCrop(list(size), pad_if_needed=True, fill=BEYOND),
         ]
     )
 
 
-def turn_and_deform(*, degrees: float, pixels: float) -> v2.Transform:
-    """A picture and its mask turned and bent elastically (Ronneberger 2015, section 3.1).
+def shift(*, size: Sequence[int], pixels: int) -> v2.Transform:
+    """A crop of ``size`` of a picture and its mask with a border of so many pixels: (C, *size).
+
+    The border is black, and does not count in the mask (He 2015, section 4.2, with 4 pixels).
+    """
+    return v2.RandomCrop(list(size), padding=pixels, fill=BEYOND)
+
+
+def turn(*, degrees: float) -> v2.Transform:
+    """A picture and its mask turned by up to so many degrees to either side.
+
+    What lies beyond the picture is black, and does not count in the mask.
+    """
+    return v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=BEYOND)
+
+
+class Bend(v2.Transform):
+    """Elastic deformation by random vectors on a 3x3 grid, bicubic in between (Ronneberger 2015, section 3.1).
 
     What lies beyond the picture is black, and does not count in the mask.
 
     Args:
-        degrees: the most it is turned to either side.
-        pixels: how far each moves up or down, and left or right: the standard deviation (10 in the paper).
+        strength: the vectors' standard deviation in parts of the picture's side (10 of 512 pixels in the paper).
     """
-    beyond = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
-    bilinear = v2.InterpolationMode.BILINEAR
-    # torchvision moves a pixel by alpha / 2 times noise from [-1, 1], whose deviation smoothing makes small.
-    alpha = pixels * 2 * (3**0.5 * 2 * pi**0.5 * SMOOTH)
-    return v2.Compose(
-        [
-            v2.RandomRotation(degrees, interpolation=bilinear, fill=beyond),
-            v2.ElasticTransform(alpha=alpha, sigma=SMOOTH, fill=beyond),
-        ]
-    )
+
+    def __init__(self, *, strength: float = 10 / 512) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        size = list(v2.query_size(flat_inputs))
+        coarse = torch.randn(1, 2, 3, 3) * self.strength * 2  # torch's grid goes from -1 to 1
+        fine = interpolate(coarse, size, mode="bicubic", align_corners=True)
+        return {"displacement": fine.permute(0, 2, 3, 1)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        fill = BEYOND[tv_tensors.Mask if isinstance(inpt, tv_tensors.Mask) else tv_tensors.Image]
+        return self._call_kernel(v2.functional.elastic, inpt, **params, fill=fill)

@@ -44,6 +44,8 @@ def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: int | None, dropout: fl
 class SkipScores(nn.Module):
     """(N, C, H, W) -> (N, K, H, W) logits.
 
+    The maps are the last of their strides: of VGG's those that its fourth and fifth pooling take in, where the paper
+    scores what its third and fourth give out. The two convolutions begin at random, not with VGG's weights.
     Where the paper pads pictures by 100 pixels and crops the scores, convolutions are padded here. As in the paper the
     scores of the finer maps begin at zero, enlarging by learnt filters begins as bilinear, and the last is not learnt.
     """
@@ -57,8 +59,8 @@ class SkipScores(nn.Module):
         self.fully_connected = nn.Sequential()
         if hidden:
             self.fully_connected = nn.Sequential(
-                *(nn.Conv2d(coarse.channels, hidden, 7, padding=3), nn.ReLU(inplace=True), nn.Dropout2d(dropout)),
-                *(nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True), nn.Dropout2d(dropout)),
+                *(nn.Conv2d(coarse.channels, hidden, 7, padding=3), nn.ReLU(inplace=True), nn.Dropout(dropout)),
+                *(nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True), nn.Dropout(dropout)),
             )
         self.score_coarse = nn.Conv2d(width, classes, 1)
         self.score_middle = _zero(nn.Conv2d(middle.channels, classes, 1))

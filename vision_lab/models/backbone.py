@@ -11,7 +11,7 @@ from torch import nn
 
 from vision_lab.models import probing
 from vision_lab.models.dilation import dilate
-from vision_lab.models.maps import Maps
+from vision_lab.models.maps import Traces
 from vision_lab.models.stem import shrink, take_channels
 from vision_lab.models.weights import load
 from vision_lab.types import ConfigurationError, DataSpec, Loaded, Stage
@@ -52,7 +52,12 @@ class ClassifierBackbone:
                     f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no "
                     "layers of their own: type head.output_stride=null, or another model"
                 )
-        return Maps(self.classifier, names)
+        return self._traces.maps(names)
+
+    @cached_property
+    def _traces(self) -> Traces:
+        """A dilated layer is at the place of the one before: traces stay right."""
+        return Traces(self.classifier)
 
 
 def backbone(

@@ -83,7 +83,8 @@ def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, ti
     task.flip = flips(tta)
     if tiles:
         task.look_in_tiles(overlap)
-        config.augment.eval = []  # which may crop
+    if task.spec.target == "masks":
+        config.augment.eval = []  # a mask of a crop would be none of the picture
     data = build.data(config, task.spec)
     data.look_at(Unlabelled(files), whole=tiles)
     writer = Predictions(folder, names=names_of(files), drawn=drawn)

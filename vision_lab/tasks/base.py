@@ -68,7 +68,7 @@ class Task(pl.LightningModule):
         if images.dtype == torch.uint8:
             # In place: new memory for each step of the sum would cost more than the sum.
             return self.network(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
-        return self.network((images - self.mean) / self.std)
+        return self.network((images.to(self.mean.dtype) - self.mean) / self.std)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser with a rate for each step, or after each validation for a plateau."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ class Classify(Supervised):
 
     def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
         """Logits whose probabilities are the mean of both."""
-        return torch.stack([self.decode(outputs), self.decode(mirrored)]).mean(dim=0).log()
+        both = [(out[0] if isinstance(out, tuple) else out).float().log_softmax(dim=1) for out in (outputs, mirrored)]
+        return torch.stack(both).logsumexp(dim=0) - log(2)
 
     def metrics(self, split: str) -> MetricCollection:
         """Accuracy alone while training; else top-5, macro F1, calibration error and the confusion matrix as well."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -12,8 +14,7 @@ from vision_lab.types import IGNORE
 class Confusion(Metric):
     """Counts (K, K) of truth by prediction over a whole split.
 
-    Takes (N, K) probabilities and (N,) labels, or two (N, H, W) masks of classes; where the truth is 255 nothing is
-    counted. Whole numbers are added, so the order of adding does not matter.
+    Takes (N, K) probabilities and (N,) labels. Whole numbers are added, so the order of adding does not matter.
     """
 
     matrix: Tensor
@@ -22,12 +23,11 @@ class Confusion(Metric):
         super().__init__()
         self.add_state("matrix", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, predictions: Tensor, truth: Tensor) -> None:
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Count a batch."""
-        said = predictions.argmax(dim=1) if predictions.is_floating_point() else predictions
-        count(self.matrix, said, truth)
+        count(self.matrix, probabilities.argmax(dim=1), labels, ignore=None)
 
-    def compute(self) -> Tensor | dict[str, Tensor]:
+    def compute(self) -> Any:
         """The counts so far."""
         return self.matrix
 
@@ -41,27 +41,32 @@ class MacroF1(Confusion):
 
 
 class Overlap(Confusion):
-    """How well masks agree, over all pixels of a split together rather than picture by picture.
+    """How well (N, H, W) masks agree, over all pixels of a split together rather than picture by picture.
 
     ``miou``, the mean over classes of the intersection of truth and prediction over their union; ``dice``, that of
     twice the intersection over their sum; ``pixel_accuracy``, the part of pixels that are right; and the counts. A
-    class that is neither there nor said does not count.
+    class that is neither there nor said does not count, nor does a pixel whose truth is 255.
     """
+
+    def update(self, said: Tensor, truth: Tensor) -> None:
+        """Count a batch."""
+        count(self.matrix, said, truth, ignore=IGNORE)
 
     def compute(self) -> dict[str, Tensor]:
         """The scores so far, in [0, 1]."""
         return {**agreement(self.matrix), "confusion": self.matrix.clone()}
 
 
-def count(matrix: Tensor, said: Tensor, truth: Tensor) -> None:
-    """Add to counts (K, K) of truth by prediction, but for those whose truth is 255.
+def count(matrix: Tensor, said: Tensor, truth: Tensor, *, ignore: int | None) -> None:
+    """Add to counts (K, K) of truth by prediction.
 
     Args:
         matrix: int64; what is added to.
         said: labels of any shape.
         truth: as many.
+        ignore: a truth that is not counted.
     """
-    known = truth != IGNORE
+    known = torch.ones_like(truth, dtype=torch.bool) if ignore is None else truth != ignore
     cells = torch.where(known, truth.long() * len(matrix) + said.long(), 0)
     matrix.view(-1).scatter_add_(0, cells.flatten(), known.flatten().long())
 

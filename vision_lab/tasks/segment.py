@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vision_lab.files import write
 from vision_lab.tasks.balance import ClassWeights, typed_weights
 from vision_lab.tasks.base import Supervised
 from vision_lab.tasks.measures import Overlap, agreement, count, dice, intersection_over_union
-from vision_lab.tasks.tiles import tiles
+from vision_lab.tasks.tiles import Window, tiles
 from vision_lab.tasks.worst import Worst
 from vision_lab.types import IGNORE, Batch, ConfigurationError
 
@@ -35,7 +36,8 @@ class Segment(Supervised):
     """One of K classes for each pixel; pixels of 255 are neither learnt from nor measured.
 
     Args:
-        losses: name: how much it counts, of ``cross_entropy``, ``dice`` (Milletari 2016) and ``focal`` (Lin 2017);
+        losses: name: how much it counts, of ``cross_entropy``, ``dice`` (Milletari 2016, its
+            denominator not squared) and ``focal`` (Lin 2017);
             those of 0 are not computed.
         focal_gamma: how much less pixels that are right already count in the focal loss (2 in the paper).
         class_weights: None; one number a class; or "auto": median frequency balancing over the training masks
@@ -90,8 +92,8 @@ class Segment(Supervised):
 
     def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
         """Logits whose probabilities are the mean of both."""
-        both = [_main(outputs).float().softmax(dim=1), _main(mirrored).float().softmax(dim=1).flip(-1)]
-        return torch.stack(both).mean(dim=0).log()
+        both = [_main(outputs).float().log_softmax(dim=1), _main(mirrored).float().log_softmax(dim=1).flip(-1)]
+        return torch.stack(both).logsumexp(dim=0) - log(2)
 
     def look_in_tiles(self, overlap: float) -> None:
         """From now on predict on whole pictures by tiles of the size the network was trained on."""
@@ -116,23 +118,26 @@ class Segment(Supervised):
         """Keep the pictures that agree least with their truth, drawn."""
         worst = self.worst.setdefault(split, Worst(WORST))
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
-            found = self._agreement(said, truth)
-            worst.see(1 - found["miou"].item(), sample.index, partial(self._drawn, image, said, truth))
+            if (truth != IGNORE).any():
+                found = self._agreement(said, truth)
+                worst.see(1 - found["miou"].item(), sample.index, partial(self._compared, image, said, truth))
 
     def forget(self, split: str) -> None:
         """Drop the pictures of the epoch before."""
         self.worst.pop(split, None)
 
     def draw(self, batch: Batch, predictions: Sequence[Tensor] | Tensor) -> list[Tensor]:
-        """Each picture beside its truth, its prediction and where they differ; beside its prediction alone."""
-        return [self._drawn(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]
+        """Each picture beside its truth, its prediction and where they differ; beside masks of files' sizes alone."""
+        if isinstance(predictions, Tensor):
+            return [self._compared(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]
+        return [self._predicted(*each) for each in zip(batch.images, predictions, strict=True)]
 
     def sheet(self, pictures: Sequence[Tensor]) -> Tensor:
         """The pictures over the colours of the classes."""
         return drawing.with_legend(drawing.grid(pictures), self.spec.class_names)
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
-        """The confusion matrix, IoU by class, and the pictures that agree least."""
+        """The confusion matrix, IoU by class, and the pictures that agree least, of those this process saw."""
         counts = self.computed[split]["confusion"]
         names = self.spec.class_names
         overlaps = {name: measured["iou"] for name, measured in self.per_class(split).items()}
@@ -161,9 +166,8 @@ class Segment(Supervised):
         for sample, mask in zip(batch.samples, predictions, strict=True):
             counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
             shares = (counts.double() / mask.numel()).tolist()
-            rows.append(
-                {"path": sample.path or str(sample.index), **dict(zip(self.spec.class_names, shares, strict=True))}
-            )
+            named = {f"share_{name}": share for name, share in zip(self.spec.class_names, shares, strict=True)}
+            rows.append({"path": sample.path or str(sample.index), **named})
         return rows
 
     def save(self, batch: Batch, predictions: Sequence[Tensor], folder: Path, *, names: Sequence[str]) -> None:
@@ -186,46 +190,59 @@ class Segment(Supervised):
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
         surprise = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
         weighted = F.cross_entropy(logits, targets, weight=self._weights(logits), ignore_index=IGNORE, reduction="none")
-        return ((1 - (-surprise).exp()) ** self.focal_gamma * weighted).sum() / (targets != IGNORE).sum().clamp(min=1)
+        wrong = (1 - (-surprise).exp()).clamp(min=1e-6)  # at 0 a power below 1 has no slope
+        return (wrong**self.focal_gamma * weighted).sum() / (targets != IGNORE).sum().clamp(min=1)
 
     def _dice(self, logits: Tensor, targets: Tensor) -> Tensor:
         """One minus the soft dice of the whole batch, the mean over the classes that are in it."""
         known = targets != IGNORE
-        truth = F.one_hot(torch.where(known, targets, 0), logits.shape[1]).movedim(-1, 1) * known[:, None]
+        truth = torch.where(known, targets, 0)
         said = logits.softmax(dim=1) * known[:, None]
-        both, each = ((said * truth).sum(dim=(0, 2, 3)), (said + truth).sum(dim=(0, 2, 3)))
-        there = truth.sum(dim=(0, 2, 3)) > 0
-        return ((1 - 2 * both / each.clamp(min=1e-6)) * there).sum() / there.sum().clamp(min=1)
+        nothing = said.new_zeros(logits.shape[1])
+        both = nothing.index_add(0, truth.flatten(), said.gather(1, truth[:, None]).flatten())
+        pixels = nothing.index_add(0, truth.flatten(), known.flatten().to(said.dtype))
+        dice = 2 * both / (said.sum(dim=(0, 2, 3)) + pixels).clamp(min=1e-6)
+        there = pixels > 0
+        return ((1 - dice) * there).sum() / there.sum().clamp(min=1)
 
     def _by_tiles(self, image: Tensor, overlap: float) -> Tensor:
-        """(H, W) uint8 classes of a picture (C, H, W) uint8; only a few tiles' logits are held at a time."""
+        """(H, W) uint8 classes of a picture (C, H, W) uint8; besides it only a few tiles are held at a time."""
         height, width = image.shape[-2:]
         size = self.spec.image_size
-        short = [max(0, wanted - side) for wanted, side in zip(size, (height, width), strict=True)]
-        padded = F.pad(image[None].float() / 255, (0, short[1], 0, short[0]), mode="replicate")
-        mask = torch.empty(padded.shape[-2:], dtype=torch.uint8, device=image.device)
-        cut = tiles(padded.shape[-2:], size, overlap)
+        sides = [max(*each) for each in zip((height, width), size, strict=True)]
+        mask = torch.empty(sides, dtype=torch.uint8, device=image.device)
+        cut = tiles(sides, size, overlap)
         while some := list(islice(cut, TOGETHER)):
-            predictions = self.decode(self.see(torch.cat([padded[..., *window] for window, _ in some])))
-            for (_, part), prediction in zip(some, predictions, strict=True):
+            seen = torch.stack([_window(image, window) for window, _ in some])
+            for (_, part), prediction in zip(some, self.decode(self.see(seen)), strict=True):
                 mask[part.outer] = prediction[part.inner]
         return mask[:height, :width]
 
     def _agreement(self, said: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """Of one picture, in this process alone: a metric would ask the others for theirs."""
         counts = torch.zeros(self.spec.num_classes, self.spec.num_classes, dtype=torch.int64, device=said.device)
-        count(counts, said, truth)
+        count(counts, said, truth, ignore=IGNORE)
         return agreement(counts)
 
-    def _drawn(self, image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
-        if said.shape != truth.shape or (truth == IGNORE).all():  # not known
-            shares = torch.bincount(said.flatten().int(), minlength=self.spec.num_classes) / said.numel()
-            most = [f"{self.spec.class_names[k]} {shares[k]:.0%}" for k in shares.topk(min(3, len(shares))).indices]
-            return drawing.panels([image, drawing.overlaid(image, said)], ", ".join(most))
+    def _compared(self, image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
         found = self._agreement(said, truth)
         caption = f"picture, truth, prediction, errors.  Mean IoU {found['miou']:.2f}"
         shown = [drawing.coloured(truth), drawing.coloured(said), drawing.errors(image, said, truth)]
         return drawing.panels([image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right")
+
+    def _predicted(self, image: Tensor, mask: Tensor) -> Tensor:
+        shares = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes) / mask.numel()
+        most = [f"{self.spec.class_names[k]} {shares[k]:.0%}" for k in shares.topk(min(3, len(shares))).indices]
+        return drawing.panels([image, drawing.overlaid(image, mask)], ", ".join(most))
+
+
+def _window(image: Tensor, window: Window) -> Tensor:
+    """The part (C, h, w) of a picture; beyond its border its last line is repeated."""
+    rows, columns = (
+        torch.arange(part.start, part.stop, device=image.device).clamp(max=side - 1)
+        for part, side in zip(window, image.shape[-2:], strict=True)
+    )
+    return image[:, rows[:, None], columns]
 
 
 def _main(outputs: Any) -> Tensor:

@@ -12,8 +12,8 @@ Window = tuple[slice, slice]
 
 
 ALIGNED = 32
-"""Tiles begin at multiples of this many pixels, but for the last: networks step by so much at most, so that a tile's
-maps lie on those of the whole picture."""
+"""Tiles begin at multiples of this many pixels where they are large enough, but for the last: networks step by so
+much at most, so that a tile's maps lie on those of the whole picture."""
 
 
 class Part(NamedTuple):
