@@ -91,6 +91,7 @@ def test_a_mask_laid_on_a_picture():
     assert laid[:, 0, 3].tolist() == [114, 50, 50]
     assert coloured(mask)[:, 0, 3].tolist() == [128, 0, 0]
     assert overlaid(image, torch.zeros(7, 9, dtype=torch.uint8)).shape == (3, 7, 9)
+    assert overlaid(image, torch.zeros(1, 1, dtype=torch.uint8)).flatten().tolist() == [100] * 3
 
 
 def test_errors_are_red_and_what_does_not_count_is_white():

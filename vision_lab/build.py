@@ -166,7 +166,9 @@ def _whole_weights(config: DictConfig, head: Head, module: nn.Module, spec: Data
     make = instantiate(config.model, _partial_=True, _convert_="all")
     shapes = []
     for more in (1, 2):  # the parameters whose shapes follow the number of classes
-        other = replace(spec, num_classes=spec.num_classes + more, class_names=(*spec.class_names, *"?" * more))
+        other = replace(
+            spec, num_classes=spec.num_classes + more, class_names=tuple(map(str, range(spec.num_classes + more)))
+        )
         with torch.device("meta"):
             made = head(make(other, weights=None), other)
         shapes.append({key: value.shape for key, value in made.state_dict().items()})

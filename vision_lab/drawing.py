@@ -111,7 +111,7 @@ def overlaid(image: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (3, h, w) uint8.
     """
-    picture = F.resize(_rgb(image).cpu(), list(mask.shape), antialias=True)
+    picture = F.resize(_rgb(image).cpu().float(), list(mask.shape), antialias=True).round().to(torch.uint8)
     half = ((picture.int() + coloured(mask)) // 2).to(torch.uint8)
     return torch.where(mask.cpu() == 0, picture, half)
 

@@ -5,8 +5,10 @@ Torch is imported for the type checker only, so that the command line can read t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
@@ -30,6 +32,41 @@ class ConfigurationError(UserError):
 
 class DataError(UserError):
     """A data set or a picture cannot be used: names the files."""
+
+
+def number(key: str, value: Any, *, least: float = 0.0) -> float:
+    """A finite number as a user typed it.
+
+    Raises:
+        ConfigurationError: where it is none, or less than ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < inf:
+        raise ConfigurationError(f"{key}={value}: type a number of {least:g} or more")
+    return float(value)
+
+
+def whole_number(key: str, value: Any, *, least: int = 1) -> int:
+    """A whole number as a user typed it.
+
+    Raises:
+        ConfigurationError: where it is none, or less than ``least``.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigurationError(f"{key}={value}: type a whole number of {least} or more")
+    return value
+
+
+def whole_numbers(key: str, values: Any) -> list[int]:
+    """A list of whole numbers of 1 or more as a user typed it, not empty.
+
+    Raises:
+        ConfigurationError: where it is none, or holds anything else.
+    """
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    if not listed or not values or any(type(value) is not int or value < 1 for value in values):
+        shown = list(values) if listed else values
+        raise ConfigurationError(f"{key}={shown}: type a list of whole numbers of 1 or more")
+    return list(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +93,12 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         errors = []
+        names: object = self.class_names
+        if isinstance(names, str):  # which would count as a list of letters
+            raise ConfigurationError(f"data.spec.class_names={names}: type a list, [{names},...]")
+        twice = [name for name, count in Counter(self.class_names).items() if count > 1]
+        if twice:
+            errors.append(f"data.spec.class_names has {', '.join(map(str, twice))} more than once: classes go by names")
         if len(self.class_names) != self.num_classes:
             names = len(self.class_names)
             errors.append(f"data.spec.num_classes={self.num_classes}, but data.spec.class_names has {names}")

@@ -35,7 +35,7 @@ def annotated(root: Path, *objects: dict, **changes) -> Path:
 
 
 def masks(root: Path) -> SemanticMasks:
-    made = semantic_masks(str(root), split="train", class_names=NAMES)
+    made = semantic_masks(str(root), split="train", class_names=NAMES, max_pixels=100)
     assert made is not None
     return made
 
@@ -72,7 +72,7 @@ def test_an_object_of_several_outlines(tmp_path: Path):
 
 def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
     assert categories(str(annotated(tmp_path))) == ["cat", "dog"]
-    assert semantic_masks(str(tmp_path), split="val", class_names=NAMES) is None
+    assert semantic_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100) is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,24 @@ def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
     [
         ({"categories": [{"id": 1, "name": "cow"}]}, "has categories that data.spec.class_names has not: cow"),
         ({"images": 3}, "is not of COCO's kind: it has no list of images"),
-        ({"annotations": [{"id": 9, "image_id": 77}]}, "annotation 9 is of picture 77, which is not listed"),
+        ({"categories": []}, "it has no list of categories"),
+        ({"categories": [{"id": 1, "name": 7}]}, "number 0 of its categories needs a name of type str"),
+        (
+            {"images": [{"id": 5, "file_name": "b.png"}]},
+            "number 0 of its images needs a height of type int and",
+        ),
+        (
+            {"annotations": ["x"]},
+            "number 0 of its annotations needs a image_id of type int",
+        ),
+        (
+            {"images": [{"id": k, "file_name": "b.png", "height": 4, "width": 6} for k in (5, 6)]},
+            "lists more than once: ",
+        ),
+        (
+            {"annotations": [{"id": 9, "image_id": 77, "category_id": 18}]},
+            "annotation 9 is of picture 77",
+        ),
         (
             {"images": [{"id": 5, "file_name": "c.png", "height": 4, "width": 6}]},
             "lists 1 of 1 pictures that are not there: ",
@@ -105,6 +122,13 @@ def test_no_json(tmp_path: Path):
         masks(tmp_path / "train")
 
 
+def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
+    annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4)})
+    made = semantic_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23)
+    with pytest.raises(UnreadableError, match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels"):
+        made[1]
+
+
 @pytest.mark.parametrize(
     ("segmentation", "why"),
     [
@@ -112,7 +136,10 @@ def test_no_json(tmp_path: Path):
         ([], "an outline needs three points or more"),
         ({"size": [6, 4], "counts": [24]}, "run lengths of [6, 4], the picture has [4, 6]"),
         ({"size": [4, 6], "counts": [25]}, "run lengths of 25 pixels in all, not 24"),
-        (7, "TypeError"),
+        (7, "not subscriptable"),
+        ({"size": [4, 6], "counts": "abc"}, "RLE string is malformed"),
+        ([[1e9, 5, 1e12, 5, 40, 40]], "an outline lies far outside of the picture"),
+        ([[float("nan"), 0, 2, 0, 2, 4]], "an outline lies far outside of the picture"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why: str):
@@ -120,5 +147,5 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why
     with pytest.raises(UnreadableError) as caught:
         masks(tmp_path)[1]
     assert caught.value.unreadable.path.endswith("train/b.png")
-    assert "its annotations cannot be drawn" in str(caught.value)
+    assert f"its annotations in {tmp_path / 'annotations' / 'train.json'} cannot be drawn" in str(caught.value)
     assert why in str(caught.value)

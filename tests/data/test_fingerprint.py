@@ -79,13 +79,13 @@ def test_masks_are_files_too(make_folder: Callable[..., Path]):
 
 
 def test_annotations_and_rules_are_told(tmp_path: Path):
-    one, other = (SemanticMasks([(tmp_path / "a.png", words)], {}) for words in (b"{}", b"[]"))
+    one, other = (SemanticMasks([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]"))
     assert fingerprint(one, labelled=False)["made_of"] != fingerprint(other, labelled=False)["made_of"]
     made = {
-        seed: fingerprint(Scenes(split="val", count=3, size=(8, 8), classes="all", seed=seed), labelled=False)
+        seed: fingerprint(Scenes(split="val", count=3, size=(16, 16), classes="all", seed=seed), labelled=False)
         for seed in (0, 1)
     }
     assert made[0]["count"] == 3
     assert made[0] != made[1]
-    whole = Scenes(split="val", count=3, size=(8, 8), classes="all", seed=0)
+    whole = Scenes(split="val", count=3, size=(16, 16), classes="all", seed=0)
     assert fingerprint(Subset(whole, [0, 1, 2]), labelled=False) == made[0]  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -41,11 +42,18 @@ def test_black_and_white(tmp_path: Path):
     assert read(path, Values(2, written=[255, 0])) == [[1, 0], [0, 1]]
     rgb = saved(tmp_path / "b.png", np.repeat(np.array([[[0], [255]]], dtype=np.uint8), 3, axis=2))
     assert read(rgb, Values(2, written=[0, 255])) == [[0, 1]]  # grey in three channels
+    assert read(path, Values(2, written=[0, 255], ignored=())) == [[0, 1], [1, 0]]
     one_bit = tmp_path / "c.png"
     Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(one_bit)
     assert read(one_bit, Values(2)) == [[0, 1]]
+    assert read(one_bit, Values(2, written=[0, 255])) == [[0, 1]]  # as every viewer shows it
     deep = saved(tmp_path / "d.png", np.array([[0, 40000]], dtype=np.uint16))
     assert read(deep, Values(2, written=[0, 40000])) == [[0, 1]]
+
+
+def test_colours_of_a_palette(tmp_path: Path):
+    path = saved(tmp_path / "a.png", CLASSES, "P")
+    assert read(path, Values(3, written=[[0, 200, 0], [200, 0, 0], [9, 9, 9]])) == [[2, 1, 0], [0, 1, 2]]
 
 
 def test_colours(tmp_path: Path):
@@ -80,7 +88,10 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     [
         ([0], "data.values has 1 entries for 2 classes"),
         ([0, [1, 1, 1]], "type numbers for all classes, or a colour [red,green,blue] for each"),
-        ([[0, 0], [1, 1]], "type numbers for all classes, or a colour"),
+        ([[0, 0], [1, 1]], "data.values=[[0, 0], [1, 1]]: type a list of whole numbers of 0 or more, or of colours"),
+        (5, "data.values=5: type a list of whole numbers"),
+        ([0, -1], "data.values=[0, -1]: type a list of whole numbers"),
+        ([0.0, 1.0], "data.values=[0.0, 1.0]: type a list of whole numbers"),
         ([4, 4], "data.values has an entry twice"),
     ],
 )
@@ -93,7 +104,10 @@ def test_blue_is_no_number(tmp_path: Path):
     path = saved(tmp_path / "a.png", np.array([[[0, 0, 1], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(UnreadablePictureError, match=r"values \[0,0,0\], \[0,0,1\] stand for no class"):
         read(path, Values(2))
-    with pytest.raises(ConfigurationError, match=r"data\.ignored: type a list of numbers, or of colours"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"data\.ignored=\[\[1, 2\]\]: type a list of whole numbers of 0 or more, or of colours",
+    ):
         Values(2, ignored=[[1, 2]])
 
 
@@ -140,6 +154,15 @@ def test_one_folder_of_each(tmp_path: Path):
     assert found(tmp_path, split="val", suffix="_seg") is None
 
 
+def test_both_in_one_folder_and_accents_of_two_kinds(tmp_path: Path):
+    filled(tmp_path / "both", "a b a_mask b_mask")
+    made = found(tmp_path, pictures="both", masks="both", suffix="_mask")
+    assert [(one.name, other.name) for one, other in made.samples] == [("a.png", "a_mask.png"), ("b.png", "b_mask.png")]
+    filled(tmp_path / "images", normalize("NFC", "é"))
+    filled(tmp_path / "masks", normalize("NFD", "é"))
+    assert len(found(tmp_path, suffix=None, ignored=None)) == 1
+
+
 @pytest.mark.parametrize("shape", ["{split}/{kind}", "{kind}/{split}"])
 def test_splits(tmp_path: Path, shape: str):
     for split, names in (("train", "a b"), ("validation", "c")):
@@ -168,7 +191,8 @@ def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCapt
     images = tmp_path / "images"
     assert str(caught.value) == (
         f"2 of 4 pictures have no mask of their name in {tmp_path / 'masks'}: {images / 'b.png'}, {images / 'd.png'}\n"
-        "Mend that, type data.suffix=... where masks' names end differently (_mask), or type data.on_bad=skip to leave "
+        "That folder holds a.png, c.png, e.png. Mend that, type data.suffix=... where masks' names end differently "
+        "(_mask), or type data.on_bad=skip to leave "
         "such pictures out, counted and listed."
     )
     made = found(tmp_path, on_bad="skip")

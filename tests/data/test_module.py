@@ -274,10 +274,31 @@ def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
     batches = [made.on_after_batch_transfer(batch, 0) for batch in made.predict_dataloader()]
     assert sum(len(batch.samples) for batch in batches) == 17
     assert made.unreadable == {
-        "sample 3": "its mask has 12 x 10 pixels, the picture 10 x 12",
+        "sample 3": "its mask has 12 x 10 pixels, the picture 10 x 12; is one of them turned by its EXIF tag?",
         "sample 4": "its mask holds 7, 8, but data.spec.class_names has 4 names (0 to 3; 255 does not count)",
         "masks/5.png": "the file is empty",
     }
+
+
+def test_masks_that_would_teach_nothing_are_told(mask_spec: DataSpec, caplog: pytest.LogCaptureFixture):
+    class Forgotten(Drawn):
+        """255 for what is one of the classes."""
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            picture, mask = super().__getitem__(index)
+            return picture, mask * 255
+
+    module(mask_spec, train=Forgotten)
+    assert "the training masks show no class but ash, and " in caplog.text
+    assert "if a value that is ignored (255) stands for a class, type data.values=[0,255]" in caplog.text
+    caplog.clear()
+    module(mask_spec, train=Drawn)
+    assert caplog.text == ""
+
+
+def test_too_few_pictures(mask_spec: DataSpec):
+    with pytest.raises(DataError, match=r"2 pictures cannot be divided into train, val and test: there must be 3"):
+        module(mask_spec, train=partial(Drawn, 2))
 
 
 def test_masks_relabelled(mask_spec: DataSpec):

@@ -45,8 +45,9 @@ def test_the_splits_share_neither_garments_nor_photographs():
 
 
 def test_mask_instances_and_boxes_agree():
+    whole = scenes()
     for index in range(40):
-        scene = scenes().scene(index)
+        scene = whole.scene(index)
         mask, boxes = scene.mask(), scene.boxes()
         assert 1 <= len(scene.labels) == len(boxes) <= 5
         assert torch.equal(mask == 0, scene.instances == 0)
@@ -73,7 +74,8 @@ def test_a_garment_covers_what_lies_behind_it():
 
 
 def test_hidden_ones_are_those_of_which_little_is_seen():
-    made = [scenes(count=300).scene(index) for index in range(300)]
+    whole = scenes(count=300)
+    made = [whole.scene(index) for index in range(300)]
     hidden = [scene for scene in made if any(scene.hidden)]
     assert 10 < len(hidden) < 150
     for scene in hidden:
@@ -88,7 +90,8 @@ def test_classes():
     assert class_names("all", background=False) == list(GARMENTS)
     assert labels("grouped") == [0, 1, 0, 2, 0, 3, 0, 3, 4, 3]
     assert labels("all") == list(range(10))
-    seen = {label for index in range(40) for label in scenes(classes="all").scene(index).labels}
+    whole = scenes(classes="all")
+    seen = {label for index in range(40) for label in whole.scene(index).labels}
     assert max(seen) > 5
     with pytest.raises(ConfigurationError, match=r"data\.classes=some: type grouped or all"):
         class_names("some", background=True)

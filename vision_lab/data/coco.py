@@ -23,6 +23,13 @@ PLACES = (
 )
 """Where a split's annotations and pictures are looked for below the root."""
 
+NEEDED: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str, "height": int, "width": int},
+    "annotations": {"image_id": int, "category_id": int},
+    "categories": {"id": int, "name": str},
+}
+"""list: keys of each of its entries that are read."""
+
 NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 
 
@@ -33,10 +40,14 @@ class SemanticMasks:
     Attributes:
         samples: (path, the picture's size and annotations as JSON) of each.
         classes: COCO's number of a category: class, from 1.
+        file: where the annotations come from.
+        max_pixels: a picture of more is not drawn.
     """
 
     samples: Sequence[tuple[Path, bytes]]
     classes: Mapping[int, int]
+    file: Path
+    max_pixels: int
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -46,14 +57,18 @@ class SemanticMasks:
         image = json.loads(told)
         try:
             return path, self._mask(**image)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UnreadableError(str(path), f"its annotations cannot be drawn: {error!r}") from error
+        # What a broken outline makes the C++ code raise is one of the last two.
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, MemoryError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UnreadableError(str(path), f"its annotations in {self.file} cannot be drawn: {reason}") from error
 
     def _mask(self, height: int, width: int, objects: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
         """(H, W): 0 for the background; of objects that overlap the smaller is seen.
 
         What a crowd's outline holds beside single objects does not count: which pixels are of it nobody has said.
         """
+        if height * width > self.max_pixels:
+            raise ValueError(f"the picture is said to have {width} x {height} pixels, more than data.max_pixels")
         drawn = [(each, _drawn(each["segmentation"], height, width)) for each in objects]
         drawn.sort(key=lambda pair: (not pair[0].get("iscrowd", 0), -int(pair[1].sum())))
         mask = np.zeros((height, width), dtype=np.uint8)
@@ -63,7 +78,7 @@ class SemanticMasks:
 
 
 def semantic_masks(
-    root: str, *, split: Literal["train", "val", "test"], class_names: Sequence[str]
+    root: str, *, split: Literal["train", "val", "test"], class_names: Sequence[str], max_pixels: int
 ) -> SemanticMasks | None:
     """The pictures of a split, those without objects too.
 
@@ -71,6 +86,7 @@ def semantic_masks(
         root: the folder; ``PLACES`` lists how it may be laid out.
         split: which pictures.
         class_names: what the classes are called, background first.
+        max_pixels: a picture of more is not drawn.
 
     Returns:
         None where the folder has no such split.
@@ -100,11 +116,16 @@ def semantic_masks(
     for image in sorted(content["images"], key=lambda image: image["id"]):
         told = {"height": image["height"], "width": image["width"], "objects": objects[image["id"]]}
         samples.append((folder / image["file_name"], json.dumps(told).encode()))
+    paths = [path for path, _ in samples]
+    if len(objects) < len(content["images"]) or len(set(paths)) < len(paths):
+        twice = sorted({str(path) for path in paths if paths.count(path) > 1}) or ["pictures of one id"]
+        raise DataError(f"{file} lists more than once: {', '.join(twice[:5])}")
     absent = [str(path) for path, _ in samples if not path.is_file()]
     if absent:
         shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
         raise DataError(f"{file} lists {len(absent)} of {len(samples)} pictures that are not there: {shown}")
-    return SemanticMasks(samples, {number: list(class_names).index(name) for number, name in names.items()})
+    numbers = {number: list(class_names).index(name) for number, name in names.items()}
+    return SemanticMasks(samples, numbers, file, max_pixels)
 
 
 @cache
@@ -141,9 +162,16 @@ def _read(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_bytes())
     except ValueError as error:
         raise DataError(f"{file} is no JSON: {error}") from error
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
-    if missing:
-        raise DataError(f"{file} is not of COCO's kind: it has no list of {', '.join(missing)}")
+    for kind, keys in NEEDED.items():
+        entries = content.get(kind) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or (kind != "annotations" and not entries):
+            raise DataError(f"{file} is not of COCO's kind: it has no list of {kind}")
+        for place, entry in enumerate(entries):
+            values = entry if isinstance(entry, dict) else {}
+            wrong = [key for key, wanted in keys.items() if type(values.get(key)) is not wanted]
+            if wrong:
+                typed = " and ".join(f"a {key} of type {keys[key].__name__}" for key in wrong)
+                raise DataError(f"{file} is not of COCO's kind: number {place} of its {kind} needs {typed}")
     return dict(content)
 
 
@@ -156,6 +184,9 @@ def _drawn(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     if isinstance(segmentation, list):
         if not segmentation or any(len(line) < 6 or len(line) % 2 for line in segmentation):
             raise ValueError("an outline needs three points or more, x and y of each")
+        largest = 2 * max(height, width)
+        if not all(-largest < value < 2 * largest for line in segmentation for value in line):
+            raise ValueError("an outline lies far outside of the picture")
         return rle.decode(rle.merge(rle.frPyObjects(segmentation, height, width))).astype(bool)
     if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"run lengths of {segmentation['size']}, the picture has {[height, width]}")

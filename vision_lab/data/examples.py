@@ -99,11 +99,9 @@ class Masks:
         if mask.is_floating_point():
             raise UnreadablePictureError(f"its mask holds {mask.dtype}, not whole numbers")
         if mask.shape != image.shape[-2:]:
-            sizes = [
-                f"{shape[1]} x {shape[0]}" if len(shape) == 2 else f"{tuple(shape)}"
-                for shape in (mask.shape, image.shape[-2:])
-            ]
-            raise UnreadablePictureError(f"its mask has {sizes[0]} pixels, the picture {sizes[1]}")
+            turned = "; is one of them turned by its EXIF tag?" if mask.shape == image.shape[:-3:-1] else ""
+            sizes = [" x ".join(map(str, shape[::-1])) for shape in (mask.shape, image.shape[-2:])]
+            raise UnreadablePictureError(f"its mask has {sizes[0]} pixels, the picture {sizes[1]}{turned}")
         strange = [value for value in mask.unique().tolist() if not 0 <= value < self.classes and value != IGNORE]
         if strange:
             raise UnreadablePictureError(

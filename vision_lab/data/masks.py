@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,16 +44,18 @@ class Values:
     ignored: Sequence[Value] = (IGNORE,)
 
     def __post_init__(self) -> None:
+        for key, values in (("data.values", self.written), ("data.ignored", self.ignored)):
+            if values is not None and not _numbers_or_colours(values):
+                raise ConfigurationError(
+                    f"{key}={values}: type a list of whole numbers of 0 or more, or of colours [red,green,blue]"
+                )
         if self.written is not None and len(self.written) != self.classes:
             raise ConfigurationError(
                 f"data.values has {len(self.written)} entries for {self.classes} classes: type one for each of "
                 "data.spec.class_names"
             )
-        kinds = {isinstance(value, int) for value in self.written or ()}
-        if len(kinds) > 1 or any(len(value) != 3 for value in self.written or () if not isinstance(value, int)):
+        if len({isinstance(value, int) for value in self.written or ()}) > 1:
             raise ConfigurationError("data.values: type numbers for all classes, or a colour [red,green,blue] for each")
-        if any(not isinstance(value, int) and len(value) != 3 for value in self.ignored):
-            raise ConfigurationError("data.ignored: type a list of numbers, or of colours [red,green,blue]")
         if self.written is not None and len({self._code(value) for value in self.written}) < self.classes:
             raise ConfigurationError("data.values has an entry twice: two classes cannot be told apart")
 
@@ -62,7 +65,8 @@ class Values:
         Raises:
             UnreadablePictureError: where the file cannot be read or holds a value that stands for nothing.
         """
-        found = self._coded(read_mask(path, max_pixels=max_pixels))
+        white = 255 if 255 in (self.written or ()) else 1
+        found = self._coded(read_mask(path, max_pixels=max_pixels, colours=self._coloured, white=white))
         codes, classes = self._table
         places = np.searchsorted(codes, found).clip(max=len(codes) - 1)
         if (codes[places] != found).any():
@@ -99,9 +103,10 @@ class Values:
         shown = [f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - NUMBER) for v in found.tolist()]
         strange = [text for text, value in zip(shown, found, strict=True) if value not in known]
         what = f"its values {_some(strange)} stand for no class; it holds {_some(shown)}"
+        fitting = f"[{','.join(shown)}]" if len(shown) == self.classes else None
         if path.suffix.lower() in (".jpg", ".jpeg"):
             return f"{what}: JPEG changes values, so masks are to be PNG"
-        typed = "[[0,0,0],[255,0,0],...]" if colours else "[0,255,...]"
+        typed = fitting or ("[[0,0,0],[255,0,0],...]" if colours else "[0,255,...]")
         return f"{what}: type data.values={typed}, one for each class, and data.ignored=[...] for those not to count"
 
 
@@ -130,10 +135,10 @@ def pairs(
     split: Literal["train", "val", "test"],
     pictures: str,
     masks: str,
-    suffix: str,
+    suffix: str | None,
     classes: int,
     values: Sequence[Value] | None,
-    ignored: Sequence[Value],
+    ignored: Sequence[Value] | None,
     max_pixels: int,
     on_bad: Literal["stop", "skip"],
 ) -> Pairs | None:
@@ -160,6 +165,8 @@ def pairs(
     Raises:
         DataError: where the folders are not there or are empty, or a picture has no mask.
     """
+    meaning = Values(classes, values, ignored or ())
+    suffix = suffix or ""
     base = Path(root).expanduser()
     folders = [_folder(base, name, split) for name in (pictures, masks)]
     if split != "train" and folders == [None, None]:
@@ -170,6 +177,8 @@ def pairs(
     assert folders[0]
     assert folders[1]
     found, drawn = _named(folders[0]), _named(folders[1])
+    if folders[0] == folders[1] and suffix:  # one folder for both
+        found = {name: path for name, path in found.items() if not name.endswith(suffix)}
     if not found:
         raise DataError(f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
     samples = [(path, drawn.get(name + suffix, folders[1] / f"{name}{suffix}.png")) for name, path in found.items()]
@@ -177,13 +186,14 @@ def pairs(
     if alone and (on_bad == "stop" or len(alone) == len(found)):
         raise DataError(
             f"{len(alone)} of {len(found)} pictures have no mask of their name in {folders[1]}: {_some(alone)}\n"
+            f"That folder holds {_some([path.name for path in drawn.values()], 4) or 'no pictures'}. "
             "Mend that, type data.suffix=... where masks' names end differently (_mask), or type data.on_bad=skip to "
             "leave such pictures out, counted and listed."
         )
     unused = [str(path) for name, path in drawn.items() if name.removesuffix(suffix) not in found]
     if unused:
         log.warning("%s: %d masks have no picture and are left out: %s", folders[1], len(unused), _some(unused))
-    return Pairs(samples, Values(classes, values, ignored), max_pixels)
+    return Pairs(samples, meaning, max_pixels)
 
 
 def _folder(base: Path, name: str, split: str) -> Path | None:
@@ -200,6 +210,7 @@ def _folder(base: Path, name: str, split: str) -> Path | None:
 def _missing(base: Path, key: str, name: str, split: str) -> str:
     if not base.is_dir():
         return f"there is no folder {base}: type data.root=<folder with a folder of pictures and one of masks>"
+    name = name.replace("{split}", split)
     below = sorted(path.name for path in base.iterdir() if path.is_dir())
     return (
         f"{base} has no folder {name}{'' if split == 'train' else f' for {split}, where it has one of the two'}: "
@@ -217,12 +228,28 @@ def _named(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-            name = str(path.relative_to(folder).with_suffix(""))
+            name = normalize("NFC", str(path.relative_to(folder).with_suffix("")))  # é is two letters to some systems
             if name in found:
                 raise DataError(f"{found[name]} and {path} have one name: which is of the pair? Rename one")
             found[name] = path
     return found
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+def _numbers_or_colours(values: object) -> bool:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        return False
+    return all(_is_number(value) or _is_colour(value) for value in values)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_colour(value: object) -> bool:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return len(value) == 3 and all(_is_number(part) for part in value)
+
+
+def _some(names: Sequence[str], most: int = LISTED) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,11 @@ from vision_lab.data.order import Order
 from vision_lab.data.reading import MAX_PIXELS
 from vision_lab.data.splits import divided, some_of_each
 from vision_lab.types import IGNORE, Batch, ConfigurationError, DataError, Dataset, DataSpec, Split, UnreadableError
+
+log = logging.getLogger(__name__)
+
+GLANCED = 50
+"""Training masks that are looked at before training begins."""
 
 COUNTED = 1000
 """Training pictures that classes are counted in."""
@@ -113,6 +119,8 @@ class DataModule(pl.LightningDataModule):
                     raise DataError(f"the {split} split of the data is empty")
                 if dataset is not None and self.spec.target == "labels":
                     self._check_labels(split, dataset)
+            if self.spec.target == "masks":
+                self._look_at_masks(found["train"])
             labels = labels_of(found["train"]) if self.spec.target == "labels" else None
             self.splits = divided(found, labels, holdout=self.holdout, seed=self.seed)
             if self.per_class:
@@ -225,18 +233,33 @@ class DataModule(pl.LightningDataModule):
         if self.spec.target == "labels":
             counts = torch.bincount(torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes)
             return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
-        classes = self.spec.num_classes
-        pixels, of = torch.zeros(classes), torch.zeros(classes)
-        dataset, table = self.splits["train"], Masks(self.spec, self.relabel).table
-        for index in range(0, len(dataset), ceil(len(dataset) / COUNTED)):
-            with suppress(UnreadableError):  # met again in training, and dealt with there
-                mask = table[torch.as_tensor(np.asarray(dataset[index][1])).int()]
-                counts = torch.bincount(mask.flatten().int(), minlength=IGNORE + 1)[:classes]
-                pixels += counts
-                of += (counts > 0) * counts.sum()
-        frequencies = pixels / of.clamp(min=1)
+        pixels = self._pixels(self.splits["train"], most=COUNTED)[:, :-1]
+        of = ((pixels > 0) * pixels.sum(dim=1, keepdim=True)).sum(dim=0)
+        frequencies = pixels.sum(dim=0) / of.clamp(min=1)
         seen = frequencies[frequencies > 0]
         return torch.where(frequencies > 0, (seen.quantile(0.5) if len(seen) else 0.0) / frequencies, 0.0)
+
+    def _look_at_masks(self, dataset: Dataset) -> None:
+        """Warn of masks that would teach nothing: those of 0 and 255 whose 255 nobody said to be a class."""
+        pixels = self._pixels(dataset, most=GLANCED).sum(dim=0)
+        seen = [name for name, count in zip(self.spec.class_names, pixels[:-1].tolist(), strict=True) if count]
+        if len(seen) < 2 and self.spec.num_classes > 1:
+            log.warning(
+                "the training masks show no class but %s, and %.0f %% of their pixels do not count: if a value that "
+                "is ignored (255) stands for a class, type data.values=[0,255], one for each class",
+                ", ".join(seen) or "none",
+                100 * pixels[-1] / pixels.sum().clamp(min=1),
+            )
+
+    def _pixels(self, dataset: Dataset, *, most: int) -> Tensor:
+        """(n, num_classes + 1): the pixels of each class, and of none, in at most so many masks, evenly spaced."""
+        table, counts = Masks(self.spec, self.relabel).table, []
+        for index in range(0, len(dataset), ceil(len(dataset) / most)):
+            with suppress(UnreadableError):  # met again in training, and dealt with there
+                mask = table[torch.as_tensor(np.asarray(dataset[index][1])).int().clamp(0, IGNORE)]
+                found = torch.bincount(mask.flatten().int(), minlength=IGNORE + 1).float()
+                counts.append(torch.cat([found[: self.spec.num_classes], found[-1:]]))
+        return torch.stack(counts) if counts else torch.zeros(1, self.spec.num_classes + 1)
 
     def _check_labels(self, split: Split, dataset: Dataset) -> None:
         labels = labels_of(dataset)

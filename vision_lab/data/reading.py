@@ -60,8 +60,16 @@ def read_picture(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXEL
         raise UnreadablePictureError(_reason(error)) from error
 
 
-def read_mask(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.int32]:
+def read_mask(
+    path: Path | str, *, max_pixels: int = MAX_PIXELS, colours: bool = False, white: int = 1
+) -> NDArray[np.int32]:
     """What a file of a mask holds: (H, W) numbers, of a palette the places in it; (H, W, 3) of one in colours.
+
+    Args:
+        path: the file.
+        max_pixels: a picture of more is not decoded.
+        colours: of a palette, take the colours instead.
+        white: what white is called in a file of one bit a pixel.
 
     Raises:
         UnreadablePictureError: where the file is missing, empty, cut short, too large or no picture.
@@ -71,9 +79,10 @@ def read_mask(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.i
             raise UnreadablePictureError("the file is empty")
         with Image.open(path, formats=FORMATS) as image:
             _check_size(image, max_pixels)
-            plain = image.mode in ("1", "L", "P", "I;16", "I;16B", "I;16L", "I")
+            plain = image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I") or (image.mode == "P" and not colours)
             upright = ImageOps.exif_transpose(image)
             values = np.asarray(upright if plain else upright.convert("RGB")).astype(np.int32)
+            values = values * white if image.mode == "1" else values
     except UnreadablePictureError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like at a broken file

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from vision_lab.data.fashion_mini import Garments
 from vision_lab.data.scene_classes import labels
-from vision_lab.types import IGNORE, ConfigurationError
+from vision_lab.types import IGNORE, ConfigurationError, whole_number
 
 FILE = Path(__file__).with_name("backgrounds.npz")
 
@@ -83,8 +83,10 @@ class Scenes:
     def __init__(
         self, *, split: Literal["train", "val", "test"], count: int, size: tuple[int, int], classes: str, seed: int
     ) -> None:
-        if count < 1:
-            raise ConfigurationError(f"data.counts.{split}={count}: type a whole number of 1 or more")
+        whole_number(f"data.counts.{split}", count)
+        whole_number("data.seed", seed, least=0)
+        if min(size) < 16:
+            raise ConfigurationError(f"data.spec.image_size={list(size)}: scenes need 16 pixels or more")
         self.split = split
         self.count = count
         self.size = tuple(size)

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Subset
 
 from vision_lab.randomness import mix
-from vision_lab.types import Dataset, Split
+from vision_lab.types import DataError, Dataset, Split
 
 
 def divided(
@@ -29,6 +29,11 @@ def divided(
             dataset = Subset(train, sorted(held))  # type: ignore[arg-type]
             remaining = [index for index in remaining if index not in held]
         splits[split] = dataset  # type: ignore[index]
+    if not remaining:
+        raise DataError(
+            f"{len(train)} pictures cannot be divided into train, val and test: there must be 3 at least, or splits of "
+            "their own"
+        )
     splits["train"] = train if len(remaining) == len(train) else Subset(train, remaining)  # type: ignore[arg-type]
     return splits
 

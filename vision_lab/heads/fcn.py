@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
 from vision_lab.heads.scores import Scores, enlarged, scored
-from vision_lab.types import Backbone, DataSpec
+from vision_lab.types import Backbone, ConfigurationError, DataSpec, number, whole_number
 
 
 def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> Scores:
@@ -38,6 +38,10 @@ def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: int | None, dropout: fl
             paper); None scores the last map directly, for backbones without such layers.
         dropout: behind each of the two.
     """
+    if number("head.dropout", dropout) > 1:
+        raise ConfigurationError(f"head.dropout={dropout}: type a part from 0 to 1")
+    if hidden is not None:
+        whole_number("head.hidden", hidden)
     return SkipScores(backbone, spec.num_classes, hidden=hidden, dropout=dropout)
 
 

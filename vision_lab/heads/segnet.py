@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vision_lab.heads.scores import enlarged
-from vision_lab.types import Backbone, ConfigurationError, DataSpec
+from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_numbers
 
 
 def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Sequence[int]) -> Segnet:
@@ -23,11 +23,11 @@ def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Sequence[int]) -
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    levels = len(backbone.stages) - 1
-    if len(convolutions) < levels or min(convolutions) < 1:
+    convolutions, levels = whole_numbers("head.convolutions", convolutions), len(backbone.stages) - 1
+    if len(convolutions) < levels:
         raise ConfigurationError(
             f"head.convolutions={list(convolutions)}: this model has {levels} levels to go up; "
-            f"type a number of 1 or more for each, as in head.convolutions={[2] * levels}"
+            f"type a number for each, as in head.convolutions={[2] * levels}"
         )
     return Segnet(backbone, spec.num_classes, convolutions=convolutions[:levels])
 

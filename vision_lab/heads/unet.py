@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_lab.heads.scores import enlarged
-from vision_lab.types import Backbone, ConfigurationError, DataSpec
+from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_numbers
 
 
 def unet(backbone: Backbone, spec: DataSpec, *, widths: Sequence[int]) -> Unet:
@@ -22,7 +22,7 @@ def unet(backbone: Backbone, spec: DataSpec, *, widths: Sequence[int]) -> Unet:
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    levels = len(backbone.stages) - 1
+    widths, levels = whole_numbers("head.widths", widths), len(backbone.stages) - 1
     if len(widths) < levels:
         raise ConfigurationError(
             f"head.widths={list(widths)}: this model has {levels} levels to go up; type a number of channels for each, "

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections import Counter
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from vision_lab.modes import screen
 from vision_lab.modes.trained import flips, trained_task
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised
-from vision_lab.types import Batch, ConfigurationError, DataError
+from vision_lab.types import Batch, ConfigurationError, DataError, number, whole_number
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 
@@ -75,8 +75,13 @@ def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, ti
         overlap: the part of a tile's side that it shares with the next.
     """
     files = pictures(config.source)
+    if not isinstance(tiles, bool):
+        raise ConfigurationError(f"mode.tiles={tiles}: type true or false")
+    whole_number("mode.drawn", drawn, least=0)
+    number("mode.overlap", overlap)
     config = build.without_sources(config)
     refuse_link(folder)
+    started = time.time()
     screen.quieten()
     build.check(config, PARTS)
     task = trained_task(config, Run.existing(config.run)) if config.run else _published_task(config)
@@ -99,7 +104,8 @@ def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, ti
     if writer.pictures:
         write(folder / "contact_sheet.png", encode_png(task.sheet(writer.pictures)).numpy().tobytes())
     screen.rows("predictions", [{**row, "path": shown(Path(str(row["path"])))} for row in writer.rows])
-    written = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    new = [path for path in folder.iterdir() if path.stat().st_mtime >= started]
+    written = sorted(path.name + ("/" if path.is_dir() else "") for path in new)
     screen.say(f"written to {shown(folder)}: {', '.join(written)}")
 
 
@@ -125,12 +131,11 @@ def pictures(source: str | None) -> list[Path]:
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
-    """A name for each picture's own files: its path below the folder that all share, without its end where none other
-    has that name."""
+    """A name for each picture's own files: its path below the folder that all share, without its end if no two meet."""
     base = os.path.commonpath([path.absolute().parent for path in files])
     paths = [path.absolute().relative_to(base) for path in files]
-    often = Counter(path.with_suffix("") for path in paths)
-    return [str(path if often[path.with_suffix("")] > 1 else path.with_suffix("")) for path in paths]
+    stems = [path.with_suffix("") for path in paths]
+    return [str(path) for path in (stems if len(set(stems)) == len(stems) else paths)]
 
 
 def _published_task(config: DictConfig) -> Supervised:

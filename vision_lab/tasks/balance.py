@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vision_lab.types import ConfigurationError, DataSpec
+from vision_lab.types import ConfigurationError, DataSpec, number
 
 ClassWeights = Sequence[float] | str | None
 """``auto``: by the training data."""
@@ -23,9 +23,13 @@ def typed_weights(class_weights: ClassWeights, spec: DataSpec) -> Tensor | None:
         return None
     if isinstance(class_weights, str):  # which a command line may say
         raise ConfigurationError(f"task.class_weights={class_weights}: type auto, null or a list of numbers")
-    if len(class_weights) != spec.num_classes:
+    if not isinstance(class_weights, Sequence) or len(class_weights) != spec.num_classes:
+        count = len(class_weights) if isinstance(class_weights, Sequence) else 1
         raise ConfigurationError(
-            f"task.class_weights has {len(class_weights)} numbers for {spec.num_classes} classes: type one for each of "
+            f"task.class_weights has {count} numbers for {spec.num_classes} classes: type one for each of "
             + ", ".join(spec.class_names)
         )
-    return torch.tensor(class_weights, dtype=torch.float)
+    weights = [number("task.class_weights", weight) for weight in class_weights]
+    if not any(weights):
+        raise ConfigurationError("task.class_weights: type a number above 0 for at least one class")
+    return torch.tensor(weights)

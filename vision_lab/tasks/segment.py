@@ -22,7 +22,7 @@ from vision_lab.tasks.base import Supervised
 from vision_lab.tasks.measures import Overlap, agreement, count, dice, intersection_over_union
 from vision_lab.tasks.tiles import Window, tiles
 from vision_lab.tasks.worst import Worst
-from vision_lab.types import IGNORE, Batch, ConfigurationError
+from vision_lab.types import IGNORE, Batch, ConfigurationError, number
 
 WORST = 16
 """How many of the pictures that agree least with their truth are kept to be drawn."""
@@ -57,17 +57,18 @@ class Segment(Supervised):
     ) -> None:
         super().__init__(**arguments)
         known = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
-        if unknown := sorted(set(losses or ()) - set(known)):
+        if not isinstance(losses, Mapping):
+            raise ConfigurationError(f"task.losses={losses}: type task.losses.cross_entropy=1 and its kin")
+        if unknown := sorted(set(losses) - set(known)):
             raise ConfigurationError(f"task.losses.{unknown[0]}: there is no such loss; there are {', '.join(known)}")
-        if not losses or min(losses.values()) < 0 or max(losses.values()) == 0:
-            raise ConfigurationError("task.losses: type numbers of 0 or more, at least one above 0")
-        if focal_gamma < 0:
-            raise ConfigurationError(f"task.focal_gamma={focal_gamma}: type a number of 0 or more")
-        self.terms = {name: (known[name], weight) for name, weight in losses.items() if weight > 0}
-        self.focal_gamma = focal_gamma
+        weights = {name: number(f"task.losses.{name}", weight) for name, weight in losses.items()}
+        if not any(weights.values()):
+            raise ConfigurationError("task.losses: type a number above 0 for at least one")
+        self.terms = {name: (known[name], weight) for name, weight in weights.items() if weight > 0}
+        self.focal_gamma = number("task.focal_gamma", focal_gamma)
         self.balance = class_weights == "auto"
         self.class_weights = typed_weights(class_weights, self.spec)
-        self.aux_weight = aux_weight
+        self.aux_weight = number("task.aux_weight", aux_weight)
         self.overlap: float | None = None
         self.worst: dict[str, Worst] = {}
 
@@ -97,7 +98,7 @@ class Segment(Supervised):
 
     def look_in_tiles(self, overlap: float) -> None:
         """From now on predict on whole pictures by tiles of the size the network was trained on."""
-        if not 0 <= overlap < 1:
+        if number("mode.overlap", overlap) >= 1:
             raise ConfigurationError(f"mode.overlap={overlap}: type a part of a tile from 0 to below 1")
         self.overlap = overlap
 
