@@ -62,7 +62,7 @@ def test_every_head_of_masks_goes_on_it(model: str):
     for name in sorted(possible, key=lambda name: name in ("fcn", "deeplabv3")):
         with torch.device("meta"):
             network = head(name)(made, spec).train()
-            found = outputs_of(network(torch.empty(2, 3, 129, 171)))
+        found = outputs_of(network(torch.empty(2, 3, 129, 171, device="meta")))  # twice as quick outside
         assert [output.shape for output in found] == [(2, 7, 129, 171)] * len(found)
         assert len(found) == (2 if name in ("fcn", "deeplabv3") else 1)
         state = network.state_dict()

@@ -87,8 +87,8 @@ def assert_same(run: Path, other: Path) -> None:
         (EVERYTHING, ["best:1", "last:4"]),
         (EVERYTHING, ["test:1", "test:2"]),  # after early stopping has decided
         (PLATEAU, ["epoch:2", "step:2", "validation:1"]),
-        (SECTIONS, ["step:5", "validation:2", "step:13"]),
-        (SEGMENT, ["step:4", "validation:2", "test:1"]),
+        pytest.param(SECTIONS, ["step:5", "validation:2", "step:13"], marks=pytest.mark.slow),
+        pytest.param(SEGMENT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(value).replace(":", "") if isinstance(value, list) else "",
 )
@@ -130,6 +130,10 @@ def test_the_runs_that_are_compared_say_something(alone: Callable):
     assert json.loads((alone(EVERYTHING) / "result.json").read_text())["steps"] == 3 * 5
     rates = {value for _, value in curves(alone(PLATEAU))["train/lr"]}
     assert len(rates) > 1  # the plateau was reached
+
+
+@pytest.mark.slow
+def test_validation_within_the_epoch_is_one(alone: Callable):
     assert len(curves(alone(SECTIONS))["val/loss"]) == 4 * 2
 
 

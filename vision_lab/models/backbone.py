@@ -46,8 +46,9 @@ class ClassifierBackbone:
         if output_stride is not None:
             if output_stride not in (8, 16, 32):
                 raise ConfigurationError(f"head.output_stride={output_stride}: type 8, 16, 32 or null")
-            dilate(self.classifier, channels=self.channels, output_stride=output_stride)
-            if probing.refusal(self.classifier, channels=self.channels, size=(probing.COARSE, probing.COARSE)):
+            changed = dilate(self.classifier, channels=self.channels, output_stride=output_stride)
+            size = (probing.COARSE, probing.COARSE)
+            if changed and probing.refusal(self.classifier, channels=self.channels, size=size):
                 raise ConfigurationError(
                     f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no "
                     "layers of their own: type head.output_stride=null, or another model"

@@ -33,23 +33,31 @@ class WidePool(nn.Module):
         return F.conv2d(x, mean, dilation=self.dilation, groups=x.shape[1])  # torch's average pooling has no dilation
 
 
-def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> None:
+def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> bool:
     """Let no map of a classifier have a stride above ``output_stride``.
 
     A layer that would step beyond it moves by one pixel, and the layers behind it reach as far as before by dilation
     (Chen 2016, section 3.1). What torchvision's residual networks do by ``replace_stride_with_dilation``, for any
     network whose steps are modules.
+
+    Returns:
+        Whether there was anything to change.
     """
+    changed = False
     for name, (before, after) in _strides(classifier, channels=channels).items():
         layer = classifier.get_submodule(name)
         factor = max(1, before // output_stride)
         steps = after > max(before, output_stride)
-        if isinstance(layer, nn.Conv2d) and (steps or factor > 1):
+        if not steps and factor == 1:
+            continue
+        changed = True
+        if isinstance(layer, nn.Conv2d):
             _widen(layer, factor, same_size=steps)
-        elif isinstance(layer, POOLS) and (steps or factor > 1):
+        elif isinstance(layer, POOLS):
             kernel = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
             wide = WidePool(kernel=kernel, dilation=factor, largest=isinstance(layer, nn.MaxPool2d))
             replace(classifier, name, wide)
+    return changed
 
 
 def _strides(classifier: nn.Module, *, channels: int) -> dict[str, tuple[int, int]]:
