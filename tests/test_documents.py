@@ -35,7 +35,7 @@ COMMANDS = [
 
 
 def test_how_many_commands_there_are():
-    assert len(COMMANDS) == 35
+    assert len(COMMANDS) == 36
 
 
 @pytest.mark.parametrize("words", COMMANDS)
