@@ -34,6 +34,11 @@ class DataError(UserError):
     """A data set or a picture cannot be used: names the files."""
 
 
+def some(names: Sequence[str], most: int) -> str:
+    """The first of many names, and how many more there are, for an error."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def number(key: str, value: Any, *, least: float = 0.0) -> float:
     """A finite number as a user typed it.
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 
+from tests.heads.same import assert_same_network
 from vision_lab.heads.deeplabv3 import OneByOneNorm, deeplabv3
 from vision_lab.types import DataSpec
 
@@ -16,17 +17,7 @@ def test_it_is_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: 
         weights=None, weights_backbone=None, num_classes=5, aux_loss=True
     )
     made = deeplabv3(make_backbone(name), mask_spec, output_stride=8, rates=[12, 24, 36], auxiliary=True)
-    assert list(made.state_dict()) == list(published.state_dict())
-    made.load_state_dict(published.state_dict())
-    images = torch.rand(2, 3, 65, 90)
-    with torch.no_grad():
-        assert torch.equal(made.eval()(images), published.eval()(images)["out"])
-        torch.manual_seed(1)
-        main, auxiliary = made.train()(images)
-        torch.manual_seed(1)
-        wanted = published.train()(images)
-    assert torch.equal(main, wanted["out"])
-    assert torch.equal(auxiliary, wanted["aux"])
+    assert_same_network(made, published)
 
 
 def test_a_batch_of_one_picture_trains(make_backbone: Callable, mask_spec: DataSpec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,7 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
-from vision_lab.types import IGNORE, DataError, UnreadableError
+from vision_lab.types import IGNORE, DataError, UnreadableError, some
 
 PLACES = (
     ("annotations/instances_{split}2017.json", "{split}2017"),  # as COCO itself lays it out
@@ -29,6 +30,9 @@ NEEDED: dict[str, dict[str, type]] = {
     "categories": {"id": int, "name": str},
 }
 """list: keys of each of its entries that are read."""
+
+LISTED = 5
+"""Pictures that an error names."""
 
 NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 
@@ -78,7 +82,12 @@ class SemanticMasks:
 
 
 def semantic_masks(
-    root: str, *, split: Literal["train", "val", "test"], class_names: Sequence[str], max_pixels: int
+    root: str,
+    *,
+    split: Literal["train", "val", "test"],
+    class_names: Sequence[str],
+    max_pixels: int,
+    on_bad: Literal["stop", "skip"],
 ) -> SemanticMasks | None:
     """The pictures of a split, those without objects too.
 
@@ -87,6 +96,7 @@ def semantic_masks(
         split: which pictures.
         class_names: what the classes are called, background first.
         max_pixels: a picture of more is not drawn.
+        on_bad: stop where a picture is not there; or let it be left out, counted and listed, as a file that is bad.
 
     Returns:
         None where the folder has no such split.
@@ -116,14 +126,14 @@ def semantic_masks(
     for image in sorted(content["images"], key=lambda image: image["id"]):
         told = {"height": image["height"], "width": image["width"], "objects": objects[image["id"]]}
         samples.append((folder / image["file_name"], json.dumps(told).encode()))
-    paths = [path for path, _ in samples]
-    if len(objects) < len(content["images"]) or len(set(paths)) < len(paths):
-        twice = sorted({str(path) for path in paths if paths.count(path) > 1}) or ["pictures of one id"]
-        raise DataError(f"{file} lists more than once: {', '.join(twice[:5])}")
+    twice = [str(path) for path, count in Counter(path for path, _ in samples).items() if count > 1]
+    if twice or len(objects) < len(samples):
+        raise DataError(f"{file} lists more than once: {some(twice, LISTED) or 'pictures of one id'}")
     absent = [str(path) for path, _ in samples if not path.is_file()]
-    if absent:
-        shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        raise DataError(f"{file} lists {len(absent)} of {len(samples)} pictures that are not there: {shown}")
+    if absent and (on_bad == "stop" or len(absent) == len(samples)):
+        raise DataError(
+            f"{file} lists {len(absent)} of {len(samples)} pictures that are not there: {some(absent, LISTED)}"
+        )
     numbers = {number: list(class_names).index(name) for number, name in names.items()}
     return SemanticMasks(samples, numbers, file, max_pixels)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vision_lab.data.folder import EXTENSIONS, SPLITS
 from vision_lab.data.reading import UnreadablePictureError, read_mask
-from vision_lab.types import IGNORE, ConfigurationError, DataError, UnreadableError
+from vision_lab.types import IGNORE, ConfigurationError, DataError, UnreadableError, some
 
 Value = int | Sequence[int]
 """A grey value or a place in a palette; or a colour, [red, green, blue]."""
@@ -102,7 +102,7 @@ class Values:
         colours = found.max() < NUMBER
         shown = [f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - NUMBER) for v in found.tolist()]
         strange = [text for text, value in zip(shown, found, strict=True) if value not in known]
-        what = f"its values {_some(strange)} stand for no class; it holds {_some(shown)}"
+        what = f"its values {some(strange, LISTED)} stand for no class; it holds {some(shown, LISTED)}"
         fitting = f"[{','.join(shown)}]" if len(shown) == self.classes else None
         if path.suffix.lower() in (".jpg", ".jpeg"):
             return f"{what}: JPEG changes values, so masks are to be PNG"
@@ -181,19 +181,33 @@ def pairs(
         found = {name: path for name, path in found.items() if not name.endswith(suffix)}
     if not found:
         raise DataError(f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
-    samples = [(path, drawn.get(name + suffix, folders[1] / f"{name}{suffix}.png")) for name, path in found.items()]
-    alone = [str(path) for name, path in found.items() if name + suffix not in drawn]
+    partners = {name: drawn.get(name + suffix) for name in found}
+    _check_partners(found, partners, folders[1], held=drawn, on_bad=on_bad)
+    unused = [str(path) for name, path in drawn.items() if name.removesuffix(suffix) not in found]
+    if unused:
+        log.warning("%s: %d masks have no picture and are left out: %s", folders[1], len(unused), some(unused, LISTED))
+    # A mask that is missing is met as a file that cannot be read.
+    samples = [(path, partners[name] or folders[1] / f"{name}{suffix}.png") for name, path in found.items()]
+    return Pairs(samples, meaning, max_pixels)
+
+
+def _check_partners(
+    found: Mapping[str, Path],
+    partners: Mapping[str, Path | None],
+    folder: Path,
+    *,
+    held: Mapping[str, Path],
+    on_bad: str,
+) -> None:
+    """Refuse pictures without masks, unless some have theirs and bad files are to be left out."""
+    alone = [str(path) for name, path in found.items() if partners[name] is None]
     if alone and (on_bad == "stop" or len(alone) == len(found)):
         raise DataError(
-            f"{len(alone)} of {len(found)} pictures have no mask of their name in {folders[1]}: {_some(alone)}\n"
-            f"That folder holds {_some([path.name for path in drawn.values()], 4) or 'no pictures'}. "
+            f"{len(alone)} of {len(found)} pictures have no mask of their name in {folder}: {some(alone, LISTED)}\n"
+            f"That folder holds {some([path.name for path in held.values()], 4) or 'no pictures'}. "
             "Mend that, type data.suffix=... where masks' names end differently (_mask), or type data.on_bad=skip to "
             "leave such pictures out, counted and listed."
         )
-    unused = [str(path) for name, path in drawn.items() if name.removesuffix(suffix) not in found]
-    if unused:
-        log.warning("%s: %d masks have no picture and are left out: %s", folders[1], len(unused), _some(unused))
-    return Pairs(samples, meaning, max_pixels)
 
 
 def _folder(base: Path, name: str, split: str) -> Path | None:
@@ -249,7 +263,3 @@ def _is_colour(value: object) -> bool:
     if not isinstance(value, Sequence) or isinstance(value, str):
         return False
     return len(value) == 3 and all(_is_number(part) for part in value)
-
-
-def _some(names: Sequence[str], most: int = LISTED) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -270,8 +270,8 @@ class DataModule(pl.LightningDataModule):
                 f"{classes} names (labels 0 to {classes - 1}): type the missing names"
             )
 
-    def _examples(self, split: Split, *, training: bool) -> Examples:
-        return Examples(
+    def _loader(self, split: Split, *, training: bool) -> DataLoader[Any]:
+        examples = Examples(
             self.splits[split],
             spec=self.spec,
             transforms=self.transforms["train" if training else "eval"],
@@ -280,9 +280,6 @@ class DataModule(pl.LightningDataModule):
             max_pixels=self.max_pixels,
             whole=self.whole,
         )
-
-    def _loader(self, split: Split, *, training: bool) -> DataLoader[Any]:
-        examples = self._examples(split, training=training)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         workers = self.num_workers if self.num_workers != "auto" else _workers(trainer.num_devices if trainer else 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
-from vision_lab.types import Backbone, DataSpec
+from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_numbers
 
 
 class Scores(nn.Module):
@@ -40,6 +42,30 @@ def scored(
     names = (last.name, before.name) if auxiliary else (last.name,)
     aux_classifier = FCNHead(before.channels, spec.num_classes) if auxiliary else None
     return Scores(backbone.features(names, output_stride=output_stride), names, classifier, aux_classifier)
+
+
+def for_each_level(
+    key: str, typed: Sequence[int], backbone: Backbone, *, wanted: str, example: Sequence[int]
+) -> list[int]:
+    """What was typed for the levels from a backbone's coarsest map up to its finest.
+
+    Args:
+        key: what it was typed for.
+        typed: a number for each level, or more.
+        backbone: which decides how many levels there are.
+        wanted: what to type, for the error.
+        example: enough numbers for any backbone.
+
+    Raises:
+        ConfigurationError: where there are too few.
+    """
+    values, levels = whole_numbers(key, typed), len(backbone.stages) - 1
+    if len(values) < levels:
+        raise ConfigurationError(
+            f"{key}={values}: this model has {levels} levels to go up; type {wanted} for each, as in "
+            f"{key}={list(example[-levels:])}"
+        )
+    return values[:levels]
 
 
 def enlarged(scores: Tensor, like: Tensor) -> Tensor:

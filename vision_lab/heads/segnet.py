@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vision_lab.heads.scores import enlarged
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_numbers
+from vision_lab.heads.scores import enlarged, for_each_level
+from vision_lab.types import Backbone, DataSpec
 
 
 def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Sequence[int]) -> Segnet:
@@ -23,13 +23,8 @@ def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Sequence[int]) -
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    convolutions, levels = whole_numbers("head.convolutions", convolutions), len(backbone.stages) - 1
-    if len(convolutions) < levels:
-        raise ConfigurationError(
-            f"head.convolutions={list(convolutions)}: this model has {levels} levels to go up; "
-            f"type a number for each, as in head.convolutions={[2] * levels}"
-        )
-    return Segnet(backbone, spec.num_classes, convolutions=convolutions[:levels])
+    convolutions = for_each_level("head.convolutions", convolutions, backbone, wanted="a number", example=[2] * 6)
+    return Segnet(backbone, spec.num_classes, convolutions=convolutions)
 
 
 class Segnet(nn.Module):

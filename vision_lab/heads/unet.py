@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vision_lab.heads.scores import enlarged
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_numbers
+from vision_lab.heads.scores import enlarged, for_each_level
+from vision_lab.types import Backbone, DataSpec
 
 
 def unet(backbone: Backbone, spec: DataSpec, *, widths: Sequence[int]) -> Unet:
@@ -22,13 +22,10 @@ def unet(backbone: Backbone, spec: DataSpec, *, widths: Sequence[int]) -> Unet:
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    widths, levels = whole_numbers("head.widths", widths), len(backbone.stages) - 1
-    if len(widths) < levels:
-        raise ConfigurationError(
-            f"head.widths={list(widths)}: this model has {levels} levels to go up; type a number of channels for each, "
-            f"as in head.widths={[16 * 2**level for level in range(levels)][::-1]}"
-        )
-    return Unet(backbone, spec.num_classes, widths=widths[:levels])
+    widths = for_each_level(
+        "head.widths", widths, backbone, wanted="a number of channels", example=[512, 256, 128, 64, 32, 16]
+    )
+    return Unet(backbone, spec.num_classes, widths=widths)
 
 
 class Unet(nn.Module):

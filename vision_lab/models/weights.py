@@ -13,7 +13,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from vision_lab.models.stem import first_convolution, kernel_for
-from vision_lab.types import ConfigurationError, Loaded
+from vision_lab.types import ConfigurationError, Loaded, some
 
 State = dict[str, Tensor]
 
@@ -25,6 +25,9 @@ PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.")
 
 FROM_TENSORFLOW = {"inception_v3", "googlenet"}
 """Networks whose published weights want pictures in [-1, 1]; torchvision's ``transform_input`` does the same inside."""
+
+LISTED = 6
+"""Keys that an error names."""
 
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
@@ -140,18 +143,16 @@ def _misfit(
     own = network.state_dict()
     lines = [f"{source} does not fit the network (only the layer of the classes may differ):"]
     if misfits:
-        lines.append("  other shapes: " + _some([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits]))
+        lines.append(
+            "  other shapes: " + some([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits], LISTED)
+        )
     if missing:
-        lines.append("  not in the file: " + _some(missing))
+        lines.append("  not in the file: " + some(missing, LISTED))
     if strangers:
-        lines.append("  not in the network: " + _some(strangers))
+        lines.append("  not in the network: " + some(strangers, LISTED))
     if misfits == [f"{first_convolution(network)[0]}.weight"] and not missing and not strangers:
         lines.append("The first convolution was made smaller for small pictures: type model.stem=imagenet.")
     return "\n".join(lines)
-
-
-def _some(names: list[str], count: int = 6) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def _shape(tensor: Tensor) -> str:

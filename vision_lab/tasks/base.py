@@ -288,6 +288,18 @@ class Supervised(Task, ABC):
         self.log_dict({f"{split}/{name}": value for name, value in values.items() if value.ndim == 0})
 
 
+def main_logits(outputs: Any) -> Tensor:
+    """Of a network that may return a tuple, main first and auxiliary after."""
+    main: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    return main
+
+
+def mean_logits(one: Tensor, other: Tensor) -> Tensor:
+    """Logits, with classes in the second dimension, whose probabilities are the mean of both's."""
+    both = [logits.float().log_softmax(dim=1) for logits in (one, other)]
+    return torch.stack(both).logsumexp(dim=0) - math.log(2)
+
+
 def _state(metric: Metric) -> dict[str, Any]:
     """What a metric has seen so far, on the CPU; by the names of its attributes."""
     values: dict[str, Any] = {

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import log
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -19,7 +17,7 @@ from torchmetrics.classification import (
 
 from vision_lab.drawing import captioned, confusion, grid
 from vision_lab.tasks.balance import ClassWeights, typed_weights
-from vision_lab.tasks.base import Supervised
+from vision_lab.tasks.base import Supervised, main_logits, mean_logits
 from vision_lab.tasks.measures import Confusion, MacroF1
 from vision_lab.tasks.worst import Worst
 from vision_lab.types import Batch, ConfigurationError
@@ -71,13 +69,11 @@ class Classify(Supervised):
 
     def decode(self, outputs: Any) -> Tensor:
         """(N, K) probabilities."""
-        main = outputs[0] if isinstance(outputs, tuple) else outputs
-        return main.detach().float().softmax(dim=1)
+        return main_logits(outputs).detach().float().softmax(dim=1)
 
     def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
         """Logits whose probabilities are the mean of both."""
-        both = [(out[0] if isinstance(out, tuple) else out).float().log_softmax(dim=1) for out in (outputs, mirrored)]
-        return torch.stack(both).logsumexp(dim=0) - log(2)
+        return mean_logits(main_logits(outputs), main_logits(mirrored))
 
     def metrics(self, split: str) -> MetricCollection:
         """Accuracy alone while training; else top-5, macro F1, calibration error and the confusion matrix as well."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torchvision.io import encode_jpeg
 from vision_lab import drawing
 from vision_lab.files import write
 from vision_lab.tasks.balance import ClassWeights, typed_weights
-from vision_lab.tasks.base import Supervised
+from vision_lab.tasks.base import Supervised, main_logits, mean_logits
 from vision_lab.tasks.measures import Overlap, agreement, count, dice, intersection_over_union
 from vision_lab.tasks.tiles import Window, tiles
 from vision_lab.tasks.worst import Worst
@@ -89,12 +88,11 @@ class Segment(Supervised):
 
     def decode(self, outputs: Any) -> Tensor:
         """(N, H, W) uint8 classes."""
-        return _main(outputs).detach().argmax(dim=1).to(torch.uint8)
+        return main_logits(outputs).detach().argmax(dim=1).to(torch.uint8)
 
     def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
         """Logits whose probabilities are the mean of both."""
-        both = [_main(outputs).float().log_softmax(dim=1), _main(mirrored).float().log_softmax(dim=1).flip(-1)]
-        return torch.stack(both).logsumexp(dim=0) - log(2)
+        return mean_logits(main_logits(outputs), main_logits(mirrored).flip(-1))
 
     def look_in_tiles(self, overlap: float) -> None:
         """From now on predict on whole pictures by tiles of the size the network was trained on."""
@@ -108,7 +106,7 @@ class Segment(Supervised):
             return None
         if self.overlap is not None:
             return [self._by_tiles(image, self.overlap) for image in batch.images]
-        logits = _main(self.see(batch.images))
+        logits = main_logits(self.see(batch.images))
         return [_at_size(each, sample.size) for each, sample in zip(logits, batch.samples, strict=True)]
 
     def metrics(self, split: str) -> MetricCollection:
@@ -244,11 +242,6 @@ def _window(image: Tensor, window: Window) -> Tensor:
         for part, side in zip(window, image.shape[-2:], strict=True)
     )
     return image[:, rows[:, None], columns]
-
-
-def _main(outputs: Any) -> Tensor:
-    main: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
-    return main
 
 
 def _at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
