@@ -12,12 +12,15 @@ from vision_lab.drawing import (
     COLOURS,
     FONT_SIZE,
     GAP,
+    LARGE,
     PALETTE,
     SIDE,
     bars,
+    boxed,
     captioned,
     coloured,
     confusion,
+    curves,
     errors,
     grid,
     overlaid,
@@ -128,3 +131,32 @@ def test_bars_and_shares():
     assert widths.max() / widths.min() == pytest.approx(2, rel=0.05)
     counts = torch.tensor([[10**9, 0], [10**8, 10**8]])
     assert not torch.equal(confusion(counts, ["a", "b"], unit="pixels"), confusion(counts, ["a", "b"]))
+
+
+def test_boxes_have_the_colours_and_names_of_their_classes():
+    image = torch.full((3, 480, 640), 255, dtype=torch.uint8)
+    drawn = boxed(image, torch.tensor([[100.0, 80.0, 300.0, 200.0]]), torch.tensor([1]), ["cat 0.90"])
+    assert drawn.shape == (3, 480, 640)
+    colour = list(PALETTE[2])
+    for row, column in ((80, 250), (150, 100), (199, 200), (150, 299)):  # the four sides
+        assert drawn[:, row, column].tolist() == colour
+    assert drawn[:, 140, 200].tolist() == [255, 255, 255]  # inside
+    assert drawn[:, 72, 104].tolist() != [255, 255, 255]  # the name stands above
+    assert (drawn[:, 300:] == 255).all()
+
+
+def test_small_pictures_with_boxes_are_enlarged_and_empty_ones_stay():
+    image = torch.zeros(1, 24, 48)
+    drawn = boxed(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), [])
+    assert drawn.shape == (3, LARGE // 2, LARGE)
+    assert (drawn == 0).all()
+    at_the_top = boxed(image, torch.tensor([[0.0, 0.0, 48.0, 24.0]]), torch.tensor([0]), ["a long name"])
+    assert at_the_top.shape == drawn.shape  # the name lies inside, where there is no room above
+
+
+def test_curves_over_recall():
+    picture = curves({"cat": [1.0, 0.5, 0.0], "dog": [0.0, 0.0, 0.0]}, x="recall", y="precision")
+    assert picture.shape == (3, 450, 600)
+    found = (picture == torch.tensor(PALETTE[1], dtype=torch.uint8)[:, None, None]).all(dim=0)
+    assert found.sum() > 200
+    assert curves({}, x="recall", y="precision").shape == (3, 450, 600)

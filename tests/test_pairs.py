@@ -2,20 +2,26 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor
 
+from tests.heads.test_detectors import objects
 from tests.test_conf import GROUPS, _hydra, composed  # noqa: F401 - the fixture is for this file too
 from vision_lab import build
+from vision_lab.heads.torchvision_detectors import Dense
+from vision_lab.heads.yolo import Cells
 from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head
 
 MODELS = [choice.name for choice in GROUPS["model"]]
 
 HEADS = {
-    target: [choice.name for choice in GROUPS["head"] if choice.target == target] for target in ("labels", "masks")
+    target: [choice.name for choice in GROUPS["head"] if target in choice.targets]
+    for target in ("labels", "masks", "boxes")
 }
 
 IMPOSSIBLE = {
@@ -25,13 +31,23 @@ IMPOSSIBLE = {
 """(model, head): what is said of a pair that cannot work as it stands."""
 
 
-POSSIBLE = [(model, name) for model in MODELS for name in HEADS["masks"] if (model, name) not in IMPOSSIBLE]
+POSSIBLE = {
+    target: [(model, name) for model in MODELS for name in HEADS[target] if (model, name) not in IMPOSSIBLE]
+    for target in ("masks", "boxes")
+}
+
+
+DILATING = ("fcn", "deeplabv3")
+"""Heads that change the backbone they are put on, and have an auxiliary head while training."""
+
+TRUNK = {"masks": "backbone.", "boxes": "backbone.body."}
+"""What the keys of a backbone begin with."""
 
 
 def test_how_many_pairs_there_are():
-    assert {target: len(heads) for target, heads in HEADS.items()} == {"labels": 1, "masks": 5}
-    assert len(MODELS) * len(HEADS["masks"]) == 255
-    assert len(POSSIBLE) == 253
+    assert {target: len(heads) for target, heads in HEADS.items()} == {"labels": 1, "masks": 5, "boxes": 5}
+    assert len(MODELS) * len(HEADS["masks"]) == len(MODELS) * len(HEADS["boxes"]) == 255
+    assert {target: len(pairs) for target, pairs in POSSIBLE.items()} == {"masks": 253, "boxes": 255}
 
 
 def backbone(model: str, size: tuple[int, int], *, device: str) -> tuple[Backbone, DataSpec]:
@@ -45,7 +61,11 @@ def backbone(model: str, size: tuple[int, int], *, device: str) -> tuple[Backbon
 
 @cache
 def head(name: str) -> Head:
-    settings = {key: value for key, value in composed(f"head={name}").head.items() if key not in ("target", "weights")}
+    settings = {
+        key: value
+        for key, value in composed(f"head={name}").head.items()
+        if key not in ("target", "weights", "published")
+    }
     return instantiate(settings, _partial_=True, _convert_="all")
 
 
@@ -53,31 +73,58 @@ def outputs_of(found: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
     return list(found) if isinstance(found, tuple) else [found]
 
 
+@pytest.fixture
+def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the time goes into normalisation, which changes no shape."""
+    monkeypatch.setattr(F, "batch_norm", lambda images, *_, **__: images)
+
+
 @pytest.mark.parametrize("model", MODELS)
-def test_every_head_of_masks_goes_on_it(model: str):
+def test_every_head_goes_on_it(model: str, no_norm: None):
     """Without numbers: shapes of an odd size, and keys under which backbones of one model load into each other."""
     made, spec = backbone(model, (129, 171), device="meta")
-    trunks = set()
-    possible = [name for name in HEADS["masks"] if (model, name) not in IMPOSSIBLE]
-    for name in set(HEADS["masks"]) - set(possible):
-        with pytest.raises(ConfigurationError, match=IMPOSSIBLE[model, name]):
-            head(name)(*backbone(model, (129, 171), device="meta"))
+    images = torch.empty(2, 3, 129, 171, device="meta")
+    trunks: dict[str, set[frozenset[str]]] = {"masks": set(), "boxes": set()}
     # One backbone for all, for it takes long to make; those that dilate it come last.
-    for name in sorted(possible, key=lambda name: name in ("fcn", "deeplabv3")):
-        with torch.device("meta"):
-            network = head(name)(made, spec).train()
-        found = outputs_of(network(torch.empty(2, 3, 129, 171, device="meta")))  # twice as quick outside
-        assert [output.shape for output in found] == [(2, 7, 129, 171)] * len(found)
-        assert len(found) == (2 if name in ("fcn", "deeplabv3") else 1)
-        state = network.state_dict()
-        trunks.add(frozenset(key for key in state if key.startswith("backbone.")))
-        assert any(value.shape[:1] == (7,) for key, value in state.items() if not key.startswith("backbone."))
-    assert len(trunks) == 1
+    for target, names in (("boxes", HEADS["boxes"]), ("masks", sorted(HEADS["masks"], key=DILATING.count))):
+        for name in names:
+            if (model, name) in IMPOSSIBLE:
+                with pytest.raises(ConfigurationError, match=IMPOSSIBLE[model, name]):
+                    head(name)(*backbone(model, (129, 171), device="meta"))
+                continue
+            with torch.device("meta"):
+                network = head(name)(made, spec).train()
+            outputs = network(images)
+            keys = network.state_dict()
+            trunks[target].add(frozenset(key for key in keys if key.startswith(TRUNK[target])))
+            if target == "boxes":
+                assert said_of_a_picture(outputs) > 0
+            else:
+                found = outputs_of(outputs)
+                assert [output.shape for output in found] == [(2, 7, 129, 171)] * len(found)
+                assert len(found) == (2 if name in DILATING else 1)
+    assert [len(each) for each in trunks.values()] == [1, 1]
+    assert all(trunks["boxes"])
+    assert all(trunks["masks"])
+
+
+def said_of_a_picture(outputs: Any) -> int:
+    """At how many places a detector says something: of those that have two stages, on how many maps."""
+    if isinstance(outputs, Cells):
+        assert outputs.there.shape[1] == len(outputs.centres) == outputs.boxes.shape[1]
+        return len(outputs.centres)
+    if isinstance(outputs, Dense):
+        assert {score.shape[1] for score in outputs.scores.values()} == {len(outputs.anchors[0])}
+        return len(outputs.anchors[0])
+    pictures, maps = outputs
+    assert len({each.shape[1] for each in maps.values()}) == 1
+    assert len(pictures.image_sizes) == 2
+    return len(maps)
 
 
 @pytest.mark.slow
 @pytest.mark.pairs
-@pytest.mark.parametrize(("model", "name"), POSSIBLE)
+@pytest.mark.parametrize(("model", "name"), POSSIBLE["masks"])
 def test_every_pair_learns(model: str, name: str):
     """Forward and backward on real numbers: every parameter gets a slope, and none is NaN."""
     size = (65, 97) if model != "inception_v3" else (97, 129)
@@ -88,3 +135,23 @@ def test_every_pair_learns(model: str, name: str):
     sum(output.square().mean() for output in found).backward()
     slopes = {name: parameter.grad for name, parameter in network.named_parameters()}
     assert [name for name, slope in slopes.items() if slope is None or not slope.isfinite().all()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.pairs
+@pytest.mark.parametrize(("model", "name"), POSSIBLE["boxes"])
+def test_every_detector_learns_and_predicts(model: str, name: str):
+    """A step on pictures with no, one and twenty objects, and a prediction on one of them."""
+    size = (65, 97) if model != "inception_v3" else (97, 129)
+    made, spec = backbone(model, size, device="cpu")
+    network = head(name)(made, spec).train()
+    many = [[3 * k, 2 * k, 3 * k + 20, 2 * k + 25] for k in range(20)]
+    targets = [objects([], []), objects([[10, 10, 60, 50]], [2]), objects(many, [k % 7 for k in range(20)])]
+    losses = network.losses(network(torch.rand(3, 3, *size)), targets)
+    torch.stack([*losses.values()]).sum().backward()
+    slopes = {name: parameter.grad for name, parameter in network.named_parameters()}
+    assert [name for name, slope in slopes.items() if slope is None or not slope.isfinite().all()] == []
+    with torch.no_grad():
+        (found,) = network.eval().decode(network(torch.rand(1, 3, *size)))
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= torch.tensor([size[1], size[0]] * 2)).all()

@@ -54,6 +54,7 @@ def _run(words: list[str]) -> int:
     from vision_lab import command_line, replay, resolvers, sweeps
 
     _begun.clear()
+    sweeps.forget()
     folders = config_folders(words)
     typed = words = command_line.quoted(words)
     try:

@@ -29,7 +29,7 @@ from vision_lab.replay import SAVED
 from vision_lab.tasks.base import Supervised
 from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head, Loaded, UserError
 
-OURS = {"data": {"spec"}, "head": {"target", "weights"}, "task": {"target"}, "optim": {"scale_lr"}}
+OURS = {"data": {"spec"}, "head": {"target", "weights", "published"}, "task": {"target"}, "optim": {"scale_lr"}}
 """part: keys that are for this file alone; no constructor takes them. ``target`` is one word for data's spec, head and
 task: what the data holds, what the head is for, what the task learns from."""
 
@@ -162,7 +162,7 @@ def network(config: DictConfig, spec: DataSpec, *, trained: bool = False) -> Net
 
 def _whole_weights(config: DictConfig, head: Head, module: nn.Module, spec: DataSpec) -> Loaded:
     """Load ``head.weights`` into backbone and head together."""
-    names = choices()
+    published = config.head.get("published") or f"{choices().get('head')}_{{model}}"
     make = instantiate(config.model, _partial_=True, _convert_="all")
     shapes = []
     for more in (1, 2):  # the parameters whose shapes follow the number of classes
@@ -176,7 +176,7 @@ def _whole_weights(config: DictConfig, head: Head, module: nn.Module, spec: Data
         module,
         config.head.weights,
         key="head.weights",
-        constructor=f"{names.get('head')}_{names.get('model')}",
+        constructor=published.format(model=choices().get("model")),
         class_layers={key for key in shapes[0] if shapes[0][key] != shapes[1][key]},
     )
 
@@ -375,7 +375,7 @@ def _located(name: str) -> Callable[..., Any]:
 
 
 def _choices_for(group: str, target: str) -> list[str]:
-    return [choice.name for choice in groups([CONF])[group] if choice.target == target]
+    return [choice.name for choice in groups([CONF])[group] if target in choice.targets]
 
 
 def _misfit_parts(config: DictConfig) -> list[str]:

@@ -29,13 +29,13 @@ class Choice:
             return next((comment for comment in comments if comment and not comment.startswith("@package")), "")
 
     @property
-    def target(self) -> str | None:
+    def targets(self) -> tuple[str, ...]:
         """What a file of data, head or task, or one it begins with, says it is for: labels, masks, boxes or none."""
         text = self.file.read_text(encoding="utf-8")
-        if found := re.search(r"^\s*target: *(\w+)", text, re.MULTILINE):
-            return found[1]
+        if found := re.search(r"^\s*target: *(?:\$\{one_of:\[)?([\w,]+)", text, re.MULTILINE):
+            return tuple(found[1].split(","))
         others = (self.file.with_name(f"{name}.yaml") for name in re.findall(r"^ *- (\w+)$", text, re.MULTILINE))
-        return next((target for other in others if other.is_file() if (target := Choice("", other).target)), None)
+        return next((targets for other in others if other.is_file() if (targets := Choice("", other).targets)), ())
 
 
 def groups(folders: Iterable[Path]) -> dict[str, list[Choice]]:

@@ -19,6 +19,9 @@ from torchvision.transforms.v2 import functional as F
 SIDE = 144
 """Pixels of a drawn picture's longer side: small ones are enlarged, large ones reduced."""
 
+LARGE = 240
+"""Likewise of one with boxes and their names."""
+
 FONT_SIZE = 12
 LINES = 2
 """Lines of a caption; longer ones are cut."""
@@ -59,28 +62,31 @@ def captioned(image: Tensor, caption: str, *, colour: Literal["plain", "green", 
     return panels([image], caption, colour=colour)
 
 
-def panels(images: Sequence[Tensor], caption: str, *, colour: Literal["plain", "green", "red"] = "plain") -> Tensor:
+def panels(
+    images: Sequence[Tensor], caption: str, *, colour: Literal["plain", "green", "red"] = "plain", side: int = SIDE
+) -> Tensor:
     """Pictures of one size side by side over a caption.
 
     Args:
         images: n of (C, H, W), float in [0, 1] or uint8.
         caption: set in at most two lines.
         colour: of the caption.
+        side: pixels of a drawn picture's longer side.
 
     Returns:
-        (3, SIDE + caption, n * SIDE + gaps) uint8, each picture centred.
+        (3, side + caption, n * side + gaps) uint8, each picture centred.
     """
-    width = len(images) * (SIDE + GAP) - GAP
+    width = len(images) * (side + GAP) - GAP
     font = ImageFont.load_default(size=FONT_SIZE)
     line_height = FONT_SIZE + 3
-    sheet = Image.new("RGB", (width, SIDE + LINES * line_height + 4), PAPER)
+    sheet = Image.new("RGB", (width, side + LINES * line_height + 4), PAPER)
     for place, image in enumerate(images):
-        picture = _scaled(image)
-        left = place * (SIDE + GAP) + (SIDE - picture.width) // 2
-        sheet.paste(picture, (left, (SIDE - picture.height) // 2))
+        picture = _scaled(image, side)
+        left = place * (side + GAP) + (side - picture.width) // 2
+        sheet.paste(picture, (left, (side - picture.height) // 2))
     draw = ImageDraw.Draw(sheet)
     for number, line in enumerate(_lines(caption, width=width, font=font)):
-        draw.text((2, SIDE + 2 + number * line_height), line, fill=COLOURS[colour], font=font)
+        draw.text((2, side + 2 + number * line_height), line, fill=COLOURS[colour], font=font)
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
 
 
@@ -133,6 +139,40 @@ def errors(image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
     return torch.where(truth == 255, 255, torch.where(said != truth, red, faint)).to(torch.uint8)
 
 
+def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str]) -> Tensor:
+    """A picture with boxes in the colours of their classes, each with its text.
+
+    Args:
+        image: (C, H, W) float in [0, 1] or uint8; a small one is enlarged first, so that texts can be read.
+        boxes: (n, 4) left, top, right, bottom in its pixels.
+        labels: (n,) from 0.
+        texts: n.
+
+    Returns:
+        (3, H, W) uint8, its longer side ``LARGE`` at least.
+    """
+    picture = _rgb(image).cpu()
+    scale = max(1.0, LARGE / max(picture.shape[-2:]))
+    if scale > 1:
+        size = [round(side * scale) for side in picture.shape[-2:]]
+        picture = F.resize(picture, size, antialias=True)
+    sheet = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    draw = ImageDraw.Draw(sheet)
+    thick = max(2, round(max(sheet.size) / 400))
+    font = ImageFont.load_default(size=max(FONT_SIZE, round(max(sheet.size) / 50)))
+    # The surest come first, and are drawn last.
+    for box, label, text in reversed(list(zip((boxes.cpu() * scale).tolist(), labels.tolist(), texts, strict=True))):
+        colour = PALETTE[label % 255 + 1]
+        left, top, right, bottom = box
+        draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=thick)
+        _, _, width, height = draw.textbbox((0, 0), text, font=font)
+        left, top = min(left, sheet.width - width - 2), top - height - 2 if top > height else top
+        draw.rectangle((left, top, left + width + 2, top + height + 2), fill=colour)
+        bright = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2] > 110
+        draw.text((left + 1, top), text, fill=COLOURS["plain"] if bright else PAPER, font=font)
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+
+
 def with_legend(sheet: Tensor, names: Sequence[str]) -> Tensor:
     """A picture (3, H, W) uint8 over the names of the classes in their colours, as many as fit four lines."""
     font = ImageFont.load_default(size=FONT_SIZE)
@@ -180,6 +220,20 @@ def bars(values: Mapping[str, float], label: str) -> Tensor:
     return rendered(figure)
 
 
+def curves(values: Mapping[str, Sequence[float]], *, x: str, y: str) -> Tensor:
+    """Lines over [0, 1] by name, evenly spaced, as a picture (3, H, W) uint8; of many the names are left out."""
+    figure = Figure(figsize=(6, 4.5), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for place, (name, line) in enumerate(values.items()):
+        colour = [part / 255 for part in PALETTE[place % 255 + 1]]
+        axes.plot(np.linspace(0, 1, len(line)), line, label=name, color=colour, linewidth=1.5)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    if 0 < len(values) <= 20:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return rendered(figure)
+
+
 def confusion(matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", "pixels"] = "samples") -> Tensor:
     """A confusion matrix as a picture, each row's shares as shades.
 
@@ -220,10 +274,10 @@ def rendered(figure: Figure) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _scaled(image: Tensor) -> Image.Image:
-    """A picture whose longer side is SIDE."""
+def _scaled(image: Tensor, side: int) -> Image.Image:
+    """A picture whose longer side has so many pixels."""
     picture = Image.fromarray(_rgb(image).permute(1, 2, 0).cpu().numpy())
-    scale = SIDE / max(picture.size)
+    scale = side / max(picture.size)
     sampling = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), sampling)
 

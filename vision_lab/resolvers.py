@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
-from vision_lab.data import folder, scene_classes
+from vision_lab.data import folder, scene_classes, voc_xml, yolo_txt
 from vision_lab.replay import SAVED
 from vision_lab.runs import folder_name, run_folder, sweep_folder
 from vision_lab.types import DataError
@@ -32,8 +32,14 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
         "choice": choice,
         "count": len,
         "folder_classes": _listed(_folder_classes),
-        "scene_classes": _listed(lambda classes: scene_classes.class_names(classes, background=True)),
-        "coco_classes": _listed(_coco_classes),
+        "one_of": lambda options, wanted: wanted if wanted in options else options[0],
+        "scene_classes": _listed(
+            lambda classes, target: scene_classes.class_names(classes, background=target == "masks")
+        ),
+        "coco_classes": _listed(lambda root: ["background", *_coco_categories(root)]),
+        "coco_categories": _listed(_coco_categories),
+        "voc_names": _listed(voc_xml.names),
+        "yolo_names": _listed(yolo_txt.names),
         "packaged_lines": _listed(_packaged_lines),
         "run_folder": run_folder,
         "sweep_folder": lambda name, task, now: sweep_folder(
@@ -62,10 +68,10 @@ def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
     return names
 
 
-def _coco_classes(root: str) -> Sequence[str]:
+def _coco_categories(root: str) -> Sequence[str]:
     from vision_lab.data import coco  # which needs NumPy and more, a tenth of a second
 
-    return ["background", *coco.categories(root)]
+    return coco.categories(root)
 
 
 @cache

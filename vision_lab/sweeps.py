@@ -37,7 +37,7 @@ def started() -> bool:
 
 
 def forget() -> None:
-    """The sweep came to nothing: not one of its runs began."""
+    """A new command, or a sweep that came to nothing: not one of its runs began."""
     _started.clear()
 
 

@@ -32,6 +32,9 @@ CASES = {
     # masks that move with their pictures by scale and crop, dropout in the head, an auxiliary head, balanced classes
     "segment": "task=segment head=deeplabv3 augment=scale_crop data.spec.image_size=[64,64] data.counts.train=160 "
     "data.counts.val=32 data.counts.test=32 trainer.max_epochs=8",
+    # boxes that move with their pictures, four pictures in one, losses that draw samples in training and in validation
+    "detect": "task=detect head=faster_rcnn head.width=32 augment=mosaic data.spec.image_size=[64,64] "
+    "data.counts.train=120 data.counts.val=24 data.counts.test=24 trainer.max_epochs=6",
 }
 """A task is a line: words that its command has besides COMMON."""
 

@@ -35,7 +35,7 @@ def annotated(root: Path, *objects: dict, **changes) -> Path:
 
 
 def masks(root: Path) -> SemanticMasks:
-    made = semantic_masks(str(root), split="train", class_names=NAMES, max_pixels=100, on_bad="stop")
+    made = semantic_masks(str(root), split="train", class_names=NAMES, max_pixels=100, on_bad="raise")
     assert made is not None
     return made
 
@@ -72,7 +72,7 @@ def test_an_object_of_several_outlines(tmp_path: Path):
 
 def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
     assert categories(str(annotated(tmp_path))) == ["cat", "dog"]
-    assert semantic_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_bad="stop") is None
+    assert semantic_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_bad="raise") is None
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_no_json(tmp_path: Path):
 
 def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
     annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4)})
-    made = semantic_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_bad="stop")
+    made = semantic_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_bad="raise")
     with pytest.raises(UnreadableError, match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels"):
         made[1]
 

@@ -129,7 +129,7 @@ def found(root: Path, **changes) -> Pairs | None:
         "values": None,
         "ignored": [255],
         "max_pixels": 10**6,
-        "on_bad": "stop",
+        "on_bad": "raise",
     }
     return pairs(str(root), **(arguments | changes))
 

@@ -34,7 +34,7 @@ def module(spec: DataSpec, **changes) -> DataModule:
         "transforms": {"train": [], "eval": []},
         "batch_size": 4,
         "num_workers": 0,
-        "on_bad": "stop",
+        "on_bad": "raise",
         "seed": 0,
     }
     made = DataModule(**(arguments | changes))
@@ -194,7 +194,7 @@ def test_unlabelled_pictures(spec: DataSpec, make_folder: Callable[..., Path]):
         transforms={"train": [], "eval": []},
         batch_size=2,
         num_workers=0,
-        on_bad="stop",
+        on_bad="raise",
         seed=0,
     )
     made.look_at(Unlabelled(sorted(root.rglob("*.png"))[:3]))

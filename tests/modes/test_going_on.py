@@ -42,6 +42,12 @@ SEGMENT = (
 )
 """Masks that move with their pictures, an auxiliary head, dropout in the head, weights from the training masks."""
 
+DETECT = (
+    *(*EVERYTHING, "task=detect", "data.counts.train=24", "data.counts.val=4", "data.counts.test=4"),
+    *("data.spec.image_size=[64,64]", "augment=mosaic", "trainer.max_epochs=3", "head=faster_rcnn", "head.width=16"),
+)
+"""Boxes that move with their pictures, four pictures in one, losses that draw samples, in validation too."""
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[tuple[str, ...]], Path]]:
@@ -79,16 +85,17 @@ def assert_same(run: Path, other: Path) -> None:
     ("words", "deaths"),
     [
         (EVERYTHING, ["step:1"]),  # before the first checkpoint
-        (EVERYTHING, ["step:8"]),
+        pytest.param(EVERYTHING, ["step:8"], marks=pytest.mark.slow),
         (EVERYTHING, ["step:13", "step:1", "step:4"]),
-        (EVERYTHING, ["validation:3"]),
+        pytest.param(EVERYTHING, ["validation:3"], marks=pytest.mark.slow),
         (EVERYTHING, ["epoch:1", "epoch:1"]),
         (EVERYTHING, ["last:1"]),
-        (EVERYTHING, ["best:1", "last:4"]),
-        (EVERYTHING, ["test:1", "test:2"]),  # after early stopping has decided
+        pytest.param(EVERYTHING, ["best:1", "last:4"], marks=pytest.mark.slow),
+        pytest.param(EVERYTHING, ["test:1", "test:2"], marks=pytest.mark.slow),  # after early stopping has decided
         (PLATEAU, ["epoch:2", "step:2", "validation:1"]),
         pytest.param(SECTIONS, ["step:5", "validation:2", "step:13"], marks=pytest.mark.slow),
         pytest.param(SEGMENT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
+        pytest.param(DETECT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(value).replace(":", "") if isinstance(value, list) else "",
 )

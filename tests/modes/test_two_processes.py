@@ -93,6 +93,36 @@ def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
+    """Of 7 pictures, as above; detections and truth of both are one set."""
+    words = (
+        *("task=detect", "model=resnet20", "head.width=16", "head.depth=1", "data.counts.train=16"),
+        *("data.counts.val=7", "data.counts.test=7", "data.spec.image_size=[64,64]", "data.batch_size=2"),
+        *("trainer.max_epochs=2", "trainer.devices=2", "optim.lr=0.01"),
+    )
+    done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "outputs/two/result.json").read_text())
+    documents = []
+    for words in ((), ("trainer=cpu",)):
+        evaluated = typed(tmp_path, "mode=evaluate", "run=outputs/two", *words)
+        assert evaluated.returncode == 0, evaluated.stderr
+        folder = tmp_path / "outputs/two/evaluate"
+        documents.append(
+            [json.loads((folder / f"test{name}.json").read_text()) for name in ("", "_truth", "_detections")]
+        )
+    two, one = documents
+    assert two[0]["metrics"].keys() == one[0]["metrics"].keys()
+    for name, value in two[0]["metrics"].items():
+        assert value == pytest.approx(result["metrics"][name], abs=1e-6)
+        if name != "test/loss":  # a mean over batches, which differ
+            assert one[0]["metrics"][name] == pytest.approx(value, abs=1e-6), name
+    assert [image["id"] for image in two[1]["images"]] == list(range(1, 8))
+    assert one[1] == two[1]
+    assert len(one[2]) == len(two[2]) > 7
+
+
+@pytest.mark.slow
 def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     words = (
         *("-m", "trainer=ddp_cpu", "trainer.devices=2", "optim.lr=0.1,0.01", "debug=fast", "trainer.max_epochs=2"),
@@ -140,11 +170,11 @@ def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(tmp_path: Pat
         path.write_bytes(b"no picture")
     words = (
         *("-m", "trainer=ddp_cpu", "data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", "debug=fast"),
-        *("data.batch_size=1", "data.on_bad=stop,skip", "name=x", "logger=none", "model=resnet20"),
+        *("data.batch_size=1", "data.on_bad=raise,skip", "name=x", "logger=none", "model=resnet20"),
     )
     done = typed(tmp_path, *words)
     assert done.returncode == 1
-    stop, skip = (Run(tmp_path / "outputs/x" / f"data.on_bad-{name}") for name in ("stop", "skip"))
+    stop, skip = (Run(tmp_path / "outputs/x" / f"data.on_bad-{name}") for name in ("raise", "skip"))
     assert stop.state == "failed"
     assert "1 picture cannot be read:" in stop.error
     assert skip.state == "finished"

@@ -45,7 +45,7 @@ def fitted(spec: DataSpec, made: pl.LightningModule, tmp_path, epochs: int = 2) 
         transforms={"train": [], "eval": []},
         batch_size=6,
         num_workers=0,
-        on_bad="stop",
+        on_bad="raise",
         seed=0,
     )
     watch = Watch()

@@ -219,7 +219,8 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
     assert made.rows(given, [mask]) == [
         {"path": "photos/a.jpg", "share_sky": 0.75, "share_sea": 0.0, "share_sand": 0.25}
     ]
-    made.save(given, [mask], tmp_path, names=["below/a"])
+    # On the file's own picture, which may be larger than the mask.
+    made.save(given, [mask], tmp_path, names=["below/a"], pictures=[torch.zeros(3, 16, 16, dtype=torch.uint8)])
     with Image.open(tmp_path / "masks" / "below" / "a.png") as image:
         assert image.mode == "P"
         assert np.array_equal(np.asarray(image), mask.numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
+from vision_lab.data.boxes import BoxPictures, Row, Told, looked_over
+from vision_lab.data.folder import SPLITS
 from vision_lab.types import IGNORE, DataError, UnreadableError, some
 
 PLACES = (
@@ -33,8 +36,6 @@ NEEDED: dict[str, dict[str, type]] = {
 
 LISTED = 5
 """Pictures that an error names."""
-
-NAMES = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def semantic_masks(
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
     max_pixels: int,
-    on_bad: Literal["stop", "skip"],
+    on_bad: Literal["raise", "skip"],
 ) -> SemanticMasks | None:
     """The pictures of a split, those without objects too.
 
@@ -110,32 +111,90 @@ def semantic_masks(
     if found is None:
         return None
     file, folder = found
-    content = _read(file)
-    names = {category["id"]: category["name"] for category in content["categories"]}
+    names, listed = _pictures(file, folder, on_bad=on_bad)
     unknown = sorted(set(names.values()) - set(class_names))
     if unknown:
         raise DataError(f"{file} has categories that data.spec.class_names has not: {', '.join(unknown)}")
+    samples = []
+    for path, image, objects in listed:
+        drawn = [{key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")} for each in objects]
+        told = {"height": image["height"], "width": image["width"], "objects": drawn}
+        samples.append((path, json.dumps(told).encode()))
+    numbers = {number: list(class_names).index(name) for number, name in names.items()}
+    return SemanticMasks(samples, numbers, file, max_pixels)
+
+
+def boxes(
+    root: str,
+    *,
+    split: Literal["train", "val", "test"],
+    class_names: Sequence[str],
+    on_bad: Literal["raise", "skip"],
+) -> BoxPictures | None:
+    """The pictures of a split and their boxes; those without objects too. Outlines and run lengths are not looked at.
+
+    Args:
+        root: the folder; ``PLACES`` lists how it may be laid out.
+        split: which pictures.
+        class_names: what the classes are called; categories' numbers may have gaps.
+        on_bad: broken boxes and missing pictures stop the run; or are clipped, dropped or left out, and listed.
+
+    Returns:
+        None where the folder has no such split.
+
+    Raises:
+        DataError: where the annotations are missing or none of the pictures is there; or where ``on_bad`` says so.
+    """
+    found = _located(root, split)
+    if found is None and split == "train":
+        raise DataError(_missing(root))
+    if found is None:
+        return None
+    file, folder = found
+    names, listed = _pictures(file, folder, on_bad=on_bad)
+    told = [
+        Told(path, [_row(each, names) for each in objects], (image["width"], image["height"]), file)
+        for path, image, objects in listed
+    ]
+    return looked_over(told, class_names=class_names, on_bad=on_bad)
+
+
+def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> Row:
+    box = annotation.get("bbox")
+    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
+    left, top, width, height = box if numbers else (math.nan,) * 4  # type: ignore[misc]  # None is no numbers
+    area = annotation.get("area")
+    return Row(
+        (left, top, left + width, top + height),
+        names.get(annotation["category_id"], f"category {annotation['category_id']}"),
+        crowd=bool(annotation.get("iscrowd", 0)),
+        area=float(area) if isinstance(area, int | float) else None,
+    )
+
+
+def _pictures(
+    file: Path, folder: Path, *, on_bad: str
+) -> tuple[dict[int, str], list[tuple[Path, dict[str, Any], list[dict[str, Any]]]]]:
+    """The names of the categories by their numbers; each picture's path, what is said of it, and its annotations."""
+    content = _read(file)
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for each in content["annotations"]:
         if each["image_id"] not in objects:
             raise DataError(
                 f"{file}: annotation {each.get('id')} is of picture {each['image_id']}, which is not listed"
             )
-        objects[each["image_id"]].append({key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")})
-    samples = []
-    for image in sorted(content["images"], key=lambda image: image["id"]):
-        told = {"height": image["height"], "width": image["width"], "objects": objects[image["id"]]}
-        samples.append((folder / image["file_name"], json.dumps(told).encode()))
-    twice = [str(path) for path, count in Counter(path for path, _ in samples).items() if count > 1]
-    if twice or len(objects) < len(samples):
+        objects[each["image_id"]].append(each)
+    images = sorted(content["images"], key=lambda image: image["id"])
+    listed = [(folder / image["file_name"], image, objects[image["id"]]) for image in images]
+    twice = [str(path) for path, count in Counter(path for path, *_ in listed).items() if count > 1]
+    if twice or len(objects) < len(listed):
         raise DataError(f"{file} lists more than once: {some(twice, LISTED) or 'pictures of one id'}")
-    absent = [str(path) for path, _ in samples if not path.is_file()]
-    if absent and (on_bad == "stop" or len(absent) == len(samples)):
+    absent = [str(path) for path, *_ in listed if not path.is_file()]
+    if absent and (on_bad == "raise" or len(absent) == len(listed)):
         raise DataError(
-            f"{file} lists {len(absent)} of {len(samples)} pictures that are not there: {some(absent, LISTED)}"
+            f"{file} lists {len(absent)} of {len(listed)} pictures that are not there: {some(absent, LISTED)}"
         )
-    numbers = {number: list(class_names).index(name) for number, name in names.items()}
-    return SemanticMasks(samples, numbers, file, max_pixels)
+    return {category["id"]: category["name"] for category in content["categories"]}, listed
 
 
 @cache
@@ -155,7 +214,7 @@ def categories(root: str) -> list[str]:
 def _located(root: str, split: str) -> tuple[Path, Path] | None:
     """The annotations and the folder of pictures of a split."""
     base = Path(root).expanduser()
-    for name in NAMES[split]:
+    for name in SPLITS[split]:
         for file, folder in PLACES:
             if (base / file.format(split=name)).is_file():
                 return base / file.format(split=name), base / folder.format(split=name)

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms import v2
 
 from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
+from vision_lab.data.transforms import Joined
 from vision_lab.randomness import reseed
-from vision_lab.types import IGNORE, Batch, Dataset, DataSpec, Sample, Unreadable, UnreadableError
+from vision_lab.types import IGNORE, Batch, Dataset, DataSpec, Objects, Sample, Unreadable, UnreadableError, fitted
 
 
 class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]):
@@ -31,8 +33,7 @@ class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]
         max_pixels: int,
         whole: bool = False,
     ) -> None:
-        self.target = Masks(spec, relabel) if spec.target == "masks" else Labels(relabel)
-        self.fit = v2.Resize(spec.image_size, antialias=True)  # a mask by its nearest values
+        self.target = _kind(spec, relabel)
         self.max_pixels = max_pixels
         self.whole = whole
         self.dataset = dataset
@@ -46,30 +47,61 @@ class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any, Sample] | Unreadable:
         epoch, index = key
         reseed(self.seed, epoch, index)
+        read = self.read(index)
+        if isinstance(read, Unreadable):
+            return read
+        picture, target, path = read
+        sample = Sample(index, path, (picture.shape[-2], picture.shape[-1]), self.target.shown(picture))
+        for transform in self.transforms:
+            if isinstance(transform, Joined):
+                picture, target = transform(*self.target.fit(picture, target), self._others)
+            else:
+                picture, target = transform(picture, target)
+        if not self.whole and picture.shape[-2:] != self.spec.image_size:
+            picture, target = self.target.fit(picture, target)
+        return picture.as_subclass(Tensor), self.target.finished(target, trained=bool(self.transforms)), sample
+
+    def read(self, index: int) -> tuple[tv_tensors.Image, Any, str | None] | Unreadable:
+        """A picture as its file has it, its target, and the file."""
         try:
             source, known = self.dataset[index]
         except UnreadableError as error:
             return error.unreadable
         path = str(source) if isinstance(source, str | Path) else None
         try:
-            read = read_picture if path else as_picture
-            image = read(path or source, channels=self.spec.channels, max_pixels=self.max_pixels)
-            target = self.target(known, image)
+            reading = read_picture if path else as_picture
+            image = reading(path or source, channels=self.spec.channels, max_pixels=self.max_pixels)
+            return tv_tensors.Image(image), self.target(known, image), path
         except UnreadablePictureError as error:
             return Unreadable(path or f"sample {index}", str(error))
-        sample = Sample(index, path, (image.shape[-2], image.shape[-1]))
-        picture: Tensor = tv_tensors.Image(image)
-        for transform in self.transforms:
-            picture, target = transform(picture, target)
-        if not self.whole and picture.shape[-2:] != self.spec.image_size:
-            picture, target = self.fit(picture, target)
-        return picture.as_subclass(Tensor), target.as_subclass(Tensor), sample
+
+    def _others(self, count: int) -> list[tuple[tv_tensors.Image, Any]]:
+        """Other samples by chance, fitted; those that cannot be read are met when it is their turn."""
+        read = [self.read(index) for index in torch.randint(len(self), (count,)).tolist()]
+        return [self.target.fit(each[0], each[1]) for each in read if not isinstance(each, Unreadable)]
 
 
-class Labels:
+class Squeezed:
+    """What is fitted to ``spec.image_size`` without regard to its shape."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self.fit = v2.Resize(size, antialias=True)  # a mask by its nearest values
+
+    def shown(self, image: Tensor) -> tuple[int, int]:
+        """(height, width) in pixels of what the picture takes up when it is fitted."""
+        return self.size
+
+    def finished(self, target: Any, *, trained: bool) -> Tensor:
+        """A target as it lies in a batch."""
+        return target.as_subclass(Tensor)
+
+
+class Labels(Squeezed):
     """What a data set says of a picture as a label."""
 
-    def __init__(self, relabel: Sequence[int] | None) -> None:
+    def __init__(self, size: tuple[int, int], relabel: Sequence[int] | None) -> None:
+        super().__init__(size)
         self.relabel = relabel
 
     def __call__(self, known: Any, image: Tensor) -> Tensor:
@@ -79,10 +111,11 @@ class Labels:
         return torch.tensor(self.relabel[int(known)] if self.relabel else int(known))
 
 
-class Masks:
+class Masks(Squeezed):
     """What a data set says of a picture as a mask, which transforms move with the picture."""
 
     def __init__(self, spec: DataSpec, relabel: Sequence[int] | None) -> None:
+        super().__init__(spec.image_size)
         self.classes = len(relabel) if relabel else spec.num_classes
         named = relabel or range(spec.num_classes)
         self.table = torch.tensor([*named, *[IGNORE] * (256 - len(named))], dtype=torch.uint8)
@@ -111,6 +144,71 @@ class Masks:
         return tv_tensors.Mask(self.table[mask.int()])
 
 
+class Boxes:
+    """What a data set says of a picture as boxes, which transforms move with the picture; it is fitted whole."""
+
+    def __init__(self, spec: DataSpec, relabel: Sequence[int] | None) -> None:
+        self.size = spec.image_size
+        self.relabel = torch.tensor(relabel or range(spec.num_classes))
+        self.names = len(self.relabel)
+        mean = spec.mean if len(spec.mean) == spec.channels else spec.mean[:1] * spec.channels
+        self.fill = [255 * value for value in mean]  # 0 to the network
+        self.sound = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=lambda inputs: tuple(inputs.values())[1:])
+
+    def __call__(self, known: Any, image: Tensor) -> dict[str, Tensor]:
+        """``boxes`` (n, 4) in the picture's pixels and the other columns of ``Objects``; no rows where it is not known.
+
+        Raises:
+            UnreadablePictureError: where boxes do not fit the picture or the classes.
+        """
+        known = known or {"boxes": (), "labels": ()}
+        height, width = image.shape[-2:]
+        boxes = torch.as_tensor(known["boxes"], dtype=torch.float32).reshape(-1, 4)
+        boxes = boxes * torch.tensor([width, height, width, height]) if known.get("relative") else boxes
+        labels = torch.as_tensor(known["labels"], dtype=torch.int64)
+        clipped = clip_boxes_to_image(boxes, (height, width))
+        sizes = clipped[:, 2:] - clipped[:, :2]
+        if not (sizes > 0).all() or not (boxes - clipped).abs().le(1.0).all():
+            wrong = (~((sizes > 0).all(1) & (boxes - clipped).abs().le(1.0).all(1))).nonzero()[0].item()
+            shown = ", ".join(f"{value:g}" for value in boxes[wrong].tolist())
+            raise UnreadablePictureError(f"its box [{shown}] does not lie in the picture of {width} x {height} pixels")
+        if len(labels) != len(boxes) or not ((labels >= 0) & (labels < self.names)).all():
+            raise UnreadablePictureError(
+                f"its {len(boxes)} boxes have labels {labels.tolist()}: each needs one of 0 to {self.names - 1}"
+            )
+        nothing = torch.zeros(len(boxes), dtype=torch.bool)
+        area = torch.as_tensor(known.get("area", torch.full((len(boxes),), torch.nan)), dtype=torch.float32)
+        return {
+            "boxes": tv_tensors.BoundingBoxes(clipped, format="XYXY", canvas_size=(height, width)),
+            "labels": self.relabel[labels],
+            "crowd": torch.as_tensor(known.get("crowd", nothing)),
+            "difficult": torch.as_tensor(known.get("difficult", nothing)),
+            "area": torch.where(area.isnan(), sizes.prod(dim=1), area),
+        }
+
+    def shown(self, image: Tensor) -> tuple[int, int]:
+        """(height, width) in pixels of what the picture takes up when it is fitted."""
+        return fitted((image.shape[-2], image.shape[-1]), self.size)
+
+    def fit(self, picture: Tensor, target: Any) -> tuple[Tensor, Any]:
+        """As large as fits, at the top left; the rest is of the mean colour."""
+        height, width = self.shown(picture)
+        beyond = [0, 0, self.size[1] - width, self.size[0] - height]
+        letterbox = v2.Compose([v2.Resize([height, width], antialias=True), v2.Pad(beyond, fill=self.fill)])
+        return letterbox(picture, target)
+
+    def finished(self, target: Any, *, trained: bool) -> Objects:
+        """A target as it lies in a batch; in training without what transforms have moved out of the picture."""
+        columns = self.sound(target) if trained else target
+        return Objects(**{name: column.as_subclass(Tensor) for name, column in columns.items()})
+
+
+def _kind(spec: DataSpec, relabel: Sequence[int] | None) -> Labels | Masks | Boxes:
+    if spec.target == "boxes":
+        return Boxes(spec, relabel)
+    return Masks(spec, relabel) if spec.target == "masks" else Labels(spec.image_size, relabel)
+
+
 def collate(examples: Sequence[tuple[Tensor, Any, Sample] | Unreadable]) -> Batch:
     """One batch of what could be read; the rest is named in it."""
     unreadable = [example for example in examples if isinstance(example, Unreadable)]
@@ -118,4 +216,5 @@ def collate(examples: Sequence[tuple[Tensor, Any, Sample] | Unreadable]) -> Batc
     if not readable:
         return Batch(torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), [], unreadable)
     images, targets, samples = zip(*readable, strict=True)
-    return Batch(torch.stack(images), torch.stack(targets), samples, unreadable)
+    together = list(targets) if isinstance(targets[0], Objects) else torch.stack(targets)
+    return Batch(torch.stack(images), together, samples, unreadable)

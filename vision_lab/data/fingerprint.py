@@ -29,7 +29,7 @@ def fingerprint(dataset: Dataset, *, labelled: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"count": len(dataset)}
     if labelled:
         found["labels"] = _digest(map(str, labels_of(dataset)))
-    samples = _samples(dataset)
+    samples = samples_of(dataset)
     if samples is None and labelled and len(dataset) and isinstance(dataset[0][0], str | Path):
         samples = [(dataset[index][0], None) for index in range(len(dataset))]
     paths = [Path(part) for sample in samples or () for part in sample if isinstance(part, str | Path)]
@@ -55,10 +55,10 @@ def labels_of(dataset: Dataset) -> list[int]:
     return torch.as_tensor(targets).tolist()
 
 
-def _samples(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
+def samples_of(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
     """What a data set says of its samples without opening any; None where it says nothing."""
     if isinstance(dataset, Subset):
-        whole = _samples(dataset.dataset)  # type: ignore[arg-type]
+        whole = samples_of(dataset.dataset)  # type: ignore[arg-type]
         return None if whole is None else [whole[index] for index in dataset.indices]
     return getattr(dataset, "samples", None)
 

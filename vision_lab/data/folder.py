@@ -13,7 +13,7 @@ EXTENSIONS = frozenset(
 )
 """What a file's name ends with (in small letters) where a folder's pictures are looked for."""
 
-SPLITS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 log = logging.getLogger(__name__)
 

@@ -140,7 +140,7 @@ def pairs(
     values: Sequence[Value] | None,
     ignored: Sequence[Value] | None,
     max_pixels: int,
-    on_bad: Literal["stop", "skip"],
+    on_bad: Literal["raise", "skip"],
 ) -> Pairs | None:
     """The pictures of one split and the masks of the same names.
 
@@ -201,7 +201,7 @@ def _check_partners(
 ) -> None:
     """Refuse pictures without masks, unless some have theirs and bad files are to be left out."""
     alone = [str(path) for name, path in found.items() if partners[name] is None]
-    if alone and (on_bad == "stop" or len(alone) == len(found)):
+    if alone and (on_bad == "raise" or len(alone) == len(found)):
         raise DataError(
             f"{len(alone)} of {len(found)} pictures have no mask of their name in {folder}: {some(alone, LISTED)}\n"
             f"That folder holds {some([path.name for path in held.values()], 4) or 'no pictures'}. "

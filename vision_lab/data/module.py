@@ -17,12 +17,23 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
 from vision_lab import interruption
+from vision_lab.data.examination import Examination
 from vision_lab.data.examples import Examples, Masks, collate
-from vision_lab.data.fingerprint import fingerprint, labels_of
+from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
 from vision_lab.data.order import Order
 from vision_lab.data.reading import MAX_PIXELS
 from vision_lab.data.splits import divided, some_of_each
-from vision_lab.types import IGNORE, Batch, ConfigurationError, DataError, Dataset, DataSpec, Split, UnreadableError
+from vision_lab.types import (
+    IGNORE,
+    Batch,
+    ConfigurationError,
+    DataError,
+    Dataset,
+    DataSpec,
+    Fault,
+    Split,
+    UnreadableError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +81,7 @@ class DataModule(pl.LightningDataModule):
         transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]],
         batch_size: int,
         num_workers: int | Literal["auto"],
-        on_bad: Literal["stop", "skip"],
+        on_bad: Literal["raise", "skip"],
         seed: int,
         holdout: float = 0.1,
         per_class: int | None = None,
@@ -80,6 +91,11 @@ class DataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         _check(batch_size=batch_size, num_workers=num_workers, on_bad=on_bad, holdout=holdout, per_class=per_class)
+        if spec.target == "boxes" and transforms["eval"]:
+            raise ConfigurationError(
+                "augment.eval must be empty for boxes, which are measured in the pixels of their files: "
+                "type augment.eval=[], or augment=basic"
+            )
         self.spec = spec
         self.sources: dict[Split, Source] = {"train": train or _none, "val": val or _none, "test": test or _none}
         self.transforms = transforms
@@ -98,6 +114,8 @@ class DataModule(pl.LightningDataModule):
         self.splits: dict[Split, Dataset] = {}
         self.unreadable: dict[str, str] = {}
         """path: reason, of all files left out so far."""
+        self.faults: list[Fault] = []
+        """What was wrong with annotations, by a data set's own account (``faults``)."""
         self.whole = False
         self.weights: Tensor | None = None
         self.done = (0, 0)
@@ -121,6 +139,7 @@ class DataModule(pl.LightningDataModule):
                     self._check_labels(split, dataset)
             if self.spec.target == "masks":
                 self._look_at_masks(found["train"])
+            self.faults = [fault for dataset in found.values() for fault in getattr(dataset, "faults", ())]
             labels = labels_of(found["train"]) if self.spec.target == "labels" else None
             self.splits = divided(found, labels, holdout=self.holdout, seed=self.seed)
             if self.per_class:
@@ -195,16 +214,23 @@ class DataModule(pl.LightningDataModule):
             )
         return batch
 
+    def examinations(self, *, tiny: int) -> list[Examination]:
+        """What reads every sample of every split and tells of it; see ``Examination``."""
+        return [
+            Examination(split, self._examples(split, training=False), self.spec, tiny=tiny)
+            for split in sorted(self.splits, key=("train", "val", "test").index)
+        ]
+
     def note_unreadable(self, batch: Batch) -> None:
         """Keep account of a batch's unreadable files.
 
         Raises:
-            DataError: where ``on_bad`` says stop.
+            DataError: where ``on_bad`` says raise.
         """
         if not batch.unreadable:
             return
         listed = "\n".join(f"  {path}: {reason}" for path, reason in batch.unreadable)
-        if self.on_bad == "stop":
+        if self.on_bad == "raise":
             raise DataError(
                 f"{_pictures(len(batch.unreadable))} cannot be read:\n{listed}\n"
                 "Mend or remove them, or type data.on_bad=skip to leave such files out, counted and listed."
@@ -217,6 +243,10 @@ class DataModule(pl.LightningDataModule):
             found: list[dict[str, str]] = [{} for _ in range(torch.distributed.get_world_size())]
             torch.distributed.all_gather_object(found, self.unreadable)
             self.unreadable = {path: reason for each in found for path, reason in each.items()}
+
+    def paths(self, split: Split) -> list[str]:
+        """The files of a split's pictures; none where they have none."""
+        return [str(sample[0]) for sample in samples_of(self.splits[split]) or ()]
 
     def class_weights(self) -> Tensor:
         """(num_classes,) float: how much each class is to count so that those that are rare are learnt too.
@@ -270,8 +300,14 @@ class DataModule(pl.LightningDataModule):
                 f"{classes} names (labels 0 to {classes - 1}): type the missing names"
             )
 
-    def _loader(self, split: Split, *, training: bool) -> DataLoader[Any]:
-        examples = Examples(
+    @property
+    def workers(self) -> int:
+        """Processes that read ahead."""
+        processes = self.trainer.num_devices if self.trainer else 1
+        return _workers(processes) if self.num_workers == "auto" else self.num_workers
+
+    def _examples(self, split: Split, *, training: bool) -> Examples:
+        return Examples(
             self.splits[split],
             spec=self.spec,
             transforms=self.transforms["train" if training else "eval"],
@@ -280,9 +316,11 @@ class DataModule(pl.LightningDataModule):
             max_pixels=self.max_pixels,
             whole=self.whole,
         )
+
+    def _loader(self, split: Split, *, training: bool) -> DataLoader[Any]:
+        examples = self._examples(split, training=training)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        workers = self.num_workers if self.num_workers != "auto" else _workers(trainer.num_devices if trainer else 1)
         order = Order(
             len(examples),
             batch_size=self.batch_size,
@@ -296,9 +334,9 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(
             examples,
             batch_sampler=order,
-            num_workers=workers,
+            num_workers=self.workers,
             collate_fn=collate,
-            persistent_workers=workers > 0,
+            persistent_workers=self.workers > 0,
             worker_init_fn=_begin_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
@@ -328,8 +366,8 @@ def _check(*, batch_size: int, num_workers: int | str, on_bad: str, holdout: flo
         errors.append(f"data.batch_size={batch_size}: type a whole number of 1 or more")
     if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
         errors.append(f"data.num_workers={num_workers}: type auto, or a whole number of 0 or more")
-    if on_bad not in ("stop", "skip"):
-        errors.append(f"data.on_bad={on_bad}: type stop or skip")
+    if on_bad not in ("raise", "skip"):
+        errors.append(f"data.on_bad={on_bad}: type raise or skip")
     if not 0 < holdout < 0.5:
         errors.append(f"data.holdout={holdout}: type a part of the training data between 0 and 0.5")
     if per_class is not None and per_class < 1:

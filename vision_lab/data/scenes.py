@@ -66,9 +66,20 @@ class Scene:
                 found[number] = torch.stack(ends).float()
         return found
 
+    def objects(self) -> dict[str, Tensor]:
+        """``boxes``, ``labels``, ``crowd`` and ``area`` in pixels of the garments of which anything is seen."""
+        areas = torch.bincount(self.instances.flatten().int(), minlength=len(self.labels) + 1)[1:]
+        seen = areas > 0
+        return {
+            "boxes": self.boxes()[seen],
+            "labels": torch.tensor(self.labels)[seen],
+            "crowd": torch.tensor(self.hidden)[seen],
+            "area": areas[seen].float(),
+        }
+
 
 class Scenes:
-    """A map-style data set of pictures and masks; each is a function of the seed and its index.
+    """A map-style data set of pictures and masks or boxes; each is a function of the seed and its index.
 
     The three splits share neither garments nor photographs.
 
@@ -78,10 +89,18 @@ class Scenes:
         size: their (height, width) in pixels.
         classes: ``grouped`` or ``all``.
         seed: of the whole data set.
+        target: ``masks``, or ``boxes`` of what is seen of each garment; one that is hidden is a crowd then.
     """
 
     def __init__(
-        self, *, split: Literal["train", "val", "test"], count: int, size: tuple[int, int], classes: str, seed: int
+        self,
+        *,
+        split: Literal["train", "val", "test"],
+        count: int,
+        size: tuple[int, int],
+        classes: str,
+        seed: int,
+        target: Literal["masks", "boxes"] = "masks",
     ) -> None:
         whole_number(f"data.counts.{split}", count)
         whole_number("data.seed", seed, least=0)
@@ -91,6 +110,7 @@ class Scenes:
         self.count = count
         self.size = tuple(size)
         self.labels = labels(classes)
+        self.target = target
         self.seed = seed
         self.garments, self.kinds = _garments(split)
         # Read at once: an archive left open would be shared by forked workers.
@@ -101,14 +121,14 @@ class Scenes:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
         scene = self.scene(index)
-        return scene.picture, scene.mask()
+        return scene.picture, scene.objects() if self.target == "boxes" else scene.mask()
 
     @property
     def identity(self) -> Mapping[str, object]:
         """What the pictures are a function of."""
-        return {"seed": self.seed, "size": self.size, "labels": self.labels}
+        return {"seed": self.seed, "size": self.size, "labels": self.labels, "target": self.target}
 
     def scene(self, index: int) -> Scene:
         """All that is known of a picture."""

@@ -1,9 +1,10 @@
 """The few transforms that torchvision does not have by name; the rest are its own, in conf/augment/."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -55,6 +56,51 @@ def turn(*, degrees: float) -> v2.Transform:
     What lies beyond the picture is black, and does not count in the mask.
     """
     return v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=BEYOND)
+
+
+class Joined(nn.Module):
+    """A transform that takes other samples too.
+
+    Called with a picture and its target, fitted to the batch's size, and a function that gives so many other samples,
+    fitted too; fewer where some cannot be read.
+    """
+
+
+class Mosaic(Joined):
+    """Four samples in one picture, and of that a part of the usual size (Bochkovskiy 2020, section 3.3).
+
+    Args:
+        size: (height, width) in pixels of the batch's pictures.
+        p: how often; else the picture stays as it is.
+    """
+
+    def __init__(self, *, size: Sequence[int], p: float = 0.5) -> None:
+        super().__init__()
+        self.size = (size[0], size[1])
+        self.p = p
+
+    def forward(self, picture: Tensor, target: Any, others: Callable[[int], list[Any]]) -> tuple[Tensor, Any]:
+        drawn, down, right = torch.rand(3).tolist()
+        samples = [(picture, target), *(others(3) if drawn < self.p else ())]
+        if len(samples) < 4:
+            return picture, target
+        height, width = self.size
+        canvas = picture.new_zeros(picture.shape[0], 2 * height, 2 * width)
+        columns: dict[str, list[Tensor]] = {}
+        for place, (each, objects) in enumerate(samples):
+            row, column = place // 2 * height, place % 2 * width
+            canvas[:, row : row + height, column : column + width] = each
+            moved = objects["boxes"] + torch.tensor([column, row, column, row])
+            for name, values in {**objects, "boxes": moved}.items():
+                columns.setdefault(name, []).append(values)
+        together: dict[str, Any] = {name: torch.cat(values) for name, values in columns.items()}
+        together["boxes"] = tv_tensors.BoundingBoxes(
+            together["boxes"], format="XYXY", canvas_size=(2 * height, 2 * width)
+        )
+        # A window around the point where the four meet.
+        window = (round((0.25 + 0.5 * down) * height), round((0.25 + 0.5 * right) * width), height, width)
+        together["boxes"] = v2.functional.crop(together["boxes"], *window)
+        return v2.functional.crop(tv_tensors.Image(canvas), *window), together
 
 
 class Bend(v2.Transform):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torchvision.models
 from torch import Tensor, nn
+from torchvision.transforms._presets import ObjectDetection
 
 from vision_lab.models.stem import first_convolution, kernel_for
 from vision_lab.types import ConfigurationError, Loaded, some
@@ -83,7 +84,6 @@ def _from_torchvision(name: str, constructor: str, key: str) -> tuple[State, tup
             f"{published}, {', '.join(members)}"
         )
     weights = enumeration.DEFAULT if name == published else enumeration[name]
-    preset = weights.transforms()
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:  # urllib's errors are OSErrors
@@ -93,6 +93,11 @@ def _from_torchvision(name: str, constructor: str, key: str) -> tuple[State, tup
             f"Fetch it where there is a network, then type {key}=<folder>/{file}, "
             f"or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
         ) from error
+    preset = weights.transforms()
+    if isinstance(preset, ObjectDetection):  # detectors normalise inside
+        with torch.device("meta"):
+            preset = torchvision.models.get_model(constructor, weights=None, weights_backbone=None).transform
+        return state, tuple(preset.image_mean), tuple(preset.image_std)
     return state, tuple(preset.mean), tuple(preset.std)
 
 

@@ -23,7 +23,8 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
 
     Args:
         config: the run's config, with what the command line changes.
-        folder: ``<run>/evaluate``; gets ``<split>.json`` and the split's figures.
+        folder: ``<run>/evaluate``; gets ``<split>.json``, the split's figures, and what the task
+            writes of a whole split.
         split: train, val or test.
         tta: None, or ``flip``: the mean of what is said of a picture and of its mirror image.
     """
@@ -52,11 +53,13 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
         "data": build.choices().get("data"),
     }
     write(folder / f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    for name, document in task.documents("test", data.paths(split)).items():
+        write(folder / f"{split}_{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     for name, picture in task.figures("test").items():
         write(folder / f"{split}_{name}.png", encode_png(picture).numpy().tobytes())
     screen.metrics(split, task.scalars("test"))
     screen.per_class(task.per_class("test"))
-    screen.unreadable(data, folder)
+    screen.left_out(data, folder)
     then = (run.result or {}).get("metrics", {})
     if then.keys() == now.keys() and not task.flip and build.choices_made().get("data") == SAVED:
         _say_what_differs(then, now)

@@ -1,6 +1,7 @@
 """``mode=predict source=...``: what a network says of pictures, with a run's weights or published ones."""
 
 import glob
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torchvision.io import encode_png
 
 from vision_lab import build
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
+from vision_lab.data.reading import read_picture
 from vision_lab.files import refuse_link, shown, write, write_rows
 from vision_lab.modes import screen
 from vision_lab.modes.trained import flips, trained_task
@@ -32,10 +34,12 @@ class Predictions(BasePredictionWriter):
         folder: where the files go.
         names: what each picture's own files are called, without their ends.
         drawn: how many pictures to keep for the contact sheet.
+        max_pixels: no file that was read has more.
     """
 
-    def __init__(self, folder: Path, *, names: Sequence[str], drawn: int) -> None:
+    def __init__(self, folder: Path, *, names: Sequence[str], drawn: int, max_pixels: int) -> None:
         super().__init__(write_interval="batch")
+        self.max_pixels = max_pixels
         self.folder = folder
         self.names = names
         self.drawn = drawn
@@ -57,7 +61,12 @@ class Predictions(BasePredictionWriter):
             return
         self.rows += pl_module.rows(batch, prediction)
         names = [self.names[sample.index] for sample in batch.samples]
-        pl_module.save(batch, prediction, self.folder, names=names)
+        # As large as the files have them, and read only if the task draws on them.
+        channels = pl_module.spec.channels
+        pictures = (
+            read_picture(str(sample.path), channels=channels, max_pixels=self.max_pixels) for sample in batch.samples
+        )
+        pl_module.save(batch, prediction, self.folder, names=names, pictures=pictures)
         wanted = self.drawn - len(self.pictures)
         if wanted > 0:
             self.pictures += pl_module.draw(batch, prediction)[:wanted]
@@ -88,19 +97,21 @@ def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, ti
     task.flip = flips(tta)
     if tiles:
         task.look_in_tiles(overlap)
-    if task.spec.target == "masks":
-        config.augment.eval = []  # a mask of a crop would be none of the picture
+    if task.spec.target in ("masks", "boxes"):
+        config.augment.eval = []  # what is said of a crop is not said of the picture
     data = build.data(config, task.spec)
     data.look_at(Unlabelled(files), whole=tiles)
-    writer = Predictions(folder, names=names_of(files), drawn=drawn)
+    writer = Predictions(folder, names=names_of(files), drawn=drawn, max_pixels=data.max_pixels)
     watching = [*build.callbacks(config, only=["progress"]), writer]
     # One process: a table of predictions has one writer.
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
     trainer.predict(task, datamodule=data, return_predictions=False)
-    screen.unreadable(data, folder)
+    screen.left_out(data, folder)
     if not writer.rows:
         raise DataError("not one of the pictures can be read")
     write_rows(folder / "predictions.csv", writer.rows)
+    for name, document in task.documents("predict", [str(path) for path in files]).items():
+        write(folder / f"{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     if writer.pictures:
         write(folder / "contact_sheet.png", encode_png(task.sheet(writer.pictures)).numpy().tobytes())
     screen.rows("predictions", [{**row, "path": shown(Path(str(row["path"])))} for row in writer.rows])

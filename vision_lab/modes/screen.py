@@ -38,9 +38,9 @@ SILENCED = {
 
 def quieten() -> None:
     """Leave out what libraries say at every start and nobody can act on; their other warnings stay."""
-    logging.getLogger("pytorch_lightning").setLevel(
-        logging.WARNING
-    )  # which accelerators there are not, and advertisements
+    # Which accelerators there are not, and advertisements; a table of measures for each class after each epoch.
+    for library in ("pytorch_lightning", "faster_coco_eval"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     for message in SILENCED:
         warnings.filterwarnings("ignore", message=message)
 
@@ -105,13 +105,16 @@ def rows(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 
         say(f"... and {len(found) - most} more")
 
 
-def unreadable(data: DataModule, folder: Path) -> None:
-    """Say how many files were left out, and list them in ``unreadable.csv``."""
-    if not data.unreadable:
-        return
-    file = folder / "unreadable.csv"
-    write_rows(file, [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())])
-    say(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {shown(file)}")
+def left_out(data: DataModule, folder: Path) -> None:
+    """Say how many files and annotations were left out, and list them in ``unreadable.csv`` and ``broken.csv``."""
+    if data.unreadable:
+        file = folder / "unreadable.csv"
+        write_rows(file, [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())])
+        say(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {shown(file)}")
+    if data.faults:
+        file = folder / "broken.csv"
+        write_rows(file, [fault._asdict() for fault in data.faults])
+        say(f"{len(data.faults)} boxes were broken, and clipped or dropped; they are listed in {shown(file)}")
 
 
 def _si(number: float) -> str:

@@ -103,7 +103,7 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
             screen.say(f"to go on, {same} python -m vision_lab resume={run}")
         raise
     screen.metrics("test", task.scalars("test"))
-    screen.unreadable(data, run.folder)
+    screen.left_out(data, run.folder)
     screen.say(f"the run lies in {run}")
     return best
 

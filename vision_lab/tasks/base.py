@@ -180,14 +180,37 @@ class Supervised(Task, ABC):
         """One table row for each picture; the same columns in each."""
 
     @abstractmethod
-    def save(self, batch: Batch, predictions: Any, folder: Path, *, names: Sequence[str]) -> None:
-        """Write predictions that are more than a table row, one file a picture, under names without their ends."""
+    def save(
+        self, batch: Batch, predictions: Any, folder: Path, *, names: Sequence[str], pictures: Iterable[Tensor]
+    ) -> None:
+        """Write predictions that are more than a table row, one file a picture.
+
+        Args:
+            batch: what was looked at.
+            predictions: what was said of it.
+            folder: to write into.
+            names: of each picture's files, without their ends.
+            pictures: (C, h, w) uint8 as the files have them, each read when it is asked for.
+        """
+
+    def measure(self, scores: MetricCollection, batch: Batch, predictions: Any) -> None:
+        """Let the metrics see a batch."""
+        scores.update(predictions, batch.targets)
 
     def observe(self, split: str, batch: Batch, predictions: Any) -> None:
         """See a batch of an evaluation, for the figures."""
 
     def forget(self, split: str) -> None:
         """Begin a split anew: what was observed of it before is not of this epoch."""
+
+    def documents(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
+        """name: what a whole split ("predict" too) came to, for other programs, as JSON can hold it.
+
+        Args:
+            split: which.
+            paths: of its pictures; empty where they have none.
+        """
+        return {}
 
     @abstractmethod
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
@@ -216,7 +239,9 @@ class Supervised(Task, ABC):
             return None if self.trainer.world_size == 1 else self._nothing_learnt()
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
-        self._record("train", losses, self.decode(outputs), batch)
+        # What is not measured while training need not be decoded, which of detectors takes long.
+        predictions = self.decode(outputs) if len(self._meters("train").scores) else None
+        self._record("train", losses, predictions, batch)
         return losses
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Any:
@@ -234,6 +259,14 @@ class Supervised(Task, ABC):
         """The network's outputs for an evaluation."""
         outputs = self(images)
         return self.averaged(outputs, self(images.flip(-1))) if self.flip else outputs
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Seed the losses that draw samples (Faster R-CNN's), so that a split comes to the same each time."""
+        reseed(self.seed, 0, batch_idx, self.global_rank)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Likewise."""
+        reseed(self.seed, 0, batch_idx, self.global_rank)
 
     def on_validation_epoch_start(self) -> None:
         self.forget("val")
@@ -267,7 +300,8 @@ class Supervised(Task, ABC):
     def _record(self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch) -> None:
         meters = self._meters(split)
         meters.loss.update(losses["loss"].detach(), weight=len(batch.samples))
-        meters.scores.update(predictions, batch.targets)
+        if len(meters.scores):
+            self.measure(meters.scores, batch, predictions)
 
     def _meters(self, split: str) -> Meters:
         meters = self.meters[f"on_{split}"]

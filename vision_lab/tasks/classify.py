@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,9 @@ class Classify(Supervised):
             rows.append(row)
         return rows
 
-    def save(self, batch: Batch, predictions: Tensor, folder: Path, *, names: Sequence[str]) -> None:
+    def save(
+        self, batch: Batch, predictions: Tensor, folder: Path, *, names: Sequence[str], pictures: Iterable[Tensor]
+    ) -> None:
         """A class is a table row: there is nothing more to write."""
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:

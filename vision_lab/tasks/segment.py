@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -169,11 +169,19 @@ class Segment(Supervised):
             rows.append({"path": sample.path or str(sample.index), **named})
         return rows
 
-    def save(self, batch: Batch, predictions: Sequence[Tensor], folder: Path, *, names: Sequence[str]) -> None:
+    def save(
+        self,
+        batch: Batch,
+        predictions: Sequence[Tensor],
+        folder: Path,
+        *,
+        names: Sequence[str],
+        pictures: Iterable[Tensor],
+    ) -> None:
         """``masks/<name>.png``: classes in a palette, with their names; ``overlays/<name>.jpg``: on the picture."""
-        for image, mask, name in zip(batch.images, predictions, names, strict=True):
+        for picture, mask, name in zip(pictures, predictions, names, strict=True):
             write(folder / "masks" / f"{name}.png", drawing.palette_png(mask.cpu(), self.spec.class_names))
-            laid = drawing.overlaid(image.cpu(), mask.cpu())
+            laid = drawing.overlaid(picture, mask.cpu())
             write(folder / "overlays" / f"{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes())
 
     def _weights(self, like: Tensor) -> Tensor | None:

@@ -1,0 +1,50 @@
+"""How many pictures a second trained detectors look at, side by side: OMP_NUM_THREADS=1 python predicting.py run ..."""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from vision_lab.data.scenes import Scenes
+from vision_lab.types import DataSpec
+
+ROUNDS = 15
+BATCH = 8
+
+
+def detector(run: Path) -> tuple[torch.nn.Module, DataSpec]:
+    """A run's network as it was trained."""
+    config = OmegaConf.load(run / "config_resolved.yaml")
+    spec = DataSpec.from_config(OmegaConf.to_container(config.data.spec))
+    backbone = instantiate(config.model, _convert_="all")(spec)
+    for key in ("target", "weights", "published"):
+        config.head.pop(key, None)
+    network = instantiate(config.head, _partial_=True, _convert_="all")(backbone, spec).eval()
+    network.load_state_dict(torch.load(run / "model.pth", weights_only=True))
+    return network, spec
+
+
+def main(runs: list[Path]) -> None:
+    """One batch of each in turn, so that all have the same share of a machine's moods; medians are told."""
+    made = {run.name: detector(run) for run in runs}
+    times: dict[str, list[float]] = {name: [] for name in made}
+    spec = next(iter(made.values()))[1]
+    scenes = Scenes(split="test", count=BATCH, size=spec.image_size, classes="grouped", target="boxes", seed=0)
+    images = torch.stack([scenes[k][0] for k in range(BATCH)]) / 255
+    images = (images - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    with torch.inference_mode():
+        for _ in range(ROUNDS):
+            for name, (network, _) in made.items():
+                start = time.perf_counter()
+                network.decode(network(images))
+                times[name].append(time.perf_counter() - start)
+    for name, seconds in times.items():
+        print(f"{name:20} {BATCH / statistics.median(seconds[2:]):6.1f} images/s")
+
+
+if __name__ == "__main__":
+    main([Path(word) for word in sys.argv[1:]])

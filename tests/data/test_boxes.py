@@ -1,0 +1,290 @@
+"""Boxes from files: one set in three formats is one set; broken boxes are mended or dropped, and named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.data import box_files
+from tests.data.box_files import BOXES, NAMES, SIZES
+from vision_lab.data import coco, voc_xml, yolo_txt
+from vision_lab.data.boxes import BoxPictures
+from vision_lab.data.examples import Examples, collate
+from vision_lab.data.fingerprint import fingerprint
+from vision_lab.data.transforms import Mosaic
+from vision_lab.types import DataError, DataSpec, Objects, Unreadable, fitted
+
+READ: dict[str, Callable[..., BoxPictures | None]] = {
+    "coco": lambda root, **k: coco.boxes(str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}),
+    "voc_detect": lambda root, **k: voc_xml.boxes(
+        str(root), **{"split": "train", "class_names": NAMES, "first_pixel": 1, "on_bad": "raise", **k}
+    ),
+    "yolo_txt": lambda root, **k: yolo_txt.boxes(
+        str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}
+    ),
+}
+
+
+def box_spec(size: tuple[int, int] = (40, 40)) -> DataSpec:
+    return DataSpec(
+        target="boxes", class_names=NAMES, num_classes=3, image_size=size, channels=3, mean=(0.5,), std=(0.25,)
+    )
+
+
+def examples(dataset: BoxPictures, **changes) -> Examples:
+    settings = {"spec": box_spec(), "transforms": [], "seed": 0, "relabel": None, "max_pixels": 10_000}
+    return Examples(dataset, **{**settings, **changes})
+
+
+def made(name: str, root: Path, **changes) -> BoxPictures:
+    found = READ[name](box_files.FORMATS[name](root), **changes)
+    assert found is not None
+    return found
+
+
+def by_picture(dataset: BoxPictures, size: tuple[int, int] = (40, 40)) -> dict[str, Objects]:
+    read = examples(dataset, spec=box_spec(size))
+    return {Path(str(read[0, k][2].path)).stem: read[0, k][1] for k in range(len(read))}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_one_set_in_three_formats_is_one_set(name: str, tmp_path: Path):
+    found = by_picture(made(name, tmp_path))
+    assert found.keys() == SIZES.keys()
+    for picture, (width, height) in SIZES.items():
+        rows, columns = fitted((height, width), (40, 40))
+        scale = torch.tensor([columns / width, rows / height] * 2)
+        wanted = torch.tensor([box for _, box in BOXES[picture]], dtype=torch.float32).reshape(-1, 4)
+        objects = found[picture]
+        torch.testing.assert_close(objects.boxes, wanted * scale)
+        assert objects.labels.tolist() == [NAMES.index(kind) for kind, _ in BOXES[picture]]
+        assert objects.area.tolist() == ((wanted[:, 2:] - wanted[:, :2]).prod(dim=1)).tolist()
+        assert not objects.crowd.any()
+        assert not objects.difficult.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "names"), [("coco", coco.categories), ("voc_detect", voc_xml.names), ("yolo_txt", yolo_txt.names)]
+)
+def test_the_classes_are_read_from_the_files(name: str, names: Callable[[str], list[str]], tmp_path: Path):
+    assert tuple(names(str(box_files.FORMATS[name](tmp_path)))) == NAMES
+
+
+BROKEN = {
+    "a": [
+        ("ash", (8, 4, 40, 30)),
+        ("ash", (40, 30, 8, 4)),
+        ("cedar", (60, 20, 100, 40)),
+        ("beech", (10, 10, 10, 30)),
+        ("oak", (5, 5, 20, 20)),
+        ("ash", (90, 50, 120, 70)),
+        ("ash", (-0.05, 0, 20, 40.02)),
+        ("ash", (float("nan"), 2, 20, 20)),
+    ],
+    "b": [("beech", (0, 0, 60, 60))],
+    "c": [],
+    "d": [],
+}
+
+SAID = (
+    "has its corners reversed",
+    "reaches beyond",
+    "has no area",
+    "is of no class",
+    "lies outside",
+    "is no number",
+)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_broken_boxes_are_mended_or_dropped_and_named(name: str, tmp_path: Path):
+    root = box_files.FORMATS[name](tmp_path, BROKEN)
+    dataset = READ[name](root, on_bad="skip")
+    assert dataset is not None
+    assert len(dataset) == 4
+    objects = by_picture(dataset, (80, 80))["a"]
+    assert objects.labels.tolist() == [0, 2, 0]
+    torch.testing.assert_close(objects.boxes[1], torch.tensor([60.0, 20.0, 80.0, 40.0]))  # clipped
+    assert len(dataset.faults) == 6
+    for fault, says in zip(dataset.faults, SAID, strict=True):
+        assert Path(fault.path).stem == "a"
+        assert Path(fault.source).is_file()
+        assert says in fault.what
+        assert fault.what.endswith("clipped" if says == "reaches beyond" else "dropped")
+    with pytest.raises(DataError, match=r"(?s)6 annotations are broken:\n.*a\.png: box 2 .*data\.on_bad=skip"):
+        READ[name](root, on_bad="raise")
+
+
+def test_crowds_areas_and_outlines_of_coco(tmp_path: Path):
+    root = box_files.coco(tmp_path)
+    file = root / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0] |= {"iscrowd": 1, "area": 77.5, "segmentation": {"counts": "broken", "size": [1, 1]}}
+    del content["annotations"][1]["area"]
+    content["annotations"][2]["bbox"] = None
+    file.write_text(json.dumps(content))
+    dataset = READ["coco"](root, on_bad="skip")
+    assert dataset is not None
+    objects = by_picture(dataset)["a"]
+    assert objects.crowd.tolist() == [True, False]
+    assert objects.area.tolist() == [77.5, 60 * 30]
+    assert [fault.what.split(" is ")[1] for fault in dataset.faults] == ["no number: dropped"]
+
+
+def test_difficult_objects_and_splits_of_voc(tmp_path: Path):
+    root = box_files.voc(tmp_path / "VOCdevkit" / "VOC2012")
+    file = root / "Annotations" / "d.xml"
+    file.write_text(file.read_text().replace("<difficult>0", "<difficult>1", 1))
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("d\na\n")
+    (lists / "val.txt").write_text("b\n")
+    train, val = READ["voc_detect"](tmp_path), READ["voc_detect"](tmp_path, split="val")
+    assert train is not None
+    assert val is not None
+    assert READ["voc_detect"](tmp_path, split="test") is None
+    assert [path.stem for path in train.paths] == ["d", "a"]
+    assert [path.stem for path in val.paths] == ["b"]
+    assert by_picture(train)["d"].difficult.tolist() == [True, False, False]
+
+
+def test_other_programs_count_from_0(tmp_path: Path):
+    whole = by_picture(made("voc_detect", tmp_path, first_pixel=0), (80, 80))["a"]
+    assert whole.boxes[0].tolist() == [9, 5, 40, 30]
+    with pytest.raises(DataError, match=r"data\.first_pixel=2: type 1"):
+        READ["voc_detect"](tmp_path, first_pixel=2)
+
+
+def test_yolos_folders_and_outlines(tmp_path: Path):
+    root = box_files.yolo(tmp_path)
+    for split in ("train", "valid"):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+    for kind, end in (("images", "png"), ("labels", "txt")):
+        (root / kind / f"a.{end}").rename(root / "train" / kind / f"a.{end}")
+        (root / kind / f"b.{end}").rename(root / "valid" / kind / f"b.{end}")
+    (root / "data.yaml").write_text("names: [ash, beech, cedar]\ntrain: ../train/images\nval: ../valid/images\n")
+    (root / "train/labels/a.txt").write_text("1 0.1 0.25 0.5 0.5 0.3 0.75\n")
+    train, val = READ["yolo_txt"](root), READ["yolo_txt"](root, split="val")
+    assert train is not None
+    assert val is not None
+    assert READ["yolo_txt"](root, split="test") is None
+    assert by_picture(train, (80, 80))["a"].boxes.tolist() == [[8, 10, 40, 30]]
+    assert [path.stem for path in val.paths] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text", "says"),
+    [
+        ("voc_detect", "Annotations/a.xml", "<annotation><object>", "cannot be read (no element found"),
+        (
+            "voc_detect",
+            "Annotations/a.xml",
+            "<annotation><object><name>ash</name></object></annotation>",
+            "no bndbox/xmin",
+        ),
+        ("yolo_txt", "labels/a.txt", "0 0.5 0.5 0.2\n", "line 1 has 4 numbers"),
+        ("yolo_txt", "labels/a.txt", "0 0.5 0.5 0.2 0.2\nash 0.5 0.5 0.2 0.2\n", "line 2 holds more than numbers"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_and_its_picture_left_out(
+    name: str, file: str, text: str, says: str, tmp_path: Path
+):
+    root = box_files.FORMATS[name](tmp_path)
+    (root / file).write_text(text)
+    dataset = READ[name](root, on_bad="skip")
+    assert dataset is not None
+    assert [path.stem for path in dataset.paths] == ["b", "c", "d"]
+    (fault,) = dataset.faults
+    assert says in fault.what
+    assert fault.source == str(root / file)
+    with pytest.raises(DataError, match="1 annotations are broken"):
+        READ[name](root, on_bad="raise")
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_folder_without_any_says_what_is_looked_for(name: str, tmp_path: Path):
+    for root in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(DataError, match=str(tmp_path)):
+            READ[name](root)
+
+
+def test_a_box_that_does_not_fit_its_picture_is_met_when_it_is_read(tmp_path: Path):
+    """The annotations may be right by themselves and of another picture's size."""
+    dataset = made("coco", tmp_path)
+    box_files.picture(tmp_path / "train" / "a.png", (40, 20))
+    read = examples(dataset)[0, 0]
+    assert isinstance(read, Unreadable)
+    assert read.reason == "its box [8, 4, 40, 30] does not lie in the picture of 40 x 20 pixels"
+
+
+def test_pictures_are_fitted_whole_and_the_rest_is_the_mean(tmp_path: Path):
+    read = examples(made("voc_detect", tmp_path))
+    image, objects, sample = read[0, 0]
+    assert image.shape == (3, 40, 40)
+    assert sample.size == (40, 80)
+    assert sample.shown == (20, 40)
+    assert (image[:, 20:] == 127).all()
+    assert objects.boxes.tolist() == [[4, 2, 20, 15], [10, 5, 40, 20]]
+    batch = collate([read[0, k] for k in range(4)])
+    assert batch.images.shape == (4, 3, 40, 40)
+    assert [len(each) for each in batch.targets] == [2, 1, 0, 3]
+
+
+def test_rows_that_leave_the_picture_leave_together(tmp_path: Path):
+    """All columns, whatever transform moves the boxes."""
+
+    class Left(torch.nn.Module):
+        def forward(self, picture, target):
+            from torchvision.transforms.v2 import functional as F
+
+            return F.crop(picture, 0, 0, 48, 18), {
+                k: F.crop(v, 0, 0, 48, 18) if k == "boxes" else v for k, v in target.items()
+            }
+
+    read = examples(made("voc_detect", tmp_path), transforms=[Left()])
+    _, objects, _ = read[0, 3]
+    assert objects.labels.tolist() == [2, 0]  # the one from 32 on is gone
+    assert len(objects.boxes) == len(objects.crowd) == len(objects.difficult) == len(objects.area) == 2
+    assert objects.area.tolist() == [32 * 24, 16 * 36]  # as the file has it
+
+
+def test_a_mosaic_holds_four_pictures_and_their_boxes(tmp_path: Path):
+    dataset = made("yolo_txt", tmp_path)
+    read = examples(dataset, transforms=[Mosaic(size=(40, 40), p=1.0)])
+    first, again, other = read[0, 1], read[0, 1], read[1, 1]
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1].boxes, again[1].boxes)
+    assert not torch.equal(first[0], other[0])
+    assert first[0].shape == (3, 40, 40)
+    for image, objects, _ in (first, other):
+        assert image.dtype == torch.uint8
+        assert (objects.boxes >= 0).all()
+        assert (objects.boxes <= 40).all()
+        assert (objects.boxes[:, 2:] - objects.boxes[:, :2] >= 1).all()
+    never = examples(dataset, transforms=[Mosaic(size=(40, 40), p=0.0)])[0, 1]
+    assert torch.equal(never[0], examples(dataset)[0, 1][0])
+
+
+def test_a_changed_box_is_another_data_set(tmp_path: Path):
+    one = fingerprint(made("coco", tmp_path), labelled=False)
+    file = tmp_path / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace("[8, 4, ", "[9, 4, "))
+    dataset = READ["coco"](tmp_path)
+    assert dataset is not None
+    assert fingerprint(dataset, labelled=False) != one
+
+
+@pytest.mark.parametrize(
+    ("size", "into", "wanted"),
+    [
+        ((40, 80), (40, 40), (20, 40)),
+        ((100, 50), (64, 64), (64, 32)),
+        ((3, 1000), (32, 32), (1, 32)),
+        ((7, 7), (64, 32), (32, 32)),
+    ],
+)
+def test_fitted(size: tuple[int, int], into: tuple[int, int], wanted: tuple[int, int]):
+    assert fitted(size, into) == wanted

@@ -1,0 +1,246 @@
+"""Detectors: torchvision's keys and numbers under our split, and what all of them owe a task."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import detection
+
+from vision_lab.heads.faster_rcnn import faster_rcnn
+from vision_lab.heads.fcos import fcos
+from vision_lab.heads.pyramid import Anchors, Pyramid
+from vision_lab.heads.retinanet import retinanet
+from vision_lab.heads.ssd import ssd
+from vision_lab.heads.yolo import assigned, yolo
+from vision_lab.models.backbone import ClassifierBackbone
+from vision_lab.types import ConfigurationError, DataSpec, Objects
+
+TOLD = {"score_threshold": 0.001, "nms_threshold": 0.5, "detections_per_image": 50}
+
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "faster_rcnn": lambda *a, **k: faster_rcnn(
+        *a, **{"width": 64, "anchor_scale": 8, "proposals": 1000, "samples": 512, **TOLD, **k}
+    ),
+    "retinanet": lambda *a, **k: retinanet(*a, **{"width": 64, "anchor_scale": 4, "norm": None, **TOLD, **k}),
+    "fcos": lambda *a, **k: fcos(*a, **{"width": 64, **TOLD, **k}),
+    "ssd": lambda *a, **k: ssd(*a, **{"width": 64, **TOLD, **k}),
+    "yolo": lambda *a, **k: yolo(*a, **{"width": 32, "depth": 1, **TOLD, **k}),
+}
+
+PUBLISHED = {
+    "faster_rcnn": ("resnet50", "fasterrcnn_resnet50_fpn", "box_score_thresh box_nms_thresh box_detections_per_img"),
+    "retinanet": ("resnet50", "retinanet_resnet50_fpn", "score_thresh nms_thresh detections_per_img"),
+    "fcos": ("resnet50", "fcos_resnet50_fpn", "score_thresh nms_thresh detections_per_img"),
+    "ssd": ("vgg16", "ssd300_vgg16", "score_thresh nms_thresh detections_per_img"),
+}
+
+
+def box_spec(size: tuple[int, int]) -> DataSpec:
+    names = tuple("abcde")
+    return DataSpec(
+        target="boxes", class_names=names, num_classes=5, image_size=size, channels=3, mean=(0.5,), std=(0.25,)
+    )
+
+
+def objects(boxes: Sequence[Sequence[float]], labels: Sequence[int], crowd: Sequence[bool] | None = None) -> Objects:
+    """As a batch has them."""
+    count = len(labels)
+    crowds = torch.tensor(crowd) if crowd else torch.zeros(count, dtype=torch.bool)
+    area = torch.zeros(count)
+    columns = (torch.tensor(labels, dtype=torch.int64), crowds, torch.zeros(count, dtype=torch.bool), area)
+    return Objects(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), *columns)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_keys_losses_and_detections_are_torchvisions(name: str):
+    model, theirs, options = PUBLISHED[name]
+    side = 300 if name == "ssd" else 192
+    torch.manual_seed(0)
+    telling = dict(zip(options.split(), TOLD.values(), strict=True))
+    sizes = {} if name == "ssd" else {"min_size": side, "max_size": side}
+    published = getattr(detection, theirs)(
+        weights=None,
+        weights_backbone=None,
+        num_classes=6,
+        image_mean=[0.0] * 3,
+        image_std=[1.0] * 3,
+        **sizes,
+        **telling,
+    )
+    backbone = ClassifierBackbone(getattr(torchvision.models, model)(weights=None), channels=3, loaded=None)
+    made = HEADS[name](backbone, box_spec((side, side)), width=256)
+    state = published.state_dict()
+    assert list(made.state_dict()) == list(state)
+    made.load_state_dict(state)
+    published.load_state_dict(made.state_dict())
+    made.eval()
+    published.eval()
+
+    images = torch.rand(2, 3, side, side)
+    targets = [objects([[20, 30, 90, 120], [100, 50, 180, 170]], [0, 4]), objects([], [])]
+    with torch.no_grad():
+        outputs = made(images)
+        found, wanted = made.decode(outputs), published(list(images))
+        torch.manual_seed(3)
+        losses = made.losses(outputs, targets)
+        for module in (published, getattr(published, "rpn", published), getattr(published, "roi_heads", published)):
+            module.training = True
+        torch.manual_seed(3)
+        theirs_too = published(list(images), [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets])
+    assert losses.keys() == theirs_too.keys()
+    assert all(torch.equal(losses[key], theirs_too[key]) for key in losses)
+    assert sum(len(each["boxes"]) for each in wanted) > 50
+    for ours, each in zip(found, wanted, strict=True):
+        named = each["labels"] > 0  # torchvision's RetinaNet and FCOS may name the background
+        assert torch.equal(ours.boxes, each["boxes"][named])
+        assert torch.equal(ours.scores, each["scores"][named])
+        assert torch.equal(ours.labels, each["labels"][named] - 1)
+
+
+def made_of(
+    name: str, make_backbone: Callable[..., ClassifierBackbone], size: tuple[int, int] = (96, 128)
+) -> nn.Module:
+    return HEADS[name](make_backbone("resnet18"), box_spec(size))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_pictures_with_none_one_and_many_objects_are_learnt_from(name: str, make_backbone):
+    network = made_of(name, make_backbone).train()
+    many = [[4 * k, 3 * k, 4 * k + 20, 3 * k + 30] for k in range(20)]
+    targets = [objects([], []), objects([[10, 10, 60, 70]], [2]), objects(many, [k % 5 for k in range(20)])]
+    losses = network.losses(network(torch.rand(3, 3, 96, 128)), targets)
+    assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+    torch.stack([*losses.values()]).sum().backward()
+    slopes = {key: parameter.grad for key, parameter in network.named_parameters()}
+    assert [key for key, slope in slopes.items() if slope is None or not slope.isfinite().all()] == []
+    nothing = network.losses(network(torch.rand(2, 3, 96, 128)), [objects([], [])] * 2)
+    assert all(loss.isfinite() for loss in nothing.values())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_detections_are_boxes_in_the_picture_the_surest_first(name: str, make_backbone):
+    network = made_of(name, make_backbone).eval()
+    with torch.no_grad():
+        found = network.decode(network(torch.rand(2, 3, 96, 128)))
+    assert len(found) == 2
+    for each in found:
+        assert 0 < len(each) <= 50
+        assert each.boxes.shape == (len(each), 4)
+        assert (each.boxes >= 0).all()
+        assert (each.boxes[:, 2] <= 128).all()
+        assert (each.boxes[:, 3] <= 96).all()
+        assert (each.scores.diff() <= 0).all()
+        assert set(each.labels.tolist()) <= set(range(5))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_crowds_are_not_learnt(name: str, make_backbone):
+    network = made_of(name, make_backbone).eval()
+    images, boxes = torch.rand(1, 3, 96, 128), [[10, 10, 60, 70], [40, 20, 120, 90]]
+    with torch.no_grad():
+        outputs = network(images)
+        totals = []
+        for crowd in ([False, True], [False, False]):
+            torch.manual_seed(0)
+            totals.append(sum(network.losses(outputs, [objects(boxes, [2, 1], crowd)]).values()))
+        torch.manual_seed(0)
+        alone = sum(network.losses(outputs, [objects(boxes[:1], [2])]).values())
+    assert totals[0] != totals[1]
+    if name == "yolo":  # where a crowd is, that something is there is no mistake either
+        assert totals[0] < alone
+    else:
+        assert totals[0] == alone
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_losses_and_detections_leave_the_mode_as_it_was(name: str, make_backbone):
+    network = made_of(name, make_backbone).eval()
+    with torch.no_grad():
+        outputs = network(torch.rand(1, 3, 96, 128))
+        network.losses(outputs, [objects([[10, 10, 60, 70]], [2])])
+        network.decode(outputs)
+    assert not any(module.training for module in network.modules())
+
+
+def test_a_model_that_steps_less_gives_its_coarsest_maps(make_backbone):
+    backbone = make_backbone("resnet18")
+    assert Pyramid(backbone, finest=8, width=32, extra=None, coarser=[]).strides == [8, 16, 32]
+    assert Pyramid(backbone, finest=64, width=32, extra=None, coarser=[2]).strides == [16, 32, 64]
+    backbone.stages = backbone.stages[:1]
+    with pytest.raises(ConfigurationError, match="a single map"):
+        Pyramid(backbone, finest=8, width=32, extra=None, coarser=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("yolo", {"width": 30}, "head.width=30: type a multiple of 8"),
+        ("yolo", {"depth": 0}, "head.depth=0: type a whole number of 1 or more"),
+        ("ssd", {"width": -1}, "head.width=-1: type a whole number of 1 or more"),
+        ("retinanet", {"norm": "batch"}, "head.norm=batch: type null, or group with a head.width that 32 divides"),
+        ("retinanet", {"anchor_scale": 0}, "head.anchor_scale=0: type a whole number of 1 or more"),
+        ("fcos", {"score_threshold": -0.1}, "head.score_threshold=-0.1: type a number of 0 or more"),
+        ("faster_rcnn", {"detections_per_image": 0}, "head.detections_per_image=0: type a whole number of 1 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_named(name: str, changes: dict, says: str, make_backbone):
+    with pytest.raises(ConfigurationError, match=says):
+        HEADS[name](make_backbone("resnet18"), box_spec((96, 96)), **changes)
+
+
+def test_anchors_of_a_map_that_leaves_a_border_lie_by_its_stride():
+    """As AlexNet's do, whose first convolution has no padding to speak of."""
+    anchors = Anchors([[32], [64]], (1.0,), strides=[8, 16])
+    from torchvision.models.detection.image_list import ImageList
+
+    images = torch.zeros(1, 3, 96, 96)
+    (whole,) = anchors(ImageList(images, [(96, 96)]), [torch.zeros(1, 1, 12, 12), torch.zeros(1, 1, 6, 6)])
+    assert whole[1].tolist() == [-8, -16, 24, 16]
+    (cut,) = anchors(ImageList(images, [(96, 96)]), [torch.zeros(1, 1, 11, 11), torch.zeros(1, 1, 5, 5)])
+    assert cut[1].tolist() == [-8, -16, 24, 16]
+    assert cut[-1].tolist() == [64 - 32, 64 - 32, 64 + 32, 64 + 32]
+
+
+def grid(stride: int, side: int) -> tuple[Tensor, Tensor]:
+    places = (torch.arange(side // stride) + 0.5) * stride
+    centres = torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=-1).flatten(0, 1)
+    return centres, torch.full((len(centres),), float(stride))
+
+
+def test_an_object_is_answered_for_by_the_cells_around_its_centre_on_the_map_of_its_size():
+    parts = [grid(8, 64), grid(16, 64)]
+    centres, strides = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    owners = assigned(torch.tensor([[16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 64.0, 64.0]]), centres, strides)
+    assert set(strides[owners == 0].tolist()) == {8.0}
+    assert set(strides[owners == 1].tolist()) == {16.0}
+    assert ((centres[owners == 0] - 32).abs() < 12).all()
+    assert (owners == 0).sum() == 4  # the two by two cells around the centre, which lies on a corner
+    small = assigned(torch.tensor([[20.5, 20.5, 21.5, 21.5]]), centres, strides)
+    assert (small >= 0).sum() == 1  # no cell's centre lies in it
+    assert centres[small == 0].tolist() == [[20.0, 20.0]]
+
+
+def test_of_two_objects_at_one_place_the_smaller_is_answered_for():
+    centres, strides = grid(8, 64)
+    owners = assigned(torch.tensor([[8.0, 8.0, 56.0, 56.0], [20.0, 20.0, 44.0, 44.0]]), centres, strides)
+    assert (owners == 1).sum() == 4
+    assert (owners == 0).sum() == 0
+
+
+def test_a_perfect_yolo_finds_each_object_once(make_backbone):
+    """What is said by hand comes out of decoding as it went in."""
+    network = made_of("yolo", make_backbone, (64, 64)).eval()
+    with torch.no_grad():
+        outputs = network(torch.rand(1, 3, 64, 64))
+        wanted = torch.tensor([[10.0, 12.0, 40.0, 50.0], [44.0, 4.0, 60.0, 24.0]])
+        owners = assigned(wanted, outputs.centres, outputs.strides)
+        there = torch.where(owners >= 0, 9.0, -9.0)[None]
+        classes = torch.full((1, len(owners), 5), -9.0)
+        classes[0, owners == 0, 3] = classes[0, owners == 1, 1] = 9.0
+        boxes = wanted[owners.clamp(min=0)][None]
+        (found,) = network.decode(outputs._replace(there=there, classes=classes, boxes=boxes))
+    assert found.labels[:2].sort().values.tolist() == [1, 3]
+    assert torch.equal(found.boxes[:2][found.labels[:2].argsort(descending=True)], wanted)
+    assert (found.scores[:2] > 0.99).all()

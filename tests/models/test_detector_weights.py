@@ -1,0 +1,47 @@
+"""A published detector's file goes into our network of the same name, and a picture is predicted on with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torchvision.models import detection
+
+from tests.conftest import Outcome
+from tests.data import box_files
+from vision_lab.models import weights
+
+Command = Callable[..., Outcome]
+
+PUBLISHED = {
+    "faster_rcnn": ("resnet50", "fasterrcnn_resnet50_fpn", 320),
+    "ssd": ("vgg16", "ssd300_vgg16", 300),
+}
+"""head: its model, torchvision's name, the size of the pictures; the other two load by the same lines."""
+
+
+@pytest.mark.parametrize("head", PUBLISHED)
+def test_a_published_file_predicts(head: str, command: Command, tmp_path: Path):
+    model, constructor, side = PUBLISHED[head]
+    torch.manual_seed(0)
+    theirs = getattr(detection, constructor)(weights=None, weights_backbone=None, num_classes=91)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    picture = box_files.picture(tmp_path / "noise.png", (side, side))
+    words = ("mode=predict", "task=detect", f"model={model}", f"head={head}", f"source={picture}", "trainer=cpu")
+    size = f"data.spec.image_size=[{side},{side}]"
+    outcome = command(*words, "data=coco_published", f"head.weights={tmp_path / 'weights.pth'}", size)
+    assert outcome.code == 0, outcome.err
+    assert f"{len(theirs.state_dict())} tensors loaded" in outcome.out
+    fewer = command(*words, "data=scenes", f"head.weights={tmp_path / 'weights.pth'}", size)
+    assert fewer.code == 1
+    assert "so its predictions would be random" in fewer.err
+
+
+def test_how_published_detectors_normalise(monkeypatch: pytest.MonkeyPatch):
+    """SSD's subtracts a mean and leaves the values as large as bytes."""
+    enumeration = torchvision.models.get_model_weights("ssd300_vgg16")
+    monkeypatch.setattr(enumeration, "get_state_dict", lambda *_, **__: {"a": torch.zeros(1)})
+    _, mean, std = weights._from_torchvision("coco", "ssd300_vgg16", "head.weights")
+    assert mean == pytest.approx((0.48235, 0.45882, 0.40784))
+    assert std == pytest.approx((1 / 255,) * 3)

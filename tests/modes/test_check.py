@@ -1,0 +1,171 @@
+"""mode=check finds what is wrong with a data set, whatever its format, and nothing in one that is right."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Outcome
+from tests.data import box_files
+
+Command = Callable[..., Outcome]
+
+
+def boxes_of(kind: str) -> Callable[[Path], list[str]]:
+    def make(root: Path) -> list[str]:
+        box_files.FORMATS[kind](root)
+        return [f"data={kind}", f"data.root={root}", "data.spec.image_size=[64,64]"]
+
+    return make
+
+
+def folder(root: Path) -> list[str]:
+    for name in ("ash", "beech"):
+        for number in range(4):
+            box_files.picture(root / name / f"{number}.png", (40, 40), seed=len(name))
+    return ["data=folder", f"data.root={root}"]
+
+
+def masks(root: Path) -> list[str]:
+    for number in range(6):
+        box_files.picture(root / "images" / f"{number}.png", (40, 30))
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(np.eye(30, 40, dtype=np.uint8)).save(root / "masks" / f"{number}.png")
+    return ["data=masks", f"data.root={root}", "data.spec.class_names=[ground,line]"]
+
+
+CLEAN: dict[str, Callable[[Path], list[str]]] = {
+    "coco": boxes_of("coco"),
+    "voc_detect": boxes_of("voc_detect"),
+    "yolo_txt": boxes_of("yolo_txt"),
+    "folder": folder,
+    "masks": masks,
+}
+
+
+def checked(command: Command, tmp_path: Path, words: list[str]) -> tuple[Outcome, dict[str, Any]]:
+    outcome = command("mode=check", "data.num_workers=0", *words)
+    (report,) = (tmp_path / "outputs" / "check").glob("*/report.json")
+    return outcome, json.loads(report.read_text())
+
+
+@pytest.mark.parametrize("kind", CLEAN)
+def test_a_data_set_that_is_right_is_told_so(kind: str, command: Command, tmp_path: Path):
+    outcome, report = checked(command, tmp_path, CLEAN[kind](tmp_path / "data"))
+    assert outcome.code == 0, outcome.err
+    assert "nothing is broken" in outcome.out
+    assert report["broken"] == 0
+    assert set(report["splits"]) == {"train", "val", "test"}
+    assert sum(split["pictures"] for split in report["splits"].values()) == {"folder": 8, "masks": 6}.get(kind, 4)
+    (sheet,) = (tmp_path / "outputs" / "check").glob("*/contact_sheet.png")
+    assert Image.open(sheet).width > 200
+
+
+def replaced(path: Path, text: str, by: str) -> None:
+    before = path.read_text()
+    assert text in before
+    path.write_text(before.replace(text, by, 1))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def twice(root: Path) -> None:
+    """One picture under two names, with other annotations, so that it matters in one split too."""
+    shutil.copy(root / "JPEGImages/a.png", root / "JPEGImages/e.png")
+    text = (root / "Annotations/a.xml").read_text().replace("a.png", "e.png").replace("cedar", "ash")
+    (root / "Annotations/e.xml").write_text(text)
+
+
+COCO = "annotations/instances_train.json"
+
+FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
+    ("coco", "a picture that is cut short", lambda r: cut(r / "train/a.png"), "a.png"),
+    ("coco", "a picture that is not there", lambda r: (r / "train/b.png").unlink(), "there is no such file"),
+    (
+        "coco",
+        "a box with reversed corners",
+        lambda r: replaced(r / COCO, "[8, 4, 32, 26]", "[8, 4, -3, 26]"),
+        "reversed",
+    ),
+    (
+        "coco",
+        "a box that is no number",
+        lambda r: replaced(r / COCO, "[8, 4, 32, 26]", "[8, NaN, 32, 26]"),
+        "no number",
+    ),
+    (
+        "coco",
+        "a category that is not listed",
+        lambda r: replaced(r / COCO, '"category_id": 10', '"category_id": 7'),
+        "of no class",
+    ),
+    ("voc_detect", "an empty file", lambda r: (r / "JPEGImages/c.png").write_bytes(b""), "the file is empty"),
+    (
+        "voc_detect",
+        "a box outside of its picture",
+        lambda r: replaced(r / "Annotations/a.xml", "<xmin>9<", "<xmin>90<"),
+        "reversed",
+    ),
+    ("voc_detect", "XML that is cut short", lambda r: cut(r / "Annotations/d.xml"), "cannot be read"),
+    ("voc_detect", "one picture twice", twice, "a.png"),
+    ("yolo_txt", "a box beyond its picture", lambda r: replaced(r / "labels/a.txt", "0.3 ", "0.95 "), "reaches beyond"),
+    ("yolo_txt", "a class without a name", lambda r: replaced(r / "labels/b.txt", "1 ", "8 "), "class 8"),
+    ("yolo_txt", "words among the numbers", lambda r: replaced(r / "labels/b.txt", "1 ", "one "), "more than numbers"),
+    ("yolo_txt", "a text that is no picture", lambda r: (r / "images/d.png").write_text("hello"), "no picture"),
+    ("folder", "a picture that is cut short", lambda r: cut(r / "ash/0.png"), "0.png"),
+    ("folder", "one picture in two classes", lambda r: shutil.copy(r / "ash/0.png", r / "beech/0.png"), "beech/0.png"),
+    ("folder", "a text that is no picture", lambda r: (r / "ash/1.png").write_text("hello"), "no picture"),
+    ("masks", "a mask of another size", lambda r: box_files.picture(r / "masks/0.png", (20, 20)), "0.png"),
+    (
+        "masks",
+        "a value of no class",
+        lambda r: Image.new("L", (40, 30), 7).save(r / "masks/1.png"),
+        "stand for no class",
+    ),
+    ("masks", "a picture without a mask", lambda r: (r / "masks/2.png").unlink(), "2.png"),
+    ("masks", "a mask that is cut short", lambda r: cut(r / "masks/3.png"), "3.png"),
+]
+
+
+def test_how_many_faults_are_planted():
+    assert len(FAULTS) == 20
+    assert {kind for kind, *_ in FAULTS} == set(CLEAN)
+
+
+@pytest.mark.parametrize(("kind", "what", "plant", "says"), FAULTS, ids=[f"{f[0]}: {f[1]}" for f in FAULTS])
+def test_a_planted_fault_is_found_and_named(
+    kind: str, what: str, plant: Callable[[Path], object], says: str, command: Command, tmp_path: Path
+):
+    words = CLEAN[kind](tmp_path / "data")
+    plant(tmp_path / "data")
+    outcome, report = checked(command, tmp_path, words)
+    assert outcome.code == 1
+    assert report["broken"] >= 1
+    kinds = ("unreadable", "broken_annotations", "duplicates_across_splits", "contradicting_duplicates")
+    assert says in json.dumps([report[kind] for kind in kinds])
+    assert says in outcome.out
+    assert "broken: all are listed in" in outcome.err
+
+
+def test_what_is_no_fault_is_told_all_the_same(command: Command, tmp_path: Path):
+    words = CLEAN["coco"](tmp_path / "data")
+    _, report = checked(command, tmp_path, [*words, "mode.tiny=30", "mode.drawn=0"])
+    splits = report["splits"].values()
+    assert sum(len(split["without"]) for split in splits) == 1  # c has no objects
+    assert sum(sum(split["tiny"].values()) for split in splits) == 5
+    counts = [split["classes"][name]["count"] for name in box_files.NAMES for split in splits]
+    assert sum(counts) == 6
+    assert not list((tmp_path / "outputs" / "check").glob("*/contact_sheet.png"))
+
+
+def test_numbers_out_of_range_are_refused(command: Command):
+    outcome = command("mode=check", "data=scenes", "mode.tiny=-1")
+    assert outcome.code == 1
+    assert "mode.tiny=-1: type a whole number of 0 or more" in outcome.err

@@ -1,0 +1,194 @@
+"""task=detect as a user meets it: trained, measured again, predicted with; what any program can score."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import FAST, Outcome
+from tests.data import box_files
+from vision_lab.app import main
+from vision_lab.runs import Run
+
+Command = Callable[..., Outcome]
+
+SMALL = ("data.spec.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "logger=none")
+
+
+def squares(root: Path, count: int = 30) -> Path:
+    """One bright square a picture, as YOLO's files have it; pictures are 96 x 48, so that they are fitted."""
+    random = np.random.default_rng(0)
+    for name in ("images", "labels"):
+        (root / name).mkdir(parents=True)
+    for number in range(count):
+        left, top, kind = random.integers(0, 64), random.integers(0, 16), number % 2
+        pixels = random.integers(20, 60, (48, 96, 3), dtype=np.uint8)
+        pixels[top : top + 30, left : left + 30, kind] = 220
+        Image.fromarray(pixels).save(root / "images" / f"{number:02d}.png")
+        (root / "labels" / f"{number:02d}.txt").write_text(
+            f"{kind} {(left + 15) / 96} {(top + 15) / 48} {30 / 96} {30 / 48}\n"
+        )
+    (root / "data.yaml").write_text("names: [red, green]\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with squares/ and a run that learnt them, made once."""
+    folder = tmp_path_factory.mktemp("squares")
+    with chdir(folder):
+        words = ("task=detect", "data=yolo_txt", f"data.root={squares(folder / 'squares')}", "model=resnet20", *SMALL)
+        settings = ("name=squares", "trainer.max_epochs=14", "data.batch_size=4", "head.width=32", "head.depth=1")
+        assert main([*words, *settings]) == 0
+    return folder
+
+
+@pytest.fixture
+def trained(command: Command, learnt: Path, tmp_path: Path) -> Run:
+    shutil.copytree(learnt, tmp_path, dirs_exist_ok=True)
+    return Run(tmp_path / "outputs" / "squares")
+
+
+def test_squares_are_learnt_and_measured_again(command: Command, trained: Run):
+    result = trained.result
+    assert result is not None
+    measures = {"loss", "map", "map50", "map75", "recall", "map_small"}
+    assert set(result["metrics"]) == {f"test/{name}" for name in measures}
+    assert result["metrics"]["test/map50"] > 0.8
+    assert set(result["per_class"]) <= {"red", "green"}
+    assert sum(found["objects"] for found in result["per_class"].values()) == 3
+    assert {path.name for path in (trained.folder / "pictures").iterdir()} >= {
+        *("test_predictions.png", "test_precision_recall.png", "test_precision.png", "test_worst.png")
+    }
+    outcome = command("mode=evaluate", f"run={trained}")
+    assert outcome.code == 0, outcome.err
+    assert "identical to the run's own result, to the last bit" in outcome.out
+
+
+def test_any_program_can_score_what_an_evaluation_writes(command: Command, trained: Run):
+    from contextlib import redirect_stdout
+    from io import StringIO
+
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    assert command("mode=evaluate", f"run={trained}", "mode.split=train").code == 0
+    folder = trained.folder / "evaluate"
+    truth = json.loads((folder / "train_truth.json").read_text())
+    assert [category["name"] for category in truth["categories"]] == ["red", "green"]
+    assert len(truth["images"]) == len(truth["annotations"]) == 24
+    assert all(Path(image["file_name"]).is_file() for image in truth["images"])
+    assert {(image["width"], image["height"]) for image in truth["images"]} == {(96, 48)}
+    assert all(each["bbox"][2:] == pytest.approx([30, 30], abs=1e-3) for each in truth["annotations"])
+    with redirect_stdout(StringIO()):
+        known = COCO(str(folder / "train_truth.json"))
+        evaluation = COCOeval(known, known.loadRes(str(folder / "train_detections.json")), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    ours = json.loads((folder / "train.json").read_text())["metrics"]
+    assert ours["train/map"] == pytest.approx(evaluation.stats[0], abs=1e-6)
+    assert ours["train/map50"] == pytest.approx(evaluation.stats[1], abs=1e-6)
+
+
+def test_predictions_are_pictures_a_table_and_a_document(command: Command, trained: Run, tmp_path: Path):
+    box_files.picture(tmp_path / "squares" / "images" / "zz_noise.png", (50, 50))
+    outcome = command("mode=predict", f"run={trained}", f"source={tmp_path / 'squares' / 'images'}")
+    assert outcome.code == 0, outcome.err
+    folder = trained.folder / "predict"
+    with (folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "class", "score", "left", "top", "right", "bottom"]
+    assert len({row["path"] for row in rows}) == 31
+    first = next(row for row in rows if row["path"].endswith("00.png"))
+    number, x, y, *_ = map(float, (tmp_path / "squares/labels/00.txt").read_text().split())
+    assert first["class"] == ["red", "green"][int(number)]
+    assert (float(first["left"]) + float(first["right"])) / 2 == pytest.approx(96 * x, abs=4)
+    assert (float(first["top"]) + float(first["bottom"])) / 2 == pytest.approx(48 * y, abs=4)
+    assert Image.open(folder / "pictures" / "zz_noise.jpg").size == (240, 240)  # small ones are enlarged
+    document = json.loads((folder / "detections.json").read_text())
+    assert len(document["images"]) == 31
+    assert {"image_id", "category_id", "bbox", "score", "id"} == set(document["annotations"][0])
+    assert len(document["annotations"]) >= len(rows) - 1
+    assert Image.open(folder / "contact_sheet.png").width > 500
+
+
+def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_path: Path):
+    outcome = command("mode=predict", f"run={trained}", f"source={tmp_path / 'squares'}", "mode.tiles=true")
+    assert outcome.code == 1
+    assert "mode.tiles=true is for tasks that say something of each pixel" in outcome.err
+    outcome = command("mode=evaluate", f"run={trained}", "mode.tta=flip")
+    assert outcome.code == 1
+    assert "mode.tta=flip: this task does not know how to take a mean" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["data=fashion_mini"], "data=fashion_mini is for labels, but task=detect learns from boxes: type data=coco"),
+        (["head=unet"], "head=unet is for masks, but task=detect learns from boxes: type head=faster_rcnn or fcos"),
+        (["augment=imagenet"], "augment.eval must be empty for boxes"),
+        (["task.shown_score=-1"], "task.shown_score=-1: type a number of 0 or more"),
+        (["head.weights=coco"], "head.weights=coco: torchvision has no weights for yolo_resnet18"),
+        (["data=coco", "data.root=nowhere"], "nowhere has no annotations of COCO's kind"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_to_type(words: list[str], says: str, command: Command):
+    outcome = command("task=detect", *words)
+    assert outcome.code == 1
+    assert says in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_scenes_are_for_two_tasks_and_no_third(command: Command):
+    outcome = command("task=classify", "data=scenes")
+    assert outcome.code == 1
+    assert "data=scenes is for masks, but task=classify learns from labels" in outcome.err
+
+
+@pytest.mark.parametrize("kind", box_files.FORMATS)
+def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_path: Path):
+    boxes = {**box_files.BOXES, "b": [("beech", (0, 0, 60, 60)), ("ash", (50, 20, 90, 40)), ("oak", (1, 1, 9, 9))]}
+    root = box_files.FORMATS[kind](tmp_path / "data", boxes)
+    words = ("task=detect", f"data={kind}", f"data.root={root}", *SMALL, *FAST, "model=resnet20", "head.width=16")
+    named = ("data.spec.class_names=[ash,beech,cedar]",)
+    outcome = command(*words, *named, "name=x", "augment=mosaic")
+    assert outcome.code == 0, outcome.err
+    assert "2 boxes were broken, and clipped or dropped; they are listed in outputs/x/broken.csv" in outcome.out
+    with (tmp_path / "outputs/x/broken.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["path"]).name for row in rows] == ["b.png", "b.png"]
+    assert [row["what"].rpartition(": ")[2] for row in rows] == ["clipped", "dropped"]
+    refused = command(*words, *named, "name=y", "data.on_bad=raise")
+    assert refused.code == 1
+    assert "2 annotations are broken" in refused.err
+
+
+LEARNING = {
+    "yolo": ("head.width=64",),
+    "ssd": ("head.width=128", "head.score_threshold=0.1"),
+    "retinanet": ("head.width=64", "head.anchor_scale=3", "head.norm=group"),
+    "fcos": ("head.width=64",),
+    "faster_rcnn": ("head.width=64", "head.anchor_scale=4", "head.proposals=100", "head.samples=64"),
+}
+"""head: what makes it small, and its boxes as large as the objects of small pictures."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", LEARNING)
+def test_eight_scenes_are_learnt_by_heart(head: str, command: Command, tmp_path: Path):
+    words = (
+        *("task=detect", f"head={head}", *LEARNING[head], "augment=none", "data.batch_size=4", "trainer.max_epochs=80"),
+        *("data.counts.train=8", "data.counts.val=1", "data.counts.test=1", "trainer.check_val_every_n_epoch=80"),
+    )
+    outcome = command(*words, *SMALL, "name=x")
+    assert outcome.code == 0, outcome.err
+    assert command("mode=evaluate", "run=outputs/x", "mode.split=train").code == 0
+    metrics = json.loads((tmp_path / "outputs/x/evaluate/train.json").read_text())["metrics"]
+    assert metrics["train/map50"] > 0.9

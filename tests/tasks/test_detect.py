@@ -1,0 +1,158 @@
+"""task=detect: what it says of boxes, in whose pixels, and what it draws."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.io import decode_jpeg, read_file
+
+from tests.heads.test_detectors import box_spec, objects
+from vision_lab.schedules import Constant
+from vision_lab.tasks.detect import Detect, mistakes
+from vision_lab.types import Batch, Detections, Objects, Sample
+
+
+class Network(nn.Module):
+    """Says what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.found: list[Detections] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.scale
+
+    def losses(self, outputs: Tensor, targets: list[Objects]) -> dict[str, Tensor]:
+        return {"there": outputs.mean(), "box": outputs.mean() * len(targets)}
+
+    def decode(self, outputs: Tensor) -> list[Detections]:
+        return self.found
+
+
+def found(rows: list[list[float]]) -> Detections:
+    """Label, four sides, score."""
+    table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+    return Detections(table[:, 1:5], table[:, 0].long(), table[:, 5])
+
+
+@pytest.fixture
+def task() -> Detect:
+    return Detect(
+        network=Network(),
+        spec=box_spec((40, 40)),
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        schedule=Constant(),
+        monitor="val/map",
+        goal="max",
+        seed=0,
+        shown_score=0.3,
+    )
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Two pictures of 80 x 40 pixels, fitted to 40 x 40: the lower half is empty."""
+    targets = [objects([[4, 2, 20, 15]], [1]), objects([[0, 0, 10, 10], [20, 5, 40, 20]], [0, 2], [False, True])]
+    targets = [replace(each, area=torch.full((len(each),), 400.0)) for each in targets]
+    samples = [Sample(k, f"{k}.png", (40, 80), (20, 40)) for k in range(2)]
+    return Batch(torch.randint(0, 255, (2, 3, 40, 40), dtype=torch.uint8), targets, samples)
+
+
+def test_the_heads_losses_are_added(task: Detect, batch: Batch):
+    losses = task.losses(task(batch.images), batch)
+    assert losses.keys() == {"loss", "there", "box"}
+    assert losses["loss"] == losses["there"] + losses["box"]
+
+
+def test_measures_are_in_pixels_of_the_files(task: Detect, batch: Batch):
+    scores = task.metrics("val")
+    assert len(task.metrics("train")) == 0  # augmented pictures are not measured
+    said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 0, 0, 10, 10, 0.8], [2, 22, 6, 39, 19, 0.7]])]
+    task.measure(scores, batch, said)
+    came_to = scores.compute()
+    assert came_to["map"] == 1.0  # what is in the crowd is no mistake
+    assert came_to["found"][0].tolist() == pytest.approx([0, 1, 8, 4, 40, 30, 0.9])
+    assert came_to["truth"][0].tolist() == [0, 1, 8, 4, 40, 30, 400, 0]
+    assert came_to["truth"][2].tolist() == [1, 2, 40, 10, 80, 40, 400, 1]
+    assert came_to["pictures"].tolist() == [[0, 40, 80], [1, 40, 80]]
+    task.computed["val"] = came_to
+    assert task.per_class("val")["b"]["objects"] == 1
+    assert set(task.per_class("val")) == {"a", "b"}
+    documents = task.documents("val", ["x.png", "y.png"])
+    assert documents["detections"][0] == {
+        "image_id": 1,
+        "category_id": 2,
+        "bbox": [8.0, 4.0, 32.0, 26.0],
+        "score": pytest.approx(0.9),
+    }
+    assert [image["file_name"] for image in documents["truth"]["images"]] == ["x.png", "y.png"]
+    assert [each["iscrowd"] for each in documents["truth"]["annotations"]] == [0, 0, 1]
+    assert {"precision_recall", "precision"} <= set(task.figures("val"))
+
+
+def test_rows_name_what_is_sure_enough_and_pictures_without(task: Detect, batch: Batch):
+    rows = task.rows(batch, [found([[1, 4, 2, 20, 15, 0.9], [0, 1, 1, 5, 5, 0.2]]), found([])])
+    assert rows[0] == {"path": "0.png", "class": "b", "score": pytest.approx(0.9), **sides(8, 4, 40, 30)}
+    assert rows[1] == {"path": "1.png", "class": "", "score": "", **sides("", "", "", "")}
+    assert len(rows) == 2
+
+
+def sides(*values: object) -> dict[str, object]:
+    return dict(zip(("left", "top", "right", "bottom"), values, strict=True))
+
+
+def test_boxes_are_drawn_on_the_files_own_picture(task: Detect, batch: Batch, tmp_path: Path):
+    said = [found([[1, 4, 2, 20, 15, 0.9]]), found([])]
+    pictures = [torch.full((3, 400, 800), 255, dtype=torch.uint8)] * 2
+    task.save(batch, said, tmp_path, names=["one", "two"], pictures=iter(pictures))
+    # The files are ten times as large as the samples say, so that the box of (8, 4) to (40, 30) stays near the corner.
+    drawn, empty = (decode_jpeg(read_file(str(tmp_path / "pictures" / f"{name}.jpg"))) for name in ("one", "two"))
+    assert drawn.shape == (3, 400, 800)
+    assert (drawn[:, :60, :60] < 128).any()
+    assert (drawn[:, 100:, 200:] > 240).all()
+    assert (empty > 240).all()
+
+
+def test_drawings_compare_what_is_known(task: Detect, batch: Batch):
+    said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 20, 5, 40, 20, 0.6]])]
+    drawn = task.draw(batch, said)
+    assert len({each.shape for each in drawn}) == 1
+    assert drawn[0].shape[0] == 3
+    task.observe("val", batch, said)
+    pictures = task.worst["val"].pictures()
+    assert torch.equal(pictures[0], drawn[1])  # one missed and one wrong; the other picture is right
+    task.forget("val")
+    assert task.worst == {}
+
+
+def test_mistakes_are_counted_from_the_surest_on():
+    truth = objects([[0, 0, 20, 20], [50, 50, 70, 70], [30, 0, 60, 30]], [0, 1, 0], [False, False, True])
+    said = found(
+        [
+            [0, 0, 0, 20, 20, 0.9],  # right
+            [0, 1, 0, 21, 20, 0.8],  # the same object again
+            [0, 50, 50, 70, 70, 0.7],  # of another class
+            [0, 32, 0, 60, 30, 0.6],  # in a crowd
+            [1, 80, 80, 90, 90, 0.5],  # nothing is there
+        ]
+    )
+    wrong, missed = mistakes(said, truth)
+    assert wrong.tolist() == [False, True, True, False, True]
+    assert missed.tolist() == [False, True, False]
+    wrong, missed = mistakes(found([]), truth)
+    assert len(wrong) == 0
+    assert missed.tolist() == [True, True, False]
+
+
+def test_the_measured_rows_are_the_same_for_any_batch(task: Detect, batch: Batch):
+    said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 0, 0, 10, 10, 0.8]])]
+    together, one_by_one = task.metrics("val"), task.metrics("val")
+    task.measure(together, batch, said)
+    for k in (1, 0):
+        single = Batch(batch.images[k : k + 1], batch.targets[k : k + 1], batch.samples[k : k + 1])
+        task.measure(one_by_one, single, said[k : k + 1])
+    assert together.compute()["map"] == one_by_one.compute()["map"]

@@ -1,0 +1,193 @@
+"""Pictures with boxes, whatever format says them, looked over at set-up: what is broken is mended or dropped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_lab.types import DataError, Fault, some
+
+SLACK = 1.0
+"""Pixels by which a box may reach beyond its picture without a word: rounding, and counting from 1."""
+
+LISTED = 10
+"""Broken boxes that an error names."""
+
+log = logging.getLogger(__name__)
+
+
+class Row(NamedTuple):
+    """A box as a file says it.
+
+    Attributes:
+        box: left, top, right and bottom.
+        name: of its class.
+        crowd: whether it is a region of many.
+        difficult: whether measures leave it out.
+        area: of the object, in pixels; None: of its box.
+    """
+
+    box: tuple[float, float, float, float]
+    name: str
+    crowd: bool = False
+    difficult: bool = False
+    area: float | None = None
+
+
+class Told(NamedTuple):
+    """What a file says of one picture.
+
+    Attributes:
+        path: of the picture.
+        rows: its boxes.
+        size: (width, height) in pixels, or (1, 1) for boxes in parts of the picture; None where it is not said.
+        source: the file that says it.
+    """
+
+    path: Path
+    rows: Sequence[Row]
+    size: tuple[float, float] | None
+    source: Path
+
+
+@dataclass(frozen=True)
+class BoxPictures:
+    """A map-style data set of (path, boxes).
+
+    Attributes:
+        paths: of the pictures.
+        starts: (pictures + 1,) where the boxes of each begin among those of all.
+        columns: of all boxes together: ``boxes`` (n, 4), ``labels``, ``crowd``, ``difficult``, ``area`` (NaN: that of
+            the box).
+        relative: whether boxes are in parts of the picture.
+        faults: the boxes that were broken.
+    """
+
+    paths: Sequence[Path]
+    starts: NDArray[np.int64]
+    columns: Mapping[str, NDArray[Any]]
+    relative: bool = False
+    faults: Sequence[Fault] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Path, dict[str, Any]]:
+        rows = slice(self.starts[index], self.starts[index + 1])
+        found = {name: column[rows] for name, column in self.columns.items()}
+        return self.paths[index], {**found, "relative": self.relative}
+
+    @property
+    def samples(self) -> list[tuple[Path, bytes]]:
+        """(path, what is said of it)."""
+        told = []
+        for index, path in enumerate(self.paths):
+            rows = slice(self.starts[index], self.starts[index + 1])
+            told.append((path, b"".join(column[rows].tobytes() for column in self.columns.values())))
+        return told
+
+
+def looked_over(
+    told: Iterable[Told],
+    *,
+    class_names: Sequence[str],
+    on_bad: Literal["raise", "skip"],
+    broken: Sequence[Fault] = (),
+    relative: bool = False,
+) -> BoxPictures:
+    """The pictures with the boxes that can be learnt from.
+
+    A box that reaches beyond its picture is clipped; one that is empty, reversed, no number, outside of its picture or
+    of a class that is not known is dropped. All such are listed as faults.
+
+    Args:
+        told: what the files say.
+        class_names: in the order of the labels.
+        on_bad: stop at anything broken instead.
+        broken: what was wrong with the files themselves.
+        relative: boxes are in parts of the picture.
+
+    Raises:
+        DataError: where ``on_bad`` says so, naming the files; or where a picture is listed twice.
+    """
+    numbers = {name: label for label, name in enumerate(class_names)}
+    paths, counts, kept, faults = [], [0], [], list(broken)
+    for each in told:
+        good, bad = _sound(each, numbers)
+        paths.append(each.path)
+        counts.append(len(good))
+        kept += good
+        faults += bad
+    if len(set(paths)) < len(paths):
+        twice = sorted({str(path) for path in paths if paths.count(path) > 1}) if len(paths) < 10_000 else ["some"]
+        raise DataError(f"pictures are listed more than once: {some(twice, LISTED)}")
+    if faults and on_bad == "raise":
+        listed = [f"{fault.path}: {fault.what}" for fault in faults]
+        raise DataError(
+            f"{len(faults)} annotations are broken:\n  "
+            + "\n  ".join(listed[:LISTED])
+            + (f"\n  and {len(listed) - LISTED} more" if len(listed) > LISTED else "")
+            + "\nMend them, or type data.on_bad=skip to have them clipped or dropped, counted and listed."
+        )
+    columns: dict[str, NDArray[Any]] = {
+        "boxes": np.array([row.box for row in kept], dtype=np.float32).reshape(-1, 4),
+        "labels": np.array([numbers[row.name] for row in kept], dtype=np.int64),
+        "crowd": np.array([row.crowd for row in kept], dtype=bool),
+        "difficult": np.array([row.difficult for row in kept], dtype=bool),
+        "area": np.array([np.nan if row.area is None else row.area for row in kept], dtype=np.float32),
+    }
+    return BoxPictures(paths, np.cumsum(counts), columns, relative, faults)
+
+
+def _sound(told: Told, numbers: Mapping[str, int]) -> tuple[list[Row], list[Fault]]:
+    """A picture's boxes that can be used, and what is wrong with others."""
+    good, faults = [], []
+    for place, row in enumerate(told.rows):
+        box, reason = _mended(row, told.size, numbers)
+        if box is not None:
+            good.append(row._replace(box=box))
+        if reason:
+            shown = ", ".join(f"{value:g}" for value in row.box)
+            what = f"box {place + 1} of {row.name!r} [{shown}] {reason}: {'dropped' if box is None else 'clipped'}"
+            faults.append(Fault(str(told.path), str(told.source), what))
+    return good, faults
+
+
+def _mended(
+    row: Row, size: tuple[float, float] | None, numbers: Mapping[str, int]
+) -> tuple[tuple[float, float, float, float] | None, str | None]:
+    """A box as it can be used, or None; and what is wrong with it, or None."""
+    left, top, right, bottom = row.box
+    if not all(map(isfinite, row.box)):
+        return None, "is no number"
+    if row.name not in numbers:
+        return None, "is of no class of data.spec.class_names"
+    if right < left or bottom < top:
+        return None, "has its corners reversed"
+    if right == left or bottom == top:
+        return None, "has no area"
+    if size is None:
+        return row.box, None
+    width, height = size
+    slack = SLACK if size != (1, 1) else 1e-3
+    clipped = (
+        min(max(left, 0), width),
+        min(max(top, 0), height),
+        min(max(right, 0), width),
+        min(max(bottom, 0), height),
+    )
+    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+        return None, f"lies outside of the picture of {_pixels(size)}"
+    beyond = max(abs(one - other) for one, other in zip(clipped, row.box, strict=True))
+    return clipped, f"reaches beyond the picture of {_pixels(size)}" if beyond > slack else None
+
+
+def _pixels(size: tuple[float, float]) -> str:
+    return "1 x 1 (parts of it)" if size == (1, 1) else f"{size[0]:g} x {size[1]:g} pixels"

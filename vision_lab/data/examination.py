@@ -1,0 +1,153 @@
+"""A whole data set read sample by sample: what is in it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vision_lab.data.examples import Examples
+from vision_lab.types import IGNORE, DataSpec, Fault, Unreadable
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was seen of one sample.
+
+    Attributes:
+        split: where it is.
+        index: its place there.
+        name: its file, or its place.
+        problem: why it cannot be used; then nothing else is known.
+        size: (height, width) in pixels.
+        digest: of its pixels: two samples with the same hold the same picture.
+        counts: label: objects, or pixels of a mask; an image's own label counts once.
+        tiny: objects too small to be learnt, most likely.
+    """
+
+    split: str
+    index: int
+    name: str
+    problem: str | None = None
+    size: tuple[int, int] = (0, 0)
+    digest: str = ""
+    counts: Mapping[int, int] | None = None
+    tiny: int = 0
+
+
+class Examination(torch.utils.data.Dataset[Examined]):
+    """Reads each sample of a split, as training would, and tells of it."""
+
+    def __init__(self, split: str, examples: Examples, spec: DataSpec, *, tiny: int) -> None:
+        self.split = split
+        self.examples = examples
+        self.spec = spec
+        self.tiny = tiny
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Examined:
+        read = self.examples.read(index)
+        if isinstance(read, Unreadable):
+            return Examined(self.split, index, read.path, problem=read.reason)
+        picture, target, path = read
+        digest = blake2b(picture.contiguous().numpy().tobytes(), digest_size=16)
+        digest.update(str(tuple(picture.shape)).encode())
+        height, width = picture.shape[-2:]
+        scale = min(side / own for side, own in zip(self.spec.image_size, (height, width), strict=True))
+        return Examined(
+            self.split,
+            index,
+            path or f"{self.split} {index}",
+            size=(height, width),
+            digest=digest.hexdigest(),
+            counts=self._counts(target),
+            tiny=self._tiny(target, scale),
+        )
+
+    def _counts(self, target: Any) -> dict[int, int]:
+        if self.spec.target == "boxes":
+            return dict(Counter(target["labels"][~target["crowd"]].tolist()))
+        values, counts = target.as_subclass(Tensor).flatten().unique(return_counts=True)
+        unknown = IGNORE if self.spec.target == "masks" else -1
+        return {value: n for value, n in zip(values.tolist(), counts.tolist(), strict=True) if value != unknown}
+
+    def _tiny(self, target: Any, scale: float) -> int:
+        if self.spec.target != "boxes":
+            return 0
+        boxes = target["boxes"].as_subclass(Tensor)
+        return int(((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) * scale < self.tiny).sum())
+
+
+def examined(examinations: Iterable[Examination], *, workers: int) -> Iterator[Examined]:
+    """All samples of all splits, in order, read ahead by so many processes."""
+    for each in examinations:
+        yield from DataLoader(each, batch_size=None, num_workers=workers, collate_fn=None)
+
+
+def report(found: Sequence[Examined], faults: Sequence[Fault], spec: DataSpec) -> dict[str, Any]:
+    """All that was found, as JSON can hold it; ``broken`` counts what has to be mended.
+
+    That is what cannot be read, broken annotations, pictures that are in two splits (a test that was learnt by heart is
+    none), and those that are there twice with other labels.
+    """
+    splits: dict[str, list[Examined]] = defaultdict(list)
+    for each in found:
+        splits[each.split].append(each)
+    alike = _alike(found)
+    across = [group for group in alike if len({each.split for each in group}) > 1]
+    within = [group for group in alike if len({each.split for each in group}) == 1]
+    contradicting = [group for group in within if any(each.counts != group[0].counts for each in group)]
+    unreadable = [each for each in found if each.problem]
+    return {
+        "broken": len(unreadable) + len(faults) + len(across) + len(contradicting),
+        "unreadable": [{"split": each.split, "path": each.name, "reason": each.problem} for each in unreadable],
+        "broken_annotations": [fault._asdict() for fault in faults],
+        "duplicates_across_splits": [_named(group) for group in across],
+        "contradicting_duplicates": [_named(group) for group in contradicting],
+        "duplicates_within_a_split": [_named(group) for group in within],
+        "splits": {name: _summary(each, spec) for name, each in splits.items()},
+    }
+
+
+def _summary(found: Sequence[Examined], spec: DataSpec) -> dict[str, Any]:
+    read = [each for each in found if not each.problem]
+    counts: Counter[int] = Counter()
+    pictures: Counter[int] = Counter()
+    for each in read:
+        counts.update(each.counts or {})
+        pictures.update((each.counts or {}).keys())
+    sizes = sorted((each.size for each in read), key=lambda size: size[0] * size[1])
+    return {
+        "pictures": len(found),
+        "sizes": {
+            "smallest": list(sizes[0]) if sizes else None,
+            "median": list(sizes[len(sizes) // 2]) if sizes else None,
+            "largest": list(sizes[-1]) if sizes else None,
+        },
+        "classes": {
+            name: {"count": counts[label], "pictures": pictures[label]} for label, name in enumerate(spec.class_names)
+        },
+        "without": [each.name for each in read if not each.counts],
+        "tiny": {each.name: each.tiny for each in read if each.tiny},
+    }
+
+
+def _alike(found: Sequence[Examined]) -> list[list[Examined]]:
+    """Samples with the same pixels, by two and more."""
+    groups: dict[str, list[Examined]] = defaultdict(list)
+    for each in found:
+        if not each.problem:
+            groups[each.digest].append(each)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _named(group: Sequence[Examined]) -> list[dict[str, str]]:
+    return [{"split": each.split, "path": each.name} for each in group]

@@ -1,0 +1,173 @@
+"""Boxes in XML files, one a picture, as Pascal VOC has them (Everingham 2010). No torch here: app reads names too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from xml.etree.ElementTree import Element, ParseError, iterparse, parse
+
+from vision_lab.data.folder import EXTENSIONS, SPLITS
+from vision_lab.types import DataError, Fault, some
+
+if TYPE_CHECKING:
+    from vision_lab.data.boxes import BoxPictures, Row
+
+ANNOTATIONS = ("Annotations", "annotations", "labels", "")
+"""Folders of XML files below the root, or below a split's folder; the last is that itself."""
+
+PICTURES = ("JPEGImages", "images", "Images", "")
+
+LISTED = 6
+
+
+def boxes(
+    root: str,
+    *,
+    split: Literal["train", "val", "test"],
+    class_names: Sequence[str],
+    first_pixel: int,
+    on_bad: Literal["raise", "skip"],
+) -> BoxPictures | None:
+    """The pictures of a split and their boxes.
+
+    The split is what ``ImageSets/Main/<split>.txt`` lists; or the folder ``<root>/<split>``; without any of these, all
+    there is is the training split.
+
+    Args:
+        root: the folder that holds Annotations/ and JPEGImages/, or a like pair; or VOCdevkit/VOC2012 in it.
+        split: which pictures.
+        class_names: in the order of the labels.
+        first_pixel: what the files call the first: 1 in VOC's own, whose last pixel of a box belongs to it; 0 in most
+            that were drawn with other programs, whose right and bottom do not.
+        on_bad: broken boxes and files stop the run; or are clipped or dropped and listed.
+
+    Returns:
+        None where there is no such split.
+
+    Raises:
+        DataError: where there are no annotations, or one cannot be read.
+    """
+    from vision_lab.data.boxes import Told, looked_over
+
+    if first_pixel not in (0, 1):
+        raise DataError(f"data.first_pixel={first_pixel}: type 1 (VOC's own files) or 0")
+    found = _files(_base(root), split)
+    if found is None:
+        return None
+    folder, files = found
+    pictures = _pictures(folder)
+    told, broken = [], []
+    for file in files:
+        try:
+            tree = parse(file).getroot()
+            rows, size = list(_rows(tree, first_pixel)), _size(tree)
+        except (ParseError, ValueError, OSError) as error:
+            broken.append(Fault(str(file), str(file), f"cannot be read ({error}): its picture is left out"))
+            continue
+        told.append(Told(_picture(tree, file, pictures), rows, size, file))
+    if not told:
+        listed = some([f"{fault.path} {fault.what}" for fault in broken], LISTED)
+        raise DataError(f"not one of {len(files)} annotations can be read: {listed}")
+    absent = [str(each.path) for each in told if not each.path.is_file()]
+    if absent and (on_bad == "raise" or len(absent) == len(told)):
+        raise DataError(f"{len(absent)} of {len(told)} pictures are not there: {some(absent, LISTED)}")
+    return looked_over(told, class_names=class_names, on_bad=on_bad, broken=broken)
+
+
+@cache
+def names(root: str) -> list[str]:
+    """The names of all classes in the files, sorted.
+
+    Raises:
+        DataError: where there are none.
+    """
+    base = _base(root)
+    found: set[str] = set()
+    for split in SPLITS:
+        for file in (_files(base, split) or (base, []))[1]:
+            try:
+                found |= {(each.findtext("name") or "").strip() for _, each in iterparse(file) if each.tag == "object"}
+            except ParseError:
+                continue  # met again, and named, when the data is set up
+    if not found:
+        raise DataError(f"the annotations in {base} hold no objects")
+    return sorted(found)
+
+
+def _base(root: str) -> Path:
+    """The folder with the annotations: the root, or the newest year of a VOCdevkit in it."""
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise DataError(f"there is no folder {base}: type data.root=<folder with Annotations/ and JPEGImages/>")
+    years = sorted([*base.glob("VOCdevkit/VOC*/Annotations"), *base.glob("VOC*/Annotations")])
+    return years[-1].parent if years else base
+
+
+def _files(base: Path, split: str) -> tuple[Path, list[Path]] | None:
+    """The folder of a split and its annotations; None where there is no such split."""
+    lists = base / "ImageSets" / "Main"
+    listed = next((file for name in SPLITS[split] if (file := lists / f"{name}.txt").is_file()), None)
+    if listed:
+        folder = _holding(base)
+        stems = [line.split()[0] for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return base, [folder / f"{stem}.xml" for stem in stems]
+    if lists.is_dir() and any((lists / f"{name}.txt").is_file() for name in SPLITS["train"]):
+        return None
+    divided = next((base / name for name in SPLITS[split] if (base / name).is_dir()), None)
+    if divided:
+        return divided, sorted(_holding(divided).glob("*.xml"))
+    if split != "train":
+        return None
+    return base, sorted(_holding(base).glob("*.xml"))
+
+
+def _holding(base: Path) -> Path:
+    """Where below a folder the XML files lie."""
+    for name in ANNOTATIONS:
+        if any((base / name).glob("*.xml")):
+            return base / name
+    below = ", ".join(sorted(path.name for path in base.iterdir())[:LISTED])
+    raise DataError(f"{base} has no XML files in Annotations/, annotations/ or labels/: it has {below or 'nothing'}")
+
+
+def _pictures(base: Path) -> Path:
+    return next(base / name for name in PICTURES if (base / name).is_dir())
+
+
+def _picture(tree: Element, file: Path, pictures: Path) -> Path:
+    """The picture that an annotation is of: by the file name it says, or by its own."""
+    said = (tree.findtext("filename") or "").strip()
+    places = [pictures / said, file.parent / said] if said else []
+    places += [place / f"{file.stem}{end}" for place in (pictures, file.parent) for end in sorted(EXTENSIONS)]
+    return next((path for path in places if path.is_file()), pictures / (said or f"{file.stem}.jpg"))
+
+
+def _rows(tree: Element, first_pixel: int) -> Iterator[Row]:
+    from vision_lab.data.boxes import Row
+
+    for each in tree.findall("object"):
+        left, top, right, bottom = (_number(each, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+        yield Row(
+            (left - first_pixel, top - first_pixel, right, bottom),
+            (each.findtext("name") or "").strip(),
+            difficult=(each.findtext("difficult") or "0").strip() == "1",
+        )
+
+
+def _size(tree: Element) -> tuple[float, float] | None:
+    if tree.find("size") is None:
+        return None
+    width, height = _number(tree, "size/width"), _number(tree, "size/height")
+    return (width, height) if width > 0 and height > 0 else None  # some programs write 0
+
+
+def _number(tree: Element, path: str) -> float:
+    text = tree.findtext(path)
+    if text is None:
+        raise ValueError(f"it has no {path}")
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"its {path} is {text.strip()!r}, no number") from None

@@ -1,0 +1,168 @@
+"""Boxes in text files, one for each picture, as YOLO's programs have them. No torch here: app reads names too.
+
+A line is ``class x y width height`` in parts of the picture, x and y of the box's centre; or an outline, ``class x1 y1
+x2 y2 ...``, of which the box around it is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from vision_lab.data.folder import EXTENSIONS, SPLITS
+from vision_lab.types import DataError, Fault, some
+
+if TYPE_CHECKING:
+    from vision_lab.data.boxes import BoxPictures, Row
+
+NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels/classes.txt")
+"""Where the names of the classes are looked for below the root."""
+
+LISTED = 6
+
+
+def boxes(
+    root: str,
+    *,
+    split: Literal["train", "val", "test"],
+    class_names: Sequence[str],
+    on_bad: Literal["raise", "skip"],
+) -> BoxPictures | None:
+    """The pictures of a split and their boxes; a picture without a text file has none.
+
+    A split lies where ``data.yaml`` says; or in ``images/<split>`` and ``labels/<split>``; or in ``<split>/images`` and
+    ``<split>/labels``; without any of these ``images`` and ``labels`` are the training split.
+
+    Args:
+        root: the folder.
+        split: which pictures.
+        class_names: in the order of the files' numbers.
+        on_bad: broken boxes stop the run; or are clipped or dropped and listed.
+
+    Returns:
+        None where there is no such split.
+
+    Raises:
+        DataError: where there are no pictures, or a text file cannot be read.
+    """
+    from vision_lab.data.boxes import Told, looked_over
+
+    base = _base(root)
+    folder = _folder(base, split)
+    if folder is None:
+        return None
+    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not pictures:
+        raise DataError(f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
+    told, broken = [], []
+    for path in pictures:
+        file = _labels(path)
+        try:
+            told.append(Told(path, list(_rows(file, class_names)) if file.is_file() else [], (1, 1), file))
+        except (ValueError, OSError) as error:
+            broken.append(Fault(str(path), str(file), f"its text file cannot be read ({error}): it is left out"))
+    if not told:
+        listed = some([f"{fault.path}: {fault.what}" for fault in broken], LISTED)
+        raise DataError(f"not one of {len(pictures)} text files can be read: {listed}")
+    if not any(_labels(path).is_file() for path in pictures):
+        raise DataError(f"not one picture in {folder} has a text file; looked for {_labels(pictures[0])}")
+    return looked_over(told, class_names=class_names, on_bad=on_bad, broken=broken, relative=True)
+
+
+@cache
+def names(root: str) -> list[str]:
+    """The names of the classes, from ``data.yaml`` or a list of names, one a line.
+
+    Raises:
+        DataError: where there is neither.
+    """
+    base = _base(root)
+    for name in NAMES:
+        file = base / name
+        if file.is_file():
+            content = file.read_text(encoding="utf-8")
+            if file.suffix == ".txt" or file.suffix == ".names":
+                return [line.strip() for line in content.splitlines() if line.strip()]
+            found = _settings(base).get("names")
+            if isinstance(found, dict):  # number: name
+                return [str(found[key]) for key in sorted(found)]
+            if isinstance(found, list):
+                return list(map(str, found))
+    raise DataError(
+        f"{base} says no names of classes (looked for {', '.join(NAMES)}): type data.spec.class_names=[...]"
+    )
+
+
+def _base(root: str) -> Path:
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise DataError(f"there is no folder {base}: type data.root=<folder with images/, labels/ and data.yaml>")
+    return base
+
+
+def _settings(base: Path) -> dict[str, Any]:
+    for name in NAMES[:3]:
+        if (base / name).is_file():
+            try:
+                content = yaml.safe_load((base / name).read_text(encoding="utf-8"))
+            except yaml.YAMLError as error:
+                raise DataError(f"{base / name} is no YAML: {str(error).splitlines()[0]}") from error
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _folder(base: Path, split: str) -> Path | None:
+    """Where the pictures of a split lie, if anywhere."""
+    settings = _settings(base)
+    said = next((settings[name] for name in SPLITS[split] if isinstance(settings.get(name), str)), None)
+    aliases = [*SPLITS[split], *(f"{name}2017" for name in SPLITS[split])]  # as COCO's are converted
+    places = [base / name / "images" for name in aliases] + [base / "images" / name for name in aliases]
+    if said:
+        inside = Path(str(settings.get("path") or "")) / said
+        # A folder may have moved since, so that its own place comes before what is written, and '../' is what Roboflow
+        # puts before a folder that lies beside the file.
+        places = [base / said, base / said.removeprefix("../"), base / inside, *places]
+    if found := next((place for place in places if place.is_dir()), None):
+        return found
+    divided = any((base / "images" / n).is_dir() or (base / n / "images").is_dir() for n in SPLITS["train"])
+    if split != "train" or divided:
+        return None
+    if not (base / "images").is_dir():
+        below = ", ".join(sorted(path.name for path in base.iterdir())[:LISTED])
+        raise DataError(f"{base} has no folder images/ nor train/images/: it has {below or 'nothing'}")
+    return base / "images"
+
+
+def _labels(picture: Path) -> Path:
+    """The text file of a picture: the last ``images`` of its path says ``labels``."""
+    parts = list(picture.parts)
+    for place in range(len(parts) - 2, -1, -1):
+        if parts[place] == "images":
+            parts[place] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def _rows(file: Path, class_names: Sequence[str]) -> Iterator[Row]:
+    from vision_lab.data.boxes import Row
+
+    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            number, values = int(float(words[0])), [float(word) for word in words[1:]]
+        except (ValueError, OverflowError):
+            raise ValueError(f"line {place} holds more than numbers: {line.strip()[:60]!r}") from None
+        name = class_names[number] if 0 <= number < len(class_names) else f"class {number}"
+        if len(values) == 4:
+            x, y, width, height = values
+            yield Row((x - width / 2, y - height / 2, x + width / 2, y + height / 2), name)
+        elif len(values) >= 6 and len(values) % 2 == 0:
+            yield Row((min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), name)
+        else:
+            raise ValueError(f"line {place} has {len(words)} numbers: a class and four, or a class and an outline")

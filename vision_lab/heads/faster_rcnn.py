@@ -1,0 +1,58 @@
+"""Faster R-CNN (Ren 2015: https://arxiv.org/abs/1506.01497) over a feature pyramid (Lin 2017)."""
+
+from __future__ import annotations
+
+from torch import nn
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from vision_lab.heads.pyramid import Anchors, Pyramid
+from vision_lab.heads.torchvision_detectors import FasterRCNN, limits
+from vision_lab.types import Backbone, DataSpec, whole_number
+
+
+def faster_rcnn(
+    backbone: Backbone,
+    spec: DataSpec,
+    *,
+    width: int,
+    anchor_scale: int,
+    proposals: int,
+    samples: int,
+    score_threshold: float,
+    nms_threshold: float,
+    detections_per_image: int,
+) -> nn.Module:
+    """Maps of stride 4 and more, or the two coarsest, and one by pooling; as ``fasterrcnn_resnet50_fpn`` to the bit.
+
+    Args:
+        backbone: any with two maps.
+        spec: its number of classes is used.
+        width: channels of the pyramid's maps.
+        anchor_scale: an anchor's side in strides of its map.
+        proposals: of a picture, looked at by the second stage; twice as many while training.
+        samples: of these, learnt from.
+        score_threshold: what is less sure is not told.
+        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
+        detections_per_image: the surest so many are told.
+
+    Raises:
+        ConfigurationError: where a number is out of range or the backbone has a single map.
+    """
+    whole_number("head.anchor_scale", anchor_scale)
+    kept = whole_number("head.proposals", proposals)
+    told = limits(score_threshold, nms_threshold, detections_per_image)
+    pyramid = Pyramid(backbone, finest=4, width=width, extra=LastLevelMaxPool(), coarser=[2])
+    sizes = [[anchor_scale * stride] for stride in pyramid.strides]
+    return FasterRCNN(
+        pyramid,
+        spec.num_classes,
+        rpn_anchor_generator=Anchors(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
+        rpn_pre_nms_top_n_train=2 * kept,
+        rpn_pre_nms_top_n_test=kept,
+        rpn_post_nms_top_n_train=2 * kept,
+        rpn_post_nms_top_n_test=kept,
+        box_batch_size_per_image=whole_number("head.samples", samples),
+        box_roi_pool=MultiScaleRoIAlign([str(k) for k in range(len(pyramid.names))], output_size=7, sampling_ratio=2),
+        **{f"box_{name}": limit for name, limit in told.items()},
+    )

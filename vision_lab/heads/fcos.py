@@ -1,0 +1,43 @@
+"""FCOS (Tian 2019: https://arxiv.org/abs/1904.01355): distances to the four sides, without anchors."""
+
+from __future__ import annotations
+
+from torch import nn
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from vision_lab.heads.pyramid import Anchors, Pyramid
+from vision_lab.heads.torchvision_detectors import FCOS, limits
+from vision_lab.types import Backbone, DataSpec
+
+
+def fcos(
+    backbone: Backbone,
+    spec: DataSpec,
+    *,
+    width: int,
+    score_threshold: float,
+    nms_threshold: float,
+    detections_per_image: int,
+) -> nn.Module:
+    """Maps of stride 8 and more, or the two coarsest, and two by convolution; as ``fcos_resnet50_fpn`` to the bit.
+
+    Args:
+        backbone: any with two maps.
+        spec: its number of classes is used.
+        width: channels of the pyramid's maps.
+        score_threshold: what is less sure is not told.
+        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
+        detections_per_image: the surest so many are told.
+
+    Raises:
+        ConfigurationError: where a number is out of range or the backbone has a single map.
+    """
+    pyramid = Pyramid(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
+    # What torchvision calls an anchor is the square of a cell.
+    cells = Anchors([[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides)
+    return FCOS(
+        pyramid,
+        spec.num_classes,
+        anchor_generator=cells,
+        **limits(score_threshold, nms_threshold, detections_per_image),
+    )

@@ -1,0 +1,60 @@
+"""RetinaNet (Lin 2017: https://arxiv.org/abs/1708.02002): focal loss at anchors of a feature pyramid."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from torch import nn
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from vision_lab.heads.pyramid import Anchors, Pyramid
+from vision_lab.heads.torchvision_detectors import RetinaNet, limits
+from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_number
+
+GROUPS = 32
+"""Of the normalisation, as in torchvision's second version."""
+
+
+def retinanet(
+    backbone: Backbone,
+    spec: DataSpec,
+    *,
+    width: int,
+    anchor_scale: int,
+    norm: Literal["group"] | None,
+    score_threshold: float,
+    nms_threshold: float,
+    detections_per_image: int,
+) -> nn.Module:
+    """Maps of stride 8 and more, or the two coarsest, and two by convolution; as ``retinanet_resnet50_fpn`` to the bit.
+
+    Args:
+        backbone: any with two maps.
+        spec: its number of classes is used.
+        width: channels of the pyramid's maps.
+        anchor_scale: the smallest anchor's side in strides of its map; the others are 1.26 and 1.59 times as large.
+        norm: None as published; or group normalisation between the head's convolutions, as in torchvision's second
+            version: without any it needs thousands of steps, or learnt weights, to begin with.
+        score_threshold: what is less sure is not told.
+        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
+        detections_per_image: the surest so many are told.
+
+    Raises:
+        ConfigurationError: where a number is out of range or the backbone has a single map.
+    """
+    whole_number("head.anchor_scale", anchor_scale)
+    if norm not in (None, "group") or (norm and width % GROUPS):
+        raise ConfigurationError(f"head.norm={norm}: type null, or group with a head.width that {GROUPS} divides")
+    pyramid = Pyramid(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
+    sides = [anchor_scale * stride for stride in pyramid.strides]
+    sizes = [[side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))] for side in sides]
+    norm_layer = partial(nn.GroupNorm, GROUPS) if norm else None
+    return RetinaNet(
+        pyramid,
+        spec.num_classes,
+        head=lambda classes: RetinaNetHead(width, 9, classes, norm_layer=norm_layer),
+        anchor_generator=Anchors(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
+        **limits(score_threshold, nms_threshold, detections_per_image),
+    )

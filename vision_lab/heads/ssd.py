@@ -1,0 +1,105 @@
+"""SSD (Liu 2016: https://arxiv.org/abs/1512.02325): default boxes on maps of several sizes, without a pyramid."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+from torchvision.models import VGG
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
+
+from vision_lab.heads.torchvision_detectors import SSD, limits
+from vision_lab.types import Backbone, DataSpec, whole_number
+
+PUBLISHED = (300, 300)
+"""The size of the pictures for which the paper gives maps and boxes."""
+
+LEVELS = 6
+"""Maps, as in the paper; fewer where pictures are too small for them."""
+
+
+def ssd(
+    backbone: Backbone,
+    spec: DataSpec,
+    *,
+    width: int,
+    score_threshold: float,
+    nms_threshold: float,
+    detections_per_image: int,
+) -> nn.Module:
+    """On VGG and pictures of 300 pixels the paper's SSD300, keys and numbers of ``ssd300_vgg16``; else its idea.
+
+    That is the backbone's maps of stride 8 and more, or its coarsest, and coarser ones by convolution, six at most.
+
+    Args:
+        backbone: any.
+        spec: its number of classes and size of pictures are used.
+        width: channels of the maps that are added.
+        score_threshold: what is less sure is not told.
+        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
+        detections_per_image: the surest so many are told.
+
+    Raises:
+        ConfigurationError: where a number is out of range.
+    """
+    width = whole_number("head.width", width)
+    maps: nn.Module
+    if isinstance(backbone.classifier, VGG) and spec.image_size == PUBLISHED:
+        maps = SSDFeatureExtractorVGG(backbone.classifier.features, highres=False)
+        boxes = DefaultBoxGenerator(
+            [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
+            scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
+            steps=[8, 16, 32, 64, 100, 300],
+        )
+        channels = [512, 1024, 512, 256, 256, 256]
+    else:
+        maps = Cascade(backbone, width=width, size=spec.image_size)
+        channels = maps.channels
+        boxes = DefaultBoxGenerator([[2, 3]] * len(channels))
+    maps.out_channels = channels  # type: ignore[assignment]  # where torchvision looks for it
+    return SSD(
+        maps,
+        spec.num_classes,
+        anchor_generator=boxes,
+        size=spec.image_size[::-1],
+        **limits(score_threshold, nms_threshold, detections_per_image),
+    )
+
+
+class Cascade(nn.Module):
+    """(N, C, H, W) -> a backbone's maps, and coarser ones by a convolution of stride 2 each."""
+
+    def __init__(self, backbone: Backbone, *, width: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        used = [stage for stage in backbone.stages if stage.stride >= 8][:LEVELS] or [backbone.stages[-1]]
+        self.names = [stage.name for stage in used]
+        self.body = backbone.features(self.names)
+        self.channels = [stage.channels for stage in used]
+        self.extra = nn.ModuleList()
+        side = -(-max(size) // used[-1].stride)
+        while side > 1 and len(self.channels) < LEVELS:
+            self.extra.append(_halved(self.channels[-1], width))
+            self.channels.append(width)
+            side = -(-side // 2)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        found = self.body(images)
+        maps = [found[name] for name in self.names]
+        for layer in self.extra:
+            maps.append(layer(maps[-1]))
+        return OrderedDict((str(k), each) for k, each in enumerate(maps))
+
+
+def _halved(channels: int, width: int) -> nn.Module:
+    layers = nn.Sequential(
+        nn.Conv2d(channels, width // 2, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+    )
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # it has one
+    return layers

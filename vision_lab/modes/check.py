@@ -1,0 +1,146 @@
+"""``mode=check data=...``: what is in a data set, and what is wrong with it, file by file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.progress import track
+from torch import Tensor
+from torchvision.io import encode_png
+
+from vision_lab import build, drawing
+from vision_lab.data.examination import Examined, examined, report
+from vision_lab.data.examples import Examples
+from vision_lab.files import refuse_link, shown, write
+from vision_lab.modes import screen
+from vision_lab.types import DataError, DataSpec, Objects, Unreadable, whole_number
+
+LISTED = 10
+"""Files of each kind that are named on the screen; all are in the report."""
+
+
+def check(config: DictConfig, folder: Path, *, drawn: int, tiny: int) -> None:
+    """Read every sample of every split.
+
+    Args:
+        config: of which only the data counts.
+        folder: gets ``report.json`` and ``contact_sheet.png``.
+        drawn: how many pictures the contact sheet shows.
+        tiny: an object is tiny whose shorter side has fewer pixels when its picture is fitted to the network's.
+
+    Raises:
+        DataError: where anything is broken, after all has been told.
+    """
+    whole_number("mode.drawn", drawn, least=0)
+    whole_number("mode.tiny", tiny, least=0)
+    refuse_link(folder)
+    screen.quieten()
+    build.check(config, ["data"])
+    config = config.copy()
+    config.data.on_bad = "skip"  # all that is wrong is to be told at once
+    config.augment.train = config.augment.eval = []
+    spec = build.spec(config)
+    data = build.data(config, spec)
+    data.prepare_data()
+    data.setup()
+    examinations = data.examinations(tiny=tiny)
+    total = sum(map(len, examinations))
+    reading = examined(examinations, workers=data.workers)
+    found = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
+    told = report(found, data.faults, spec)
+    told = {"data": build.choices().get("data"), "root": config.data.get("root"), "target": spec.target, **told}
+    write(folder / "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    pictures = _drawn(found, {each.split: each.examples for each in examinations}, told, spec, count=drawn)
+    if pictures:
+        sheet = drawing.grid(pictures)
+        sheet = drawing.with_legend(sheet, spec.class_names) if spec.target == "masks" else sheet
+        write(folder / "contact_sheet.png", encode_png(sheet).numpy().tobytes())
+    _show(told)
+    screen.say(f"written to {shown(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
+    if told["broken"]:
+        raise DataError(f"{told['broken']} broken: all are listed in {shown(folder / 'report.json')}")
+    screen.say("nothing is broken")
+
+
+def _show(told: Mapping[str, Any]) -> None:
+    screen.rows(
+        "splits",
+        [
+            {
+                "split": name,
+                "pictures": each["pictures"],
+                "smallest": _size(each["sizes"]["smallest"]),
+                "median": _size(each["sizes"]["median"]),
+                "largest": _size(each["sizes"]["largest"]),
+                "no labels": len(each["without"]),
+                "tiny": sum(each["tiny"].values()),
+            }
+            for name, each in told["splits"].items()
+        ],
+    )
+    unit = "pixels" if told["target"] == "masks" else "objects" if told["target"] == "boxes" else "pictures"
+    names = next(iter(told["splits"].values()))["classes"]
+    counted = [
+        {"class": name, **{f"{split} {unit}": each["classes"][name]["count"] for split, each in told["splits"].items()}}
+        for name in names
+    ]
+    screen.rows("classes", counted, most=50)
+    _list("cannot be read", [f"{each['path']}: {each['reason']}" for each in told["unreadable"]])
+    broken = [f"{each['path']}: {each['what']}" for each in told["broken_annotations"]]
+    _list("with broken annotations", broken)
+    _list("in more than one split", [_names(group) for group in told["duplicates_across_splits"]])
+    contradicting = [_names(group) for group in told["contradicting_duplicates"]]
+    _list("there twice with other labels", contradicting)
+    _list("more than once in a split", [_names(group) for group in told["duplicates_within_a_split"]])
+
+
+def _list(what: str, entries: Sequence[str]) -> None:
+    if entries:
+        more = f"\n  and {len(entries) - LISTED} more" if len(entries) > LISTED else ""
+        screen.say(f"{len(entries)} {what}:\n  " + "\n  ".join(entries[:LISTED]) + more)
+
+
+def _names(group: Sequence[Mapping[str, str]]) -> str:
+    return " = ".join(f"{each['path']} ({each['split']})" for each in group)
+
+
+def _size(size: Sequence[int] | None) -> str:
+    return f"{size[1]}x{size[0]}" if size else ""
+
+
+def _drawn(
+    found: Sequence[Examined], splits: Mapping[str, Examples], told: Mapping[str, Any], spec: DataSpec, *, count: int
+) -> list[Tensor]:
+    """Pictures with their annotations: those with something broken first, then some of all, evenly spaced."""
+    suspects = {each["path"] for each in told["broken_annotations"]}
+    for kind in ("duplicates_across_splits", "contradicting_duplicates"):
+        suspects |= {each["path"] for group in told[kind] for each in group}
+    readable = [each for each in found if not each.problem]
+    first = [each for each in readable if each.name in suspects][:count]
+    others = [each for each in readable if each.name not in suspects]
+    step = max(1, len(others) // max(1, count - len(first)))
+    pictures = []
+    for each in [*first, *others[::step]][:count]:
+        example = splits[each.split][0, each.index]
+        if not isinstance(example, Unreadable):
+            image, target, sample = example
+            rows, columns = sample.shown or image.shape[-2:]
+            pictures.append(_annotated(image[:, :rows, :columns], target, Path(each.name).name, spec))
+    return pictures
+
+
+def _annotated(image: Tensor, target: Any, name: str, spec: DataSpec) -> Tensor:
+    names = spec.class_names
+    if isinstance(target, Objects):
+        texts = [names[label] for label in target.labels.tolist()]
+        boxed = drawing.boxed(image, target.boxes, target.labels, texts)
+        return drawing.panels([boxed], name, side=drawing.LARGE)
+    if spec.target == "masks":
+        return drawing.panels([image, drawing.coloured(target)], name)
+    label = int(torch.as_tensor(target))
+    return drawing.captioned(image, f"{names[label] if label >= 0 else 'no label'}  {name}")
