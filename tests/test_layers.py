@@ -42,7 +42,7 @@ ALLOWED = {
     "data.coco": "data.boxes data.folder types",
     "data.downloads": "types",
     "data.examination": "data.examples types",
-    "data.examples": "data.reading data.transforms randomness types",
+    "data.examples": "data.reading data.transforms interruption randomness types",
     "data.fashion_mini": "",
     "data.fingerprint": "types",
     "data.folder": "types",

@@ -1,6 +1,7 @@
 """Boxes from files: one set in three formats is one set; broken boxes are mended or dropped, and named."""
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +151,83 @@ def test_difficult_objects_and_splits_of_voc(tmp_path: Path):
     assert by_picture(train)["d"].difficult.tolist() == [True, False, False]
 
 
+def test_a_test_list_is_no_part_of_the_training_split(tmp_path: Path):
+    root = box_files.voc(tmp_path)
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("b\n")
+    train = READ["voc_detect"](tmp_path)
+    assert [path.stem for path in train.paths] == ["a", "c", "d"]
+    (lists / "trainval.txt").write_text("a -1\nd  1\n")
+    train, val = READ["voc_detect"](tmp_path), READ["voc_detect"](tmp_path, split="val")
+    assert [path.stem for path in train.paths] == ["a", "d"]
+    assert val is None
+
+
+def test_a_list_of_what_is_not_there_is_told(tmp_path: Path):
+    root = box_files.voc(tmp_path)
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\nd\nnothing\n")
+    (root / "Annotations" / "d.xml").write_text('<?xml version="1.0" encoding="foo"?><annotation/>')
+    assert voc_xml.names(str(root)) == ["ash", "cedar"]
+    dataset = READ["voc_detect"](tmp_path, on_bad="skip")
+    assert [path.stem for path in dataset.paths] == ["a"]
+    assert [Path(fault.source).name for fault in dataset.faults] == ["d.xml", "nothing.xml"]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_data_set_of_which_no_box_is_left_stops_before_it_trains(name: str, tmp_path: Path):
+    gone = {**box_files.BOXES, **{key: [("oak", box) for _, box in rows] for key, rows in box_files.BOXES.items()}}
+    with pytest.raises(DataError, match=r"(?s)annotations are broken.*Not one box can be used\."):
+        READ[name](box_files.FORMATS[name](tmp_path, gone), on_bad="skip")
+
+
+def test_one_picture_in_two_annotations_is_taken_once(tmp_path: Path):
+    root = box_files.voc(tmp_path)
+    text = (root / "Annotations" / "a.xml").read_text()
+    (root / "Annotations" / "again.xml").write_text(text)
+    dataset = READ["voc_detect"](root, on_bad="skip")
+    assert [path.stem for path in dataset.paths] == ["a", "b", "c", "d"]
+    assert [fault.what for fault in dataset.faults] == ["is listed more than once: the later is left out"]
+
+
+def test_a_size_that_is_not_said_is_not_held_against_boxes(tmp_path: Path):
+    root = box_files.coco(tmp_path)
+    file = root / "annotations" / "instances_train.json"
+    file.write_text(file.read_text().replace('"width": 80, "height": 40', '"width": 0, "height": 0'))
+    assert by_picture(READ["coco"](root))["a"].labels.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("names: {1: cat, 3: dog}", ["unused 0", "cat", "unused 2", "dog"]),
+        ("names: {'10': z, '2': b}", ["unused 0", "unused 1", "b", *[f"unused {k}" for k in range(3, 10)], "z"]),
+        ("names: [a, b]", ["a", "b"]),
+    ],
+)
+def test_yolos_names_go_by_their_numbers(text: str, wanted: list[str], tmp_path: Path):
+    (tmp_path / "data.yaml").write_text(text)
+    assert yolo_txt.names(str(tmp_path)) == wanted
+
+
+def test_yolos_names_that_are_none_are_refused(tmp_path: Path):
+    (tmp_path / "classes.txt").write_text("a\n\nb\n")
+    assert yolo_txt.names(str(tmp_path)) == ["a", "unused 1", "b"]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "data.yaml").write_text("names: {cat: 1}")
+    with pytest.raises(DataError, match=r"names are to be a list"):
+        yolo_txt.names(str(tmp_path / "one"))
+
+
+def test_yolos_lists_of_pictures_are_not_passed_over(tmp_path: Path):
+    root = box_files.yolo(tmp_path)
+    (root / "data.yaml").write_text("names: [ash, beech, cedar]\ntrain: train.txt\n")
+    with pytest.raises(DataError, match=r"says train: train\.txt; a folder is needed, not a list"):
+        READ["yolo_txt"](root)
+
+
 def test_other_programs_count_from_0(tmp_path: Path):
     whole = by_picture(made("voc_detect", tmp_path, first_pixel=0), (80, 80))["a"]
     assert whole.boxes[0].tolist() == [9, 5, 40, 30]
@@ -217,7 +295,54 @@ def test_a_box_that_does_not_fit_its_picture_is_met_when_it_is_read(tmp_path: Pa
     box_files.picture(tmp_path / "train" / "a.png", (40, 20))
     read = examples(dataset)[0, 0]
     assert isinstance(read, Unreadable)
-    assert read.reason == "its box [8, 4, 40, 30] does not lie in the picture of 40 x 20 pixels"
+    assert read.reason == "its annotation is of 80 x 40 pixels, the picture has 40 x 20"
+    box_files.picture(tmp_path / "train" / "a.png", (40, 80))
+    turned = examples(dataset)[0, 0]
+    assert isinstance(turned, Unreadable)
+    assert turned.reason.endswith("the picture has 40 x 80; is it turned by its EXIF tag?")
+
+
+class OneOfYours:
+    """A data set that says what it is told of one black picture of 40 x 20 pixels."""
+
+    def __init__(self, **told) -> None:
+        self.told = told
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int):
+        return torch.zeros(3, 20, 40, dtype=torch.uint8), self.told
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (
+            {"boxes": [[20, 10, 80, 40]], "labels": [0]},
+            "its box [20, 10, 80, 40] does not lie in the picture of 40",
+        ),
+        ({"boxes": [[9, 9, 5, 15]], "labels": [0]}, "its box [9, 9, 5, 15] does not lie in"),
+        ({"boxes": [[1, 1, 5, 5]], "labels": [3]}, "its 1 boxes have labels [3]: each needs one of 0 to 2"),
+        ({"boxes": [[1, 1, 5, 5]], "labels": [0, 1]}, "its 1 boxes have labels [0, 1]"),
+        ({"boxes": [[1, 1, 5, 5]], "labels": [0], "crowd": [0, 1]}, "it has 1 boxes and 2 values of crowd"),
+    ],
+)
+def test_boxes_of_your_own_data_set_are_held_against_the_picture(told: dict, says: str):
+    read = examples(OneOfYours(**told))[0, 0]
+    assert isinstance(read, Unreadable)
+    assert says in read.reason
+
+
+def test_crowds_may_be_said_by_numbers():
+    _, objects, _ = examples(OneOfYours(boxes=[[1, 1, 5, 5], [2, 2, 9, 9]], labels=[0, 1], crowd=[0, 1]))[0, 0]
+    assert objects.crowd.tolist() == [False, True]
+    assert len(objects[~objects.crowd]) == 1
+
+
+def test_examples_travel_to_workers_that_share_nothing(tmp_path: Path):
+    read = pickle.loads(pickle.dumps(examples(made("coco", tmp_path), transforms=[Mosaic(size=(40, 40), p=1.0)])))
+    assert len(read[0, 0][1].boxes) > 0
 
 
 def test_pictures_are_fitted_whole_and_the_rest_is_the_mean(tmp_path: Path):

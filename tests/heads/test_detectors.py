@@ -178,7 +178,8 @@ def test_a_model_that_steps_less_gives_its_coarsest_maps(make_backbone):
     [
         ("yolo", {"width": 30}, "head.width=30: type a multiple of 8"),
         ("yolo", {"depth": 0}, "head.depth=0: type a whole number of 1 or more"),
-        ("ssd", {"width": -1}, "head.width=-1: type a whole number of 1 or more"),
+        ("ssd", {"width": 1}, "head.width=1: type a whole number of 2 or more"),
+        ("fcos", {"width": 80}, "head.width=80: type a multiple of 32"),
         ("retinanet", {"norm": "batch"}, "head.norm=batch: type null, or group with a head.width that 32 divides"),
         ("retinanet", {"anchor_scale": 0}, "head.anchor_scale=0: type a whole number of 1 or more"),
         ("fcos", {"score_threshold": -0.1}, "head.score_threshold=-0.1: type a number of 0 or more"),
@@ -198,6 +199,9 @@ def test_anchors_of_a_map_that_leaves_a_border_lie_by_its_stride():
     images = torch.zeros(1, 3, 96, 96)
     (whole,) = anchors(ImageList(images, [(96, 96)]), [torch.zeros(1, 1, 12, 12), torch.zeros(1, 1, 6, 6)])
     assert whole[1].tolist() == [-8, -16, 24, 16]
+    odd = torch.zeros(1, 3, 100, 100)  # stride 8 still, though 100 // 13 is 7
+    (fine,) = anchors(ImageList(odd, [(100, 100)]), [torch.zeros(1, 1, 13, 13), torch.zeros(1, 1, 7, 7)])
+    assert fine[12].tolist() == [96 - 16, -16, 96 + 16, 16]
     (cut,) = anchors(ImageList(images, [(96, 96)]), [torch.zeros(1, 1, 11, 11), torch.zeros(1, 1, 5, 5)])
     assert cut[1].tolist() == [-8, -16, 24, 16]
     assert cut[-1].tolist() == [64 - 32, 64 - 32, 64 + 32, 64 + 32]

@@ -133,6 +133,7 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
     [
         (["data=fashion_mini"], "data=fashion_mini is for labels, but task=detect learns from boxes: type data=coco"),
         (["head=unet"], "head=unet is for masks, but task=detect learns from boxes: type head=faster_rcnn or fcos"),
+        (["task=segment", "augment=mosaic"], "augment.train has a transform for boxes, but the data holds masks"),
         (["augment=imagenet"], "augment.eval must be empty for boxes"),
         (["task.shown_score=-1"], "task.shown_score=-1: type a number of 0 or more"),
         (["head.weights=coco"], "head.weights=coco: torchvision has no weights for yolo_resnet18"),
@@ -160,7 +161,10 @@ def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_pat
     named = ("data.spec.class_names=[ash,beech,cedar]",)
     outcome = command(*words, *named, "name=x", "augment=mosaic")
     assert outcome.code == 0, outcome.err
-    assert "2 boxes were broken, and clipped or dropped; they are listed in outputs/x/broken.csv" in outcome.out
+    assert (
+        "2 annotations are broken, so that boxes are clipped or dropped, or pictures left out; they are listed in"
+        in outcome.out
+    )
     with (tmp_path / "outputs/x/broken.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [Path(row["path"]).name for row in rows] == ["b.png", "b.png"]

@@ -143,6 +143,8 @@ def test_mistakes_are_counted_from_the_surest_on():
     wrong, missed = mistakes(said, truth)
     assert wrong.tolist() == [False, True, True, False, True]
     assert missed.tolist() == [False, True, False]
+    large = objects([[0, 0, 100, 100]], [0], [True])  # of whom one is found
+    assert mistakes(found([[0, 40, 40, 50, 60, 0.9]]), large)[0].tolist() == [False]
     wrong, missed = mistakes(found([]), truth)
     assert len(wrong) == 0
     assert missed.tolist() == [True, True, False]

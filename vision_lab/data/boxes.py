@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_lab.types import DataError, Fault, some
+from vision_lab.types import DataError, Fault
 
 SLACK = 1.0
 """Pixels by which a box may reach beyond its picture without a word: rounding, and counting from 1."""
@@ -66,6 +66,7 @@ class BoxPictures:
         starts: (pictures + 1,) where the boxes of each begin among those of all.
         columns: of all boxes together: ``boxes`` (n, 4), ``labels``, ``crowd``, ``difficult``, ``area`` (NaN: that of
             the box).
+        sizes: (pictures, 2) width and height as the files say them; 0 where they do not.
         relative: whether boxes are in parts of the picture.
         faults: the boxes that were broken.
     """
@@ -73,6 +74,7 @@ class BoxPictures:
     paths: Sequence[Path]
     starts: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
+    sizes: NDArray[np.int64]
     relative: bool = False
     faults: Sequence[Fault] = field(default_factory=list)
 
@@ -82,7 +84,8 @@ class BoxPictures:
     def __getitem__(self, index: int) -> tuple[Path, dict[str, Any]]:
         rows = slice(self.starts[index], self.starts[index + 1])
         found = {name: column[rows] for name, column in self.columns.items()}
-        return self.paths[index], {**found, "relative": self.relative}
+        width, height = self.sizes[index].tolist()
+        return self.paths[index], {**found, "relative": self.relative, "size": (height, width) if width else None}
 
     @property
     def samples(self) -> list[tuple[Path, bytes]]:
@@ -115,27 +118,28 @@ def looked_over(
         relative: boxes are in parts of the picture.
 
     Raises:
-        DataError: where ``on_bad`` says so, naming the files; or where a picture is listed twice.
+        DataError: where ``on_bad`` says so, or not one box can be used, naming the files.
     """
     numbers = {name: label for label, name in enumerate(class_names)}
-    paths, counts, kept, faults = [], [0], [], list(broken)
+    paths: dict[Path, tuple[float, float]] = {}  # a set that keeps its order
+    counts, kept, faults = [0], [], list(broken)
+    rows = 0
     for each in told:
+        if each.path in paths:
+            faults.append(Fault(str(each.path), str(each.source), "is listed more than once: the later is left out"))
+            continue
+        rows += len(each.rows)
         good, bad = _sound(each, numbers)
-        paths.append(each.path)
+        paths[each.path] = (0, 0) if relative or each.size is None else each.size
         counts.append(len(good))
         kept += good
         faults += bad
-    if len(set(paths)) < len(paths):
-        twice = sorted({str(path) for path in paths if paths.count(path) > 1}) if len(paths) < 10_000 else ["some"]
-        raise DataError(f"pictures are listed more than once: {some(twice, LISTED)}")
-    if faults and on_bad == "raise":
+    if faults and (on_bad == "raise" or (rows and not kept)):
         listed = [f"{fault.path}: {fault.what}" for fault in faults]
-        raise DataError(
-            f"{len(faults)} annotations are broken:\n  "
-            + "\n  ".join(listed[:LISTED])
-            + (f"\n  and {len(listed) - LISTED} more" if len(listed) > LISTED else "")
-            + "\nMend them, or type data.on_bad=skip to have them clipped or dropped, counted and listed."
-        )
+        more = [f"and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
+        mend = "Mend them, or type data.on_bad=skip to have them clipped or dropped, counted and listed."
+        last = mend if kept or not rows else "Not one box can be used."
+        raise DataError("\n  ".join([f"{len(faults)} annotations are broken:", *listed[:LISTED], *more]) + f"\n{last}")
     columns: dict[str, NDArray[Any]] = {
         "boxes": np.array([row.box for row in kept], dtype=np.float32).reshape(-1, 4),
         "labels": np.array([numbers[row.name] for row in kept], dtype=np.int64),
@@ -143,7 +147,8 @@ def looked_over(
         "difficult": np.array([row.difficult for row in kept], dtype=bool),
         "area": np.array([np.nan if row.area is None else row.area for row in kept], dtype=np.float32),
     }
-    return BoxPictures(paths, np.cumsum(counts), columns, relative, faults)
+    sizes = np.array([*paths.values()], dtype=np.int64).reshape(-1, 2)
+    return BoxPictures([*paths], np.cumsum(counts), columns, sizes, relative, faults)
 
 
 def _sound(told: Told, numbers: Mapping[str, int]) -> tuple[list[Row], list[Fault]]:

@@ -112,9 +112,7 @@ def semantic_masks(
         return None
     file, folder = found
     names, listed = _pictures(file, folder, on_bad=on_bad)
-    unknown = sorted(set(names.values()) - set(class_names))
-    if unknown:
-        raise DataError(f"{file} has categories that data.spec.class_names has not: {', '.join(unknown)}")
+    _refuse_unknown(names, class_names, file)
     samples = []
     for path, image, objects in listed:
         drawn = [{key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")} for each in objects]
@@ -152,11 +150,18 @@ def boxes(
         return None
     file, folder = found
     names, listed = _pictures(file, folder, on_bad=on_bad)
-    told = [
-        Told(path, [_row(each, names) for each in objects], (image["width"], image["height"]), file)
-        for path, image, objects in listed
-    ]
+    _refuse_unknown(names, class_names, file)
+    told = []
+    for path, image, objects in listed:
+        size = (image["width"], image["height"]) if image["width"] > 0 and image["height"] > 0 else None
+        told.append(Told(path, [_row(each, names) for each in objects], size, file))
     return looked_over(told, class_names=class_names, on_bad=on_bad)
+
+
+def _refuse_unknown(names: Mapping[int, str], class_names: Sequence[str], file: Path) -> None:
+    unknown = sorted(set(names.values()) - set(class_names))
+    if unknown:
+        raise DataError(f"{file} has categories that data.spec.class_names has not: {', '.join(unknown)}")
 
 
 def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> Row:
@@ -199,7 +204,7 @@ def _pictures(
 
 @cache
 def categories(root: str) -> list[str]:
-    """The names of the categories in the order of their numbers, from the smaller of the annotation files.
+    """The names of the categories in the order of their numbers, from val's file, which is smaller, or else train's.
 
     Raises:
         DataError: where there is none.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vision_lab.data.examples import Examples
+from vision_lab.data.examples import Examples, begin_worker
 from vision_lab.types import IGNORE, DataSpec, Fault, Unreadable
 
 
@@ -89,7 +89,7 @@ class Examination(torch.utils.data.Dataset[Examined]):
 def examined(examinations: Iterable[Examination], *, workers: int) -> Iterator[Examined]:
     """All samples of all splits, in order, read ahead by so many processes."""
     for each in examinations:
-        yield from DataLoader(each, batch_size=None, num_workers=workers, collate_fn=None)
+        yield from DataLoader(each, batch_size=None, num_workers=workers, collate_fn=None, worker_init_fn=begin_worker)
 
 
 def report(found: Sequence[Examined], faults: Sequence[Fault], spec: DataSpec) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms import v2
 
+from vision_lab import interruption
 from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
 from vision_lab.data.transforms import Joined
 from vision_lab.randomness import reseed
@@ -153,7 +154,7 @@ class Boxes:
         self.names = len(self.relabel)
         mean = spec.mean if len(spec.mean) == spec.channels else spec.mean[:1] * spec.channels
         self.fill = [255 * value for value in mean]  # 0 to the network
-        self.sound = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=lambda inputs: tuple(inputs.values())[1:])
+        self.sound = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_other_columns)
 
     def __call__(self, known: Any, image: Tensor) -> dict[str, Tensor]:
         """``boxes`` (n, 4) in the picture's pixels and the other columns of ``Objects``; no rows where it is not known.
@@ -163,6 +164,12 @@ class Boxes:
         """
         known = known or {"boxes": (), "labels": ()}
         height, width = image.shape[-2:]
+        if known.get("size") not in (None, (height, width)):
+            said = " x ".join(map(str, known["size"][::-1]))
+            turned = "; is it turned by its EXIF tag?" if known["size"] == (width, height) else ""
+            raise UnreadablePictureError(
+                f"its annotation is of {said} pixels, the picture has {width} x {height}{turned}"
+            )
         boxes = torch.as_tensor(known["boxes"], dtype=torch.float32).reshape(-1, 4)
         boxes = boxes * torch.tensor([width, height, width, height]) if known.get("relative") else boxes
         labels = torch.as_tensor(known["labels"], dtype=torch.int64)
@@ -176,13 +183,16 @@ class Boxes:
             raise UnreadablePictureError(
                 f"its {len(boxes)} boxes have labels {labels.tolist()}: each needs one of 0 to {self.names - 1}"
             )
+        for name in ("crowd", "difficult", "area"):
+            if name in known and len(known[name]) != len(boxes):
+                raise UnreadablePictureError(f"it has {len(boxes)} boxes and {len(known[name])} values of {name}")
         nothing = torch.zeros(len(boxes), dtype=torch.bool)
         area = torch.as_tensor(known.get("area", torch.full((len(boxes),), torch.nan)), dtype=torch.float32)
         return {
             "boxes": tv_tensors.BoundingBoxes(clipped, format="XYXY", canvas_size=(height, width)),
             "labels": self.relabel[labels],
-            "crowd": torch.as_tensor(known.get("crowd", nothing)),
-            "difficult": torch.as_tensor(known.get("difficult", nothing)),
+            "crowd": torch.as_tensor(known.get("crowd", nothing)).bool(),
+            "difficult": torch.as_tensor(known.get("difficult", nothing)).bool(),
             "area": torch.where(area.isnan(), sizes.prod(dim=1), area),
         }
 
@@ -201,6 +211,16 @@ class Boxes:
         """A target as it lies in a batch; in training without what transforms have moved out of the picture."""
         columns = self.sound(target) if trained else target
         return Objects(**{name: column.as_subclass(Tensor) for name, column in columns.items()})
+
+
+def begin_worker(_: int) -> None:
+    """A reading process leaves signals to the one that began it."""
+    interruption.leave_to_parent()
+
+
+def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """What goes when a box goes."""
+    return tuple(column for name, column in target.items() if name != "boxes")
 
 
 def _kind(spec: DataSpec, relabel: Sequence[int] | None) -> Labels | Masks | Boxes:

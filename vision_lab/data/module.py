@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
-from vision_lab import interruption
 from vision_lab.data.examination import Examination
-from vision_lab.data.examples import Examples, Masks, collate
+from vision_lab.data.examples import Examples, Masks, begin_worker, collate
 from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
 from vision_lab.data.order import Order
 from vision_lab.data.reading import MAX_PIXELS
 from vision_lab.data.splits import divided, some_of_each
+from vision_lab.data.transforms import Joined
 from vision_lab.types import (
     IGNORE,
     Batch,
@@ -36,6 +36,9 @@ from vision_lab.types import (
 )
 
 log = logging.getLogger(__name__)
+
+FOR_BOXES = (Joined, v2.RandomIoUCrop)
+"""Transforms that need boxes."""
 
 GLANCED = 50
 """Training masks that are looked at before training begins."""
@@ -95,6 +98,10 @@ class DataModule(pl.LightningDataModule):
             raise ConfigurationError(
                 "augment.eval must be empty for boxes, which are measured in the pixels of their files: "
                 "type augment.eval=[], or augment=basic"
+            )
+        if spec.target != "boxes" and any(isinstance(each, FOR_BOXES) for each in transforms["train"]):
+            raise ConfigurationError(
+                f"augment.train has a transform for boxes, but the data holds {spec.target}: type augment=basic"
             )
         self.spec = spec
         self.sources: dict[Split, Source] = {"train": train or _none, "val": val or _none, "test": test or _none}
@@ -337,13 +344,9 @@ class DataModule(pl.LightningDataModule):
             num_workers=self.workers,
             collate_fn=collate,
             persistent_workers=self.workers > 0,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=begin_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
-
-
-def _begin_worker(_: int) -> None:
-    interruption.leave_to_parent()
 
 
 def _none() -> None:

@@ -21,6 +21,9 @@ PICTURES = ("JPEGImages", "images", "Images", "")
 
 LISTED = 6
 
+BROKEN = (ParseError, ValueError, OSError, LookupError)
+"""What a file that is no XML, or in an unknown encoding, makes the parser raise."""
+
 
 def boxes(
     root: str,
@@ -32,8 +35,8 @@ def boxes(
 ) -> BoxPictures | None:
     """The pictures of a split and their boxes.
 
-    The split is what ``ImageSets/Main/<split>.txt`` lists; or the folder ``<root>/<split>``; without any of these, all
-    there is is the training split.
+    The split is what ``ImageSets/Main/<split>.txt`` lists (for train, ``trainval.txt`` too); or the folder
+    ``<root>/<split>``; without any of these, all there is is the training split, but for what other lists name.
 
     Args:
         root: the folder that holds Annotations/ and JPEGImages/, or a like pair; or VOCdevkit/VOC2012 in it.
@@ -63,7 +66,7 @@ def boxes(
         try:
             tree = parse(file).getroot()
             rows, size = list(_rows(tree, first_pixel)), _size(tree)
-        except (ParseError, ValueError, OSError) as error:
+        except BROKEN as error:
             broken.append(Fault(str(file), str(file), f"cannot be read ({error}): its picture is left out"))
             continue
         told.append(Told(_picture(tree, file, pictures), rows, size, file))
@@ -89,7 +92,7 @@ def names(root: str) -> list[str]:
         for file in (_files(base, split) or (base, []))[1]:
             try:
                 found |= {(each.findtext("name") or "").strip() for _, each in iterparse(file) if each.tag == "object"}
-            except ParseError:
+            except BROKEN:
                 continue  # met again, and named, when the data is set up
     if not found:
         raise DataError(f"the annotations in {base} hold no objects")
@@ -107,20 +110,34 @@ def _base(root: str) -> Path:
 
 def _files(base: Path, split: str) -> tuple[Path, list[Path]] | None:
     """The folder of a split and its annotations; None where there is no such split."""
-    lists = base / "ImageSets" / "Main"
-    listed = next((file for name in SPLITS[split] if (file := lists / f"{name}.txt").is_file()), None)
-    if listed:
-        folder = _holding(base)
-        stems = [line.split()[0] for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return base, [folder / f"{stem}.xml" for stem in stems]
-    if lists.is_dir() and any((lists / f"{name}.txt").is_file() for name in SPLITS["train"]):
+    found = {name: file for name in (*SPLITS, "trainval") if (file := _list(base, name))}
+    file = found.get(split) or (found.get("trainval") if split == "train" else None)
+    if file:
+        return base, _listed(base, file)
+    if "train" in found or "trainval" in found:
         return None
     divided = next((base / name for name in SPLITS[split] if (base / name).is_dir()), None)
     if divided:
         return divided, sorted(_holding(divided).glob("*.xml"))
     if split != "train":
         return None
-    return base, sorted(_holding(base).glob("*.xml"))
+    elsewhere = {xml for listed in found.values() for xml in _listed(base, listed)}
+    return base, sorted(set(_holding(base).glob("*.xml")) - elsewhere)
+
+
+def _list(base: Path, split: str) -> Path | None:
+    """The file that lists a split's pictures, if there is one."""
+    files = (base / "ImageSets" / "Main" / f"{name}.txt" for name in SPLITS.get(split, (split,)))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _listed(base: Path, file: Path) -> list[Path]:
+    """The annotations that a list names, one a line; of a line that is no name the first word."""
+    folder = _holding(base)
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [
+        whole if (whole := folder / f"{line}.xml").is_file() else folder / f"{line.split()[0]}.xml" for line in lines
+    ]
 
 
 def _holding(base: Path) -> Path:
@@ -137,10 +154,10 @@ def _pictures(base: Path) -> Path:
 
 
 def _picture(tree: Element, file: Path, pictures: Path) -> Path:
-    """The picture that an annotation is of: by the file name it says, or by its own."""
+    """The picture that an annotation is of: by its own name, or by the one it says, which outlives a renaming."""
     said = (tree.findtext("filename") or "").strip()
-    places = [pictures / said, file.parent / said] if said else []
-    places += [place / f"{file.stem}{end}" for place in (pictures, file.parent) for end in sorted(EXTENSIONS)]
+    places = [place / f"{file.stem}{end}" for place in (pictures, file.parent) for end in sorted(EXTENSIONS)]
+    places += [pictures / said, file.parent / said] if said else []
     return next((path for path in places if path.is_file()), pictures / (said or f"{file.stem}.jpg"))
 
 

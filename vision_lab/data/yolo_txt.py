@@ -85,16 +85,25 @@ def names(root: str) -> list[str]:
         file = base / name
         if file.is_file():
             content = file.read_text(encoding="utf-8")
-            if file.suffix == ".txt" or file.suffix == ".names":
-                return [line.strip() for line in content.splitlines() if line.strip()]
+            if file.suffix in (".txt", ".names"):
+                return _numbered(file, dict(enumerate(map(str.strip, content.rstrip().splitlines()))))
             found = _settings(base).get("names")
-            if isinstance(found, dict):  # number: name
-                return [str(found[key]) for key in sorted(found)]
-            if isinstance(found, list):
-                return list(map(str, found))
+            if isinstance(found, dict | list):
+                return _numbered(file, found if isinstance(found, dict) else dict(enumerate(found)))
     raise DataError(
         f"{base} says no names of classes (looked for {', '.join(NAMES)}): type data.spec.class_names=[...]"
     )
+
+
+def _numbered(file: Path, found: dict[Any, Any]) -> list[str]:
+    """Names in the order of their numbers; a number without one is called unused."""
+    try:
+        named = {int(number): str(name) for number, name in found.items() if name not in (None, "")}
+    except (TypeError, ValueError):
+        raise DataError(f"{file}: names are to be a list, or a whole number for each name") from None
+    if not named or min(named) < 0:
+        raise DataError(f"{file} says no names of classes: a line or an entry for each is needed")
+    return [named.get(number, f"unused {number}") for number in range(max(named) + 1)]
 
 
 def _base(root: str) -> Path:
@@ -118,7 +127,9 @@ def _settings(base: Path) -> dict[str, Any]:
 def _folder(base: Path, split: str) -> Path | None:
     """Where the pictures of a split lie, if anywhere."""
     settings = _settings(base)
-    said = next((settings[name] for name in SPLITS[split] if isinstance(settings.get(name), str)), None)
+    said = next((settings[name] for name in SPLITS[split] if settings.get(name)), None)
+    if said is not None and (not isinstance(said, str) or said.endswith(".txt")):
+        raise DataError(f"data.yaml in {base} says {split}: {said}; a folder is needed, not a list")
     aliases = [*SPLITS[split], *(f"{name}2017" for name in SPLITS[split])]  # as COCO's are converted
     places = [base / name / "images" for name in aliases] + [base / "images" / name for name in aliases]
     if said:

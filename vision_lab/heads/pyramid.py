@@ -14,6 +14,9 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from vision_lab.types import Backbone, ConfigurationError, whole_number
 
+PADDED = 32
+"""torchvision pads pictures to a multiple of so many pixels."""
+
 
 class Pyramid(nn.Module):
     """(N, C, H, W) -> maps of one width from fine to coarse, under torchvision's keys.
@@ -55,7 +58,7 @@ class Anchors(AnchorGenerator):
         """(n, 4) boxes in pixels for each picture."""
         size = image_list.tensors.shape[-2:]
         grids = [feature.shape[-2:] for feature in feature_maps]
-        self.set_cell_anchors(feature_maps[0].dtype, feature_maps[0].device)
+        self.set_cell_anchors(torch.float32, feature_maps[0].device)  # in half precision they would move by pixels
         strides = [
             [_step(side, cells, stride) for side, cells in zip(size, grid, strict=True)]
             for grid, stride in zip(grids, self.strides, strict=True)
@@ -65,5 +68,6 @@ class Anchors(AnchorGenerator):
 
 
 def _step(side: int, cells: int, stride: int) -> int:
-    """torchvision's step where the map covers the picture, else the probed one."""
-    return side // cells if cells == -(-side // stride) else stride
+    """torchvision's step where the map covers the picture, as if that were padded as there; else the probed one."""
+    padded = -(-side // PADDED) * PADDED
+    return padded // -(-padded // stride) if cells == -(-side // stride) else stride

@@ -15,6 +15,9 @@ from vision_lab.types import Backbone, DataSpec, whole_number
 PUBLISHED = (300, 300)
 """The size of the pictures for which the paper gives maps and boxes."""
 
+POOLINGS = 5
+"""Of VGG as published; with a small stem it has fewer."""
+
 LEVELS = 6
 """Maps, as in the paper; fewer where pictures are too small for them."""
 
@@ -43,9 +46,10 @@ def ssd(
     Raises:
         ConfigurationError: where a number is out of range.
     """
-    width = whole_number("head.width", width)
+    width = whole_number("head.width", width, least=2)
     maps: nn.Module
-    if isinstance(backbone.classifier, VGG) and spec.image_size == PUBLISHED:
+    poolings = sum(isinstance(layer, nn.MaxPool2d) for layer in backbone.classifier.modules())
+    if isinstance(backbone.classifier, VGG) and poolings == POOLINGS and spec.image_size == PUBLISHED:
         maps = SSDFeatureExtractorVGG(backbone.classifier.features, highres=False)
         boxes = DefaultBoxGenerator(
             [[2], [2, 3], [2, 3], [2, 3], [2], [2]],

@@ -29,13 +29,13 @@ class FasterRCNN(detection.FasterRCNN):
         self.transform = nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[ImageList, dict[str, Tensor]]:
-        return _listed(images), self.backbone(images)
+        return _listed(images), {name: each.float() for name, each in self.backbone(images).items()}
 
     def losses(self, outputs: tuple[ImageList, dict[str, Tensor]], targets: Sequence[Objects]) -> dict[str, Tensor]:
         """Of the proposals and of the boxes, each for class and place."""
         pictures, maps = outputs
         wanted = learnt(targets)
-        with _mode(self.rpn, self.roi_heads, training=True):
+        with _whole(pictures), _mode(self.rpn, self.roi_heads, training=True):
             proposals, proposed = self.rpn(pictures, maps, wanted)
             _, found = self.roi_heads(maps, proposals, pictures.image_sizes, wanted)
         return {**proposed, **found}
@@ -43,7 +43,7 @@ class FasterRCNN(detection.FasterRCNN):
     def decode(self, outputs: tuple[ImageList, dict[str, Tensor]]) -> list[Detections]:
         """What was found in each picture."""
         pictures, maps = outputs
-        with _mode(self.rpn, self.roi_heads, training=False):
+        with _whole(pictures), _mode(self.rpn, self.roi_heads, training=False):
             proposals, _ = self.rpn(pictures, maps)
             found, _ = self.roi_heads(maps, proposals, pictures.image_sizes)
         return detections(found)
@@ -87,7 +87,8 @@ class OneStage:
         pictures, maps = _listed(images), list(self.backbone(images).values())
         scores = {name: score.float() for name, score in self.head(maps).items()}
         cells = [each.shape[-2] * each.shape[-1] for each in maps]
-        return Dense(scores, self.anchor_generator(pictures, maps), cells, pictures.image_sizes)
+        anchors = self.anchor_generator(pictures, [each.float() for each in maps])
+        return Dense(scores, anchors, cells, pictures.image_sizes)
 
     def decode(self, outputs: Dense) -> list[Detections]:
         """What was found in each picture."""
@@ -174,6 +175,11 @@ def detections(found: Sequence[dict[str, Tensor]]) -> list[Detections]:
 def _listed(images: Tensor) -> ImageList:
     height, width = images.shape[-2:]
     return ImageList(images, [(height, width)] * len(images))
+
+
+def _whole(pictures: ImageList) -> torch.autocast:
+    """Boxes in single precision: in half, places above 512 pixels are 4 apart."""
+    return torch.autocast(pictures.tensors.device.type, enabled=False)
 
 
 @contextmanager

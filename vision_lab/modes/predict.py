@@ -106,7 +106,7 @@ def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, ti
     # One process: a table of predictions has one writer.
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
     trainer.predict(task, datamodule=data, return_predictions=False)
-    screen.left_out(data, folder)
+    screen.unreadable(data, folder)
     if not writer.rows:
         raise DataError("not one of the pictures can be read")
     write_rows(folder / "predictions.csv", writer.rows)

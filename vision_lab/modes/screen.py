@@ -91,6 +91,8 @@ def per_class(values: Mapping[str, Mapping[str, float]], *, most: int = 50) -> N
 
 def rows(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 20) -> None:
     """A table of rows of the same columns: as many columns as fit, and beyond ``most`` rows how many more there are."""
+    if not found:
+        return
     cells = [list(found[0])]
     cells += [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found[:most]]
     widths = [max(map(len, column)) + 3 for column in zip(*cells, strict=True)]
@@ -105,16 +107,23 @@ def rows(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 
         say(f"... and {len(found) - most} more")
 
 
-def left_out(data: DataModule, folder: Path) -> None:
-    """Say how many files and annotations were left out, and list them in ``unreadable.csv`` and ``broken.csv``."""
+def broken(data: DataModule, folder: Path) -> None:
+    """Say how many annotations were broken, and list them in ``broken.csv``."""
+    if data.faults:
+        file = folder / "broken.csv"
+        write_rows(file, [fault._asdict() for fault in data.faults])
+        warn(
+            f"{len(data.faults)} annotations are broken, so that boxes are clipped or dropped, or pictures left out; "
+            f"they are listed in {shown(file)}"
+        )
+
+
+def unreadable(data: DataModule, folder: Path) -> None:
+    """Say how many files were left out, and list them in ``unreadable.csv``."""
     if data.unreadable:
         file = folder / "unreadable.csv"
         write_rows(file, [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())])
         say(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {shown(file)}")
-    if data.faults:
-        file = folder / "broken.csv"
-        write_rows(file, [fault._asdict() for fault in data.faults])
-        say(f"{len(data.faults)} boxes were broken, and clipped or dropped; they are listed in {shown(file)}")
 
 
 def _si(number: float) -> str:

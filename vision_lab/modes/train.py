@@ -84,6 +84,7 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
         run.learn_from({**fingerprints, "root": again.listing(config.data.get("root"))})
         cost = flops(task)
         screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
+        screen.broken(data, run.folder)
         processes.reported(run.folder)  # of a life before this one
         before = _say_where_it_goes_on(run, checkpoint, trainer) if checkpoint else 0.0
         run.start()
@@ -103,7 +104,7 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
             screen.say(f"to go on, {same} python -m vision_lab resume={run}")
         raise
     screen.metrics("test", task.scalars("test"))
-    screen.left_out(data, run.folder)
+    screen.unreadable(data, run.folder)
     screen.say(f"the run lies in {run}")
     return best
 

@@ -194,8 +194,8 @@ class Detect(Supervised):
 def mistakes(said: Detections, truth: Objects) -> tuple[Tensor, Tensor]:
     """What was said wrongly, (n,) bool, and which objects were missed, (m,) bool.
 
-    From the surest on each detection takes the object of its class that it overlaps most, if that is free. One in a
-    crowd's box is no mistake, and no crowd is missed.
+    From the surest on each detection takes, of the objects of its class that are free, the one it overlaps most. One
+    that lies in a crowd's box by half is no mistake, and no crowd is missed.
     """
     ignored = truth.crowd | truth.difficult
     wrong = torch.ones(len(said), dtype=torch.bool)
@@ -203,15 +203,24 @@ def mistakes(said: Detections, truth: Objects) -> tuple[Tensor, Tensor]:
     if not len(said) or not len(truth):
         return wrong, missed
     overlaps = box_iou(said.boxes, truth.boxes)
-    overlaps = overlaps.where(said.labels[:, None] == truth.labels, 0.0).cpu()
+    same = said.labels[:, None] == truth.labels
+    overlaps = overlaps.where(same, 0.0).cpu()
+    inside = _part_inside(said.boxes, truth.boxes).where(same & ignored, 0.0).cpu()
     for place in said.scores.argsort(descending=True).tolist():
         best = overlaps[place].where(missed, 0.0)
         if best.max() >= HIT:
             missed[best.argmax()] = False
             wrong[place] = False
-        elif overlaps[place].where(ignored.cpu(), 0.0).max() >= HIT:
+        elif inside[place].max() >= HIT:
             wrong[place] = False
     return wrong, missed
+
+
+def _part_inside(boxes: Tensor, others: Tensor) -> Tensor:
+    """(n, m), the part of each box that lies in each of the others."""
+    corner = torch.minimum(boxes[:, None, 2:], others[:, 2:]) - torch.maximum(boxes[:, None, :2], others[:, :2])
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return corner.clamp(min=0).prod(dim=2) / areas.clamp(min=1e-6)[:, None]
 
 
 def _in_files(predictions: Sequence[Detections], samples: Sequence[Sample]) -> list[tuple[Sample, Detections]]:

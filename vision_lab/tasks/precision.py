@@ -69,6 +69,7 @@ class BoxPrecision(Metric):
             extended_summary=True,
             iou_thresholds=OVERLAPS,
             rec_thresholds=RECALLS,
+            sync_on_compute=False,  # the rows are those of all processes by now
         )
         measure.warn_on_many_detections = False
         for said, known in zip(_by_picture(found, places), _by_picture(truth, places), strict=True):
