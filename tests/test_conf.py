@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from vision_lab import build, resolvers
 from vision_lab.choices import CONF, Choice, groups
-from vision_lab.types import Backbone
+from vision_lab.types import Backbone, ConfigurationError
 
 GROUPS = groups([CONF])
 
@@ -106,3 +106,30 @@ def test_every_model_is_a_backbone_under_published_keys(choice: Choice):
 def test_how_many_models_are_torchvisions():
     texts = [choice.file.read_text(encoding="utf-8") for choice in GROUPS["model"]]
     assert sum("_target_: torchvision.models." in text for text in texts) == 45
+
+
+@pytest.mark.parametrize("task", ["segment", "detect"])
+@pytest.mark.parametrize("choice", GROUPS["augment"], ids=lambda c: c.name)
+def test_every_augmentation_moves_masks_and_boxes(choice: Choice, task: str):
+    """Or is refused: what cuts test pictures, for boxes; what needs boxes, for masks."""
+    config = composed(f"task={task}", f"augment={choice.name}", "data.counts={train: 8, val: 1, test: 1}")
+    refused = {"detect": {"imagenet"}, "segment": {"iou_crop", "mosaic"}}
+    if choice.name in refused[task]:
+        with pytest.raises(ConfigurationError, match=r"augment\.(eval must be empty|train has a transform) for boxes"):
+            build.data(config, build.spec(config))
+        return
+    data = build.data(config, build.spec(config))
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    assert batch.images.shape == (8, 3, 96, 96)
+    assert batch.images.dtype == torch.uint8
+    if task == "segment":
+        assert batch.targets.shape == (8, 96, 96)
+        assert set(batch.targets.unique().tolist()) <= {*range(6), 255}
+        return
+    assert sum(map(len, batch.targets)) > 4
+    for objects in batch.targets:
+        assert {len(column) for column in vars(objects).values()} == {len(objects)}
+        assert (objects.boxes >= 0).all()
+        assert (objects.boxes <= 96).all()
+        assert (objects.boxes[:, 2:] > objects.boxes[:, :2]).all()

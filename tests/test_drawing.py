@@ -150,6 +150,9 @@ def test_small_pictures_with_boxes_are_enlarged_and_empty_ones_stay():
     drawn = boxed(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), [])
     assert drawn.shape == (3, LARGE // 2, LARGE)
     assert (drawn == 0).all()
+    large = boxed(torch.zeros(3, 480, 960), torch.tensor([[0.0, 0.0, 960.0, 480.0]]), torch.tensor([0]), [""], side=120)
+    assert large.shape == (3, 60, 120)
+    assert large[:, 59, 60].tolist() == list(PALETTE[1])  # the box went along
     at_the_top = boxed(image, torch.tensor([[0.0, 0.0, 48.0, 24.0]]), torch.tensor([0]), ["a long name"])
     assert at_the_top.shape == drawn.shape  # the name lies inside, where there is no room above
 

@@ -139,7 +139,7 @@ def errors(image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
     return torch.where(truth == 255, 255, torch.where(said != truth, red, faint)).to(torch.uint8)
 
 
-def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str]) -> Tensor:
+def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *, side: int | None = None) -> Tensor:
     """A picture with boxes in the colours of their classes, each with its text.
 
     Args:
@@ -147,14 +147,16 @@ def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str]) ->
         boxes: (n, 4) left, top, right, bottom in its pixels.
         labels: (n,) from 0.
         texts: n.
+        side: pixels of the longer side; None: as large as it is, ``LARGE`` at least.
 
     Returns:
-        (3, H, W) uint8, its longer side ``LARGE`` at least.
+        (3, H, W) uint8.
     """
     picture = _rgb(image).cpu()
-    scale = max(1.0, LARGE / max(picture.shape[-2:]))
-    if scale > 1:
-        size = [round(side * scale) for side in picture.shape[-2:]]
+    longer = max(picture.shape[-2:])
+    scale = side / longer if side else max(1.0, LARGE / longer)
+    if scale != 1:
+        size = [max(1, round(length * scale)) for length in picture.shape[-2:]]
         picture = F.resize(picture, size, antialias=True)
     sheet = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
     draw = ImageDraw.Draw(sheet)
@@ -166,7 +168,7 @@ def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str]) ->
         left, top, right, bottom = box
         draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=thick)
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
-        left, top = min(left, sheet.width - width - 2), top - height - 2 if top > height else top
+        left, top = min(left, sheet.width - width - 2), top - height - 2 if top > height + 2 else top
         draw.rectangle((left, top, left + width + 2, top + height + 2), fill=colour)
         bright = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2] > 110
         draw.text((left + 1, top), text, fill=COLOURS["plain"] if bright else PAPER, font=font)

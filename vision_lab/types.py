@@ -50,14 +50,16 @@ def number(key: str, value: Any, *, least: float = 0.0) -> float:
     return float(value)
 
 
-def whole_number(key: str, value: Any, *, least: int = 1) -> int:
+def whole_number(key: str, value: Any, *, least: int = 1, multiple_of: int = 1) -> int:
     """A whole number as a user typed it.
 
     Raises:
-        ConfigurationError: where it is none, or less than ``least``.
+        ConfigurationError: where it is none, less than ``least``, or no multiple of ``multiple_of``.
     """
     if type(value) is not int or value < least:
         raise ConfigurationError(f"{key}={value}: type a whole number of {least} or more")
+    if value % multiple_of:
+        raise ConfigurationError(f"{key}={value}: type a multiple of {multiple_of}")
     return value
 
 

@@ -180,6 +180,7 @@ def test_a_model_that_steps_less_gives_its_coarsest_maps(make_backbone):
         ("yolo", {"depth": 0}, "head.depth=0: type a whole number of 1 or more"),
         ("ssd", {"width": 1}, "head.width=1: type a whole number of 2 or more"),
         ("fcos", {"width": 80}, "head.width=80: type a multiple of 32"),
+        ("retinanet", {"width": None}, "head.width=None: type a whole number of 1 or more"),
         ("retinanet", {"norm": "batch"}, "head.norm=batch: type null, or group with a head.width that 32 divides"),
         ("retinanet", {"anchor_scale": 0}, "head.anchor_scale=0: type a whole number of 1 or more"),
         ("fcos", {"score_threshold": -0.1}, "head.score_threshold=-0.1: type a number of 0 or more"),

@@ -21,6 +21,7 @@ PUBLISHED = {
 """head: its model, torchvision's name, the size of the pictures; the other two load by the same lines."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", PUBLISHED)
 def test_a_published_file_predicts(head: str, command: Command, tmp_path: Path):
     model, constructor, side = PUBLISHED[head]

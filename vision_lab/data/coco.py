@@ -38,6 +38,13 @@ LISTED = 5
 """Pictures that an error names."""
 
 
+Names = dict[int, str]
+"""The names of the categories by their numbers."""
+
+Listed = list[tuple[Path, dict[str, Any], list[dict[str, Any]]]]
+"""Each picture's path, what is said of it, and its annotations."""
+
+
 @dataclass(frozen=True)
 class SemanticMasks:
     """A map-style data set of (path, mask), masks drawn from outlines and run lengths.
@@ -105,14 +112,10 @@ def semantic_masks(
     Raises:
         DataError: where the annotations or a picture are missing, or hold a category that ``class_names`` has not.
     """
-    found = _located(root, split)
-    if found is None and split == "train":
-        raise DataError(_missing(root))
+    found = _split(root, split, class_names, on_bad=on_bad)
     if found is None:
         return None
-    file, folder = found
-    names, listed = _pictures(file, folder, on_bad=on_bad)
-    _refuse_unknown(names, class_names, file)
+    file, names, listed = found
     samples = []
     for path, image, objects in listed:
         drawn = [{key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")} for each in objects]
@@ -141,16 +144,13 @@ def boxes(
         None where the folder has no such split.
 
     Raises:
-        DataError: where the annotations are missing or none of the pictures is there; or where ``on_bad`` says so.
+        DataError: where the annotations are missing, none of the pictures is there or not one box can be used, or there
+            are categories that ``class_names`` has not; or where ``on_bad`` says so.
     """
-    found = _located(root, split)
-    if found is None and split == "train":
-        raise DataError(_missing(root))
+    found = _split(root, split, class_names, on_bad=on_bad)
     if found is None:
         return None
-    file, folder = found
-    names, listed = _pictures(file, folder, on_bad=on_bad)
-    _refuse_unknown(names, class_names, file)
+    file, names, listed = found
     told = []
     for path, image, objects in listed:
         size = (image["width"], image["height"]) if image["width"] > 0 and image["height"] > 0 else None
@@ -158,10 +158,19 @@ def boxes(
     return looked_over(told, class_names=class_names, on_bad=on_bad)
 
 
-def _refuse_unknown(names: Mapping[int, str], class_names: Sequence[str], file: Path) -> None:
+def _split(root: str, split: str, class_names: Sequence[str], *, on_bad: str) -> tuple[Path, Names, Listed] | None:
+    """The annotation file of a split and what it says; None where there is no such split."""
+    found = _located(root, split)
+    if found is None and split == "train":
+        raise DataError(_missing(root))
+    if found is None:
+        return None
+    file, folder = found
+    names, listed = _pictures(file, folder, on_bad=on_bad)
     unknown = sorted(set(names.values()) - set(class_names))
     if unknown:
         raise DataError(f"{file} has categories that data.spec.class_names has not: {', '.join(unknown)}")
+    return file, names, listed
 
 
 def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> Row:
@@ -177,10 +186,7 @@ def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> Row:
     )
 
 
-def _pictures(
-    file: Path, folder: Path, *, on_bad: str
-) -> tuple[dict[int, str], list[tuple[Path, dict[str, Any], list[dict[str, Any]]]]]:
-    """The names of the categories by their numbers; each picture's path, what is said of it, and its annotations."""
+def _pictures(file: Path, folder: Path, *, on_bad: str) -> tuple[Names, Listed]:
     content = _read(file)
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for each in content["annotations"]:

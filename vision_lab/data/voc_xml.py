@@ -134,7 +134,7 @@ def _list(base: Path, split: str) -> Path | None:
 def _listed(base: Path, file: Path) -> list[Path]:
     """The annotations that a list names, one a line; of a line that is no name the first word."""
     folder = _holding(base)
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return [
         whole if (whole := folder / f"{line}.xml").is_file() else folder / f"{line.split()[0]}.xml" for line in lines
     ]

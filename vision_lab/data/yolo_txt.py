@@ -84,7 +84,7 @@ def names(root: str) -> list[str]:
     for name in NAMES:
         file = base / name
         if file.is_file():
-            content = file.read_text(encoding="utf-8")
+            content = file.read_text(encoding="utf-8", errors="replace")
             if file.suffix in (".txt", ".names"):
                 return _numbered(file, dict(enumerate(map(str.strip, content.rstrip().splitlines()))))
             found = _settings(base).get("names")
@@ -117,7 +117,7 @@ def _settings(base: Path) -> dict[str, Any]:
     for name in NAMES[:3]:
         if (base / name).is_file():
             try:
-                content = yaml.safe_load((base / name).read_text(encoding="utf-8"))
+                content = yaml.safe_load((base / name).read_text(encoding="utf-8", errors="replace"))
             except yaml.YAMLError as error:
                 raise DataError(f"{base / name} is no YAML: {str(error).splitlines()[0]}") from error
             return content if isinstance(content, dict) else {}

@@ -7,7 +7,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from vision_lab.heads.pyramid import Anchors, Pyramid
 from vision_lab.heads.torchvision_detectors import FCOS, limits
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_number
+from vision_lab.types import Backbone, DataSpec, whole_number
 
 GROUPS = 32
 """Of torchvision's normalisation in the head."""
@@ -35,8 +35,7 @@ def fcos(
     Raises:
         ConfigurationError: where a number is out of range or the backbone has a single map.
     """
-    if whole_number("head.width", width) % GROUPS:
-        raise ConfigurationError(f"head.width={width}: type a multiple of {GROUPS}")
+    whole_number("head.width", width, multiple_of=GROUPS)
     pyramid = Pyramid(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
     # What torchvision calls an anchor is the square of a cell.
     cells = Anchors([[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides)

@@ -45,7 +45,7 @@ def retinanet(
         ConfigurationError: where a number is out of range or the backbone has a single map.
     """
     whole_number("head.anchor_scale", anchor_scale)
-    if norm not in (None, "group") or (norm and whole_number("head.width", width) % GROUPS):
+    if norm not in (None, "group") or whole_number("head.width", width) % (GROUPS if norm else 1):
         raise ConfigurationError(f"head.norm={norm}: type null, or group with a head.width that {GROUPS} divides")
     pyramid = Pyramid(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
     sides = [anchor_scale * stride for stride in pyramid.strides]

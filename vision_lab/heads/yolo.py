@@ -25,7 +25,7 @@ from torchvision.ops import (
 )
 
 from vision_lab.heads.pyramid import Pyramid
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, Detections, Objects, number, whole_number
+from vision_lab.types import Backbone, DataSpec, Detections, Objects, number, whole_number
 
 SCALE = 4.0
 """The side of the objects that a map is for, in its strides."""
@@ -171,8 +171,7 @@ def yolo(
     Raises:
         ConfigurationError: where a number is out of range or the backbone has a single map.
     """
-    if whole_number("head.width", width) % GROUPS:
-        raise ConfigurationError(f"head.width={width}: type a multiple of {GROUPS}")
+    whole_number("head.width", width, multiple_of=GROUPS)
     return Yolo(
         Pyramid(backbone, finest=8, width=width, extra=None, coarser=[]),
         spec.num_classes,

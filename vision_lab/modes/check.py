@@ -138,7 +138,7 @@ def _annotated(image: Tensor, target: Any, name: str, spec: DataSpec) -> Tensor:
     names = spec.class_names
     if isinstance(target, Objects):
         texts = [names[label] for label in target.labels.tolist()]
-        boxed = drawing.boxed(image, target.boxes, target.labels, texts)
+        boxed = drawing.boxed(image, target.boxes, target.labels, texts, side=drawing.LARGE)
         return drawing.panels([boxed], name, side=drawing.LARGE)
     if spec.target == "masks":
         return drawing.panels([image, drawing.coloured(target)], name)

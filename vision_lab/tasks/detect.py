@@ -169,10 +169,10 @@ class Detect(Supervised):
     def _sure(self, said: Detections) -> Detections:
         return said[said.scores >= self.shown_score]
 
-    def _boxed(self, image: Tensor, said: Detections) -> Tensor:
+    def _boxed(self, image: Tensor, said: Detections, *, side: int | None = None) -> Tensor:
         named = zip(said.labels.tolist(), said.scores.tolist(), strict=True)
         texts = [f"{self.spec.class_names[label]} {score:.2f}" for label, score in named]
-        return drawing.boxed(image, said.boxes, said.labels, texts)
+        return drawing.boxed(image, said.boxes, said.labels, texts, side=side)
 
     def _compared(self, image: Tensor, said: Detections, truth: Objects) -> Tensor:
         wrong, missed = mistakes(said, truth)
@@ -180,15 +180,17 @@ class Detect(Supervised):
         texts = [
             f"({text})" if ignored else text for text, ignored in zip(texts, truth.crowd | truth.difficult, strict=True)
         ]
-        known = drawing.boxed(image, truth.boxes, truth.labels, texts)
+        known = drawing.boxed(image, truth.boxes, truth.labels, texts, side=drawing.LARGE)
         counted = int((~(truth.crowd | truth.difficult)).sum())
         caption = f"truth, found.  {counted - int(missed.sum())} of {counted} found, {int(wrong.sum())} wrong"
-        return drawing.panels([known, self._boxed(image, said)], caption, side=drawing.LARGE)
+        return drawing.panels([known, self._boxed(image, said, side=drawing.LARGE)], caption, side=drawing.LARGE)
 
     def _found(self, image: Tensor, said: Detections) -> Tensor:
         names = [f"{self.spec.class_names[label]}" for label in said.labels.tolist()]
         counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
-        return drawing.panels([self._boxed(image, said)], ", ".join(counts) or "nothing", side=drawing.LARGE)
+        return drawing.panels(
+            [self._boxed(image, said, side=drawing.LARGE)], ", ".join(counts) or "nothing", side=drawing.LARGE
+        )
 
 
 def mistakes(said: Detections, truth: Objects) -> tuple[Tensor, Tensor]:
