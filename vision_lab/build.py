@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,22 +24,41 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from vision_lab import trust
+from vision_lab.checkpoints import load as load_state
 from vision_lab.choices import CONF, groups
 from vision_lab.data.module import DataModule
+from vision_lab.models.features import Features, garments, inception, of_classifier, untrained
 from vision_lab.models.weights import load
 from vision_lab.replay import SAVED
-from vision_lab.tasks.base import Supervised
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head, Loaded, UserError
+from vision_lab.runs import Run
+from vision_lab.tasks.base import Task
+from vision_lab.types import Adversarial, Backbone, ConfigurationError, DataSpec, Head, Loaded, UserError
 
-OURS = {"data": {"spec"}, "head": {"target", "weights", "published"}, "task": {"target"}, "optim": {"scale_lr"}}
+OURS = {
+    "data": {"spec"},
+    "model": {"target"},
+    "head": {"target", "weights", "published"},
+    "task": {"target"},
+    "optim": {"scale_lr"},
+}
 """part: keys that are for this file alone; no constructor takes them. ``target`` is one word for data's spec, head and
-task: what the data holds, what the head is for, what the task learns from."""
+task: what the data holds, what the head is for, what the task learns from. A model that has it needs no head."""
+
+ITSELF = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
+"""What the trainer is told in the place of a setting that a task takes upon itself, by a key of that name: Lightning
+neither clips nor accumulates for a task that steps its optimisers itself."""
+
+PICTURES_ALONE = "none"
+"""The target of a task that learns from pictures alone: any data will do, and the model is a pair by itself."""
+
+WORDS = {PICTURES_ALONE: "pictures alone"}
+"""target: how it is called in an error."""
 
 GIVEN = {
     "data": {"spec", "transforms", "seed", "relabel"},
     "model": {"spec"},
-    "head": {"backbone", "spec"},
-    "task": {"network", "spec", "optimizer", "schedule", "seed"},
+    "head": {"backbone", "pair", "spec"},
+    "task": {"network", "spec", "optimizer", "schedule", "seed", "features_name"},
     "optim": {"params"},
     "trainer": {"callbacks", "logger", "default_root_dir", "plugins"},
     "mode": {"config", "folder"},
@@ -133,7 +154,7 @@ def without_sources(config: DictConfig) -> DictConfig:
 
 
 def network(config: DictConfig, spec: DataSpec, *, trained: bool = False) -> Network:
-    """A head on a backbone.
+    """A head on a backbone, or a model that needs none.
 
     Args:
         config: the whole config.
@@ -141,11 +162,14 @@ def network(config: DictConfig, spec: DataSpec, *, trained: bool = False) -> Net
         trained: its weights will come from a run: those of ``model.weights`` need not be there any more.
     """
     pl.seed_everything(config.seed, verbose=False)  # the first weights
-    make = instantiate(config.model, _partial_=True, _convert_="all")
+    make = instantiate(_without(config.model, *OURS["model"]), _partial_=True, _convert_="all")
     if trained and config.model.get("weights"):
-        backbone: Backbone = make(spec, weights=None, stem=_stem_with_weights(config.model.stem))
+        stem = {"stem": _stem_with_weights(config.model.stem)} if "stem" in config.model else {}
+        backbone: Backbone | Adversarial = make(spec, weights=None, **stem)
     else:
         backbone = make(spec)
+    if config.model.get("target") == PICTURES_ALONE:
+        spec = _normalised(spec, (0.5,), (0.5,))  # to [-1, 1]: see ``Adversarial``
     head: Head = instantiate(_without(config.head, *_facts(config.head, "head")), _partial_=True, _convert_="all")
     module = head(backbone, spec)
     loaded = backbone.loaded
@@ -181,10 +205,13 @@ def _whole_weights(config: DictConfig, head: Head, module: nn.Module, spec: Data
     )
 
 
-def task(config: DictConfig, network: Network, *, processes: int = 1) -> Supervised:
+def task(config: DictConfig, network: Network, *, processes: int = 1) -> Task:
     """What is learnt, by so many processes together."""
     settings = instantiate(_without(config.task, *_facts(config.task, "task")), _partial_=True, _convert_="all")
-    made: Supervised = settings(
+    if "features" in config.task:
+        found = features(config, network.spec)
+        settings = partial(settings, features=found, features_name=found.name)
+    made: Task = settings(
         network=network.module,
         spec=network.spec,
         optimizer=optimizer(config, processes=processes),
@@ -194,20 +221,65 @@ def task(config: DictConfig, network: Network, *, processes: int = 1) -> Supervi
     return made
 
 
-def optimizer(config: DictConfig, *, processes: int = 1) -> Callable[[Iterable[Parameter]], Optimizer]:
-    """Makes the optimiser of some parameters.
+def features(config: DictConfig, spec: DataSpec) -> Features:
+    """What ``task.features`` names: the space in which pictures are measured.
+
+    Raises:
+        ConfigurationError: where it names nothing, or what is not to be had.
+    """
+    name, _, place = str(config.task.features).partition(":")
+    if name == "auto":
+        name = "garments" if spec.channels == 1 else "untrained"
+    if name == "garments" and not place:
+        return garments()
+    if name == "untrained" and not place:
+        return untrained(spec)
+    if name == "inception":
+        return inception(place or None)
+    if name == "run" and place:
+        return _features_of(place)
+    raise ConfigurationError(
+        f"task.features={config.task.features}: type auto, garments (grey pictures), untrained (any), inception, "
+        "inception:<its file of weights>, or run:<the folder of a run of task=classify>"
+    )
+
+
+def _features_of(folder: str) -> Features:
+    """Those of a classifier that was trained here."""
+    run = Run.existing(folder, key="task.features")
+    told = OmegaConf.create(run.resolved)
+    strange = trust.strangers(told, but_for=(), folder=run.folder)
+    if strange:
+        raise ConfigurationError("\n".join(strange))
+    if told.task.get("target") != "labels" or not run.weights.is_file():
+        raise ConfigurationError(
+            f"task.features=run:{folder}: this is no finished run of task=classify, which is what can be looked through"
+        )
+    made = network(told, DataSpec.from_config(run.spec), trained=True)
+    try:
+        made.module.load_state_dict(load_state(run.weights))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise ConfigurationError(f"{run.weights} does not fit the network of its run: {error}") from error
+    return of_classifier(made.module, made.spec, f"run:{folder}")
+
+
+def optimizer(config: DictConfig, *, processes: int = 1) -> Callable[..., Optimizer]:
+    """Makes the optimiser of some parameters, by the config's settings and those that it is called with, which win.
 
     With ``optim.scale_lr`` the rate grows with the pictures of a step, those of all processes together, in proportion
     to the batch it is meant for (Goyal 2017, section 2.1).
     """
-    rates: dict[str, float] = {}
-    if config.optim.get("scale_lr"):
-        together = config.data.batch_size * processes * config.trainer.accumulate_grad_batches
-        rates["lr"] = config.optim.lr * together / config.optim.scale_lr
-    made: Callable[[Iterable[Parameter]], Optimizer] = instantiate(
-        _without(config.optim, *_facts(config.optim, "optim")) | rates, _partial_=True, _convert_="all"
-    )
-    return made
+    settings = _without(config.optim, *_facts(config.optim, "optim"))
+    together = config.data.batch_size * processes * config.trainer.accumulate_grad_batches
+    growth = together / config.optim.scale_lr if config.optim.get("scale_lr") else 1
+
+    def make(parameters: Iterable[Parameter], **changes: Any) -> Optimizer:
+        changed = settings | changes
+        changed["lr"] *= growth
+        make: Callable[..., Optimizer] = instantiate(changed, _partial_=True, _convert_="all")
+        return make(parameters)
+
+    return make
 
 
 def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
@@ -231,7 +303,7 @@ def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class
     try:
         made: pl.Trainer = instantiate(_without(config.trainer, "plugins"), _partial_=True, _convert_="all")(
-            **arguments | changes
+            **arguments | {key: value for key, value in ITSELF.items() if key in config.task} | changes
         )
     except MisconfigurationException as error:
         raise ConfigurationError(f"{error}\nType trainer=auto for what this machine has.") from error
@@ -379,14 +451,28 @@ def _choices_for(group: str, target: str) -> list[str]:
 
 
 def _misfit_parts(config: DictConfig) -> list[str]:
-    """Data whose targets the task cannot learn from; a head that is for another target."""
-    errors = []
-    names = choices()
+    """Data whose targets the task cannot learn from; a head, or a model without one, that is for another target."""
     wanted = config.task.get("target")
-    for group, found in (("data", config.data.spec.get("target")), ("head", config.head.get("target"))):
-        if wanted and found and found != wanted:
-            says = f"{group}={names.get(group)} is for {found}, but task={names.get('task')} learns from {wanted}"
-            fitting = {g: _choices_for(g, target) for g, target in ((group, wanted), ("task", found))}
-            typed = [f"{g}={' or '.join(options[:6])}" for g, options in fitting.items() if options]
-            errors.append(f"{says}: type {', or '.join(typed)}" if typed else says)
-    return errors
+    found = {"head": config.head.get("target"), "model": config.model.get("target")}
+    if wanted != PICTURES_ALONE:
+        found["data"] = config.data.spec.get("target")
+    elif not found["model"]:
+        pairs = " or ".join(_choices_for("model", PICTURES_ALONE))
+        return [
+            f"model={choices().get('model')} is one network, but task={choices().get('task')} takes a pair that makes "
+            f"pictures: type model={pairs} head=none"
+        ]
+    differing = {group: target for group, target in found.items() if wanted and target not in (None, wanted)}
+    return [_misfit(group, target, wanted) for group, target in differing.items()]
+
+
+def _misfit(group: str, found: str, wanted: str) -> str:
+    """What does not go together, and what does."""
+    names = choices()
+    says = (
+        f"{group}={names.get(group)} is for {WORDS.get(found, found)}, but task={names.get('task')} learns from "
+        f"{WORDS.get(wanted, wanted)}"
+    )
+    fitting = {g: _choices_for(g, target) for g, target in ((group, wanted), ("task", found))}
+    typed = [f"{g}={' or '.join(options[:6])}" for g, options in fitting.items() if options]
+    return f"{says}: type {', or '.join(typed)}" if typed else says

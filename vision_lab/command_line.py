@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vision_lab.choices import Choice, groups
 
-PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights"}
+PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.features"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
 
 VALUED = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}

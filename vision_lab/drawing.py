@@ -15,12 +15,16 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
+from torchvision.utils import make_grid
 
 SIDE = 144
 """Pixels of a drawn picture's longer side: small ones are enlarged, large ones reduced."""
 
 LARGE = 240
 """Likewise of one with boxes and their names."""
+
+TILE = 72
+"""Pixels of a tile's longer side, at least."""
 
 FONT_SIZE = 12
 LINES = 2
@@ -100,6 +104,14 @@ def grid(pictures: Sequence[Tensor], *, columns: int | None = None, gap: int = 6
         top, left = gap + place // columns * (height + gap), gap + place % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = picture
     return sheet
+
+
+def tiled(pictures: Tensor, *, columns: int) -> Tensor:
+    """Pictures (N, C, H, W), floats in [0, 1] or uint8, edge to edge: (3, H', W') uint8; small ones are enlarged."""
+    scale = max(1, TILE // max(pictures.shape[-2:]))
+    images = torch.stack([_rgb(picture).cpu() for picture in pictures])
+    images = images.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
+    return make_grid(images, nrow=columns, padding=2, pad_value=255)
 
 
 def coloured(mask: Tensor) -> Tensor:

@@ -83,6 +83,11 @@ class Run:
         return self._yaml("config.yaml")
 
     @property
+    def resolved(self) -> dict[str, Any]:
+        """The composed config, its references followed."""
+        return self._yaml("config_resolved.yaml")
+
+    @property
     def choices(self) -> dict[str, str | None]:
         """group: the choice made, as it was typed or defaulted."""
         found = self._yaml("overrides.yaml").get("choices")

@@ -362,5 +362,30 @@ class Detector(Protocol):
         """What was found in each picture, in its pixels."""
 
 
-Head = Callable[[Backbone, DataSpec], "nn.Module"]
-"""What a task puts on a backbone; it owns the attribute names of the network it returns."""
+class Adversarial(Protocol):
+    """A pair of networks: one makes pictures of noise, the other tells them from real ones. It is a module of both."""
+
+    @property
+    def latent(self) -> int:
+        """Numbers that a picture is made of, drawn from the standard normal distribution."""
+
+    @property
+    def conditional(self) -> bool:
+        """Whether both take the class of each picture."""
+
+    @property
+    def generator(self) -> nn.Module:
+        """(N, latent), and (N,) labels or None -> (N, C, H, W) pictures in [-1, 1]."""
+
+    @property
+    def discriminator(self) -> nn.Module:
+        """(N, C, H, W) pictures in [-1, 1], and (N,) labels or None -> (N,) scores, those of real ones higher."""
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What became of learnt weights; None where there are none."""
+
+
+Head = Callable[[Any, DataSpec], "nn.Module"]
+"""What a task puts on a ``Backbone`` (or on a pair, which it leaves as it is); it owns the attribute names of the
+network it returns."""

@@ -13,6 +13,7 @@ from vision_lab import interruption
 from vision_lab.callbacks.steps import is_logged
 from vision_lab.callbacks.tensorboard import TensorBoard
 from vision_lab.checkpoints import LAST
+from vision_lab.tasks.base import Task
 from vision_lab.types import Batch, ConfigurationError
 
 KEY = "last"
@@ -90,7 +91,7 @@ class Last(Checkpoint):
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
         asked = _agreed(trainer, interruption.asked())
         late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
-        if (asked or due or _agreed(trainer, late)) and _is_whole(trainer):
+        if (asked or due or _agreed(trainer, late)) and _is_whole(trainer, pl_module):
             self._save(trainer, batches=batches)
             _heed(asked)
 
@@ -158,7 +159,7 @@ def _heed(asked: bool) -> None:
         raise interruption.Interrupted
 
 
-def _is_whole(trainer: pl.Trainer) -> bool:
+def _is_whole(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
     """Whether the batch that has just ended completes a step of the optimiser and is followed by another batch.
 
     Lightning would go on from its last batch, or from one that a validation follows, without that validation.
@@ -166,7 +167,9 @@ def _is_whole(trainer: pl.Trainer) -> bool:
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    return not (loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done)
+    assert isinstance(task, Task)
+    waits = loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done
+    return task.whole and not waits
 
 
 def _tensorboards(trainer: pl.Trainer) -> list[TensorBoard]:

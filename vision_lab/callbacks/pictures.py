@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.io import encode_png
 
 from vision_lab.files import write
-from vision_lab.tasks.base import Supervised
+from vision_lab.tasks.base import Task
 from vision_lab.types import Batch
 
 COMPRESSION = 2
@@ -60,25 +60,30 @@ class Pictures(pl.Callback):
         self._write(trainer, pl_module, "test")
 
     def _collect(self, trainer: pl.Trainer, task: pl.LightningModule, predictions: Any, batch: Batch) -> None:
-        assert isinstance(task, Supervised)
+        assert isinstance(task, Task)
         wanted = self.count - len(self.drawn)
         if predictions is not None and wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
             self.drawn += task.draw(batch, predictions)[:wanted]
 
     def _write(self, trainer: pl.Trainer, task: pl.LightningModule, split: str) -> None:
-        assert isinstance(task, Supervised)
+        assert isinstance(task, Task)
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         pictures: Mapping[str, Tensor] = {"predictions": task.sheet(self.drawn)} if self.drawn else {}
         self.drawn = []
         folder = Path(trainer.default_root_dir) / "pictures"
         for name, picture in {**pictures, **task.figures(split)}.items():
-            png = encode_png(picture, compression_level=COMPRESSION).numpy().tobytes()
-            write(folder / f"{split}_{name}.png", png)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    # add_image would encode the picture again, which takes longer than to draw it.
-                    _, height, width = picture.shape
-                    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-                    summary = Summary(value=[Summary.Value(tag=f"{split}/{name}", image=image)])
-                    logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
+            show(trainer, picture, f"{split}/{name}", folder / f"{split}_{name}.png")
+
+
+def show(trainer: pl.Trainer, picture: Tensor, tag: str, file: Path) -> None:
+    """Write a picture (3, H, W) uint8 into a PNG file and, under a tag, into TensorBoard."""
+    png = encode_png(picture, compression_level=COMPRESSION).numpy().tobytes()
+    write(file, png)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # add_image would encode the picture again, which takes longer than to draw it.
+            _, height, width = picture.shape
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+            logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)

@@ -13,11 +13,14 @@ from torch.utils.tensorboard.summary import hparams
 
 from vision_lab.tasks.base import Task
 
+CHARTS = "side by side"
+"""The title of the charts on TensorBoard's CUSTOM SCALARS page."""
+
 Choice = str | int | float | bool
 
 
 class RunCard(pl.Callback):
-    """Writes the config as text and charts of train beside val when training starts, one HPARAMS row after the test.
+    """Writes the config as text and charts of several curves when training starts, one HPARAMS row after the test.
 
     Args:
         choices: the handful of choices that tell this run from others.
@@ -33,11 +36,12 @@ class RunCard(pl.Callback):
         if not trainer.is_global_zero or trainer.ckpt_path is not None:  # a run that goes on has its card
             return
         config = (Path(trainer.default_root_dir) / "config.yaml").read_text(encoding="utf-8")
-        names = dict.fromkeys(["loss", pl_module.monitor.rpartition("/")[2]])
-        curves = {name: ["Multiline", [f"^train/{name}$", f"^val/{name}$"]] for name in names}
+        curves = {
+            name: ["Multiline", [f"^{curve}$" for curve in together]] for name, together in pl_module.charts().items()
+        }
         for writer in _writers(trainer):
             writer.add_text("config", indent(config, "    "))  # Markdown's block of code
-            writer.add_custom_scalars({"train and val": curves})
+            writer.add_custom_scalars({CHARTS: curves})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)

@@ -1,6 +1,7 @@
 """What happens within an epoch: the loss and the speed of every so many steps."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ FILE = "speed.csv"
 class Steps(pl.Callback):
     """Logs ``train/step_loss``, ``train/lr`` and ``train/images_per_second`` every ``trainer.log_every_n_steps`` steps.
 
-    Loss and speed go to the progress bar too. ``speed.csv`` has a row for each epoch: seconds of training and images/s.
+    Of a task with several losses and none that adds them up (``task=generate``), each of them. Losses and speed go to
+    the progress bar too. ``speed.csv`` has a row for each epoch: seconds of training and images/s.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,8 @@ class Steps(pl.Callback):
         self.images += len(batch.samples) * trainer.world_size
         self.epoch_images += len(batch.samples) * trainer.world_size
         if outputs and is_logged(trainer, batch_idx):
-            self._log(trainer, pl_module, outputs["loss"].item() * trainer.accumulate_grad_batches)
+            losses = {"loss": outputs["loss"] * trainer.accumulate_grad_batches} if "loss" in outputs else outputs
+            self._log(trainer, pl_module, {name: value.item() for name, value in losses.items()})
         self.last = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -55,15 +58,16 @@ class Steps(pl.Callback):
         if trainer.is_global_zero:
             write_rows(Path(trainer.default_root_dir) / FILE, self.rows)
 
-    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: float) -> None:
-        """Reading the loss has waited for the device, so the clock is right."""
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, losses: Mapping[str, float]) -> None:
+        """Reading the losses has waited for the device, so the clock is right."""
         now = time.perf_counter()
         speed = self.images / (now - self.since)
         self.images, self.since = 0, now
-        metrics = {"train/step_loss": loss, "train/images_per_second": speed, "train/lr": self.rate}
+        metrics = {f"train/step_{name}": value for name, value in losses.items()}
+        metrics |= {"train/images_per_second": speed, "train/lr": self.rate}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-        bar = {"loss": loss, "images/s": speed}
+        bar = {**losses, "images/s": speed}
         pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False, batch_size=1)
 
     def state_dict(self) -> dict[str, Any]:

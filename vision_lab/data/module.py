@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from vision_lab.data.examples import Examples, Masks, begin_worker, collate
 from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
 from vision_lab.data.order import Order
 from vision_lab.data.reading import MAX_PIXELS
-from vision_lab.data.splits import divided, some_of_each
+from vision_lab.data.splits import divided, evenly, some_of_each
 from vision_lab.data.transforms import Joined
 from vision_lab.types import (
     IGNORE,
@@ -32,6 +31,7 @@ from vision_lab.types import (
     DataSpec,
     Fault,
     Split,
+    Unreadable,
     UnreadableError,
 )
 
@@ -188,9 +188,20 @@ class DataModule(pl.LightningDataModule):
         """As they are, in the order of the data set."""
         return self._loader(self.measured, training=False)
 
-    def eval_loader(self, split: Split) -> DataLoader[Any]:
-        """Any split, train too, as it is."""
-        return self._loader(split, training=False)
+    def eval_loader(self, split: Split, *, most: int | None = None) -> DataLoader[Any]:
+        """Any split, train too, as it is; of it at most so many samples, evenly spaced."""
+        return self._loader(split, training=False, most=most)
+
+    def pictures(self, split: Split, places: Sequence[int], *, most: int | None = None) -> list[Tensor]:
+        """(C, H, W) uint8: pictures of a split, or of the part of it that ``eval_loader`` gives, as in a batch.
+
+        Raises:
+            DataError: where one cannot be read.
+        """
+        examples = self._examples(split, training=False, most=most)
+        found = [examples[0, place] for place in places]
+        self.note_unreadable(collate([each for each in found if isinstance(each, Unreadable)]))
+        return [each[0] for each in found if not isinstance(each, Unreadable)]
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """What ``look_at`` was told."""
@@ -291,7 +302,7 @@ class DataModule(pl.LightningDataModule):
     def _pixels(self, dataset: Dataset, *, most: int) -> Tensor:
         """(n, num_classes + 1): the pixels of each class, and of none, in at most so many masks, evenly spaced."""
         table, counts = Masks(self.spec, self.relabel).table, []
-        for index in range(0, len(dataset), ceil(len(dataset) / most)):
+        for index in evenly(len(dataset), min(most, len(dataset))):
             with suppress(UnreadableError):  # met again in training, and dealt with there
                 mask = table[torch.as_tensor(np.asarray(dataset[index][1])).int().clamp(0, IGNORE)]
                 found = torch.bincount(mask.flatten().int(), minlength=IGNORE + 1).float()
@@ -313,9 +324,12 @@ class DataModule(pl.LightningDataModule):
         processes = self.trainer.num_devices if self.trainer else 1
         return _workers(processes) if self.num_workers == "auto" else self.num_workers
 
-    def _examples(self, split: Split, *, training: bool) -> Examples:
+    def _examples(self, split: Split, *, training: bool, most: int | None = None) -> Examples:
+        dataset = self.splits[split]
+        if most is not None and most < len(dataset):
+            dataset = Subset(dataset, evenly(len(dataset), most))  # type: ignore[arg-type]
         return Examples(
-            self.splits[split],
+            dataset,
             spec=self.spec,
             transforms=self.transforms["train" if training else "eval"],
             seed=self.seed,
@@ -324,8 +338,8 @@ class DataModule(pl.LightningDataModule):
             whole=self.whole,
         )
 
-    def _loader(self, split: Split, *, training: bool) -> DataLoader[Any]:
-        examples = self._examples(split, training=training)
+    def _loader(self, split: Split, *, training: bool, most: int | None = None) -> DataLoader[Any]:
+        examples = self._examples(split, training=training, most=most)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         order = Order(

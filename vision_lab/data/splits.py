@@ -38,6 +38,11 @@ def divided(
     return splits
 
 
+def evenly(size: int, count: int) -> list[int]:
+    """So many of the places from 0 to below ``size``, evenly spaced."""
+    return [place * size // count for place in range(count)]
+
+
 def _stratified(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
     """``count`` places in which each class has its share, by seed, in rising order."""
     generator = torch.Generator().manual_seed(seed)

@@ -37,7 +37,8 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
     build.check(config, PARTS)
     run = Run.existing(config.run)
     task = trained_task(config, run)
-    task.flip = flips(tta)
+    if flips(tta):
+        task.mirror()
     data = build.data(config, task.spec, relabel=relabelled(task, build.spec(config)))
     data.measured = split
     trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
@@ -51,18 +52,19 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
         "metrics": now,
         "per_class": task.per_class("test"),
         "data": build.choices().get("data"),
+        **task.measured_with(),
     }
     write(folder / f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     for name, document in task.documents("test", data.paths(split)).items():
         write(folder / f"{split}_{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     for name, picture in task.figures("test").items():
         write(folder / f"{split}_{name}.png", encode_png(picture).numpy().tobytes())
-    screen.metrics(split, task.scalars("test"))
+    screen.metrics(split, task.scalars("test"), measured_with=task.measured_with())
     screen.per_class(task.per_class("test"))
     screen.broken(data, folder)
     screen.unreadable(data, folder)
     then = (run.result or {}).get("metrics", {})
-    if then.keys() == now.keys() and not task.flip and build.choices_made().get("data") == SAVED:
+    if then.keys() == now.keys() and not flips(tta) and build.choices_made().get("data") == SAVED:
         _say_what_differs(then, now)
     screen.say(f"written to {shown(folder)}")
 

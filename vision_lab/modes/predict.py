@@ -19,9 +19,10 @@ from vision_lab.data.folder import EXTENSIONS, Unlabelled
 from vision_lab.data.reading import read_picture
 from vision_lab.files import refuse_link, shown, write, write_rows
 from vision_lab.modes import screen
+from vision_lab.modes.sample import sample
 from vision_lab.modes.trained import flips, trained_task
 from vision_lab.runs import Run
-from vision_lab.tasks.base import Supervised
+from vision_lab.tasks.base import Supervised, Task
 from vision_lab.types import Batch, ConfigurationError, DataError, number, whole_number
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
@@ -72,8 +73,18 @@ class Predictions(BasePredictionWriter):
             self.pictures += pl_module.draw(batch, prediction)[:wanted]
 
 
-def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, tiles: bool, overlap: float) -> None:
-    """Predict on pictures.
+def predict(
+    config: DictConfig,
+    folder: Path,
+    *,
+    drawn: int,
+    tta: str | None,
+    tiles: bool,
+    overlap: float,
+    count: int | None,
+    classes: Sequence[str] | None,
+) -> None:
+    """Predict on pictures; or make them, where that is what was learnt.
 
     Args:
         config: the run's config, or one of a model with published weights.
@@ -82,7 +93,16 @@ def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, ti
         tta: None, or ``flip``: the mean of what is said of a picture and of its mirror image.
         tiles: look at pictures as large as they are, part by part.
         overlap: the part of a tile's side that it shares with the next.
+        count: how many pictures to make.
+        classes: of which classes in turn.
     """
+    if config.task.target == build.PICTURES_ALONE:
+        if tta or tiles:
+            raise ConfigurationError("mode.tta and mode.tiles are for pictures that are looked at: leave them out")
+        sample(config, folder, count=count, classes=classes, drawn=drawn)
+        return
+    if count is not None or classes is not None:
+        raise ConfigurationError("mode.count and mode.classes are for task=generate: leave them out")
     files = pictures(config.source)
     if not isinstance(tiles, bool):
         raise ConfigurationError(f"mode.tiles={tiles}: type true or false")
@@ -94,7 +114,9 @@ def predict(config: DictConfig, folder: Path, *, drawn: int, tta: str | None, ti
     screen.quieten()
     build.check(config, PARTS)
     task = trained_task(config, Run.existing(config.run)) if config.run else _published_task(config)
-    task.flip = flips(tta)
+    assert isinstance(task, Supervised)
+    if flips(tta):
+        task.mirror()
     if tiles:
         task.look_in_tiles(overlap)
     if task.spec.target in ("masks", "boxes"):
@@ -149,7 +171,7 @@ def names_of(files: Sequence[Path]) -> list[str]:
     return [str(path) for path in (stems if len(set(stems)) == len(stems) else paths)]
 
 
-def _published_task(config: DictConfig) -> Supervised:
+def _published_task(config: DictConfig) -> Task:
     """A task of a network with published weights, all of which must have come."""
     key = "model" if config.task.target == "labels" else "head"
     if not config[key].get("weights"):

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import get_console
 from rich.markup import escape
@@ -18,7 +18,7 @@ from vision_lab.runs import Run
 
 if TYPE_CHECKING:
     from vision_lab.data.module import DataModule
-    from vision_lab.tasks.base import Supervised
+    from vision_lab.tasks.base import Task
 
 SILENCED = {
     r".*isinstance\(treespec, LeafSpec\).*": "Lightning 2.6 calls an old function of torch's; ours to wait for",
@@ -55,7 +55,7 @@ def warn(text: str) -> None:
     get_console().print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
-def summary(run: Run, *, task: Supervised, data: DataModule, flops: int, notes: Sequence[str]) -> None:
+def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequence[str]) -> None:
     """What is about to be trained, on how much, and where it will lie."""
     parameters = list(task.network.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
@@ -76,12 +76,14 @@ def summary(run: Run, *, task: Supervised, data: DataModule, flops: int, notes: 
     say(f"run          {run}")
 
 
-def metrics(split: str, values: Mapping[str, float]) -> None:
-    """A row for each metric."""
+def metrics(split: str, values: Mapping[str, float], *, measured_with: Mapping[str, Any] | None = None) -> None:
+    """A row for each metric, and what they were measured with."""
     table = Table(title=split, title_justify="left", show_header=False)
     for name, value in values.items():
         table.add_row(name, f"{value:.4f}")
     get_console().print(table, highlight=False)
+    if measured_with:
+        say("measured with " + ", ".join(f"{name} {value}" for name, value in measured_with.items()))
 
 
 def per_class(values: Mapping[str, Mapping[str, float]], *, most: int = 50) -> None:

@@ -38,7 +38,11 @@ def show(run: Run, *, root: str | None) -> float:
     """
     found = run.result or {}
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep ends with a table of all
-        screen.metrics("test", {name.partition("/")[2]: value for name, value in found["metrics"].items()})
+        screen.metrics(
+            "test",
+            {name.partition("/")[2]: value for name, value in found["metrics"].items()},
+            measured_with={name: found[name] for name in ("features", "samples") if name in found},
+        )
     screen.say(f"{run} was finished before; to train it anew, type force=true")
     changed = again.changed_files(run, root)
     if changed:

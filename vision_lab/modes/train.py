@@ -27,7 +27,7 @@ from vision_lab.interruption import Interrupted
 from vision_lab.models.probing import on_meta
 from vision_lab.modes import processes, screen, stored
 from vision_lab.runs import Run
-from vision_lab.tasks.base import Supervised
+from vision_lab.tasks.base import Task
 from vision_lab.types import ConfigurationError, DataError, UserError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
@@ -103,13 +103,13 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
             same = "type the same command again, or" if again_ else "type"
             screen.say(f"to go on, {same} python -m vision_lab resume={run}")
         raise
-    screen.metrics("test", task.scalars("test"))
+    screen.metrics("test", task.scalars("test"), measured_with=task.measured_with())
     screen.unreadable(data, run.folder)
     screen.say(f"the run lies in {run}")
     return best
 
 
-def _made(config: DictConfig, trainer: pl.Trainer) -> tuple[Supervised, DataModule, build.Network]:
+def _made(config: DictConfig, trainer: pl.Trainer) -> tuple[Task, DataModule, build.Network]:
     spec = build.spec(config)
     data = build.data(config, spec)
     network = build.network(config, spec)
@@ -140,7 +140,7 @@ def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> fl
     return float(stands["seconds"])
 
 
-def _fit(trainer: pl.Trainer, task: Supervised, data: DataModule, checkpoint: Path | None) -> float:
+def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | None) -> float:
     """Train, test the best, save its network; the same on every rank."""
     folder = Path(trainer.default_root_dir)
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
@@ -154,15 +154,16 @@ def _fit(trainer: pl.Trainer, task: Supervised, data: DataModule, checkpoint: Pa
     trainer.test(task, datamodule=data, verbose=False)
     data.gather_unreadable()
     if trainer.is_global_zero:
-        save(task.network.state_dict(), folder / "model.pth")
+        save(task.weights(), folder / "model.pth")
     score = best.best_model_score if best is not None else None
     return float(score) if score is not None else float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
 
 
-def flops(task: Supervised) -> int:
+def flops(task: Task) -> int:
     """Floating-point operations of one picture's forward pass, a multiplication and an addition counted as two."""
+    network, inputs = task.one()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        on_meta(task.network)(torch.empty(1, task.spec.channels, *task.spec.image_size, device="meta"))
+        on_meta(network)(*inputs)
     return int(counter.get_total_flops())
 
 
@@ -172,13 +173,14 @@ def best_checkpoint(trainer: pl.Trainer) -> ModelCheckpoint | None:
     return checkpoints[0] if checkpoints else None
 
 
-def _result(trainer: pl.Trainer, task: Supervised, score: float, *, seconds: float, flops: int) -> dict[str, Any]:
+def _result(trainer: pl.Trainer, task: Task, score: float, *, seconds: float, flops: int) -> dict[str, Any]:
     best = best_checkpoint(trainer)
     path = Path(best.best_model_path) if best is not None and best.best_model_path else None
     return {
         "metrics": {f"test/{name}": value for name, value in task.scalars("test").items()},
         "per_class": task.per_class("test"),
         "monitored": {task.monitor: score},
+        **task.measured_with(),
         "seconds": round(seconds, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,

@@ -9,11 +9,11 @@ from vision_lab import build
 from vision_lab.checkpoints import load
 from vision_lab.replay import SAVED
 from vision_lab.runs import Run
-from vision_lab.tasks.base import Supervised
+from vision_lab.tasks.base import Task
 from vision_lab.types import ConfigurationError, DataSpec
 
 
-def trained_task(config: DictConfig, run: Run) -> Supervised:
+def trained_task(config: DictConfig, run: Run) -> Task:
     """The task with the network of the run's best checkpoint, for the classes and pictures it was trained on.
 
     Raises:
@@ -28,7 +28,7 @@ def trained_task(config: DictConfig, run: Run) -> Supervised:
         network = network._replace(spec=replace(network.spec, image_size=build.spec(config).image_size))
     task = build.task(config, network)
     try:
-        task.network.load_state_dict(load(run.weights))
+        task.load_weights(load(run.weights))
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise ConfigurationError(f"{run.weights} does not fit the network of the config: {error}") from error
     return task
@@ -45,7 +45,7 @@ def flips(tta: str | None) -> bool:
     return tta == "flip"
 
 
-def relabelled(task: Supervised, data: DataSpec) -> list[int] | None:
+def relabelled(task: Task, data: DataSpec) -> list[int] | None:
     """The network's class for each label of the data, by name; None where the two agree.
 
     Raises:

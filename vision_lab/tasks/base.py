@@ -1,4 +1,8 @@
-"""What every task is: a network with its normalisation, its optimiser and schedule, seeded at each step."""
+"""What every task is: a network with its normalisation, its optimiser and schedule, seeded at each step.
+
+``Task`` has all that modes and callbacks ask of one, so that none of them asks which task it has; ``Supervised`` is a
+task with targets and one loss.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +28,15 @@ from vision_lab.types import Batch, ConfigurationError, DataSpec
 Goal = Literal["max", "min"]
 
 
-class Task(pl.LightningModule):
+class Task(pl.LightningModule, ABC):
     """A network that learns something.
+
+    What is measured while training lies in ``meters["on_train"]``, and goes with a checkpoint.
 
     Args:
         network: (N, C, H, W) normalised pictures -> whatever the head makes of them.
         spec: the data it is for; its mean and std are subtracted and divided by here, and nowhere else.
-        optimizer: makes the optimiser of the parameters that are to be trained.
+        optimizer: makes the optimiser of the parameters that are to be trained; keywords win over the config's.
         schedule: the learning rate's factor by progress, or by plateau.
         monitor: the metric that says which checkpoint is best.
         goal: whether more of it is better ("max") or less ("min").
@@ -45,7 +51,7 @@ class Task(pl.LightningModule):
         *,
         network: nn.Module,
         spec: DataSpec,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[..., Optimizer],
         schedule: Schedule | Plateau,
         monitor: str,
         goal: Goal,
@@ -62,6 +68,9 @@ class Task(pl.LightningModule):
         # Not persistent: a checkpoint of the network holds the published keys and no others.
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
+        self.meters = nn.ModuleDict()
+        self.computed: dict[str, dict[str, Tensor]] = {}
+        """split: all that its metrics came to, after its last epoch."""
 
     def forward(self, images: Tensor) -> Any:
         """(N, C, H, W) uint8, or float in [0, 1] -> the network's outputs."""
@@ -91,15 +100,116 @@ class Task(pl.LightningModule):
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "frequency": every},
             }
+        by_step = self.scheduled(optimizer, steps=int(self.batches_in_all()))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
+
+    def batches_in_all(self) -> float:
+        """Steps of a training by Lightning's count.
+
+        Raises:
+            ConfigurationError: where it has no end, and so no progress.
+        """
         if self.trainer.estimated_stepping_batches == math.inf:
             raise ConfigurationError("a schedule by progress needs an end: type trainer.max_epochs=...")
-        last = max(int(self.trainer.estimated_stepping_batches) - 1, 1)
-        by_step = LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
+        return self.trainer.estimated_stepping_batches
+
+    def scheduled(self, optimizer: Optimizer, *, steps: int) -> LambdaLR:
+        """The rate of each of so many steps."""
+        schedule = self.schedule
+        assert not isinstance(schedule, Plateau)
+        last = max(steps - 1, 1)
+        return LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this step."""
         reseed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the batch that has just ended completes a step, for tasks that make their steps themselves."""
+        return True
+
+    def weights(self) -> dict[str, Tensor]:
+        """What is kept of a training as ``model.pth``."""
+        return self.network.state_dict()
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Take it up again."""
+        self.network.load_state_dict(state)
+
+    def one(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """What is run for one picture, and the inputs on the meta device: what a picture costs."""
+        return self.network, (torch.empty(1, self.spec.channels, *self.spec.image_size, device="meta"),)
+
+    def charts(self) -> Mapping[str, Sequence[str]]:
+        """name: the curves that TensorBoard shows in one chart."""
+        names = dict.fromkeys(["loss", self.monitor.rpartition("/")[2]])
+        return {name: [f"train/{name}", f"val/{name}"] for name in names}
+
+    def measured_with(self) -> dict[str, Any]:
+        """What has to be known to read its numbers, besides the data."""
+        return {}
+
+    def scalars(self, split: str) -> dict[str, float]:
+        """What a split's metrics came to, without those that are no single number."""
+        return {name: value.item() for name, value in sorted(self.computed[split].items()) if value.ndim == 0}
+
+    def per_class(self, split: str) -> dict[str, dict[str, float]]:
+        """class: what was measured of it on a split."""
+        return {}
+
+    def draw(self, batch: Batch, predictions: Any) -> list[Tensor]:
+        """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
+        return []
+
+    def sheet(self, pictures: Sequence[Tensor]) -> Tensor:
+        """Drawn pictures, at least one, as one picture (3, H, W) uint8, with what is needed to read them."""
+        return grid(pictures)
+
+    def figures(self, split: str) -> Mapping[str, Tensor]:
+        """Pictures (3, h, w) uint8 of a whole split, after it."""
+        return {}
+
+    def gallery(self) -> Tensor | None:
+        """What it makes of itself, without any data, as one picture (3, H, W) uint8; None where that is nothing."""
+        return None
+
+    def documents(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
+        """name: what a whole split ("predict" too) came to, for other programs, as JSON can hold it.
+
+        Args:
+            split: which.
+            paths: of its pictures; empty where they have none.
+        """
+        return {}
+
+    def mirror(self) -> None:
+        """From now on look at each picture and its mirror image, and take the mean.
+
+        Raises:
+            ConfigurationError: where the task has no such mean.
+        """
+        raise ConfigurationError(NO_MEAN)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the running epoch has measured so far, in every process."""
+        own = [_state(metric) for metric in self._metrics("train")]
+        checkpoint["measured"] = [own]
+        if self.trainer.world_size > 1:
+            checkpoint["measured"] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(checkpoint["measured"], own)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        for metric, state in zip(self._metrics("train"), checkpoint["measured"][self.global_rank], strict=True):
+            for name, value in state.items():
+                setattr(metric, name, value)
+
+    def _metrics(self, split: str) -> list[Metric]:
+        return [module for module in self.meters[f"on_{split}"].modules() if isinstance(module, Metric)]
+
+
+NO_MEAN = "mode.tta=flip: this task does not know how to take a mean: type mode.tta=null"
 
 
 class Meters(nn.Module):
@@ -114,11 +224,10 @@ class Meters(nn.Module):
         self.scores = scores
 
 
-class Supervised(Task, ABC):
+class Supervised(Task):
     """A task with targets: one loss, metrics accumulated over a whole split.
 
-    A concrete task says what its losses, predictions, metrics and pictures are; no mode and no callback asks which
-    task it has.
+    A concrete task says what its losses, predictions, metrics and pictures are.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -126,8 +235,6 @@ class Supervised(Task, ABC):
         self.flip = False
         """Whether an evaluation looks at each picture and its mirror image, and takes the mean."""
         self.meters = nn.ModuleDict({f"on_{split}": Meters(self.metrics(split)) for split in ("train", "val", "test")})
-        self.computed: dict[str, dict[str, Tensor]] = {}
-        """split: all that its metrics came to, after its last epoch."""
 
     @abstractmethod
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
@@ -143,7 +250,10 @@ class Supervised(Task, ABC):
         Raises:
             ConfigurationError: where the task has no such mean.
         """
-        raise ConfigurationError("mode.tta=flip: this task does not know how to take a mean: type mode.tta=null")
+        raise ConfigurationError(NO_MEAN)
+
+    def mirror(self) -> None:
+        self.flip = True
 
     def look_in_tiles(self, overlap: float) -> None:
         """From now on predict on whole pictures, tile by tile.
@@ -166,14 +276,6 @@ class Supervised(Task, ABC):
     @abstractmethod
     def draw(self, batch: Batch, predictions: Any) -> list[Tensor]:
         """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
-
-    def sheet(self, pictures: Sequence[Tensor]) -> Tensor:
-        """Drawn pictures, at least one, as one picture (3, H, W) uint8, with what is needed to read them."""
-        return grid(pictures)
-
-    @abstractmethod
-    def figures(self, split: str) -> Mapping[str, Tensor]:
-        """Pictures (3, h, w) uint8 of a whole split, after it."""
 
     @abstractmethod
     def rows(self, batch: Batch, predictions: Any) -> list[dict[str, str | float]]:
@@ -202,37 +304,6 @@ class Supervised(Task, ABC):
 
     def forget(self, split: str) -> None:
         """Begin a split anew: what was observed of it before is not of this epoch."""
-
-    def documents(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
-        """name: what a whole split ("predict" too) came to, for other programs, as JSON can hold it.
-
-        Args:
-            split: which.
-            paths: of its pictures; empty where they have none.
-        """
-        return {}
-
-    @abstractmethod
-    def per_class(self, split: str) -> dict[str, dict[str, float]]:
-        """class: what was measured of it on a split."""
-
-    def scalars(self, split: str) -> dict[str, float]:
-        """What a split's metrics came to, without those that are no single number."""
-        return {name: value.item() for name, value in sorted(self.computed[split].items()) if value.ndim == 0}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the running epoch has measured so far, in every process."""
-        own = [_state(metric) for metric in self._metrics("train")]
-        checkpoint["measured"] = [own]
-        if self.trainer.world_size > 1:
-            checkpoint["measured"] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(checkpoint["measured"], own)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again."""
-        for metric, state in zip(self._metrics("train"), checkpoint["measured"][self.global_rank], strict=True):
-            for name, value in state.items():
-                setattr(metric, name, value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         if not batch.samples:  # none of its files could be read
@@ -307,9 +378,6 @@ class Supervised(Task, ABC):
         meters = self.meters[f"on_{split}"]
         assert isinstance(meters, Meters)
         return meters
-
-    def _metrics(self, split: str) -> list[Metric]:
-        return [module for module in self._meters(split).modules() if isinstance(module, Metric)]
 
     def _report(self, split: str) -> None:
         meters = self._meters(split)

@@ -1,0 +1,66 @@
+"""What a generator makes of the same noise after each epoch, and at the end how it came to that."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytorch_lightning as pl
+from PIL import Image
+
+from vision_lab.callbacks.pictures import show
+from vision_lab.files import write
+from vision_lab.tasks.base import Task
+
+FRAMES = 120
+"""Of an animation, at most; of more epochs some are left out, evenly."""
+
+SECONDS = 12.0
+"""That an animation takes at most, and each frame a fifth of a second at most; the last one stays for two."""
+
+
+class Samples(pl.Callback):
+    """Draws samples before training and after each epoch: TensorBoard's ``samples``, ``samples/epoch=003.png``.
+
+    After the test they are put together into ``samples/epochs.gif``.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            _draw(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _draw(trainer, pl_module, epoch=trainer.current_epoch + 1)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = _folder(trainer)
+        if trainer.is_global_zero and (folder / _name(0)).is_file():
+            files = [folder / _name(epoch) for epoch in range(trainer.current_epoch + 1)]
+            write(folder / "epochs.gif", animation([file for file in files if file.is_file()]))
+
+
+def animation(files: list[Path]) -> bytes:
+    """A GIF that shows pictures one after another, for ever."""
+    count = min(FRAMES, len(files))
+    chosen = [files[place * (len(files) - 1) // max(count - 1, 1)] for place in range(count)]
+    frames = [Image.open(file).convert("RGB") for file in chosen]
+    each = round(1000 * min(0.2, SECONDS / count))
+    content = io.BytesIO()
+    lasting = [each] * (count - 1) + [2000]
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=lasting, loop=0)
+    return content.getvalue()
+
+
+def _draw(trainer: pl.Trainer, task: pl.LightningModule, *, epoch: int) -> None:
+    assert isinstance(task, Task)
+    picture = task.gallery() if trainer.is_global_zero else None
+    if picture is not None:
+        show(trainer, picture, "samples", _folder(trainer) / _name(epoch))
+
+
+def _folder(trainer: pl.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "samples"
+
+
+def _name(epoch: int) -> str:
+    return f"epoch={epoch:03d}.png"

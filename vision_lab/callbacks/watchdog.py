@@ -1,0 +1,75 @@
+"""Two ways in which a pair of networks stops to learn, said in words while it trains."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from rich import get_console
+from rich.markup import escape
+
+from vision_lab.callbacks.epochs import EpochMetrics
+from vision_lab.types import ConfigurationError, DataError, number, whole_number
+
+
+class Watchdog(EpochMetrics):
+    """Watches for collapse (all samples are alike) and saturation (the discriminator is never wrong).
+
+    A loss that is no number is another callback's (``finite``).
+
+    Args:
+        action: ``warn``, each time it has lasted so long, or ``stop`` with an error.
+        diversity: samples are alike where they are less apart than this part of what real pictures are.
+        accuracy: a discriminator is never wrong where it knows more than this part of real and of made pictures.
+        patience: epochs, one after another, that it may last.
+    """
+
+    def __init__(self, *, action: Literal["warn", "stop"], diversity: float, accuracy: float, patience: int) -> None:
+        super().__init__()
+        if action not in ("warn", "stop"):
+            raise ConfigurationError(f"callbacks.watchdog.action={action}: type warn or stop")
+        self.stops = action == "stop"
+        self.diversity = number("callbacks.watchdog.diversity", diversity)
+        self.accuracy = number("callbacks.watchdog.accuracy", accuracy)
+        self.patience = whole_number("callbacks.watchdog.patience", patience)
+        self.lasted = {"collapse": 0, "saturation": 0}
+        """Epochs that each has lasted by now."""
+
+    def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+        known = min(metrics.get("train/real_accuracy", 0.0), metrics.get("train/fake_accuracy", 0.0))
+        self._count(trainer, "saturation", known > self.accuracy, _saturated(known))
+        if "val/diversity" in metrics:
+            apart = metrics["val/diversity"]
+            self._count(trainer, "collapse", apart < self.diversity, _collapsed(apart))
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"lasted": self.lasted}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.lasted = state_dict["lasted"]
+
+    def _count(self, trainer: pl.Trainer, what: str, there: bool, text: str) -> None:
+        self.lasted[what] = self.lasted[what] + 1 if there else 0
+        if not self.lasted[what] or self.lasted[what] % self.patience:
+            return
+        said = f"epoch {trainer.current_epoch + 1}: {text}"
+        if self.stops:
+            raise DataError(f"{said}\nTo go on all the same, type callbacks.watchdog.action=warn and another name=")
+        if trainer.is_global_zero:
+            get_console().print(f"[yellow]warning:[/] {escape(said)}", highlight=False, soft_wrap=True)
+
+
+def _saturated(known: float) -> str:
+    return (
+        f"the discriminator knows {known:.1%} of real and made pictures, so that the generator learns little from it: "
+        "type model.discriminator_width=<less>, task.discriminator_optim={lr: <less>}, task.real_label=0.9, or "
+        "task.diffaugment=[colour,translation,cutout]"
+    )
+
+
+def _collapsed(apart: float) -> str:
+    return (
+        f"samples are much alike, apart by {apart:.2f} of what real pictures are: the generator has collapsed. Type "
+        "task.loss=hinge model.spectral_norm=true, task.r1=1, or a smaller optim.lr"
+    )

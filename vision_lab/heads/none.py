@@ -1,0 +1,10 @@
+"""``head=none``: for a model that is a whole network, or a pair of them, by itself."""
+
+from torch import nn
+
+from vision_lab.types import DataSpec
+
+
+def none(pair: nn.Module, spec: DataSpec) -> nn.Module:
+    """The model as it is."""
+    return pair

@@ -1,0 +1,185 @@
+"""Pictures as points: the features in which made pictures are held against real ones.
+
+Heusel et al. 2017 (https://arxiv.org/abs/1706.08500) take Inception's. Any classifier's layer before the classes will
+do, as long as numbers are held against others of the same network only.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as F
+
+from vision_lab.models.cifar_resnet import CifarResNet
+from vision_lab.models.stem import take_channels
+from vision_lab.types import ConfigurationError, DataSpec
+
+GARMENTS = Path(__file__).with_name("garment_features.pth")
+"""A residual network of 8 layers, 0.905 right on ``fashion_mini``'s test pictures, made by
+
+python -m vision_lab model=resnet20 model.classifier.depth=8 optim.lr=4.0e-3 trainer.max_epochs=20
+"""
+
+LARGEST = 64
+"""Pixels of a side that the untrained network looks at, at most."""
+
+
+class Features:
+    """A network that is looked through, and what it is called.
+
+    It is no module, so that it is no part of what a task learns or saves.
+
+    Args:
+        network: (N, C, H, W) floats in [0, 1] -> (N, D).
+        name: written beside the numbers.
+    """
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.name = name
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """(N, C, H, W) uint8 pictures, or floats in [0, 1], of any size -> (N, D) float32, on their device."""
+        if pictures.dtype == torch.uint8:
+            pictures = pictures.float() / 255
+        with torch.autocast(pictures.device.type, enabled=False):
+            return self.network.to(pictures.device)(pictures.float()).float()
+
+
+class Penultimate(nn.Module):
+    """What a classifier's last layer is given: (N, C, H, W) floats in [0, 1] of any size -> (N, D).
+
+    Args:
+        classifier: takes normalised pictures.
+        spec: of the pictures that it takes.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, classifier: nn.Module, spec: DataSpec) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.size = spec.image_size
+        self.channels = spec.channels
+        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
+        last = [module for module in classifier.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+        last.register_forward_pre_hook(self._see)
+        self.seen = torch.empty(0)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        pictures = _with_channels(pictures, self.channels)
+        if pictures.shape[-2:] != self.size:
+            pictures = F.resize(pictures, list(self.size), antialias=True)
+        self.classifier((pictures - self.mean) / self.std)
+        seen, self.seen = self.seen, torch.empty(0)
+        return seen.mean(dim=(2, 3)) if seen.ndim == 4 else seen
+
+    def _see(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.seen = inputs[0]
+
+
+class Inception(nn.Module):
+    """The network of the published FIDs, as torch-fidelity has it: (N, C, H, W) floats in [0, 1] -> (N, 2048)."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        (found,) = self.extractor((_with_channels(pictures, 3) * 255).round().to(torch.uint8))
+        return found
+
+
+def garments() -> Features:
+    """The network that comes with the package: grey pictures of 32 pixels, 64 numbers."""
+    spec = _spec((32, 32), channels=1, mean=(0.287,), std=(0.354,))
+    network = CifarResNet(depth=8)
+    take_channels(network, spec.channels)
+    network.load_state_dict(torch.load(GARMENTS, map_location="cpu", weights_only=True))
+    return Features(Penultimate(network, spec), "garments")
+
+
+def untrained(spec: DataSpec) -> Features:
+    """The same network with its first weights, for pictures of any kind.
+
+    What it sees are edges, colours and textures; Naeem et al. 2020, section 4, find that this serves where learnt
+    features know nothing of the pictures. https://arxiv.org/abs/2002.09797
+    """
+    scale = min(1.0, LARGEST / max(spec.image_size))
+    size = (max(8, round(spec.image_size[0] * scale)), max(8, round(spec.image_size[1] * scale)))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network = CifarResNet(depth=8)
+        take_channels(network, spec.channels)
+    return Features(Penultimate(network, _spec(size, channels=spec.channels, mean=(0.5,), std=(0.25,))), "untrained")
+
+
+def of_classifier(classifier: nn.Module, spec: DataSpec, name: str) -> Features:
+    """Those of a classifier that was trained here."""
+    return Features(Penultimate(classifier, spec), name)
+
+
+def inception(path: str | None) -> Features:
+    """Those of the published FIDs.
+
+    Args:
+        path: torch-fidelity's file of weights; None: fetched, once.
+
+    Raises:
+        ConfigurationError: where torch-fidelity or the weights are not to be had.
+    """
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise ConfigurationError(
+            "task.features=inception needs torch-fidelity: type pip install 'vision_lab[fid]', or take other features "
+            "(task.features=untrained, or run:<the folder of a run of task=classify>)"
+        ) from error
+    file = Path(path).expanduser() if path else None
+    typed = f"task.features=inception:{path}"
+    if file and not file.is_file():
+        raise ConfigurationError(f"{typed}: there is no such file")
+    try:
+        if file:  # torch-fidelity would run whatever code is in it
+            torch.load(file, map_location="cpu", weights_only=True)
+        extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(file) if file else None)
+    except OSError as error:  # urllib's errors are OSErrors
+        name = URL_INCEPTION_V3.rsplit("/", 1)[-1]
+        raise ConfigurationError(
+            f"task.features=inception: {URL_INCEPTION_V3} could not be fetched: {error}\n"
+            f"Fetch it where there is a network, then type task.features=inception:<folder>/{name}; or take other "
+            "features (task.features=untrained, or run:<the folder of a run of task=classify>)"
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"{typed}: these are not torch-fidelity's weights ({str(error).strip().splitlines()[0]})"
+        ) from error
+    return Features(Inception(extractor), "inception")
+
+
+def _with_channels(pictures: Tensor, channels: int) -> Tensor:
+    """Colours as grey, grey as colours; of other numbers of channels their mean."""
+    if pictures.shape[1] == channels:
+        return pictures
+    grey = F.rgb_to_grayscale(pictures) if pictures.shape[1] == 3 else pictures.mean(dim=1, keepdim=True)
+    return grey.expand(-1, channels, -1, -1)
+
+
+def _spec(size: tuple[int, int], *, channels: int, mean: Sequence[float], std: Sequence[float]) -> DataSpec:
+    return DataSpec(
+        target="labels",
+        class_names=("",),
+        num_classes=1,
+        image_size=size,
+        channels=channels,
+        mean=tuple(mean),
+        std=tuple(std),
+    )

@@ -1,0 +1,165 @@
+"""``mode=predict run=<a run of task=generate>``: pictures made of noise, any of which can be made again."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.io import encode_png
+
+from vision_lab import build
+from vision_lab.drawing import tiled
+from vision_lab.files import refuse_link, shown, write
+from vision_lab.modes import screen
+from vision_lab.modes.trained import trained_task
+from vision_lab.runs import Run
+from vision_lab.tasks.generate import Generate, Noise
+from vision_lab.types import ConfigurationError, some, whole_number
+
+PARTS = ("task", "model", "head", "data", "trainer", "callbacks")
+
+COUNT = 64
+"""Pictures that are made where nothing is said."""
+
+COLUMNS = 8
+"""Of the contact sheet."""
+
+
+class Made(BasePredictionWriter):
+    """Writes a PNG file for each picture, in the order of their noise.
+
+    Args:
+        folder: where the files go.
+        drawn: how many pictures to keep for the contact sheet.
+    """
+
+    def __init__(self, folder: Path, *, drawn: int) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = folder
+        self.drawn = drawn
+        self.count = 0
+        self.kept: list[Tensor] = []
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        for picture in prediction.cpu():
+            write(self.folder / f"{self.count:05d}.png", encode_png(_drawable(picture)).numpy().tobytes())
+            if len(self.kept) < self.drawn:
+                self.kept.append(picture)
+            self.count += 1
+
+
+def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequence[str] | None, drawn: int) -> None:
+    """Make pictures with a trained generator.
+
+    Picture k of a seed is the same however many are made. With ``source=<a latents.npz>`` its pictures are made again.
+
+    Args:
+        config: the run's config.
+        folder: gets a folder for the seed, with ``samples/``, ``contact_sheet.png`` and ``latents.npz``.
+        count: how many; None: ``COUNT``.
+        classes: of which classes in turn; None: of all, if the pair takes classes.
+        drawn: how many pictures the contact sheet shows.
+    """
+    if config.run is None:
+        raise ConfigurationError("mode=predict needs a trained generator: type run=<its folder>")
+    count = COUNT if count is None else whole_number("mode.count", count)
+    whole_number("mode.drawn", drawn, least=0)
+    refuse_link(folder)
+    screen.quieten()
+    build.check(config, PARTS)
+    task = trained_task(config, Run.existing(config.run))
+    assert isinstance(task, Generate)
+    if config.source:
+        if classes is not None:
+            raise ConfigurationError("mode.classes: the file of source= says the classes: leave one of them out")
+        noise = read(Path(config.source).expanduser(), task)
+        folder = folder / Path(config.source).parent.name
+        folder = folder.with_name(f"{folder.name}-again")
+    else:
+        chosen = _labels(classes, task)
+        labels = [chosen[place % len(chosen)] for place in range(count)] if chosen else None
+        noise = task.noise(range(count), labels=labels)
+        suffix = "".join(f"-{label}" for label in chosen) if classes is not None and chosen else ""
+        folder = folder / (f"seed-{config.seed}" + (f"_classes{suffix}" if suffix else ""))
+    writer = Made(folder / "samples", drawn=drawn)
+    watching = [*build.callbacks(config, only=["progress"]), writer]
+    trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
+    tensors = [each.cpu() for each in noise if each is not None]
+    loader = DataLoader(TensorDataset(*tensors), batch_size=config.data.batch_size)
+    trainer.predict(task, dataloaders=loader, return_predictions=False)
+    write(folder / "latents.npz", _archive(noise, seed=config.seed))
+    if writer.kept:
+        sheet = tiled(torch.stack(writer.kept), columns=COLUMNS)
+        write(folder / "contact_sheet.png", encode_png(sheet).numpy().tobytes())
+    sheet_name = ", contact_sheet.png" if writer.kept else ""
+    screen.say(f"{writer.count} pictures written to {shown(folder)}: samples/, latents.npz{sheet_name}")
+
+
+def read(file: Path, task: Generate) -> Noise:
+    """What the pictures of a ``latents.npz`` are made of.
+
+    Raises:
+        ConfigurationError: where the file is none, or is for another network.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            latents = torch.from_numpy(archive["latents"]).float()
+            labels = torch.from_numpy(archive["labels"]).long() if "labels" in archive else None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(f"source={file}: no latents.npz of an earlier mode=predict: {error}") from error
+    if latents.ndim != 2 or latents.shape[1] != task.pair.latent or not len(latents):
+        raise ConfigurationError(
+            f"source={file}: holds latents of shape {list(latents.shape)}, the network takes [count,{task.pair.latent}]"
+        )
+    if not task.pair.conditional:
+        return Noise(latents, None)
+    last = task.spec.num_classes - 1
+    if labels is None or labels.shape != latents.shape[:1] or not 0 <= labels.min() <= labels.max() <= last:
+        raise ConfigurationError(f"source={file}: does not hold a class from 0 to {last} for each picture")
+    return Noise(latents, labels)
+
+
+def _labels(classes: Sequence[str] | None, task: Generate) -> list[int] | None:
+    """The labels of named classes."""
+    names = task.spec.class_names
+    if classes is None:
+        return None
+    if not task.pair.conditional:
+        raise ConfigurationError("mode.classes: this generator takes no classes (model.condition=null): leave it out")
+    listed = [classes] if isinstance(classes, str) else [str(name) for name in classes]
+    unknown = [name for name in listed if name not in names]
+    if unknown or not listed:
+        raise ConfigurationError(f"mode.classes=[{','.join(listed)}]: type a list of {some(names, 12)}")
+    return [names.index(name) for name in listed]
+
+
+def _archive(noise: Noise, *, seed: int) -> bytes:
+    content = io.BytesIO()
+    arrays = {"latents": noise.latents.cpu().numpy(), "seed": np.array(seed)}
+    arrays |= {} if noise.labels is None else {"labels": noise.labels.cpu().numpy()}
+    np.savez(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def _drawable(picture: Tensor) -> Tensor:
+    """What a PNG file holds: of other numbers of channels than 1 and 3, the first three or one."""
+    return picture if picture.shape[0] in (1, 3) else picture[:3] if picture.shape[0] > 3 else picture[:1]

@@ -1,0 +1,283 @@
+"""Two networks that learn from each other: a loop of its own, for Lightning's knows one loss and one optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics import MeanMetric
+
+from vision_lab.schedules import Plateau
+from vision_lab.tasks.adversarial_losses import gradient_penalty, loss_named, r1_penalty
+from vision_lab.tasks.base import Task
+from vision_lab.tasks.diffaugment import changes_named
+from vision_lab.types import Adversarial, Batch, ConfigurationError, number, whole_number
+
+NETWORKS = ("generator", "discriminator")
+"""In the order of their optimisers."""
+
+
+class AdversarialTask(Task):
+    """A generator and a discriminator, each with its optimiser and its steps.
+
+    A step is made of the slopes of ``accumulate_grad_batches`` batches, in every process: first the discriminator's,
+    then, by turns, the generator's by as many batches of pictures that it makes anew. Both are logged as means over an
+    epoch: losses without penalties; mean scores of real and made pictures; and, where a loss parts them at 0, how many
+    of each are on the right side.
+
+    Args:
+        loss: ``bce`` (non-saturating, Goodfellow 2014), ``hinge`` (Lim 2017) or ``wgan_gp`` (Gulrajani 2017).
+        real_label: what real pictures count as for ``bce``.
+        gradient_penalty: what the slopes' distance from 1 counts for ``wgan_gp``.
+        r1: what the slopes at real pictures count, for any loss (Mescheder 2018); 0: not at all.
+        discriminator_steps: of the discriminator for one of the generator.
+        diffaugment: changes of what the discriminator sees: colour, translation, cutout (Zhao 2020).
+        generator_optim: settings of its optimiser that differ from ``optim``'s.
+        discriminator_optim: likewise.
+        ema: how much of the generator's averaged weights is kept at each step, from which samples are made; 0: they
+            are made by the weights as they are.
+        gradient_clip_val: largest norm of a network's slopes; None: any.
+        accumulate_grad_batches: batches of which one step is made.
+        arguments: what every task takes; ``network`` is a pair (``Adversarial``).
+
+    Raises:
+        ConfigurationError: where a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: str,
+        real_label: float,
+        gradient_penalty: float,
+        r1: float,
+        discriminator_steps: int,
+        diffaugment: Sequence[str],
+        generator_optim: Mapping[str, Any],
+        discriminator_optim: Mapping[str, Any],
+        ema: float,
+        gradient_clip_val: float | None,
+        accumulate_grad_batches: int,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self.automatic_optimization = False
+        self.loss = loss_named(loss, real_label=number("task.real_label", real_label))
+        penalty = number("task.gradient_penalty", gradient_penalty)
+        self.gradient_penalty = penalty if loss == "wgan_gp" else 0.0
+        self.r1 = number("task.r1", r1)
+        self.discriminator_steps = whole_number("task.discriminator_steps", discriminator_steps)
+        self.changes = changes_named(diffaugment)
+        self.optims = dict(zip(NETWORKS, (generator_optim, discriminator_optim), strict=True))
+        self.gradient_clip_val = gradient_clip_val
+        self.accumulate_grad_batches = whole_number("trainer.accumulate_grad_batches", accumulate_grad_batches)
+        if not 0 <= number("task.ema", ema) < 1:
+            raise ConfigurationError(f"task.ema={ema}: type a number from 0 to below 1")
+        self.averaged = (
+            AveragedModel(self.pair.generator, multi_avg_fn=_average(ema), use_buffers=True).requires_grad_(False)
+            if ema
+            else None
+        )
+        names = ["generator_loss", "discriminator_loss", "real_score", "fake_score"]
+        names += ["real_accuracy", "fake_accuracy"] if self.loss.parts_at_zero else []
+        self.meters["on_train"] = nn.ModuleDict({name: MeanMetric() for name in names})
+        self.step_is_whole = True
+
+    @property
+    def pair(self) -> Adversarial:
+        """The two networks."""
+        return cast(Adversarial, self.network)
+
+    @property
+    def sampler(self) -> nn.Module:
+        """The generator that samples are made by."""
+        return self.pair.generator if self.averaged is None else self.averaged.module
+
+    @property
+    def whole(self) -> bool:
+        return self.step_is_whole
+
+    def weights(self) -> dict[str, Tensor]:
+        """Both networks, the generator's weights averaged."""
+        averaged = {f"generator.{name}": value for name, value in self.sampler.state_dict().items()}
+        return self.network.state_dict() | averaged
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        super().load_weights(state)
+        self.sampler.load_state_dict(self.pair.generator.state_dict())
+
+    def charts(self) -> Mapping[str, Sequence[str]]:
+        """The losses of both networks, and the scores of real and made pictures."""
+        return {
+            "losses": ["train/generator_loss", "train/discriminator_loss"],
+            "scores": ["train/real_score", "train/fake_score"],
+        }
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimiser for each network, with a rate for each of its steps."""
+        if isinstance(self.schedule, Plateau):
+            raise ConfigurationError("scheduler=plateau is for one network: type scheduler=constant, cosine or steps")
+        if any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise ConfigurationError(
+                "this task averages its generator's weights by itself (task.ema): type callbacks=default"
+            )
+        windows = math.ceil(self.batches_in_all() / self.accumulate_grad_batches)
+        made = []
+        for name, steps in zip(NETWORKS, (windows // self.discriminator_steps, windows), strict=True):
+            parameters: list[nn.Parameter] = list(getattr(self.pair, name).parameters())
+            try:
+                optimizer = self.optimizer(parameters, **self.optims[name])
+            except (TypeError, ValueError) as error:
+                raise ConfigurationError(f"task.{name}_optim={dict(self.optims[name])}: {error}") from error
+            scheduler = self.scheduled(optimizer, steps=max(steps, 1))
+            made.append({"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}})
+        return tuple(made)  # type: ignore[return-value]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Slopes of the discriminator; where they are complete its step, and by turns one of the generator."""
+        generator, discriminator = cast(list[Any], self.optimizers())
+        window, place = divmod(batch_idx, self.accumulate_grad_batches)
+        self.step_is_whole = place + 1 == self.accumulate_grad_batches or self.trainer.is_last_batch
+        losses = self._discriminate(batch) if batch.samples else {}
+        if not self.step_is_whole:
+            return losses
+        self._step(discriminator, self.pair.discriminator)
+        if self._is_generators_turn(window):
+            with _frozen(self.pair.discriminator):
+                for _ in range(place + 1):
+                    losses |= self._deceive(batch) if batch.samples else {}
+            self._step(generator, self.pair.generator)
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.pair.generator)
+        return losses
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the slopes, unscaled by now where a loss is scaled; with two optimisers Lightning does not."""
+        if self.gradient_clip_val:
+            self.clip_gradients(optimizer, self.gradient_clip_val, gradient_clip_algorithm="norm")
+
+    def on_train_epoch_end(self) -> None:
+        meters = self.measured("train")
+        values = {name: meter.compute() for name, meter in meters.items() if meter.update_called}
+        for meter in meters.values():
+            meter.reset()
+        self.computed["train"] = values
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+
+    def measured(self, split: str) -> dict[str, Any]:
+        """name: what accumulates a measure of a split."""
+        return dict(self.meters[f"on_{split}"].items())  # type: ignore[operator]
+
+    def _is_generators_turn(self, window: int) -> bool:
+        """By where the run stands, so that nothing has to be counted."""
+        windows = math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
+        return (self.current_epoch * windows + window + 1) % self.discriminator_steps == 0
+
+    def _discriminate(self, batch: Batch) -> dict[str, Tensor]:
+        """Slopes by real pictures and by as many made ones, of the same classes."""
+        labels = batch.targets if self.pair.conditional else None
+        pixels = batch.images.to(self.mean.dtype)
+        with torch.no_grad():
+            fake = self._changed(self.pair.generator(self._latents(len(pixels)), labels)).to(pixels.dtype)
+        real = self._changed(pixels.div_(255).sub_(self.mean).div_(self.std))
+
+        def scores(pictures: Tensor) -> Tensor:
+            return self.pair.discriminator(pictures, labels).float()
+
+        of_real, of_fake = scores(real), scores(fake)
+        loss = self.loss.discriminator(of_real, of_fake)
+        penalised = loss
+        if self.gradient_penalty:
+            penalised = penalised + self.gradient_penalty * gradient_penalty(scores, real, fake)
+        if self.r1:
+            penalised = penalised + self.r1 * r1_penalty(scores, real)
+        self._backward(penalised)
+        measured = {
+            "discriminator_loss": loss,
+            "real_score": of_real.mean(),
+            "fake_score": of_fake.mean(),
+            "real_accuracy": (of_real > 0).float().mean(),
+            "fake_accuracy": (of_fake < 0).float().mean(),
+        }
+        self._record(measured, weight=len(pixels))
+        return {"discriminator_loss": penalised.detach()}
+
+    def _deceive(self, batch: Batch) -> dict[str, Tensor]:
+        """Slopes of the generator by as many made pictures, of classes drawn from the batch's."""
+        count = len(batch.samples)
+        labels = batch.targets[torch.randint(count, (count,), device=self.device)] if self.pair.conditional else None
+        fake = self._changed(self.pair.generator(self._latents(count), labels))
+        loss = self.loss.generator(self.pair.discriminator(fake, labels).float())
+        self._backward(loss)
+        self._record({"generator_loss": loss}, weight=count)
+        return {"generator_loss": loss.detach()}
+
+    def _latents(self, count: int) -> Tensor:
+        """By the step's own random numbers."""
+        return torch.randn(count, self.pair.latent, device=self.device)
+
+    def _changed(self, pictures: Tensor) -> Tensor:
+        for change in self.changes:
+            pictures = change(pictures)
+        return pictures
+
+    def _record(self, values: Mapping[str, Tensor], *, weight: int) -> None:
+        meters = self.measured("train")
+        for name in values.keys() & meters.keys():
+            meters[name].update(values[name].detach(), weight=weight)
+
+    def _backward(self, loss: Tensor) -> None:
+        """Slopes in this process alone: DDP waits for those of all parameters, of which one network has a part."""
+        strategy = self.trainer.strategy
+        alone: AbstractContextManager[None] = (
+            strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+        )
+        with alone:
+            self.manual_backward(loss / self.accumulate_grad_batches)
+
+    def _step(self, optimizer: Any, network: nn.Module) -> None:
+        """One step by the mean slopes of all processes, and the rate of the next."""
+        if self.trainer.world_size > 1:
+            slopes = []
+            for parameter in network.parameters():
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                slopes.append(parameter.grad)
+            mean = self.trainer.strategy.reduce(parameters_to_vector(slopes), reduce_op="mean")
+            vector_to_parameters(cast(Tensor, mean), slopes)
+        optimizer.step()
+        optimizer.zero_grad()
+        place = 0 if network is self.pair.generator else 1
+        self.lr_schedulers()[place].step()  # type: ignore[index]
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Slopes pass through, and none are kept."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def _average(decay: float) -> Any:
+    """torch's exponential average, which forgets faster while it is young: else its first weights would stay long."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        young = (1 + int(count)) / (10 + int(count))
+        get_ema_multi_avg_fn(min(decay, young))(averaged, current, count)
+
+    return update

@@ -1,0 +1,251 @@
+"""``task=generate``: pictures like those of the data, made of noise, measured and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vision_lab.drawing import grid, panels, tiled
+from vision_lab.randomness import mix
+from vision_lab.tasks.adversarial import AdversarialTask
+from vision_lab.tasks.distances import FEWEST, Points, distances, diversity, frechet, nearest
+from vision_lab.types import Batch, DataError, whole_number
+
+COLUMNS = 8
+"""Pictures side by side."""
+
+STEPS = 10
+"""Pictures on the way from one sample to another, both included."""
+
+NEAREST = 3
+"""Training pictures that are drawn beside a sample."""
+
+COMPARED = 10_000
+"""Training pictures, at most and evenly spaced, among which the nearest to samples are looked for."""
+
+AT_ONCE = 100
+"""Pictures that are made together."""
+
+
+class Noise(NamedTuple):
+    """What pictures are made of."""
+
+    latents: Tensor
+    """(N, latent) standard normal."""
+    labels: Tensor | None
+    """(N,) int64; None where the pair takes no classes."""
+
+
+class Generate(AdversarialTask):
+    """A pair of networks whose samples are held against real pictures.
+
+    Measured on a split are FID, KID, precision and recall of ``samples`` samples; their diversity; and, as ``real_fid``
+    and so on, what as many real training pictures get: how good it can be. After a test also ``noise_fid``, what
+    uniform noise gets.
+
+    Args:
+        features: (N, C, H, W) uint8 pictures, or floats in [0, 1] -> (N, D), in which pictures are measured.
+        features_name: what they are called.
+        samples: pictures that are made to be measured.
+        shown: of these, that are drawn after each epoch.
+        arguments: what every adversarial task takes.
+
+    Raises:
+        ConfigurationError: where a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Callable[[Tensor], Tensor],
+        features_name: str,
+        samples: int,
+        shown: int,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self.features = features
+        self.features_name = features_name
+        self.samples = whole_number("task.samples", samples, least=FEWEST)
+        self.shown = whole_number("task.shown", shown)
+        for split in ("val", "test"):
+            self.meters[f"on_{split}"] = nn.ModuleDict({"real": Points(), "labels": Points()})
+        self.training_points: Tensor | None = None
+        """(n, D) features of ``samples`` training pictures, evenly spaced."""
+        self.drawn: dict[str, Tensor] = {}
+
+    def make(self, noise: Noise) -> Tensor:
+        """(N, C, H, W) uint8 pictures, by the averaged generator in evaluation mode."""
+        training = self.sampler.training
+        with torch.no_grad():
+            made = self.sampler.eval()(noise.latents, noise.labels)
+        self.sampler.train(training)
+        return ((made * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def noise(self, places: Sequence[int], *, labels: Sequence[int] | None = None) -> Noise:
+        """What the samples at some places are made of, each a function of the seed and its place.
+
+        Args:
+            places: from 0.
+            labels: the class of each; None: the classes in turn.
+        """
+        latents = [_seeded(torch.randn, [self.pair.latent], self.seed, place) for place in places]
+        if not self.pair.conditional:
+            return Noise(torch.stack(latents).to(self.device), None)
+        chosen = [place % self.spec.num_classes for place in places] if labels is None else list(labels)
+        return Noise(torch.stack(latents).to(self.device), torch.tensor(chosen, device=self.device))
+
+    def gallery(self) -> Tensor:
+        """The first samples as one picture, (3, H, W) uint8: of the same noise each time, classes in columns."""
+        classes = self.spec.num_classes if self.pair.conditional else COLUMNS
+        return tiled(self.make(self.noise(range(self.shown))), columns=classes if classes <= 2 * COLUMNS else COLUMNS)
+
+    def one(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """A pass of the generator."""
+        latents = torch.empty(1, self.pair.latent, device="meta")
+        labels = torch.zeros(1, dtype=torch.int64, device="meta")
+        return self.pair.generator, (latents, labels) if self.pair.conditional else (latents,)
+
+    def charts(self) -> Mapping[str, Sequence[str]]:
+        """Besides the losses and scores, what samples get and what real pictures get."""
+        names = ("fid", "kid", "precision", "recall")
+        return {**super().charts(), **{name: [f"val/{name}", f"val/real_{name}"] for name in names}}
+
+    def measured_with(self) -> dict[str, Any]:
+        """The features, and how many samples."""
+        return {"features": self.features_name, "samples": self.samples}
+
+    def figures(self, split: str) -> Mapping[str, Tensor]:
+        """After the test: ways from one sample to another, and samples beside the nearest training pictures."""
+        return self.drawn if split == "test" else {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._see("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._see("test", batch)
+
+    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Pictures of latents and, where the pair takes classes, labels."""
+        latents, *labels = batch
+        return self.make(Noise(latents, labels[0] if labels else None))
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
+    def _see(self, split: str, batch: Batch) -> None:
+        """Look at real pictures."""
+        if batch.samples:
+            meters, places = self.measured(split), _places(batch)
+            meters["real"].update(places, self.features(batch.images))
+            if self.pair.conditional:
+                meters["labels"].update(places, batch.targets[:, None])
+
+    def _report(self, split: str) -> None:
+        """Hold samples against the pictures that were seen of a split."""
+        if not self.trainer.sanity_checking:
+            self.computed[split] = self._measured(split)
+            self.log_dict({f"{split}/{name}": value.float() for name, value in self.computed[split].items()})
+        for meter in self.measured(split).values():
+            meter.reset()
+
+    def _measured(self, split: str) -> dict[str, Tensor]:
+        meters = self.measured(split)
+        real = meters["real"].compute()
+        if len(real) < FEWEST:
+            raise DataError(f"the {split} split has {len(real)} pictures, too few to measure by: {FEWEST} at least")
+        self._agree()
+        labels = self._shares(meters["labels"].compute().flatten()) if self.pair.conditional else None
+        made = self._points(lambda places: self.make(self.noise(places, labels=_at(labels, places))))
+        values = distances(real, made) | {"diversity": diversity(real, made)}
+        if self.training_points is None:
+            self.training_points = self._training(most=self.samples)
+        values |= {f"real_{name}": value for name, value in distances(real, self.training_points).items()}
+        if split == "test":
+            shape = [self.spec.channels, *self.spec.image_size]
+            noise = self._points(
+                lambda places: torch.stack([_seeded(torch.rand, shape, self.seed, place) for place in places])
+            )
+            values["noise_fid"] = frechet(real, noise)
+            self.drawn = {"interpolation": self._interpolated(), "neighbours": self._neighbours(made, labels)}
+        return values
+
+    def _agree(self) -> None:
+        """Let all processes sample by the same statistics of batch norm: each has seen batches of its own."""
+        if self.trainer.world_size > 1:
+            for buffer in self.sampler.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def _shares(self, labels: Tensor) -> list[int]:
+        """The class of each sample: as many of each as there are among so many real pictures, in parts."""
+        ordered = labels.sort().values.tolist()
+        return [ordered[place * len(ordered) // self.samples] for place in range(self.samples)]
+
+    def _points(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """(samples, D) features of what is made at each place, shared among the processes."""
+        points = Points()
+        for places in _parts(range(self.global_rank, self.samples, self.trainer.world_size)):
+            points.update(torch.tensor(places), self.features(make(places).to(self.device)))
+        return points.compute()
+
+    def _training(self, *, most: int) -> Tensor:
+        """(n, D) features of at most so many training pictures, evenly spaced."""
+        data, points = self.trainer.datamodule, Points()  # type: ignore[attr-defined]
+        for batch in data.eval_loader("train", most=most):
+            data.note_unreadable(batch)
+            if batch.samples:
+                points.update(_places(batch), self.features(batch.images.to(self.device)))
+        return points.compute()
+
+    def _interpolated(self) -> Tensor:
+        """Along the sphere on which latents lie nearly all (White 2016); the class is that of the first."""
+        ends = self.noise(range(COLUMNS))
+        ways = [
+            _along_the_sphere(first, last, torch.linspace(0, 1, STEPS, device=self.device)[:, None])
+            for first, last in zip(ends.latents[::2], ends.latents[1::2], strict=True)
+        ]
+        labels = None if ends.labels is None else ends.labels[::2].repeat_interleave(STEPS)
+        return tiled(self.make(Noise(torch.cat(ways), labels)), columns=STEPS)
+
+    def _neighbours(self, made: Tensor, labels: Sequence[int] | None) -> Tensor:
+        """Evenly spaced samples, each beside the training pictures whose features are nearest to its own."""
+        chosen = [place * len(made) // COLUMNS for place in range(COLUMNS)]
+        points = self._training(most=COMPARED)
+        found = nearest(made[chosen], points, count=min(NEAREST, len(points)))
+        pictures = self.make(self.noise(chosen, labels=_at(labels, chosen)))
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        caption = f"made, and the nearest of {len(points):,} real ones"
+        return grid(
+            [
+                panels([picture, *data.pictures("train", places, most=COMPARED)], caption)
+                for picture, places in zip(pictures, found.tolist(), strict=True)
+            ]
+        )
+
+
+def _along_the_sphere(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
+    """Vectors (n, D) from one (D,) to another at (n, 1) shares of the angle between them."""
+    angle = torch.arccos(torch.nn.functional.cosine_similarity(first, last, dim=0).clamp(-0.9999, 0.9999))
+    return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * last) / torch.sin(angle)
+
+
+def _seeded(draw: Callable[..., Tensor], shape: Sequence[int], seed: int, place: int) -> Tensor:
+    return draw(shape, generator=torch.Generator().manual_seed(mix(seed, place)))
+
+
+def _places(batch: Batch) -> Tensor:
+    return torch.tensor([sample.index for sample in batch.samples])
+
+
+def _parts(places: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (places[start : start + AT_ONCE] for start in range(0, len(places), AT_ONCE))
+
+
+def _at(labels: Sequence[int] | None, places: Sequence[int]) -> list[int] | None:
+    return None if labels is None else [labels[place] for place in places]
