@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
-from vision_lab.types import DataError
+from vision_lab.types import DataError, some
 
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm"]
@@ -54,7 +55,10 @@ def class_names(root: str) -> list[str]:
     folder = _split_folder(_existing(root), "train") or _existing(root)
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise DataError(f"{folder} has no sub-folders: data=folder takes one sub-folder of pictures for each class")
+        raise DataError(
+            f"{folder} has no sub-folders: data=folder takes one sub-folder of pictures for each class; for pictures "
+            "without classes (task=generate), type data=pictures"
+        )
     return names
 
 
@@ -86,17 +90,52 @@ def pictures(root: str, *, split: Literal["train", "val", "test"], folders: Sequ
         raise DataError(f"{folder} has folders for classes that training does not know: {', '.join(unknown)}")
     paths, targets, others = [], [], []
     for label, name in enumerate(folders):
-        files = sorted(p for p in (folder / name).rglob("*") if p.is_file() and not p.name.startswith("."))
-        found = [path for path in files if path.suffix.lower() in EXTENSIONS]
-        others += [path for path in files if path.suffix.lower() not in EXTENSIONS]
+        found, strange = _files(folder / name)
+        others += strange
         if not found and split == "train":
             raise DataError(f"{folder / name} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
         paths += found
         targets += [label] * len(found)
-    if others:
-        shown = ", ".join(str(path.relative_to(folder)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
-        log.warning("%s: left out %d files that are not named as pictures: %s", folder, len(others), shown)
+    _tell_of(others, folder)
     return Labelled(paths, targets)
+
+
+def unlabelled(root: str, *, split: Literal["train", "val", "test"]) -> Unlabelled | None:
+    """The pictures of one split, sorted by path, whatever sub-folders they lie in; splits as ``pictures`` has them.
+
+    Args:
+        root: the folder.
+        split: which pictures.
+
+    Returns:
+        None where the folder has no such split of its own.
+
+    Raises:
+        DataError: where the folder holds no pictures.
+    """
+    base = _existing(root)
+    divided = _split_folder(base, "train") is not None
+    folder = _split_folder(base, split) if divided else (base if split == "train" else None)
+    if folder is None:
+        return None
+    found, others = _files(folder)
+    if not found:
+        raise DataError(f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
+    _tell_of(others, folder)
+    return Unlabelled(found)
+
+
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All files below a folder, sorted: those that are named as pictures, and the others."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    named = [path.suffix.lower() in EXTENSIONS for path in files]
+    return list(compress(files, named)), [path for path, is_named in zip(files, named, strict=True) if not is_named]
+
+
+def _tell_of(others: Sequence[Path], folder: Path) -> None:
+    if others:
+        shown = some([str(path.relative_to(folder)) for path in others], 5)
+        log.warning("%s: left out %d files that are not named as pictures: %s", folder, len(others), shown)
 
 
 def _existing(root: str) -> Path:

@@ -10,8 +10,10 @@ from typing import Any, cast
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -142,6 +144,14 @@ class AdversarialTask(Task):
             scheduler = self.scheduled(optimizer, steps=max(steps, 1))
             made.append({"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}})
         return tuple(made)  # type: ignore[return-value]
+
+    def on_fit_start(self) -> None:
+        """Warn of what its paper warns of."""
+        if self.gradient_penalty and any(isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules()):
+            rank_zero_warn(
+                "task.loss=wgan_gp looks at each picture's slope, and batch norm mixes pictures (Gulrajani 2017, section "
+                "4): type model.discriminator_norm=layer"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Slopes of the discriminator; where they are complete its step, and by turns one of the generator."""

@@ -225,7 +225,8 @@ class Generate(AdversarialTask):
             [
                 panels([picture, *data.pictures("train", places, most=COMPARED)], caption)
                 for picture, places in zip(pictures, found.tolist(), strict=True)
-            ]
+            ],
+            gap=16,
         )
 
 

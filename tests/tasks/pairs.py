@@ -1,0 +1,140 @@
+"""A pair of two small networks on pictures of one shade each, and what trains it."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from vision_lab.data.module import DataModule
+from vision_lab.schedules import Constant
+from vision_lab.tasks.generate import Generate
+from vision_lab.types import DataSpec, Loaded
+
+SHADES = DataSpec(
+    target="labels",
+    class_names=("dark", "light"),
+    num_classes=2,
+    image_size=(4, 4),
+    channels=1,
+    mean=(0.5,),
+    std=(0.5,),
+)
+
+
+class Shades(TensorDataset):
+    """Pictures (1, 4, 4) of one shade each: normally distributed, by class around 100 or 190 of 255."""
+
+    def __init__(self, count: int = 256) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.targets = torch.arange(count) % 2
+        shade = 100 + 90 * self.targets + 12 * torch.randn(count, generator=generator)
+        super().__init__(shade.round().to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4), self.targets)
+
+
+class Pair(nn.Module):
+    """Two layers each; the classes, where they are taken, as one number."""
+
+    loaded: Loaded | None = None
+
+    def __init__(self, *, conditional: bool = False, norm: bool = False) -> None:
+        super().__init__()
+        self.latent = 2
+        self.conditional = conditional
+        self.generator = Maker(conditional)
+        self.discriminator = Judge(conditional, norm)
+
+
+class Maker(nn.Module):
+    def __init__(self, conditional: bool) -> None:
+        super().__init__()
+        self.conditional = conditional
+        self.layers = nn.Sequential(nn.Linear(2 + conditional, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+
+    def forward(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        given = torch.cat([latents, labels[:, None].float()], dim=1) if self.conditional else latents
+        return self.layers(given).tanh().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+
+
+class Judge(nn.Module):
+    def __init__(self, conditional: bool, norm: bool) -> None:
+        super().__init__()
+        self.conditional = conditional
+        first = nn.Linear(16 + conditional, 32)
+        between = nn.BatchNorm1d(32) if norm else nn.Identity()
+        self.layers = nn.Sequential(first, between, nn.LeakyReLU(0.2), nn.Linear(32, 1))
+
+    def forward(self, pictures: Tensor, labels: Tensor | None) -> Tensor:
+        given = pictures.flatten(1)
+        if self.conditional:
+            given = torch.cat([given, labels[:, None].float()], dim=1)
+        return self.layers(given).flatten()
+
+
+def shade(pictures: Tensor) -> Tensor:
+    """The one feature: a picture's shade, in tenths."""
+    scale = 255 if pictures.dtype == torch.uint8 else 1
+    return 10 * pictures.float().mean(dim=(1, 2, 3))[:, None] / scale
+
+
+def generate(network: nn.Module | None = None, **changes: Any) -> Generate:
+    settings: dict[str, Any] = {
+        "loss": "bce",
+        "real_label": 1.0,
+        "gradient_penalty": 1.0,
+        "r1": 0.0,
+        "discriminator_steps": 1,
+        "diffaugment": [],
+        "generator_optim": {},
+        "discriminator_optim": {},
+        "ema": 0.9,
+        "gradient_clip_val": None,
+        "accumulate_grad_batches": 1,
+        "features": shade,
+        "features_name": "shade",
+        "samples": 200,
+        "shown": 8,
+        "network": network or Pair(),
+        "spec": SHADES,
+        "optimizer": partial(torch.optim.Adam, lr=5e-3, betas=(0.5, 0.999)),
+        "schedule": Constant(),
+        "monitor": "val/fid",
+        "goal": "min",
+        "seed": 0,
+    }
+    return Generate(**settings | changes)
+
+
+def trainer(folder: Path, *, callbacks: Sequence[pl.Callback] = (), **changes: Any) -> pl.Trainer:
+    settings: dict[str, Any] = {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "callbacks": list(callbacks),
+        "default_root_dir": folder,
+    }
+    return pl.Trainer(**settings | changes)
+
+
+def data(**changes: Any) -> DataModule:
+    settings: dict[str, Any] = {
+        "spec": SHADES,
+        "train": Shades,
+        "val": partial(Shades, 64),
+        "test": partial(Shades, 64),
+        "transforms": {"train": [], "eval": []},
+        "batch_size": 32,
+        "num_workers": 0,
+        "on_bad": "raise",
+        "seed": 0,
+    }
+    return DataModule(**settings | changes)

@@ -1,0 +1,188 @@
+"""The loop of two networks: who makes a step when, by which slopes, at which rate; and that each loss comes nearer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch import nn
+
+from tests.tasks.pairs import Pair, Shades, data, generate, trainer
+from vision_lab.schedules import Cosine, Plateau
+from vision_lab.tasks.generate import Generate
+from vision_lab.types import ConfigurationError
+
+
+class Watch(pl.Callback):
+    """After each batch: which of the networks have changed, whether the step is whole, and both rates."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, torch.Tensor] = {}
+        self.changed: list[str] = []
+        self.whole: list[bool] = []
+        self.rates: list[list[float]] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.before = {name: self._of(pl_module, name) for name in ("generator", "discriminator")}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        moved = [name[0] for name, was in self.before.items() if not torch.equal(was, self._of(pl_module, name))]
+        self.changed.append("".join(moved))
+        self.whole.append(pl_module.whole)
+        self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
+
+    def _of(self, task: Generate, name: str) -> torch.Tensor:
+        return nn.utils.parameters_to_vector(getattr(task.pair, name).parameters()).clone()
+
+
+def watched(folder: Path, task: Generate, **settings: Any) -> Watch:
+    watch = Watch()
+    trainer(folder, callbacks=[watch], **settings).fit(task, datamodule=data())
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("changes", "moves"),
+    [
+        ({}, "gd gd gd gd gd gd gd gd"),
+        ({"discriminator_steps": 3}, "d d gd d d gd d d"),
+        ({"accumulate_grad_batches": 3}, ". . gd . . gd . gd"),  # the last two make a step too
+        ({"accumulate_grad_batches": 3, "discriminator_steps": 2}, ". . d . . gd . d"),
+    ],
+)
+def test_who_makes_a_step_when(tmp_path: Path, changes: dict[str, Any], moves: str):
+    torch.manual_seed(0)
+    watch = watched(tmp_path, generate(**changes))
+    assert watch.changed == moves.replace(".", "").split(" ")
+    assert watch.whole == [bool(moved) for moved in watch.changed]
+
+
+def test_turns_go_on_in_the_next_epoch(tmp_path: Path):
+    watch = watched(tmp_path, generate(discriminator_steps=3), max_epochs=2)
+    assert " ".join(watch.changed) == "d d gd d d gd d d gd d d gd d d gd d"
+
+
+def test_each_has_its_rate_and_its_schedule(tmp_path: Path):
+    """Over its own number of steps: 8 of the discriminator, 4 of the generator."""
+    schedule = Cosine(warmup=0.0)
+    task = generate(schedule=schedule, generator_optim={"lr": 0.5}, discriminator_steps=2)
+    rates = watched(tmp_path, task).rates
+    assert [rate[1] for rate in rates] == pytest.approx([5e-3 * schedule(min(step / 7, 1)) for step in range(1, 9)])
+    steps = [0, 1, 1, 2, 2, 3, 3, 4]
+    assert [rate[0] for rate in rates] == pytest.approx([0.5 * schedule(min(step / 3, 1)) for step in steps])
+
+
+def test_slopes_are_clipped_each_by_its_own_length(tmp_path: Path):
+    lengths: list[float] = []
+
+    class Measured(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            lengths.append(nn.utils.get_total_norm([p.grad for p in self.param_groups[0]["params"]]).item())
+
+    def fit(clip: float | None) -> list[float]:
+        lengths.clear()
+        task = generate(gradient_clip_val=clip, optimizer=lambda parameters: Measured(parameters, lr=0.1))
+        trainer(tmp_path).fit(task, datamodule=data())
+        return lengths
+
+    assert min(fit(None)) > 0.01
+    clipped = fit(0.01)
+    assert len(clipped) == 16
+    assert clipped == pytest.approx([0.01] * 16, rel=1e-3)
+
+
+def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
+    """Without batch norm: two batches of 16 and their mean make the discriminator's step of one of 32."""
+    stepped = []
+    for size, together in ((32, 1), (16, 2)):
+        torch.manual_seed(0)
+        task = generate(accumulate_grad_batches=together, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+        task._latents = lambda count: torch.ones(count, 2)  # type: ignore[method-assign]  # the same in both
+        trainer(tmp_path, limit_train_batches=together).fit(task, datamodule=data(batch_size=size))
+        stepped.append(nn.utils.parameters_to_vector(task.pair.discriminator.parameters()))
+    assert torch.allclose(*stepped, atol=1e-6)
+
+
+def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
+    task = generate(ema=0.5)
+    trainer(tmp_path).fit(task, datamodule=data())
+    now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampler))
+    assert not torch.equal(now, mean)
+    assert (now - mean).abs().max() < 0.1
+    kept = task.weights()
+    assert kept.keys() == task.network.state_dict().keys()
+    assert torch.equal(kept["generator.layers.3.weight"], mean)
+    other = generate(ema=0.5)
+    other.load_weights(kept)
+    places = range(4)
+    assert torch.equal(other.make(other.noise(places)), task.make(task.noise(places)))
+
+
+def test_a_young_average_is_not_held_back_by_its_first_weights(tmp_path: Path):
+    task = generate(ema=0.9999)
+    first = task.pair.generator.state_dict()["layers.3.weight"].clone()
+    trainer(tmp_path, max_epochs=4).fit(task, datamodule=data())
+    now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampler))
+    assert (now - mean).norm() < 0.5 * (now - first).norm()
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes"),
+    [
+        ("bce", {}),
+        ("hinge", {}),
+        ("wgan_gp", {"discriminator_steps": 3}),
+        ("bce", {"r1": 0.1}),
+        ("hinge", {"diffaugment": ["translation"]}),
+    ],
+)
+def test_each_loss_comes_nearer_to_what_is_known(tmp_path: Path, loss: str, changes: dict[str, Any]):
+    """Shades have a mean of 145 and a deviation of 47 of 255: moments before and after."""
+    torch.manual_seed(0)
+    task = generate(loss=loss, **changes)
+    shades = Shades().tensors[0].float()
+
+    def apart() -> float:
+        made = task.make(task.noise(range(400))).float()
+        return abs(made.mean() - shades.mean()).item() + abs(made.std() - shades.std()).item()
+
+    before = apart()
+    trainer(tmp_path, max_epochs=40, limit_val_batches=0).fit(task, datamodule=data())
+    assert before > 30
+    assert apart() < 0.4 * before
+
+
+def test_classes_are_learnt_apart(tmp_path: Path):
+    torch.manual_seed(0)
+    task = generate(Pair(conditional=True))
+    trainer(tmp_path, max_epochs=40, limit_val_batches=0).fit(task, datamodule=data())
+    dark, light = (task.make(task.noise(range(100), labels=[label] * 100)).float().mean() for label in (0, 1))
+    assert dark < 130 < 160 < light
+
+
+def test_the_loss_of_a_critic_is_warned_of_batch_norm(tmp_path: Path):
+    with pytest.warns(UserWarning, match=r"type model\.discriminator_norm=layer"):
+        trainer(tmp_path).fit(generate(Pair(norm=True), loss="wgan_gp"), datamodule=data())
+
+
+def test_what_does_not_fit_is_answered(tmp_path: Path):
+    for changes, text in (
+        ({"schedule": Plateau()}, "scheduler=plateau is for one network: type scheduler=constant, cosine or steps"),
+        ({"generator_optim": {"momentum": 0.9}}, r"task\.generator_optim=.*momentum"),
+        ({"discriminator_optim": {"lr": -1.0}}, r"task\.discriminator_optim=.*Invalid learning rate"),
+    ):
+        with pytest.raises(ConfigurationError, match=text):
+            trainer(tmp_path).fit(generate(**changes), datamodule=data())
+    with pytest.raises(ConfigurationError, match=r"averages its generator's weights by itself \(task\.ema\)"):
+        trainer(tmp_path, callbacks=[EMAWeightAveraging()]).fit(generate(), datamodule=data())
+    for changes, text in (
+        ({"ema": 1.0}, r"task\.ema=1\.0: type a number from 0 to below 1"),
+        ({"r1": -1}, r"task\.r1=-1: type a number of 0 or more"),
+        ({"discriminator_steps": 0}, r"task\.discriminator_steps=0: type a whole number of 1 or more"),
+        ({"samples": 3}, r"task\.samples=3: type a whole number of 4 or more"),
+    ):
+        with pytest.raises(ConfigurationError, match=text):
+            generate(**changes)

@@ -1,0 +1,97 @@
+"""Losses and penalties of two networks: values by hand, and which way they push."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vision_lab.tasks.adversarial_losses import gradient_penalty, loss_named, r1_penalty
+from vision_lab.types import ConfigurationError
+
+REAL, FAKE = torch.tensor([0.5, -0.3]), torch.tensor([0.2, -2.0])
+
+
+def softplus(value: float) -> float:
+    return math.log(1 + math.exp(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "discriminator", "generator"),
+    [
+        (
+            "bce",
+            (softplus(-0.5) + softplus(0.3)) / 2 + (softplus(0.2) + softplus(-2.0)) / 2,
+            (softplus(-0.2) + softplus(2.0)) / 2,
+        ),
+        ("hinge", (0.5 + 1.3) / 2 + (1.2 + 0) / 2, (-0.2 + 2.0) / 2),
+        ("wgan_gp", (0.2 - 2.0) / 2 - (0.5 - 0.3) / 2, (-0.2 + 2.0) / 2),
+    ],
+)
+def test_values_by_hand(name: str, discriminator: float, generator: float):
+    loss = loss_named(name, real_label=1.0)
+    assert loss.discriminator(REAL, FAKE).item() == pytest.approx(discriminator, abs=1e-6)
+    assert loss.generator(FAKE).item() == pytest.approx(generator, abs=1e-6)
+
+
+def test_smoothed_labels_are_of_one_side():
+    loss = loss_named("bce", real_label=0.9)
+    expected = 0.9 * softplus(-0.5) + 0.1 * softplus(0.5) + softplus(0.2)
+    assert loss.discriminator(REAL[:1], FAKE[:1]).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bce", "hinge", "wgan_gp"])
+def test_which_way_they_push(name: str):
+    """The discriminator's loss falls as real pictures score higher and made ones lower, the generator's as those rise."""
+    loss = loss_named(name, real_label=1.0)
+    real, fake = (torch.linspace(-0.9, 0.9, 7, requires_grad=True) for _ in range(2))
+    of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
+    assert (of_real < 0).all()
+    assert (of_fake > 0).all()
+    (of_made,) = torch.autograd.grad(loss.generator(fake), fake)
+    assert (of_made < 0).all()
+
+
+def test_the_hinge_lets_go_beyond_its_margin():
+    loss = loss_named("hinge", real_label=1.0)
+    real, fake = torch.tensor([1.5], requires_grad=True), torch.tensor([-1.5], requires_grad=True)
+    assert [slope.item() for slope in torch.autograd.grad(loss.discriminator(real, fake), [real, fake])] == [0, 0]
+
+
+def linear_scores(pictures: Tensor) -> Tensor:
+    """A slope of 3 at one pixel and 4 at another: 5 in length."""
+    return 3 * pictures[:, 0, 0, 0] + 4 * pictures[:, 0, 1, 1]
+
+
+def test_penalties_of_a_known_slope():
+    real, fake = torch.rand(2, 4, 1, 2, 2)
+    assert gradient_penalty(linear_scores, real, fake).item() == pytest.approx((5 - 1) ** 2)
+    assert r1_penalty(linear_scores, real).item() == pytest.approx(25 / 2)
+
+
+@pytest.mark.parametrize("penalty", ["gradient", "r1"])
+def test_a_penalty_is_learnt_from(penalty: str):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    real, fake = torch.rand(2, 16, 1, 2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def measured() -> Tensor:
+        def scores(pictures: Tensor) -> Tensor:
+            return network(pictures).flatten()
+
+        return gradient_penalty(scores, real, fake) if penalty == "gradient" else r1_penalty(scores, real)
+
+    before = measured().item()
+    for _ in range(20):
+        optimizer.zero_grad()
+        measured().backward()
+        optimizer.step()
+    assert measured().item() < 0.8 * before
+
+
+def test_a_loss_that_is_none():
+    with pytest.raises(ConfigurationError, match=r"task\.loss=wgan: type bce, hinge or wgan_gp"):
+        loss_named("wgan", real_label=1.0)
+    with pytest.raises(ConfigurationError, match=r"task\.real_label=0\.2: type a number above 0\.5, at most 1"):
+        loss_named("bce", real_label=0.2)

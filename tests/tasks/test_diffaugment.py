@@ -1,0 +1,52 @@
+"""Differentiable augmentation: each picture its own change, shapes kept, slopes that reach the pictures."""
+
+import pytest
+import torch
+
+from vision_lab.tasks.diffaugment import CHANGES, changes_named, cutout, translation
+from vision_lab.types import ConfigurationError
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_change_keeps_shapes_and_lets_slopes_through(name: str):
+    torch.manual_seed(0)
+    pictures = torch.rand(6, 3, 16, 16, requires_grad=True)
+    changed = CHANGES[name](pictures)
+    assert changed.shape == pictures.shape
+    assert not torch.equal(changed, pictures)
+    (slopes,) = torch.autograd.grad(changed.sum(), pictures)
+    assert slopes.isfinite().all()
+    assert (slopes != 0).flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_picture_has_its_own(name: str):
+    torch.manual_seed(0)
+    same = torch.rand(1, 3, 16, 16).expand(8, -1, -1, -1)
+    changed = CHANGES[name](same)
+    assert len({tuple(picture.flatten().tolist()) for picture in changed}) > 3
+
+
+def test_a_translation_moves_by_whole_pixels():
+    torch.manual_seed(0)
+    pictures = torch.zeros(50, 1, 16, 16)
+    pictures[:, 0, 8, 8] = 1
+    moved = translation(pictures)[:, 0].flatten(1).argmax(dim=1)
+    rows, columns = moved // 16 - 8, moved % 16 - 8
+    assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}  # an eighth of 16
+    assert (translation(torch.ones(50, 1, 16, 16)) == 0).any()  # what comes in
+
+
+def test_a_cut_is_half_the_side_at_most():
+    torch.manual_seed(0)
+    gone = (cutout(torch.ones(200, 1, 16, 16)) == 0)[:, 0]
+    assert gone.any(dim=2).sum(dim=1).max() == 8
+    assert gone.sum(dim=(1, 2)).max() == 64
+    assert gone.sum(dim=(1, 2)).min() < 40  # where it reaches beyond the picture
+
+
+def test_names():
+    assert changes_named([]) == []
+    for wrong in (["blur"], "colour"):
+        with pytest.raises(ConfigurationError, match=r"task\.diffaugment=.*: type a list of colour, translation, cutout"):
+            changes_named(wrong)

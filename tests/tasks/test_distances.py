@@ -1,0 +1,113 @@
+"""Distances of sets of points against an independent computation, and where they must be nothing or everything."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from vision_lab.tasks import distances as ours
+from vision_lab.tasks.distances import Points, distances, diversity, frechet, kernel, nearest, precision, recall
+
+
+def points(count: int, *, seed: int, mean: float = 0.0, scale: float = 1.0, size: int = 6) -> Tensor:
+    """Correlated, skewed features, as a ReLU makes them."""
+    random = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(size, size))
+    return torch.from_numpy(np.maximum(random.normal(mean, scale, size=(count, size)) @ mixing, 0).astype(np.float32))
+
+
+def frechet_by_scipy(real: Tensor, fake: Tensor) -> float:
+    one, other = real.double().numpy(), fake.double().numpy()
+    root = scipy.linalg.sqrtm(np.cov(one, rowvar=False) @ np.cov(other, rowvar=False)).real
+    means = ((one.mean(axis=0) - other.mean(axis=0)) ** 2).sum()
+    return float(means + np.trace(np.cov(one, rowvar=False) + np.cov(other, rowvar=False) - 2 * root))
+
+
+def kernel_by_numpy(real: Tensor, fake: Tensor) -> float:
+    """The unbiased estimate, pair by pair."""
+    one, other = real.double().numpy(), fake.double().numpy()
+
+    def similar(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    n, m = len(one), len(other)
+    within = [(similar(x, x).sum() - np.trace(similar(x, x))) / (len(x) * (len(x) - 1)) for x in (one, other)]
+    return float(sum(within) - 2 * similar(one, other).sum() / (n * m))
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, 1.0), (0.4, 1.0), (0.0, 0.5), (1.0, 2.0)])
+def test_fid_and_kid_agree_with_scipy_and_numpy(mean: float, scale: float):
+    real, fake = points(300, seed=1), points(300, seed=2, mean=mean, scale=scale)
+    assert frechet(real, fake).item() == pytest.approx(frechet_by_scipy(real, fake), rel=1e-4)
+    assert kernel(real, fake).item() == pytest.approx(kernel_by_numpy(real, fake), rel=1e-4)
+
+
+def test_fid_of_unlike_counts():
+    real, fake = points(500, seed=1), points(200, seed=2, mean=0.3)
+    assert frechet(real, fake).item() == pytest.approx(frechet_by_scipy(real, fake), rel=1e-4)
+
+
+def test_kid_over_subsets_comes_near_that_of_all(monkeypatch: pytest.MonkeyPatch):
+    real, fake = points(900, seed=1), points(700, seed=2, mean=0.8)
+    monkeypatch.setattr(ours, "SUBSET", 300)
+    torch.manual_seed(0)
+    assert kernel(real, fake).item() == pytest.approx(kernel_by_numpy(real, fake), rel=0.1)
+
+
+def precision_by_hand(real: np.ndarray, fake: np.ndarray) -> float:
+    """By the words of the paper: is a made point within the third-nearest distance of any real point?"""
+    inside = 0
+    for point in fake:
+        for centre in real:
+            reach = sorted(np.linalg.norm(real - centre, axis=1))[3]  # the first is itself
+            if np.linalg.norm(point - centre) <= reach:
+                inside += 1
+                break
+    return inside / len(fake)
+
+
+def test_precision_and_recall_by_hand(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ours, "AT_ONCE", 7)
+    real, fake = points(40, seed=1), points(30, seed=2, mean=0.6)
+    one, other = real.double().numpy(), fake.double().numpy()
+    assert precision(real, fake).item() == pytest.approx(precision_by_hand(one, other))
+    assert recall(real, fake).item() == pytest.approx(precision_by_hand(other, one))
+    assert 0 < precision(real, fake) < 1
+
+
+def test_what_precision_and_recall_tell_apart():
+    """Two clusters: made points in one of them are good but not all; far away they are neither."""
+    random = torch.Generator().manual_seed(0)
+    one, two = torch.randn(2, 100, 4, generator=random)
+    real = torch.cat([one, two + 50])
+    half = torch.randn(200, 4, generator=random)
+    assert precision(real, half) > 0.8
+    assert 0.3 < recall(real, half) <= 0.5
+    assert precision(real, half - 1000) == recall(real, half - 1000) == 0
+
+
+def test_the_same_points():
+    real = points(100, seed=1)
+    values = distances(real, real)
+    assert values["fid"].item() == pytest.approx(0, abs=1e-6)
+    assert values["precision"] == values["recall"] == 1
+    assert diversity(real, real) == 1
+
+
+def test_diversity_falls_as_points_draw_together():
+    real = points(200, seed=1)
+    assert diversity(real, real * 0.25 + 7).item() == pytest.approx(0.25)
+    assert diversity(real, real[:1].expand(50, -1)) == 0
+
+
+def test_points_come_in_the_order_of_their_places():
+    seen = Points()
+    seen.update(torch.tensor([3, 0]), torch.tensor([[3.0], [0.0]]))
+    seen.update(torch.tensor([2, 1]), torch.tensor([[2.0], [1.0]]))
+    assert seen.compute().flatten().tolist() == [0, 1, 2, 3]
+
+
+def test_nearest():
+    among = torch.tensor([[0.0], [1.0], [5.0], [6.5]])
+    assert nearest(torch.tensor([[5.2], [0.9]]), among, count=2).tolist() == [[2, 3], [1, 0]]

@@ -1,0 +1,108 @@
+"""What is measured and drawn of made pictures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tasks.pairs import Pair, Shades, data, generate, shade, trainer
+from vision_lab.tasks.distances import distances, frechet
+from vision_lab.types import DataError
+
+
+def test_noise_is_a_function_of_seed_and_place():
+    task = generate()
+    few, many = task.noise(range(3)), task.noise(range(10))
+    assert torch.equal(few.latents, many.latents[:3])
+    assert torch.equal(task.noise([7]).latents, many.latents[7:8])
+    assert not torch.equal(generate(seed=1).noise(range(3)).latents, few.latents)
+    assert many.latents.std() == pytest.approx(1, abs=0.4)
+    assert few.labels is None
+    labels = generate(Pair(conditional=True)).noise(range(5)).labels
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_pictures_do_not_hang_on_the_batch_they_are_made_in():
+    task = generate()
+    together = task.make(task.noise(range(20)))
+    assert together.dtype == torch.uint8
+    assert torch.equal(task.make(task.noise([11])), together[11:12])
+
+
+def test_measures_are_of_samples_and_of_real_pictures_against_the_split(tmp_path: Path):
+    task = generate()
+    trainer(tmp_path).fit(task, datamodule=data())
+    values = task.computed["val"]
+    real = shade(Shades(64).tensors[0])
+    made = shade(task.make(task.noise(range(200))))
+    assert values["fid"] == distances(real, made)["fid"]
+    train = shade(Shades().tensors[0])[[place * 256 // 200 for place in range(200)]]
+    assert values["real_fid"] == frechet(real, train)
+    assert values["real_fid"] < 0.05 < values["fid"]
+    assert "noise_fid" not in values
+    assert sorted(values) == [
+        *("diversity", "fid", "kid", "precision", "real_fid", "real_kid", "real_precision", "real_recall", "recall"),
+    ]
+
+
+def test_a_test_measures_noise_too_and_draws(tmp_path: Path):
+    task = generate(Pair(conditional=True))
+    trainer(tmp_path).test(task, datamodule=data(), verbose=False)
+    assert task.computed["test"]["noise_fid"] > 0
+    figures = task.figures("test")
+    assert sorted(figures) == ["interpolation", "neighbours"]
+    for figure in figures.values():
+        assert figure.dtype == torch.uint8
+        assert figure.shape[0] == 3
+    assert task.figures("val") == {}
+    assert task.measured_with() == {"features": "shade", "samples": 200}
+
+
+def test_samples_have_the_classes_of_the_split_in_their_shares(tmp_path: Path):
+    """Three quarters of it are dark: so are as many of the samples."""
+
+    class Uneven(Shades):
+        def __init__(self) -> None:
+            super().__init__(64)
+            light = (self.targets == 1).nonzero().flatten()[::2]
+            self.targets[light] = 0
+            self.tensors = (self.tensors[0], self.targets)
+
+    task, seen = generate(Pair(conditional=True)), []
+    made = task.make
+    task.make = lambda noise: (seen.append(noise.labels), made(noise))[1]  # type: ignore[method-assign]
+    trainer(tmp_path).validate(task, datamodule=data(val=Uneven), verbose=False)
+    labels = torch.cat(seen)
+    assert len(labels) == 200
+    assert (labels == 0).float().mean().item() == pytest.approx(0.75)
+
+
+def test_the_nearest_real_picture_of_a_copy_is_itself(tmp_path: Path):
+    """A generator that knows training pictures by heart shows it."""
+    train = Shades().tensors[0]
+    task = generate()
+    task.make = lambda noise: train[: len(noise.latents)]  # type: ignore[method-assign]
+    trainer(tmp_path).test(task, datamodule=data(), verbose=False)
+    drawn = task.figures("test")["neighbours"]
+    # A row of a sample and its three nearest: in the first, of 144 pixels each with 4 between, the first two agree.
+    assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
+
+
+def test_the_gallery_has_classes_in_columns():
+    assert generate(Pair(conditional=True)).gallery().shape == (3, 4 * 74 + 2, 2 * 74 + 2)
+    assert generate().gallery().shape == (3, 74 + 2, 8 * 74 + 2)
+
+
+def test_interpolations_end_at_their_samples(tmp_path: Path):
+    task = generate()
+    trainer(tmp_path).test(task, datamodule=data(), verbose=False)
+    strip = task.figures("test")["interpolation"]
+    ends = task.make(task.noise([0, 1]))
+    assert strip[0, 10, 10] == ends[0, 0, 0, 0]
+    assert strip[0, 10, -10] == ends[1, 0, 0, 0]
+
+
+def test_too_few_pictures_to_measure_by(tmp_path: Path):
+    with pytest.raises(DataError, match="the val split has 3 pictures, too few to measure by: 4 at least"):
+        trainer(tmp_path).validate(generate(), datamodule=data(val=lambda: Shades(3)), verbose=False)
