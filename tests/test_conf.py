@@ -11,23 +11,23 @@ from omegaconf import DictConfig
 
 from vision_lab import build, resolvers
 from vision_lab.choices import CONF, Choice, groups
-from vision_lab.types import Backbone, ConfigurationError
+from vision_lab.types import Adversarial, Backbone, ConfigurationError
 
 GROUPS = groups([CONF])
 
 COUNTS = {
-    "task": 3,
-    "model": 51,
-    "head": 11,
-    "data": 17,
-    "augment": 8,
+    "task": 4,
+    "model": 52,
+    "head": 12,
+    "data": 18,
+    "augment": 9,
     "optim": 3,
     "scheduler": 6,
     "trainer": 5,
     "callbacks": 3,
     "logger": 5,
     "mode": 4,
-    "experiment": 5,
+    "experiment": 6,
     "debug": 3,
     "hydra": 1,
 }
@@ -65,7 +65,7 @@ def test_every_file_says_what_it_is_in_one_line(group: str):
         assert 10 < len(choice.sentence) < 120, choice.file
         assert not choice.sentence.removesuffix("...").endswith("."), choice.file
         first = choice.file.read_text(encoding="utf-8").splitlines()[0]
-        reaches_out = group in ("experiment", "debug") or choice.name in ("predict", "segment", "detect")
+        reaches_out = group in ("experiment", "debug") or choice.name in ("predict", "segment", "detect", "generate")
         assert first.startswith("# @package _global_") == reaches_out, choice.file
 
 
@@ -83,7 +83,31 @@ def test_every_choice_composes_and_its_classes_take_it(choice: Choice):
     assert [error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))] == []
 
 
-@pytest.mark.parametrize("choice", GROUPS["model"], ids=lambda c: c.name)
+BACKBONES = [choice for choice in GROUPS["model"] if not choice.targets]
+PAIRS = [choice for choice in GROUPS["model"] if choice.targets == ("none",)]
+
+
+def test_how_many_models_are_of_each_kind():
+    assert (len(BACKBONES), len(PAIRS)) == (51, 1)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+@pytest.mark.parametrize("choice", PAIRS, ids=lambda c: c.name)
+def test_every_pair_makes_pictures_and_scores_them(choice: Choice, size: int):
+    """With and without classes, built without numbers."""
+    for condition in ("null", "concatenation", "projection"):
+        config = composed("task=generate", f"model={choice.name}", f"model.condition={condition}")
+        config.data.spec.image_size = [size, size]
+        with torch.device("meta"):
+            pair: Adversarial = build.network(config, build.spec(config)).module
+            labels = torch.zeros(2, dtype=torch.int64) if pair.conditional else None
+            pictures = pair.generator(torch.empty(2, pair.latent), labels)
+            assert pictures.shape == (2, 1, size, size)
+            assert pair.discriminator(pictures, labels).shape == (2,)
+        assert pair.conditional == (condition != "null")
+
+
+@pytest.mark.parametrize("choice", BACKBONES, ids=lambda c: c.name)
 def test_every_model_is_a_backbone_under_published_keys(choice: Choice):
     """Built without numbers at the size of its paper: strides double, and keys and shapes are the constructor's own."""
     config = composed(f"model={choice.name}")
@@ -113,7 +137,7 @@ def test_how_many_models_are_torchvisions():
 def test_every_augmentation_moves_masks_and_boxes(choice: Choice, task: str):
     """Or is refused: what cuts test pictures, for boxes; what needs boxes, for masks."""
     config = composed(f"task={task}", f"augment={choice.name}", "data.counts={train: 8, val: 1, test: 1}")
-    refused = {"detect": {"imagenet"}, "segment": {"iou_crop", "mosaic"}}
+    refused = {"detect": {"imagenet", "middle"}, "segment": {"iou_crop", "mosaic"}}
     if choice.name in refused[task]:
         with pytest.raises(ConfigurationError, match=r"augment\.(eval must be empty|train has a transform) for boxes"):
             build.data(config, build.spec(config))

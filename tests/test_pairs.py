@@ -17,7 +17,7 @@ from vision_lab.heads.torchvision_detectors import Dense
 from vision_lab.heads.yolo import Cells
 from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head
 
-MODELS = [choice.name for choice in GROUPS["model"]]
+MODELS = [choice.name for choice in GROUPS["model"] if not choice.targets]
 
 HEADS = {
     target: [choice.name for choice in GROUPS["head"] if target in choice.targets]
