@@ -237,24 +237,25 @@ def features(config: DictConfig, spec: DataSpec) -> Features:
     if name == "inception":
         return inception(place or None)
     if name == "run" and place:
-        return _features_of(place)
+        return _features_of(place, trusted=config.trust)
     raise ConfigurationError(
         f"task.features={config.task.features}: type auto, garments (grey pictures), untrained (any), inception, "
         "inception:<its file of weights>, or run:<the folder of a run of task=classify>"
     )
 
 
-def _features_of(folder: str) -> Features:
+def _features_of(folder: str, *, trusted: Sequence[str]) -> Features:
     """Those of a classifier that was trained here."""
-    run = Run.existing(folder, key="task.features")
+    run = Run.existing(folder, key="task.features", prefix="run:")
     told = OmegaConf.create(run.resolved)
-    strange = trust.strangers(told, but_for=(), folder=run.folder)
-    if strange:
-        raise ConfigurationError("\n".join(strange))
     if told.task.get("target") != "labels" or not run.weights.is_file():
         raise ConfigurationError(
             f"task.features=run:{folder}: this is no finished run of task=classify, which is what can be looked through"
         )
+    told = OmegaConf.create({"model": told.model, "head": told.head, "seed": told.seed, "trust": list(trusted)})
+    strange = trust.strangers(told, but_for=(), folder=run.folder)
+    if strange:
+        raise ConfigurationError("\n".join(strange))
     made = network(told, DataSpec.from_config(run.spec), trained=True)
     try:
         made.module.load_state_dict(load_state(run.weights))
@@ -475,4 +476,5 @@ def _misfit(group: str, found: str, wanted: str) -> str:
     )
     fitting = {g: _choices_for(g, target) for g, target in ((group, wanted), ("task", found))}
     typed = [f"{g}={' or '.join(options[:6])}" for g, options in fitting.items() if options]
+    typed = ["another model=", *typed] if group == "model" and found == PICTURES_ALONE else typed
     return f"{says}: type {', or '.join(typed)}" if typed else says

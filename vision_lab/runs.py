@@ -37,19 +37,20 @@ class Run:
         return shown(self.folder)
 
     @classmethod
-    def existing(cls, path: str, *, key: str = "run") -> Run:
+    def existing(cls, path: str, *, key: str = "run", prefix: str = "") -> Run:
         """The run in a folder.
 
         Args:
             path: the folder.
             key: by which it was typed.
+            prefix: that was typed before the folder.
 
         Raises:
             ConfigurationError: where the folder holds none.
         """
         folder = Path(path).expanduser()
         if not (folder / "config.yaml").is_file():
-            raise ConfigurationError(f"{key}={path}: {_what_is_there(folder, key)}")
+            raise ConfigurationError(f"{key}={prefix}{path}: {_what_is_there(folder, key)}")
         return cls(folder)
 
     @property

@@ -92,7 +92,7 @@ def test_spectral_norm_keeps_each_layer_from_stretching(spec: DataSpec):
 
 @pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm), ("none", None)])
 def test_norms_of_the_discriminator(spec: DataSpec, norm: str, kind: type | None):
-    modules = [m for m in pair(spec, discriminator_norm=norm).discriminator.modules()]
+    modules = pair(spec, discriminator_norm=norm).discriminator.modules()
     found = {type(m) for m in modules if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
     assert found == ({kind} if kind else set())
 
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_answered_with_what_to_type(spec: DataSpec):
         assert f"type data.spec.image_size={typed}" in str(caught.value)
     with pytest.raises(ConfigurationError, match=r"model\.condition=embedding: type concatenation, projection or null"):
         pair(spec, condition="embedding")
-    with pytest.raises(ConfigurationError, match="needs a class for each picture: type model.condition=null"):
+    with pytest.raises(ConfigurationError, match=r"needs a class for each picture: type model\.condition=null"):
         dcgan(replace(spec, target="masks"), **SETTINGS | {"condition": "projection"})
     with pytest.raises(ConfigurationError, match=r"model\.discriminator_norm=group: type batch, layer or none"):
         pair(spec, discriminator_norm="group")

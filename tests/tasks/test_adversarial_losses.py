@@ -42,7 +42,7 @@ def test_smoothed_labels_are_of_one_side():
 
 @pytest.mark.parametrize("name", ["bce", "hinge", "wgan_gp"])
 def test_which_way_they_push(name: str):
-    """The discriminator's loss falls as real pictures score higher and made ones lower, the generator's as those rise."""
+    """The discriminator's loss falls as real pictures rise and made ones fall, the generator's as made ones rise."""
     loss = loss_named(name, real_label=1.0)
     real, fake = (torch.linspace(-0.9, 0.9, 7, requires_grad=True) for _ in range(2))
     of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])

@@ -48,5 +48,7 @@ def test_a_cut_is_half_the_side_at_most():
 def test_names():
     assert changes_named([]) == []
     for wrong in (["blur"], "colour"):
-        with pytest.raises(ConfigurationError, match=r"task\.diffaugment=.*: type a list of colour, translation, cutout"):
+        with pytest.raises(
+            ConfigurationError, match=r"task\.diffaugment=.*: type a list of colour, translation, cutout"
+        ):
             changes_named(wrong)

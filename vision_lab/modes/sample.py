@@ -106,6 +106,9 @@ def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequ
     tensors = [each.cpu() for each in noise if each is not None]
     loader = DataLoader(TensorDataset(*tensors), batch_size=config.data.batch_size)
     trainer.predict(task, dataloaders=loader, return_predictions=False)
+    for path in (folder / "samples").glob("*.png"):  # of an earlier command that made more
+        if path.stem.isdigit() and int(path.stem) >= writer.count:
+            path.unlink()
     write(folder / "latents.npz", _archive(noise, seed=config.seed))
     if writer.kept:
         sheet = tiled(torch.stack(writer.kept), columns=COLUMNS)

@@ -147,7 +147,9 @@ class AdversarialTask(Task):
 
     def on_fit_start(self) -> None:
         """Warn of what its paper warns of."""
-        if self.gradient_penalty and any(isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules()):
+        if self.gradient_penalty and any(
+            isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules()
+        ):
             rank_zero_warn(
                 "task.loss=wgan_gp looks at each picture's slope, and batch norm mixes pictures (Gulrajani 2017, section "
                 "4): type model.discriminator_norm=layer"

@@ -150,8 +150,9 @@ class Generate(AdversarialTask):
     def _report(self, split: str) -> None:
         """Hold samples against the pictures that were seen of a split."""
         if not self.trainer.sanity_checking:
-            self.computed[split] = self._measured(split)
-            self.log_dict({f"{split}/{name}": value.float() for name, value in self.computed[split].items()})
+            # In double precision the last digits hang on how many threads there are.
+            self.computed[split] = {name: value.float() for name, value in self._measured(split).items()}
+            self.log_dict({f"{split}/{name}": value for name, value in self.computed[split].items()})
         for meter in self.measured(split).values():
             meter.reset()
 
