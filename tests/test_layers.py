@@ -31,11 +31,11 @@ ALLOWED = {
     "trust": "types",
     "types": "",
     "callbacks.checkpoints": "callbacks.steps callbacks.tensorboard checkpoints interruption tasks.base types",
-    "callbacks.epochs": "files",
+    "callbacks.epochs": "callbacks.steps files",
     "callbacks.finite": "callbacks.checkpoints callbacks.steps types",
-    "callbacks.pictures": "files tasks.base types",
+    "callbacks.pictures": "callbacks.steps files tasks.base types",
     "callbacks.progress": "",
-    "callbacks.run_card": "tasks.base",
+    "callbacks.run_card": "callbacks.steps tasks.base",
     "callbacks.samples": "callbacks.pictures files tasks.base",
     "callbacks.steps": "files types",
     "callbacks.tensorboard": "",
@@ -90,7 +90,7 @@ ALLOWED = {
     "modes.sample": "build drawing files modes runs tasks.generate types",
     "modes.screen": "data files runs tasks",
     "modes.stored": "again modes.screen runs",
-    "modes.train": "again build callbacks.checkpoints checkpoints claims data files interruption models.probing modes "
+    "modes.train": "again build callbacks checkpoints claims data files interruption models.probing modes "
     "runs tasks types",
     "modes.trained": "build checkpoints modes replay runs tasks types",
     "tasks.adversarial": "schedules tasks types",

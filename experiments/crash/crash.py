@@ -35,6 +35,10 @@ CASES = {
     # boxes that move with their pictures, four pictures in one, losses that draw samples in training and in validation
     "detect": "task=detect head=faster_rcnn head.width=32 augment=mosaic data.spec.image_size=[64,64] "
     "data.counts.train=120 data.counts.val=24 data.counts.test=24 trainer.max_epochs=6",
+    # two networks with an optimiser each, steps of two batches by turns, an averaged generator, penalties, classes
+    "generate": "task=generate model.condition=projection model.spectral_norm=true task.loss=hinge task.r1=0.1 "
+    "task.discriminator_steps=2 task.diffaugment=[translation] scheduler=cosine trainer.accumulate_grad_batches=2 "
+    "callbacks.ema=null task.samples=200 trainer.limit_train_batches=80 trainer.max_epochs=8",
 }
 """A task is a line: words that its command has besides COMMON."""
 

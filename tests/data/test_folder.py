@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab.data.folder import class_names, pictures
+from vision_lab.data.folder import class_names, pictures, unlabelled
 from vision_lab.types import DataError
 
 
@@ -62,3 +62,28 @@ def test_other_files_are_named_not_silently_left(make_folder: Callable[..., Path
     assert found is not None
     assert len(found) == 37
     assert "left out 1 files that are not named as pictures: ash/notes.txt" in caplog.text
+
+
+def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Whatever folders they lie in; with splits of their own or not."""
+    for name in ("a/1.png", "2.jpg", "a/b/3.PNG", "notes.txt", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = unlabelled(str(tmp_path), split="train")
+    assert found is not None
+    assert [path.name for path in found.paths] == ["2.jpg", "1.png", "3.PNG"]
+    assert found[0] == (tmp_path / "2.jpg", None)
+    assert "left out 1 files that are not named as pictures: notes.txt" in caplog.text
+    assert unlabelled(str(tmp_path), split="val") is None
+    for name in ("train/x/1.png", "valid/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    splits = {split: unlabelled(str(tmp_path), split=split) for split in ("train", "val", "test")}
+    assert {split: len(found) if found else None for split, found in splits.items()} == {
+        "train": 1,
+        "val": 1,
+        "test": None,
+    }
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no pictures"):
+        unlabelled(str(tmp_path / "empty"), split="train")

@@ -338,3 +338,15 @@ def test_unlabelled_pictures_have_masks_in_which_nothing_counts(mask_spec: DataS
     (batch,) = made.predict_dataloader()
     assert batch.targets.shape == (2, 32, 32)
     assert (batch.targets == IGNORE).all()
+
+
+def test_a_part_of_a_split_evenly_spaced(spec: DataSpec):
+    """What ``eval_loader`` gives of it, and single pictures of that."""
+    made = module(spec)
+    whole = torch.cat([batch.images for batch in made.eval_loader("train")])
+    part = torch.cat([batch.images for batch in made.eval_loader("train", most=5)])
+    places = [place * len(whole) // 5 for place in range(5)]
+    assert torch.equal(part, whole[places])
+    assert torch.equal(torch.stack(made.pictures("train", [4, 0], most=5)), part[[4, 0]])
+    assert torch.equal(made.pictures("train", [3])[0], whole[3])
+    assert sum(len(batch.samples) for batch in made.eval_loader("train", most=10_000)) == len(whole)

@@ -49,6 +49,19 @@ DETECT = (
 """Boxes that move with their pictures, four pictures in one, losses that draw samples, in validation too."""
 
 
+GENERATE = (
+    *("task=generate", "trainer=cpu", "model.generator_width=4", "model.discriminator_width=4", "data.batch_size=4"),
+    *("model.condition=projection", "model.spectral_norm=true", "task.loss=hinge", "task.r1=0.1", "scheduler=cosine"),
+    *("task.discriminator_steps=2", "task.diffaugment=[colour,translation,cutout]", "trainer.gradient_clip_val=1.0"),
+    *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=3", "trainer.limit_train_batches=9"),
+    *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1", "seed=3"),
+    *("task.samples=20", "task.shown=8", "callbacks.last.every_n_steps=3"),
+    *("+callbacks.kill._target_=tests.killing.Kill",),
+    "trainer.plugins.checkpoints._target_=tests.killing.KillingCheckpoints",
+)
+"""Two networks with an optimiser each, steps of two batches by turns, power iterations, an averaged generator."""
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[tuple[str, ...]], Path]]:
     """The folder of a run of some words that was left alone."""
@@ -79,6 +92,8 @@ def assert_same(run: Path, other: Path) -> None:
     for key in ("metrics", "per_class", "monitored", "epochs", "steps"):
         assert results[0][key] == results[1][key], key
     assert curves(run) == curves(other)
+    samples = [{file.name: file.read_bytes() for file in (folder / "samples").glob("*")} for folder in (run, other)]
+    assert samples[0] == samples[1]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +111,8 @@ def assert_same(run: Path, other: Path) -> None:
         pytest.param(SECTIONS, ["step:5", "validation:2", "step:13"], marks=pytest.mark.slow),
         pytest.param(SEGMENT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
         pytest.param(DETECT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
+        (GENERATE, ["step:7"]),
+        pytest.param(GENERATE, ["step:4", "validation:2", "epoch:1", "last:2", "test:1"], marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(value).replace(":", "") if isinstance(value, list) else "",
 )

@@ -202,3 +202,40 @@ def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..
             config = compose("config", overrides=["optim=sgd", "data.batch_size=64", *words])
             made = optimizer(config, processes=processes)([nn.Parameter(torch.zeros(1))])
             assert made.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
+    """The same steps of both, since they average slopes; one run; its measures are those of one process."""
+    words = (
+        *("task=generate", "model.generator_width=4", "model.discriminator_width=4", "task.samples=31"),
+        *("data.per_class=8", "trainer.max_epochs=2", "trainer.limit_val_batches=3", "trainer.limit_test_batches=3"),
+        *("trainer.accumulate_grad_batches=2", "task.discriminator_steps=2", "model.condition=projection"),
+        *("task.r1=0.1", "trainer.gradient_clip_val=1.0", "+callbacks.apart._target_=alike.Alike"),
+    )
+    (tmp_path / "alike.py").write_text(
+        "import pytorch_lightning as pl, torch\n\n"
+        "class Alike(pl.Callback):\n"
+        "    def on_train_batch_end(self, trainer, task, *_):\n"
+        "        own = torch.nn.utils.parameters_to_vector(task.network.parameters())\n"
+        "        if trainer.world_size > 1:\n"
+        "            others = [torch.empty_like(own) for _ in range(trainer.world_size)]\n"
+        "            torch.distributed.all_gather(others, own.detach())\n"
+        "            assert all(torch.equal(own, other) for other in others)\n"
+    )
+    done = typed(tmp_path, *words, "trainer=ddp_cpu", "data.batch_size=4", "name=two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the run lies in") == 1
+    run = tmp_path / "outputs/two"
+    assert len(list((run / "samples").glob("epoch=*.png"))) == 3
+    with (run / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+    words = ("mode=evaluate", "run=outputs/two", "trainer.limit_test_batches=1.0", "callbacks.apart=null")
+    both = []
+    for trainer in ("trainer=ddp_cpu", "trainer=cpu"):
+        evaluated = typed(tmp_path, *words, trainer)
+        assert evaluated.returncode == 0, evaluated.stderr
+        both.append(json.loads((run / "evaluate/test.json").read_text())["metrics"])
+    assert both[0].keys() == both[1].keys()
+    for name, value in both[0].items():
+        assert both[1][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name

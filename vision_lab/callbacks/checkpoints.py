@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from vision_lab import interruption
-from vision_lab.callbacks.steps import is_logged
+from vision_lab.callbacks.steps import is_logged, steps_made
 from vision_lab.callbacks.tensorboard import TensorBoard
 from vision_lab.checkpoints import LAST
 from vision_lab.tasks.base import Task
@@ -114,6 +114,7 @@ class Last(Checkpoint):
         logs = {name: size for logger in _tensorboards(trainer) for name, size in logger.sizes().items()}
         checkpoint[KEY] = {
             "stands_at": self.stands_at,
+            "steps_made": steps_made(trainer),
             "should_stop": trainer.should_stop,
             "processes": trainer.world_size,
             "seconds": time.monotonic() - self.began,
@@ -134,7 +135,7 @@ class Last(Checkpoint):
         self.path, self.step = Path(str(trainer.ckpt_path)), checkpoint["global_step"]
         trainer.should_stop = state["should_stop"]  # early stopping had decided, and Lightning does not keep it
         for logger in _tensorboards(trainer):
-            logger.rewind(state["logs"], step=checkpoint["global_step"])
+            logger.rewind(state["logs"], step=state["steps_made"])
 
     def _by_steps(self, trainer: pl.Trainer, batches: int) -> bool:
         epoch, behind = self.stands_at

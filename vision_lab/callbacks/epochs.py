@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from rich import get_console
 
+from vision_lab.callbacks.steps import steps_made
 from vision_lab.files import write_rows
 
 FILE = "metrics.csv"
@@ -52,7 +53,7 @@ class MetricsFile(EpochMetrics):
         self.rows: list[dict[str, float]] = []
 
     def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics})
+        self.rows.append({"epoch": trainer.current_epoch, "step": steps_made(trainer), **metrics})
         if trainer.is_global_zero:
             write_rows(Path(trainer.default_root_dir) / FILE, self.rows)
 

@@ -10,6 +10,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torchvision.io import encode_png
 
+from vision_lab.callbacks.steps import steps_made
 from vision_lab.files import write
 from vision_lab.tasks.base import Task
 from vision_lab.types import Batch
@@ -86,4 +87,4 @@ def show(trainer: pl.Trainer, picture: Tensor, tag: str, file: Path) -> None:
             _, height, width = picture.shape
             image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
             summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-            logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
+            logger.experiment._get_file_writer().add_summary(summary, steps_made(trainer))

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from vision_lab.callbacks.steps import steps_made
 from vision_lab.tasks.base import Task
 
 CHARTS = "side by side"
@@ -56,7 +57,7 @@ class RunCard(pl.Callback):
                 metrics = {best: checkpoint.best_model_score.item()} | metrics
         for writer in _writers(trainer):
             if best in metrics:
-                writer.add_scalar(best, metrics[best], trainer.global_step)
+                writer.add_scalar(best, metrics[best], steps_made(trainer))
             # Lightning's own log_hyperparams would add a second, wrong point at step 0 to each metric's curve.
             for summary in hparams(self.choices, metrics):
                 writer._get_file_writer().add_summary(summary)

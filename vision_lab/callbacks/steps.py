@@ -66,8 +66,8 @@ class Steps(pl.Callback):
         metrics = {f"train/step_{name}": value for name, value in losses.items()}
         metrics |= {"train/images_per_second": speed, "train/lr": self.rate}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
-        bar = {**losses, "images/s": speed}
+            logger.log_metrics(metrics, step=steps_made(trainer))
+        bar = {**{name.removesuffix("_loss"): value for name, value in losses.items()}, "images/s": speed}
         pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False, batch_size=1)
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,6 +75,16 @@ class Steps(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+
+def steps_made(trainer: pl.Trainer) -> int:
+    """Where a curve has its next point.
+
+    Lightning's ``global_step`` counts the steps of every optimiser, but it draws by batches: where there are two, so do
+    we.
+    """
+    several = len(trainer.optimizers) > 1
+    return trainer.fit_loop.epoch_loop._batches_that_stepped if several else trainer.global_step
 
 
 def is_logged(trainer: pl.Trainer, batch_idx: int) -> bool:

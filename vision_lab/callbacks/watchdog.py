@@ -63,7 +63,7 @@ class Watchdog(EpochMetrics):
 def _saturated(known: float) -> str:
     return (
         f"the discriminator knows {known:.1%} of real and made pictures, so that the generator learns little from it: "
-        "type model.discriminator_width=<less>, task.discriminator_optim={lr: <less>}, task.real_label=0.9, or "
+        "type model.discriminator_width=<less>, task.discriminator_optim.lr=<less>, task.real_label=0.9, or "
         "task.diffaugment=[colour,translation,cutout]"
     )
 

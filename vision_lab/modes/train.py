@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vision_lab import again, build
 from vision_lab.callbacks.checkpoints import KEY as STANDS
+from vision_lab.callbacks.steps import steps_made
 from vision_lab.checkpoints import damage, load, newest, save
 from vision_lab.claims import claim
 from vision_lab.data.module import DataModule
@@ -133,7 +134,7 @@ def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> fl
             f"type trainer.devices={stands['processes']}, or another name="
         )
     epoch, batches = stands["stands_at"]
-    screen.say(f"goes on      from step {state['global_step']} (epoch {epoch + 1}, {batches} batches of it done)")
+    screen.say(f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)")
     changed = again.changed_surroundings(run)
     if changed:
         screen.warn(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
@@ -183,7 +184,7 @@ def _result(trainer: pl.Trainer, task: Task, score: float, *, seconds: float, fl
         **task.measured_with(),
         "seconds": round(seconds, 1),
         "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
+        "steps": steps_made(trainer),
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
         "flops": flops,
         "checkpoint": os.path.relpath(path, os.path.realpath(trainer.default_root_dir)) if path else None,

@@ -151,8 +151,8 @@ class AdversarialTask(Task):
             isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules()
         ):
             rank_zero_warn(
-                "task.loss=wgan_gp looks at each picture's slope, and batch norm mixes pictures (Gulrajani 2017, section "
-                "4): type model.discriminator_norm=layer"
+                "task.loss=wgan_gp looks at each picture's slope, and batch norm mixes pictures (Gulrajani 2017, "
+                "section 4): type model.discriminator_norm=layer"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -1,0 +1,41 @@
+"""The animation of samples over epochs."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vision_lab.callbacks import samples
+from vision_lab.callbacks.samples import animation
+
+
+def files(folder: Path, count: int) -> list[Path]:
+    found = [folder / f"{number}.png" for number in range(count)]
+    for number, file in enumerate(found):
+        Image.new("RGB", (20, 10), (20 * number, 0, 0)).save(file)
+    return found
+
+
+def seen(content: bytes) -> tuple[list[int], list[int]]:
+    """The shade of each frame, and how long it stays in ms."""
+    shades, durations = [], []
+    with Image.open(io.BytesIO(content)) as image:
+        for frame in range(image.n_frames):
+            image.seek(frame)
+            durations.append(image.info["duration"])
+            shades.append(image.convert("RGB").getpixel((5, 5))[0])
+    return shades, durations
+
+
+def test_frames_in_order_and_the_last_one_stays(tmp_path: Path):
+    assert seen(animation(files(tmp_path, 4))) == ([0, 20, 40, 60], [200, 200, 200, 2000])
+
+
+def test_of_many_some_are_left_out_but_never_the_first_or_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(samples, "FRAMES", 4)
+    assert seen(animation(files(tmp_path, 10)))[0] == [0, 60, 120, 180]
+
+
+def test_one_frame(tmp_path: Path):
+    assert len(animation(files(tmp_path, 1))) > 0

@@ -1,0 +1,65 @@
+"""What is said of two networks that stop to learn, and when."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vision_lab.callbacks.watchdog import Watchdog
+from vision_lab.types import ConfigurationError, DataError
+
+SETTINGS: dict[str, Any] = {"action": "warn", "diversity": 0.3, "accuracy": 0.99, "patience": 2}
+FINE = {"train/real_accuracy": 0.7, "train/fake_accuracy": 1.0, "val/diversity": 0.9}
+SATURATED = FINE | {"train/real_accuracy": 0.995}
+COLLAPSED = FINE | {"val/diversity": 0.1}
+
+
+def said(capsys: pytest.CaptureFixture[str], *epochs: dict[str, float], **changes: Any) -> list[str]:
+    watchdog = Watchdog(**SETTINGS | changes)
+    for number, metrics in enumerate(epochs):
+        trainer: Any = SimpleNamespace(current_epoch=number, is_global_zero=True)
+        watchdog.see(trainer, metrics)
+    return [line for line in capsys.readouterr().out.replace("\n", " ").split("warning: ") if line.strip()]
+
+
+def test_it_is_said_when_it_has_lasted(capsys: pytest.CaptureFixture[str]):
+    assert said(capsys, FINE, SATURATED, FINE, SATURATED) == []
+    (text,) = said(capsys, FINE, SATURATED, SATURATED, FINE)
+    assert text.startswith("epoch 3: the discriminator knows 99.5% of real and made pictures")
+    assert "task.discriminator_optim.lr=" in text
+    (text,) = said(capsys, COLLAPSED, COLLAPSED)
+    assert text.startswith("epoch 2: samples are much alike, apart by 0.10 of what real pictures are")
+    assert len(said(capsys, *[COLLAPSED] * 5)) == 2  # and again
+
+
+def test_a_loss_that_parts_nowhere_cannot_saturate(capsys: pytest.CaptureFixture[str]):
+    assert said(capsys, *[{"val/diversity": 0.9, "train/real_score": 100.0}] * 4) == []
+
+
+def test_an_epoch_without_validation_says_nothing_of_samples(capsys: pytest.CaptureFixture[str]):
+    (text,) = said(capsys, COLLAPSED, {"train/real_accuracy": 0.5}, COLLAPSED)
+    assert text.startswith("epoch 3")
+
+
+def test_it_stops_where_it_is_told_to(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(DataError, match="epoch 1: samples are much alike"):
+        said(capsys, COLLAPSED, action="stop", patience=1)
+
+
+def test_what_has_lasted_goes_with_a_checkpoint():
+    one, other = Watchdog(**SETTINGS), Watchdog(**SETTINGS | {"action": "stop"})
+    trainer: Any = SimpleNamespace(current_epoch=0, is_global_zero=True)
+    one.see(trainer, COLLAPSED)
+    other.load_state_dict(one.state_dict())
+    with pytest.raises(DataError):
+        other.see(trainer, COLLAPSED)
+
+
+def test_settings():
+    for name, value, text in (
+        ("action", "bark", r"callbacks\.watchdog\.action=bark: type warn or stop"),
+        ("patience", 0, r"callbacks\.watchdog\.patience=0: type a whole number of 1 or more"),
+        ("diversity", -1, r"callbacks\.watchdog\.diversity=-1: type a number of 0 or more"),
+    ):
+        with pytest.raises(ConfigurationError, match=text):
+            Watchdog(**SETTINGS | {name: value})

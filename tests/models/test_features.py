@@ -1,0 +1,136 @@
+"""Spaces in which pictures are measured: what they see, and what is said where one is not to be had."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models
+from torch import Tensor
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from vision_lab.data.fashion_mini import Garments
+from vision_lab.models import features
+from vision_lab.models.features import GARMENTS, garments, inception, of_classifier, untrained
+from vision_lab.tasks.distances import frechet
+from vision_lab.types import ConfigurationError, DataSpec
+
+
+def test_the_shipped_network_tells_garments_apart():
+    """By the nearest class mean of its features, of pictures it has not learnt from; and it is small."""
+    look, train, test = garments(), Garments(split="train"), Garments(split="test")
+    points, others = look(train.tensors[0][::12]), look(test.tensors[0][::2])
+    means = torch.stack([points[train.targets[::12] == label].mean(dim=0) for label in range(10)])
+    right = torch.cdist(others, means).argmin(dim=1) == test.targets[::2]
+    assert points.shape == (500, 64)
+    assert right.float().mean() > 0.85
+    assert GARMENTS.stat().st_size < 400_000
+    noise = torch.randint(0, 256, (500, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert frechet(others, look(noise)) > 50 * frechet(others, points)
+
+
+def test_any_pictures_are_made_to_fit():
+    look = garments()
+    grey = torch.rand(3, 1, 32, 32)
+    assert torch.allclose(look(grey), look(grey.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
+    assert torch.allclose(look((grey * 255).round().to(torch.uint8)), look((grey * 255).round() / 255), atol=1e-4)
+    assert look(torch.rand(2, 5, 40, 50)).shape == (2, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(look(grey), garments()(grey))
+
+
+def test_the_untrained_network_is_always_the_same(spec: DataSpec):
+    pictures = torch.rand(2, 3, 32, 32)
+    before = torch.random.get_rng_state()
+    assert torch.equal(untrained(spec)(pictures), untrained(spec)(pictures))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    large = untrained(replace(spec, image_size=(256, 128)))
+    assert large.network.size == (64, 32)
+    assert large.name == "untrained"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "vgg11", "densenet121", "mobilenet_v2"])
+def test_of_a_classifier_it_is_what_the_last_layer_takes(spec: DataSpec, name: str):
+    """For a layer of weights and biases, classes are that layer's of the features."""
+    classifier = torchvision.models.get_model(name, num_classes=4).eval()
+    look = of_classifier(classifier, replace(spec, image_size=(64, 64)), "run:x")
+    pictures = torch.rand(2, 3, 64, 64)
+    points = look(pictures)
+    with torch.no_grad():
+        logits = classifier((pictures - 0.5) / 0.25)
+    last = [m for m in classifier.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)][-1]
+    weight = last.weight.flatten(1)
+    if name == "squeezenet1_0":  # a convolution and a ReLU before the mean over pixels
+        assert points.shape == (2, 512)
+        return
+    assert torch.allclose(points @ weight.T + last.bias, logits, atol=1e-4)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file like torch-fidelity's, of random weights; nothing is fetched."""
+    made = "vision_lab"
+    monkeypatch.setattr(
+        "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url",
+        lambda *_, **__: _state(tmp_path / made),
+    )
+    _state(tmp_path / made)
+    return tmp_path / f"{made}.pth"
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    """What a network of that kind holds, drawn once."""
+    file = path.with_suffix(".pth")
+    if not file.exists():
+        torch.manual_seed(0)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+            patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: {})
+            torch.save(FeatureExtractorInceptionV3("x", ["2048"]).state_dict(), file)
+    return torch.load(file, weights_only=True)
+
+
+def test_inception_from_a_file_and_fetched(weights: Path):
+    from_file, fetched = inception(str(weights)), inception(None)
+    pictures = torch.rand(2, 1, 32, 32)
+    points = from_file(pictures)
+    assert points.shape == (2, 2048)
+    assert torch.equal(points, fetched(pictures))
+    direct = FeatureExtractorInceptionV3("x", ["2048"], str(weights))
+    (expected,) = direct((pictures.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8))
+    assert torch.equal(points, expected)
+    assert from_file.name == "inception"
+
+
+def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline)
+    with pytest.raises(ConfigurationError) as caught:
+        inception(None)
+    text = str(caught.value)
+    assert "weights-inception-2015-12-05-6726825d.pth could not be fetched: no network" in text
+    assert "then type task.features=inception:<folder>/weights-inception-2015-12-05-6726825d.pth" in text
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    torch.save({"x": partial(print, "run")}, tmp_path / "code.pth")
+    for name in ("other", "text", "code"):
+        with pytest.raises(
+            ConfigurationError, match=rf"inception:.*{name}\.pth: these are not torch-fidelity's weights"
+        ):
+            inception(str(tmp_path / f"{name}.pth"))
+    with pytest.raises(ConfigurationError, match=r"inception:none\.pth: there is no such file"):
+        inception("none.pth")
+    monkeypatch.setitem(__import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(ConfigurationError, match=r"needs torch-fidelity: type pip install 'vision_lab\[fid\]'"):
+        inception(None)
+
+
+def test_what_was_shipped_is_what_the_command_made():
+    """The file has nothing but the network's tensors, all finite."""
+    state = torch.load(features.GARMENTS, weights_only=True)
+    assert sum(np.prod(value.shape) for value in state.values()) < 80_000
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())

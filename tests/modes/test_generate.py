@@ -1,0 +1,222 @@
+"""task=generate as a user meets it: what a run leaves, samples of it and again, measures, what is wrong with words."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import FAST, Outcome
+from vision_lab.app import main
+from vision_lab.runs import Run
+
+Command = Callable[..., Outcome]
+
+SMALL = (
+    *("task=generate", "trainer=cpu", "model.generator_width=4", "model.discriminator_width=4", "task.samples=60"),
+    *(
+        "trainer.log_every_n_steps=4",
+        "trainer.max_epochs=2",
+        "trainer.limit_train_batches=8",
+        "trainer.limit_test_batches=4",
+        "data.batch_size=16",
+    ),
+    *("task.shown=16", "data.per_class=20"),
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of a pair that takes classes, and one of a classifier, made once."""
+    folder = tmp_path_factory.mktemp("made")
+    with chdir(folder):
+        assert main([*SMALL, "model.condition=concatenation", "name=made"]) == 0
+        classifier = ("data.per_class=20", "model.classifier.depth=8", "callbacks.pictures=null")
+        assert main([*FAST, *classifier, "name=classifier"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(command: Command, made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Path("outputs/made")
+
+
+def pixels(folder: Path) -> dict[str, np.ndarray]:
+    return {file.name: np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))}
+
+
+def test_what_a_run_leaves(run: Path):
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [
+        *("epoch=000.png", "epoch=001.png", "epoch=002.png", "epochs.gif"),
+    ]
+    with Image.open(run / "samples" / "epochs.gif") as animation:
+        assert (animation.n_frames, animation.size) == (3, (10 * 66 + 2, 2 * 66 + 2))  # ten classes in columns
+    assert sorted(path.name for path in (run / "pictures").iterdir()) == [
+        *("test_interpolation.png", "test_neighbours.png"),
+    ]
+    result = json.loads((run / "result.json").read_text())
+    assert (result["features"], result["samples"], result["steps"]) == ("garments", 60, 16)
+    metrics = result["metrics"]
+    assert metrics["test/real_fid"] < metrics["test/noise_fid"]
+    assert set(metrics) == {
+        *(f"test/{kind}{name}" for kind in ("", "real_") for name in ("fid", "kid", "precision", "recall")),
+        *("test/diversity", "test/noise_fid"),
+    }
+    state = torch.load(run / "model.pth", weights_only=True)
+    assert {name.split(".")[0] for name in state} == {"generator", "discriminator"}
+
+
+def test_what_tensorboard_shows(run: Path):
+    seen = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
+    seen.Reload()
+    scalars, images = seen.Tags()["scalars"], seen.Tags()["images"]
+    assert set(images) == {"samples", "test/interpolation", "test/neighbours"}
+    assert [event.step for event in seen.Images("samples")] == [0, 8, 16]
+    losses = {f"{name}_loss" for name in ("generator", "discriminator")}
+    scores = {f"{kind}_{name}" for kind in ("real", "fake") for name in ("score", "accuracy")}
+    assert {name for name in scalars if name.startswith("train/")} == {
+        *(f"train/{name}" for name in losses | scores),
+        *(f"train/step_{name}" for name in losses),
+        *("train/lr", "train/images_per_second"),
+    }
+    assert [event.step for event in seen.Scalars("val/fid")] == [7, 15]
+    layout = seen.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    for chart in (b"losses", b"scores", b"^val/fid$", b"^val/real_fid$", b"^train/generator_loss$"):
+        assert chart in layout
+
+
+def test_samples_and_the_same_again(command: Command, run: Path):
+    assert command("mode=predict", f"run={run}", "mode.count=12", "seed=5").code == 0
+    folder = run / "predict" / "seed-5"
+    first = pixels(folder / "samples")
+    assert sorted(first) == [f"{number:05d}.png" for number in range(12)]
+    assert (folder / "contact_sheet.png").is_file()
+    archive = np.load(folder / "latents.npz")
+    assert archive["latents"].shape == (12, 100)
+    assert archive["labels"].tolist() == [*range(10), 0, 1]
+    assert archive["seed"] == 5
+    outcome = command("mode=predict", f"run={run}", f"source={folder}/latents.npz")
+    assert outcome.code == 0, outcome.err
+    again = pixels(run / "predict" / "seed-5-again" / "samples")
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    # Fewer of the same seed are the first of them, and the others go.
+    assert command("mode=predict", f"run={run}", "mode.count=3", "seed=5").code == 0
+    fewer = pixels(folder / "samples")
+    assert sorted(fewer) == ["00000.png", "00001.png", "00002.png"]
+    assert all(np.array_equal(first[name], fewer[name]) for name in fewer)
+
+
+def test_another_seed_and_chosen_classes(command: Command, run: Path):
+    for seed in (1, 2):
+        assert command("mode=predict", f"run={run}", "mode.count=2", f"seed={seed}").code == 0
+    one, two = (pixels(run / "predict" / f"seed-{seed}" / "samples")["00000.png"] for seed in (1, 2))
+    assert not np.array_equal(one, two)
+    assert command("mode=predict", f"run={run}", "mode.count=4", "mode.classes=[bag,dress]").code == 0
+    assert np.load(run / "predict" / "seed-0_classes-8-3" / "latents.npz")["labels"].tolist() == [8, 3, 8, 3]
+
+
+def test_evaluate_comes_to_the_same(command: Command, run: Path):
+    outcome = command("mode=evaluate", f"run={run}")
+    assert outcome.code == 0, outcome.err
+    assert "identical to the run's own result, to the last bit" in outcome.out
+    assert "measured with features garments, samples 60" in outcome.out
+    written = json.loads((run / "evaluate" / "test.json").read_text())
+    assert (written["features"], written["samples"]) == ("garments", 60)
+    assert (run / "evaluate" / "test_neighbours.png").is_file()
+
+
+def test_features_of_a_run(command: Command, run: Path):
+    words = ("mode=evaluate", f"run={run}", "mode.split=val", "trainer.limit_test_batches=2")
+    outcome = command(*words, "task.features=run:outputs/classifier")
+    assert outcome.code == 0, outcome.err
+    written = json.loads((run / "evaluate" / "val.json").read_text())
+    assert written["features"] == "run:outputs/classifier"
+    assert written["metrics"]["val/fid"] > written["metrics"]["val/real_fid"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("task=generate model=resnet18", "model=resnet18 is one network, but task=generate takes a pair that makes "
+         "pictures: type model=dcgan head=none"),
+        ("task=generate head=unet", "head=unet is for masks, but task=generate learns from pictures alone: type "
+         "head=none, or task=segment"),
+        ("model=dcgan", "model=dcgan is for pictures alone, but task=classify learns from labels: type another model=, "
+         "or task=generate"),
+        ("head=none", "head=none is for pictures alone, but task=classify learns from labels: type head=linear, or "
+         "task=generate"),
+        ("task=generate task.features=vgg", "task.features=vgg: type auto, garments"),
+        ("task=generate task.features=run:outputs/made", "task.features=run:outputs/made: this is no finished run of "
+         "task=classify"),
+        ("task=generate task.features=run:outputs/none", "task.features=run:outputs/none: there is no such folder"),
+        ("task=generate task.features=inception:none.pth", "task.features=inception:none.pth: there is no such file"),
+        ("task=generate data.spec.image_size=[28,28]", "type data.spec.image_size=[32,32]"),
+        ("mode=predict run=outputs/made mode.count=0", "mode.count=0: type a whole number of 1 or more"),
+        ("mode=predict run=outputs/made mode.classes=[hat]", "mode.classes=[hat]: type a list of t-shirt/top, trouser"),
+        ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are for pictures that are looked at"),
+        ("mode=predict run=outputs/made source=outputs", "source=outputs: no latents.npz of an earlier mode=predict"),
+        ("mode=predict run=outputs/classifier mode.count=3 source=x", "mode.count and mode.classes are for task=gener"),
+        ("mode=evaluate run=outputs/made mode.tta=flip", "mode.tta=flip: this task does not know how to take a mean"),
+        ("mode=predict task=generate model=dcgan head=none", "mode=predict needs a trained generator: type run="),
+    ],
+)  # fmt: skip
+def test_words_that_do_not_fit(command: Command, run: Path, words: str, text: str):
+    outcome = command(*words.split(" "))
+    assert outcome.code == 1
+    assert text in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        ({"latents": np.zeros((3, 7))}, "holds latents of shape [3, 7], the network takes [count,100]"),
+        ({"latents": np.zeros((3, 100))}, "does not hold a class from 0 to 9 for each picture"),
+        ({"latents": np.zeros((3, 100)), "labels": np.array([0, 1, 10])}, "does not hold a class from 0 to 9"),
+        ({"other": np.zeros(3)}, "no latents.npz of an earlier mode=predict"),
+    ],
+)
+def test_a_file_of_latents_that_does_not_fit(command: Command, run: Path, arrays: dict, text: str):
+    np.savez("latents.npz", **arrays)
+    outcome = command("mode=predict", f"run={run}", "source=latents.npz")
+    assert outcome.code == 1
+    assert text in outcome.err
+
+
+def test_folders_of_any_pictures(command: Command, make_folder: Callable[..., Path], tmp_path: Path):
+    """With classes or without; at 64 pixels, in colour; some of the files are broken."""
+    root = make_folder(classes=("ash", "beech"), count=14)
+    (root / "ash" / "003.png").write_bytes(b"no picture")
+    shutil.copytree(root / "ash", tmp_path / "flat")
+    size = ("data.spec.image_size=[64,64]", "data.num_workers=0", "data.on_bad=skip", "data.holdout=0.25")
+    words = (*SMALL, *size, "data.batch_size=4", "task.samples=8", "logger=none", "data.per_class=null")
+    for name, data in {"folder": f"data.root={root}", "pictures": f"data.root={tmp_path / 'flat'}"}.items():
+        outcome = command(*words, f"data={name}", data, f"name={name}")
+        assert outcome.code == 0, outcome.err
+        result = json.loads(Path(f"outputs/{name}/result.json").read_text())
+        assert result["features"] == "untrained"
+        assert "1 files could not be read" in outcome.out
+        assert Image.open(f"outputs/{name}/samples/epoch=002.png").size == (8 * 66 + 2, 2 * 66 + 2)
+    outcome = command("task=generate", "data=folder", f"data.root={tmp_path / 'flat'}", "name=x")
+    assert "for pictures without classes (task=generate), type data=pictures" in outcome.err
+
+
+def test_what_is_watched_is_said(command: Command):
+    words = (*SMALL, "logger=none", "callbacks.watchdog.diversity=100.0", "trainer.limit_test_batches=1")
+    outcome = command(*words, "name=warned")
+    assert outcome.code == 0
+    (line,) = re.findall("warning: (.*)", outcome.out)
+    assert re.match(r"epoch 2: samples are much alike, apart by [\d.]+ of what real pictures are", line)
+    outcome = command(*words, "callbacks.watchdog.action=stop", "callbacks.watchdog.patience=1", "name=stopped")
+    assert outcome.code == 1
+    assert "error: epoch 1: samples are much alike" in outcome.err
+    assert "To go on all the same, type callbacks.watchdog.action=warn and another name=" in outcome.err
+    assert Run(Path("outputs/stopped")).state == "failed"
