@@ -297,6 +297,7 @@ def test_tab_completion_knows_the_choices(command: Command, monkeypatch: pytest.
     assert set(outcome.out.split()) == {f"model=resnet{depth}" for depth in (101, 110, 152, 18)}
 
 
+@pytest.mark.slow
 def test_debug_overfit_learns_its_batches(command: Command):
     assert command("name=over", "debug=overfit", "trainer=cpu", "logger=none", "trainer.max_epochs=40").code == 0
     rows = (Path("outputs/over") / "metrics.csv").read_text().splitlines()

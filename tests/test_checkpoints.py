@@ -99,7 +99,9 @@ WORDS = (
 )
 
 
-@pytest.mark.parametrize("how", ["torn", "pickle", "missing", "both"])
+@pytest.mark.parametrize(
+    "how", ["torn", *(pytest.param(how, marks=pytest.mark.slow) for how in ("pickle", "missing", "both"))]
+)
 def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
     command: Command, monkeypatch: pytest.MonkeyPatch, how: str, tmp_path: Path
 ):

@@ -33,6 +33,7 @@ def test_configs_data_and_licences_travel(wheel: Path):
     assert not any(name.startswith(("conf/", "tests/")) for name in names)
 
 
+@pytest.mark.slow
 def test_installed_elsewhere_it_runs_from_any_folder(wheel: Path, tmp_path: Path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")

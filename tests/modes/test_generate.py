@@ -133,6 +133,13 @@ def test_evaluate_comes_to_the_same(command: Command, run: Path):
     assert (run / "evaluate" / "test_neighbours.png").is_file()
 
 
+def test_the_same_command_twice_gives_the_same_bits(command: Command, run: Path):
+    assert command(*SMALL, "model.condition=concatenation", "name=twice").code == 0
+    for file in sorted(path.relative_to(run) for path in run.rglob("*") if path.suffix in (".png", ".gif", ".pth")):
+        assert (run / file).read_bytes() == (Path("outputs/twice") / file).read_bytes(), file
+    assert (run / "metrics.csv").read_text() == Path("outputs/twice/metrics.csv").read_text()
+
+
 def test_features_of_a_run(command: Command, run: Path):
     words = ("mode=evaluate", f"run={run}", "mode.split=val", "trainer.limit_test_batches=2")
     outcome = command(*words, "task.features=run:outputs/classifier")

@@ -292,6 +292,7 @@ def test_masks_in_which_nothing_counts(command: Command, tmp_path: Path):
     assert result["per_class"] == {}
 
 
+@pytest.mark.slow
 def test_a_file_of_the_whole_network_and_published_predictions(command: Command, tmp_path: Path):
     words = ("task=segment", "model=squeezenet1_1", "head=fcn", "data.counts.test=4")
     assert command(*words, *FAST, "name=first").code == 0
