@@ -21,7 +21,7 @@ COUNTS = {
     "head": 12,
     "data": 18,
     "augment": 9,
-    "optim": 3,
+    "optim": 4,
     "scheduler": 6,
     "trainer": 5,
     "callbacks": 3,

@@ -77,7 +77,7 @@ ALLOWED = {
     "models.cifar_resnet": "",
     "models.dcgan": "models.weights types",
     "models.dilation": "models",
-    "models.features": "models.cifar_resnet models.stem types",
+    "models.features": "models types",
     "models.maps": "models.dilation",
     "models.probing": "types",
     "models.stem": "models.probing",

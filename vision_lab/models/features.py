@@ -6,7 +6,6 @@ do, as long as numbers are held against others of the same network only.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 
 from vision_lab.models.cifar_resnet import CifarResNet
 from vision_lab.models.stem import take_channels
+from vision_lab.models.weights import UNREADABLE
 from vision_lab.types import ConfigurationError, DataSpec
 
 GARMENTS = Path(__file__).with_name("garment_features.pth")
@@ -158,7 +158,7 @@ def inception(path: str | None) -> Features:
             f"Fetch it where there is a network, then type task.features=inception:<folder>/{name}; or take other "
             "features (task.features=untrained, or run:<the folder of a run of task=classify>)"
         ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError) as error:
+    except (*UNREADABLE, AttributeError, TypeError) as error:
         raise ConfigurationError(
             f"{typed}: these are not torch-fidelity's weights ({str(error).strip().splitlines()[0]})"
         ) from error

@@ -27,6 +27,9 @@ PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.")
 FROM_TENSORFLOW = {"inception_v3", "googlenet"}
 """Networks whose published weights want pictures in [-1, 1]; torchvision's ``transform_input`` does the same inside."""
 
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, IndexError, ValueError)
+"""What torch raises for a file that it did not write, or that holds more than plain tensors."""
+
 LISTED = 6
 """Keys that an error names."""
 
@@ -104,7 +107,7 @@ def _from_torchvision(name: str, constructor: str, key: str) -> tuple[State, tup
 def _from_file(path: Path, key: str) -> State:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except (*UNREADABLE, OSError) as error:
         raise ConfigurationError(
             f"{key}={path}: not a file of plain tensors that can be loaded without running code in it "
             f"({str(error).strip().splitlines()[0]})\n"

@@ -227,6 +227,7 @@ class Generate(AdversarialTask):
                 panels([picture, *data.pictures("train", places, most=COMPARED)], caption)
                 for picture, places in zip(pictures, found.tolist(), strict=True)
             ],
+            columns=2,
             gap=16,
         )
 
