@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from vision_lab import build, resolvers
 from vision_lab.choices import CONF, Choice, groups
+from vision_lab.parts import misfits
 from vision_lab.types import Adversarial, Backbone, ConfigurationError
 
 GROUPS = groups([CONF])
@@ -79,7 +80,7 @@ def test_every_choice_composes_and_its_classes_take_it(choice: Choice):
         assert config.logger[choice.name]._target_.startswith("pytorch_lightning.loggers.")
         return
     parts = ["model", "head", "augment", "optim", "scheduler", "trainer", "callbacks", "logger", "task", "mode", "data"]
-    errors = [error for part in parts for error in build.misfits(config, part)]
+    errors = [error for part in parts for error in misfits(config, part)]
     assert [error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))] == []
 
 

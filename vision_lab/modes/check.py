@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor
 from torchvision.io import encode_png
 
-from vision_lab import build, drawing
+from vision_lab import build, drawing, parts
 from vision_lab.data.examination import Examined, examined, report
 from vision_lab.data.examples import Examples
 from vision_lab.files import refuse_link, shown, write
@@ -40,7 +40,7 @@ def check(config: DictConfig, folder: Path, *, drawn: int, tiny: int) -> None:
     whole_number("mode.tiny", tiny, least=0)
     refuse_link(folder)
     screen.quieten()
-    build.check(config, ["data"])
+    parts.check(config, ["data"])
     config = config.copy()
     config.data.on_bad = "skip"  # all that is wrong is to be told at once
     config.augment.train = config.augment.eval = []
@@ -53,7 +53,7 @@ def check(config: DictConfig, folder: Path, *, drawn: int, tiny: int) -> None:
     reading = examined(examinations, workers=data.workers)
     found = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
     told = report(found, data.faults, spec)
-    told = {"data": build.choices().get("data"), "root": config.data.get("root"), "target": spec.target, **told}
+    told = {"data": parts.choices().get("data"), "root": config.data.get("root"), "target": spec.target, **told}
     write(folder / "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     pictures = _drawn(found, {each.split: each.examples for each in examinations}, told, spec, count=drawn)
     if pictures:

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torchvision.io import encode_png
 
-from vision_lab import build
+from vision_lab import build, parts
 from vision_lab.files import refuse_link, shown, write
 from vision_lab.modes import processes, screen
 from vision_lab.modes.trained import flips, relabelled, trained_task
@@ -34,7 +34,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
         raise ConfigurationError(f"mode.split={split}: type train, val or test")
     refuse_link(folder)
     screen.quieten()
-    build.check(config, PARTS)
+    parts.check(config, PARTS)
     run = Run.existing(config.run)
     task = trained_task(config, run)
     if flips(tta):
@@ -51,7 +51,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
     result = {
         "metrics": now,
         "per_class": task.per_class("test"),
-        "data": build.choices().get("data"),
+        "data": parts.choices().get("data"),
         **task.measured_with(),
     }
     write(folder / f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
@@ -64,7 +64,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
     screen.broken(data, folder)
     screen.unreadable(data, folder)
     then = (run.result or {}).get("metrics", {})
-    if then.keys() == now.keys() and not flips(tta) and build.choices_made().get("data") == SAVED:
+    if then.keys() == now.keys() and not flips(tta) and parts.choices_made().get("data") == SAVED:
         _say_what_differs(then, now)
     screen.say(f"written to {shown(folder)}")
 

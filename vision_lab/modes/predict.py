@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 from torchvision.io import encode_png
 
-from vision_lab import build
+from vision_lab import build, parts
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
 from vision_lab.data.reading import read_picture
 from vision_lab.files import refuse_link, shown, write, write_rows
@@ -96,7 +96,7 @@ def predict(
         count: how many pictures to make.
         classes: of which classes in turn.
     """
-    if config.task.target == build.PICTURES_ALONE:
+    if config.task.target == parts.PICTURES_ALONE:
         if tta or tiles:
             raise ConfigurationError("mode.tta and mode.tiles are for pictures that are looked at: leave them out")
         sample(config, folder, count=count, classes=classes, drawn=drawn)
@@ -112,7 +112,7 @@ def predict(
     refuse_link(folder)
     started = time.time()
     screen.quieten()
-    build.check(config, PARTS)
+    parts.check(config, PARTS)
     task = trained_task(config, Run.existing(config.run)) if config.run else _published_task(config)
     assert isinstance(task, Supervised)
     if flips(tta):
@@ -180,7 +180,7 @@ def _published_task(config: DictConfig) -> Task:
     if network.fresh:
         raise ConfigurationError(
             f"the weights have nothing for {', '.join(network.fresh)}, so its predictions would be random: they are "
-            f"not for the {network.spec.num_classes} classes of data={build.choices().get('data')}; type the data they "
+            f"not for the {network.spec.num_classes} classes of data={parts.choices().get('data')}; type the data they "
             "were made for (ImageNet's: data=imagenet)"
         )
     for note in network.notes:

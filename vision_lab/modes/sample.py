@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.io import encode_png
 
-from vision_lab import build
+from vision_lab import build, parts
 from vision_lab.drawing import tiled
 from vision_lab.files import refuse_link, shown, write
 from vision_lab.modes import screen
@@ -85,7 +85,7 @@ def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequ
     whole_number("mode.drawn", drawn, least=0)
     refuse_link(folder)
     screen.quieten()
-    build.check(config, PARTS)
+    parts.check(config, PARTS)
     task = trained_task(config, Run.existing(config.run))
     assert isinstance(task, Generate)
     if config.source:

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from vision_lab import again, build
+from vision_lab import again, build, parts
 from vision_lab.callbacks.checkpoints import KEY as STANDS
 from vision_lab.callbacks.steps import steps_made
 from vision_lab.checkpoints import damage, load, newest, save
@@ -46,7 +46,7 @@ def train(config: DictConfig, folder: Path) -> float:
     """
     started = time.monotonic()
     screen.quieten()
-    build.check(config, PARTS)
+    parts.check(config, PARTS)
     run = Run(folder)
     if config.force and run.told and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         with claim(run):
@@ -73,7 +73,7 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
                 config=OmegaConf.to_yaml(config),
                 resolved=OmegaConf.to_yaml(config, resolve=True),
                 overrides=list(HydraConfig.get().overrides.task),
-                choices=build.choices(),
+                choices=parts.choices(),
                 spec=asdict(network.spec),
             )
         data.prepare_data()

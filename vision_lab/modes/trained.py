@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from vision_lab import build
+from vision_lab import build, parts
 from vision_lab.checkpoints import load
 from vision_lab.replay import SAVED
 from vision_lab.runs import Run
@@ -24,7 +24,7 @@ def trained_task(config: DictConfig, run: Run) -> Task:
             f"{run.folder} has no model.pth: the run is {run.state or 'not begun'}; repeat its command, or take another"
         )
     network = build.network(config, DataSpec.from_config(run.spec), trained=True)
-    if build.choices_made().get("data") == SAVED:  # another size may have been typed, for the same data
+    if parts.choices_made().get("data") == SAVED:  # another size may have been typed, for the same data
         network = network._replace(spec=replace(network.spec, image_size=build.spec(config).image_size))
     task = build.task(config, network)
     try:
