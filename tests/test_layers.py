@@ -38,7 +38,7 @@ ALLOWED = {
     "callbacks.progress": "",
     "callbacks.run_card": "callbacks.steps tasks.base",
     "callbacks.samples": "callbacks.pictures files tasks.base",
-    "callbacks.steps": "files types",
+    "callbacks.steps": "files tasks.base types",
     "callbacks.tensorboard": "",
     "callbacks.watchdog": "callbacks.epochs types",
     "data.boxes": "types",

@@ -35,6 +35,10 @@ ITSELF = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 neither clips nor accumulates for a task that steps its optimisers itself."""
 
 
+NOT_HERE = ("64-true", "64", "16-true", "bf16-true")
+"""Precisions for which Lightning converts each part of a batch, which it cannot do with ours."""
+
+
 class Network(NamedTuple):
     """What ``network`` makes.
 
@@ -69,8 +73,12 @@ def mode(config: DictConfig) -> Callable[[DictConfig, Path], Any]:
 
 
 def spec(config: DictConfig) -> DataSpec:
-    """What the data says of itself."""
-    return DataSpec.from_config(_plain(config.data.spec))
+    """What the data says of itself, as far as the task asks: one that learns from pictures alone asks for no more than
+    labels, so that masks and boxes need not be read, nor pictures fitted for them.
+    """
+    said = DataSpec.from_config(_plain(config.data.spec))
+    alone = config.task.get("target") == PICTURES_ALONE and said.target in ("masks", "boxes")
+    return replace(said, target="none") if alone else said
 
 
 def data(config: DictConfig, spec: DataSpec, *, relabel: Sequence[int] | None = None) -> DataModule:
@@ -242,6 +250,11 @@ def trainer(config: DictConfig, folder: Path, **changes: Any) -> pl.Trainer:
         ] or False
     if config.trainer.get("plugins"):
         arguments["plugins"] = [instantiate(each, _convert_="all") for each in config.trainer.plugins.values() if each]
+    if str(config.trainer.get("precision")) in NOT_HERE:
+        raise ConfigurationError(
+            f"trainer.precision={config.trainer.precision}: batches here are of whole numbers, which are made 32-bit "
+            "floats: type 32-true, or 16-mixed or bf16-mixed"
+        )
     # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time for nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class
     try:

@@ -299,7 +299,7 @@ def _scaled(image: Tensor, side: int) -> Image.Image:
 def _rgb(image: Tensor) -> Tensor:
     image = image.detach()
     image = image if image.dtype == torch.uint8 else F.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)
-    return image.expand(3, -1, -1) if image.shape[0] == 1 else image[:3] if image.shape[0] > 3 else image
+    return image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
 
 
 def _lines(caption: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:

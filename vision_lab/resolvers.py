@@ -31,6 +31,7 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
     resolvers: dict[str, Callable[..., Any]] = {
         "choice": choice,
         "count": len,
+        "times": lambda factor, value: factor * value,
         "folder_classes": _listed(_folder_classes),
         "one_of": lambda options, wanted: wanted if wanted in options else options[0],
         "scene_classes": _listed(

@@ -66,7 +66,7 @@ def test_other_files_are_named_not_silently_left(make_folder: Callable[..., Path
 
 def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Whatever folders they lie in; with splits of their own or not."""
-    for name in ("a/1.png", "2.jpg", "a/b/3.PNG", "notes.txt", ".hidden.png"):
+    for name in ("a/1.png", "2.jpg", "a/b/3.PNG", "notes.txt", ".hidden.png", ".thumbnails/4.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = unlabelled(str(tmp_path), split="train")

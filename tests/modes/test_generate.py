@@ -60,10 +60,11 @@ def test_what_a_run_leaves(run: Path):
     with Image.open(run / "samples" / "epochs.gif") as animation:
         assert (animation.n_frames, animation.size) == (3, (10 * 66 + 2, 2 * 66 + 2))  # ten classes in columns
     assert sorted(path.name for path in (run / "pictures").iterdir()) == [
-        *("test_interpolation.png", "test_neighbours.png"),
+        *("test_interpolation.png", "test_neighbours.png", "test_real.png"),
     ]
     result = json.loads((run / "result.json").read_text())
-    assert (result["features"], result["samples"], result["steps"]) == ("garments", 60, 16)
+    assert result["measured_with"] == {"features": "garments", "samples": 60, "real": 64, "training": 60}
+    assert result["steps"] == 16
     metrics = result["metrics"]
     assert metrics["test/real_fid"] < metrics["test/noise_fid"]
     assert set(metrics) == {
@@ -78,14 +79,14 @@ def test_what_tensorboard_shows(run: Path):
     seen = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
     seen.Reload()
     scalars, images = seen.Tags()["scalars"], seen.Tags()["images"]
-    assert set(images) == {"samples", "test/interpolation", "test/neighbours"}
+    assert set(images) == {"samples", "test/interpolation", "test/neighbours", "test/real"}
     assert [event.step for event in seen.Images("samples")] == [0, 8, 16]
     losses = {f"{name}_loss" for name in ("generator", "discriminator")}
     scores = {f"{kind}_{name}" for kind in ("real", "fake") for name in ("score", "accuracy")}
     assert {name for name in scalars if name.startswith("train/")} == {
         *(f"train/{name}" for name in losses | scores),
         *(f"train/step_{name}" for name in losses),
-        *("train/lr", "train/images_per_second"),
+        *("train/generator_lr", "train/discriminator_lr", "train/images_per_second"),
     }
     assert [event.step for event in seen.Scalars("val/fid")] == [7, 15]
     layout = seen.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
@@ -105,11 +106,13 @@ def test_samples_and_the_same_again(command: Command, run: Path):
     assert archive["seed"] == 5
     outcome = command("mode=predict", f"run={run}", f"source={folder}/latents.npz")
     assert outcome.code == 0, outcome.err
-    again = pixels(run / "predict" / "seed-5-again" / "samples")
+    folder = run / "predict" / "seed-5-latents-again"
+    again = pixels(folder / "samples")
+    assert np.load(folder / "latents.npz")["seed"] == 5
     assert all(np.array_equal(first[name], again[name]) for name in first)
     # Fewer of the same seed are the first of them, and the others go.
     assert command("mode=predict", f"run={run}", "mode.count=3", "seed=5").code == 0
-    fewer = pixels(folder / "samples")
+    fewer = pixels(run / "predict" / "seed-5" / "samples")
     assert sorted(fewer) == ["00000.png", "00001.png", "00002.png"]
     assert all(np.array_equal(first[name], fewer[name]) for name in fewer)
 
@@ -120,16 +123,17 @@ def test_another_seed_and_chosen_classes(command: Command, run: Path):
     one, two = (pixels(run / "predict" / f"seed-{seed}" / "samples")["00000.png"] for seed in (1, 2))
     assert not np.array_equal(one, two)
     assert command("mode=predict", f"run={run}", "mode.count=4", "mode.classes=[bag,dress]").code == 0
-    assert np.load(run / "predict" / "seed-0_classes-8-3" / "latents.npz")["labels"].tolist() == [8, 3, 8, 3]
+    (folder,) = (run / "predict").glob("seed-0_bag-dress*")
+    assert np.load(folder / "latents.npz")["labels"].tolist() == [8, 3, 8, 3]
 
 
 def test_evaluate_comes_to_the_same(command: Command, run: Path):
     outcome = command("mode=evaluate", f"run={run}")
     assert outcome.code == 0, outcome.err
     assert "identical to the run's own result, to the last bit" in outcome.out
-    assert "measured with features garments, samples 60" in outcome.out
+    assert "measured with features garments, samples 60, real 64, training 60" in outcome.out
     written = json.loads((run / "evaluate" / "test.json").read_text())
-    assert (written["features"], written["samples"]) == ("garments", 60)
+    assert written["measured_with"] == {"features": "garments", "samples": 60, "real": 64, "training": 60}
     assert (run / "evaluate" / "test_neighbours.png").is_file()
 
 
@@ -141,12 +145,50 @@ def test_the_same_command_twice_gives_the_same_bits(command: Command, run: Path)
 
 
 def test_features_of_a_run(command: Command, run: Path):
-    words = ("mode=evaluate", f"run={run}", "mode.split=val", "trainer.limit_test_batches=2")
-    outcome = command(*words, "task.features=run:outputs/classifier")
+    """Numbers of another space are not held against the run's own."""
+    outcome = command("mode=evaluate", f"run={run}", "task.features=run:outputs/classifier")
     assert outcome.code == 0, outcome.err
-    written = json.loads((run / "evaluate" / "val.json").read_text())
-    assert written["features"] == "run:outputs/classifier"
-    assert written["metrics"]["val/fid"] > written["metrics"]["val/real_fid"]
+    assert "measured with features run:outputs/classifier, samples 60" in outcome.out
+    assert "the run's own result" not in outcome.out
+    written = json.loads((run / "evaluate" / "test.json").read_text())
+    assert written["measured_with"]["features"] == "run:outputs/classifier"
+    assert written["metrics"]["test/fid"] > written["metrics"]["test/real_fid"]
+
+
+def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path]):
+    """Of a pair that takes classes it must have the same; another one takes any pictures."""
+    root = make_folder(classes=("ash", "beech"), count=20)
+    outcome = command("mode=evaluate", f"run={run}", "data=folder", f"data.root={root}", "data.num_workers=0")
+    assert "the data has classes the network was not trained on: ash, beech" in outcome.err
+    outcome = command("mode=evaluate", f"run={run}", "data=pictures", f"data.root={root}", "data.num_workers=0")
+    assert "the network was trained on labels, this data has none" in outcome.err
+    assert command(*SMALL, "name=any").code == 0
+    for name in ("folder", "pictures"):
+        words = (f"data={name}", f"data.root={root}", "data.num_workers=0", "data.holdout=0.2")
+        outcome = command("mode=evaluate", "run=outputs/any", *words)
+        assert outcome.code == 0, outcome.err
+        assert "real 8" in outcome.out
+
+
+def test_masks_and_boxes_are_left_alone(command: Command):
+    counts = ("data=scenes", "data.counts={train: 12, val: 4, test: 4}", "data.spec.image_size=[32,32]")
+    for target in ("masks", "boxes"):
+        words = (*SMALL, *counts, "data.per_class=null", "task.samples=8", "augment=middle", "data.batch_size=4")
+        outcome = command(*words, f"data.spec.target={target}", f"name={target}", "logger=none")
+        assert outcome.code == 0, outcome.err
+    one, other = (Path(f"outputs/{target}/pictures/test_real.png").read_bytes() for target in ("masks", "boxes"))
+    assert one == other
+
+
+def test_samples_need_no_features(command: Command, run: Path):
+    """The classifier in whose space a pair was measured may be gone."""
+    words = (*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none")
+    assert command(*words, "task.features=run:outputs/classifier", "name=x").code == 0
+    shutil.rmtree("outputs/classifier")
+    outcome = command("mode=predict", "run=outputs/x", "mode.count=2")
+    assert outcome.code == 0, outcome.err
+    outcome = command("mode=evaluate", "run=outputs/x")
+    assert "task.features=run:outputs/classifier: there is no such folder" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -170,6 +212,9 @@ def test_features_of_a_run(command: Command, run: Path):
         ("mode=predict run=outputs/made mode.classes=[hat]", "mode.classes=[hat]: type a list of t-shirt/top, trouser"),
         ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are for pictures that are looked at"),
         ("mode=predict run=outputs/made source=outputs", "source=outputs: no latents.npz of an earlier mode=predict"),
+        ("mode=predict run=outputs/made source=x mode.count=3", "mode.count and mode.classes: the file of source="),
+        ("task=generate trainer.precision=64-true", "trainer.precision=64-true: batches here are of whole numbers"),
+        ("mode=predict run=outputs/made mode.classes=3", "mode.classes=[3]: type a list of t-shirt/top"),
         ("mode=predict run=outputs/classifier mode.count=3 source=x", "mode.count and mode.classes are for task=gener"),
         ("mode=evaluate run=outputs/made mode.tta=flip", "mode.tta=flip: this task does not know how to take a mean"),
         ("mode=predict task=generate model=dcgan head=none", "mode=predict needs a trained generator: type run="),
@@ -209,7 +254,7 @@ def test_folders_of_any_pictures(command: Command, make_folder: Callable[..., Pa
         outcome = command(*words, f"data={name}", data, f"name={name}")
         assert outcome.code == 0, outcome.err
         result = json.loads(Path(f"outputs/{name}/result.json").read_text())
-        assert result["features"] == "untrained"
+        assert result["measured_with"]["features"] == "untrained"
         assert "1 files could not be read" in outcome.out
         assert Image.open(f"outputs/{name}/samples/epoch=002.png").size == (8 * 66 + 2, 2 * 66 + 2)
     outcome = command("task=generate", "data=folder", f"data.root={tmp_path / 'flat'}", "name=x")

@@ -12,7 +12,7 @@ from torch import nn
 from tests.tasks.pairs import Pair, Shades, data, generate, trainer
 from vision_lab.schedules import Cosine, Plateau
 from vision_lab.tasks.generate import Generate
-from vision_lab.types import ConfigurationError
+from vision_lab.types import ConfigurationError, UnreadableError
 
 
 class Watch(pl.Callback):
@@ -93,6 +93,67 @@ def test_slopes_are_clipped_each_by_its_own_length(tmp_path: Path):
     assert max(lengths) == pytest.approx(0.01, rel=1e-3)
 
 
+def test_a_schedule_is_as_long_as_there_are_steps(tmp_path: Path):
+    """Seven batches an epoch make two windows of four, of which one is short."""
+    task = generate(accumulate_grad_batches=4, schedule=Cosine(warmup=0.0))
+    watch = watched(tmp_path, task, limit_train_batches=7, max_epochs=3)
+    rates = [rate[1] / 5e-3 for rate, whole in zip(watch.rates, watch.whole, strict=True) if whole]
+    assert rates == pytest.approx([Cosine(warmup=0.0)(min(step / 5, 1)) for step in range(1, 7)])
+
+
+def test_a_validation_within_a_step_keeps_its_slopes(tmp_path: Path):
+    """Four batches a step, and a validation after each second one: the same networks as without."""
+    weights = []
+    for every in (1.0, 2):
+        torch.manual_seed(0)
+        task = generate(accumulate_grad_batches=4)
+        trainer(tmp_path, val_check_interval=every).fit(task, datamodule=data())
+        weights.append(nn.utils.parameters_to_vector(task.network.parameters()))
+    assert torch.equal(*weights)
+
+
+def test_batches_without_pictures_are_passed_over(tmp_path: Path):
+    """One in a window of two, and all of a window: no step, no rate, and the generator learns from what there was."""
+
+    class Bad(Shades):
+        def __getitem__(self, index):
+            if index in wanting:
+                raise UnreadableError(f"{index}", "torn")
+            return super().__getitem__(index)
+
+    made = data(train=Bad, on_bad="skip", shuffle=False)
+    wanting: set[int] = set()
+    made.prepare_data()
+    made.setup()
+    order = made.train_dataloader().batch_sampler.batches()
+    wanting.update(order[1], order[4], order[5])
+    watch = Watch()
+    trainer(tmp_path, callbacks=[watch]).fit(generate(accumulate_grad_batches=2), datamodule=made)
+    assert watch.changed == ["", "gd", "", "gd", "", "", "", "gd"]
+
+
+def test_the_newest_losses_are_told_after_each_batch(tmp_path: Path):
+    told: list[set[str]] = []
+
+    class Told(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            told.append(set(outputs))
+
+    task = generate(discriminator_steps=3, r1=0.1)
+    trainer(tmp_path, callbacks=[Told()], limit_train_batches=5).fit(task, datamodule=data())
+    losses = {"discriminator_loss", "penalty"}
+    assert told == [losses, losses, *[losses | {"generator_loss"}] * 3]
+
+
+@pytest.mark.parametrize("loss", ["bce", "wgan_gp"])
+def test_mixed_precision(tmp_path: Path, loss: str):
+    task = generate(loss=loss, r1=0.1)
+    trainer(tmp_path, precision="bf16-mixed", limit_train_batches=4).fit(task, datamodule=data())
+    assert all(parameter.isfinite().all() for parameter in task.network.parameters())
+    assert task.computed["val"]["fid"].isfinite()
+    assert task.gallery().dtype == torch.uint8
+
+
 def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
     """Without batch norm: two batches of 16 and their mean make the discriminator's step of one of 32."""
     stepped = []
@@ -163,8 +224,9 @@ def test_classes_are_learnt_apart(tmp_path: Path):
 
 
 def test_the_loss_of_a_critic_is_warned_of_batch_norm(tmp_path: Path):
-    with pytest.warns(UserWarning, match=r"type model\.discriminator_norm=layer"):
-        trainer(tmp_path).fit(generate(Pair(norm=True), loss="wgan_gp"), datamodule=data())
+    for setting, changes in (("task.loss=wgan_gp", {"loss": "wgan_gp"}), ("task.r1", {"r1": 0.1})):
+        with pytest.warns(UserWarning, match=rf"{setting} looks at .*type model\.discriminator_norm=layer"):
+            trainer(tmp_path, limit_train_batches=1).fit(generate(Pair(norm=True), **changes), datamodule=data())
 
 
 def test_what_does_not_fit_is_answered(tmp_path: Path):
@@ -175,12 +237,15 @@ def test_what_does_not_fit_is_answered(tmp_path: Path):
     ):
         with pytest.raises(ConfigurationError, match=text):
             trainer(tmp_path).fit(generate(**changes), datamodule=data())
+    with pytest.raises(ConfigurationError, match=r"trainer\.max_steps would count the steps of both networks"):
+        trainer(tmp_path, max_steps=5).fit(generate(), datamodule=data())
     with pytest.raises(ConfigurationError, match=r"averages its generator's weights by itself \(task\.ema\)"):
         trainer(tmp_path, callbacks=[EMAWeightAveraging()]).fit(generate(), datamodule=data())
     for changes, text in (
         ({"ema": 1.0}, r"task\.ema=1\.0: type a number from 0 to below 1"),
         ({"r1": -1}, r"task\.r1=-1: type a number of 0 or more"),
         ({"discriminator_steps": 0}, r"task\.discriminator_steps=0: type a whole number of 1 or more"),
+        ({"gradient_clip_val": "abc"}, r"trainer\.gradient_clip_val=abc: type a number of 0 or more"),
         ({"samples": 3}, r"task\.samples=3: type a whole number of 4 or more"),
     ):
         with pytest.raises(ConfigurationError, match=text):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vision_lab.tasks.diffaugment import CHANGES, changes_named, cutout, translation
+from vision_lab.tasks.diffaugment import CHANGES, changes_named, colour, cutout, translation
 from vision_lab.types import ConfigurationError
 
 
@@ -25,6 +25,23 @@ def test_each_picture_has_its_own(name: str):
     same = torch.rand(1, 3, 16, 16).expand(8, -1, -1, -1)
     changed = CHANGES[name](same)
     assert len({tuple(picture.flatten().tolist()) for picture in changed}) > 3
+
+
+def test_how_far_colours_go():
+    """Of a picture of two shades: its mean by 0.5, its contrast by half, its saturation to twice."""
+    torch.manual_seed(0)
+    grey = torch.tensor([-0.2, 0.2]).view(1, 1, 1, 2).expand(400, 3, 1, 2)
+    changed = colour(grey)
+    means, contrasts = changed.mean(dim=(1, 2, 3)), (changed[:, 0, 0, 1] - changed[:, 0, 0, 0]) / 0.4
+    assert means.abs().max() <= 0.5
+    assert means.abs().max() > 0.45
+    assert contrasts.min() == pytest.approx(0.5, abs=0.03)
+    assert contrasts.max() == pytest.approx(1.5, abs=0.03)
+    bright = torch.tensor([0.3, 0.0, -0.3]).view(1, 3, 1, 1).expand(400, 3, 1, 1)
+    spread = colour(bright)
+    saturations = (spread[:, 0] - spread[:, 2]).flatten() / 0.6  # by contrast too
+    assert saturations.min() < 0.1
+    assert 2.5 < saturations.max() <= 3
 
 
 def test_a_translation_moves_by_whole_pixels():

@@ -107,7 +107,8 @@ def test_points_come_in_the_order_of_their_places():
     seen = Points()
     seen.update(torch.tensor([3, 0]), torch.tensor([[3.0], [0.0]]))
     seen.update(torch.tensor([2, 1]), torch.tensor([[2.0], [1.0]]))
-    assert seen.compute().flatten().tolist() == [0, 1, 2, 3]
+    places, rows = seen.compute()
+    assert places.tolist() == rows.flatten().tolist() == [0, 1, 2, 3]
 
 
 def test_nearest():

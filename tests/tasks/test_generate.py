@@ -7,7 +7,7 @@ import torch
 
 from tests.tasks.pairs import Pair, Shades, data, generate, shade, trainer
 from vision_lab.tasks.distances import distances, frechet
-from vision_lab.types import DataError
+from vision_lab.types import DataError, UnreadableError
 
 
 def test_noise_is_a_function_of_seed_and_place():
@@ -51,12 +51,12 @@ def test_a_test_measures_noise_too_and_draws(tmp_path: Path):
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
     assert task.computed["test"]["noise_fid"] > 0
     figures = task.figures("test")
-    assert sorted(figures) == ["interpolation", "neighbours"]
+    assert sorted(figures) == ["interpolation", "neighbours", "real"]
     for figure in figures.values():
         assert figure.dtype == torch.uint8
         assert figure.shape[0] == 3
     assert task.figures("val") == {}
-    assert task.measured_with() == {"features": "shade", "samples": 200}
+    assert task.measured_with() == {"features": "shade", "samples": 200, "real": 64, "training": 200}
 
 
 def test_samples_have_the_classes_of_the_split_in_their_shares(tmp_path: Path):
@@ -89,6 +89,30 @@ def test_the_nearest_real_picture_of_a_copy_is_itself(tmp_path: Path):
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
 
+def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
+    """Of the training pictures those behind a bad one keep their places."""
+
+    class Bad(Shades):
+        def __getitem__(self, index):
+            if index == 5:
+                raise UnreadableError("5.png", "torn")
+            return super().__getitem__(index)
+
+    train = Shades().tensors[0]
+    task = generate()
+    task.make = lambda noise: train[100 : 100 + len(noise.latents)]  # type: ignore[method-assign]
+    trainer(tmp_path).test(task, datamodule=data(train=Bad, on_bad="skip"), verbose=False)
+    drawn = task.figures("test")["neighbours"]
+    assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
+
+
+def test_what_training_pictures_get_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    measured = []
+    monkeypatch.setattr("vision_lab.tasks.generate.distances", lambda *sets: (measured.append(0), distances(*sets))[1])
+    trainer(tmp_path, max_epochs=3).fit(generate(), datamodule=data())
+    assert len(measured) == 3 + 1
+
+
 def test_the_gallery_has_classes_in_columns():
     assert generate(Pair(conditional=True)).gallery().shape == (3, 4 * 74 + 2, 2 * 74 + 2)
     assert generate().gallery().shape == (3, 74 + 2, 8 * 74 + 2)
@@ -104,5 +128,15 @@ def test_interpolations_end_at_their_samples(tmp_path: Path):
 
 
 def test_too_few_pictures_to_measure_by(tmp_path: Path):
-    with pytest.raises(DataError, match="the val split has 3 pictures, too few to measure by: 4 at least"):
-        trainer(tmp_path).validate(generate(), datamodule=data(val=lambda: Shades(3)), verbose=False)
+    """Said before training begins; or after, where fewer are seen than there are."""
+    with pytest.raises(DataError, match="too few pictures to measure by, 3 in test: there must be 4 in each split"):
+        trainer(tmp_path).fit(generate(), datamodule=data(test=lambda: Shades(3)))
+    with pytest.raises(DataError, match="only 2 pictures of val were seen, too few to measure by: 4 at least"):
+        trainer(tmp_path, limit_val_batches=1).fit(generate(), datamodule=data(batch_size=2))
+
+
+def test_a_split_of_which_nothing_was_seen(tmp_path: Path):
+    task = generate()
+    task._see = lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="only 0 pictures of test were seen"):
+        trainer(tmp_path).test(task, datamodule=data(), verbose=False)

@@ -132,7 +132,7 @@ class Last(Checkpoint):
         state = checkpoint[KEY]
         self.stands_at = state["stands_at"]
         self.began -= state["seconds"]
-        self.path, self.step = Path(str(trainer.ckpt_path)), checkpoint["global_step"]
+        self.path, self.step = Path(str(trainer.ckpt_path)), state["steps_made"]
         trainer.should_stop = state["should_stop"]  # early stopping had decided, and Lightning does not keep it
         for logger in _tensorboards(trainer):
             logger.rewind(state["logs"], step=state["steps_made"])
@@ -146,7 +146,7 @@ class Last(Checkpoint):
         self.stands_at = (trainer.current_epoch, batches)
         path = Path(trainer.default_root_dir) / "checkpoints" / LAST
         trainer.save_checkpoint(path)
-        self.path, self.step = path, trainer.global_step
+        self.path, self.step = path, steps_made(trainer)
         self.saved_at = time.monotonic()
 
 

@@ -11,7 +11,7 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
 from vision_lab.callbacks.checkpoints import Last
-from vision_lab.callbacks.steps import is_logged
+from vision_lab.callbacks.steps import is_logged, steps_made
 from vision_lab.types import Batch, DataError, Sample
 
 
@@ -37,7 +37,7 @@ class Finite(pl.Callback):
     ) -> None:
         if outputs:
             losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
-            self.unseen.append(_Step(trainer.global_step, losses, batch.samples))
+            self.unseen.append(_Step(steps_made(trainer), losses, batch.samples))
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if alone or is_logged(trainer, batch_idx):
             self._look(trainer)
@@ -51,7 +51,7 @@ class Finite(pl.Callback):
         self._look(trainer)
         bad = [name for name, p in pl_module.named_parameters() if p.requires_grad and not bool(p.isfinite().all())]
         if bad:  # the same on every process
-            _stop(trainer, f"after step {trainer.global_step} the weights are not finite: {', '.join(bad[:5])}")
+            _stop(trainer, f"after step {steps_made(trainer)} the weights are not finite: {', '.join(bad[:5])}")
 
     def _look(self, trainer: pl.Trainer) -> None:
         plugin = trainer.precision_plugin

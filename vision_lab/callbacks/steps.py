@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from vision_lab.files import write_rows
+from vision_lab.tasks.base import Task
 from vision_lab.types import Batch
 
 FILE = "speed.csv"
@@ -24,7 +25,7 @@ class Steps(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self.images = self.epoch_images = 0
         self.since = self.epoch_since = self.last = 0.0
-        self.rate = 0.0
+        self.rates: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.since = self.epoch_since = time.perf_counter()  # a run may go on within an epoch
@@ -36,7 +37,8 @@ class Steps(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        self.rate = trainer.optimizers[0].param_groups[0]["lr"]  # after the step it is the next one's
+        assert isinstance(pl_module, Task)
+        self.rates = pl_module.rates()  # after the step they are the next one's
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -64,7 +66,8 @@ class Steps(pl.Callback):
         speed = self.images / (now - self.since)
         self.images, self.since = 0, now
         metrics = {f"train/step_{name}": value for name, value in losses.items()}
-        metrics |= {"train/images_per_second": speed, "train/lr": self.rate}
+        metrics |= {"train/images_per_second": speed}
+        metrics |= {f"train/{name}": rate for name, rate in self.rates.items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=steps_made(trainer))
         bar = {**{name.removesuffix("_loss"): value for name, value in losses.items()}, "images/s": speed}

@@ -112,6 +112,14 @@ class Labels(Squeezed):
         return torch.tensor(self.relabel[int(known)] if self.relabel else int(known))
 
 
+class Nothing(Squeezed):
+    """Whatever a data set says of a picture, where nobody asks."""
+
+    def __call__(self, known: Any, image: Tensor) -> Tensor:
+        """() int64, -1."""
+        return torch.tensor(-1)
+
+
 class Masks(Squeezed):
     """What a data set says of a picture as a mask, which transforms move with the picture."""
 
@@ -223,7 +231,9 @@ def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
     return tuple(column for name, column in target.items() if name != "boxes")
 
 
-def _kind(spec: DataSpec, relabel: Sequence[int] | None) -> Labels | Masks | Boxes:
+def _kind(spec: DataSpec, relabel: Sequence[int] | None) -> Nothing | Labels | Masks | Boxes:
+    if spec.target == "none":
+        return Nothing(spec.image_size)
     if spec.target == "boxes":
         return Boxes(spec, relabel)
     return Masks(spec, relabel) if spec.target == "masks" else Labels(spec.image_size, relabel)

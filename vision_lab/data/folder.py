@@ -45,6 +45,11 @@ class Unlabelled:
     def __getitem__(self, index: int) -> tuple[Path, None]:
         return self.paths[index], None
 
+    @property
+    def samples(self) -> list[tuple[Path, None]]:
+        """What they are, without opening any."""
+        return [(path, None) for path in self.paths]
+
 
 def class_names(root: str) -> list[str]:
     """The names of the classes: the sub-folders of ``root``, or of ``root/train`` where there is one, sorted.
@@ -113,7 +118,7 @@ def unlabelled(root: str, *, split: Literal["train", "val", "test"]) -> Unlabell
     Raises:
         DataError: where the folder holds no pictures.
     """
-    base = _existing(root)
+    base = _existing(root, of="pictures")
     divided = _split_folder(base, "train") is not None
     folder = _split_folder(base, split) if divided else (base if split == "train" else None)
     if folder is None:
@@ -126,10 +131,14 @@ def unlabelled(root: str, *, split: Literal["train", "val", "test"]) -> Unlabell
 
 
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """All files below a folder, sorted: those that are named as pictures, and the others."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    """All files below a folder, sorted: those that are named as pictures, and the others; nothing that is hidden."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(folder)))
     named = [path.suffix.lower() in EXTENSIONS for path in files]
     return list(compress(files, named)), [path for path, is_named in zip(files, named, strict=True) if not is_named]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _tell_of(others: Sequence[Path], folder: Path) -> None:
@@ -138,10 +147,10 @@ def _tell_of(others: Sequence[Path], folder: Path) -> None:
         log.warning("%s: left out %d files that are not named as pictures: %s", folder, len(others), shown)
 
 
-def _existing(root: str) -> Path:
+def _existing(root: str, *, of: str = "one sub-folder for each class") -> Path:
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: type data.root=<folder with one sub-folder for each class>")
+        raise DataError(f"there is no folder {folder}: type data.root=<folder with {of}>")
     return folder
 
 

@@ -10,7 +10,7 @@ from torchvision.io import encode_png
 from vision_lab import build, parts
 from vision_lab.files import refuse_link, shown, write
 from vision_lab.modes import processes, screen
-from vision_lab.modes.trained import flips, relabelled, trained_task
+from vision_lab.modes.trained import as_taken, flips, trained_task
 from vision_lab.replay import SAVED
 from vision_lab.runs import Run
 from vision_lab.types import ConfigurationError, Split
@@ -39,7 +39,8 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
     task = trained_task(config, run)
     if flips(tta):
         task.mirror()
-    data = build.data(config, task.spec, relabel=relabelled(task, build.spec(config)))
+    spec, relabel = as_taken(task, build.spec(config))
+    data = build.data(config, spec, relabel=relabel)
     data.measured = split
     trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
     with processes.of_this_job(trainer):
@@ -52,7 +53,7 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
         "metrics": now,
         "per_class": task.per_class("test"),
         "data": parts.choices().get("data"),
-        **task.measured_with(),
+        "measured_with": task.measured_with(),
     }
     write(folder / f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     for name, document in task.documents("test", data.paths(split)).items():
@@ -64,7 +65,8 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
     screen.broken(data, folder)
     screen.unreadable(data, folder)
     then = (run.result or {}).get("metrics", {})
-    if then.keys() == now.keys() and not flips(tta) and parts.choices_made().get("data") == SAVED:
+    alike = (run.result or {}).get("measured_with", {}) == task.measured_with()
+    if then.keys() == now.keys() and alike and not flips(tta) and parts.choices_made().get("data") == SAVED:
         _say_what_differs(then, now)
     screen.say(f"written to {shown(folder)}")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -22,7 +22,7 @@ from vision_lab.drawing import tiled
 from vision_lab.files import refuse_link, shown, write
 from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
-from vision_lab.runs import Run
+from vision_lab.runs import Run, folder_name
 from vision_lab.tasks.generate import Generate, Noise
 from vision_lab.types import ConfigurationError, some, whole_number
 
@@ -81,25 +81,30 @@ def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequ
     """
     if config.run is None:
         raise ConfigurationError("mode=predict needs a trained generator: type run=<its folder>")
+    if config.source and (count is not None or classes is not None):
+        raise ConfigurationError("mode.count and mode.classes: the file of source= says both: leave them out")
     count = COUNT if count is None else whole_number("mode.count", count)
     whole_number("mode.drawn", drawn, least=0)
     refuse_link(folder)
     screen.quieten()
     parts.check(config, PARTS)
+    config = config.copy()
+    if "features" in config.task:
+        config.task.features = "untrained"  # nothing is measured: those of the run need not be there
     task = trained_task(config, Run.existing(config.run))
-    assert isinstance(task, Generate)
+    if not isinstance(task, Generate):
+        raise ConfigurationError(f"mode=predict makes pictures by task=generate, not by {type(task).__name__}")
+    seed = config.seed
     if config.source:
-        if classes is not None:
-            raise ConfigurationError("mode.classes: the file of source= says the classes: leave one of them out")
-        noise = read(Path(config.source).expanduser(), task)
-        folder = folder / Path(config.source).parent.name
-        folder = folder.with_name(f"{folder.name}-again")
+        file = Path(config.source).expanduser()
+        noise, seed = read(file, task)
+        folder = folder / folder_name(f"{file.absolute().parent.name}-{file.stem}-again")
     else:
         chosen = _labels(classes, task)
         labels = [chosen[place % len(chosen)] for place in range(count)] if chosen else None
         noise = task.noise(range(count), labels=labels)
-        suffix = "".join(f"-{label}" for label in chosen) if classes is not None and chosen else ""
-        folder = folder / (f"seed-{config.seed}" + (f"_classes{suffix}" if suffix else ""))
+        suffix = "_" + "+".join(task.spec.class_names[label] for label in chosen) if chosen else ""
+        folder = folder / folder_name(f"seed-{seed}{suffix}")
     writer = Made(folder / "samples", drawn=drawn)
     watching = [*build.callbacks(config, only=["progress"]), writer]
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
@@ -109,7 +114,7 @@ def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequ
     for path in (folder / "samples").glob("*.png"):  # of an earlier command that made more
         if path.stem.isdigit() and int(path.stem) >= writer.count:
             path.unlink()
-    write(folder / "latents.npz", _archive(noise, seed=config.seed))
+    write(folder / "latents.npz", _archive(noise, seed=seed))
     if writer.kept:
         sheet = tiled(torch.stack(writer.kept), columns=COLUMNS)
         write(folder / "contact_sheet.png", encode_png(sheet).numpy().tobytes())
@@ -117,8 +122,8 @@ def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequ
     screen.say(f"{writer.count} pictures written to {shown(folder)}: samples/, latents.npz{sheet_name}")
 
 
-def read(file: Path, task: Generate) -> Noise:
-    """What the pictures of a ``latents.npz`` are made of.
+def read(file: Path, task: Generate) -> tuple[Noise, int | None]:
+    """What the pictures of a ``latents.npz`` are made of, and the seed that it was drawn by, where it says so.
 
     Raises:
         ConfigurationError: where the file is none, or is for another network.
@@ -127,6 +132,7 @@ def read(file: Path, task: Generate) -> Noise:
         with np.load(file, allow_pickle=False) as archive:
             latents = torch.from_numpy(archive["latents"]).float()
             labels = torch.from_numpy(archive["labels"]).long() if "labels" in archive else None
+            seed = int(archive["seed"]) if "seed" in archive else None
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigurationError(f"source={file}: no latents.npz of an earlier mode=predict: {error}") from error
     if latents.ndim != 2 or latents.shape[1] != task.pair.latent or not len(latents):
@@ -134,11 +140,11 @@ def read(file: Path, task: Generate) -> Noise:
             f"source={file}: holds latents of shape {list(latents.shape)}, the network takes [count,{task.pair.latent}]"
         )
     if not task.pair.conditional:
-        return Noise(latents, None)
+        return Noise(latents, None), seed
     last = task.spec.num_classes - 1
     if labels is None or labels.shape != latents.shape[:1] or not 0 <= labels.min() <= labels.max() <= last:
         raise ConfigurationError(f"source={file}: does not hold a class from 0 to {last} for each picture")
-    return Noise(latents, labels)
+    return Noise(latents, labels), seed
 
 
 def _labels(classes: Sequence[str] | None, task: Generate) -> list[int] | None:
@@ -148,16 +154,17 @@ def _labels(classes: Sequence[str] | None, task: Generate) -> list[int] | None:
         return None
     if not task.pair.conditional:
         raise ConfigurationError("mode.classes: this generator takes no classes (model.condition=null): leave it out")
-    listed = [classes] if isinstance(classes, str) else [str(name) for name in classes]
+    listed = [str(name) for name in classes] if isinstance(classes, Sequence | ListConfig) else [str(classes)]
+    listed = [str(classes)] if isinstance(classes, str) else listed
     unknown = [name for name in listed if name not in names]
     if unknown or not listed:
         raise ConfigurationError(f"mode.classes=[{','.join(listed)}]: type a list of {some(names, 12)}")
     return [names.index(name) for name in listed]
 
 
-def _archive(noise: Noise, *, seed: int) -> bytes:
+def _archive(noise: Noise, *, seed: int | None) -> bytes:
     content = io.BytesIO()
-    arrays = {"latents": noise.latents.cpu().numpy(), "seed": np.array(seed)}
+    arrays = {"latents": noise.latents.cpu().numpy()} | ({} if seed is None else {"seed": np.array(seed)})
     arrays |= {} if noise.labels is None else {"labels": noise.labels.cpu().numpy()}
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()

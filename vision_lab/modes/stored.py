@@ -41,7 +41,7 @@ def show(run: Run, *, root: str | None) -> float:
         screen.metrics(
             "test",
             {name.partition("/")[2]: value for name, value in found["metrics"].items()},
-            measured_with={name: found[name] for name in ("features", "samples") if name in found},
+            measured_with=found.get("measured_with"),
         )
     screen.say(f"{run} was finished before; to train it anew, type force=true")
     changed = again.changed_files(run, root)

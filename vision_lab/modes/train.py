@@ -152,10 +152,10 @@ def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | N
         if damaged:
             raise DataError(f"{path} cannot be used ({damaged}): type force=true to start over")
         task.load_state_dict(load(path)["state_dict"])
+    if trainer.is_global_zero:  # before the test, which may meet bad files
+        save(task.weights(), folder / "model.pth")
     trainer.test(task, datamodule=data, verbose=False)
     data.gather_unreadable()
-    if trainer.is_global_zero:
-        save(task.weights(), folder / "model.pth")
     score = best.best_model_score if best is not None else None
     return float(score) if score is not None else float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
 
@@ -181,7 +181,7 @@ def _result(trainer: pl.Trainer, task: Task, score: float, *, seconds: float, fl
         "metrics": {f"test/{name}": value for name, value in task.scalars("test").items()},
         "per_class": task.per_class("test"),
         "monitored": {task.monitor: score},
-        **task.measured_with(),
+        "measured_with": task.measured_with(),
         "seconds": round(seconds, 1),
         "epochs": trainer.current_epoch,
         "steps": steps_made(trainer),

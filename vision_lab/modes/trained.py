@@ -45,6 +45,14 @@ def flips(tta: str | None) -> bool:
     return tta == "flip"
 
 
+def as_taken(task: Task, data: DataSpec) -> tuple[DataSpec, list[int] | None]:
+    """Other data as the network takes it, and the network's class for each of its labels, where they differ."""
+    if not task.takes_classes:
+        ours = {name: getattr(task.spec, name) for name in ("image_size", "channels", "mean", "std")}
+        return replace(data, **ours), None
+    return task.spec, relabelled(task, data)
+
+
 def relabelled(task: Task, data: DataSpec) -> list[int] | None:
     """The network's class for each label of the data, by name; None where the two agree.
 
@@ -52,6 +60,8 @@ def relabelled(task: Task, data: DataSpec) -> list[int] | None:
         ConfigurationError: where the data has a class that the network does not know.
     """
     ours = task.spec.class_names
+    if data.target != task.spec.target:
+        raise ConfigurationError(f"the network was trained on {task.spec.target}, this data has {data.target}")
     if data.class_names == ours:
         return None
     unknown = [name for name in data.class_names if name not in ours]

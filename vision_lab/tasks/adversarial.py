@@ -34,8 +34,8 @@ class AdversarialTask(Task):
 
     A step is made of the slopes of ``accumulate_grad_batches`` batches, in every process: first the discriminator's,
     then, by turns, the generator's by as many batches of pictures that it makes anew. Both are logged as means over an
-    epoch: losses without penalties; mean scores of real and made pictures; and, where a loss parts them at 0, how many
-    of each are on the right side.
+    epoch: losses and, by itself, the penalty; mean scores of real and made pictures; and, where a loss parts them at 0,
+    how many of each are on the right side.
 
     Args:
         loss: ``bce`` (non-saturating, Goodfellow 2014), ``hinge`` (Lim 2017) or ``wgan_gp`` (Gulrajani 2017).
@@ -80,8 +80,8 @@ class AdversarialTask(Task):
         self.r1 = number("task.r1", r1)
         self.discriminator_steps = whole_number("task.discriminator_steps", discriminator_steps)
         self.changes = changes_named(diffaugment)
-        self.optims = dict(zip(NETWORKS, (generator_optim, discriminator_optim), strict=True))
-        self.gradient_clip_val = gradient_clip_val
+        self.optims = dict(zip(NETWORKS, (generator_optim or {}, discriminator_optim or {}), strict=True))
+        self.gradient_clip_val = number("trainer.gradient_clip_val", gradient_clip_val or 0.0)
         self.accumulate_grad_batches = whole_number("trainer.accumulate_grad_batches", accumulate_grad_batches)
         if not 0 <= number("task.ema", ema) < 1:
             raise ConfigurationError(f"task.ema={ema}: type a number from 0 to below 1")
@@ -92,8 +92,13 @@ class AdversarialTask(Task):
         )
         names = ["generator_loss", "discriminator_loss", "real_score", "fake_score"]
         names += ["real_accuracy", "fake_accuracy"] if self.loss.parts_at_zero else []
+        names += ["penalty"] if self.gradient_penalty or self.r1 else []
         self.meters["on_train"] = nn.ModuleDict({name: MeanMetric() for name in names})
         self.step_is_whole = True
+        self.window: list[Tensor] = []
+        """The targets of each batch since the last step, of those that could be read."""
+        self.newest: dict[str, Tensor] = {}
+        """The losses of each network's last batch."""
 
     @property
     def pair(self) -> Adversarial:
@@ -104,6 +109,10 @@ class AdversarialTask(Task):
     def sampler(self) -> nn.Module:
         """The generator that samples are made by."""
         return self.pair.generator if self.averaged is None else self.averaged.module
+
+    @property
+    def takes_classes(self) -> bool:
+        return self.pair.conditional
 
     @property
     def whole(self) -> bool:
@@ -133,7 +142,13 @@ class AdversarialTask(Task):
             raise ConfigurationError(
                 "this task averages its generator's weights by itself (task.ema): type callbacks=default"
             )
-        windows = math.ceil(self.batches_in_all() / self.accumulate_grad_batches)
+        if self.trainer.max_steps > 0:
+            raise ConfigurationError(
+                "trainer.max_steps would count the steps of both networks: type trainer.max_epochs=..., and "
+                "trainer.limit_train_batches=... for a part of an epoch"
+            )
+        self.batches_in_all()  # makes the loader, and refuses what has no end
+        windows = self._windows() * int(self.trainer.max_epochs or 0)
         made = []
         for name, steps in zip(NETWORKS, (windows // self.discriminator_steps, windows), strict=True):
             parameters: list[nn.Parameter] = list(getattr(self.pair, name).parameters())
@@ -146,13 +161,12 @@ class AdversarialTask(Task):
         return tuple(made)  # type: ignore[return-value]
 
     def on_fit_start(self) -> None:
-        """Warn of what its paper warns of."""
-        if self.gradient_penalty and any(
-            isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules()
-        ):
+        """Warn of what the papers warn of."""
+        setting = "task.loss=wgan_gp" if self.gradient_penalty else "task.r1" if self.r1 else None
+        if setting and any(isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules()):
             rank_zero_warn(
-                "task.loss=wgan_gp looks at each picture's slope, and batch norm mixes pictures (Gulrajani 2017, "
-                "section 4): type model.discriminator_norm=layer"
+                f"{setting} looks at each picture's slope, and batch norm mixes pictures (Gulrajani 2017, section 4): "
+                "type model.discriminator_norm=layer"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -160,27 +174,55 @@ class AdversarialTask(Task):
         generator, discriminator = cast(list[Any], self.optimizers())
         window, place = divmod(batch_idx, self.accumulate_grad_batches)
         self.step_is_whole = place + 1 == self.accumulate_grad_batches or self.trainer.is_last_batch
-        losses = self._discriminate(batch) if batch.samples else {}
+        if batch.samples:  # else none of its files could be read
+            self.newest |= self._discriminate(batch)
+            self.window.append(batch.targets)
         if not self.step_is_whole:
-            return losses
+            return self.newest
+        targets, self.window = self.window, []
+        if not self.trainer.strategy.reduce_boolean_decision(bool(targets), all=False):
+            return self.newest  # no process has anything to learn from
         self._step(discriminator, self.pair.discriminator)
         if self._is_generators_turn(window):
             with _frozen(self.pair.discriminator):
-                for _ in range(place + 1):
-                    losses |= self._deceive(batch) if batch.samples else {}
+                for each in targets:
+                    self.newest |= self._deceive(each)
             self._step(generator, self.pair.generator)
             if self.averaged is not None:
                 self.averaged.update_parameters(self.pair.generator)
-        return losses
+        return self.newest
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Not within a step of several batches, whose slopes would be lost: Lightning does not know of them."""
+        if self.step_is_whole:
+            super().on_validation_model_zero_grad()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the newest losses too, which are logged until there are newer ones."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["newest"] = {name: value.cpu() for name, value in self.newest.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up again."""
+        super().on_load_checkpoint(checkpoint)
+        self.newest = {name: value.to(self.device) for name, value in checkpoint["newest"].items()}
+
+    def rates(self) -> dict[str, float]:
+        """The rate of each network's optimiser."""
+        return {
+            f"{name}_lr": optimizer.param_groups[0]["lr"]
+            for name, optimizer in zip(NETWORKS, self.trainer.optimizers, strict=True)
+        }
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the slopes, unscaled by now where a loss is scaled; with two optimisers Lightning does not."""
         if self.gradient_clip_val:
-            self.clip_gradients(optimizer, self.gradient_clip_val, gradient_clip_algorithm="norm")
+            self.clip_gradients(optimizer, self.gradient_clip_val)
 
     def on_train_epoch_end(self) -> None:
         meters = self.measured("train")
-        values = {name: meter.compute() for name, meter in meters.items() if meter.update_called}
+        learnt = self.trainer.strategy.reduce_boolean_decision
+        values = {name: meter.compute() for name, meter in meters.items() if learnt(meter.update_called, all=False)}
         for meter in meters.values():
             meter.reset()
         self.computed["train"] = values
@@ -192,8 +234,11 @@ class AdversarialTask(Task):
 
     def _is_generators_turn(self, window: int) -> bool:
         """By where the run stands, so that nothing has to be counted."""
-        windows = math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
-        return (self.current_epoch * windows + window + 1) % self.discriminator_steps == 0
+        return (self.current_epoch * self._windows() + window + 1) % self.discriminator_steps == 0
+
+    def _windows(self) -> int:
+        """Steps of the discriminator in an epoch."""
+        return math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
 
     def _discriminate(self, batch: Batch) -> dict[str, Tensor]:
         """Slopes by real pictures and by as many made ones, of the same classes."""
@@ -208,31 +253,30 @@ class AdversarialTask(Task):
 
         of_real, of_fake = scores(real), scores(fake)
         loss = self.loss.discriminator(of_real, of_fake)
-        penalised = loss
+        penalty = torch.zeros_like(loss)
         if self.gradient_penalty:
-            penalised = penalised + self.gradient_penalty * gradient_penalty(scores, real, fake)
+            penalty = penalty + self.gradient_penalty * gradient_penalty(scores, real, fake)
         if self.r1:
-            penalised = penalised + self.r1 * r1_penalty(scores, real)
-        self._backward(penalised)
+            penalty = penalty + self.r1 * r1_penalty(scores, real)
+        self._backward(loss + penalty)
         measured = {
             "discriminator_loss": loss,
+            "penalty": penalty,
             "real_score": of_real.mean(),
             "fake_score": of_fake.mean(),
             "real_accuracy": (of_real > 0).float().mean(),
             "fake_accuracy": (of_fake < 0).float().mean(),
         }
-        self._record(measured, weight=len(pixels))
-        return {"discriminator_loss": penalised.detach()}
+        return self._record(measured, weight=len(pixels), newest=("discriminator_loss", "penalty"))
 
-    def _deceive(self, batch: Batch) -> dict[str, Tensor]:
+    def _deceive(self, targets: Tensor) -> dict[str, Tensor]:
         """Slopes of the generator by as many made pictures, of classes drawn from the batch's."""
-        count = len(batch.samples)
-        labels = batch.targets[torch.randint(count, (count,), device=self.device)] if self.pair.conditional else None
+        count = len(targets)
+        labels = targets[torch.randint(count, (count,), device=self.device)] if self.pair.conditional else None
         fake = self._changed(self.pair.generator(self._latents(count), labels))
         loss = self.loss.generator(self.pair.discriminator(fake, labels).float())
         self._backward(loss)
-        self._record({"generator_loss": loss}, weight=count)
-        return {"generator_loss": loss.detach()}
+        return self._record({"generator_loss": loss}, weight=count, newest=("generator_loss",))
 
     def _latents(self, count: int) -> Tensor:
         """By the step's own random numbers."""
@@ -243,10 +287,12 @@ class AdversarialTask(Task):
             pictures = change(pictures)
         return pictures
 
-    def _record(self, values: Mapping[str, Tensor], *, weight: int) -> None:
-        meters = self.measured("train")
-        for name in values.keys() & meters.keys():
-            meters[name].update(values[name].detach(), weight=weight)
+    def _record(self, values: Mapping[str, Tensor], *, weight: int, newest: Sequence[str]) -> dict[str, Tensor]:
+        """Measure what there is a meter for; some of these values, without their slopes."""
+        meters = {name: meter for name, meter in self.measured("train").items() if name in values}
+        for name, meter in meters.items():
+            meter.update(values[name].detach(), weight=weight)
+        return {name: values[name].detach() for name in newest if name in meters}
 
     def _backward(self, loss: Tensor) -> None:
         """Slopes in this process alone: DDP waits for those of all parameters, of which one network has a part."""

@@ -107,8 +107,8 @@ def r1_penalty(scores: Scores, real: Tensor) -> Tensor:
 
 
 def _slopes(scores: Scores, pictures: Tensor) -> Tensor:
-    """Of each picture's score by its pixels, (N, C, H, W), from which one can learn; in full precision."""
+    """Of each picture's score by its pixels, (N, C, H, W), from which one can learn; not in mixed precision."""
     with torch.autocast(pictures.device.type, enabled=False):
-        pictures = pictures.detach().float().requires_grad_(True)
+        pictures = pictures.detach().requires_grad_(True)
         (slopes,) = torch.autograd.grad(scores(pictures).sum(), pictures, create_graph=True)
     return slopes

@@ -141,6 +141,15 @@ class Task(pl.LightningModule, ABC):
         """What is run for one picture, and the inputs on the meta device: what a picture costs."""
         return self.network, (torch.empty(1, self.spec.channels, *self.spec.image_size, device="meta"),)
 
+    def rates(self) -> dict[str, float]:
+        """name: the learning rate of each optimiser, as it is now."""
+        return {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether it learns from the classes of pictures, so that other data must have the same."""
+        return True
+
     def charts(self) -> Mapping[str, Sequence[str]]:
         """name: the curves that TensorBoard shows in one chart."""
         names = dict.fromkeys(["loss", self.monitor.rpartition("/")[2]])

@@ -36,12 +36,11 @@ def colour(pictures: Tensor) -> Tensor:
 def translation(pictures: Tensor) -> Tensor:
     """Shifted by up to an eighth of the side; what comes in is 0, the middle of [-1, 1]."""
     count, _, height, width = pictures.shape
-    most = torch.tensor([round(height * SHIFT), round(width * SHIFT)], device=pictures.device)
-    moves = (torch.rand(count, 2, device=pictures.device) * (2 * most + 1)).floor().long() - most
-    padding = most.tolist()
-    padded = F.pad(pictures, (padding[1], padding[1], padding[0], padding[0]))
-    rows = torch.arange(height, device=pictures.device) + (moves[:, :1] + most[0])
-    columns = torch.arange(width, device=pictures.device) + (moves[:, 1:] + most[1])
+    down, right = round(height * SHIFT), round(width * SHIFT)
+    padded = F.pad(pictures, (right, right, down, down))
+    drawn = torch.rand(2, count, 1, device=pictures.device)
+    rows = torch.arange(height, device=pictures.device) + (drawn[0] * (2 * down + 1)).long()
+    columns = torch.arange(width, device=pictures.device) + (drawn[1] * (2 * right + 1)).long()
     which = torch.arange(count, device=pictures.device)
     return padded.permute(0, 2, 3, 1)[which[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 

@@ -24,7 +24,7 @@ SUBSET = 1000
 
 
 class Points(Metric):
-    """Rows of features, each with its place in the split, over all processes: (n, D) in the order of their places.
+    """Rows of features (n, D) with their places (n,), over all processes, in the order of their places.
 
     So the order in which they are seen does not matter, nor which process sees them.
     """
@@ -42,10 +42,11 @@ class Points(Metric):
         self.rows.append(rows)
         self.places.append(places.to(rows.device))
 
-    def compute(self) -> Tensor:
-        """All rows so far."""
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """All places so far, rising, and their rows."""
         rows, places = _together(self.rows), _together(self.places)
-        return rows[places.argsort()].cpu()
+        order = places.argsort()
+        return places[order].cpu(), rows[order].cpu()
 
 
 class _Given(nn.Module):

@@ -12,7 +12,7 @@ from vision_lab.drawing import grid, panels, tiled
 from vision_lab.randomness import mix
 from vision_lab.tasks.adversarial import AdversarialTask
 from vision_lab.tasks.distances import FEWEST, Points, distances, diversity, frechet, nearest
-from vision_lab.types import Batch, DataError, whole_number
+from vision_lab.types import Batch, DataError, Split, whole_number
 
 COLUMNS = 8
 """Pictures side by side."""
@@ -43,8 +43,8 @@ class Generate(AdversarialTask):
     """A pair of networks whose samples are held against real pictures.
 
     Measured on a split are FID, KID, precision and recall of ``samples`` samples; their diversity; and, as ``real_fid``
-    and so on, what as many real training pictures get: how good it can be. After a test also ``noise_fid``, what
-    uniform noise gets.
+    and so on, what as many real training pictures get (or all of them, if they are fewer): how good it can be. After a
+    test also ``noise_fid``, what uniform noise gets.
 
     Args:
         features: (N, C, H, W) uint8 pictures, or floats in [0, 1] -> (N, D), in which pictures are measured.
@@ -75,13 +75,16 @@ class Generate(AdversarialTask):
             self.meters[f"on_{split}"] = nn.ModuleDict({"real": Points(), "labels": Points()})
         self.training_points: Tensor | None = None
         """(n, D) features of ``samples`` training pictures, evenly spaced."""
+        self.of_real: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        """split: its points, and what training pictures get there: the same in each epoch."""
+        self.counts: dict[str, int] = {}
         self.drawn: dict[str, Tensor] = {}
 
     def make(self, noise: Noise) -> Tensor:
         """(N, C, H, W) uint8 pictures, by the averaged generator in evaluation mode."""
         training = self.sampler.training
-        with torch.no_grad():
-            made = self.sampler.eval()(noise.latents, noise.labels)
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            made = self.sampler.eval()(noise.latents.to(self.mean.dtype), noise.labels)
         self.sampler.train(training)
         return ((made * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -115,12 +118,19 @@ class Generate(AdversarialTask):
         return {**super().charts(), **{name: [f"val/{name}", f"val/real_{name}"] for name in names}}
 
     def measured_with(self) -> dict[str, Any]:
-        """The features, and how many samples."""
-        return {"features": self.features_name, "samples": self.samples}
+        """The features, how many samples, and how many real pictures of the split and of training."""
+        return {"features": self.features_name, "samples": self.samples, **self.counts}
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
-        """After the test: ways from one sample to another, and samples beside the nearest training pictures."""
+        """After the test: ways between samples, samples beside the nearest training pictures, and real ones."""
         return self.drawn if split == "test" else {}
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._check_sizes("train", "val", "test")
+
+    def on_test_start(self) -> None:
+        self._check_sizes("train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._see("val", batch)
@@ -138,6 +148,16 @@ class Generate(AdversarialTask):
 
     def on_test_epoch_end(self) -> None:
         self._report("test")
+
+    def _check_sizes(self, *splits: Split) -> None:
+        """Before hours are spent."""
+        found = self.trainer.datamodule.splits  # type: ignore[attr-defined]
+        few = [f"{len(found[split])} in {split}" for split in splits if len(found[split]) < FEWEST]
+        if few:
+            raise DataError(
+                f"there are too few pictures to measure by, {', '.join(few)}: there must be {FEWEST} in each split; "
+                "type data.holdout=0.3, or give more"
+            )
 
     def _see(self, split: str, batch: Batch) -> None:
         """Look at real pictures."""
@@ -158,24 +178,50 @@ class Generate(AdversarialTask):
 
     def _measured(self, split: str) -> dict[str, Tensor]:
         meters = self.measured(split)
-        real = meters["real"].compute()
+        self._join_in(meters["real"])
+        _, real = meters["real"].compute()
         if len(real) < FEWEST:
-            raise DataError(f"the {split} split has {len(real)} pictures, too few to measure by: {FEWEST} at least")
+            raise DataError(f"only {len(real)} pictures of {split} were seen, too few to measure by: {FEWEST} at least")
         self._agree()
-        labels = self._shares(meters["labels"].compute().flatten()) if self.pair.conditional else None
+        labels = self._shares(self._seen_labels(split)) if self.pair.conditional else None
         made = self._points(lambda places: self.make(self.noise(places, labels=_at(labels, places))))
-        values = distances(real, made) | {"diversity": diversity(real, made)}
-        if self.training_points is None:
-            self.training_points = self._training(most=self.samples)
-        values |= {f"real_{name}": value for name, value in distances(real, self.training_points).items()}
+        values = distances(real, made) | {"diversity": diversity(real, made)} | self._of_real(split, real)
         if split == "test":
             shape = [self.spec.channels, *self.spec.image_size]
             noise = self._points(
                 lambda places: torch.stack([_seeded(torch.rand, shape, self.seed, place) for place in places])
             )
             values["noise_fid"] = frechet(real, noise)
-            self.drawn = {"interpolation": self._interpolated(), "neighbours": self._neighbours(made, labels)}
+            self.drawn = {
+                "interpolation": self._interpolated(),
+                "neighbours": self._neighbours(made, labels),
+                "real": self._real_gallery(),
+            }
         return values
+
+    def _of_real(self, split: str, real: Tensor) -> dict[str, Tensor]:
+        """What training pictures get, as ``real_fid`` and so on."""
+        if self.training_points is None:
+            _, self.training_points = self._training(most=self.samples)
+        seen, values = self.of_real.get(split, (torch.empty(0), {}))
+        if not torch.equal(seen, real):
+            found = distances(real, self.training_points)
+            values = {f"real_{name}": value for name, value in found.items()}
+            self.of_real[split] = real, values
+        self.counts = {"real": len(real), "training": len(self.training_points)}
+        return values
+
+    def _join_in(self, points: Points) -> None:
+        """A process that has seen nothing has something to exchange all the same: rows of which there are none."""
+        if not points.update_called:
+            nothing = torch.zeros(1, self.spec.channels, *self.spec.image_size, device=self.device)
+            points.update(torch.empty(0, dtype=torch.int64), self.features(nothing)[:0])
+
+    def _seen_labels(self, split: str) -> Tensor:
+        labels: Points = self.measured(split)["labels"]
+        if not labels.update_called:
+            labels.update(torch.empty(0, dtype=torch.int64), torch.empty(0, 1, dtype=torch.int64, device=self.device))
+        return labels.compute()[1].flatten()
 
     def _agree(self) -> None:
         """Let all processes sample by the same statistics of batch norm: each has seen batches of its own."""
@@ -193,16 +239,24 @@ class Generate(AdversarialTask):
         points = Points()
         for places in _parts(range(self.global_rank, self.samples, self.trainer.world_size)):
             points.update(torch.tensor(places), self.features(make(places).to(self.device)))
-        return points.compute()
+        self._join_in(points)
+        return points.compute()[1]
 
-    def _training(self, *, most: int) -> Tensor:
-        """(n, D) features of at most so many training pictures, evenly spaced."""
+    def _training(self, *, most: int) -> tuple[Tensor, Tensor]:
+        """Places (n,) and features (n, D) of at most so many training pictures, evenly spaced."""
         data, points = self.trainer.datamodule, Points()  # type: ignore[attr-defined]
         for batch in data.eval_loader("train", most=most):
             data.note_unreadable(batch)
             if batch.samples:
                 points.update(_places(batch), self.features(batch.images.to(self.device)))
+        self._join_in(points)
         return points.compute()
+
+    def _real_gallery(self) -> Tensor:
+        """As many real training pictures as there are samples in the gallery."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        places, _ = self._training(most=self.shown)
+        return tiled(torch.stack(data.pictures("train", places.tolist(), most=self.shown)), columns=COLUMNS)
 
     def _interpolated(self) -> Tensor:
         """Along the sphere on which latents lie nearly all (White 2016); the class is that of the first."""
@@ -217,15 +271,15 @@ class Generate(AdversarialTask):
     def _neighbours(self, made: Tensor, labels: Sequence[int] | None) -> Tensor:
         """Evenly spaced samples, each beside the training pictures whose features are nearest to its own."""
         chosen = [place * len(made) // COLUMNS for place in range(COLUMNS)]
-        points = self._training(most=COMPARED)
-        found = nearest(made[chosen], points, count=min(NEAREST, len(points)))
+        places, points = self._training(most=COMPARED)
+        found = places[nearest(made[chosen], points, count=min(NEAREST, len(points)))]
         pictures = self.make(self.noise(chosen, labels=_at(labels, chosen)))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         caption = f"made, and the nearest of {len(points):,} real ones"
         return grid(
             [
-                panels([picture, *data.pictures("train", places, most=COMPARED)], caption)
-                for picture, places in zip(pictures, found.tolist(), strict=True)
+                panels([picture, *data.pictures("train", neighbours, most=COMPARED)], caption)
+                for picture, neighbours in zip(pictures, found.tolist(), strict=True)
             ],
             columns=2,
             gap=16,
