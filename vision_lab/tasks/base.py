@@ -34,7 +34,7 @@ class Task(pl.LightningModule, ABC):
     What is measured while training lies in ``meters["on_train"]``, and goes with a checkpoint.
 
     Args:
-        network: (N, C, H, W) normalised pictures -> whatever the head makes of them.
+        network: what learns.
         spec: the data it is for; its mean and std are subtracted and divided by here, and nowhere else.
         optimizer: makes the optimiser of the parameters that are to be trained; keywords win over the config's.
         schedule: the learning rate's factor by progress, or by plateau.
@@ -71,37 +71,6 @@ class Task(pl.LightningModule, ABC):
         self.meters = nn.ModuleDict()
         self.computed: dict[str, dict[str, Tensor]] = {}
         """split: all that its metrics came to, after its last epoch."""
-
-    def forward(self, images: Tensor) -> Any:
-        """(N, C, H, W) uint8, or float in [0, 1] -> the network's outputs."""
-        if images.dtype == torch.uint8:
-            # In place: new memory for each step of the sum would cost more than the sum.
-            return self.network(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
-        return self.network((images.to(self.mean.dtype) - self.mean) / self.std)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser with a rate for each step, or after each validation for a plateau."""
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        if not parameters:
-            raise ConfigurationError("model.freeze leaves nothing to train: type model.freeze=trunk or null")
-        optimizer = self.optimizer(parameters)
-        schedule = self.schedule
-        if isinstance(schedule, Plateau):
-            plateau = ReduceLROnPlateau(
-                optimizer,
-                mode=self.goal,
-                factor=schedule.factor,
-                patience=schedule.patience,
-                threshold=schedule.threshold,
-                threshold_mode=schedule.threshold_mode,
-            )
-            every = self.trainer.check_val_every_n_epoch or 1
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "frequency": every},
-            }
-        by_step = self.scheduled(optimizer, steps=int(self.batches_in_all()))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
 
     def batches_in_all(self) -> float:
         """Steps of a training by Lightning's count.
@@ -236,7 +205,8 @@ class Meters(nn.Module):
 class Supervised(Task):
     """A task with targets: one loss, metrics accumulated over a whole split.
 
-    A concrete task says what its losses, predictions, metrics and pictures are.
+    Its network makes of (N, C, H, W) normalised pictures whatever the head says. A concrete task says what its losses,
+    predictions, metrics and pictures are.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -244,6 +214,37 @@ class Supervised(Task):
         self.flip = False
         """Whether an evaluation looks at each picture and its mirror image, and takes the mean."""
         self.meters = nn.ModuleDict({f"on_{split}": Meters(self.metrics(split)) for split in ("train", "val", "test")})
+
+    def forward(self, images: Tensor) -> Any:
+        """(N, C, H, W) uint8, or float in [0, 1] -> the network's outputs."""
+        if images.dtype == torch.uint8:
+            # In place: new memory for each step of the sum would cost more than the sum.
+            return self.network(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
+        return self.network((images.to(self.mean.dtype) - self.mean) / self.std)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser with a rate for each step, or after each validation for a plateau."""
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise ConfigurationError("model.freeze leaves nothing to train: type model.freeze=trunk or null")
+        optimizer = self.optimizer(parameters)
+        schedule = self.schedule
+        if isinstance(schedule, Plateau):
+            plateau = ReduceLROnPlateau(
+                optimizer,
+                mode=self.goal,
+                factor=schedule.factor,
+                patience=schedule.patience,
+                threshold=schedule.threshold,
+                threshold_mode=schedule.threshold_mode,
+            )
+            every = self.trainer.check_val_every_n_epoch or 1
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "frequency": every},
+            }
+        by_step = self.scheduled(optimizer, steps=int(self.batches_in_all()))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
 
     @abstractmethod
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
