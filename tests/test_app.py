@@ -152,6 +152,7 @@ def test_without_a_name_the_folder_says_what_and_when(command: Command):
     assert Run(folder).state == "finished"
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
     outcome = command("-m", "model=resnet20,inception_v3,resnet32", "seed=1", "name=two", *FAST)
     assert outcome.code == 1

@@ -46,6 +46,7 @@ TRUNK = {"masks": "backbone.", "boxes": "backbone.body."}
 
 def test_how_many_pairs_there_are():
     assert {target: len(heads) for target, heads in HEADS.items()} == {"labels": 1, "masks": 5, "boxes": 5}
+    assert len(set(LARGER) & set(MODELS)) == len(LARGER) == 20
     assert len(MODELS) * len(HEADS["masks"]) == len(MODELS) * len(HEADS["boxes"]) == 255
     assert {target: len(pairs) for target, pairs in POSSIBLE.items()} == {"masks": 253, "boxes": 255}
 
@@ -79,7 +80,17 @@ def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "batch_norm", lambda images, *_, **__: images)
 
 
-@pytest.mark.parametrize("model", MODELS)
+LARGER = (
+    *("resnet101", "resnet110", "resnet152", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2"),
+    *("densenet161", "densenet169", "densenet201", "convnext_small", "convnext_base", "convnext_large"),
+    *(f"efficientnet_{size}" for size in ("b1", "b2", "b3", "b5", "b6", "b7", "v2_m", "v2_l")),
+)
+"""Of whose families a smaller one is tried each day."""
+
+EACH_DAY = [pytest.param(model, marks=pytest.mark.slow) if model in LARGER else model for model in MODELS]
+
+
+@pytest.mark.parametrize("model", EACH_DAY)
 def test_every_head_goes_on_it(model: str, no_norm: None):
     """Without numbers: shapes of an odd size, and keys under which backbones of one model load into each other."""
     made, spec = backbone(model, (129, 171), device="meta")

@@ -211,7 +211,7 @@ def test_every_choice_of_conf_is_admitted():
     """What we ship must not be refused when it comes back with a run."""
     import re
 
-    from vision_lab.build import _located
+    from vision_lab.parts import _located
     from vision_lab.choices import CONF
 
     own = {"hydra", "mode", "debug"}

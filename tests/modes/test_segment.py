@@ -172,6 +172,7 @@ def test_tiles_and_classes(command: Command):
     assert command(*words, "mode.tta=flip").code == 0
 
 
+@pytest.mark.slow
 def test_the_scenes_of_a_run(command: Command):
     outcome = command("task=segment", "name=scenes", "data.classes=all", "debug=fast", "trainer=cpu", "head=fcn")
     assert outcome.code == 0, outcome.err
