@@ -211,8 +211,8 @@ def test_every_choice_of_conf_is_admitted():
     """What we ship must not be refused when it comes back with a run."""
     import re
 
-    from vision_lab.parts import _located
     from vision_lab.choices import CONF
+    from vision_lab.parts import _located
 
     own = {"hydra", "mode", "debug"}
     files = [file for file in CONF.rglob("*.yaml") if not own & set(file.relative_to(CONF).parts)]
