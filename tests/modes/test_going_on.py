@@ -111,7 +111,6 @@ def assert_same(run: Path, other: Path) -> None:
         pytest.param(SECTIONS, ["step:5", "validation:2", "step:13"], marks=pytest.mark.slow),
         pytest.param(SEGMENT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
         pytest.param(DETECT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
-        pytest.param(GENERATE, ["step:7"], marks=pytest.mark.slow),
         pytest.param(GENERATE, ["step:4", "validation:2", "epoch:1", "last:2", "test:1"], marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(value).replace(":", "") if isinstance(value, list) else "",

@@ -220,7 +220,7 @@ class AdversarialTask(Task):
             self.clip_gradients(optimizer, self.gradient_clip_val)
 
     def on_train_epoch_end(self) -> None:
-        meters = self.measured("train")
+        meters = self.meters_of("train")
         learnt = self.trainer.strategy.reduce_boolean_decision
         values = {name: meter.compute() for name, meter in meters.items() if learnt(meter.update_called, all=False)}
         for meter in meters.values():
@@ -228,7 +228,7 @@ class AdversarialTask(Task):
         self.computed["train"] = values
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
-    def measured(self, split: str) -> dict[str, Any]:
+    def meters_of(self, split: str) -> dict[str, Any]:
         """name: what accumulates a measure of a split."""
         return dict(self.meters[f"on_{split}"].items())  # type: ignore[operator]
 
@@ -289,7 +289,7 @@ class AdversarialTask(Task):
 
     def _record(self, values: Mapping[str, Tensor], *, weight: int, newest: Sequence[str]) -> dict[str, Tensor]:
         """Measure what there is a meter for; some of these values, without their slopes."""
-        meters = {name: meter for name, meter in self.measured("train").items() if name in values}
+        meters = {name: meter for name, meter in self.meters_of("train").items() if name in values}
         for name, meter in meters.items():
             meter.update(values[name].detach(), weight=weight)
         return {name: values[name].detach() for name in newest if name in meters}

@@ -75,8 +75,8 @@ class Generate(AdversarialTask):
             self.meters[f"on_{split}"] = nn.ModuleDict({"real": Points(), "labels": Points()})
         self.training_points: Tensor | None = None
         """(n, D) features of ``samples`` training pictures, evenly spaced."""
-        self.of_real: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
-        """split: its points, and what training pictures get there: the same in each epoch."""
+        self.real_measures: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        """split: its points, and what training pictures get there, the same in each epoch."""
         self.counts: dict[str, int] = {}
         self.drawn: dict[str, Tensor] = {}
 
@@ -162,7 +162,7 @@ class Generate(AdversarialTask):
     def _see(self, split: str, batch: Batch) -> None:
         """Look at real pictures."""
         if batch.samples:
-            meters, places = self.measured(split), _places(batch)
+            meters, places = self.meters_of(split), _places(batch)
             meters["real"].update(places, self.features(batch.images))
             if self.pair.conditional:
                 meters["labels"].update(places, batch.targets[:, None])
@@ -171,13 +171,13 @@ class Generate(AdversarialTask):
         """Hold samples against the pictures that were seen of a split."""
         if not self.trainer.sanity_checking:
             # In double precision the last digits hang on how many threads there are.
-            self.computed[split] = {name: value.float() for name, value in self._measured(split).items()}
+            self.computed[split] = {name: value.float() for name, value in self._came_to(split).items()}
             self.log_dict({f"{split}/{name}": value for name, value in self.computed[split].items()})
-        for meter in self.measured(split).values():
+        for meter in self.meters_of(split).values():
             meter.reset()
 
-    def _measured(self, split: str) -> dict[str, Tensor]:
-        meters = self.measured(split)
+    def _came_to(self, split: str) -> dict[str, Tensor]:
+        meters = self.meters_of(split)
         self._join_in(meters["real"])
         _, real = meters["real"].compute()
         if len(real) < FEWEST:
@@ -203,11 +203,11 @@ class Generate(AdversarialTask):
         """What training pictures get, as ``real_fid`` and so on."""
         if self.training_points is None:
             _, self.training_points = self._training(most=self.samples)
-        seen, values = self.of_real.get(split, (torch.empty(0), {}))
+        seen, values = self.real_measures.get(split, (torch.empty(0), {}))
         if not torch.equal(seen, real):
             found = distances(real, self.training_points)
             values = {f"real_{name}": value for name, value in found.items()}
-            self.of_real[split] = real, values
+            self.real_measures[split] = real, values
         self.counts = {"real": len(real), "training": len(self.training_points)}
         return values
 
@@ -218,7 +218,7 @@ class Generate(AdversarialTask):
             points.update(torch.empty(0, dtype=torch.int64), self.features(nothing)[:0])
 
     def _seen_labels(self, split: str) -> Tensor:
-        labels: Points = self.measured(split)["labels"]
+        labels: Points = self.meters_of(split)["labels"]
         if not labels.update_called:
             labels.update(torch.empty(0, dtype=torch.int64), torch.empty(0, 1, dtype=torch.int64, device=self.device))
         return labels.compute()[1].flatten()
