@@ -31,6 +31,7 @@ def test_configs_data_and_licences_travel(wheel: Path):
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.endswith("licenses/vision_lab/data/fashion_mini.LICENSE") for name in names)
     assert not any(name.startswith(("conf/", "tests/")) for name in names)
+    assert "vision_lab/models/garment_features.pth" in names
 
 
 @pytest.mark.slow

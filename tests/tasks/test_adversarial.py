@@ -223,10 +223,13 @@ def test_classes_are_learnt_apart(tmp_path: Path):
     assert dark < 130 < 160 < light
 
 
-def test_the_loss_of_a_critic_is_warned_of_batch_norm(tmp_path: Path):
+def test_penalties_are_warned_of_batch_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     for setting, changes in (("task.loss=wgan_gp", {"loss": "wgan_gp"}), ("task.r1", {"r1": 0.1})):
-        with pytest.warns(UserWarning, match=rf"{setting} looks at .*type model\.discriminator_norm=layer"):
-            trainer(tmp_path, limit_train_batches=1).fit(generate(Pair(norm=True), **changes), datamodule=data())
+        for norm in (False, True):
+            caplog.clear()
+            trainer(tmp_path, limit_train_batches=1).fit(generate(Pair(norm=norm), **changes), datamodule=data())
+            assert (f"{setting} looks at each picture's slope" in caplog.text) == norm
+    assert "type model.discriminator_norm=layer" in caplog.text
 
 
 def test_what_does_not_fit_is_answered(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +11,6 @@ from typing import Any, cast
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.strategies import ParallelStrategy
-from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,6 +24,8 @@ from vision_lab.tasks.adversarial_losses import gradient_penalty, loss_named, r1
 from vision_lab.tasks.base import Task
 from vision_lab.tasks.diffaugment import changes_named
 from vision_lab.types import Adversarial, Batch, ConfigurationError, number, whole_number
+
+log = logging.getLogger(__name__)
 
 NETWORKS = ("generator", "discriminator")
 """In the order of their optimisers."""
@@ -163,10 +165,12 @@ class AdversarialTask(Task):
     def on_fit_start(self) -> None:
         """Warn of what the papers warn of."""
         setting = "task.loss=wgan_gp" if self.gradient_penalty else "task.r1" if self.r1 else None
-        if setting and any(isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules()):
-            rank_zero_warn(
-                f"{setting} looks at each picture's slope, and batch norm mixes pictures (Gulrajani 2017, section 4): "
-                "type model.discriminator_norm=layer"
+        mixes = any(isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules())
+        if setting and mixes and self.global_rank == 0:
+            log.warning(
+                "%s looks at each picture's slope, and batch norm mixes pictures (Gulrajani 2017, section 4): "
+                "type model.discriminator_norm=layer",
+                setting,
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
