@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from vision_lab import trust
 from vision_lab.checkpoints import load as load_state
 from vision_lab.data.module import DataModule
-from vision_lab.models.features import Features, garments, inception, of_classifier, untrained
+from vision_lab.models.features import Features, garments, inception, of_classifier
 from vision_lab.models.weights import load
 from vision_lab.parts import OURS, PICTURES_ALONE, check, choices, choices_made, facts
 from vision_lab.replay import SAVED
@@ -159,7 +159,7 @@ def task(config: DictConfig, network: Network, *, processes: int = 1) -> Task:
     """What is learnt, by so many processes together."""
     settings = instantiate(_without(config.task, *facts(config.task, "task")), _partial_=True, _convert_="all")
     if "features" in config.task:
-        found = features(config, network.spec)
+        found = features(config)
         settings = partial(settings, features=found, features_name=found.name)
     made: Task = settings(
         network=network.module,
@@ -171,26 +171,22 @@ def task(config: DictConfig, network: Network, *, processes: int = 1) -> Task:
     return made
 
 
-def features(config: DictConfig, spec: DataSpec) -> Features:
+def features(config: DictConfig) -> Features:
     """What ``task.features`` names: the space in which pictures are measured.
 
     Raises:
         ConfigurationError: where it names nothing, or what is not to be had.
     """
     name, _, place = str(config.task.features).partition(":")
-    if name == "auto":
-        name = "garments" if spec.channels == 1 else "untrained"
     if name == "garments" and not place:
         return garments()
-    if name == "untrained" and not place:
-        return untrained(spec)
     if name == "inception":
         return inception(place or None)
     if name == "run" and place:
         return _features_of(place, trusted=config.trust)
     raise ConfigurationError(
-        f"task.features={config.task.features}: type auto, garments (grey pictures), untrained (any), inception, "
-        "inception:<its file of weights>, or run:<the folder of a run of task=classify>"
+        f"task.features={config.task.features}: type garments, inception, inception:<its file of weights>, "
+        "or run:<the folder of a run of task=classify>"
     )
 
 

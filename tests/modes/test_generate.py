@@ -202,7 +202,7 @@ def test_samples_need_no_features(command: Command, run: Path):
          "or task=generate"),
         ("head=none", "head=none is for pictures alone, but task=classify learns from labels: type head=linear, or "
          "task=generate"),
-        ("task=generate task.features=vgg", "task.features=vgg: type auto, garments"),
+        ("task=generate task.features=vgg", "task.features=vgg: type garments, inception"),
         ("task=generate task.features=run:outputs/made", "task.features=run:outputs/made: this is no finished run of "
          "task=classify"),
         ("task=generate task.features=run:outputs/none", "task.features=run:outputs/none: there is no such folder"),
@@ -254,7 +254,7 @@ def test_folders_of_any_pictures(command: Command, make_folder: Callable[..., Pa
         outcome = command(*words, f"data={name}", data, f"name={name}")
         assert outcome.code == 0, outcome.err
         result = json.loads(Path(f"outputs/{name}/result.json").read_text())
-        assert result["measured_with"]["features"] == "untrained"
+        assert result["measured_with"]["features"] == "garments"
         assert "1 files could not be read" in outcome.out
         assert Image.open(f"outputs/{name}/samples/epoch=002.png").size == (8 * 66 + 2, 2 * 66 + 2)
     outcome = command("task=generate", "data=folder", f"data.root={tmp_path / 'flat'}", "name=x")

@@ -25,9 +25,6 @@ GARMENTS = Path(__file__).with_name("garment_features.pth")
 python -m vision_lab model=resnet20 model.classifier.depth=8 optim.lr=4.0e-3 trainer.max_epochs=20
 """
 
-LARGEST = 64
-"""Pixels of a side that the untrained network looks at, at most."""
-
 
 class Features:
     """A network that is looked through, and what it is called.
@@ -86,6 +83,18 @@ class Penultimate(nn.Module):
         self.seen = inputs[0]
 
 
+class EachChannel(nn.Module):
+    """Each channel as a grey picture, so that colours count: (N, C, H, W) floats in [0, 1] -> (N, C * D)."""
+
+    def __init__(self, look: nn.Module) -> None:
+        super().__init__()
+        self.look = look
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        channels = pictures.flatten(0, 1)[:, None]
+        return self.look(channels).view(len(pictures), -1)
+
+
 class Inception(nn.Module):
     """The network of the published FIDs, as torch-fidelity has it: (N, C, H, W) floats in [0, 1] -> (N, 2048)."""
 
@@ -99,27 +108,16 @@ class Inception(nn.Module):
 
 
 def garments() -> Features:
-    """The network that comes with the package: grey pictures of 32 pixels, 64 numbers."""
+    """The network that comes with the package: pictures of 32 pixels, 64 numbers for each channel.
+
+    It has learnt garments, but what it sees are edges and shapes, and tells made pictures of other things from real
+    ones too.
+    """
     spec = _spec((32, 32), channels=1, mean=(0.287,), std=(0.354,))
     network = CifarResNet(depth=8)
     take_channels(network, spec.channels)
     network.load_state_dict(torch.load(GARMENTS, map_location="cpu", weights_only=True))
-    return Features(Penultimate(network, spec), "garments")
-
-
-def untrained(spec: DataSpec) -> Features:
-    """The same network with its first weights, for pictures of any kind.
-
-    What it sees are edges, colours and textures; Naeem et al. 2020, section 4, find that this serves where learnt
-    features know nothing of the pictures. https://arxiv.org/abs/2002.09797
-    """
-    scale = min(1.0, LARGEST / max(spec.image_size))
-    size = (max(8, round(spec.image_size[0] * scale)), max(8, round(spec.image_size[1] * scale)))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        network = CifarResNet(depth=8)
-        take_channels(network, spec.channels)
-    return Features(Penultimate(network, _spec(size, channels=spec.channels, mean=(0.5,), std=(0.25,))), "untrained")
+    return Features(EachChannel(Penultimate(network, spec)), "garments")
 
 
 def of_classifier(classifier: nn.Module, spec: DataSpec, name: str) -> Features:
@@ -141,7 +139,7 @@ def inception(path: str | None) -> Features:
     except ImportError as error:
         raise ConfigurationError(
             "task.features=inception needs torch-fidelity: type pip install 'vision_lab[fid]', or take other features "
-            "(task.features=untrained, or run:<the folder of a run of task=classify>)"
+            "(task.features=garments, or run:<the folder of a run of task=classify>)"
         ) from error
     file = Path(path).expanduser() if path else None
     typed = f"task.features=inception:{path}"
@@ -156,7 +154,7 @@ def inception(path: str | None) -> Features:
         raise ConfigurationError(
             f"task.features=inception: {URL_INCEPTION_V3} could not be fetched: {error}\n"
             f"Fetch it where there is a network, then type task.features=inception:<folder>/{name}; or take other "
-            "features (task.features=untrained, or run:<the folder of a run of task=classify>)"
+            "features (task.features=garments, or run:<the folder of a run of task=classify>)"
         ) from error
     except (*UNREADABLE, AttributeError, TypeError) as error:
         raise ConfigurationError(

@@ -90,7 +90,7 @@ def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequ
     parts.check(config, PARTS)
     config = config.copy()
     if "features" in config.task:
-        config.task.features = "untrained"  # nothing is measured: those of the run need not be there
+        config.task.features = "garments"  # nothing is measured: those of the run need not be there
     task = trained_task(config, Run.existing(config.run))
     if not isinstance(task, Generate):
         raise ConfigurationError(f"mode=predict makes pictures by task=generate, not by {type(task).__name__}")
