@@ -35,7 +35,7 @@ COMMANDS = [
 
 
 def test_how_many_commands_there_are():
-    assert len(COMMANDS) == 58
+    assert len(COMMANDS) == 59
 
 
 @pytest.mark.parametrize("words", COMMANDS)
