@@ -87,3 +87,8 @@ def test_what_is_no_run_is_said(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match="this folder holds no run"):
         Run.existing(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", [7, 1e3, float("nan")])
+def test_a_name_that_is_read_as_a_number(name: object):
+    assert folder_name(name) == str(name)  # type: ignore[arg-type]

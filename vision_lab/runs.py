@@ -244,6 +244,7 @@ def folder_name(what: str, otherwise: str = "run") -> str:
     >>> folder_name("model-resnet18_optim.lr-0.1")
     'model-resnet18_optim.lr-0.1'
     """
+    what = str(what)  # Hydra reads name=7 as a number, and name=nan too
     clean = re.sub(r"[^A-Za-z0-9._]+", "-", what).strip("-.") or otherwise
     if clean in (what, what or otherwise) and len(clean) <= LONGEST:
         return clean

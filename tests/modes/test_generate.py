@@ -261,6 +261,13 @@ def test_folders_of_any_pictures(command: Command, make_folder: Callable[..., Pa
     assert "for pictures without classes (task=generate), type data=pictures" in outcome.err
 
 
+def test_losses_that_are_no_numbers_end_it(command: Command):
+    outcome = command(*SMALL, "optim.lr=1e30", "logger=none", "name=x")
+    assert outcome.code == 1
+    assert re.search(r"error: at step \d+ the loss is not finite: discriminator_loss nan", outcome.err)
+    assert Run(Path("outputs/x")).state == "failed"
+
+
 def test_what_is_watched_is_said(command: Command):
     words = (*SMALL, "logger=none", "callbacks.watchdog.diversity=100.0", "trainer.limit_test_batches=1")
     outcome = command(*words, "name=warned")

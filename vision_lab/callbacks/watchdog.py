@@ -70,6 +70,7 @@ def _saturated(known: float) -> str:
 
 def _collapsed(apart: float) -> str:
     return (
-        f"samples are much alike, apart by {apart:.2f} of what real pictures are: the generator has collapsed. Type "
-        "task.loss=hinge model.spectral_norm=true, or task.r1=1 model.discriminator_norm=layer, or a smaller optim.lr"
+        f"samples are much alike, apart by {apart:.2f} of what real pictures are: the generator has collapsed, or has "
+        "hardly begun. If it lasts, type task.loss=hinge model.spectral_norm=true, or task.r1=1 "
+        "model.discriminator_norm=layer, or a smaller optim.lr"
     )

@@ -84,9 +84,7 @@ def pictures(root: str, *, split: Literal["train", "val", "test"], folders: Sequ
     Raises:
         DataError: where a class has no pictures, or a split has a folder for a class that training does not know.
     """
-    base = _existing(root)
-    divided = _split_folder(base, "train") is not None
-    folder = _split_folder(base, split) if divided else (base if split == "train" else None)
+    folder = _folder_of(split, _existing(root))
     if folder is None:
         return None
     unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(folders))
@@ -118,9 +116,7 @@ def unlabelled(root: str, *, split: Literal["train", "val", "test"]) -> Unlabell
     Raises:
         DataError: where the folder holds no pictures.
     """
-    base = _existing(root, of="pictures")
-    divided = _split_folder(base, "train") is not None
-    folder = _split_folder(base, split) if divided else (base if split == "train" else None)
+    folder = _folder_of(split, _existing(root, of="pictures"))
     if folder is None:
         return None
     found, others = _files(folder)
@@ -152,6 +148,13 @@ def _existing(root: str, *, of: str = "one sub-folder for each class") -> Path:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: type data.root=<folder with {of}>")
     return folder
+
+
+def _folder_of(split: str, base: Path) -> Path | None:
+    """Where a split lies: in its own folder, or, if ``train`` has none, all of it is training's."""
+    if _split_folder(base, "train") is not None:
+        return _split_folder(base, split)
+    return base if split == "train" else None
 
 
 def _split_folder(folder: Path, split: str) -> Path | None:

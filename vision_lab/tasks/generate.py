@@ -255,8 +255,8 @@ class Generate(AdversarialTask):
     def _real_gallery(self) -> Tensor:
         """As many real training pictures as there are samples in the gallery."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        places, _ = self._training(most=self.shown)
-        return tiled(torch.stack(data.pictures("train", places.tolist(), most=self.shown)), columns=COLUMNS)
+        places = range(min(self.shown, len(data.splits["train"])))
+        return tiled(torch.stack(data.pictures("train", places, most=self.shown)), columns=COLUMNS)
 
     def _interpolated(self) -> Tensor:
         """Along the sphere on which latents lie nearly all (White 2016); the class is that of the first."""
