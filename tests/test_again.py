@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from tests.conftest import FAST, Outcome
 from vision_lab.again import differences, hold_against, standing
 from vision_lab.checkpoints import load, save
+from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.runs import Run
 from vision_lab.types import ConfigurationError, DataError
 
@@ -22,31 +23,35 @@ CONFIG = {
 }
 
 
+def config(**changes: object) -> Config:
+    return resolve_config(OmegaConf.merge(CONFIG, changes))
+
+
 def begun(folder: Path, **changes: object) -> Run:
     run = Run(folder)
     text = OmegaConf.to_yaml(OmegaConf.create(CONFIG | changes))
+    folder.mkdir(parents=True)
     run.pend()
     run.begin(config=text, resolved=text, overrides=["name=x"], choices={"model": "y"}, spec={})
     return run
 
 
 def test_how_far_it_is(tmp_path: Path):
-    config = OmegaConf.create(CONFIG)
-    assert standing(Run(tmp_path / "none"), config) == "new"
+    assert standing(Run(tmp_path / "none"), config()) == "new"
     run = begun(tmp_path / "x")
-    assert standing(run, config) == "begun"
+    assert standing(run, config()) == "begun"
     run.fail(ValueError("broke"))
-    assert standing(run, config) == "begun"
+    assert standing(run, config()) == "begun"
     run.finish({"metrics": {}})
-    assert standing(run, config) == "finished"
-    assert standing(run, OmegaConf.merge(config, {"force": True})) == "new"
+    assert standing(run, config()) == "finished"
+    assert standing(run, config(force=True)) == "new"
 
 
 def test_only_what_changes_the_numbers_counts(tmp_path: Path):
     run = begun(tmp_path / "x")
     free = {"name": "z", "trust": ["mine"], "data": {"num_workers": 3, "root": "/there"}, "mode": {"_target_": "t"}}
-    assert differences(run, OmegaConf.merge(CONFIG, free)) == {}
-    other = OmegaConf.merge(CONFIG, {"optim": {"lr": 0.2, "momentum": 0.9}, "names": ["a", "c"]})
+    assert differences(run, config(**free)) == {}
+    other = config(optim={"lr": 0.2, "momentum": 0.9}, names=["a", "c"])
     assert differences(run, other) == {
         "optim.lr": (0.1, 0.2),
         "names": (["a", "b"], ["a", "c"]),
@@ -58,7 +63,7 @@ def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     run = begun(Path("outputs/x"))
     with pytest.raises(ConfigurationError) as caught:
-        standing(run, OmegaConf.merge(CONFIG, {"optim": {"lr": 0.2}}))
+        standing(run, config(optim={"lr": 0.2}))
     assert str(caught.value) == (
         "outputs/x holds a pending run of another config:\n"
         "  optim.lr: 0.1 in the run, 0.2 now\n"
@@ -67,7 +72,7 @@ def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: py
     )
     many = {f"key{number}": number for number in range(14)}
     with pytest.raises(ConfigurationError, match="  key11: nothing in the run, 11 now\n  and 2 more\nType another"):
-        standing(run, OmegaConf.merge(CONFIG, many))
+        standing(run, config(**many))
 
 
 def test_changed_data_is_noticed(tmp_path: Path):
@@ -132,7 +137,7 @@ def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pyte
     monkeypatch.delenv("KILL")
     state = load(Path("outputs/x/checkpoints/last.ckpt"))
     state["last"]["processes"] = 2
-    save(state, Path("outputs/x/checkpoints/last.ckpt"))
+    save(state, Path("outputs/x"), "checkpoints/last.ckpt")
     outcome = command(*words)
     assert "outputs/x was begun by 2 processes, now there are 1: type trainer.devices=2" in outcome.err
     assert Run(Path("outputs/x")).state == "failed"
@@ -168,10 +173,13 @@ def test_resume_takes_what_the_run_was_told(command: Command, tmp_path: Path):
     assert outcome.code == 0, outcome.err
     assert "outputs/x was finished before" in outcome.out
     assert (tmp_path / "outputs/x/result.json").read_text() == result
-    assert "type run=outputs/x" in command("resume=outputs/x", "mode=evaluate").err
+    assert "type run=outputs/x" in command("resume=outputs/x", "mode=evaluate", "trust=[tests]").err
     assert "not both" in command("resume=outputs/x", "run=outputs/x").err
     assert "there is no such folder" in command("resume=outputs/y").err
-    assert "to go on with a sweep, type its command again" in command("-m", "resume=outputs/x", "seed=1,2").err
+    assert (
+        "to go on with a sweep, type its command again"
+        in command("-m", "resume=outputs/x", "trust=[tests]", "seed=1,2").err
+    )
 
 
 def test_a_run_and_a_sweep_do_not_share_a_name(command: Command):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.conftest import Outcome
+from tests.core.test_files import small_files  # noqa: F401
 from tests.killing import Killed
-from tests.test_files import small_files  # noqa: F401
 from vision_lab.checkpoints import WholeCheckpoints, damage, load, newest, save
 from vision_lab.runs import Run
 
@@ -45,7 +45,7 @@ def test_no_room_leaves_what_was_there(tmp_path: Path, small_files: None):  # no
 
 def test_damage_is_found(tmp_path: Path):
     path = tmp_path / "a.ckpt"
-    save(CONTENT, path)
+    save(CONTENT, tmp_path, "a.ckpt")
     assert damage(path) is None
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -63,18 +63,17 @@ def test_damage_is_found(tmp_path: Path):
 
 
 def test_newest(tmp_path: Path):
-    told: list[tuple[Path, str]] = []
+    told: list[tuple[str, str]] = []
     assert newest(tmp_path, lambda *damage: told.append(damage)) is None
     last, previous = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
-    last.parent.mkdir()
-    save(CONTENT, previous)
+    save(CONTENT, tmp_path, "checkpoints/previous.ckpt")
     assert newest(tmp_path, lambda *damage: told.append(damage)) == previous
-    save(CONTENT, last)
+    save(CONTENT, tmp_path, "checkpoints/last.ckpt")
     assert newest(tmp_path, lambda *damage: told.append(damage)) == last
     assert told == []
     last.write_bytes(b"torn")
     assert newest(tmp_path, lambda *damage: told.append(damage)) == previous
-    assert told == [(last, "it is torn: File is not a zip file")]
+    assert told == [("checkpoints/last.ckpt", "it is torn: File is not a zip file")]
     previous.write_bytes(b"torn")
     assert newest(tmp_path, lambda *damage: told.append(damage)) is None
 
@@ -153,7 +152,7 @@ def test_a_full_disk_while_training(command: Command, monkeypatch: pytest.Monkey
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert outcome.code == 1
-    assert "outputs/x cannot be written: File too large. What was written before is whole. Make room" in outcome.err
+    assert "outputs/x cannot be written: File too large. What was written before is intact. Make room" in outcome.err
     assert "Traceback" not in outcome.err
     assert {path: path.read_bytes() for path in Path("outputs/x/checkpoints").iterdir()} == good
     assert Run(Path("outputs/x")).state == "failed"

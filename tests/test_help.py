@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Outcome
-from vision_lab.choices import CONF, groups
+from vision_lab.config.groups import CONF, groups
 
 
 def test_every_group_choice_and_sentence_is_there(command: Callable[..., Outcome]):

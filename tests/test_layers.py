@@ -10,37 +10,44 @@ PACKAGE = Path(__file__).parent.parent / "vision_lab"
 ALLOWED = {
     "__init__": "",
     "__main__": "app",
-    "again": "environment runs types",
-    "app": "build choices command_line files help interruption modes.stored replay resolvers runs sweeps types",
-    "build": "checkpoints data models parts replay runs tasks trust types",
-    "checkpoints": "files",
-    "claims": "runs types",
-    "choices": "",
-    "command_line": "choices",
+    "again": "config.resolution core.documents environment runs types",
+    "app": "build command_line config core help interruption modes.stored runs sweeps types",
+    "build": "checkpoints config core.arguments data models runs tasks types",
+    "checkpoints": "core.files types",
+    "claims": "core.files runs types",
+    "command_line": "config.groups",
     "drawing": "",
     "environment": "",
-    "files": "types",
-    "help": "choices types",
+    "help": "config.groups types",
     "interruption": "",
-    "parts": "choices types",
     "randomness": "",
-    "replay": "choices command_line runs types",
-    "resolvers": "data.coco data.folder data.scene_classes data.voc_xml data.yolo_txt replay runs types",
-    "runs": "environment files types",
+    "runs": "core environment types",
     "schedules": "",
     "sweeps": "runs",
-    "trust": "types",
-    "types": "",
-    "callbacks.checkpoints": "callbacks.steps callbacks.tensorboard checkpoints interruption tasks.base types",
-    "callbacks.epochs": "callbacks.steps files",
+    "types": "core.arguments",
+    "callbacks.checkpoints": "callbacks.steps callbacks.tensorboard checkpoints core interruption tasks.base types",
+    "callbacks.epochs": "callbacks.steps core.files",
     "callbacks.finite": "callbacks.checkpoints callbacks.steps types",
-    "callbacks.pictures": "callbacks.steps files tasks.base types",
+    "callbacks.pictures": "callbacks.steps core.files tasks.base types",
     "callbacks.progress": "",
     "callbacks.run_card": "callbacks.steps tasks.base",
-    "callbacks.samples": "callbacks.pictures files tasks.base",
-    "callbacks.steps": "files tasks.base types",
-    "callbacks.tensorboard": "",
+    "callbacks.samples": "callbacks.pictures core.files tasks.base",
+    "callbacks.steps": "core.files tasks.base types",
+    "callbacks.tensorboard": "core.files",
     "callbacks.watchdog": "callbacks.epochs types",
+    "config.groups": "",
+    "config.instantiation": "types",
+    "config.ranges": "core.arguments",
+    "config.resolution": "types",
+    "config.resolvers": "config data.coco data.folder data.scene_classes data.voc_xml data.yolo_txt runs types",
+    "config.saved": "command_line config runs types",
+    "config.trust": "config.groups core",
+    "config.validation": "config core.arguments types",
+    "core.arguments": "",
+    "core.documents": "",
+    "core.failures": "core.files types",
+    "core.files": "types",
+    "core.text": "",
     "data.boxes": "types",
     "data.coco": "data.boxes data.folder types",
     "data.downloads": "types",
@@ -84,36 +91,38 @@ ALLOWED = {
     "models.stem": "models.probing",
     "models.unet": "",
     "models.weights": "models.stem types",
-    "modes.check": "build data drawing files modes.screen types parts",
-    "modes.evaluate": "build files modes replay runs types parts",
-    "modes.predict": "build data files modes runs tasks types parts",
-    "modes.processes": "command_line files types",
-    "modes.sample": "build drawing files modes runs tasks.generate types parts",
-    "modes.screen": "data files runs tasks",
-    "modes.stored": "again modes.screen runs",
-    "modes.train": "again build callbacks checkpoints claims data files interruption models.probing modes "
-    "parts runs tasks types",
-    "modes.trained": "build checkpoints modes replay runs tasks types parts",
+    "modes.check": "build config core.files data drawing modes.screen types",
+    "modes.evaluate": "build config core.files modes runs types",
+    "modes.predict": "build config core.files data modes runs tasks types",
+    "modes.processes": "command_line core.files types",
+    "modes.sample": "build config core.files drawing modes runs tasks.generate types",
+    "modes.screen": "core data runs tasks",
+    "modes.stored": "again config.resolution modes.screen runs",
+    "modes.train": "again build callbacks checkpoints claims config core data interruption models.probing modes "
+    "runs tasks types",
+    "modes.trained": "build checkpoints config.resolution modes runs tasks types",
     "tasks.adversarial": "schedules tasks types",
     "tasks.adversarial_losses": "types",
     "tasks.balance": "types",
     "tasks.base": "drawing randomness schedules types",
     "tasks.classify": "drawing tasks types",
     "tasks.coco_json": "",
-    "tasks.detect": "drawing files tasks types",
+    "tasks.detect": "core.files drawing tasks types",
     "tasks.diffaugment": "types",
     "tasks.distances": "",
     "tasks.generate": "drawing randomness tasks types",
     "tasks.measures": "types",
     "tasks.precision": "types",
-    "tasks.segment": "drawing files tasks types",
+    "tasks.segment": "core.files drawing tasks types",
     "tasks.tiles": "",
     "tasks.worst": "",
 }
 
 TORCHLESS = (
-    "again app choices claims command_line environment files help interruption replay resolvers runs schedules sweeps "
-    "trust types data.folder data.scene_classes data.voc_xml data.yolo_txt modes.screen modes.stored"
+    "again app claims command_line config.groups config.instantiation config.ranges config.resolution config.resolvers "
+    "config.saved config.trust config.validation core.arguments core.documents core.files core.text environment help "
+    "interruption runs schedules sweeps types data.folder data.scene_classes data.voc_xml data.yolo_txt modes.screen "
+    "modes.stored core.failures"
 ).split()
 
 
@@ -158,25 +167,25 @@ def test_every_file_imports_only_what_its_row_allows():
             if not any(other == each or other.startswith(f"{each}.") for each in allowed)
         ]
     assert not wrong
-    assert len(files) == 100
+    assert len(files) == 107
 
 
 def test_init_files_are_empty():
     files = list(PACKAGE.rglob("__init__.py"))
-    assert len(files) == 7
+    assert len(files) == 9
     assert [file for file in files if file.read_text(encoding="utf-8").strip()] == []
 
 
 def test_only_build_instantiates_and_only_app_reads_argv():
     texts = {name: file.read_text(encoding="utf-8") for name, file in _files().items()}
-    assert [name for name, text in texts.items() if "instantiate(" in text] == ["build"]
+    assert [name for name, text in texts.items() if "instantiate(" in text] == ["build", "config.instantiation"]
     readers = sorted(name for name, text in texts.items() if "sys.argv" in text)
     assert readers == ["app", "environment", "modes.processes"]  # which record it, and hand it on to further processes
 
 
 def test_no_torch_before_a_mode_needs_it():
     code = f"import sys; import {', '.join(f'vision_lab.{name}' for name in TORCHLESS)};sys.exit({HEAVY})"
-    assert len(TORCHLESS) == 22
+    assert len(TORCHLESS) == 30
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 from torch import Tensor
 
+from tests.config.test_conf import GROUPS, _hydra, composed, without  # noqa: F401 - the fixture is for this file too
 from tests.heads.test_detectors import objects
-from tests.test_conf import GROUPS, _hydra, composed  # noqa: F401 - the fixture is for this file too
 from vision_lab import build
+from vision_lab.config.instantiation import instantiate
 from vision_lab.heads.torchvision_detectors import Dense
 from vision_lab.heads.yolo import Cells
 from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head
@@ -55,19 +55,17 @@ def backbone(model: str, size: tuple[int, int], *, device: str) -> tuple[Backbon
     config = composed("task=segment", f"model={model}")
     spec = replace(build.spec(config), image_size=size, class_names=tuple("abcdefg"), num_classes=7)
     if model == "inception_v3":
-        config.model.classifier.aux_logits = False  # its auxiliary classifier, which no head uses, wants 299 pixels
+        config = config.updated(
+            {"model.classifier.aux_logits": False}
+        )  # its auxiliary classifier, which no head uses, wants 299 pixels
     with torch.device(device):
-        return instantiate(config.model, _partial_=True, _convert_="all")(spec), spec
+        return instantiate(without(config["model"], "target"), "model")(spec), spec
 
 
 @cache
 def head(name: str) -> Head:
-    settings = {
-        key: value
-        for key, value in composed(f"head={name}").head.items()
-        if key not in ("target", "weights", "published")
-    }
-    return instantiate(settings, _partial_=True, _convert_="all")
+    settings = without(composed(f"head={name}")["head"], "target", "weights", "published")
+    return instantiate({**settings, "_partial_": True}, "head")
 
 
 def outputs_of(found: Tensor | tuple[Tensor, ...]) -> list[Tensor]:

@@ -10,6 +10,7 @@ from vision_lab.types import ConfigurationError
 
 
 def begun(folder: Path) -> Run:
+    folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
     run.begin(config="seed: 1\n", resolved="seed: 1\n", overrides=["seed=1"], choices={"model": "x"}, spec={"a": 1})
     return run

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
 
+from vision_lab.config.resolution import Config
+from vision_lab.core.documents import Loader
 from vision_lab.environment import VERSIONS, described
 from vision_lab.runs import Run
 from vision_lab.types import ConfigurationError, DataError
@@ -32,7 +33,7 @@ MOST_FILES = 100_000
 """Files that are looked at in a moment."""
 
 
-def standing(run: Run, config: DictConfig) -> Standing:
+def standing(run: Run, config: Config) -> Standing:
     """How far the run of this command has come.
 
     Raises:
@@ -44,7 +45,7 @@ def standing(run: Run, config: DictConfig) -> Standing:
         if _strange(run):
             raise ConfigurationError(f"{run} holds other things and no run: type another name=")
         return "new"
-    if config.force:
+    if config["force"]:
         return "new"
     differing = differences(run, config)
     if differing:
@@ -65,10 +66,10 @@ def _strange(run: Run) -> bool:
     return bool(found - {".lock"}) and "status.json" not in found
 
 
-def differences(run: Run, config: DictConfig) -> dict[str, tuple[Any, Any]]:
+def differences(run: Run, config: Config) -> dict[str, tuple[Any, Any]]:
     """key: (value in the run, value now), of all that differ and matter."""
     then = _leaves(run.config)
-    now = _leaves(yaml.safe_load(OmegaConf.to_yaml(config)))
+    now = _leaves(yaml.load(config.source, Loader))
     keys = [key for key in dict.fromkeys([*then, *now]) if not _free(key)]
     absent = "nothing"
     return {

@@ -10,13 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_lab import files, help, interruption
-from vision_lab.choices import CONF, config_folders
+from vision_lab import help, interruption
+from vision_lab.config.groups import CONF, config_folders
+from vision_lab.core.failures import explain_failure
+from vision_lab.core.text import display_text
 from vision_lab.runs import Run
 from vision_lab.types import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from vision_lab.config.resolution import Config
 
 INTERRUPTED = 130
 """The exit code of a command that was asked to end."""
@@ -51,17 +55,23 @@ def _run(words: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from vision_lab import command_line, replay, resolvers, sweeps
+    from vision_lab import command_line, sweeps
+    from vision_lab.config import resolvers, saved
 
     _begun.clear()
     sweeps.forget()
     folders = config_folders(words)
-    typed = words = command_line.quoted(words)
+    typed = words = command_line.drop_null_groups(command_line.quoted(words))
+    errors = command_line.find_word_errors(words, folders)
+    if errors:
+        return _say(UserError("\n".join(errors)), code=2)
     try:
-        words, saved_choices = replay.with_saved(words, folders)
-        resolvers.register(saved_choices)
+        words, saved_run = saved.add_saved_config(words, folders)
+        resolvers.register(saved_run)
         unnamed = ",".join(_constant_keys(words))
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{unnamed}]"
+        if command_line.asks_for_resolved_job(words):
+            return _show_resolved(words, folders)
         sys.argv[1:] = [*command_line.flags_first(words), exclude]
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))  # a user's classes are found from the folder the command is typed in
@@ -77,20 +87,46 @@ def _run(words: list[str]) -> int:
         if _begun:
             raise
         sweeps.forget()
-        cause = _user_error(error) or files.trouble(error, Path("outputs"))
+        cause = _user_error(error) or explain_failure(error, Path()) or _explain_folder(error)
         if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
         return _say(cause or UserError(command_line.explained(typed, error, folders=folders)), code=2)
     return sweeps.end()
 
 
-def job(config: DictConfig) -> Any:
+def _show_resolved(words: list[str], folders: list[Path]) -> int:
+    """Print the config of a job with its references followed: by OmegaConf some would be followed twice."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    from vision_lab import command_line
+    from vision_lab.config.resolution import printable
+    from vision_lab.core.documents import dump_yaml
+
+    others = ",".join(f"file://{folder.absolute()}" for folder in folders[1:])
+    settings = [*command_line.overrides(words), f"hydra.searchpath=[{others}]"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        composed = compose("config", overrides=settings, return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)
+    values = _resolved(composed).values
+    del values["hydra"]
+    package = command_line.flag_value(words, "--package", "-p")
+    shown: Any = values
+    for key in package.split(".") if package else ():
+        if not isinstance(shown, dict) or key not in shown:
+            return _say(UserError(f"package {package!r} not found in config"), code=1)
+        shown = shown[key]
+    if package:
+        print(f"# @package {package}")
+    print(dump_yaml(printable(shown)), end="")
+    return 0
+
+
+def job(composed: DictConfig) -> Any:
     """One run: what Hydra calls, once, or for each job of a sweep."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import InstantiationException
     from hydra.types import RunMode
 
-    from vision_lab.command_line import plain
     from vision_lab.modes import stored
 
     hydra_config = HydraConfig.get()
@@ -98,6 +134,7 @@ def job(config: DictConfig) -> Any:
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     _begun.append(folder)
     try:
+        config = _resolved(composed)
         score = stored.result(config, folder)
         if score is not None:
             return score
@@ -105,8 +142,7 @@ def job(config: DictConfig) -> Any:
 
         return mode(config)(config, folder)
     except Exception as error:
-        known = UserError(plain(error)) if isinstance(error, InstantiationException) else error
-        known = files.trouble(error, folder) or known
+        known = explain_failure(error, folder) or error
         if isinstance(known, UserError):
             _say(known, code=1)
         elif sweeping:
@@ -123,6 +159,25 @@ def job(config: DictConfig) -> Any:
     finally:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # Hydra makes it before we can refuse
+
+
+def _resolved(composed: DictConfig) -> Config:
+    """The config with its references followed, and what Hydra knows of it."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from vision_lab.config.resolution import resolve_config
+    from vision_lab.config.saved import SAVED
+
+    hydra_config = HydraConfig.get()
+    made = {group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group}
+    made.pop("replay", None)
+    return resolve_config(
+        composed,
+        choices={group: OmegaConf.create({"name": f"${{choice:{group}}}"}).name for group in made},
+        from_run=[group for group, choice in made.items() if choice == SAVED],
+        overrides=list(hydra_config.overrides.task),
+    )
 
 
 _begun: list[Path] = []
@@ -147,6 +202,14 @@ def _constant_keys(words: Sequence[str]) -> list[str]:
     return sorted({override.key_or_group for override in parsed if not override.is_sweep_override()})
 
 
+def _explain_folder(error: Exception) -> UserError | None:
+    """What a user can do where Hydra cannot make the folder of a run."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    cure = "type hydra.run.dir=<a folder that can be written> (in a sweep hydra.sweep.dir)"
+    return UserError(f"{error.filename}: {error.strerror}: {cure}, or change what is in its way")
+
+
 def _user_error(error: BaseException | None) -> UserError | None:
     """The error of ours that Hydra or OmegaConf wrapped."""
     while error is not None and not isinstance(error, UserError):
@@ -156,5 +219,5 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 def _say(error: UserError, *, code: int) -> int:
     mark = "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
-    print(f"{mark} {error}", file=sys.stderr)
+    print(f"{mark} {display_text(error)}", file=sys.stderr)
     return code

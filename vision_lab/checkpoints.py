@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from torch import Tensor
 
-from vision_lab.files import replace
+from vision_lab.core.files import delete_file, format_path, replace_file
+from vision_lab.types import ConfigurationError
 
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
+FOLDER = "checkpoints"
+
+UNREADABLE = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError)
+"""What torch raises for a file that it did not write, or not to the end."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -26,8 +32,8 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        save(checkpoint, path, keep=path.with_name(PREVIOUS) if path.name == LAST else None)
+        folder, name = _below(Path(path))
+        save(checkpoint, folder, name, keep_as=PREVIOUS if Path(path).name == LAST else None)
 
     def load_checkpoint(
         self,
@@ -38,11 +44,25 @@ class WholeCheckpoints(TorchCheckpointIO):
         return load(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)
+        delete_file(*_below(Path(path)))
 
 
-def save(content: Any, path: Path, *, keep: Path | None = None) -> None:
-    """Write with ``torch.save``, whole or not at all; ``keep`` is the name that the file before gets.
+def _below(path: Path) -> tuple[Path, str]:
+    """A checkpoint's run folder and its name below that; of one that lies elsewhere, its own folder."""
+    if path.parent.name == FOLDER:
+        return path.parents[1], f"{FOLDER}/{path.name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent, path.name
+
+
+def save(content: Any, folder: Path, name: str, *, keep_as: str | None = None) -> None:
+    """Write a file below a folder with ``torch.save``, as a whole or not at all.
+
+    Args:
+        content: tensors and plain values.
+        folder: the folder of the command.
+        name: path of the file below it.
+        keep_as: name that the old file gets; None drops it.
 
     Raises:
         OSError: where there is no room.
@@ -55,12 +75,8 @@ def save(content: Any, path: Path, *, keep: Path | None = None) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-        if keep is not None and path.exists():
-            file.flush()
-            os.fsync(file.fileno())  # before the one that was there gives up its name
-            path.replace(keep)
 
-    replace(path, fill)
+    replace_file(folder, name, fill, keep_as=keep_as)
 
 
 def load(path: Path, *, lazily: bool = False) -> Any:
@@ -72,37 +88,92 @@ def load(path: Path, *, lazily: bool = False) -> Any:
 
     Raises:
         pickle.UnpicklingError: where there is anything else in it.
+        ValueError: where it is compressed.
     """
+    _refuse_compressed(path)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
 
 
-def newest(folder: Path, damaged: Callable[[Path, str], None]) -> Path | None:
+def _refuse_compressed(path: Path) -> None:
+    """Torch stores what it writes as it is; a small file that claims to hold much is none of its own.
+
+    Raises:
+        ValueError: if the parts of an archive are larger than the archive.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it is compressed, which torch never does")
+
+
+def load_weights(take: Callable[[Mapping[str, Tensor]], object], path: Path) -> None:
+    """Hand the weights in a file to a network.
+
+    Args:
+        take: gets the state dict, and raises where it does not fit.
+        path: the file.
+
+    Raises:
+        ConfigurationError: if the file holds no weights, or none for this network, or some that are not finite.
+    """
+    shown = format_path(path)
+    cure = "put the run's own model.pth back, or repeat the run's command with force=true"
+    try:
+        state = load(path)
+    except pickle.UnpicklingError:
+        raise ConfigurationError(f"{shown} holds more than weights, which could run code: {cure}") from None
+    except UNREADABLE as error:
+        raise ConfigurationError(f"{shown} cannot be read ({_first_line(error)}): {cure}") from error
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ConfigurationError(f"{shown} holds no weights by name, but a {type(state).__name__}: {cure}")
+    try:
+        take(state)
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{shown} does not fit the network of the config: {error}") from error
+    bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
+    if bad:
+        raise ConfigurationError(f"{shown} holds weights that are not finite: {', '.join(bad[:5])}: {cure}")
+
+
+def newest(
+    folder: Path, damaged: Callable[[str, str], None], *, problem: Callable[[Any], str | None] = lambda _: None
+) -> Path | None:
     """The newest checkpoint of a run that a training can go on from; None where there is none.
 
     Args:
         folder: the run's folder.
-        damaged: told of each file that cannot be used, and why.
+        damaged: told of each file that cannot be used, by its path below the folder, and why.
+        problem: says why a checkpoint, as it was read, is none of this run's; None if it is one.
     """
     for name in (LAST, PREVIOUS):
-        path = folder / "checkpoints" / name
-        if path.is_file():
-            reason = damage(path)
-            if reason is None:
-                return path
-            damaged(path, reason)
+        path = folder / FOLDER / name
+        if not os.path.lexists(path):
+            continue
+        reason = damage(path, problem)
+        if reason is None:
+            return path
+        damaged(f"{FOLDER}/{name}", reason)
     return None
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint file; None where all of it can be read."""
+def damage(path: Path, problem: Callable[[Any], str | None] = lambda _: None) -> str | None:
+    """What is wrong with a checkpoint file; None where all of it can be read, and ``problem`` finds none with it."""
+    if not path.is_file():
+        return "it is no file"
     try:
+        _refuse_compressed(path)
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # torch writes checksums but does not look at them
         if broken:
             return f"its checksum of {broken} is wrong"
-        load(path, lazily=True)
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
-        return f"it is torn: {str(error).strip().splitlines()[0]}"
+        return problem(load(path, lazily=True))
     except pickle.UnpicklingError:
         return "it holds more than tensors and plain values, which could run code"
-    return None
+    except UNREADABLE as error:
+        return f"it is torn: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

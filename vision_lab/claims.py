@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from vision_lab.core.files import reject_link
 from vision_lab.runs import Run, this_host
 from vision_lab.types import ConfigurationError
 
@@ -36,6 +37,7 @@ def claim(run: Run) -> Iterator[None]:
         ConfigurationError: where another process holds it.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
+    reject_link(run.folder / LOCK)
     lock = FileLock(run.folder / LOCK)
     held = False
     try:
@@ -86,13 +88,14 @@ def _wait_for_orphans(run: Run, lock: BaseFileLock) -> None:
 
 def _holder_is_dead(run: Run) -> bool:
     status = run.status
-    if os.name != "posix" or status.get("host") != this_host() or "pid" not in status:
+    pid = status.get("pid")
+    if os.name != "posix" or status.get("host") != this_host() or not isinstance(pid, int) or pid < 1:
         return False
     try:
-        os.kill(int(status["pid"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:  # somebody else's
+    except (OSError, OverflowError):  # somebody else's, or no process at all
         return False
     return False
 
@@ -119,8 +122,9 @@ def _busy(run: Run) -> str:
     status = run.status
     holder = f"process {status.get('pid', 'unknown')} on {status.get('host', 'this host')}"
     since = ""
-    if beat := status.get("heartbeat"):
-        seconds = (datetime.now(UTC) - datetime.fromisoformat(beat)).total_seconds()
+    with suppress(ValueError, TypeError):  # no time that was written here
+        beat = datetime.fromisoformat(status["heartbeat"]) if "heartbeat" in status else datetime.now(UTC)
+        seconds = (datetime.now(UTC) - beat).total_seconds()
         since = f", heard of {max(seconds, 0):.0f} s ago"
     return (
         f"{run} is at work in {holder}{since}: wait for it, or type another name=. "

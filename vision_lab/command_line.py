@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from vision_lab.choices import Choice, groups
+from vision_lab.config.groups import Choice, groups
 
 PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.features"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
@@ -22,6 +22,9 @@ VALUED = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn",
 """Hydra's flags that take the next word as their value."""
 
 MULTIRUN = ("-m", "--multirun")
+
+OPTIONAL_GROUPS = ("experiment", "debug")
+"""Groups without a default choice."""
 
 WORDS = {"null", "none", "???", ""}
 """Values of path keys that are no paths."""
@@ -64,6 +67,54 @@ def flags_first(words: Sequence[str]) -> list[str]:
 def flags_of_a_job(words: Sequence[str]) -> list[str]:
     """Hydra's flags without the one that makes a sweep."""
     return [word for word in _sorted(words)[0] if word not in MULTIRUN]
+
+
+def find_word_errors(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """List words that Hydra would answer with a traceback, or take for something else.
+
+    Args:
+        words: the command line.
+        folders: where configs are looked for.
+    """
+    errors = [f"--config-dir: there is no folder {folder}" for folder in folders if not folder.is_dir()]
+    known = groups([folder for folder in folders if folder.is_dir()])
+    for word in overrides(words):
+        key, _, value = word.partition("=")
+        group, _, package = key.lstrip("+~").partition("@")
+        if not group:
+            errors.append(f"{word}: what is it for? Type <key>={value or '...'}")
+        elif group in known and (key.startswith("~") or package):
+            errors.append(f"{word}: each group has one choice, in its own place: type {_typed_choices(group, known)}")
+        elif group in known and {"", "null"} & set(value.split(",")) and group not in OPTIONAL_GROUPS:
+            errors.append(f"{word}: type {_typed_choices(group, known)}")
+        elif group in OPTIONAL_GROUPS and "null" in value.split(",") and value != "null":
+            errors.append(f"{word}: null is what {group} is without a word: leave it out of the list")
+    return errors
+
+
+def drop_null_groups(words: Sequence[str]) -> list[str]:
+    """Leave out the words that say what is so without them, ``experiment=null``, which Hydra does not take."""
+    return [word for word in words if word not in {f"{group}=null" for group in OPTIONAL_GROUPS}]
+
+
+def _typed_choices(group: str, known: Mapping[str, Sequence[Choice]]) -> str:
+    names = [choice.name for choice in known[group]]
+    return f"{group}=<one of {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}>"
+
+
+def flag_value(words: Sequence[str], *names: str) -> str | None:
+    """The value of a flag of Hydra's, ``--flag value`` or ``--flag=value``; None where it is not typed."""
+    for index, word in enumerate(words):
+        if word in names and index + 1 < len(words):
+            return words[index + 1]
+        if word.partition("=")[0] in names and "=" in word:
+            return word.partition("=")[2]
+    return None
+
+
+def asks_for_resolved_job(words: Sequence[str]) -> bool:
+    """Whether the words ask for the config of a job with references followed, ``--cfg job --resolve``."""
+    return "--resolve" in words and flag_value(words, "--cfg", "-c") == "job"
 
 
 def _sorted(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -17,6 +17,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import make_grid
 
+MAX_DRAWN = 1000
+"""Images on one sheet."""
+
 SIDE = 144
 """Pixels of a drawn picture's longer side: small ones are enlarged, large ones reduced."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
-from vision_lab.choices import CONF, Choice, config_folders, groups
+from vision_lab.config.groups import CONF, Choice, config_folders, groups
 from vision_lab.types import ConfigurationError
 
 USAGE = """\

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: they end a command at once, or, while it trains, after the step it is in. No torch here."""
+"""Ctrl-C, SIGTERM, and a terminal that closes (SIGHUP): they end a command, while it trains after the step it is in.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""What a terminal that closes sends; not on Windows."""
 
 NOTICE = b"\ninterrupted: this step (or validation) is finished and saved first; once more ends it at once\n"
 
@@ -23,6 +27,8 @@ class _Asked:
     patient = False
     signal: int | None = None
     process = 0
+    signals: tuple[int, ...] = ()
+    terminals: tuple[int, ...] = ()
 
 
 _asked = _Asked()
@@ -35,7 +41,11 @@ def heeded() -> Iterator[None]:
         yield
         return
     _asked.patient, _asked.signal, _asked.process = False, None, os.getpid()
-    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    # Under nohup a closing terminal is to be survived.
+    hangup = HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN
+    _asked.signals = (signal.SIGINT, signal.SIGTERM, *((HANGUP,) if HANGUP and hangup else ()))
+    _asked.terminals = tuple(number for number in (1, 2) if os.isatty(number))
+    before = {number: signal.signal(number, _handle) for number in _asked.signals}
     try:
         yield
     finally:
@@ -47,7 +57,7 @@ def heeded() -> Iterator[None]:
 def patient(waits: bool) -> None:
     """Say whether whoever works now will look at ``asked`` soon, so that it need not be torn out of its work."""
     _asked.patient = waits
-    for number in SIGNALS if _asked.process == os.getpid() else ():
+    for number in _asked.signals if _asked.process == os.getpid() else ():
         signal.signal(number, _handle)  # Lightning has put its own in between
 
 
@@ -66,14 +76,27 @@ def leave_to_parent() -> None:
 
     A second SIGTERM ends it: that is how a parent gets rid of a child that does not end by itself.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, HANGUP):
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _handle(number: int, _: FrameType | None) -> None:
+    if number == HANGUP:
+        _leave_terminals()
     waiting = _asked.signal is not None
     _asked.signal = number
     if not _asked.patient or waiting:
         raise Interrupted(signal.Signals(number).name)
     if first_process():
-        os.write(sys.stderr.fileno(), NOTICE)  # print is not safe within whatever was interrupted
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), NOTICE)  # print is not safe within whatever was interrupted
+
+
+def _leave_terminals() -> None:
+    """Send what is still printed nowhere: to write to a terminal that is gone is an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for terminal in _asked.terminals:
+        os.dup2(nowhere, terminal)
+    os.close(nowhere)

@@ -12,18 +12,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
 from vision_lab import environment
-from vision_lab.files import shown, write
-from vision_lab.types import ConfigurationError
+from vision_lab.core.arguments import check_value
+from vision_lab.core.documents import DocumentError, read_json, read_yaml
+from vision_lab.core.files import format_path, write_file
+from vision_lab.types import ConfigurationError, DataSpec
 
 State = Literal["pending", "running", "finished", "failed"]
 
 LONGEST = 120
 """Characters of a folder's name; longer ones are cut and end with a hash of the whole."""
+
+
+REPLACED = "replaced"
+"""The folder beside runs that keeps those which force=true has replaced."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Run:
 
     def __str__(self) -> str:
         """As a person would type it from here."""
-        return shown(self.folder)
+        return format_path(self.folder)
 
     @classmethod
     def existing(cls, path: str, *, key: str = "run", prefix: str = "") -> Run:
@@ -115,10 +121,23 @@ class Run:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What its network takes and says: classes, size, channels, normalisation."""
+        """What its network takes and says: classes, size, channels, normalisation.
+
+        Raises:
+            ConfigurationError: if the file is missing or damaged, or holds anything else.
+        """
         found = self._json("spec.json")
         if found is None:
             raise ConfigurationError(f"{self} is not a whole run: it has no spec.json")
+        annotations = get_type_hints(DataSpec, include_extras=True)
+        problems = [f"{key} is missing" for key in annotations if key not in found]
+        problems += [f"there is no {key}" for key in found if key not in annotations]
+        if not problems:
+            checked = [check_value(key, found[key], annotation) for key, annotation in annotations.items()]
+            problems = [problem for problem in checked if problem]
+        if problems:
+            file = format_path(self.folder / "spec.json")
+            raise ConfigurationError(f"{file} is not what a run writes: {'; '.join(problems)}")
         return found
 
     def begin(
@@ -141,17 +160,17 @@ class Run:
         """
         told = yaml.safe_dump({"overrides": list(overrides), "choices": dict(choices)}, sort_keys=False)
         facts, difference = environment.described()
-        write(self.folder / "config_resolved.yaml", resolved)
-        write(self.folder / "overrides.yaml", told)
-        write(self.folder / "spec.json", _text(spec))
-        write(self.folder / "environment.json", _text(facts))
+        write_file(self.folder, "config_resolved.yaml", resolved)
+        write_file(self.folder, "overrides.yaml", told)
+        write_file(self.folder, "spec.json", _text(spec))
+        write_file(self.folder, "environment.json", _text(facts))
         if difference:
-            write(self.folder / "uncommitted.diff", difference)
-        write(self.folder / "config.yaml", config)  # the last: with it the run is told
+            write_file(self.folder, "uncommitted.diff", difference)
+        write_file(self.folder, "config.yaml", config)  # the last: with it the run is told
 
     def learn_from(self, data: Mapping[str, Any]) -> None:
         """Keep the fingerprints of the data."""
-        write(self.folder / "data.json", _text(data))
+        write_file(self.folder, "data.json", _text(data))
 
     def pend(self) -> None:
         """Its folder is taken; what it needs is being prepared."""
@@ -166,11 +185,11 @@ class Run:
         with _marking:
             status = self.status
             if status.get("state") in ("pending", "running"):
-                write(self.folder / "status.json", _text(status | {"heartbeat": _now()}))
+                write_file(self.folder, "status.json", _text(status | {"heartbeat": _now()}))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``; the run is finished."""
-        write(self.folder / "result.json", _text(result))
+        write_file(self.folder, "result.json", _text(result))
         self._mark("finished")
 
     def fail(self, error: BaseException) -> None:
@@ -180,32 +199,49 @@ class Run:
 
     def set_aside(self) -> Path:
         """Move the folder to where old runs are kept, ``replaced/`` beside it; say where that is."""
-        aside = self.folder.parent / "replaced" / f"{self.folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+        aside = self.folder.parent / REPLACED / f"{self.folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
         aside.parent.mkdir(exist_ok=True)
         self.folder.rename(aside)
         return aside
 
     def _mark(self, state: State, **details: Any) -> None:
         with _marking:
-            write(self.folder / "status.json", _text({"state": state, "time": _now(), **details}))
+            write_file(self.folder, "status.json", _text({"state": state, "time": _now(), **details}))
 
     def _json(self, name: str) -> dict[str, Any] | None:
         file = self.folder / name
         if not file.is_file():
             return None
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"{shown(file)} is damaged: {error}") from error
+            content = read_json(file)
+        except DocumentError as error:
+            raise ConfigurationError(f"{format_path(file)} is damaged: {error}{self._cure(name)}") from error
+        if not isinstance(content, dict):
+            kind = type(content).__name__
+            raise ConfigurationError(f"{format_path(file)} is damaged: it holds a {kind}{self._cure(name)}")
+        return content
 
     def _yaml(self, name: str) -> dict[str, Any]:
         file = self.folder / name
         if not file.is_file():
             raise ConfigurationError(f"{self} is not a whole run: it has no {name}")
         try:
-            return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, yaml.YAMLError) as error:
-            raise ConfigurationError(f"{shown(file)} is damaged: {error}") from error
+            content = read_yaml(file)
+        except DocumentError as error:
+            raise ConfigurationError(f"{format_path(file)} is damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise ConfigurationError(f"{format_path(file)} is damaged: it holds a {type(content).__name__}")
+        return content
+
+    def _cure(self, name: str) -> str:
+        """What to do about a file that can be made again."""
+        cures = {
+            "status.json": "remove it and repeat the command, which then resumes",
+            "result.json": f"type mode=evaluate run={self} to measure the run again, or force=true to train it anew",
+            "data.json": "remove it and repeat the command",
+            "environment.json": "remove it",
+        }
+        return f"\nWhat helps: {cures[name]}." if name in cures else ""
 
 
 def run_folder(
@@ -223,19 +259,30 @@ def run_folder(
     if mode != "train":
         if resume:
             raise ConfigurationError(
-                f"resume= goes on with a training: for mode={mode}, type run={shown(Path(resume))}"
+                f"resume= goes on with a training: for mode={mode}, type run={format_path(Path(resume))}"
             )
         return str((Path(run).expanduser() if run else Path("outputs") / mode / now).absolute() / (mode if run else ""))
     if resume:
         return str(Path(resume).expanduser())
     if name:
-        return str(Path("outputs") / folder_name(name))
+        return str(Path("outputs") / _own_name(name))
     return str(Path("outputs") / folder_name(task) / folder_name(f"{model}-{head}-{data}") / now)
 
 
 def sweep_folder(name: str | None, task: str, now: str) -> str:
     """Where a sweep's runs lie."""
-    return str(Path("outputs") / folder_name(name) if name else Path("outputs") / folder_name(task) / f"sweep-{now}")
+    return str(Path("outputs") / _own_name(name) if name else Path("outputs") / folder_name(task) / f"sweep-{now}")
+
+
+def _own_name(name: str) -> str:
+    """The folder of a run's name.
+
+    Raises:
+        ConfigurationError: if it is the one in which replaced runs are kept.
+    """
+    if folder_name(name) == REPLACED:
+        raise ConfigurationError(f"name={name}: runs that were replaced are kept there: type another name=")
+    return folder_name(name)
 
 
 def folder_name(what: str, otherwise: str = "run") -> str:

@@ -6,7 +6,9 @@ So nothing is typed twice: no number of epochs, no steps, right for any batch si
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from vision_lab.core.arguments import Fraction, NonNegative, Positive, Range
 
 Schedule = Callable[[float], float]
 """progress in [0, 1] -> factor of ``optim.lr``."""
@@ -16,7 +18,7 @@ Schedule = Callable[[float], float]
 class Constant:
     """The same rate throughout, after a linear warm-up."""
 
-    warmup: float = 0.0
+    warmup: Fraction = 0.0
 
     def __call__(self, progress: float) -> float:
         return _warmed(progress, self.warmup)
@@ -26,11 +28,11 @@ class Constant:
 class Cosine:
     """A linear warm-up, then half a cosine from 1 to ``final`` (Loshchilov 2017, without restarts)."""
 
-    warmup: float = 0.05
-    final: float = 0.0
+    warmup: Fraction = 0.05
+    final: NonNegative = 0.0
 
     def __call__(self, progress: float) -> float:
-        if progress < self.warmup:
+        if progress < self.warmup or self.warmup == 1:
             return _warmed(progress, self.warmup)
         return _cosine(1.0, self.final, (progress - self.warmup) / (1 - self.warmup))
 
@@ -42,12 +44,12 @@ class OneCycle:
     The momentum stays as it is, unlike in torch's ``OneCycleLR``.
     """
 
-    peak: float = 0.3
-    start: float = 0.04
-    final: float = 4e-6
+    peak: Fraction = 0.3
+    start: NonNegative = 0.04
+    final: NonNegative = 4e-6
 
     def __call__(self, progress: float) -> float:
-        if progress < self.peak:
+        if progress < self.peak or self.peak == 1:
             return _cosine(self.start, 1.0, progress / self.peak)
         return _cosine(1.0, self.final, (progress - self.peak) / (1 - self.peak))
 
@@ -56,9 +58,9 @@ class OneCycle:
 class Steps:
     """Times ``gamma`` at each of the milestones: a third and two thirds of the way, as ImageNet's recipes do."""
 
-    milestones: Sequence[float] = (1 / 3, 2 / 3)
-    gamma: float = 0.1
-    warmup: float = 0.0
+    milestones: Sequence[Fraction] = (1 / 3, 2 / 3)
+    gamma: Positive = 0.1
+    warmup: Fraction = 0.0
 
     def __call__(self, progress: float) -> float:
         passed = sum(progress >= milestone for milestone in self.milestones)
@@ -69,8 +71,8 @@ class Steps:
 class Poly:
     """(1 - progress) to the power of ``power``, after a linear warm-up (Chen 2017: 0.9)."""
 
-    power: float = 0.9
-    warmup: float = 0.0
+    power: NonNegative = 0.9
+    warmup: Fraction = 0.0
 
     def __call__(self, progress: float) -> float:
         return _warmed(progress, self.warmup) * (1 - progress) ** self.power
@@ -80,9 +82,9 @@ class Poly:
 class Plateau:
     """Times ``factor`` once the monitored metric has not improved for ``patience`` validations: torch's own."""
 
-    factor: float = 0.1
-    patience: int = 5
-    threshold: float = 1e-4
+    factor: Annotated[float, Range(above=0, below=1)] = 0.1
+    patience: Annotated[int, Range(least=0)] = 5
+    threshold: NonNegative = 1e-4
     threshold_mode: Literal["rel", "abs"] = "rel"
 
 

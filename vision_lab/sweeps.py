@@ -50,7 +50,8 @@ def end() -> int:
     if not _started:
         return 0
     found = runs(_started.pop())
-    show(found)
+    if found:
+        show(found)
     return int(any(run.state == "failed" for run in found))
 
 

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, Self
+
+from vision_lab.core.arguments import Count, Hint, Positive, Range
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +22,12 @@ Split = Literal["train", "val", "test", "predict"]
 
 IGNORE = 255
 """The value of a mask's pixels that are neither learnt from nor measured."""
+
+
+MAX_CLASSES = 100_000
+"""More than any data set has by far; a number beyond it is a mistake, or meant to fill the memory."""
+
+MAX_CHANNELS = 1024
 
 
 class UserError(Exception):
@@ -91,12 +99,12 @@ class DataSpec:
     """
 
     target: Target
-    class_names: tuple[str, ...]
-    num_classes: int
-    image_size: tuple[int, int]
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    class_names: Annotated[tuple[str, ...], Hint('a list of names, numbers in quotes: [cat,dog,"1"]')]
+    num_classes: Annotated[int, Range(least=0, most=MAX_CLASSES)]
+    image_size: Annotated[tuple[Count, Count], Hint("[height,width] in pixels")]
+    channels: Annotated[int, Range(least=1, most=MAX_CHANNELS)]
+    mean: Annotated[tuple[float, ...], Hint("a list of numbers, one for each channel or one for all")]
+    std: Annotated[tuple[Positive, ...], Hint("a list of numbers above 0, one for each channel or one for all")]
 
     def __post_init__(self) -> None:
         errors = []

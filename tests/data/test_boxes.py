@@ -231,8 +231,6 @@ def test_yolos_lists_of_pictures_are_not_passed_over(tmp_path: Path):
 def test_other_programs_count_from_0(tmp_path: Path):
     whole = by_picture(made("voc_detect", tmp_path, first_pixel=0), (80, 80))["a"]
     assert whole.boxes[0].tolist() == [9, 5, 40, 30]
-    with pytest.raises(DataError, match=r"data\.first_pixel=2: type 1"):
-        READ["voc_detect"](tmp_path, first_pixel=2)
 
 
 def test_yolos_folders_and_outlines(tmp_path: Path):

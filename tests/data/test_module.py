@@ -174,18 +174,6 @@ def test_class_weights_are_one_on_average(spec: DataSpec):
     assert torch.allclose(weights * counts, (weights * counts)[0].expand(4))
 
 
-def test_all_that_is_wrong_comes_at_once(spec: DataSpec):
-    with pytest.raises(ConfigurationError) as caught:
-        module(spec, batch_size=0, num_workers=-1, on_bad="ignore", holdout=0.9, per_class=0)
-    assert [line.split("=")[0] for line in str(caught.value).splitlines()] == [
-        "data.batch_size",
-        "data.num_workers",
-        "data.on_bad",
-        "data.holdout",
-        "data.per_class",
-    ]
-
-
 def test_unlabelled_pictures(spec: DataSpec, make_folder: Callable[..., Path]):
     root = make_folder()
     made = DataModule(

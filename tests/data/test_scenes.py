@@ -97,8 +97,6 @@ def test_classes():
         class_names("some", background=True)
 
 
-def test_no_pictures():
-    with pytest.raises(ConfigurationError, match=r"data\.counts\.val=0: type a whole number of 1 or more"):
-        scenes(split="val", count=0)
+def test_beyond_the_last_one():
     with pytest.raises(IndexError):
         scenes().scene(40)

@@ -36,5 +36,5 @@ def test_the_shortcut_subsamples_and_pads_with_zeros():
 
 
 def test_other_depths_are_refused():
-    with pytest.raises(ValueError, match="depth=21 is not 6n"):
+    with pytest.raises(ValueError, match="depth=21: type 6n"):
         CifarResNet(depth=21)

@@ -159,7 +159,10 @@ def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path)
         ]
     )
     assert (said == (truth == 255)).mean() > 0.9
-    assert "mode.overlap=1.0: type a part of a tile" in command(*words, "mode.tiles=true", "mode.overlap=1.0").err
+    assert (
+        "mode.overlap=1.0: type a number of 0 or more, below 1"
+        in command(*words, "mode.tiles=true", "mode.overlap=1.0").err
+    )
 
 
 def test_tiles_and_classes(command: Command):
@@ -224,23 +227,32 @@ def test_the_scenes_of_a_run(command: Command):
         ),
         (("task=segment", "data=coco_segment", "data.root=nowhere"), "nowhere has no annotations of COCO's kind"),
         (("task=segment", "head.widths=16"), "head.widths=16: type a list of whole numbers of 1 or more"),
-        (("task=segment", "head=deeplabv3", "head.rates=[]"), "head.rates=[]: type a list of whole numbers"),
+        (
+            ("task=segment", "head=deeplabv3", "head.rates=[]"),
+            "head.rates=[]: type a list of whole numbers of 1 or more",
+        ),
         (
             ("task=segment", "head=segnet", "head.convolutions=[a,1,1,1]"),
-            "head.convolutions=['a', 1, 1, 1]: type a list",
+            "head.convolutions=[a,1,1,1]: type a list of whole numbers of 1 or more",
         ),
-        (("task=segment", "head=fcn8s", "head.hidden=-3"), "head.hidden=-3: type a whole number of 1 or more"),
-        (("task=segment", "head=fcn8s", "head.dropout=3"), "head.dropout=3: type a part from 0 to 1"),
-        (("task=segment", "data.counts.train=abc"), "data.counts.train=abc: type a whole number of 1 or more"),
+        (
+            ("task=segment", "head=fcn8s", "head.hidden=-3"),
+            "head.hidden=-3: type a whole number from 1 to 16384 or null",
+        ),
+        (("task=segment", "head=fcn8s", "head.dropout=3"), "head.dropout=3: type a number from 0 to 1"),
+        (("task=segment", "data.counts.train=abc"), "data.counts.train=abc: type a whole number from 1 to 1000000"),
         (("task=segment", "data.seed=-1"), "data.seed=-1: type a whole number of 0 or more"),
-        (("task=segment", "data.spec.image_size=[8,8]"), "data.spec.image_size=[8, 8]: scenes need 16 pixels or more"),
+        (
+            ("task=segment", "data.spec.image_size=[8,8]"),
+            "data.spec.image_size=[8,8]: type [height,width], 16 pixels or more",
+        ),
         (("task=segment", "data=camvid", "data.root=."), "has no folder train: it has"),
         (
             ("task=segment", "data=masks", "data.root=.", "data.spec.class_names=bg"),
-            "class_names=bg: type a list, [bg,...]",
+            "class_names=bg: type a list of names, numbers in quotes",
         ),
         (("task=segment", "data=masks", "data.root=.", "data.spec.class_names=[a,a]"), "has a more than once"),
-        (("mode=predict", "source=.", "mode.drawn=abc"), "mode.drawn=abc: type a whole number of 0 or more"),
+        (("mode=predict", "source=.", "mode.drawn=abc"), "mode.drawn=abc: type a whole number from 0 to 1000"),
         (("mode=predict", "source=.", "mode.tiles=maybe"), "mode.tiles=maybe: type true or false"),
         (("mode=predict", "task=segment", "data=scenes", "source=."), "type run=<its folder>, or head.weights=..."),
     ],

@@ -190,7 +190,8 @@ def test_what_needs_gpus_is_said(command: Callable[..., Outcome]):
 
 def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..., Outcome]):
     from vision_lab.build import optimizer
-    from vision_lab.choices import CONF
+    from vision_lab.config.groups import CONF
+    from vision_lab.config.resolution import resolve_config
 
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         for words, processes, rate in (
@@ -200,7 +201,7 @@ def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..
             (("optim.scale_lr=256", "trainer.accumulate_grad_batches=2"), 8, 0.4),
         ):
             config = compose("config", overrides=["optim=sgd", "data.batch_size=64", *words])
-            made = optimizer(config, processes=processes)([nn.Parameter(torch.zeros(1))])
+            made = optimizer(resolve_config(config), processes=processes)([nn.Parameter(torch.zeros(1))])
             assert made.param_groups[0]["lr"] == pytest.approx(rate)
 
 

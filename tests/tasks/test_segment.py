@@ -131,19 +131,11 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(mask_spec: DataSpec, nam
         ),
         ({"losses": {}}, "task.losses: type a number above 0 for at least one"),
         ({"losses": {"dice": 0.0}}, "task.losses: type a number above 0 for at least one"),
-        ({"losses": {"dice": float("nan")}}, "task.losses.dice=nan: type a number of 0 or more"),
-        ({"losses": {"dice": "abc"}}, "task.losses.dice=abc: type a number of 0 or more"),
-        ({"losses": 1}, "task.losses=1: type task.losses.cross_entropy=1 and its kin"),
-        ({"focal_gamma": -1.0}, "task.focal_gamma=-1.0: type a number of 0 or more"),
-        ({"aux_weight": "abc"}, "task.aux_weight=abc: type a number of 0 or more"),
-        ({"class_weights": [1.0, -1.0, 1.0]}, "task.class_weights=-1.0: type a number of 0 or more"),
         ({"class_weights": [0.0, 0.0, 0.0]}, "task.class_weights: type a number above 0 for at least one class"),
-        ({"class_weights": 5}, "task.class_weights has 1 numbers for 3 classes: type one for each of sky, sea, sand"),
         (
             {"class_weights": [1.0]},
             "task.class_weights has 1 numbers for 3 classes: type one for each of sky, sea, sand",
         ),
-        ({"class_weights": "some"}, "task.class_weights=some: type auto, null or a list of numbers"),
     ],
 )
 def test_what_cannot_be_learnt_with(mask_spec: DataSpec, changes: dict, said: str):
@@ -207,8 +199,6 @@ def test_tiles_say_what_the_whole_picture_says(mask_spec: DataSpec, size: tuple[
     whole = made.decode(made(image))[0]
     inside = slice(0, size[0] - 3 if size[0] < 16 else None), slice(0, size[1] - 3 if size[1] < 16 else None)
     assert torch.equal(found[inside], whole[inside])
-    with pytest.raises(ConfigurationError, match=r"mode\.overlap=1: type a part of a tile from 0 to below 1"):
-        made.look_in_tiles(1)
 
 
 def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
@@ -12,16 +13,58 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from vision_lab import interruption
 from vision_lab.callbacks.steps import is_logged, steps_made
 from vision_lab.callbacks.tensorboard import TensorBoard
-from vision_lab.checkpoints import LAST
+from vision_lab.checkpoints import FOLDER, LAST
+from vision_lab.core.arguments import Count, NonNegative, Range, fits
 from vision_lab.tasks.base import Task
-from vision_lab.types import Batch, ConfigurationError
+from vision_lab.types import Batch
 
 KEY = "last"
 """Under which a checkpoint says where the run stands."""
 
+STATE_KEYS: dict[str, type] = {
+    "state_dict": dict,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "callbacks": dict,
+    "measured": list,
+    KEY: dict,
+}
+"""What every training's state holds."""
+
+PLACE_KEYS: dict[str, Any] = {
+    "stands_at": tuple[Annotated[int, Range(0)], Annotated[int, Range(0)]],
+    "steps_made": Annotated[int, Range(0)],
+    "should_stop": bool,
+    "processes": Count,
+    "seconds": NonNegative,
+    "logs": dict[str, Annotated[int, Range(0)]],
+}
+"""What it says of where the run stands."""
+
 
 class Best(ModelCheckpoint):
-    """Lightning's keeper of the best checkpoint, whose own state names no place: a run's folder may move."""
+    """Keeps ``checkpoints/best.ckpt`` in the run's folder, which may move: the callback's own state names no place.
+
+    Args:
+        monitor: the metric that says which is best.
+        mode: whether more of it is better ("max") or less ("min").
+        save_weights_only: leave out what only a training needs.
+    """
+
+    def __init__(self, *, monitor: str, mode: Literal["min", "max"], save_weights_only: bool = False) -> None:
+        super().__init__(
+            monitor=monitor,
+            mode=mode,
+            save_weights_only=save_weights_only,
+            filename="best",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.dirpath = os.path.realpath(Path(trainer.default_root_dir) / FOLDER)
+        super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
@@ -48,11 +91,7 @@ class Last(Checkpoint):
         minutes: of training; null: not by time.
     """
 
-    def __init__(self, *, every_n_steps: int | None = None, minutes: float | None = None) -> None:
-        if (every_n_steps is not None and every_n_steps < 1) or (minutes is not None and minutes < 0):
-            raise ConfigurationError(
-                f"callbacks.last: every_n_steps={every_n_steps}, minutes={minutes}: type a number above 0, or null"
-            )
+    def __init__(self, *, every_n_steps: Count | None = None, minutes: NonNegative | None = None) -> None:
         self.every_n_steps = every_n_steps
         self.minutes = minutes
         self.stands_at: tuple[int, int] = (0, 0)
@@ -148,6 +187,26 @@ class Last(Checkpoint):
         trainer.save_checkpoint(path)
         self.path, self.step = path, steps_made(trainer)
         self.saved_at = time.monotonic()
+
+
+def find_problem(task: Task, checkpoint: Any) -> str | None:
+    """Say why a checkpoint, as it was read, is none that a training of this task can go on from; None if it is one."""
+    if not isinstance(checkpoint, dict):
+        return f"it holds a {type(checkpoint).__name__} and no training's state"
+    missing = [key for key in STATE_KEYS if key not in checkpoint]
+    if missing:
+        return f"it is no training's state: it has no {', '.join(missing)}"
+    wrong = [key for key, kind in STATE_KEYS.items() if not isinstance(checkpoint[key], kind)]
+    if not wrong:
+        wrong = [f"{KEY}.{key}" for key, kind in PLACE_KEYS.items() if not fits(checkpoint[KEY].get(key), kind)]
+    if wrong:
+        return f"it is no training's state: {', '.join(wrong)} is of another kind"
+    own = {name: value.shape for name, value in task.state_dict().items()}
+    state = {name: getattr(value, "shape", None) for name, value in checkpoint["state_dict"].items()}
+    if own != state:
+        differing = sorted(str(name) for name in own.keys() | state.keys() if own.get(name) != state.get(name))
+        return f"it is of another network: {', '.join(differing[:3])} differ"
+    return None
 
 
 def _agreed(trainer: pl.Trainer, decision: bool) -> bool:

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from rich import get_console
 
 from vision_lab.callbacks.steps import steps_made
-from vision_lab.files import write_rows
+from vision_lab.core.files import write_csv
 
 FILE = "metrics.csv"
 
@@ -55,7 +55,7 @@ class MetricsFile(EpochMetrics):
     def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         self.rows.append({"epoch": trainer.current_epoch, "step": steps_made(trainer), **metrics})
         if trainer.is_global_zero:
-            write_rows(Path(trainer.default_root_dir) / FILE, self.rows)
+            write_csv(Path(trainer.default_root_dir), FILE, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"rows": self.rows}

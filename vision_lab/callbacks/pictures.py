@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -11,7 +11,9 @@ from torch import Tensor
 from torchvision.io import encode_png
 
 from vision_lab.callbacks.steps import steps_made
-from vision_lab.files import write
+from vision_lab.core.arguments import Range
+from vision_lab.core.files import write_file
+from vision_lab.drawing import MAX_DRAWN
 from vision_lab.tasks.base import Task
 from vision_lab.types import Batch
 
@@ -28,7 +30,7 @@ class Pictures(pl.Callback):
         count: pictures to draw.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: Annotated[int, Range(least=0, most=MAX_DRAWN)]) -> None:
         self.count = count
         self.drawn: list[Tensor] = []
 
@@ -72,15 +74,14 @@ class Pictures(pl.Callback):
             return
         pictures: Mapping[str, Tensor] = {"predictions": task.sheet(self.drawn)} if self.drawn else {}
         self.drawn = []
-        folder = Path(trainer.default_root_dir) / "pictures"
         for name, picture in {**pictures, **task.figures(split)}.items():
-            show(trainer, picture, f"{split}/{name}", folder / f"{split}_{name}.png")
+            show(trainer, picture, f"{split}/{name}", f"pictures/{split}_{name}.png")
 
 
-def show(trainer: pl.Trainer, picture: Tensor, tag: str, file: Path) -> None:
-    """Write a picture (3, H, W) uint8 into a PNG file and, under a tag, into TensorBoard."""
+def show(trainer: pl.Trainer, picture: Tensor, tag: str, name: str) -> None:
+    """Write a picture (3, H, W) uint8 into a PNG file of the run's folder and, under a tag, into TensorBoard."""
     png = encode_png(picture, compression_level=COMPRESSION).numpy().tobytes()
-    write(file, png)
+    write_file(Path(trainer.default_root_dir), name, png)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             # add_image would encode the picture again, which takes longer than to draw it.

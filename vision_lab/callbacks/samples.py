@@ -9,8 +9,10 @@ import pytorch_lightning as pl
 from PIL import Image
 
 from vision_lab.callbacks.pictures import show
-from vision_lab.files import write
+from vision_lab.core.files import write_file
 from vision_lab.tasks.base import Task
+
+FOLDER = "samples"
 
 FRAMES = 120
 """Of an animation, at most; of more epochs some are left out, evenly."""
@@ -36,7 +38,8 @@ class Samples(pl.Callback):
         folder = _folder(trainer)
         if trainer.is_global_zero and (folder / _name(0)).is_file():
             files = [folder / _name(epoch) for epoch in range(trainer.current_epoch + 1)]
-            write(folder / "epochs.gif", animation([file for file in files if file.is_file()]))
+            frames = animation([file for file in files if file.is_file()])
+            write_file(Path(trainer.default_root_dir), f"{FOLDER}/epochs.gif", frames)
 
 
 def animation(files: list[Path]) -> bytes:
@@ -55,11 +58,11 @@ def _draw(trainer: pl.Trainer, task: pl.LightningModule, *, epoch: int) -> None:
     assert isinstance(task, Task)
     picture = task.gallery() if trainer.is_global_zero else None
     if picture is not None:
-        show(trainer, picture, "samples", _folder(trainer) / _name(epoch))
+        show(trainer, picture, "samples", f"{FOLDER}/{_name(epoch)}")
 
 
 def _folder(trainer: pl.Trainer) -> Path:
-    return Path(trainer.default_root_dir) / "samples"
+    return Path(trainer.default_root_dir) / FOLDER
 
 
 def _name(epoch: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from vision_lab.files import write_rows
+from vision_lab.core.files import write_csv
 from vision_lab.tasks.base import Task
 from vision_lab.types import Batch
 
@@ -58,7 +58,7 @@ class Steps(pl.Callback):
         row = {"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)}
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_rows(Path(trainer.default_root_dir) / FILE, self.rows)
+            write_csv(Path(trainer.default_root_dir), FILE, self.rows)
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, losses: Mapping[str, float]) -> None:
         """Reading the losses has waited for the device, so the clock is right."""

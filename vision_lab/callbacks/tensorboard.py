@@ -1,12 +1,13 @@
 """TensorBoard without what Lightning adds for itself, and with curves that a killed run does not tear."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from vision_lab.core.files import delete_file, write_file
 
 
 class TensorBoard(TensorBoardLogger):
@@ -47,9 +48,10 @@ class TensorBoard(TensorBoardLogger):
         """
         for path in self.earlier:
             if path.name in sizes:
-                os.truncate(path, min(sizes[path.name], path.stat().st_size))
+                # Written anew rather than cut: another name of the file elsewhere keeps what it has.
+                write_file(self.folder, path.name, path.read_bytes()[: max(sizes[path.name], 0)])
             else:
-                path.unlink()
+                delete_file(self.folder, path.name)
         if sizes:
             start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
             self.experiment._get_file_writer().add_event(start)

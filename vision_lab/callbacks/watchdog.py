@@ -9,7 +9,8 @@ from rich import get_console
 from rich.markup import escape
 
 from vision_lab.callbacks.epochs import EpochMetrics
-from vision_lab.types import ConfigurationError, DataError, number, whole_number
+from vision_lab.core.arguments import Count, Fraction, NonNegative
+from vision_lab.types import DataError
 
 
 class Watchdog(EpochMetrics):
@@ -24,14 +25,14 @@ class Watchdog(EpochMetrics):
         patience: epochs, one after another, that it may last.
     """
 
-    def __init__(self, *, action: Literal["warn", "stop"], diversity: float, accuracy: float, patience: int) -> None:
+    def __init__(
+        self, *, action: Literal["warn", "stop"], diversity: NonNegative, accuracy: Fraction, patience: Count
+    ) -> None:
         super().__init__()
-        if action not in ("warn", "stop"):
-            raise ConfigurationError(f"callbacks.watchdog.action={action}: type warn or stop")
         self.stops = action == "stop"
-        self.diversity = number("callbacks.watchdog.diversity", diversity)
-        self.accuracy = number("callbacks.watchdog.accuracy", accuracy)
-        self.patience = whole_number("callbacks.watchdog.patience", patience)
+        self.diversity = diversity
+        self.accuracy = accuracy
+        self.patience = patience
         self.lasted = {"collapse": 0, "saturation": 0}
         """Epochs that each has lasted by now."""
 

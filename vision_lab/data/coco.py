@@ -15,6 +15,7 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
+from vision_lab.core.arguments import Count
 from vision_lab.data.boxes import BoxPictures, Row, Told, looked_over
 from vision_lab.data.folder import SPLITS
 from vision_lab.types import IGNORE, DataError, UnreadableError, some
@@ -94,7 +95,7 @@ def semantic_masks(
     *,
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
-    max_pixels: int,
+    max_pixels: Count,
     on_bad: Literal["raise", "skip"],
 ) -> SemanticMasks | None:
     """The pictures of a split, those without objects too.

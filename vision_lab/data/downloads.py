@@ -7,12 +7,13 @@ from typing import Any
 from vision_lab.types import DataError
 
 
-def downloaded(dataset: Callable[..., Any], *, root: str) -> Any:
+def downloaded(dataset: Callable[..., Any], *, root: str, download: bool) -> Any:
     """One of torchvision's data sets.
 
     Args:
         dataset: its class with all arguments but ``root`` and ``download``.
         root: the folder that holds the files, or is to hold them.
+        download: fetch what is not there.
 
     Raises:
         DataError: where the files are not there and cannot be fetched.
@@ -22,10 +23,14 @@ def downloaded(dataset: Callable[..., Any], *, root: str) -> Any:
         return dataset(root=str(folder), download=False)
     except (RuntimeError, FileNotFoundError):
         pass  # not there, or not whole: torchvision says so in the same words
+    name = getattr(dataset, "func", dataset).__name__
+    if not download:
+        raise DataError(
+            f"{name} is not whole in {folder.absolute()}: type data.root=<folder that holds it, or is to hold it>"
+        )
     try:
         return dataset(root=str(folder), download=True)
     except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors
-        name = getattr(dataset, "func", dataset).__name__
         raise DataError(
             f"{name} is not whole in {folder.absolute()}, and could not be fetched: {error}\n"
             f"Type data.root=<folder that holds it, as torchvision.datasets.{name} lays it out>, "

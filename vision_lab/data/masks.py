@@ -13,6 +13,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_lab.core.arguments import Count
 from vision_lab.data.folder import EXTENSIONS, SPLITS
 from vision_lab.data.reading import UnreadablePictureError, read_mask
 from vision_lab.types import IGNORE, ConfigurationError, DataError, UnreadableError, some
@@ -139,7 +140,7 @@ def pairs(
     classes: int,
     values: Sequence[Value] | None,
     ignored: Sequence[Value] | None,
-    max_pixels: int,
+    max_pixels: Count,
     on_bad: Literal["raise", "skip"],
 ) -> Pairs | None:
     """The pictures of one split and the masks of the same names.

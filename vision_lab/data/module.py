@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
+from vision_lab.core.arguments import Count, Range
 from vision_lab.data.examination import Examination
 from vision_lab.data.examples import Examples, Masks, begin_worker, collate
 from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
@@ -82,18 +83,17 @@ class DataModule(pl.LightningDataModule):
         val: Source | None = None,
         test: Source | None = None,
         transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]],
-        batch_size: int,
-        num_workers: int | Literal["auto"],
+        batch_size: Count,
+        num_workers: Annotated[int, Range(least=0)] | Literal["auto"],
         on_bad: Literal["raise", "skip"],
         seed: int,
-        holdout: float = 0.1,
-        per_class: int | None = None,
+        holdout: Annotated[float, Range(above=0, below=0.5)] = 0.1,
+        per_class: Count | None = None,
         shuffle: bool = True,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
         relabel: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        _check(batch_size=batch_size, num_workers=num_workers, on_bad=on_bad, holdout=holdout, per_class=per_class)
         if spec.target == "boxes" and transforms["eval"]:
             raise ConfigurationError(
                 "augment.eval must be empty for boxes, which are measured in the pixels of their files: "
@@ -375,19 +375,3 @@ def _workers(processes: int) -> int:
 
 def _pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count} pictures"
-
-
-def _check(*, batch_size: int, num_workers: int | str, on_bad: str, holdout: float, per_class: int | None) -> None:
-    errors = []
-    if batch_size < 1:
-        errors.append(f"data.batch_size={batch_size}: type a whole number of 1 or more")
-    if num_workers != "auto" and (not isinstance(num_workers, int) or num_workers < 0):
-        errors.append(f"data.num_workers={num_workers}: type auto, or a whole number of 0 or more")
-    if on_bad not in ("raise", "skip"):
-        errors.append(f"data.on_bad={on_bad}: type raise or skip")
-    if not 0 < holdout < 0.5:
-        errors.append(f"data.holdout={holdout}: type a part of the training data between 0 and 0.5")
-    if per_class is not None and per_class < 1:
-        errors.append(f"data.per_class={per_class}: type a whole number of 1 or more, or null for all")
-    if errors:
-        raise ConfigurationError("\n".join(errors))

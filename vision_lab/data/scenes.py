@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from numpy.random import Generator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from vision_lab.core.arguments import Hint, Range
 from vision_lab.data.fashion_mini import Garments
 from vision_lab.data.scene_classes import labels
-from vision_lab.types import IGNORE, ConfigurationError, whole_number
+from vision_lab.types import IGNORE
 
 FILE = Path(__file__).with_name("backgrounds.npz")
 
@@ -78,6 +79,11 @@ class Scene:
         }
 
 
+MAX_COUNT = 1_000_000
+
+Side = Annotated[int, Range(least=16)]
+
+
 class Scenes:
     """A map-style data set of pictures and masks or boxes; each is a function of the seed and its index.
 
@@ -96,16 +102,12 @@ class Scenes:
         self,
         *,
         split: Literal["train", "val", "test"],
-        count: int,
-        size: tuple[int, int],
-        classes: str,
-        seed: int,
+        count: Annotated[int, Range(least=1, most=MAX_COUNT)],
+        size: Annotated[tuple[Side, Side], Hint("[height,width], 16 pixels or more: scenes are made of garments")],
+        classes: Literal["grouped", "all"],
+        seed: Annotated[int, Range(least=0)],
         target: Literal["masks", "boxes"] = "masks",
     ) -> None:
-        whole_number(f"data.counts.{split}", count)
-        whole_number("data.seed", seed, least=0)
-        if min(size) < 16:
-            raise ConfigurationError(f"data.spec.image_size={list(size)}: scenes need 16 pixels or more")
         self.split = split
         self.count = count
         self.size = tuple(size)

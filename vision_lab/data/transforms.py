@@ -1,7 +1,7 @@
 """The few transforms that torchvision does not have by name; the rest are its own, in conf/augment/."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,14 @@ from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from vision_lab.core.arguments import Fraction, Positive, Range
 from vision_lab.types import IGNORE
 
 BEYOND = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
 """What is put where there is no picture."""
 
 
-def central_crop(*, size: Sequence[int], fraction: float = 0.875) -> v2.Transform:
+def central_crop(*, size: Sequence[int], fraction: Annotated[float, Range(above=0, most=1)] = 0.875) -> v2.Transform:
     """What ImageNet's recipes evaluate on: the middle of a picture, (C, H, W) -> (C, *size).
 
     Args:
@@ -25,7 +26,7 @@ def central_crop(*, size: Sequence[int], fraction: float = 0.875) -> v2.Transfor
     return v2.Compose([v2.Resize(round(max(size) / fraction), antialias=True), v2.CenterCrop(list(size))])
 
 
-def scale_and_crop(*, size: Sequence[int], scale: Sequence[float] = (0.5, 2.0)) -> v2.Transform:
+def scale_and_crop(*, size: Sequence[int], scale: tuple[Positive, Positive] = (0.5, 2.0)) -> v2.Transform:
     """A picture and its mask, fitted to ``size``, then made larger or smaller, and a crop of it: (C, *size).
 
     What lies beyond the picture is black, and does not count in the mask (Chen 2017, section 4.1).
@@ -42,7 +43,7 @@ def scale_and_crop(*, size: Sequence[int], scale: Sequence[float] = (0.5, 2.0)) 
     )
 
 
-def shift(*, size: Sequence[int], pixels: int) -> v2.Transform:
+def shift(*, size: Sequence[int], pixels: Annotated[int, Range(least=0)]) -> v2.Transform:
     """A crop of ``size`` of a picture and its mask with a border of so many pixels: (C, *size).
 
     The border is black, and does not count in the mask (He 2015, section 4.2, with 4 pixels).
@@ -50,7 +51,7 @@ def shift(*, size: Sequence[int], pixels: int) -> v2.Transform:
     return v2.RandomCrop(list(size), padding=pixels, fill=BEYOND)
 
 
-def turn(*, degrees: float) -> v2.Transform:
+def turn(*, degrees: Annotated[float, Range(least=0, most=180)]) -> v2.Transform:
     """A picture and its mask turned by up to so many degrees to either side.
 
     What lies beyond the picture is black, and does not count in the mask.
@@ -74,7 +75,7 @@ class Mosaic(Joined):
         p: how often; else the picture stays as it is.
     """
 
-    def __init__(self, *, size: Sequence[int], p: float = 0.5) -> None:
+    def __init__(self, *, size: Sequence[int], p: Fraction = 0.5) -> None:
         super().__init__()
         self.size = (size[0], size[1])
         self.p = p
@@ -112,7 +113,7 @@ class Bend(v2.Transform):
         strength: the vectors' standard deviation in parts of the picture's side (10 of 512 pixels in the paper).
     """
 
-    def __init__(self, *, strength: float = 10 / 512) -> None:
+    def __init__(self, *, strength: Annotated[float, Range(least=0, most=1)] = 10 / 512) -> None:
         super().__init__()
         self.strength = strength
 

@@ -8,15 +8,25 @@ from typing import Literal
 
 from torchvision.datasets import OxfordIIITPet, VOCSegmentation
 
+from vision_lab.core.arguments import Count
 from vision_lab.data.downloads import downloaded
 from vision_lab.data.masks import Pairs, Values
 
 
-def voc(root: str, *, year: str, split: Literal["train", "val", "trainval"], classes: int, max_pixels: int) -> Pairs:
+def voc(
+    root: str,
+    *,
+    download: bool,
+    year: Literal["2007", "2008", "2009", "2010", "2011", "2012"],
+    split: Literal["train", "val", "trainval"],
+    classes: int,
+    max_pixels: Count,
+) -> Pairs:
     """Pascal VOC's masks (Everingham 2010): places in a palette, 255 around objects.
 
     Args:
         root: the folder that holds VOCdevkit/, or is to hold it.
+        download: fetch what is not there.
         year: 2007 to 2012; the masks of 2012 are the usual ones.
         split: one of VOC's own lists.
         classes: 21 with the background.
@@ -25,23 +35,24 @@ def voc(root: str, *, year: str, split: Literal["train", "val", "trainval"], cla
     Raises:
         DataError: where the files are not there and cannot be fetched.
     """
-    found = downloaded(partial(VOCSegmentation, year=year, image_set=split), root=root)
+    found = downloaded(partial(VOCSegmentation, year=year, image_set=split), root=root, download=download)
     samples = [(Path(picture), Path(mask)) for picture, mask in zip(found.images, found.masks, strict=True)]
     return Pairs(samples, Values(classes), max_pixels)
 
 
-def oxford_pets(root: str, *, split: Literal["trainval", "test"], max_pixels: int) -> Pairs:
+def oxford_pets(root: str, *, download: bool, split: Literal["trainval", "test"], max_pixels: int) -> Pairs:
     """Cats and dogs (Parkhi 2012): 1 is the animal, 2 what is around it, 3 its border, which does not count.
 
     Args:
         root: the folder that holds oxford-iiit-pet/, or is to hold it.
+        download: fetch what is not there.
         split: one of the data set's own lists.
         max_pixels: a mask of more is not decoded.
 
     Raises:
         DataError: where the files are not there and cannot be fetched.
     """
-    downloaded(partial(OxfordIIITPet, split=split, target_types="segmentation"), root=root)
+    downloaded(partial(OxfordIIITPet, split=split, target_types="segmentation"), root=root, download=download)
     folder = Path(root).expanduser() / "oxford-iiit-pet"
     lines = (folder / "annotations" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
     names = [line.split()[0] for line in lines if line]

@@ -30,7 +30,7 @@ def boxes(
     *,
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
-    first_pixel: int,
+    first_pixel: Literal[0, 1],
     on_bad: Literal["raise", "skip"],
 ) -> BoxPictures | None:
     """The pictures of a split and their boxes.
@@ -54,8 +54,6 @@ def boxes(
     """
     from vision_lab.data.boxes import Told, looked_over
 
-    if first_pixel not in (0, 1):
-        raise DataError(f"data.first_pixel={first_pixel}: type 1 (VOC's own files) or 0")
     found = _files(_base(root), split)
     if found is None:
         return None

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
+from vision_lab.core.arguments import Counts
 from vision_lab.heads.scores import Scores, scored
-from vision_lab.types import Backbone, DataSpec, whole_numbers
+from vision_lab.types import Backbone, DataSpec
 
 
 def deeplabv3(
-    backbone: Backbone, spec: DataSpec, *, output_stride: int | None, rates: Sequence[int], auxiliary: bool
+    backbone: Backbone, spec: DataSpec, *, output_stride: int | None, rates: Counts, auxiliary: bool
 ) -> Scores:
     """Convolutions of several dilations side by side, with the mean over the picture, on a dilated backbone.
 
@@ -24,7 +23,6 @@ def deeplabv3(
         rates: the dilations: 12, 24, 36 for an output stride of 8, and half of them for 16 (section 3.3).
         auxiliary: an FCN head on the map before the last, while training.
     """
-    rates = whole_numbers("head.rates", rates)
     head = DeepLabHead(backbone.stages[-1].channels, spec.num_classes, atrous_rates=tuple(rates))
     pooling = head[0].convs[-1]
     pooling[2] = OneByOneNorm(pooling[2].num_features)  # behind the mean over the picture and its convolution

@@ -6,22 +6,23 @@ from torch import nn
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from vision_lab.core.arguments import Count, Fraction, Width
 from vision_lab.heads.pyramid import Anchors, Pyramid
 from vision_lab.heads.torchvision_detectors import FasterRCNN, limits
-from vision_lab.types import Backbone, DataSpec, whole_number
+from vision_lab.types import Backbone, DataSpec
 
 
 def faster_rcnn(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: int,
-    anchor_scale: int,
-    proposals: int,
-    samples: int,
-    score_threshold: float,
-    nms_threshold: float,
-    detections_per_image: int,
+    width: Width,
+    anchor_scale: Count,
+    proposals: Count,
+    samples: Count,
+    score_threshold: Fraction,
+    nms_threshold: Fraction,
+    detections_per_image: Count,
 ) -> nn.Module:
     """Maps of stride 4 and more, or the two coarsest, and one by pooling; as ``fasterrcnn_resnet50_fpn`` to the bit.
 
@@ -37,10 +38,8 @@ def faster_rcnn(
         detections_per_image: the surest so many are told.
 
     Raises:
-        ConfigurationError: where a number is out of range or the backbone has a single map.
+        ConfigurationError: where the backbone has a single map.
     """
-    whole_number("head.anchor_scale", anchor_scale)
-    kept = whole_number("head.proposals", proposals)
     told = limits(score_threshold, nms_threshold, detections_per_image)
     pyramid = Pyramid(backbone, finest=4, width=width, extra=LastLevelMaxPool(), coarser=[2])
     sizes = [[anchor_scale * stride] for stride in pyramid.strides]
@@ -48,11 +47,11 @@ def faster_rcnn(
         pyramid,
         spec.num_classes,
         rpn_anchor_generator=Anchors(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
-        rpn_pre_nms_top_n_train=2 * kept,
-        rpn_pre_nms_top_n_test=kept,
-        rpn_post_nms_top_n_train=2 * kept,
-        rpn_post_nms_top_n_test=kept,
-        box_batch_size_per_image=whole_number("head.samples", samples),
+        rpn_pre_nms_top_n_train=2 * proposals,
+        rpn_pre_nms_top_n_test=proposals,
+        rpn_post_nms_top_n_train=2 * proposals,
+        rpn_post_nms_top_n_test=proposals,
+        box_batch_size_per_image=samples,
         box_roi_pool=MultiScaleRoIAlign([str(k) for k in range(len(pyramid.names))], output_size=7, sampling_ratio=2),
         **{f"box_{name}": limit for name, limit in told.items()},
     )

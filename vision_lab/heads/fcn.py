@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
+from vision_lab.core.arguments import Fraction, Width
 from vision_lab.heads.scores import Scores, enlarged, scored
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, number, whole_number
+from vision_lab.types import Backbone, DataSpec
 
 
 def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> Scores:
@@ -28,7 +29,7 @@ def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxili
     )
 
 
-def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: int | None, dropout: float) -> SkipScores:
+def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: Width | None, dropout: Fraction) -> SkipScores:
     """The paper's skip form: scores of the last three maps, the coarser enlarged twofold and added to the finer.
 
     Args:
@@ -38,10 +39,6 @@ def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: int | None, dropout: fl
             paper); None scores the last map directly, for backbones without such layers.
         dropout: behind each of the two.
     """
-    if number("head.dropout", dropout) > 1:
-        raise ConfigurationError(f"head.dropout={dropout}: type a part from 0 to 1")
-    if hidden is not None:
-        whole_number("head.hidden", hidden)
     return SkipScores(backbone, spec.num_classes, hidden=hidden, dropout=dropout)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import nn
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
 from vision_lab.heads.pyramid import Anchors, Pyramid
 from vision_lab.heads.torchvision_detectors import FCOS, limits
-from vision_lab.types import Backbone, DataSpec, whole_number
+from vision_lab.types import Backbone, DataSpec
 
 GROUPS = 32
 """Of torchvision's normalisation in the head."""
@@ -17,10 +20,10 @@ def fcos(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: int,
-    score_threshold: float,
-    nms_threshold: float,
-    detections_per_image: int,
+    width: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=GROUPS)],
+    score_threshold: Fraction,
+    nms_threshold: Fraction,
+    detections_per_image: Count,
 ) -> nn.Module:
     """Maps of stride 8 and more, or the two coarsest, and two by convolution; as ``fcos_resnet50_fpn`` to the bit.
 
@@ -33,9 +36,8 @@ def fcos(
         detections_per_image: the surest so many are told.
 
     Raises:
-        ConfigurationError: where a number is out of range or the backbone has a single map.
+        ConfigurationError: where the backbone has a single map.
     """
-    whole_number("head.width", width, multiple_of=GROUPS)
     pyramid = Pyramid(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
     # What torchvision calls an anchor is the square of a cell.
     cells = Anchors([[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides)

@@ -12,7 +12,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from vision_lab.types import Backbone, ConfigurationError, whole_number
+from vision_lab.types import Backbone, ConfigurationError
 
 PADDED = 32
 """torchvision pads pictures to a multiple of so many pixels."""
@@ -30,7 +30,6 @@ class Pyramid(nn.Module):
         self, backbone: Backbone, *, finest: int, width: int, extra: ExtraFPNBlock, coarser: Sequence[int]
     ) -> None:
         super().__init__()
-        width = whole_number("head.width", width)
         if len(backbone.stages) < 2:
             raise ConfigurationError("this model has a single map, a feature pyramid needs two: take another model")
         # Those made for small pictures (ResNet-20) step less: there the two coarsest.

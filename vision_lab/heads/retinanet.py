@@ -9,9 +9,10 @@ from torch import nn
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from vision_lab.core.arguments import Count, Fraction, Width
 from vision_lab.heads.pyramid import Anchors, Pyramid
 from vision_lab.heads.torchvision_detectors import RetinaNet, limits
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_number
+from vision_lab.types import Backbone, ConfigurationError, DataSpec
 
 GROUPS = 32
 """Of the normalisation, as in torchvision's second version."""
@@ -21,12 +22,12 @@ def retinanet(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: int,
-    anchor_scale: int,
+    width: Width,
+    anchor_scale: Count,
     norm: Literal["group"] | None,
-    score_threshold: float,
-    nms_threshold: float,
-    detections_per_image: int,
+    score_threshold: Fraction,
+    nms_threshold: Fraction,
+    detections_per_image: Count,
 ) -> nn.Module:
     """Maps of stride 8 and more, or the two coarsest, and two by convolution; as ``retinanet_resnet50_fpn`` to the bit.
 
@@ -42,10 +43,9 @@ def retinanet(
         detections_per_image: the surest so many are told.
 
     Raises:
-        ConfigurationError: where a number is out of range or the backbone has a single map.
+        ConfigurationError: where the channels cannot be grouped or the backbone has a single map.
     """
-    whole_number("head.anchor_scale", anchor_scale)
-    if norm not in (None, "group") or whole_number("head.width", width) % (GROUPS if norm else 1):
+    if norm and width % GROUPS:
         raise ConfigurationError(f"head.norm={norm}: type null, or group with a head.width that {GROUPS} divides")
     pyramid = Pyramid(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
     sides = [anchor_scale * stride for stride in pyramid.strides]

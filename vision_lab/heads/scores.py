@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, whole_numbers
+from vision_lab.types import Backbone, ConfigurationError, DataSpec
 
 
 class Scores(nn.Module):
@@ -59,7 +59,7 @@ def for_each_level(
     Raises:
         ConfigurationError: where there are too few.
     """
-    values, levels = whole_numbers(key, typed), len(backbone.stages) - 1
+    values, levels = list(typed), len(backbone.stages) - 1
     if len(values) < levels:
         raise ConfigurationError(
             f"{key}={values}: this model has {levels} levels to go up; type {wanted} for each, as in "

@@ -8,11 +8,12 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vision_lab.core.arguments import Counts
 from vision_lab.heads.scores import enlarged, for_each_level
 from vision_lab.types import Backbone, DataSpec
 
 
-def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Sequence[int]) -> Segnet:
+def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Counts) -> Segnet:
     """The paper's decoder: maps are enlarged by putting each value where the encoder's pooling found its largest.
 
     Args:

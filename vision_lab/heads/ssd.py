@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Annotated
 
 from torch import Tensor, nn
 from torchvision.models import VGG
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
+from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
 from vision_lab.heads.torchvision_detectors import SSD, limits
-from vision_lab.types import Backbone, DataSpec, whole_number
+from vision_lab.types import Backbone, DataSpec
 
 PUBLISHED = (300, 300)
 """The size of the pictures for which the paper gives maps and boxes."""
@@ -26,10 +28,10 @@ def ssd(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: int,
-    score_threshold: float,
-    nms_threshold: float,
-    detections_per_image: int,
+    width: Annotated[int, Range(least=2, most=MAX_WIDTH)],
+    score_threshold: Fraction,
+    nms_threshold: Fraction,
+    detections_per_image: Count,
 ) -> nn.Module:
     """On VGG and pictures of 300 pixels the paper's SSD300, keys and numbers of ``ssd300_vgg16``; else its idea.
 
@@ -44,9 +46,7 @@ def ssd(
         detections_per_image: the surest so many are told.
 
     Raises:
-        ConfigurationError: where a number is out of range.
     """
-    width = whole_number("head.width", width, least=2)
     maps: nn.Module
     poolings = sum(isinstance(layer, nn.MaxPool2d) for layer in backbone.classifier.modules())
     if isinstance(backbone.classifier, VGG) and poolings == POOLINGS and spec.image_size == PUBLISHED:

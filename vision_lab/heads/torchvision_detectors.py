@@ -16,7 +16,7 @@ from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from vision_lab.types import Detections, Objects, number, whole_number
+from vision_lab.types import Detections, Objects
 
 Targets = list[dict[str, Tensor]]
 
@@ -151,9 +151,9 @@ def limits(score_threshold: float, nms_threshold: float, detections_per_image: i
         ConfigurationError: where a number is out of range.
     """
     return {
-        "score_thresh": number("head.score_threshold", score_threshold),
-        "nms_thresh": number("head.nms_threshold", nms_threshold),
-        "detections_per_img": whole_number("head.detections_per_image", detections_per_image),
+        "score_thresh": score_threshold,
+        "nms_thresh": nms_threshold,
+        "detections_per_img": detections_per_image,
     }
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vision_lab.core.arguments import Counts
 from vision_lab.heads.scores import enlarged, for_each_level
 from vision_lab.types import Backbone, DataSpec
 
 
-def unet(backbone: Backbone, spec: DataSpec, *, widths: Sequence[int]) -> Unet:
+def unet(backbone: Backbone, spec: DataSpec, *, widths: Counts) -> Unet:
     """The paper's decoder on all of a backbone's maps.
 
     Args:

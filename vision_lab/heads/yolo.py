@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,9 @@ from torchvision.ops import (
     generalized_box_iou_loss,
 )
 
+from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
 from vision_lab.heads.pyramid import Pyramid
-from vision_lab.types import Backbone, DataSpec, Detections, Objects, number, whole_number
+from vision_lab.types import Backbone, DataSpec, Detections, Objects
 
 SCALE = 4.0
 """The side of the objects that a map is for, in its strides."""
@@ -151,11 +152,11 @@ def yolo(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: int,
-    depth: int,
-    score_threshold: float,
-    nms_threshold: float,
-    detections_per_image: int,
+    width: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=GROUPS)],
+    depth: Annotated[int, Range(least=1, most=64)],
+    score_threshold: Fraction,
+    nms_threshold: Fraction,
+    detections_per_image: Count,
 ) -> nn.Module:
     """Maps of stride 8 and more, or the two coarsest, of one width by a feature pyramid, and two towers for all maps.
 
@@ -169,16 +170,15 @@ def yolo(
         detections_per_image: the surest so many are told.
 
     Raises:
-        ConfigurationError: where a number is out of range or the backbone has a single map.
+        ConfigurationError: where the backbone has a single map.
     """
-    whole_number("head.width", width, multiple_of=GROUPS)
     return Yolo(
         Pyramid(backbone, finest=8, width=width, extra=None, coarser=[]),
         spec.num_classes,
-        depth=whole_number("head.depth", depth),
-        score_threshold=number("head.score_threshold", score_threshold),
-        nms_threshold=number("head.nms_threshold", nms_threshold),
-        detections_per_image=whole_number("head.detections_per_image", detections_per_image),
+        depth=depth,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        detections_per_image=detections_per_image,
     )
 
 

@@ -8,9 +8,13 @@ global average pooling, one linear layer: 6n + 2 layers. Shortcuts have no param
 attribute names are those of torchvision's ResNet, whose basic block is used as it is.
 """
 
+from typing import Annotated
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
+
+from vision_lab.core.arguments import ArgumentError, Range
 
 
 class IdentityShortcut(nn.Module):
@@ -34,14 +38,14 @@ class CifarResNet(nn.Module):
     Input (N, 3, H, W), made for H = W = 32; output (N, num_classes) logits.
 
     Raises:
-        ValueError: where ``depth`` is not 6n + 2.
+        ArgumentError: where ``depth`` is not 6n + 2; 1202 is the deepest of the paper.
     """
 
-    def __init__(self, *, depth: int, num_classes: int = 10) -> None:
+    def __init__(self, *, depth: Annotated[int, Range(least=8, most=1202)], num_classes: int = 10) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
-            raise ValueError(f"depth={depth} is not 6n + 2: take 20, 32, 44, 56 or 110")
+            raise ArgumentError("depth", depth, "6n + 2, such as 20, 32, 44, 56 or 110")
         self.conv1 = nn.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)

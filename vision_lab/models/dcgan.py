@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as normalised
 
+from vision_lab.core.arguments import Width
 from vision_lab.models.weights import load
-from vision_lab.types import ConfigurationError, DataSpec, Loaded, whole_number
+from vision_lab.types import ConfigurationError, DataSpec, Loaded
 
 SIZES = (16, 32, 64, 128)
 """Pixels of a picture's side."""
@@ -142,9 +143,9 @@ class DCGAN(nn.Module):
 def dcgan(
     spec: DataSpec,
     *,
-    latent: int,
-    generator_width: int,
-    discriminator_width: int,
+    latent: Width,
+    generator_width: Width,
+    discriminator_width: Width,
     discriminator_norm: Norm,
     spectral_norm: bool,
     condition: Condition | None,
@@ -166,10 +167,7 @@ def dcgan(
     Raises:
         ConfigurationError: where an argument or the pictures' size does not fit, or the data has no classes.
     """
-    _check(spec, discriminator_norm, condition)
-    for key, value in (("latent", latent), ("generator_width", generator_width)):
-        whole_number(f"model.{key}", value)
-    whole_number("model.discriminator_width", discriminator_width)
+    _check(spec, condition)
     classes = spec.num_classes if condition else 0
     shape = {"channels": spec.channels, "size": spec.image_size[0], "classes": classes}
     pair = DCGAN(
@@ -188,7 +186,7 @@ def dcgan(
     return pair
 
 
-def _check(spec: DataSpec, norm: str, condition: str | None) -> None:
+def _check(spec: DataSpec, condition: str | None) -> None:
     height, width = spec.image_size
     errors = []
     if height != width or height not in SIZES:
@@ -197,11 +195,7 @@ def _check(spec: DataSpec, norm: str, condition: str | None) -> None:
             f"dcgan makes pictures of {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]} pixels, as wide as high, not of "
             f"{height}x{width}: type data.spec.image_size=[{size},{size}]"
         )
-    if norm not in ("batch", "layer", "none"):
-        errors.append(f"model.discriminator_norm={norm}: type batch, layer or none")
-    if condition not in (None, "concatenation", "projection"):
-        errors.append(f"model.condition={condition}: type concatenation, projection or null")
-    elif condition and spec.target != "labels":
+    if condition and spec.target != "labels":
         errors.append(f"model.condition={condition} needs a class for each picture: type model.condition=null")
     if errors:
         raise ConfigurationError("\n".join(errors))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Annotated
 
 from torch import Tensor, nn
+
+from vision_lab.core.arguments import Fraction, Range, Width
 
 
 class ContractingPath(nn.Module):
@@ -20,7 +23,14 @@ class ContractingPath(nn.Module):
         dropout: behind the last two levels.
     """
 
-    def __init__(self, *, num_classes: int, width: int = 64, levels: int = 5, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        width: Width = 64,
+        levels: Annotated[int, Range(least=2, most=8)] = 5,
+        dropout: Fraction = 0.5,
+    ) -> None:
         super().__init__()
         widths = [3, *(width * 2**level for level in range(levels))]
         for level, (inside, outside) in enumerate(pairwise(widths), start=1):

@@ -5,26 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from omegaconf import DictConfig
 from rich.progress import track
 from torch import Tensor
 from torchvision.io import encode_png
 
-from vision_lab import build, drawing, parts
+from vision_lab import build, drawing
+from vision_lab.config.resolution import Config
+from vision_lab.config.validation import check_config
+from vision_lab.core.arguments import Range
+from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.data.examination import Examined, examined, report
 from vision_lab.data.examples import Examples
-from vision_lab.files import refuse_link, shown, write
+from vision_lab.drawing import MAX_DRAWN
 from vision_lab.modes import screen
-from vision_lab.types import DataError, DataSpec, Objects, Unreadable, whole_number
+from vision_lab.types import DataError, DataSpec, Objects, Unreadable
 
 LISTED = 10
 """Files of each kind that are named on the screen; all are in the report."""
 
 
-def check(config: DictConfig, folder: Path, *, drawn: int, tiny: int) -> None:
+def check(
+    config: Config,
+    folder: Path,
+    *,
+    drawn: Annotated[int, Range(least=0, most=MAX_DRAWN)],
+    tiny: Annotated[int, Range(least=0)],
+) -> None:
     """Read every sample of every split.
 
     Args:
@@ -36,14 +45,11 @@ def check(config: DictConfig, folder: Path, *, drawn: int, tiny: int) -> None:
     Raises:
         DataError: where anything is broken, after all has been told.
     """
-    whole_number("mode.drawn", drawn, least=0)
-    whole_number("mode.tiny", tiny, least=0)
-    refuse_link(folder)
+    reject_link(folder)
     screen.quieten()
-    parts.check(config, ["data"])
-    config = config.copy()
-    config.data.on_bad = "skip"  # all that is wrong is to be told at once
-    config.augment.train = config.augment.eval = []
+    check_config(config, ["data"])
+    # All that is wrong is to be told at once.
+    config = config.updated({"data.on_bad": "skip", "augment.train": [], "augment.eval": []})
     spec = build.spec(config)
     data = build.data(config, spec)
     data.prepare_data()
@@ -53,17 +59,17 @@ def check(config: DictConfig, folder: Path, *, drawn: int, tiny: int) -> None:
     reading = examined(examinations, workers=data.workers)
     found = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
     told = report(found, data.faults, spec)
-    told = {"data": parts.choices().get("data"), "root": config.data.get("root"), "target": spec.target, **told}
-    write(folder / "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    told = {"data": config.choices.get("data"), "root": config["data"].get("root"), "target": spec.target, **told}
+    write_file(folder, "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     pictures = _drawn(found, {each.split: each.examples for each in examinations}, told, spec, count=drawn)
     if pictures:
         sheet = drawing.grid(pictures)
         sheet = drawing.with_legend(sheet, spec.class_names) if spec.target == "masks" else sheet
-        write(folder / "contact_sheet.png", encode_png(sheet).numpy().tobytes())
+        write_file(folder, "contact_sheet.png", encode_png(sheet).numpy().tobytes())
     _show(told)
-    screen.say(f"written to {shown(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
+    screen.say(f"written to {format_path(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
     if told["broken"]:
-        raise DataError(f"{told['broken']} broken: all are listed in {shown(folder / 'report.json')}")
+        raise DataError(f"{told['broken']} broken: all are listed in {format_path(folder / 'report.json')}")
     screen.say("nothing is broken")
 
 

@@ -3,22 +3,25 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from omegaconf import DictConfig
 from torchvision.io import encode_png
 
-from vision_lab import build, parts
-from vision_lab.files import refuse_link, shown, write
+from vision_lab import build
+from vision_lab.config.resolution import Config
+from vision_lab.config.validation import check_config
+from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.modes import processes, screen
-from vision_lab.modes.trained import as_taken, flips, trained_task
-from vision_lab.replay import SAVED
+from vision_lab.modes.trained import as_taken, trained_task
 from vision_lab.runs import Run
-from vision_lab.types import ConfigurationError, Split
+from vision_lab.types import ConfigurationError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 
 
-def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None) -> None:
+def evaluate(
+    config: Config, folder: Path, *, split: Literal["train", "val", "test"], tta: Literal["flip"] | None
+) -> None:
     """Measure one split.
 
     Args:
@@ -28,16 +31,14 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
         split: train, val or test.
         tta: None, or ``flip``: the mean of what is said of a picture and of its mirror image.
     """
-    if config.run is None:
+    if config["run"] is None:
         raise ConfigurationError("mode=evaluate measures a run: type run=<its folder>")
-    if split not in ("train", "val", "test"):
-        raise ConfigurationError(f"mode.split={split}: type train, val or test")
-    refuse_link(folder)
+    reject_link(folder)
     screen.quieten()
-    parts.check(config, PARTS)
-    run = Run.existing(config.run)
+    check_config(config, PARTS)
+    run = Run.existing(config["run"])
     task = trained_task(config, run)
-    if flips(tta):
+    if tta:
         task.mirror()
     spec, relabel = as_taken(task, build.spec(config))
     data = build.data(config, spec, relabel=relabel)
@@ -52,23 +53,23 @@ def evaluate(config: DictConfig, folder: Path, *, split: Split, tta: str | None)
     result = {
         "metrics": now,
         "per_class": task.per_class("test"),
-        "data": parts.choices().get("data"),
+        "data": config.choices.get("data"),
         "measured_with": task.measured_with(),
     }
-    write(folder / f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_file(folder, f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     for name, document in task.documents("test", data.paths(split)).items():
-        write(folder / f"{split}_{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
+        write_file(folder, f"{split}_{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     for name, picture in task.figures("test").items():
-        write(folder / f"{split}_{name}.png", encode_png(picture).numpy().tobytes())
+        write_file(folder, f"{split}_{name}.png", encode_png(picture).numpy().tobytes())
     screen.metrics(split, task.scalars("test"), measured_with=task.measured_with())
     screen.per_class(task.per_class("test"))
     screen.broken(data, folder)
     screen.unreadable(data, folder)
     then = (run.result or {}).get("metrics", {})
     alike = (run.result or {}).get("measured_with", {}) == task.measured_with()
-    if then.keys() == now.keys() and alike and not flips(tta) and parts.choices_made().get("data") == SAVED:
+    if then.keys() == now.keys() and alike and not tta and "data" in config.from_run:
         _say_what_differs(then, now)
-    screen.say(f"written to {shown(folder)}")
+    screen.say(f"written to {format_path(folder)}")
 
 
 def _say_what_differs(then: Mapping[str, float], now: Mapping[str, float]) -> None:

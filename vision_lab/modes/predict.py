@@ -6,26 +6,33 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 from torchvision.io import encode_png
 
-from vision_lab import build, parts
+from vision_lab import build
+from vision_lab.config.resolution import Config
+from vision_lab.config.validation import NO_TARGET, check_config
+from vision_lab.core.arguments import Range
+from vision_lab.core.files import format_path, reject_link, write_csv, write_file
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
 from vision_lab.data.reading import read_picture
-from vision_lab.files import refuse_link, shown, write, write_rows
+from vision_lab.drawing import MAX_DRAWN
 from vision_lab.modes import screen
 from vision_lab.modes.sample import sample
-from vision_lab.modes.trained import flips, trained_task
+from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised, Task
-from vision_lab.types import Batch, ConfigurationError, DataError, number, whole_number
+from vision_lab.types import Batch, ConfigurationError, DataError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
+
+
+MAX_MADE = 1_000_000
+"""Pictures that one command generates."""
 
 
 class Predictions(BasePredictionWriter):
@@ -74,14 +81,14 @@ class Predictions(BasePredictionWriter):
 
 
 def predict(
-    config: DictConfig,
+    config: Config,
     folder: Path,
     *,
-    drawn: int,
-    tta: str | None,
+    drawn: Annotated[int, Range(least=0, most=MAX_DRAWN)],
+    tta: Literal["flip"] | None,
     tiles: bool,
-    overlap: float,
-    count: int | None,
+    overlap: Annotated[float, Range(least=0, below=1)],
+    count: Annotated[int, Range(least=1, most=MAX_MADE)] | None,
     classes: Sequence[str] | None,
 ) -> None:
     """Predict on pictures; or make them, where that is what was learnt.
@@ -96,31 +103,27 @@ def predict(
         count: how many pictures to make.
         classes: of which classes in turn.
     """
-    if config.task.target == parts.PICTURES_ALONE:
+    if config["task"]["target"] == NO_TARGET:
         if tta or tiles:
             raise ConfigurationError("mode.tta and mode.tiles are for pictures that are looked at: leave them out")
         sample(config, folder, count=count, classes=classes, drawn=drawn)
         return
     if count is not None or classes is not None:
         raise ConfigurationError("mode.count and mode.classes are for task=generate: leave them out")
-    files = pictures(config.source)
-    if not isinstance(tiles, bool):
-        raise ConfigurationError(f"mode.tiles={tiles}: type true or false")
-    whole_number("mode.drawn", drawn, least=0)
-    number("mode.overlap", overlap)
-    config = build.without_sources(config)
-    refuse_link(folder)
+    files = pictures(config["source"])
+    config = build.drop_datasets(config)
+    reject_link(folder)
     started = time.time()
     screen.quieten()
-    parts.check(config, PARTS)
-    task = trained_task(config, Run.existing(config.run)) if config.run else _published_task(config)
+    check_config(config, PARTS)
+    task = trained_task(config, Run.existing(config["run"])) if config["run"] else _published_task(config)
     assert isinstance(task, Supervised)
-    if flips(tta):
+    if tta:
         task.mirror()
     if tiles:
         task.look_in_tiles(overlap)
     if task.spec.target in ("masks", "boxes"):
-        config.augment.eval = []  # what is said of a crop is not said of the picture
+        config = config.updated({"augment.eval": []})  # what is said of a crop is not said of the picture
     data = build.data(config, task.spec)
     data.look_at(Unlabelled(files), whole=tiles)
     writer = Predictions(folder, names=names_of(files), drawn=drawn, max_pixels=data.max_pixels)
@@ -131,15 +134,15 @@ def predict(
     screen.unreadable(data, folder)
     if not writer.rows:
         raise DataError("not one of the pictures can be read")
-    write_rows(folder / "predictions.csv", writer.rows)
+    write_csv(folder, "predictions.csv", writer.rows)
     for name, document in task.documents("predict", [str(path) for path in files]).items():
-        write(folder / f"{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
+        write_file(folder, f"{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     if writer.pictures:
-        write(folder / "contact_sheet.png", encode_png(task.sheet(writer.pictures)).numpy().tobytes())
-    screen.rows("predictions", [{**row, "path": shown(Path(str(row["path"])))} for row in writer.rows])
+        write_file(folder, "contact_sheet.png", encode_png(task.sheet(writer.pictures)).numpy().tobytes())
+    screen.rows("predictions", [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows])
     new = [path for path in folder.iterdir() if path.stat().st_mtime >= started]
     written = sorted(path.name + ("/" if path.is_dir() else "") for path in new)
-    screen.say(f"written to {shown(folder)}: {', '.join(written)}")
+    screen.say(f"written to {format_path(folder)}: {', '.join(written)}")
 
 
 def pictures(source: str | None) -> list[Path]:
@@ -171,16 +174,16 @@ def names_of(files: Sequence[Path]) -> list[str]:
     return [str(path) for path in (stems if len(set(stems)) == len(stems) else paths)]
 
 
-def _published_task(config: DictConfig) -> Task:
+def _published_task(config: Config) -> Task:
     """A task of a network with published weights, all of which must have come."""
-    key = "model" if config.task.target == "labels" else "head"
+    key = "model" if config["task"]["target"] == "labels" else "head"
     if not config[key].get("weights"):
         raise ConfigurationError(f"mode=predict needs a trained network: type run=<its folder>, or {key}.weights=...")
     network = build.network(config, build.spec(config))
     if network.fresh:
         raise ConfigurationError(
             f"the weights have nothing for {', '.join(network.fresh)}, so its predictions would be random: they are "
-            f"not for the {network.spec.num_classes} classes of data={parts.choices().get('data')}; type the data they "
+            f"not for the {network.spec.num_classes} classes of data={config.choices.get('data')}; type the data they "
             "were made for (ImageNet's: data=imagenet)"
         )
     for note in network.notes:

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.io import encode_png
 
-from vision_lab import build, parts
+from vision_lab import build
+from vision_lab.config.resolution import Config
+from vision_lab.config.validation import check_config
+from vision_lab.core.files import delete_file, format_path, reject_link, write_file
 from vision_lab.drawing import tiled
-from vision_lab.files import refuse_link, shown, write
 from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run, folder_name
 from vision_lab.tasks.generate import Generate, Noise
-from vision_lab.types import ConfigurationError, some, whole_number
+from vision_lab.types import ConfigurationError, some
 
 PARTS = ("task", "model", "head", "data", "trainer", "callbacks")
 
@@ -39,13 +40,15 @@ class Made(BasePredictionWriter):
     """Writes a PNG file for each picture, in the order of their noise.
 
     Args:
-        folder: where the files go.
+        folder: of the command.
+        name: of the folder in it that the files go to.
         drawn: how many pictures to keep for the contact sheet.
     """
 
-    def __init__(self, folder: Path, *, drawn: int) -> None:
+    def __init__(self, folder: Path, name: str, *, drawn: int) -> None:
         super().__init__(write_interval="batch")
         self.folder = folder
+        self.name = name
         self.drawn = drawn
         self.count = 0
         self.kept: list[Tensor] = []
@@ -61,13 +64,14 @@ class Made(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         for picture in prediction.cpu():
-            write(self.folder / f"{self.count:05d}.png", encode_png(_drawable(picture)).numpy().tobytes())
+            png = encode_png(_drawable(picture)).numpy().tobytes()
+            write_file(self.folder, f"{self.name}/{self.count:05d}.png", png)
             if len(self.kept) < self.drawn:
                 self.kept.append(picture)
             self.count += 1
 
 
-def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequence[str] | None, drawn: int) -> None:
+def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence[str] | None, drawn: int) -> None:
     """Make pictures with a trained generator.
 
     Picture k of a seed is the same however many are made. With ``source=<a latents.npz>`` its pictures are made again.
@@ -79,47 +83,45 @@ def sample(config: DictConfig, folder: Path, *, count: int | None, classes: Sequ
         classes: of which classes in turn; None: of all, if the pair takes classes.
         drawn: how many pictures the contact sheet shows.
     """
-    if config.run is None:
+    if config["run"] is None:
         raise ConfigurationError("mode=predict needs a trained generator: type run=<its folder>")
-    if config.source and (count is not None or classes is not None):
+    if config["source"] and (count is not None or classes is not None):
         raise ConfigurationError("mode.count and mode.classes: the file of source= says both: leave them out")
-    count = COUNT if count is None else whole_number("mode.count", count)
-    whole_number("mode.drawn", drawn, least=0)
-    refuse_link(folder)
+    count = COUNT if count is None else count
+    reject_link(folder)
     screen.quieten()
-    parts.check(config, PARTS)
-    config = config.copy()
-    if "features" in config.task:
-        config.task.features = "garments"  # nothing is measured: those of the run need not be there
-    task = trained_task(config, Run.existing(config.run))
+    check_config(config, PARTS)
+    if "features" in config["task"]:
+        config = config.updated({"task.features": "garments"})  # nothing is measured: the run's need not be there
+    task = trained_task(config, Run.existing(config["run"]))
     if not isinstance(task, Generate):
         raise ConfigurationError(f"mode=predict makes pictures by task=generate, not by {type(task).__name__}")
-    seed = config.seed
-    if config.source:
-        file = Path(config.source).expanduser()
+    seed = config["seed"]
+    if config["source"]:
+        file = Path(config["source"]).expanduser()
         noise, seed = read(file, task)
-        folder = folder / folder_name(f"{file.absolute().parent.name}-{file.stem}-again")
+        name = folder_name(f"{file.absolute().parent.name}-{file.stem}-again")
     else:
         chosen = _labels(classes, task)
         labels = [chosen[place % len(chosen)] for place in range(count)] if chosen else None
         noise = task.noise(range(count), labels=labels)
         suffix = "_" + "+".join(task.spec.class_names[label] for label in chosen) if chosen else ""
-        folder = folder / folder_name(f"seed-{seed}{suffix}")
-    writer = Made(folder / "samples", drawn=drawn)
+        name = folder_name(f"seed-{seed}{suffix}")
+    writer = Made(folder, f"{name}/samples", drawn=drawn)
     watching = [*build.callbacks(config, only=["progress"]), writer]
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
     tensors = [each.cpu() for each in noise if each is not None]
-    loader = DataLoader(TensorDataset(*tensors), batch_size=config.data.batch_size)
+    loader = DataLoader(TensorDataset(*tensors), batch_size=config["data"]["batch_size"])
     trainer.predict(task, dataloaders=loader, return_predictions=False)
-    for path in (folder / "samples").glob("*.png"):  # of an earlier command that made more
+    for path in (folder / writer.name).glob("*.png"):  # of an earlier command that made more
         if path.stem.isdigit() and int(path.stem) >= writer.count:
-            path.unlink()
-    write(folder / "latents.npz", _archive(noise, seed=seed))
+            delete_file(folder, f"{writer.name}/{path.name}")
+    write_file(folder, f"{name}/latents.npz", _archive(noise, seed=seed))
     if writer.kept:
         sheet = tiled(torch.stack(writer.kept), columns=COLUMNS)
-        write(folder / "contact_sheet.png", encode_png(sheet).numpy().tobytes())
+        write_file(folder, f"{name}/contact_sheet.png", encode_png(sheet).numpy().tobytes())
     sheet_name = ", contact_sheet.png" if writer.kept else ""
-    screen.say(f"{writer.count} pictures written to {shown(folder)}: samples/, latents.npz{sheet_name}")
+    screen.say(f"{writer.count} pictures written to {format_path(folder / name)}: samples/, latents.npz{sheet_name}")
 
 
 def read(file: Path, task: Generate) -> tuple[Noise, int | None]:
@@ -154,7 +156,7 @@ def _labels(classes: Sequence[str] | None, task: Generate) -> list[int] | None:
         return None
     if not task.pair.conditional:
         raise ConfigurationError("mode.classes: this generator takes no classes (model.condition=null): leave it out")
-    listed = [str(name) for name in classes] if isinstance(classes, Sequence | ListConfig) else [str(classes)]
+    listed = [str(name) for name in classes] if isinstance(classes, Sequence) else [str(classes)]
     listed = [str(classes)] if isinstance(classes, str) else listed
     unknown = [name for name in listed if name not in names]
     if unknown or not listed:

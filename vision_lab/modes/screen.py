@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import get_console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from vision_lab.files import shown, write_rows
+from vision_lab.core.files import format_path, write_csv
+from vision_lab.core.text import display_text
 from vision_lab.runs import Run
 
 if TYPE_CHECKING:
@@ -47,12 +48,13 @@ def quieten() -> None:
 
 def say(text: str) -> None:
     """A line, as it is."""
-    get_console().print(text, highlight=False, markup=False, soft_wrap=True)
+    get_console().print(Text(display_text(text)), highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """A line that should not be overlooked."""
-    get_console().print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    line = Text.assemble(("warning:", "yellow"), f" {display_text(text)}")
+    get_console().print(line, highlight=False, soft_wrap=True)
 
 
 def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequence[str]) -> None:
@@ -64,14 +66,14 @@ def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequen
     size = ", ".join(f"{len(dataset):,} {split}" for split, dataset in sorted(data.splits.items(), key=_in_order))
     choices = run.choices
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("model", f"{choices.get('model')}, head {choices.get('head')}")
+    _add_row(table, "model", f"{choices.get('model')}, head {choices.get('head')}")
     table.add_row("parameters", f"{sum(p.numel() for p in parameters):,}, of which {trained:,} are trained")
     table.add_row("compute", f"{_si(flops)}FLOPs a picture, forward")
     table.add_row(
         "data", f"{choices.get('data')}: {size}; {spec.num_classes} classes, {spec.channels}x{height}x{width}"
     )
     for note in notes:
-        table.add_row("weights", note)
+        _add_row(table, "weights", note)
     get_console().print(table, highlight=False)
     say(f"run          {run}")
 
@@ -80,7 +82,7 @@ def metrics(split: str, values: Mapping[str, float], *, measured_with: Mapping[s
     """A row for each metric, and what they were measured with."""
     table = Table(title=split, title_justify="left", show_header=False)
     for name, value in values.items():
-        table.add_row(name, f"{value:.4f}")
+        _add_row(table, name, f"{value:.4f}")
     get_console().print(table, highlight=False)
     if measured_with:
         say("measured with " + ", ".join(f"{name} {value}" for name, value in measured_with.items()))
@@ -95,15 +97,15 @@ def rows(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 
     """A table of rows of the same columns: as many columns as fit, and beyond ``most`` rows how many more there are."""
     if not found:
         return
-    cells = [list(found[0])]
-    cells += [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found[:most]]
+    cells = [[display_text(name) for name in found[0]]]
+    cells += [[f"{v:.3f}" if isinstance(v, float) else display_text(v) for v in row.values()] for row in found[:most]]
     widths = [max(map(len, column)) + 3 for column in zip(*cells, strict=True)]
     fitting = sum(total < get_console().width for total in accumulate(widths, initial=1)) - 1
     table = Table(title=title, title_justify="left")
     for name in cells[0][: max(3, fitting)]:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
     for row in cells[1:]:
-        table.add_row(*row[: max(3, fitting)])
+        _add_row(table, *row[: max(3, fitting)])
     get_console().print(table, highlight=False)
     if len(found) > most:
         say(f"... and {len(found) - most} more")
@@ -113,10 +115,10 @@ def broken(data: DataModule, folder: Path) -> None:
     """Say how many annotations were broken, and list them in ``broken.csv``."""
     if data.faults:
         file = folder / "broken.csv"
-        write_rows(file, [fault._asdict() for fault in data.faults])
+        write_csv(folder, file.name, [fault._asdict() for fault in data.faults])
         warn(
             f"{len(data.faults)} annotations are broken, so that boxes are clipped or dropped, or pictures left out; "
-            f"they are listed in {shown(file)}"
+            f"they are listed in {format_path(file)}"
         )
 
 
@@ -124,8 +126,14 @@ def unreadable(data: DataModule, folder: Path) -> None:
     """Say how many files were left out, and list them in ``unreadable.csv``."""
     if data.unreadable:
         file = folder / "unreadable.csv"
-        write_rows(file, [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())])
-        say(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {shown(file)}")
+        rows = [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())]
+        write_csv(folder, file.name, rows)
+        say(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {format_path(file)}")
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """Add a row of text in which Rich reads no marks."""
+    table.add_row(*(Text(display_text(cell)) for cell in cells))
 
 
 def _si(number: float) -> str:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from vision_lab import again
+from vision_lab.config.resolution import Config
 from vision_lab.modes import screen
 from vision_lab.runs import Run
 
 
-def result(config: DictConfig, folder: Path) -> float | None:
+def result(config: Config, folder: Path) -> float | None:
     """Show the stored result of a training command that has nothing left to do.
 
     Returns:
@@ -21,9 +21,9 @@ def result(config: DictConfig, folder: Path) -> float | None:
         ConfigurationError: where the folder holds a run of another config.
     """
     run = Run(folder)
-    if HydraConfig.get().runtime.choices.get("mode") != "train" or again.standing(run, config) != "finished":
+    if config.choices.get("mode") != "train" or again.standing(run, config) != "finished":
         return None
-    return show(run, root=config.data.get("root"))
+    return show(run, root=config["data"].get("root"))
 
 
 def show(run: Run, *, root: str | None) -> float:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from vision_lab import again, build, parts
+from vision_lab import again, build
 from vision_lab.callbacks.checkpoints import KEY as STANDS
+from vision_lab.callbacks.checkpoints import find_problem
 from vision_lab.callbacks.steps import steps_made
 from vision_lab.checkpoints import damage, load, newest, save
 from vision_lab.claims import claim
+from vision_lab.config.resolution import Config
+from vision_lab.config.validation import check_config
+from vision_lab.core.documents import dump_yaml
+from vision_lab.core.failures import explain_failure
+from vision_lab.core.files import format_path, reject_links, rename_file
 from vision_lab.data.module import DataModule
-from vision_lab.files import shown
 from vision_lab.interruption import Interrupted
 from vision_lab.models.probing import on_meta
 from vision_lab.modes import processes, screen, stored
@@ -34,7 +39,7 @@ from vision_lab.types import ConfigurationError, DataError, UserError
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
 
 
-def train(config: DictConfig, folder: Path) -> float:
+def train(config: Config, folder: Path) -> float:
     """Train and test one run, or what is left of it.
 
     Args:
@@ -46,43 +51,45 @@ def train(config: DictConfig, folder: Path) -> float:
     """
     started = time.monotonic()
     screen.quieten()
-    parts.check(config, PARTS)
+    check_config(config, PARTS)
     run = Run(folder)
-    if config.force and run.told and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+    if folder.is_dir() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        reject_links(folder)
+    if config["force"] and run.told and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         with claim(run):
-            screen.say(f"the run before now lies in {shown(run.set_aside())}")
+            screen.say(f"the run before now lies in {format_path(run.set_aside())}")
     trainer = build.trainer(config, folder)
-    with processes.of_this_job(trainer):
+    with processes.of_this_job(trainer) as watch:
         if not trainer.is_global_zero:
             with processes.reporting(trainer):
                 task, data, _ = _made(config, trainer)
-                return _fit(trainer, task, data, newest(folder, damaged=lambda *_: None))
+                return _fit(trainer, task, data, _newest(folder, task, damaged=lambda *_: None))
         with claim(run):
             if again.standing(run, config) == "finished":
-                return stored.show(run, root=config.data.get("root"))
+                return stored.show(run, root=config["data"].get("root"))
             run.pend()
-            return _lead(config, run, trainer, started=started)
+            return _lead(config, run, trainer, watch, started=started)
 
 
-def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) -> float:
+def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: processes.Watch, *, started: float) -> float:
     """What the first of the run's processes does, and the only one where there is one."""
     try:
         task, data, network = _made(config, trainer)
         if not run.told:
             run.begin(
-                config=OmegaConf.to_yaml(config),
-                resolved=OmegaConf.to_yaml(config, resolve=True),
-                overrides=list(HydraConfig.get().overrides.task),
-                choices=parts.choices(),
+                config=config.source,
+                resolved=dump_yaml(config.values),
+                overrides=config.overrides,
+                choices=dict(config.choices),
                 spec=asdict(network.spec),
             )
         data.prepare_data()
         data.setup()
-        checkpoint = newest(run.folder, damaged=_put_aside)
+        checkpoint = _newest(run.folder, task, damaged=partial(_put_aside, run.folder))
         fingerprints = data.fingerprints()
         if checkpoint:  # nothing is lost otherwise, and a file that stopped the run may have been mended since
             again.hold_against(run, fingerprints)
-        run.learn_from({**fingerprints, "root": again.listing(config.data.get("root"))})
+        run.learn_from({**fingerprints, "root": again.listing(config["data"].get("root"))})
         cost = flops(task)
         screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
         screen.broken(data, run.folder)
@@ -93,14 +100,16 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
         seconds = before + time.monotonic() - started
         run.finish(_result(trainer, task, best, seconds=seconds, flops=cost))
     except BaseException as error:
-        cause = processes.reported(run.folder) if not isinstance(error, UserError | Interrupted) else None
+        cause = None
+        if not isinstance(error, UserError | Interrupted):
+            cause = watch.cause() or explain_failure(error, run.folder)
         if run.told:
             with suppress(OSError):  # the disk may be full: the error itself matters more
                 run.fail(cause or error)
         if cause:
             raise cause from error
         if isinstance(error, Interrupted) and run.told:
-            again_ = (config.name or config.resume) and not config.force
+            again_ = (config["name"] or config["resume"]) and not config["force"]
             same = "type the same command again, or" if again_ else "type"
             screen.say(f"to go on, {same} python -m vision_lab resume={run}")
         raise
@@ -110,18 +119,44 @@ def _lead(config: DictConfig, run: Run, trainer: pl.Trainer, *, started: float) 
     return best
 
 
-def _made(config: DictConfig, trainer: pl.Trainer) -> tuple[Task, DataModule, build.Network]:
+def _made(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build.Network]:
     spec = build.spec(config)
     data = build.data(config, spec)
     network = build.network(config, spec)
-    return build.task(config, network, processes=trainer.world_size), data, network
+    task = build.task(config, network, processes=trainer.world_size)
+    _check_monitors(config, task)
+    return task, data, network
 
 
-def _put_aside(path: Path, reason: str) -> None:
+def _check_monitors(config: Config, task: Task) -> None:
+    """Refuse the name of a metric that will not be there after the first epoch.
+
+    Raises:
+        ConfigurationError: saying which there are.
+    """
+    named = [("task.monitor", task.monitor)]
+    for name, node in (config["callbacks"] or {}).items():
+        if node and "monitor" in node:
+            named.append((config.origin(f"callbacks.{name}.monitor"), node["monitor"]))
+    known = [f"{split}/{name}" for split in ("val", "train") for name in sorted(task.measured_names(split))]
+    errors = [
+        f"{key}={monitor}: there is no such metric: type one of {', '.join(known)}"
+        for key, monitor in dict(named).items()
+        if monitor not in known
+    ]
+    if errors:
+        raise ConfigurationError("\n".join(errors))
+
+
+def _newest(folder: Path, task: Task, *, damaged: Callable[[str, str], None]) -> Path | None:
+    return newest(folder, damaged, problem=partial(find_problem, task))
+
+
+def _put_aside(folder: Path, name: str, reason: str) -> None:
     """Keep a damaged checkpoint where no later one takes it for good."""
-    aside = path.with_suffix(".damaged")
-    path.replace(aside)
-    screen.warn(f"{shown(path)} cannot be used ({reason}); it lies in {aside.name} now")
+    aside = Path(name).with_suffix(".damaged").name
+    rename_file(folder, name, aside)
+    screen.warn(f"{format_path(folder / name)} cannot be used ({reason}); it lies in {aside} now")
 
 
 def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
@@ -153,7 +188,7 @@ def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | N
             raise DataError(f"{path} cannot be used ({damaged}): type force=true to start over")
         task.load_state_dict(load(path)["state_dict"])
     if trainer.is_global_zero:  # before the test, which may meet bad files
-        save(task.weights(), folder / "model.pth")
+        save(task.weights(), folder, "model.pth")
     trainer.test(task, datamodule=data, verbose=False)
     data.gather_unreadable()
     score = best.best_model_score if best is not None else None

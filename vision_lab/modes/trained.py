@@ -1,19 +1,16 @@
 """A run's network as it was trained, ready to be measured or to predict."""
 
-import pickle
 from dataclasses import replace
 
-from omegaconf import DictConfig
-
-from vision_lab import build, parts
-from vision_lab.checkpoints import load
-from vision_lab.replay import SAVED
+from vision_lab import build
+from vision_lab.checkpoints import load_weights
+from vision_lab.config.resolution import Config
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Task
 from vision_lab.types import ConfigurationError, DataSpec
 
 
-def trained_task(config: DictConfig, run: Run) -> Task:
+def trained_task(config: Config, run: Run) -> Task:
     """The task with the network of the run's best checkpoint, for the classes and pictures it was trained on.
 
     Raises:
@@ -24,25 +21,11 @@ def trained_task(config: DictConfig, run: Run) -> Task:
             f"{run.folder} has no model.pth: the run is {run.state or 'not begun'}; repeat its command, or take another"
         )
     network = build.network(config, DataSpec.from_config(run.spec), trained=True)
-    if parts.choices_made().get("data") == SAVED:  # another size may have been typed, for the same data
+    if "data" in config.from_run:  # another size may have been typed, for the same data
         network = network._replace(spec=replace(network.spec, image_size=build.spec(config).image_size))
     task = build.task(config, network)
-    try:
-        task.load_weights(load(run.weights))
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        raise ConfigurationError(f"{run.weights} does not fit the network of the config: {error}") from error
+    load_weights(task.load_weights, run.weights)
     return task
-
-
-def flips(tta: str | None) -> bool:
-    """Whether ``mode.tta`` asks for mirror images.
-
-    Raises:
-        ConfigurationError: where it asks for something else.
-    """
-    if tta not in (None, "flip"):
-        raise ConfigurationError(f"mode.tta={tta}: type flip or null")
-    return tta == "flip"
 
 
 def as_taken(task: Task, data: DataSpec) -> tuple[DataSpec, list[int] | None]:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
@@ -19,11 +19,12 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
+from vision_lab.core.arguments import Count, NonNegative, Range
 from vision_lab.schedules import Plateau
 from vision_lab.tasks.adversarial_losses import gradient_penalty, loss_named, r1_penalty
 from vision_lab.tasks.base import Task
 from vision_lab.tasks.diffaugment import changes_named
-from vision_lab.types import Adversarial, Batch, ConfigurationError, number, whole_number
+from vision_lab.types import Adversarial, Batch, ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -61,32 +62,29 @@ class AdversarialTask(Task):
     def __init__(
         self,
         *,
-        loss: str,
-        real_label: float,
-        gradient_penalty: float,
-        r1: float,
-        discriminator_steps: int,
-        diffaugment: Sequence[str],
+        loss: Literal["bce", "hinge", "wgan_gp"],
+        real_label: Annotated[float, Range(above=0.5, most=1)],
+        gradient_penalty: NonNegative,
+        r1: NonNegative,
+        discriminator_steps: Count,
+        diffaugment: Sequence[Literal["colour", "translation", "cutout"]],
         generator_optim: Mapping[str, Any],
         discriminator_optim: Mapping[str, Any],
-        ema: float,
-        gradient_clip_val: float | None,
-        accumulate_grad_batches: int,
+        ema: Annotated[float, Range(least=0, below=1)],
+        gradient_clip_val: NonNegative | None,
+        accumulate_grad_batches: Count,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.automatic_optimization = False
-        self.loss = loss_named(loss, real_label=number("task.real_label", real_label))
-        penalty = number("task.gradient_penalty", gradient_penalty)
-        self.gradient_penalty = penalty if loss == "wgan_gp" else 0.0
-        self.r1 = number("task.r1", r1)
-        self.discriminator_steps = whole_number("task.discriminator_steps", discriminator_steps)
+        self.loss = loss_named(loss, real_label=real_label)
+        self.gradient_penalty = gradient_penalty if loss == "wgan_gp" else 0.0
+        self.r1 = r1
+        self.discriminator_steps = discriminator_steps
         self.changes = changes_named(diffaugment)
         self.optims = dict(zip(NETWORKS, (generator_optim or {}, discriminator_optim or {}), strict=True))
-        self.gradient_clip_val = number("trainer.gradient_clip_val", gradient_clip_val or 0.0)
-        self.accumulate_grad_batches = whole_number("trainer.accumulate_grad_batches", accumulate_grad_batches)
-        if not 0 <= number("task.ema", ema) < 1:
-            raise ConfigurationError(f"task.ema={ema}: type a number from 0 to below 1")
+        self.gradient_clip_val = gradient_clip_val or 0.0
+        self.accumulate_grad_batches = accumulate_grad_batches
         self.averaged = (
             AveragedModel(self.pair.generator, multi_avg_fn=_average(ema), use_buffers=True).requires_grad_(False)
             if ema

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from vision_lab.types import ConfigurationError, DataSpec, number
+from vision_lab.core.arguments import Hint, NonNegative
+from vision_lab.types import ConfigurationError, DataSpec
 
-ClassWeights = Sequence[float] | str | None
+ClassWeights = Annotated[
+    Sequence[NonNegative] | Literal["auto"] | None, Hint("auto, null or a list of numbers of 0 or more, one a class")
+]
 """``auto``: by the training data."""
 
 
@@ -21,15 +25,11 @@ def typed_weights(class_weights: ClassWeights, spec: DataSpec) -> Tensor | None:
     """
     if class_weights is None or class_weights == "auto":
         return None
-    if isinstance(class_weights, str):  # which a command line may say
-        raise ConfigurationError(f"task.class_weights={class_weights}: type auto, null or a list of numbers")
-    if not isinstance(class_weights, Sequence) or len(class_weights) != spec.num_classes:
-        count = len(class_weights) if isinstance(class_weights, Sequence) else 1
+    if len(class_weights) != spec.num_classes:
         raise ConfigurationError(
-            f"task.class_weights has {count} numbers for {spec.num_classes} classes: type one for each of "
+            f"task.class_weights has {len(class_weights)} numbers for {spec.num_classes} classes: type one for each of "
             + ", ".join(spec.class_names)
         )
-    weights = [number("task.class_weights", weight) for weight in class_weights]
-    if not any(weights):
+    if not any(class_weights):
         raise ConfigurationError("task.class_weights: type a number above 0 for at least one class")
-    return torch.tensor(weights)
+    return torch.tensor([float(weight) for weight in class_weights])

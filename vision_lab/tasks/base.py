@@ -25,7 +25,7 @@ from vision_lab.randomness import reseed
 from vision_lab.schedules import Plateau, Schedule
 from vision_lab.types import Batch, ConfigurationError, DataSpec
 
-Goal = Literal["max", "min"]
+Goal = Literal["min", "max"]
 
 
 class Task(pl.LightningModule, ABC):
@@ -118,6 +118,10 @@ class Task(pl.LightningModule, ABC):
     def takes_classes(self) -> bool:
         """Whether it learns from the classes of pictures, so that other data must have the same."""
         return True
+
+    def measured_names(self, split: str) -> set[str]:
+        """Return the names of the scalars that a split is measured by, without the split."""
+        return set(dict(self.meters[f"on_{split}"].named_children()))
 
     def charts(self) -> Mapping[str, Sequence[str]]:
         """name: the curves that TensorBoard shows in one chart."""
@@ -304,6 +308,10 @@ class Supervised(Task):
             names: of each picture's files, without their ends.
             pictures: (C, h, w) uint8 as the files have them, each read when it is asked for.
         """
+
+    def measured_names(self, split: str) -> set[str]:
+        scores = self._meters(split).scores
+        return {"loss"}.union(*(getattr(metric, "names", (name,)) for name, metric in scores.items()))
 
     def measure(self, scores: MetricCollection, batch: Batch, predictions: Any) -> None:
         """Let the metrics see a batch."""

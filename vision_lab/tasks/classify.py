@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,12 +15,13 @@ from torchmetrics.classification import (
     MulticlassCalibrationError,
 )
 
+from vision_lab.core.arguments import NonNegative, Range
 from vision_lab.drawing import captioned, confusion, grid
 from vision_lab.tasks.balance import ClassWeights, typed_weights
 from vision_lab.tasks.base import Supervised, main_logits, mean_logits
 from vision_lab.tasks.measures import Confusion, MacroF1
 from vision_lab.tasks.worst import Worst
-from vision_lab.types import Batch, ConfigurationError
+from vision_lab.types import Batch
 
 MISTAKES = 24
 """How many of the most confident mistakes are kept to be drawn."""
@@ -40,14 +41,12 @@ class Classify(Supervised):
     def __init__(
         self,
         *,
-        label_smoothing: float,
+        label_smoothing: Annotated[float, Range(least=0, below=1)],
         class_weights: ClassWeights,
-        aux_weight: float,
+        aux_weight: NonNegative,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        if not 0 <= label_smoothing < 1:
-            raise ConfigurationError(f"task.label_smoothing={label_smoothing}: type a number from 0 to below 1")
         self.label_smoothing = label_smoothing
         self.balance = class_weights == "auto"
         self.aux_weight = aux_weight

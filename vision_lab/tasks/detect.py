@@ -15,12 +15,13 @@ from torchvision.io import encode_jpeg
 from torchvision.ops import box_iou
 
 from vision_lab import drawing
-from vision_lab.files import write
+from vision_lab.core.arguments import Fraction
+from vision_lab.core.files import write_file
 from vision_lab.tasks import coco_json
 from vision_lab.tasks.base import Supervised
 from vision_lab.tasks.precision import BoxPrecision, rows_of
 from vision_lab.tasks.worst import Worst
-from vision_lab.types import Batch, Detections, Objects, Sample, number
+from vision_lab.types import Batch, Detections, Objects, Sample
 
 WORST = 16
 """How many of the pictures with the most mistakes are kept to be drawn."""
@@ -39,9 +40,9 @@ class Detect(Supervised):
         arguments: what every task takes.
     """
 
-    def __init__(self, *, shown_score: float, **arguments: Any) -> None:
+    def __init__(self, *, shown_score: Fraction, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.shown_score = number("task.shown_score", shown_score)
+        self.shown_score = shown_score
         self.truth_is_known = True
         """Whether a picture without objects is known to have none."""
         self.worst: dict[str, Worst] = {}
@@ -164,7 +165,7 @@ class Detect(Supervised):
         found = _in_files(predictions, batch.samples)
         for (_, said), name, picture in zip(found, names, pictures, strict=True):
             drawn = self._boxed(picture, self._sure(said))
-            write(folder / "pictures" / f"{name}.jpg", encode_jpeg(drawn, quality=92).numpy().tobytes())
+            write_file(folder, f"pictures/{name}.jpg", encode_jpeg(drawn, quality=92).numpy().tobytes())
 
     def _sure(self, said: Detections) -> Detections:
         return said[said.scores >= self.shown_score]

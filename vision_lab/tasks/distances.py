@@ -113,10 +113,13 @@ def diversity(real: Tensor, fake: Tensor) -> Tensor:
     return (fake.double().var(dim=0).sum() / real.double().var(dim=0).sum().clamp(min=1e-12)).sqrt()
 
 
+DISTANCES = ("fid", "kid", "precision", "recall")
+
+
 def distances(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """``fid``, ``kid``, ``precision`` and ``recall`` of (m, D) made points against (n, D) real ones; float64."""
-    measures = {"fid": frechet, "kid": kernel, "precision": precision, "recall": recall}
-    return {name: measure(real, fake) for name, measure in measures.items()}
+    measures = (frechet, kernel, precision, recall)
+    return {name: measure(real, fake) for name, measure in zip(DISTANCES, measures, strict=True)}
 
 
 def nearest(points: Tensor, among: Tensor, *, count: int) -> Tensor:

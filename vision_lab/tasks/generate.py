@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vision_lab.core.arguments import Count, Range
 from vision_lab.drawing import grid, panels, tiled
 from vision_lab.randomness import mix
 from vision_lab.tasks.adversarial import AdversarialTask
-from vision_lab.tasks.distances import FEWEST, Points, distances, diversity, frechet, nearest
-from vision_lab.types import Batch, DataError, Split, whole_number
+from vision_lab.tasks.distances import DISTANCES, FEWEST, Points, distances, diversity, frechet, nearest
+from vision_lab.types import Batch, DataError, Split
 
 COLUMNS = 8
 """Pictures side by side."""
@@ -62,15 +63,15 @@ class Generate(AdversarialTask):
         *,
         features: Callable[[Tensor], Tensor],
         features_name: str,
-        samples: int,
-        shown: int,
+        samples: Annotated[int, Range(least=FEWEST)],
+        shown: Count,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.features = features
         self.features_name = features_name
-        self.samples = whole_number("task.samples", samples, least=FEWEST)
-        self.shown = whole_number("task.shown", shown)
+        self.samples = samples
+        self.shown = shown
         for split in ("val", "test"):
             self.meters[f"on_{split}"] = nn.ModuleDict({"real": Points(), "labels": Points()})
         self.training_points: Tensor | None = None
@@ -79,6 +80,11 @@ class Generate(AdversarialTask):
         """split: its points, and what training pictures get there, the same in each epoch."""
         self.counts: dict[str, int] = {}
         self.drawn: dict[str, Tensor] = {}
+
+    def measured_names(self, split: str) -> set[str]:
+        if split == "train":
+            return super().measured_names(split)
+        return {*DISTANCES, *(f"real_{name}" for name in DISTANCES), "diversity"}
 
     def make(self, noise: Noise) -> Tensor:
         """(N, C, H, W) uint8 pictures, by the averaged generator in evaluation mode."""

@@ -18,6 +18,8 @@ class Confusion(Metric):
     """
 
     matrix: Tensor
+    names: tuple[str, ...] = ()
+    """Of the scalars that it comes to."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -35,6 +37,8 @@ class Confusion(Metric):
 class MacroF1(Confusion):
     """The mean over classes of 2 TP / (2 TP + FP + FN); a class that is neither there nor said does not count."""
 
+    names = ("f1",)
+
     def compute(self) -> Tensor:
         """The score so far, in [0, 1]."""
         return _mean(dice(self.matrix))
@@ -47,6 +51,8 @@ class Overlap(Confusion):
     twice the intersection over their sum; ``pixel_accuracy``, the part of pixels that are right; and the counts. A
     class that is neither there nor said does not count, nor does a pixel whose truth is 255.
     """
+
+    names = ("miou", "dice", "pixel_accuracy")
 
     def update(self, said: Tensor, truth: Tensor) -> None:
         """Count a batch."""

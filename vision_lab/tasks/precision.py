@@ -41,6 +41,8 @@ class BoxPrecision(Metric):
     The order in which pictures are seen does not matter, nor which process sees them.
     """
 
+    names = tuple(NAMES.values())
+    """Of the scalars that it comes to."""
     found: Rows
     truth: Rows
     pictures: Rows

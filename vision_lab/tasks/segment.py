@@ -15,13 +15,14 @@ from torchmetrics import MetricCollection
 from torchvision.io import encode_jpeg
 
 from vision_lab import drawing
-from vision_lab.files import write
+from vision_lab.core.arguments import NonNegative
+from vision_lab.core.files import write_file
 from vision_lab.tasks.balance import ClassWeights, typed_weights
 from vision_lab.tasks.base import Supervised, main_logits, mean_logits
 from vision_lab.tasks.measures import Overlap, agreement, count, dice, intersection_over_union
 from vision_lab.tasks.tiles import Window, tiles
 from vision_lab.tasks.worst import Worst
-from vision_lab.types import IGNORE, Batch, ConfigurationError, number
+from vision_lab.types import IGNORE, Batch, ConfigurationError
 
 WORST = 16
 """How many of the pictures that agree least with their truth are kept to be drawn."""
@@ -48,26 +49,23 @@ class Segment(Supervised):
     def __init__(
         self,
         *,
-        losses: Mapping[str, float],
-        focal_gamma: float,
+        losses: Mapping[str, NonNegative],
+        focal_gamma: NonNegative,
         class_weights: ClassWeights,
-        aux_weight: float,
+        aux_weight: NonNegative,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         known = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
-        if not isinstance(losses, Mapping):
-            raise ConfigurationError(f"task.losses={losses}: type task.losses.cross_entropy=1 and its kin")
         if unknown := sorted(set(losses) - set(known)):
             raise ConfigurationError(f"task.losses.{unknown[0]}: there is no such loss; there are {', '.join(known)}")
-        weights = {name: number(f"task.losses.{name}", weight) for name, weight in losses.items()}
-        if not any(weights.values()):
+        if not any(losses.values()):
             raise ConfigurationError("task.losses: type a number above 0 for at least one")
-        self.terms = {name: (known[name], weight) for name, weight in weights.items() if weight > 0}
-        self.focal_gamma = number("task.focal_gamma", focal_gamma)
+        self.terms = {name: (known[name], weight) for name, weight in losses.items() if weight > 0}
+        self.focal_gamma = focal_gamma
         self.balance = class_weights == "auto"
         self.class_weights = typed_weights(class_weights, self.spec)
-        self.aux_weight = number("task.aux_weight", aux_weight)
+        self.aux_weight = aux_weight
         self.overlap: float | None = None
         self.worst: dict[str, Worst] = {}
 
@@ -96,8 +94,6 @@ class Segment(Supervised):
 
     def look_in_tiles(self, overlap: float) -> None:
         """From now on predict on whole pictures by tiles of the size the network was trained on."""
-        if number("mode.overlap", overlap) >= 1:
-            raise ConfigurationError(f"mode.overlap={overlap}: type a part of a tile from 0 to below 1")
         self.overlap = overlap
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Tensor] | None:
@@ -180,9 +176,9 @@ class Segment(Supervised):
     ) -> None:
         """``masks/<name>.png``: classes in a palette, with their names; ``overlays/<name>.jpg``: on the picture."""
         for picture, mask, name in zip(pictures, predictions, names, strict=True):
-            write(folder / "masks" / f"{name}.png", drawing.palette_png(mask.cpu(), self.spec.class_names))
+            write_file(folder, f"masks/{name}.png", drawing.palette_png(mask.cpu(), self.spec.class_names))
             laid = drawing.overlaid(picture, mask.cpu())
-            write(folder / "overlays" / f"{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes())
+            write_file(folder, f"overlays/{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes())
 
     def _weights(self, like: Tensor) -> Tensor | None:
         return None if self.class_weights is None else self.class_weights.to(like.device)

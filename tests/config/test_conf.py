@@ -6,12 +6,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 
-from vision_lab import build, resolvers
-from vision_lab.choices import CONF, Choice, groups
-from vision_lab.parts import misfits
+from vision_lab import build
+from vision_lab.config import resolvers
+from vision_lab.config.groups import CONF, Choice, groups
+from vision_lab.config.instantiation import instantiate
+from vision_lab.config.resolution import Config, resolve_config
+from vision_lab.config.validation import find_part_errors
 from vision_lab.types import Adversarial, Backbone, ConfigurationError
 
 GROUPS = groups([CONF])
@@ -43,17 +44,25 @@ TO_BE_TYPED = ("data.spec.class_names is missing",)
 
 @pytest.fixture(autouse=True)
 def _hydra():
-    resolvers.register({})
+    resolvers.register()
     yield
     HydraConfig.instance().cfg = None
 
 
-def composed(*words: str) -> DictConfig:
+def composed(*words: str) -> Config:
     """A config as a command would have it, with Hydra's own part known to the resolvers."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         config = compose("config", overrides=[*words, "+hydra.runtime.output_dir=outputs"], return_hydra_config=True)
     HydraConfig.instance().set_config(config)
-    return config
+    choices = {group: choice for group, choice in config.hydra.runtime.choices.items() if "/" not in group}
+    resolved = resolve_config(config, choices=choices)
+    del resolved.values["hydra"]
+    return resolved
+
+
+def without(node: dict, *keys: str) -> dict:
+    """A part as its constructor takes it."""
+    return {key: value for key, value in node.items() if key not in keys}
 
 
 def test_counts():
@@ -77,10 +86,10 @@ def test_every_choice_composes_and_its_classes_take_it(choice: Choice):
     group = choice.file.parent.name
     config = composed(f"{group}={choice.name}")
     if choice.name in NOT_INSTALLED:
-        assert config.logger[choice.name]._target_.startswith("pytorch_lightning.loggers.")
+        assert config["logger"][choice.name]["_target_"].startswith("pytorch_lightning.loggers.")
         return
     parts = ["model", "head", "augment", "optim", "scheduler", "trainer", "callbacks", "logger", "task", "mode", "data"]
-    errors = [error for part in parts for error in misfits(config, part)]
+    errors = [error for part in parts for error in find_part_errors(config, part)]
     assert [error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))] == []
 
 
@@ -98,7 +107,7 @@ def test_every_pair_makes_pictures_and_scores_them(choice: Choice, size: int):
     """With and without classes, built without numbers."""
     for condition in ("null", "concatenation", "projection"):
         config = composed("task=generate", f"model={choice.name}", f"model.condition={condition}")
-        config.data.spec.image_size = [size, size]
+        config = config.updated({"data.spec.image_size": [size, size]})
         with torch.device("meta"):
             pair: Adversarial = build.network(config, build.spec(config)).module
             labels = torch.zeros(2, dtype=torch.int64) if pair.conditional else None
@@ -115,8 +124,8 @@ def test_every_model_is_a_backbone_under_published_keys(choice: Choice):
     size = 299 if choice.name == "inception_v3" else 224
     spec = dataclasses.replace(build.spec(config), image_size=(size, size), channels=3)
     with torch.device("meta"):
-        made: Backbone = instantiate(config.model, _partial_=True, _convert_="all")(spec)
-        published = instantiate(config.model.classifier)(num_classes=10)
+        made: Backbone = instantiate(without(config["model"], "target"), "model")(spec)
+        published = instantiate(config["model"]["classifier"], "model.classifier")(num_classes=10)
     assert {k: v.shape for k, v in made.classifier.state_dict().items()} == {
         k: v.shape for k, v in published.state_dict().items()
     }

@@ -1,50 +1,53 @@
 """What ``${...}`` in ``conf/`` may call. No torch here: ``--cfg job --resolve`` shows the whole truth in a second."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from vision_lab.config.resolution import FileStrings
+from vision_lab.config.saved import SAVED, SavedRun
 from vision_lab.data import folder, scene_classes, voc_xml, yolo_txt
-from vision_lab.replay import SAVED
 from vision_lab.runs import folder_name, run_folder, sweep_folder
-from vision_lab.types import DataError
+from vision_lab.types import ConfigurationError, DataError
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
-def register(saved_choices: Mapping[str, str | None]) -> None:
+def register(saved: SavedRun | None = None) -> None:
     """Make the resolvers known to OmegaConf.
 
     Args:
-        saved_choices: group: choice of the run that ``run=`` names, for groups the command line leaves to it.
+        saved: what the run that ``run=`` names adds to the command.
     """
+    run = saved or SavedRun()
 
     def choice(group: str) -> str | None:
         from hydra.core.hydra_config import HydraConfig
 
         chosen = HydraConfig.get().runtime.choices.get(group)
-        return saved_choices.get(group) if chosen == SAVED else chosen
+        return run.choices.get(group) if chosen == SAVED else chosen
 
     resolvers: dict[str, Callable[..., Any]] = {
         "choice": choice,
         "count": len,
-        "times": lambda factor, value: factor * value,
-        "folder_classes": _listed(_folder_classes),
+        "times": _multiply,
+        "folder_classes": _from_files(_folder_classes),
         "one_of": lambda options, wanted: wanted if wanted in options else options[0],
-        "scene_classes": _listed(
-            lambda classes, target: scene_classes.class_names(classes, background=target == "masks")
+        "scene_classes": lambda classes, target: FileStrings(
+            scene_classes.class_names(classes, background=target == "masks")
         ),
-        "coco_classes": _listed(lambda root: ["background", *_coco_categories(root)]),
-        "coco_categories": _listed(_coco_categories),
-        "voc_names": _listed(voc_xml.names),
-        "yolo_names": _listed(yolo_txt.names),
-        "packaged_lines": _listed(_packaged_lines),
+        "coco_classes": _from_files(lambda root: ["background", *_coco_categories(root)]),
+        "coco_categories": _from_files(_coco_categories),
+        "voc_names": _from_files(voc_xml.names),
+        "yolo_names": _from_files(yolo_txt.names),
+        "packaged_lines": _from_files(_packaged_lines),
+        "saved_class_names": lambda: FileStrings(run.class_names or ()),
         "run_folder": run_folder,
         "sweep_folder": lambda name, task, now: sweep_folder(
-            name, saved_choices.get("task") or task if task == SAVED else task, now
+            name, run.choices.get("task") or task if task == SAVED else task, now
         ),
         "folder_name": folder_name,
         "metric_name": lambda monitor: monitor.rpartition("/")[2],
@@ -53,9 +56,15 @@ def register(saved_choices: Mapping[str, str | None]) -> None:
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
-def _listed(function: Callable[..., Sequence[str]]) -> Callable[..., ListConfig]:
-    """OmegaConf takes a plain list for an answer, but cannot put it into a config that is resolved as a whole."""
-    return lambda *arguments: OmegaConf.create(list(function(*arguments)))
+def _from_files(function: Callable[..., Sequence[str]]) -> Callable[..., FileStrings]:
+    """What a function reads from files is text, whatever it looks like."""
+    return lambda *arguments: FileStrings(function(*arguments))
+
+
+def _multiply(factor: float, value: float) -> float:
+    if not isinstance(factor, int | float) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{factor} times {value}: both are to be numbers")
+    return factor * value
 
 
 @cache
@@ -77,4 +86,6 @@ def _coco_categories(root: str) -> Sequence[str]:
 
 @cache
 def _packaged_lines(file: str) -> Sequence[str]:
+    if Path(file).name != file or Path(file).suffix != ".txt":
+        raise ConfigurationError(f"{file} is no list of names in vision_lab/data")
     return (DATA / file).read_text(encoding="utf-8").splitlines()

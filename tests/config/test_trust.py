@@ -1,0 +1,360 @@
+"""A stranger's run folder cannot run code."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import chdir
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from tests.conftest import FAST, Outcome
+from vision_lab.app import main
+from vision_lab.config.groups import CONF
+from vision_lab.config.resolution import resolve_config
+from vision_lab.config.trust import find_untrusted, is_admitted
+from vision_lab.types import ConfigurationError
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    with chdir(folder):
+        assert main([*FAST, "name=x"]) == 0
+    return folder / "outputs" / "x"
+
+
+@pytest.fixture
+def strangers(command: Command, run: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+    """A copy of it with a changed config."""
+
+    def change(how: Callable[[dict[str, Any]], None]) -> Path:
+        folder = Path(shutil.copytree(run, "outputs/x"))
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        how(config)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return folder
+
+    return change
+
+
+TOUCH = {"_target_": "os.system", "command": "touch stolen"}
+
+
+def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda config: config[group].update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (planted("optim", "_target_", "os.system"), "optim._target_=os.system"),
+        (planted("callbacks", "mine", TOUCH), "callbacks.mine._target_=os.system"),
+        (planted("augment", "eval", [TOUCH]), "augment.eval._target_=os.system"),
+        (planted("model", "classifier", "${stolen}"), "stolen._target_=os.system"),
+        (planted("head", "_target_", "vision_lab.runs.os.system"), "head._target_=vision_lab.runs.os.system"),
+        (planted("head", "_target_", "torch.nn.modules.module.functools.partial"), "functools.partial"),
+        (planted("model", "classifier", {"_target_": "torch.hub.load", "_partial_": True}), "torch.hub.load"),
+        (planted("optim", "_target_", "torch.utils.collect_env.run"), "optim._target_=torch.utils.collect_env.run"),
+        (
+            planted("callbacks", "mine", {"_target_": "vision_lab.checkpoints.save", "path": "stolen"}),
+            "checkpoints.save",
+        ),
+        (planted("optim", "_target_", "hydra.utils.get_method"), "optim._target_=hydra.utils.get_method"),
+        (planted("task", "_target_", "${oc.decode:'os.system'}"), "task._target_=os.system"),
+        (planted("head", "_target_", "pytorch_lightning.LightningModule.load_from_checkpoint"), "load_from_checkpoint"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_planted_code_is_refused(command: Command, strangers: Callable, change: Callable, place: str):
+    def both(config: dict[str, Any]) -> None:
+        config["stolen"] = TOUCH
+        config["trust"] = ["os", "functools", "torch"]  # what a folder says of whom to trust does not count
+        change(config)
+
+    folder = strangers(both)
+    for mode in ("mode=evaluate", "mode=predict", "mode=train"):
+        outcome = command(mode, f"run={folder}", "source=.")
+        assert outcome.code == 2
+        assert place in outcome.err.replace(".0.", ".")
+        assert "this comes with the run's folder and" in outcome.err
+        assert not Path("stolen").exists()
+    assert not Path("outputs/x/evaluate").exists()
+
+
+def test_a_list_of_defaults_in_a_stored_config_is_refused(command: Command, strangers: Callable):
+    folder = strangers(lambda config: config["optim"].update(defaults=[{"override /hydra/launcher": "basic"}]))
+    assert "is not a composed config: optim" in command("mode=evaluate", f"run={folder}").err
+
+
+def hub(folder: Path) -> dict[str, Any]:
+    """A repository beside the config that writes a file when it is loaded."""
+    evil = folder / "evil"
+    evil.mkdir()
+    (evil / "hubconf.py").write_text("open('stolen', 'w')\ndef go(*a, **k): pass\n")
+    return {"_target_": "torch.hub.load", "repo_or_dir": str(evil.absolute()), "model": "go", "source": "local"}
+
+
+def refused(command: Command, folder: Path, text: str) -> None:
+    for mode in ("mode=evaluate", "mode=predict", "mode=train"):
+        outcome = command(mode, f"run={folder}", "source=.")
+        assert outcome.code == 2, outcome.out
+        assert text in outcome.err
+        assert not Path("stolen").exists()
+
+
+def test_a_group_that_is_a_string_is_refused(command: Command, strangers: Callable):
+    """Hydra would read it as YAML, with a list of defaults that puts another group among its own callbacks."""
+    folder = strangers(lambda _: None)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["logger"] = hub(folder)
+    config["optim"] = "defaults:\n- /logger@_global_.hydra.callbacks.evil: _saved\n- _self_\n" + yaml.safe_dump(
+        config["optim"]
+    )
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    refused(command, folder, "is not a composed config: optim")
+
+
+def test_a_reference_within_a_reference_is_refused(command: Command, strangers: Callable):
+    folder = strangers(lambda _: None)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    node = hub(folder)
+    inner = ",".join(f"{key}:'{value}'" for key, value in node.items())
+    config["task"]["class_weights"] = "\\${oc.create:{" + inner + "}}"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    refused(command, folder, "task.class_weights=")
+
+
+def test_choices_that_are_no_names_are_refused(command: Command, strangers: Callable):
+    folder = strangers(lambda config: config.pop("callbacks"))
+    told = yaml.safe_load((folder / "overrides.yaml").read_text())
+    for value in ("${oc.env:HOME}", "../outside", "/tmp/outside"):
+        told["choices"]["model"] = value
+        (folder / "overrides.yaml").write_text(yaml.safe_dump(told))
+        refused(command, folder, "choices are names of files in conf/")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (planted("callbacks", "progress", {"_target_": "torchvision.models._api.WeightsEnum.get_state_dict"}), "_api"),
+        (planted("data", "train", {"_target_": "torchvision.datasets.Kinetics", "_partial_": True}), "Kinetics"),
+        (
+            planted("logger", "mine", {"_target_": "vision_lab.callbacks.tensorboard.TensorBoard", "folder": "/tmp"}),
+            "folder",
+        ),
+        (
+            planted("callbacks", "best", {"_target_": "vision_lab.callbacks.checkpoints.Best", "dirpath": "/tmp"}),
+            "dirpath",
+        ),
+    ],
+    ids=["weights", "archive", "events", "checkpoints"],
+)
+def test_what_fetches_or_writes_elsewhere_is_refused(
+    command: Command, strangers: Callable, change: Callable, text: str
+):
+    refused(command, strangers(change), text)
+
+
+def test_a_misspelt_key_beside_a_run_is_answered(command: Command, strangers: Callable):
+    folder = strangers(lambda _: None)
+    outcome = command("mode=evaluate", f"run={folder}", "trainer.max_epoch=1")
+    assert outcome.err.startswith("error: trainer.max_epoch: there is no such key. Did you mean trainer.max_epochs")
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "overrides.yaml", "spec.json"])
+@pytest.mark.parametrize("content", ["", "[1", "{1: 2"])
+def test_damaged_files_of_a_run_are_named(command: Command, strangers: Callable, file: str, content: str):
+    folder = strangers(lambda _: None)
+    (folder / file).write_text(content)
+    outcome = command("mode=evaluate", f"run={folder}")
+    assert outcome.code == 2
+    assert file in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable, tmp_path: Path):
+    (tmp_path / "my_optim.py").write_text("from torch.optim import AdamW\n\nclass Mine(AdamW):\n    pass\n")
+    folder = strangers(lambda config: config["optim"].update(_target_="my_optim.Mine"))
+    refused = command("mode=evaluate", f"run={folder}")
+    assert "optim._target_=my_optim.Mine: this comes with the run's folder" in refused.err
+    assert "type trust=[my_optim]" in refused.err
+    assert command("mode=evaluate", f"run={folder}", "trust=[my_optim]").code == 0
+    # What the command line itself chooses is its own.
+    assert command("mode=evaluate", f"run={folder}", "optim=sgd").code == 0
+    assert command(*FAST, "name=own", "optim._target_=my_optim.Mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "admitted"),
+    [
+        ("torch.optim.SGD", {"lr": 0.1}, True),
+        ("torch.nn.Linear", {"in_features": 3}, True),
+        ("torchvision.transforms.v2.ColorJitter", {}, True),
+        ("torchvision.models.regnet_y_400mf", {"num_classes": 3}, True),
+        ("timm.create_model", {"model_name": "resnet18", "num_classes": 3}, True),
+        ("pytorch_lightning.loggers.CSVLogger", {"name": "csv"}, True),
+        # Reached through a module, or good for more than building parts.
+        ("torch.nn.modules.module.os.system", {}, False),
+        ("torch.nn.functional.F", {}, False),
+        ("torch.load", {}, False),
+        ("torch.hub.load", {}, False),
+        ("torch.optim.lr_scheduler.LambdaLR", {}, False),
+        ("torchvision.models.get_weight", {}, False),
+        ("torchvision.datasets.Kinetics", {}, False),
+        ("torchvision.datasets.folder.pil_loader", {}, False),
+        ("vision_lab.checkpoints.save", {}, False),
+        ("vision_lab.modes.train.train", {}, False),
+        ("vision_lab.sweeps.SweepFolder", {}, False),
+        ("torchevil.SGD", {}, False),
+        ("${x}", {}, False),
+        ("", {}, False),
+        (None, {}, False),
+        (["torch.optim.SGD"], {}, False),
+        # Arguments by which they write or fetch.
+        ("torch.optim.SGD", {"_args_": []}, False),
+        ("torchvision.models.resnet18", {"weights": "DEFAULT"}, False),
+        ("torchvision.datasets.MNIST", {"train": True, "root": "/", "download": True}, False),
+        ("vision_lab.data.downloads.downloaded", {"root": "/", "download": True}, False),
+        ("vision_lab.data.downloads.downloaded", {"root": "/", "download": "${data.download}"}, True),
+        ("timm.create_model", {"model_name": "hf-hub:x/y"}, False),
+        ("timm.create_model", {"model_name": "x", "pretrained": True}, False),
+        ("timm.create_model", {"model_name": "x", "checkpoint_path": "x"}, False),
+        ("timm.models.resnet18", {}, False),
+        ("pytorch_lightning.loggers.CSVLogger", {"save_dir": "/"}, False),
+        ("pytorch_lightning.loggers.CSVLogger", {"name": "../x"}, False),
+        ("pytorch_lightning.loggers.CSVLogger", {"version": "${secret}"}, False),
+        ("pytorch_lightning.loggers.MLFlowLogger", {"tracking_uri": "http://elsewhere"}, False),
+        ("pytorch_lightning.loggers.TensorBoardLogger", {"save_dir": "."}, False),
+        ("pytorch_lightning.callbacks.ModelCheckpoint", {}, False),
+        ("pytorch_lightning.callbacks.EarlyStopping", {"monitor": "val/loss"}, True),
+        ("pytorch_lightning.profilers.SimpleProfiler", {"filename": "../x"}, False),
+        ("pytorch_lightning.profilers.SimpleProfiler", {"dirpath": "x"}, False),
+        ("pytorch_lightning.Trainer", {"default_root_dir": "/"}, False),
+        ("pytorch_lightning.Trainer", {"strategy": "deepspeed_stage_3_offload"}, False),
+        ("pytorch_lightning.Trainer", {"strategy": "ddp", "devices": 2}, True),
+        ("vision_lab.callbacks.checkpoints.Best", {"monitor": "x", "mode": "max"}, True),
+        ("vision_lab.callbacks.checkpoints.Best", {"filename": "../x"}, False),
+        ("vision_lab.callbacks.tensorboard.TensorBoard", {"folder": "/"}, False),
+    ],
+)
+def test_what_is_admitted(target: Any, arguments: dict[str, Any], admitted: bool):
+    assert is_admitted(target, arguments) == admitted
+    if isinstance(target, str) and target:
+        assert is_admitted(target, arguments, [target.split(".")[0]]) == ("$" not in target)
+
+
+@pytest.mark.parametrize(
+    ("text", "admitted"),
+    [
+        ("${optim.lr}", True),
+        ("${data.spec.class_names}", True),
+        ("${hydra:runtime.output_dir}", False),
+        ("${folder_classes:${data.root}}", True),
+        ("${folder_classes:/etc}", False),
+        ("${packaged_lines:imagenet_classes.txt}", True),
+        ("${packaged_lines:/etc/passwd}", False),
+        ("${oc.env:HOME}", False),
+        ("${oc.${x}:HOME}", False),
+        ("${oc.create:{_target_:os.system}}", False),
+        ("${oc.select:a,b}", False),
+        ("${oc.decode:a}", False),
+        ("\\${oc.env:HOME}", False),
+        ("a ${optim.lr}", False),
+        ("${optim.lr}${optim.lr}", False),
+        ("${hydra:job.name}", False),
+        ("${", False),
+    ],
+)
+def test_which_references_are_admitted(text: str, admitted: bool):
+    assert (find_untrusted({"callbacks": {"a": [text]}}, trusted=["anything"]) == []) == admitted
+
+
+def test_what_the_command_line_says_itself_is_its_own():
+    config = {"logger": {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "/", "name": "x"}}}
+    assert len(find_untrusted(config, trusted=[])) == 1
+    assert find_untrusted(config, trusted=[], typed=["logger.csv.save_dir"]) == []
+    # A mapping that is typed is merged with what the file has for it.
+    assert len(find_untrusted(config, trusted=[], typed=["logger.csv"])) == 1
+    transforms = {"augment": {"train": [TOUCH]}}
+    assert find_untrusted(transforms, trusted=[], typed=["augment.train"]) == []
+
+
+def test_every_choice_of_conf_is_admitted():
+    """What we ship must not be refused when it comes back with a run."""
+    files = [file for file in CONF.rglob("*.yaml") if file.parent.name not in ("hydra", "mode", "experiment")]
+    nodes = 0
+    for file in files:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        content = content if file.parent.name in ("task", "debug", "mode") else {file.parent.name: content}
+        assert find_untrusted(content, trusted=[]) == [], file
+        nodes += file.read_text(encoding="utf-8").count("_target_:")
+    assert len(files) == 125
+    assert nodes == 154
+
+
+KEYS = [f"{group}.{name}" for group in ("a", "b", "c") for name in ("x", "y", "z")]
+
+
+def random_config(seed: int) -> dict[str, Any]:
+    """Nested references and targets, good and bad; with odd seeds only such as a run's folder may bring along."""
+    random = Random(seed)
+
+    def value() -> Any:
+        key = random.choice(KEYS)
+        plain = [f"${{{key}}}", "torch.hub.load", "os.system", 7, [f"${{{key}}}", "torch.load"]]
+        changing = [
+            f"${{oc.select:{key},torch.hub.load}}",
+            f"${{oc.env:VISION_LAB_TEST,{random.choice(['torch.nn.Identity', 'os.system'])}}}",
+        ]
+        return random.choice(plain if seed % 2 else [*plain, *changing])
+
+    def target() -> Any:
+        good = ["torch.nn.Identity", "torch.optim.SGD"]
+        return random.choice(good if seed % 2 else [*good, "os.system", value()])
+
+    def node() -> Any:
+        inner = {"_target_": target(), "lr": value(), "nested": {"_target_": target()}}
+        return random.choice([value(), inner, {"k": value(), "l": [value(), inner]}])
+
+    return {group: {name: node() for name in ("x", "y", "z")} for group in ("a", "b", "c")}
+
+
+def targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        yield from [node["_target_"]] if "_target_" in node else []
+        node = list(node.values())
+    if isinstance(node, list):
+        for inner in node:
+            yield from targets(inner)
+
+
+def test_what_is_built_is_what_was_checked(monkeypatch: pytest.MonkeyPatch):
+    """Whatever refers to whatever, and whatever changes meanwhile."""
+    admitted = built = refused = 0
+    for seed in range(400):
+        config = random_config(seed)
+        if find_untrusted(config, trusted=[]):
+            refused += 1
+            continue
+        monkeypatch.setenv("VISION_LAB_TEST", "torch.nn.Identity")
+        try:
+            values = resolve_config(OmegaConf.create(config)).values
+        except ConfigurationError:  # it refers to itself
+            continue
+        before = repr(values)
+        monkeypatch.setenv("VISION_LAB_TEST", "os.system")
+        assert repr(values) == before
+        called = list(targets(values))
+        assert set(called) <= {"torch.nn.Identity", "torch.optim.SGD"}, seed
+        admitted += 1
+        built += len(called)
+    assert refused > 100
+    assert admitted > 50
+    assert built > 500

@@ -1,0 +1,197 @@
+"""Every wrong value is answered in words before anything is built: all of them together, nothing touched."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from tests.config.test_conf import _hydra, composed  # noqa: F401 - the fixture is for this file too
+from tests.conftest import FAST, Outcome
+from vision_lab.config.resolution import Config
+from vision_lab.config.validation import check_config
+from vision_lab.types import ConfigurationError
+
+Command = Callable[..., Outcome]
+
+ALL = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger", "mode")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("seed=-1", "seed=-1: type a whole number from 0 to 4294967295"),
+        ("seed=abc", "seed=abc: type a whole number from 0 to 4294967295"),
+        ("seed=100000000000000000000", "seed=100000000000000000000: type a whole number from 0"),
+        ("seed=null", "seed=null: type a whole number"),
+        ("seed=1.5", "seed=1.5: type a whole number"),
+        ("seed=true", "seed=true: type a whole number"),
+        ("force=maybe", "force=maybe: type true or false"),
+        ("trust=abc", "trust=abc: type a list of packages"),
+        ("trust=null", "trust=null: type a list of packages"),
+        ("optim.lr=-1", "optim.lr=-1: type a number above 0"),
+        ("optim.lr=abc", "optim.lr=abc: type a number above 0"),
+        ("optim.lr=nan", "optim.lr=nan: type a number above 0"),
+        ("optim.lr=inf", "optim.lr=inf: type a number above 0"),
+        ("optim.lr=null", "optim.lr=null: type a number above 0"),
+        ("optim.weight_decay=-1", "optim.weight_decay=-1: type a number of 0 or more"),
+        ("optim.betas=[0.9]", "optim.betas=[0.9]: type two numbers of 0 or more, below 1"),
+        ("data.batch_size=abc", "data.batch_size=abc: type a whole number of 1 or more"),
+        ("data.num_workers=-1", "data.num_workers=-1: type a whole number of 0 or more or auto"),
+        ("data.num_workers=3000", "data.num_workers=3000: this machine has"),
+        ("data.on_bad=ignore", "data.on_bad=ignore: type raise or skip"),
+        ("data.holdout=0.9", "data.holdout=0.9: type a number above 0, below 0.5"),
+        ("data.per_class=0", "data.per_class=0: type a whole number of 1 or more or null"),
+        ("data.spec.class_names=[a]", "task=classify tells classes apart, but the data has 1: a"),
+        ("data.spec.class_names=[1,2]", "data.spec.class_names=[1,2]: type a list of names, numbers in quotes"),
+        ("data.spec.image_size=64", "data.spec.image_size=64: type [height,width] in pixels"),
+        ("data.spec.image_size=[0,8]", "data.spec.image_size=[0,8]: type [height,width] in pixels"),
+        ("data.spec.image_size=[100000,100000]", "data.spec.image_size=[100000,100000]: a batch of 64 such pictures"),
+        ("data.spec.channels=0", "data.spec.channels=0: type a whole number from 1 to 1024"),
+        ("data.spec.std=[0]", "data.spec.std=[0]: type a list of numbers above 0"),
+        ("trainer.max_epochs=abc", "trainer.max_epochs=abc: type a whole number of 1 or more, or -1, or null"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5: type a whole number"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0: type a whole number"),
+        ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: type a whole number of 1 or more"),
+        ("trainer.devices=abc", "trainer.devices=abc: type a whole number of 1 or more, -1 for all, auto"),
+        ("trainer.devices=1000 trainer.accelerator=cpu", "trainer.devices=1000: this machine has"),
+        ("trainer.precision=7", "trainer.precision=7: type 32-true, 16-mixed or bf16-mixed"),
+        ("trainer.precision=fp16", "trainer.precision=fp16: type 32-true, 16-mixed or bf16-mixed"),
+        ("trainer.strategy=nonsense", "trainer.strategy=nonsense: type one of auto, ddp"),
+        ("trainer.accelerator=abacus", "trainer.accelerator=abacus: type auto, "),
+        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0: type a whole number of 1 or more"),
+        ("trainer.limit_test_batches=0", "trainer.limit_test_batches=0: type a number of batches, 1 or more"),
+        ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0: type a number of batches, 1 or more"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: type a number of 0 or more or null"),
+        ("trainer.deterministic=maybe", "trainer.deterministic=maybe: type true or false, or warn, or null"),
+        ("+task.label_smothing=0.1", "task.label_smothing: Classify takes no such argument; it takes aux_weight, "),
+        ("task.label_smoothing=1.0", "task.label_smoothing=1.0: type a number of 0 or more, below 1"),
+        ("task.class_weights=balanced", "task.class_weights=balanced: type auto, null or a list of numbers of 0 or"),
+        ("task.class_weights=[-1,1]", "task.class_weights=[-1,1]: type auto, null or a list of numbers of 0 or more"),
+        ("task.goal=minimize", "task.goal=minimize: type min or max"),
+        ("task.monitor=1", "task.monitor=1: type text"),
+        ("scheduler=cosine scheduler.warmup=5", "scheduler.warmup=5: type a number from 0 to 1"),
+        ("scheduler=steps scheduler.milestones=[0.5,2]", "scheduler.milestones=[0.5,2]: type a list, each a number fr"),
+        ("scheduler=plateau scheduler.patience=-1", "scheduler.patience=-1: type a whole number of 0 or more"),
+        ("callbacks.last.minutes=-1", "callbacks.last.minutes=-1: type a number of 0 or more or null"),
+        ("callbacks.pictures.count=100000", "callbacks.pictures.count=100000: type a whole number from 0 to 1000"),
+        ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0: type a "),
+        ("callbacks=ema callbacks.ema.decay=2", "callbacks.ema.decay=2: type a number from 0 to 1"),
+        ("model.classifier.depth=1000000010", "model.classifier.depth=1000000010: type a whole number from 8 to 1202"),
+        ("model.stem=big", "model.stem=big: type auto, imagenet or small"),
+        ("mode=evaluate mode.split=dev", "mode.split=dev: type train, val or test"),
+        ("mode=predict mode.tiles=maybe", "mode.tiles=maybe: type true or false"),
+        ("task=detect head.width=30", "head.width=30: type a whole number from 1 to 16384, a multiple of 8"),
+        ("task=detect head.depth=0", "head.depth=0: type a whole number from 1 to 64"),
+        ("task=detect head=ssd head.width=1", "head.width=1: type a whole number from 2 to 16384"),
+        ("task=detect head=fcos head.score_threshold=-0.1", "head.score_threshold=-0.1: type a number from 0 to 1"),
+        ("task=detect head=retinanet head.width=null", "head.width=null: type a whole number from 1 to 16384"),
+        ("task=detect head=retinanet head.norm=batch", "head.norm=batch: type group or null"),
+        ("task=detect head=faster_rcnn head.detections_per_image=0", "head.detections_per_image=0: type a whole num"),
+        ("task=detect task.shown_score=2", "task.shown_score=2: type a number from 0 to 1"),
+        ("task=segment head.widths=[]", "head.widths=[]: type a list of whole numbers of 1 or more"),
+        ("task=segment data.counts.train=0", "data.counts.train=0: type a whole number from 1 to 1000000"),
+        ("task=segment data.classes=some", "data.classes=some: type grouped or all"),
+        ("task=segment task.losses.dice=nan", "task.losses={'cross_entropy': 1.0, 'dice': nan, 'focal': 0.0}: type "),
+        ("task=segment task.losses=1", "task.losses=1: type a mapping"),
+        ("task=generate task.loss=gan", "task.loss=gan: type bce, hinge or wgan_gp"),
+        ("task=generate task.ema=1.0", "task.ema=1.0: type a number of 0 or more, below 1"),
+        ("task=generate task.r1=-1", "task.r1=-1: type a number of 0 or more"),
+        ("task=generate task.samples=3", "task.samples=3: type a whole number of 4 or more"),
+        ("task=generate task.discriminator_steps=0", "task.discriminator_steps=0: type a whole number of 1 or more"),
+        ("task=generate trainer.gradient_clip_val=abc", "trainer.gradient_clip_val=abc: type a number of 0 or more"),
+        ("task=generate task.diffaugment=[blur]", "task.diffaugment=[blur]: type a list, each colour, translation or"),
+        ("task=generate model.latent=0", "model.latent=0: type a whole number from 1 to 16384"),
+        ("task=generate model.condition=embedding", "model.condition=embedding: type concatenation, projection or n"),
+        ("task=generate callbacks.watchdog.action=shout", "callbacks.watchdog.action=shout: type warn or stop"),
+        ("data=voc_detect task=detect data.root=. data.first_pixel=2", "data.first_pixel=2: type 0 or 1"),
+        ("augment=shift augment.train.0.pixels=-1", "augment.train.0.pixels=-1: type a whole number of 0 or more"),
+        ("augment=mosaic task=detect augment.train.0.p=2", "augment.train.0.p=2: type a number from 0 to 1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_answered(words: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    settings = [word for word in words.split(" ") if not word.startswith("augment.train.")]
+    config = composed(*settings)
+    for word in words.split(" "):  # Hydra sets no items of lists
+        if word.startswith("augment.train."):
+            key, _, value = word.partition("=")
+            _, _, index, name = key.split(".")
+            config["augment"]["train"][int(index)][name] = int(value)
+    with pytest.raises(ConfigurationError) as caught:
+        check_config(config, ALL)
+    assert text in str(caught.value)
+    assert str(caught.value).count("\n") <= 1
+
+
+def test_all_that_is_wrong_comes_at_once(command: Command):
+    words = ("seed=-1", "optim.lr=nan", "data.batch_size=0", "trainer.precision=7", "scheduler.peak=2")
+    outcome = command("name=x", *words)
+    assert outcome.code == 1
+    keys = [line.removeprefix("error: ").split("=")[0] for line in outcome.err.splitlines()]
+    assert sorted(keys) == sorted(word.split("=")[0] for word in words)
+    assert not Path("outputs/x").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        *((f"{group}=null", f"{group}=null: type {group}=<one of ") for group in ALL),
+        ("~model", "~model: each group has one choice, in its own place: type model=<one of alexnet"),
+        ("model@head=resnet18", "model@head=resnet18: each group has one choice, in its own place"),
+        ("=5", "=5: what is it for? Type <key>=5"),
+        ("-m model=resnet20,null", "model=resnet20,null: type model=<one of"),
+        ("-m experiment=unet,null", "experiment=unet,null: null is what experiment is without a word"),
+        ("-m optim.lr=", "optim.lr=: type a number above 0"),
+        ("hydra.run.dir=/proc/x", "/proc/x: No such file or directory: type hydra.run.dir=<a folder that can be"),
+        ("--config-dir nope", "--config-dir: there is no folder nope"),
+        ("name=replaced", "name=replaced: runs that were replaced are kept there: type another name="),
+        ("task.monitor=val/nothing", "task.monitor=val/nothing: there is no such metric: type one of val/accuracy"),
+        ("callbacks=early_stopping callbacks.early_stopping.monitor=val/acc",
+         "callbacks.early_stopping.monitor=val/acc: there is no such metric: type one of val/accuracy"),
+        ("trainer.accelerator=tpu", "trainer"),
+        ("model.classifier.depth=21", "model.classifier.depth=21: type 6n + 2, such as 20, 32, 44, 56 or 110"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_is_answered_without_a_traceback(command: Command, words: str, text: str):
+    outcome = command(*words.split(" "), *FAST)
+    assert outcome.code in (1, 2)
+    assert text in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not list(Path().rglob("config.yaml"))
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_a_default_of_nothing_can_be_typed(command: Command, group: str):
+    plain = command("--cfg", "job")
+    assert command(f"{group}=null", "--cfg", "job").out == plain.out
+
+
+def test_arguments_of_base_classes_are_known():
+    class Base:
+        def __init__(self, *, size: Annotated[int, "pixels"], **others: Any) -> None: ...
+
+    class Part(Base):
+        def __init__(self, *, mode: Literal["a", "b"], **others: Any) -> None: ...
+
+    from vision_lab.core.arguments import parameters_of
+
+    parameters, takes_others = parameters_of(Part)
+    assert set(parameters) == {"mode", "size"}
+    assert takes_others
+
+
+def test_an_error_names_the_key_that_was_typed():
+    config = composed("task=segment", "data.counts.train=7")
+    assert config["data"]["train"]["count"] == 7
+    assert config.origin("data.train.count") == "data.counts.train"
+    changed = config.updated({"data.counts.train": 9})
+    assert changed["data"]["train"]["count"] == 9
+    assert config["data"]["train"]["count"] == 7
+
+
+def test_a_config_of_other_values_is_checked_too():
+    """As a program has it, which composes nothing."""
+    values = {"seed": 0, "optim": {"_target_": "torch.optim.SGD", "lr": -1, "_partial_": True}}
+    with pytest.raises(ConfigurationError, match=r"^optim\.lr=-1: type a number above 0$"):
+        check_config(Config(values), ["optim"])

@@ -1,0 +1,192 @@
+"""Files are written whole or not at all."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vision_lab.core.failures import explain_failure
+from vision_lab.core.files import (
+    delete_file,
+    format_path,
+    reject_link,
+    reject_links,
+    rename_file,
+    replace_file,
+    write_csv,
+    write_file,
+)
+from vision_lab.types import ConfigurationError
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 10,000 bytes: a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, small_files: None):
+    file = tmp_path / "folder" / "a.json"
+    write_file(tmp_path, "folder/a.json", "old é")
+    with pytest.raises(OSError, match="File too large"):
+        write_file(tmp_path, "folder/a.json", "n" * 20_000)
+    assert file.read_text(encoding="utf-8") == "old é"
+    assert [path.name for path in file.parent.iterdir()] == ["a.json"]
+    write_file(tmp_path, "folder/a.json", b"new")
+    assert file.read_bytes() == b"new"
+
+
+def test_what_fails_while_it_is_filled_leaves_the_old_file(tmp_path: Path):
+    write_file(tmp_path, "a", "old")
+
+    def fill(part) -> None:
+        part.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(tmp_path, "a", fill)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_rows_may_have_different_columns(tmp_path: Path):
+    write_csv(tmp_path, "a.csv", [{"epoch": 0, "loss": 0.5}, {"epoch": 1, "val": 2}])
+    assert (tmp_path / "a.csv").read_text() == "epoch,loss,val\n0,0.5,\n1,,2\n"
+
+
+def test_trouble_says_what_to_do(tmp_path: Path):
+    full = explain_failure(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
+    assert str(full) == (
+        f"{tmp_path} cannot be written: No space left on device. What was written before is intact. Make room, then "
+        "repeat the command."
+    )
+    wrapped = RuntimeError("unexpected pos")
+    wrapped.__context__ = OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert "Disk quota exceeded" in str(explain_failure(wrapped, tmp_path))
+    forbidden = explain_failure(PermissionError(errno.EACCES, "Permission denied", f"{tmp_path}/x"), tmp_path)
+    assert str(forbidden) == (
+        f"{tmp_path}/x: Permission denied. Type hydra.run.dir=<a folder that can be written> (in a sweep "
+        "hydra.sweep.dir), or change the permissions."
+    )
+    elsewhere = explain_failure(PermissionError(errno.EACCES, "Permission denied", "/data/train"), tmp_path)
+    assert str(elsewhere) == "/data/train: Permission denied. Change the permissions."
+    assert explain_failure(ValueError("other"), tmp_path) is None
+
+
+def test_links_are_not_followed(tmp_path: Path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "a.json.part").symlink_to(precious)
+    (run / "a.json").symlink_to(precious)
+    write_file(run, "a.json", "new")
+    assert not (run / "a.json").is_symlink()
+    (run / "link.json").symlink_to(precious)
+    delete_file(run, "link.json")
+    assert not (run / "link.json").is_symlink()
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["samples/0.png", "samples/inner/0.png", "samples/precious"])
+def test_no_folder_on_the_way_is_a_link(tmp_path: Path, name: str):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "inner").mkdir(parents=True)
+    (elsewhere / "precious").write_text("mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "samples").symlink_to(elsewhere)
+    for act in (
+        lambda: write_file(run, name, "new"),
+        lambda: write_csv(run, name, [{"a": 1}]),
+        lambda: delete_file(run, name),
+        lambda: rename_file(run, name, "other"),
+    ):
+        with pytest.raises(ConfigurationError, match="samples is a link: remove it, for a folder to be created"):
+            act()
+    assert sorted(path.name for path in elsewhere.rglob("*")) == ["inner", "precious"]
+    assert (elsewhere / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/a", "a/../../b", "", "."])
+def test_names_lead_below_the_folder(tmp_path: Path, name: str):
+    with pytest.raises(ValueError, match="is no path below a folder"):
+        write_file(tmp_path, name, "")
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path):
+    write_file(tmp_path, "samples", "")
+    with pytest.raises(ConfigurationError, match="samples is no folder: remove it"):
+        write_file(tmp_path, "samples/0.png", "")
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path):
+    name = "n" * 255
+    write_file(tmp_path, name, "x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_file(tmp_path / "gone", "status.json", "{}")
+    assert not (tmp_path / "gone").exists()
+    explained = explain_failure(caught.value, tmp_path / "gone")
+    assert "gone is gone: it was deleted or renamed while the command was writing into it" in str(explained)
+
+
+def test_links_in_a_folder_are_named(tmp_path: Path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    reject_links(run)
+    (run / "checkpoints" / "best.ckpt").symlink_to("/nowhere")
+    (tmp_path / "link").symlink_to(run)
+    with pytest.raises(ConfigurationError, match="holds links, through which other files would be written:") as caught:
+        reject_links(tmp_path / "link")  # the folder itself may be one
+    assert "checkpoints/best.ckpt" in str(caught.value)
+    with pytest.raises(ConfigurationError, match="link is a link: remove it"):
+        reject_link(tmp_path / "link")
+
+
+def test_what_was_there_keeps_a_name(tmp_path: Path):
+    for content in (b"one", b"two", b"three"):
+        replace_file(tmp_path, "c/last", lambda file, content=content: file.write(content), keep_as="previous")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
+    assert found == {"last": b"three", "previous": b"two"}
+
+
+def test_a_path_as_one_would_type_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert format_path(tmp_path / "outputs" / "x") == "outputs/x"
+    assert format_path(Path("/elsewhere")) == "/elsewhere"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path):
+    """The whole command, by a user who may not write there (root may write anywhere, so it becomes nobody)."""
+    tmp_path.chmod(0o555)
+    code = (
+        "import os, sys\n"
+        "from vision_lab.app import main\n"
+        "from vision_lab.modes import stored\n"
+        "main(['--cfg', 'hydra'])\n"  # imports what nobody may not read
+        "if os.getuid() == 0:\n"
+        "    os.setgid(65534); os.setuid(65534)\n"
+        "sys.exit(main(['name=x', 'debug=fast', 'trainer=cpu', 'logger=none']))"
+    )
+    for parent in tmp_path.parents:  # nobody must be able to walk in
+        if os.access(parent, os.W_OK) and parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "HOME": str(tmp_path), "MPLCONFIGDIR": "/tmp"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Permission denied. Type hydra.run.dir=<a folder that can be written>" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (1, 2)

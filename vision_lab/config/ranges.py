@@ -1,0 +1,87 @@
+"""What arguments of classes may be that are not ours: their own annotations say the types, these lines the rest."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from vision_lab.core.arguments import Count, Fraction, Hint, NonNegative, OneOf, Positive, Range
+
+Momentum = Annotated[float, Range(least=0, below=1)]
+
+Batches = Annotated[
+    Count | Annotated[float, Range(above=0, most=1)], Hint("a number of batches, 1 or more, or a part of them, 0.1")
+]
+
+
+def _strategies() -> list[str]:
+    from pytorch_lightning.strategies import StrategyRegistry
+
+    return ["auto", *StrategyRegistry.available_strategies()]
+
+
+def _accelerators() -> list[str]:
+    from pytorch_lightning.accelerators import AcceleratorRegistry
+
+    return ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+
+
+MinOrMax = Literal["min", "max"]
+
+EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "torch.optim.optimizer.Optimizer": {
+        "lr": Positive,
+        "weight_decay": NonNegative,
+        "momentum": Momentum,
+        "betas": Annotated[tuple[Momentum, Momentum], Hint("two numbers of 0 or more, below 1: [0.9,0.999]")],
+        "eps": NonNegative,
+    },
+    "torch.nn.modules.module.Module": {"p": Fraction, "dropout": Fraction},
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping": {"patience": Count, "mode": MinOrMax},
+    "pytorch_lightning.callbacks.weight_averaging.EMAWeightAveraging": {"decay": Fraction},
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint": {"mode": MinOrMax},
+    "pytorch_lightning.trainer.trainer.Trainer": {
+        "accelerator": Annotated[str, OneOf(_accelerators)],
+        "strategy": Annotated[str, OneOf(_strategies)],
+        "devices": Annotated[
+            Literal["auto", -1] | Count | list[Annotated[int, Range(least=0)]],
+            Hint("a whole number of 1 or more, -1 for all, auto, or a list of GPUs, [0,1]"),
+        ],
+        "num_nodes": Count,
+        # Others make Lightning convert each part of a batch, which it cannot do with one of whole numbers (uint8).
+        "precision": Literal["32-true", "16-mixed", "bf16-mixed"],
+        "max_epochs": Count | Literal[-1] | None,
+        "max_steps": Count | Literal[-1],
+        "limit_train_batches": Batches,
+        "limit_val_batches": Batches,
+        "limit_test_batches": Batches,
+        "overfit_batches": NonNegative,
+        "check_val_every_n_epoch": Count | None,
+        "num_sanity_val_steps": Annotated[int, Range(least=-1)],
+        "log_every_n_steps": Annotated[int, Range(least=0)],
+        "accumulate_grad_batches": Count,
+        "gradient_clip_val": NonNegative | None,
+        "gradient_clip_algorithm": Literal["norm", "value"] | None,
+    },
+}
+"""class: its arguments that need more than its own annotations say, for its subclasses too."""
+
+PLAIN_KEYS: dict[str, Any] = {
+    "name": Annotated[str | int | float | None, Hint("a name, or null")],
+    "seed": Annotated[int, Range(least=0, most=2**32 - 1)],
+    "run": Annotated[str | None, Hint("the folder of a run, or null")],
+    "resume": Annotated[str | None, Hint("the folder of a run, or null")],
+    "force": bool,
+    "trust": Annotated[list[str], Hint("a list of packages, trust=[my_package]")],
+    "source": Annotated[str | None, Hint("a file, a folder or a glob, or null")],
+}
+
+
+def annotation_of(target: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Return what an argument of a class or function may be."""
+    for base in inspect.getmro(target) if inspect.isclass(target) else ():
+        found = EXTERNAL_ARGUMENTS.get(f"{base.__module__}.{base.__qualname__}", {}).get(parameter.name)
+        if found is not None:
+            return found
+    return parameter.annotation

@@ -1,0 +1,204 @@
+"""Files below the folder of a command: written as a whole or not at all, and never through a link. No torch here.
+
+A run's folder may come from somebody else, and a link in it may lead anywhere. So each name below the folder is opened
+component by component without following links; the folder itself is the user's, and may be a link.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from vision_lab.types import ConfigurationError
+
+MAX_NAME_BYTES = 255
+"""Length of a file's name on the usual file systems."""
+
+_DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_HAS_DIR_FD = os.open in os.supports_dir_fd
+
+
+def write_file(folder: Path, name: str, content: str | bytes) -> None:
+    """Write a file below a folder, as a whole or not at all.
+
+    Args:
+        folder: the folder of the command; it exists.
+        name: path of the file below it; folders on the way are created.
+        content: what the file holds.
+
+    Raises:
+        ConfigurationError: if a link stands on the way.
+    """
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    replace_file(folder, name, lambda file: file.write(data))
+
+
+def write_csv(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file below a folder, with a column for each key of any row; see ``write_file``."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(folder, name, text.getvalue())
+
+
+def replace_file(folder: Path, name: str, fill: Callable[[IO[bytes]], object], *, keep_as: str | None = None) -> None:
+    """Replace a file below a folder: the new one is on the disk as a whole before it takes the name.
+
+    Args:
+        folder: the folder of the command; it exists.
+        name: path of the file below it; folders on the way are created.
+        fill: writes the new content.
+        keep_as: name that the old file gets, in the same folder; None drops it.
+
+    Raises:
+        ConfigurationError: if a link stands on the way.
+    """
+    *folders, last = _components(name)
+    with _open_directory(folder, folders, create=True) as (prefix, directory):
+        part = prefix + _part_name(last)
+        with suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=directory)
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o666, dir_fd=directory)
+            with os.fdopen(descriptor, "wb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())  # before the old file gives up its name
+            if keep_as is not None:
+                with suppress(FileNotFoundError):
+                    os.replace(prefix + last, prefix + keep_as, src_dir_fd=directory, dst_dir_fd=directory)
+            os.replace(part, prefix + last, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=directory)
+            raise
+
+
+def delete_file(folder: Path, name: str) -> None:
+    """Delete a file below a folder if it is there; of a link, the link.
+
+    Raises:
+        ConfigurationError: if a link stands on the way.
+    """
+    *folders, last = _components(name)
+    with (
+        suppress(FileNotFoundError),
+        _open_directory(folder, folders, create=False) as (prefix, directory),
+    ):
+        os.unlink(prefix + last, dir_fd=directory)
+
+
+def rename_file(folder: Path, name: str, new: str) -> None:
+    """Give a file below a folder another name in the same folder.
+
+    Raises:
+        ConfigurationError: if a link stands on the way.
+    """
+    *folders, last = _components(name)
+    with _open_directory(folder, folders, create=False) as (prefix, directory):
+        os.replace(prefix + last, prefix + new, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def reject_link(path: Path) -> None:
+    """Refuse a folder to write into that is a link.
+
+    Raises:
+        ConfigurationError: if it is one.
+    """
+    if path.is_symlink():
+        raise ConfigurationError(_link_text(path))
+
+
+def reject_links(folder: Path) -> None:
+    """Refuse a run's folder with links in it, through which libraries would write.
+
+    Raises:
+        ConfigurationError: naming the first ones.
+    """
+    links = []
+    for parent, folders, files in os.walk(folder):
+        links += [path for path in (Path(parent, name) for name in (*folders, *files)) if path.is_symlink()]
+    if links:
+        listed = "\n".join(f"  {format_path(path)}" for path in sorted(links)[:5])
+        more = f"\n  and {len(links) - 5} more" if len(links) > 5 else ""
+        raise ConfigurationError(
+            f"{format_path(folder)} holds links, through which other files would be written:\n{listed}{more}\n"
+            "Remove them, or put what they lead to in their place."
+        )
+
+
+def format_path(path: Path) -> str:
+    """Format a path as a person would type it from here."""
+    return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
+
+
+def _components(name: str) -> tuple[str, ...]:
+    parts = PurePosixPath(name).parts
+    if not parts or any(part in ("..", "/") for part in parts):
+        raise ValueError(f"{name!r} is no path below a folder")
+    return parts
+
+
+@contextmanager
+def _open_directory(folder: Path, names: Sequence[str], *, create: bool) -> Iterator[tuple[str, int | None]]:
+    """Open a folder below another one without following links.
+
+    Yields:
+        What a name in it begins with, and the descriptor that this is relative to.
+    """
+    if not _HAS_DIR_FD:  # Windows: the same by looking at each component
+        path = folder
+        for name in names:
+            path = path / name
+            reject_link(path)
+            if create:
+                path.mkdir(exist_ok=True)
+        yield f"{path}{os.sep}", None
+        return
+    directory = os.open(folder, _DIRECTORY_FLAGS)
+    path = folder
+    try:
+        for name in names:
+            path = path / name
+            directory = _enter(directory, name, path, create=create)
+        yield "", directory
+    finally:
+        os.close(directory)
+
+
+def _enter(directory: int, name: str, path: Path, *, create: bool) -> int:
+    """Exchange an open folder for one in it; ``path`` is for errors alone."""
+    if create:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=directory)
+    try:
+        inner = os.open(name, _DIRECTORY_FLAGS | _NOFOLLOW, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            text = _link_text(path) if path.is_symlink() else f"{format_path(path)} is no folder: remove it"
+            raise ConfigurationError(text) from None
+        raise
+    os.close(directory)
+    return inner
+
+
+def _part_name(name: str) -> str:
+    """The name of a file while it is written."""
+    part = f"{name}.part"
+    if len(os.fsencode(part)) <= MAX_NAME_BYTES:
+        return part
+    return f"{blake2b(os.fsencode(name), digest_size=8).hexdigest()}.part"
+
+
+def _link_text(path: Path) -> str:
+    return f"{format_path(path)} is a link: remove it, for a folder to be created in its place"

@@ -1,0 +1,48 @@
+"""Text that comes from files or from strangers, made harmless for where it is shown. No torch here.
+
+Class names, file names and error messages of libraries may hold control characters that move a terminal's cursor or
+rename its window, and marks that HTML would follow. Whatever shows such text calls ``display_text``; Rich gets it as
+``Text``, in which it reads no marks.
+"""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from typing import Any, Literal
+
+Medium = Literal["terminal", "html"]
+
+_INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Control, format (direction marks), surrogate, private, unassigned, and the separators of lines and paragraphs."""
+
+_KEPT = {"\n", "\t"}
+
+_JOINERS = {"\u200c", "\u200d"}
+"""Format characters that belong to words and emoji of many scripts."""
+
+
+def display_text(text: Any, medium: Medium = "terminal") -> str:
+    """Make a text harmless to show, and otherwise leave it as it is.
+
+    Args:
+        text: anything; its ``str`` is taken.
+        medium: where it is shown. Control and direction characters are written as escapes everywhere; in ``html`` the
+            marks are escaped too.
+
+    Returns:
+        The text; lines and tabs stay.
+    """
+    shown = "".join(_escape(character) for character in str(text))
+    return html.escape(shown, quote=True) if medium == "html" else shown
+
+
+def _escape(character: str) -> str:
+    if character.isprintable() or character in _KEPT or character in _JOINERS:
+        return character
+    if unicodedata.category(character) not in _INVISIBLE_CATEGORIES:
+        return character  # unusual spaces
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file's name that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
