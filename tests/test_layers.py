@@ -47,6 +47,7 @@ ALLOWED = {
     "core.documents": "",
     "core.failures": "core.files types",
     "core.files": "types",
+    "core.machine": "",
     "core.text": "",
     "data.boxes": "types",
     "data.coco": "data.boxes data.folder types",
@@ -160,14 +161,14 @@ def test_every_file_imports_only_what_its_row_allows():
     assert set(files) == set(ALLOWED)
     wrong = []
     for name, file in files.items():
-        allowed = ALLOWED[name].split()
+        allowed = [*ALLOWED[name].split(), *([] if name.startswith("core.") else ["core"])]  # the ground
         wrong += [
             f"{name} imports {other}"
             for other in sorted(_imported(file))
             if not any(other == each or other.startswith(f"{each}.") for each in allowed)
         ]
     assert not wrong
-    assert len(files) == 107
+    assert len(files) == 108
 
 
 def test_init_files_are_empty():

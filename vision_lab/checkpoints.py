@@ -14,6 +14,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from vision_lab.core.files import delete_file, format_path, replace_file
+from vision_lab.core.text import first_line
 from vision_lab.types import ConfigurationError
 
 LAST = "last.ckpt"
@@ -123,7 +124,7 @@ def load_weights(take: Callable[[Mapping[str, Tensor]], object], path: Path) -> 
     except pickle.UnpicklingError:
         raise ConfigurationError(f"{shown} holds more than weights, which could run code: {cure}") from None
     except UNREADABLE as error:
-        raise ConfigurationError(f"{shown} cannot be read ({_first_line(error)}): {cure}") from error
+        raise ConfigurationError(f"{shown} cannot be read ({first_line(error)}): {cure}") from error
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
@@ -172,8 +173,4 @@ def damage(path: Path, problem: Callable[[Any], str | None] = lambda _: None) ->
     except pickle.UnpicklingError:
         return "it holds more than tensors and plain values, which could run code"
     except UNREADABLE as error:
-        return f"it is torn: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"it is torn: {first_line(error)}"

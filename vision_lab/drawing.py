@@ -17,6 +17,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import make_grid
 
+from vision_lab.core.text import display_text
+
 MAX_DRAWN = 1000
 """Images on one sheet."""
 
@@ -53,6 +55,21 @@ def _voc_colour(number: int) -> tuple[int, int, int]:
 
 PALETTE = tuple(_voc_colour(number) for number in range(256))
 """The colour of each class, those of Pascal VOC's masks: the first is black."""
+
+
+MAX_LABEL = 60
+"""Letters of a name in a picture; of a longer one the rest is left out."""
+
+
+def label_text(name: str) -> str:
+    """The name of a class or file as it is drawn: on one line, without control characters, and not without end."""
+    text = " ".join(display_text(name).split())
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 3]}..."
+
+
+def _plot_text(name: str) -> str:
+    """A name for matplotlib, which would read what lies between dollar signs as a formula."""
+    return label_text(name).replace("$", r"\$")
 
 
 def captioned(image: Tensor, caption: str, *, colour: Literal["plain", "green", "red"] = "plain") -> Tensor:
@@ -182,6 +199,7 @@ def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *,
         colour = PALETTE[label % 255 + 1]
         left, top, right, bottom = box
         draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=thick)
+        text = label_text(text)
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
         left, top = min(left, sheet.width - width - 2), top - height - 2 if top > height + 2 else top
         draw.rectangle((left, top, left + width + 2, top + height + 2), fill=colour)
@@ -196,7 +214,7 @@ def with_legend(sheet: Tensor, names: Sequence[str]) -> Tensor:
     box, line = FONT_SIZE, FONT_SIZE + 8
     width = max(sheet.shape[-1], 4 * SIDE)
     places, left, row = [], GAP, 0
-    for number, name in enumerate(names):
+    for number, name in enumerate(map(label_text, names)):
         length = box + 4 + int(font.getlength(name)) + 14
         if left + length > width and left > GAP:
             left, row = GAP, row + 1
@@ -229,7 +247,8 @@ def bars(values: Mapping[str, float], label: str) -> Tensor:
     """Numbers in [0, 1] by name as bars, (3, H, W) uint8."""
     figure = Figure(figsize=(6, 1.0 + 0.28 * max(len(values), 3)), dpi=100, layout="constrained")
     axes = figure.subplots()
-    drawn = axes.barh(list(values), list(values.values()), color="#4878a8")
+    drawn = axes.barh(range(len(values)), list(values.values()), color="#4878a8")
+    axes.set_yticks(range(len(values)), [_plot_text(name) for name in values])
     axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
     axes.set(xlim=(0, 1.08), xlabel=label)
     axes.invert_yaxis()
@@ -243,7 +262,7 @@ def curves(values: Mapping[str, Sequence[float]], *, x: str, y: str) -> Tensor:
     axes = figure.subplots()
     for place, (name, line) in enumerate(values.items()):
         colour = [part / 255 for part in PALETTE[place % 255 + 1]]
-        axes.plot(np.linspace(0, 1, len(line)), line, label=name, color=colour, linewidth=1.5)
+        axes.plot(np.linspace(0, 1, len(line)), line, label=_plot_text(name), color=colour, linewidth=1.5)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
     if 0 < len(values) <= 20:
@@ -273,8 +292,9 @@ def confusion(matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", 
     title = f"{right} of {total} right" if unit == "samples" else f"{right / max(total, 1):.1%} of pixels right"
     axes.set(xlabel="predicted", ylabel="true", title=title)
     if classes <= 30:
-        axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(classes), names)
+        shown = [_plot_text(name) for name in names]
+        axes.set_xticks(range(classes), shown, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(classes), shown)
     if classes <= 20:
         for row, column in np.argwhere(counts > 0):
             shade = "white" if shares[row, column] > 0.5 else "black"
@@ -307,7 +327,7 @@ def _rgb(image: Tensor) -> Tensor:
 
 def _lines(caption: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     letters = max(8, int(width / (font.getlength("abcdefghij 0123456789") / 21)))
-    lines = wrap(caption, letters) or [""]
+    lines = wrap(display_text(caption), letters, max_lines=LINES + 1) or [""]
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], lines[LINES - 1][: letters - 3] + "..."]
     return lines

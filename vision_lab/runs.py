@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
 from vision_lab import environment
-from vision_lab.core.arguments import check_value
+from vision_lab.core.arguments import check_value, fits
 from vision_lab.core.documents import DocumentError, read_json, read_yaml
 from vision_lab.core.files import format_path, write_file
 from vision_lab.types import ConfigurationError, DataSpec
@@ -30,6 +30,15 @@ LONGEST = 120
 
 REPLACED = "replaced"
 """The folder beside runs that keeps those which force=true has replaced."""
+
+
+RESULT_KEYS: dict[str, Any] = {
+    "metrics": dict[str, float],
+    "per_class": dict[str, dict[str, float]],
+    "monitored": dict[str, float],
+    "measured_with": dict[str, Any] | None,
+}
+"""What is read again of ``result.json``."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,8 @@ class Run:
     @property
     def state(self) -> State | None:
         """How far it is; None where nobody has begun it."""
-        return self.status.get("state")
+        state = self.status.get("state")
+        return state if state in get_args(State) else None
 
     @property
     def error(self) -> str:
@@ -106,8 +116,22 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """``result.json``; None before the run is finished."""
-        return self._json("result.json")
+        """``result.json``; None before the run is finished.
+
+        Raises:
+            ConfigurationError: if the file is damaged, or not what a run writes.
+        """
+        found = self._json("result.json")
+        if found is None:
+            return None
+        wrong = [key for key, kind in RESULT_KEYS.items() if not fits(found.get(key), kind)]
+        if wrong or not found["monitored"]:
+            file = format_path(self.folder / "result.json")
+            raise ConfigurationError(
+                f"{file} is damaged: {', '.join(wrong) or 'monitored'} is not what a run writes"
+                f"{self._cure('result.json')}"
+            )
+        return found
 
     @property
     def data(self) -> dict[str, Any] | None:

@@ -9,8 +9,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from vision_lab.core.text import display_text
 from vision_lab.runs import Run
+from vision_lab.types import ConfigurationError
 
 _started: list[Path] = []
 
@@ -60,15 +63,26 @@ def runs(folder: Path) -> list[Run]:
     return [Run(path.parent) for path in sorted(folder.glob("*/status.json"))]
 
 
+def _result(run: Run) -> dict[str, Any]:
+    """What a run came to; nothing where it has not, or its file is damaged."""
+    try:
+        return run.result or {}
+    except ConfigurationError:
+        return {}
+
+
 def show(found: Sequence[Run]) -> None:
     """Print a row for each run: its state and as many of its test metrics as fit; then why runs failed."""
     console = Console()
-    results = [(run.result or {}).get("metrics", {}) for run in found]
+    stored = [_result(run) for run in found]
+    results = [result.get("metrics", {}) for result in stored]
     names = dict.fromkeys(name for metrics in results for name in metrics)
-    monitored = {name.rpartition("/")[2] for run in found for name in (run.result or {}).get("monitored", {})}
+    monitored = {name.rpartition("/")[2] for result in stored for name in result.get("monitored", {})}
     columns = sorted(names, key=lambda name: name.rpartition("/")[2] not in monitored)
     space = console.width - max((len(run.folder.name) for run in found), default=0) - len("finished") - 8
-    table = Table(title=f"{found[0].folder.parent}: {len(found)} runs" if found else "no runs", title_justify="left")
+    table = Table(
+        title=Text(f"{found[0].folder.parent}: {len(found)} runs" if found else "no runs"), title_justify="left"
+    )
     table.add_column("run", no_wrap=True)
     table.add_column("state")
     fitting = [
@@ -78,8 +92,9 @@ def show(found: Sequence[Run]) -> None:
         table.add_column(name)
     for run, metrics in zip(found, results, strict=True):
         shown = [f"{metrics[name]:.4f}" if name in metrics else "" for name in fitting or columns[:1]]
-        table.add_row(run.folder.name, run.state, *shown)
+        table.add_row(Text(display_text(run.folder.name)), run.state or "", *shown)
     console.print(table)
     for run in found:
         if run.state == "failed":
-            console.print(f"{run.folder.name} failed: {run.error}", highlight=False, markup=False, soft_wrap=True)
+            line = Text(display_text(f"{run.folder.name} failed: {run.error}"))
+            console.print(line, highlight=False, soft_wrap=True)

@@ -75,7 +75,7 @@ ALL = ("task", "model", "head", "data", "augment", "optim", "scheduler", "traine
         ("scheduler=plateau scheduler.patience=-1", "scheduler.patience=-1: type a whole number of 0 or more"),
         ("callbacks.last.minutes=-1", "callbacks.last.minutes=-1: type a number of 0 or more or null"),
         ("callbacks.pictures.count=100000", "callbacks.pictures.count=100000: type a whole number from 0 to 1000"),
-        ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0: type a "),
+        ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0: type"),
         ("callbacks=ema callbacks.ema.decay=2", "callbacks.ema.decay=2: type a number from 0 to 1"),
         ("model.classifier.depth=1000000010", "model.classifier.depth=1000000010: type a whole number from 8 to 1202"),
         ("model.stem=big", "model.stem=big: type auto, imagenet or small"),

@@ -1,5 +1,6 @@
 """The one DataModule: splits, batches, bad files, and numbers that no number of workers changes."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -7,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import TensorDataset
 from torchvision.transforms import v2
 
+from vision_lab.data.examples import Labels
 from vision_lab.data.folder import Unlabelled, class_names, pictures
 from vision_lab.data.module import DataModule, labels_of
+from vision_lab.data.reading import UnreadablePictureError
 from vision_lab.data.transforms import scale_and_crop
 from vision_lab.types import IGNORE, ConfigurationError, DataError, DataSpec, UnreadableError
 
@@ -338,3 +342,51 @@ def test_a_part_of_a_split_evenly_spaced(spec: DataSpec):
     assert torch.equal(torch.stack(made.pictures("train", [4, 0], most=5)), part[[4, 0]])
     assert torch.equal(made.pictures("train", [3])[0], whole[3])
     assert sum(len(batch.samples) for batch in made.eval_loader("train", most=10_000)) == len(whole)
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(2, 2), (0.5, 5), (1.0, 10)])
+def test_a_limited_validation_reads_every_class(spec: DataSpec, limit: float, batches: int):
+    made = module(spec, val=Tensors)
+    made.trainer = pl.Trainer(limit_val_batches=limit, accelerator="cpu", devices=1, logger=False, barebones=False)
+    loader = made.val_dataloader()
+    assert len(loader) == 10
+    first = [index for batch in list(loader)[:batches] for index in [sample.index for sample in batch.samples]]
+    assert first == [place * 40 // (4 * batches) for place in range(4 * batches)]
+    assert {int(Tensors().targets[index]) for index in first} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("targets", "text"),
+    [
+        (torch.tensor([0.0, 0.98, 1.0]), "sample 1 has 0.98"),
+        (torch.tensor([0.0, float("nan"), 1.0]), "sample 1 has nan"),
+        (["ash", "oak"], "labels are to be whole numbers from 0, one a sample: "),
+        (torch.eye(3), "labels of the shape [3]"),
+    ],
+)
+def test_labels_that_are_no_whole_numbers_are_refused(spec: DataSpec, targets: object, text: str):
+    class Odd(Tensors):
+        def __init__(self) -> None:
+            super().__init__()
+            self.targets = targets
+
+    with pytest.raises(DataError, match=re.escape(text)):
+        module(spec, train=Odd)
+    whole = module(spec, train=Tensors, val=lambda: Floats())
+    assert labels_of(whole.splits["val"])[:5] == [0, 0, 0, 0, 1]
+
+
+class Floats(Tensors):
+    """Whole numbers that are stored as floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets = self.targets.double()
+
+
+def test_a_single_label_that_is_no_whole_number_is_a_bad_sample(spec: DataSpec):
+    label = Labels((8, 8), None)
+    image = torch.zeros(3, 8, 8)
+    assert label(np.float64(2.0), image) == 2
+    with pytest.raises(UnreadablePictureError, match=r"its label 0\.98 is no whole number"):
+        label(0.98, image)

@@ -76,3 +76,16 @@ def test_what_is_done_is_not_yielded_again():
         rest.set_epoch(epoch)
         assert list(rest) == list(whole)[3 if epoch == 2 else 0 :]
         assert len(rest) == len(whole)  # as Lightning counts on
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_limited_evaluation_sees_all_of_a_sorted_set(world: int):
+    """Its first batches are evenly spaced; the rest follows, though nobody reads it."""
+    orders = [order(size=100, batch_size=4, shuffle=False, rank=r, world=world, limit=2) for r in range(world)]
+    ranks = [each.batches() for each in orders]
+    seen = sorted(index for batches in ranks for batch in batches[:2] for index in batch)
+    assert seen == [place * 100 // (8 * world) for place in range(8 * world)]
+    assert sorted(index for batches in ranks for batch in batches for index in batch) == list(range(100))
+    assert [len(batches) for batches in ranks] == [len(each) for each in orders]
+    whole = order(size=100, batch_size=4, shuffle=False, limit=25).batches()
+    assert whole == order(size=100, batch_size=4, shuffle=False).batches()

@@ -209,6 +209,13 @@ def find_problem(task: Task, checkpoint: Any) -> str | None:
     return None
 
 
+def find_weights_problem(checkpoint: Any) -> str | None:
+    """Say why a checkpoint, as it was read, holds no weights; None if it does."""
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        return f"it holds a {type(checkpoint).__name__} without weights"
+    return None
+
+
 def _agreed(trainer: pl.Trainer, decision: bool) -> bool:
     """Whether any process says so: they must all do the same."""
     return trainer.strategy.reduce_boolean_decision(decision, all=False)

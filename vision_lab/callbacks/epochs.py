@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from rich import get_console
+from rich.text import Text
 
 from vision_lab.callbacks.steps import steps_made
 from vision_lab.core.files import write_csv
@@ -80,7 +81,7 @@ class EpochLine(EpochMetrics):
         if trainer.is_global_zero:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith(self.names))
             line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}"
-            get_console().print(line, highlight=False, soft_wrap=True)
+            get_console().print(Text(line), highlight=False, soft_wrap=True)
 
 
 def _measured(trainer: pl.Trainer, split: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from rich import get_console
-from rich.markup import escape
+from rich.text import Text
 
 from vision_lab.callbacks.epochs import EpochMetrics
 from vision_lab.core.arguments import Count, Fraction, NonNegative
@@ -58,7 +58,7 @@ class Watchdog(EpochMetrics):
         if self.stops:
             raise DataError(f"{said}\nTo go on all the same, type callbacks.watchdog.action=warn and another name=")
         if trainer.is_global_zero:
-            get_console().print(f"[yellow]warning:[/] {escape(said)}", highlight=False, soft_wrap=True)
+            get_console().print(Text.assemble(("warning:", "yellow"), f" {said}"), highlight=False, soft_wrap=True)
 
 
 def _saturated(known: float) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vision_lab.core.text import first_line
 from vision_lab.types import ConfigurationError, UserError
 
 MAX_DEPTH = 50
@@ -203,7 +204,7 @@ def _unresolved(error: BaseException) -> Unresolved:
         if isinstance(cause, UserError):
             return Unresolved(str(cause), is_whole=True)
         cause = cause.__cause__ or cause.__context__
-    return Unresolved(f"cannot be resolved: {str(error).splitlines()[0]}")
+    return Unresolved(f"cannot be resolved: {first_line(error)}")
 
 
 def _referenced(config: DictConfig, part: str) -> frozenset[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
@@ -12,6 +11,7 @@ from vision_lab.config.instantiation import HYDRA_KEYS, locate
 from vision_lab.config.ranges import PLAIN_KEYS, annotation_of
 from vision_lab.config.resolution import Config, Unresolved, find_unresolved
 from vision_lab.core.arguments import check_value, fits, parameters_of
+from vision_lab.core.machine import core_count, memory_bytes
 from vision_lab.types import ConfigurationError, DataSpec
 
 BUILD_KEYS = {
@@ -210,7 +210,7 @@ def _is_to_blame(value: Any) -> bool:
 def _find_excesses(config: Config) -> list[str]:
     """List what no machine like this one could do."""
     errors = []
-    cores = os.cpu_count() or 1
+    cores = core_count()
     workers, most = config["data"].get("num_workers"), max(MANY_WORKERS, WORKERS_A_CORE * cores)
     if isinstance(workers, int) and workers > most:
         errors.append(f"data.num_workers={workers}: this machine has {cores} cores: type auto, or at most {most}")
@@ -221,21 +221,13 @@ def _find_excesses(config: Config) -> list[str]:
     spec, batch = config["data"]["spec"], config["data"].get("batch_size", 1)
     height, width = spec["image_size"]
     needed = FLOATS_A_PIXEL * 4 * batch * spec["channels"] * height * width
-    memory = _memory()
+    memory = memory_bytes()
     if memory and needed > memory:
         errors.append(
             f"data.spec.image_size=[{height},{width}]: a batch of {batch} such pictures takes {needed / 1e9:,.0f} GB "
             f"or more, this machine has {memory / 1e9:,.0f}: type a smaller size, or a smaller data.batch_size"
         )
     return errors
-
-
-def _memory() -> int | None:
-    """Bytes of memory of this machine; None where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _choice_names(group: str, target: str | None = None) -> list[str]:

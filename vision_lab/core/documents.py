@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from vision_lab.core.text import first_line
+
 MAX_BYTES = 10_000_000
 """Size of a file that is read as a whole; annotation files have limits of their own."""
 
@@ -80,10 +82,12 @@ def read_yaml(file: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     try:
         _check_events(text)
         content = yaml.load(text, Loader)
+    except DocumentError:
+        raise
     except yaml.YAMLError as error:
-        raise DocumentError(f"it is not YAML: {_first_line(error)}") from error
+        raise DocumentError(f"it is not YAML: {first_line(error)}") from error
     except (ValueError, OverflowError) as error:
-        raise DocumentError(f"it is not YAML of plain values: {_first_line(error)}") from error
+        raise DocumentError(f"it is not YAML of plain values: {first_line(error)}") from error
     check_plain(content)
     return content
 
@@ -136,10 +140,6 @@ def _check_events(text: str) -> None:
             depth -= 1
         if depth > MAX_DEPTH:
             raise DocumentError(f"it is nested more than {MAX_DEPTH} levels deep")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -37,7 +37,7 @@ def write_file(folder: Path, name: str, content: str | bytes) -> None:
     Raises:
         ConfigurationError: if a link stands on the way.
     """
-    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     replace_file(folder, name, lambda file: file.write(data))
 
 
@@ -135,6 +135,14 @@ def reject_links(folder: Path) -> None:
             f"{format_path(folder)} holds links, through which other files would be written:\n{listed}{more}\n"
             "Remove them, or put what they lead to in their place."
         )
+
+
+def file_exists(path: Path) -> bool:
+    """Return whether there is a file of that name, be the name one that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:  # too long
+        return False
 
 
 def format_path(path: Path) -> str:

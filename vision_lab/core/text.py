@@ -37,6 +37,20 @@ def display_text(text: Any, medium: Medium = "terminal") -> str:
     return html.escape(shown, quote=True) if medium == "html" else shown
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a name can be written as UTF-8; names of files may hold other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _escape(character: str) -> str:
     if character.isprintable() or character in _KEPT or character in _JOINERS:
         return character

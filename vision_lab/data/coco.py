@@ -16,6 +16,8 @@ from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count
+from vision_lab.core.files import file_exists
+from vision_lab.core.machine import memory_bytes
 from vision_lab.data.boxes import BoxPictures, Row, Told, looked_over
 from vision_lab.data.folder import SPLITS
 from vision_lab.types import IGNORE, DataError, UnreadableError, some
@@ -34,6 +36,15 @@ NEEDED: dict[str, dict[str, type]] = {
     "categories": {"id": int, "name": str},
 }
 """list: keys of each of its entries that are read."""
+
+MAX_SIDE = 1_000_000
+"""Pixels of a picture's side."""
+
+MAX_NUMBER = 1e12
+"""Of a box or an area: what is more is no number of pixels."""
+
+BYTES_A_BYTE = 8
+"""Of memory that a byte of JSON takes once it is read, or more."""
 
 LISTED = 5
 """Pictures that an error names."""
@@ -71,7 +82,7 @@ class SemanticMasks:
         try:
             return path, self._mask(**image)
         # What a broken outline makes the C++ code raise is one of the last two.
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, MemoryError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, MemoryError, OverflowError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UnreadableError(str(path), f"its annotations in {self.file} cannot be drawn: {reason}") from error
 
@@ -176,14 +187,13 @@ def _split(root: str, split: str, class_names: Sequence[str], *, on_bad: str) ->
 
 def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> Row:
     box = annotation.get("bbox")
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
-    left, top, width, height = box if numbers else (math.nan,) * 4  # type: ignore[misc]  # None is no numbers
-    area = annotation.get("area")
+    left, top, width, height = map(_number, box) if isinstance(box, list) and len(box) == 4 else (math.nan,) * 4
+    area = _number(annotation.get("area"))
     return Row(
         (left, top, left + width, top + height),
         names.get(annotation["category_id"], f"category {annotation['category_id']}"),
         crowd=bool(annotation.get("iscrowd", 0)),
-        area=float(area) if isinstance(area, int | float) else None,
+        area=None if math.isnan(area) else area,
     )
 
 
@@ -201,7 +211,7 @@ def _pictures(file: Path, folder: Path, *, on_bad: str) -> tuple[Names, Listed]:
     twice = [str(path) for path, count in Counter(path for path, *_ in listed).items() if count > 1]
     if twice or len(objects) < len(listed):
         raise DataError(f"{file} lists more than once: {some(twice, LISTED) or 'pictures of one id'}")
-    absent = [str(path) for path, *_ in listed if not path.is_file()]
+    absent = [str(path) for path, *_ in listed if not file_exists(path)]
     if absent and (on_bad == "raise" or len(absent) == len(listed)):
         raise DataError(
             f"{file} lists {len(absent)} of {len(listed)} pictures that are not there: {some(absent, LISTED)}"
@@ -240,7 +250,10 @@ def _missing(root: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
+        _check_size(file)
         content = json.loads(file.read_bytes())
+    except RecursionError:
+        raise DataError(f"{file} is no JSON of COCO's: it is nested without end") from None
     except ValueError as error:
         raise DataError(f"{file} is no JSON: {error}") from error
     for kind, keys in NEEDED.items():
@@ -253,7 +266,33 @@ def _read(file: Path) -> dict[str, Any]:
             if wrong:
                 typed = " and ".join(f"a {key} of type {keys[key].__name__}" for key in wrong)
                 raise DataError(f"{file} is not of COCO's kind: number {place} of its {kind} needs {typed}")
+    for place, image in enumerate(content["images"]):
+        if not 0 <= image["width"] <= MAX_SIDE or not 0 <= image["height"] <= MAX_SIDE:
+            size = f"{_shown(image['width'])} x {_shown(image['height'])}"
+            raise DataError(f"{file}: number {place} of its images is said to have {size} pixels")
     return dict(content)
+
+
+def _check_size(file: Path) -> None:
+    """Refuse a file that would fill the memory.
+
+    Raises:
+        ValueError: where it is too large for this machine.
+    """
+    memory = memory_bytes()
+    if memory and file.stat().st_size * BYTES_A_BYTE > memory:
+        raise ValueError(f"it has {file.stat().st_size / 1e9:.1f} GB, too much for the memory of this machine")
+
+
+def _shown(value: int) -> str:
+    return str(value) if abs(value) < 10**12 else "10^12 or more"
+
+
+def _number(value: Any) -> float:
+    """A finite number of an annotation; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
+        return math.nan
+    return float(value)
 
 
 def _drawn(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:

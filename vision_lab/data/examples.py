@@ -106,10 +106,17 @@ class Labels(Squeezed):
         self.relabel = relabel
 
     def __call__(self, known: Any, image: Tensor) -> Tensor:
-        """() int64; -1 where it is not known."""
+        """() int64; -1 where it is not known.
+
+        Raises:
+            UnreadablePictureError: where it is no whole number.
+        """
         if known is None:
             return torch.tensor(-1)
-        return torch.tensor(self.relabel[int(known)] if self.relabel else int(known))
+        label = int(known)
+        if label != known:
+            raise UnreadablePictureError(f"its label {known} is no whole number: the number of a class is needed")
+        return torch.tensor(self.relabel[label] if self.relabel else label)
 
 
 class Nothing(Squeezed):

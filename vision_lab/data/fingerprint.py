@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Subset
 
-from vision_lab.types import Dataset
+from vision_lab.types import DataError, Dataset
 
 
 def fingerprint(dataset: Dataset, *, labelled: bool) -> dict[str, Any]:
@@ -45,14 +46,32 @@ def fingerprint(dataset: Dataset, *, labelled: bool) -> dict[str, Any]:
 
 
 def labels_of(dataset: Dataset) -> list[int]:
-    """The label of each sample: the data set's ``targets`` (torchvision's convention), or else read one by one."""
+    """The label of each sample: the data set's ``targets`` (torchvision's convention), or else read one by one.
+
+    Raises:
+        DataError: if one is no whole number.
+    """
     if isinstance(dataset, Subset):
         labels = labels_of(dataset.dataset)  # type: ignore[arg-type]
         return [labels[index] for index in dataset.indices]
     targets = getattr(dataset, "targets", None)
     if targets is None:
         targets = [dataset[index][1] for index in range(len(dataset))]
-    return torch.as_tensor(targets).tolist()
+    try:
+        found = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"labels are to be whole numbers from 0, one a sample: {error}") from error
+    _check_whole_numbers(found)
+    return found.long().tolist()
+
+
+def _check_whole_numbers(labels: Tensor) -> None:
+    what = "labels are to be whole numbers from 0, one a sample: let the data set give the number of each one's class"
+    if labels.ndim != 1:
+        raise DataError(f"{what}; now a sample has labels of the shape {list(labels.shape[1:])}")
+    wrong = (labels != labels.round()).nonzero() if labels.is_floating_point() else labels.new_zeros(0, 1)
+    if len(wrong):
+        raise DataError(f"{what}; now sample {wrong[0].item()} has {labels[wrong[0]].item():g}")
 
 
 def samples_of(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:

@@ -7,6 +7,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Literal
 
+from vision_lab.core.text import is_utf8
 from vision_lab.types import DataError, some
 
 EXTENSIONS = frozenset(
@@ -59,6 +60,9 @@ def class_names(root: str) -> list[str]:
     """
     folder = _split_folder(_existing(root), "train") or _existing(root)
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    strange = [name for name in names if not is_utf8(name)]
+    if strange:
+        raise DataError(f"{folder} has sub-folders whose names are not UTF-8: {some(strange, 5)}: rename them")
     if not names:
         raise DataError(
             f"{folder} has no sub-folders: data=folder takes one sub-folder of pictures for each class; for pictures "

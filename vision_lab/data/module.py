@@ -182,11 +182,11 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """As they are, in the order of the data set."""
-        return self._loader("val", training=False)
+        return self._loader("val", training=False, limit=self._limit("val", of="limit_val_batches"))
 
     def test_dataloader(self) -> DataLoader[Any]:
         """As they are, in the order of the data set."""
-        return self._loader(self.measured, training=False)
+        return self._loader(self.measured, training=False, limit=self._limit(self.measured, of="limit_test_batches"))
 
     def eval_loader(self, split: Split, *, most: int | None = None) -> DataLoader[Any]:
         """Any split, train too, as it is; of it at most so many samples, evenly spaced."""
@@ -338,7 +338,15 @@ class DataModule(pl.LightningDataModule):
             whole=self.whole,
         )
 
-    def _loader(self, split: Split, *, training: bool, most: int | None = None) -> DataLoader[Any]:
+    def _limit(self, split: Split, *, of: str) -> int:
+        """Batches that an evaluation of a split will read, by a setting of the trainer; 0: all of them."""
+        limit = getattr(self.trainer, of, None)
+        if isinstance(limit, float) and self.trainer:
+            batches = -(-len(self.splits[split]) // (self.batch_size * self.trainer.world_size))
+            return int(limit * batches) if limit < 1 else 0
+        return int(limit or 0)
+
+    def _loader(self, split: Split, *, training: bool, most: int | None = None, limit: int = 0) -> DataLoader[Any]:
         examples = self._examples(split, training=training, most=most)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
@@ -351,6 +359,7 @@ class DataModule(pl.LightningDataModule):
             world=world,
             fixed=not self.shuffle,
             done=self.done if training else (0, 0),
+            limit=limit,
         )
         return DataLoader(
             examples,

@@ -1,10 +1,11 @@
 """Which sample comes when: a pure function of (seed, epoch, position), for any number of workers and processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
+from vision_lab.data.splits import evenly
 from vision_lab.randomness import mix
 from vision_lab.types import ConfigurationError
 
@@ -28,6 +29,8 @@ class Order(Sampler[list[tuple[int, int]]]):
         world: processes.
         fixed: the first epoch's permutation in every epoch.
         done: (epoch, batches of it) that a run has behind it already, and that are not yielded again.
+        limit: batches that an evaluation will read; their samples are evenly spaced over the data set, which may be
+            sorted by class. 0: all.
 
     Raises:
         ConfigurationError: where there are fewer samples than processes.
@@ -44,6 +47,7 @@ class Order(Sampler[list[tuple[int, int]]]):
         world: int = 1,
         fixed: bool = False,
         done: tuple[int, int] = (0, 0),
+        limit: int = 0,
     ) -> None:
         if size < world:
             raise ConfigurationError(f"{world} processes cannot share {size} pictures: type trainer.devices={size}")
@@ -55,6 +59,7 @@ class Order(Sampler[list[tuple[int, int]]]):
         self.world = world
         self.fixed = fixed
         self.done = done
+        self.limit = limit
         self.epoch = done[0]
 
     @property
@@ -70,8 +75,11 @@ class Order(Sampler[list[tuple[int, int]]]):
         """This rank's batches of this epoch, in order."""
         together = self.batch_size * self.world
         if not self.shuffle:
-            own = torch.arange(self.rank, self.size, self.world)
-            return [batch.tolist() for batch in own.tensor_split(-(-self.size // together))]
+            if 0 < self.limit * together < self.size:
+                first = evenly(self.size, self.limit * together)
+                rest = sorted(set(range(self.size)) - set(first))
+                return [*self._share(first), *self._share(rest)]
+            return self._share(range(self.size))
         generator = torch.Generator().manual_seed(mix(self.seed, 0 if self.fixed else self.epoch))
         order = torch.randperm(self.size, generator=generator)
         steps = self.size // together
@@ -79,6 +87,11 @@ class Order(Sampler[list[tuple[int, int]]]):
             return [order[self.rank :: self.world].tolist()]
         kept: list[list[int]] = order[: steps * together].view(steps, self.world, -1)[:, self.rank].tolist()
         return kept
+
+    def _share(self, indices: Sequence[int]) -> list[list[int]]:
+        """This rank's batches of some samples, in their order: as many as the others have, but for a sample each."""
+        own = torch.tensor(indices[self.rank :: self.world])
+        return [batch.tolist() for batch in own.tensor_split(-(-len(indices) // (self.batch_size * self.world)))]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, batches = self.done

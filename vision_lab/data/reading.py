@@ -19,6 +19,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as F
 
+from vision_lab.core.text import first_line
+
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -185,7 +187,7 @@ def _reason(error: Exception) -> str:
         return "it is no picture, or of a kind that cannot be read"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = first_line(error)
     # torchvision puts the place in its C++ source before the sentence
     return text.rsplit(".cpp:", 1)[-1].split(", ", 1)[-1] if ".cpp:" in text else text
 

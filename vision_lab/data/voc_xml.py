@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from xml.etree.ElementTree import Element, ParseError, iterparse, parse
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
+from vision_lab.core.documents import MAX_BYTES
+from vision_lab.core.files import file_exists
 from vision_lab.data.folder import EXTENSIONS, SPLITS
 from vision_lab.types import DataError, Fault, some
 
@@ -20,6 +23,9 @@ ANNOTATIONS = ("Annotations", "annotations", "labels", "")
 PICTURES = ("JPEGImages", "images", "Images", "")
 
 LISTED = 6
+
+MAX_COORDINATE = 1e7
+"""Pixels; no picture is as wide or high."""
 
 BROKEN = (ParseError, ValueError, OSError, LookupError)
 """What a file that is no XML, or in an unknown encoding, makes the parser raise."""
@@ -62,7 +68,7 @@ def boxes(
     told, broken = [], []
     for file in files:
         try:
-            tree = parse(file).getroot()
+            tree = _parsed(file)
             rows, size = list(_rows(tree, first_pixel)), _size(tree)
         except BROKEN as error:
             broken.append(Fault(str(file), str(file), f"cannot be read ({error}): its picture is left out"))
@@ -71,7 +77,7 @@ def boxes(
     if not told:
         listed = some([f"{fault.path} {fault.what}" for fault in broken], LISTED)
         raise DataError(f"not one of {len(files)} annotations can be read: {listed}")
-    absent = [str(each.path) for each in told if not each.path.is_file()]
+    absent = [str(each.path) for each in told if not file_exists(each.path)]
     if absent and (on_bad == "raise" or len(absent) == len(told)):
         raise DataError(f"{len(absent)} of {len(told)} pictures are not there: {some(absent, LISTED)}")
     return looked_over(told, class_names=class_names, on_bad=on_bad, broken=broken)
@@ -89,12 +95,23 @@ def names(root: str) -> list[str]:
     for split in SPLITS:
         for file in (_files(base, split) or (base, []))[1]:
             try:
-                found |= {(each.findtext("name") or "").strip() for _, each in iterparse(file) if each.tag == "object"}
+                found |= {(each.findtext("name") or "").strip() for each in _parsed(file).iter("object")}
             except BROKEN:
                 continue  # met again, and named, when the data is set up
     if not found:
         raise DataError(f"the annotations in {base} hold no objects")
     return sorted(found)
+
+
+def _parsed(file: Path) -> Element:
+    """The root of an XML file.
+
+    Raises:
+        ParseError, ValueError, OSError, LookupError: if it is none, or larger than any annotation.
+    """
+    if file.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+    return fromstring(file.read_bytes())
 
 
 def _base(root: str) -> Path:
@@ -156,7 +173,7 @@ def _picture(tree: Element, file: Path, pictures: Path) -> Path:
     said = (tree.findtext("filename") or "").strip()
     places = [place / f"{file.stem}{end}" for place in (pictures, file.parent) for end in sorted(EXTENSIONS)]
     places += [pictures / said, file.parent / said] if said else []
-    return next((path for path in places if path.is_file()), pictures / (said or f"{file.stem}.jpg"))
+    return next((path for path in places if file_exists(path)), pictures / (said or f"{file.stem}.jpg"))
 
 
 def _rows(tree: Element, first_pixel: int) -> Iterator[Row]:
@@ -183,6 +200,9 @@ def _number(tree: Element, path: str) -> float:
     if text is None:
         raise ValueError(f"it has no {path}")
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ValueError(f"its {path} is {text.strip()!r}, no number") from None
+        number = nan
+    if not abs(number) <= MAX_COORDINATE:
+        raise ValueError(f"its {path} is {text.strip()!r}, no number of pixels")
+    return number

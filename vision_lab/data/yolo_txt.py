@@ -11,10 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
+from vision_lab.core.documents import DocumentError, read_text, read_yaml
 from vision_lab.data.folder import EXTENSIONS, SPLITS
-from vision_lab.types import DataError, Fault, some
+from vision_lab.types import MAX_CLASSES, DataError, Fault, some
 
 if TYPE_CHECKING:
     from vision_lab.data.boxes import BoxPictures, Row
@@ -84,8 +83,11 @@ def names(root: str) -> list[str]:
     for name in NAMES:
         file = base / name
         if file.is_file():
-            content = file.read_text(encoding="utf-8", errors="replace")
             if file.suffix in (".txt", ".names"):
+                try:
+                    content = read_text(file)
+                except DocumentError as error:
+                    raise DataError(f"{file} is no list of names: {error}") from error
                 return _numbered(file, dict(enumerate(map(str.strip, content.rstrip().splitlines()))))
             found = _settings(base).get("names")
             if isinstance(found, dict | list):
@@ -98,12 +100,32 @@ def names(root: str) -> list[str]:
 def _numbered(file: Path, found: dict[Any, Any]) -> list[str]:
     """Names in the order of their numbers; a number without one is called unused."""
     try:
-        named = {int(number): str(name) for number, name in found.items() if name not in (None, "")}
-    except (TypeError, ValueError):
-        raise DataError(f"{file}: names are to be a list, or a whole number for each name") from None
+        named = {int(number): _name(name) for number, name in found.items() if name not in (None, "")}
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{file}: names are to be a list of text, or a whole number for each name") from None
     if not named or min(named) < 0:
         raise DataError(f"{file} says no names of classes: a line or an entry for each is needed")
+    if max(named) >= MAX_CLASSES:
+        raise DataError(f"{file} numbers a class {max(named)}: {MAX_CLASSES:,} classes are the most")
     return [named.get(number, f"unused {number}") for number in range(max(named) + 1)]
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str | int | float):
+        raise TypeError
+    return str(name)
+
+
+def _class_number(word: str) -> int:
+    """The number of a class, which some programs write as 3.0.
+
+    Raises:
+        ValueError: if it is no whole number.
+    """
+    number = float(word)
+    if number != int(number):
+        raise ValueError
+    return int(number)
 
 
 def _base(root: str) -> Path:
@@ -117,9 +139,9 @@ def _settings(base: Path) -> dict[str, Any]:
     for name in NAMES[:3]:
         if (base / name).is_file():
             try:
-                content = yaml.safe_load((base / name).read_text(encoding="utf-8", errors="replace"))
-            except yaml.YAMLError as error:
-                raise DataError(f"{base / name} is no YAML: {str(error).splitlines()[0]}") from error
+                content = read_yaml(base / name)
+            except DocumentError as error:
+                raise DataError(f"{base / name} cannot be read: {error}") from error
             return content if isinstance(content, dict) else {}
     return {}
 
@@ -161,12 +183,12 @@ def _labels(picture: Path) -> Path:
 def _rows(file: Path, class_names: Sequence[str]) -> Iterator[Row]:
     from vision_lab.data.boxes import Row
 
-    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for place, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split()
         if not words:
             continue
         try:
-            number, values = int(float(words[0])), [float(word) for word in words[1:]]
+            number, values = _class_number(words[0]), [float(word) for word in words[1:]]
         except (ValueError, OverflowError):
             raise ValueError(f"line {place} holds more than numbers: {line.strip()[:60]!r}") from None
         name = class_names[number] if 0 <= number < len(class_names) else f"class {number}"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
+from vision_lab.core.text import first_line
 from vision_lab.models.cifar_resnet import CifarResNet
 from vision_lab.models.stem import take_channels
 from vision_lab.models.weights import UNREADABLE
@@ -157,9 +158,7 @@ def inception(path: str | None) -> Features:
             "features (task.features=garments, or run:<the folder of a run of task=classify>)"
         ) from error
     except (*UNREADABLE, AttributeError, TypeError) as error:
-        raise ConfigurationError(
-            f"{typed}: these are not torch-fidelity's weights ({str(error).strip().splitlines()[0]})"
-        ) from error
+        raise ConfigurationError(f"{typed}: these are not torch-fidelity's weights ({first_line(error)})") from error
     return Features(Inception(extractor), "inception")
 
 

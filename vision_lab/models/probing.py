@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vision_lab.core.text import first_line
 from vision_lab.types import Stage
 
 FINE, COARSE = 256, 512
@@ -85,7 +86,7 @@ def refusal(network: nn.Module, *, channels: int, size: tuple[int, int]) -> str 
     try:
         on_meta(network).train()(torch.empty(2, channels, *size, device="meta"))
     except (RuntimeError, ValueError) as error:  # "kernel size can't be greater than actual input size", and its kin
-        return str(error).strip().splitlines()[0]
+        return first_line(error)
     return None
 
 

@@ -13,6 +13,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.transforms._presets import ObjectDetection
 
+from vision_lab.core.text import first_line
 from vision_lab.models.stem import first_convolution, kernel_for
 from vision_lab.types import ConfigurationError, Loaded, some
 
@@ -110,7 +111,7 @@ def _from_file(path: Path, key: str) -> State:
     except (*UNREADABLE, OSError) as error:
         raise ConfigurationError(
             f"{key}={path}: not a file of plain tensors that can be loaded without running code in it "
-            f"({str(error).strip().splitlines()[0]})\n"
+            f"({first_line(error)})\n"
             "Save it again with torch.save(network.state_dict(), file)."
         ) from error
     for wrapper in WRAPPERS:

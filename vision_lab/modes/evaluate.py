@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torchvision.io import encode_png
 
@@ -65,11 +65,21 @@ def evaluate(
     screen.per_class(task.per_class("test"))
     screen.broken(data, folder)
     screen.unreadable(data, folder)
-    then = (run.result or {}).get("metrics", {})
-    alike = (run.result or {}).get("measured_with", {}) == task.measured_with()
+    stored = _stored_result(run)
+    then = stored.get("metrics", {})
+    alike = stored.get("measured_with", {}) == task.measured_with()
     if then.keys() == now.keys() and alike and not tta and "data" in config.from_run:
         _say_what_differs(then, now)
     screen.say(f"written to {format_path(folder)}")
+
+
+def _stored_result(run: Run) -> dict[str, Any]:
+    """What the run came to by its own account; nothing if that is damaged."""
+    try:
+        return run.result or {}
+    except ConfigurationError as error:
+        screen.warn(f"nothing to compare with: {error}")
+        return {}
 
 
 def _say_what_differs(then: Mapping[str, float], now: Mapping[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,11 @@ PARTS = ("task", "model", "head", "data", "trainer", "callbacks")
 
 COUNT = 64
 """Pictures that are made where nothing is said."""
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
+"""What NumPy raises for an archive that it did not write."""
+
+MAX_LATENT_BYTES = 2_000_000_000
 
 COLUMNS = 8
 """Of the contact sheet."""
@@ -131,11 +137,21 @@ def read(file: Path, task: Generate) -> tuple[Noise, int | None]:
         ConfigurationError: where the file is none, or is for another network.
     """
     try:
+        _check_archive(file)
         with np.load(file, allow_pickle=False) as archive:
             latents = torch.from_numpy(archive["latents"]).float()
             labels = torch.from_numpy(archive["labels"]).long() if "labels" in archive else None
             seed = int(archive["seed"]) if "seed" in archive else None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ConfigurationError(f"source={file}: no latents.npz of an earlier mode=predict: {error}") from error
     if latents.ndim != 2 or latents.shape[1] != task.pair.latent or not len(latents):
         raise ConfigurationError(
@@ -147,6 +163,23 @@ def read(file: Path, task: Generate) -> tuple[Noise, int | None]:
     if labels is None or labels.shape != latents.shape[:1] or not 0 <= labels.min() <= labels.max() <= last:
         raise ConfigurationError(f"source={file}: does not hold a class from 0 to {last} for each picture")
     return Noise(latents, labels), seed
+
+
+def _check_archive(file: Path) -> None:
+    """Refuse an archive whose arrays would fill the memory: their headers may claim any size.
+
+    Raises:
+        ValueError: if an array is larger than what the file holds, or than any that is generated from.
+    """
+    with zipfile.ZipFile(file) as archive:
+        for part in archive.infolist():
+            with archive.open(part) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(stream)
+            size = math.prod(shape) * dtype.itemsize
+            if size > part.file_size or size > MAX_LATENT_BYTES:
+                raise ValueError(f"{part.filename} is said to hold {list(shape)} numbers")
 
 
 def _labels(classes: Sequence[str] | None, task: Generate) -> list[int] | None:

@@ -42,8 +42,16 @@ def quieten() -> None:
     # Which accelerators there are not, and advertisements; a table of measures for each class after each epoch.
     for library in ("pytorch_lightning", "faster_coco_eval"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_make_harmless)
     for message in SILENCED:
         warnings.filterwarnings("ignore", message=message)
+
+
+def _make_harmless(record: logging.LogRecord) -> bool:
+    """Show names of files and classes in a line of the log as ``display_text`` does."""
+    record.msg, record.args = display_text(record.getMessage()), ()
+    return True
 
 
 def say(text: str) -> None:
@@ -101,7 +109,7 @@ def rows(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 
     cells += [[f"{v:.3f}" if isinstance(v, float) else display_text(v) for v in row.values()] for row in found[:most]]
     widths = [max(map(len, column)) + 3 for column in zip(*cells, strict=True)]
     fitting = sum(total < get_console().width for total in accumulate(widths, initial=1)) - 1
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(display_text(title)), title_justify="left")
     for name in cells[0][: max(3, fitting)]:
         table.add_column(Text(name), overflow="fold")
     for row in cells[1:]:

@@ -9,6 +9,7 @@ from vision_lab import again
 from vision_lab.config.resolution import Config
 from vision_lab.modes import screen
 from vision_lab.runs import Run
+from vision_lab.types import ConfigurationError
 
 
 def result(config: Config, folder: Path) -> float | None:
@@ -35,8 +36,16 @@ def show(run: Run, *, root: str | None) -> float:
 
     Returns:
         The monitored metric.
+
+    Raises:
+        ConfigurationError: if the result is not there any more.
     """
-    found = run.result or {}
+    found = run.result
+    if found is None:
+        raise ConfigurationError(
+            f"{run} was finished, but its result.json is gone: type mode=evaluate run={run} to measure it again, or "
+            "force=true to train it anew"
+        )
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep ends with a table of all
         screen.metrics(
             "test",

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vision_lab import again, build
 from vision_lab.callbacks.checkpoints import KEY as STANDS
-from vision_lab.callbacks.checkpoints import find_problem
+from vision_lab.callbacks.checkpoints import find_problem, find_weights_problem
 from vision_lab.callbacks.steps import steps_made
 from vision_lab.checkpoints import damage, load, newest, save
 from vision_lab.claims import claim
@@ -183,9 +183,9 @@ def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | N
     best = best_checkpoint(trainer)
     if best is not None and best.best_model_path:
         path = Path(best.best_model_path)
-        damaged = damage(path)
+        damaged = damage(path, find_weights_problem)
         if damaged:
-            raise DataError(f"{path} cannot be used ({damaged}): type force=true to start over")
+            raise DataError(f"{format_path(path)} cannot be used ({damaged}): type force=true to start over")
         task.load_state_dict(load(path)["state_dict"])
     if trainer.is_global_zero:  # before the test, which may meet bad files
         save(task.weights(), folder, "model.pth")
