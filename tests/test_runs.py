@@ -8,11 +8,23 @@ import pytest
 from vision_lab.runs import LONGEST, Run, folder_name, run_folder, sweep_folder
 from vision_lab.types import ConfigurationError
 
+SPEC = {
+    "target": "labels",
+    "class_names": ["ash", "oak"],
+    "num_classes": 2,
+    "image_size": [8, 8],
+    "channels": 3,
+    "mean": [0.5],
+    "std": [0.25],
+}
+
+RESULT = {"metrics": {"test/accuracy": 0.5}, "per_class": {}, "monitored": {"val/accuracy": 0.4}, "measured_with": {}}
+
 
 def begun(folder: Path) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
-    run.begin(config="seed: 1\n", resolved="seed: 1\n", overrides=["seed=1"], choices={"model": "x"}, spec={"a": 1})
+    run.begin(config="seed: 1\n", resolved="seed: 1\n", overrides=["seed=1"], choices={"model": "x"}, spec=SPEC)
     return run
 
 
@@ -55,6 +67,7 @@ def test_where_runs_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_states(tmp_path: Path):
+    (tmp_path / "a").mkdir()
     run = Run(tmp_path / "a")
     assert (run.state, run.told) == (None, False)
     run.pend()
@@ -66,11 +79,11 @@ def test_states(tmp_path: Path):
     assert {"host", "pid", "heartbeat", "time"} < set(run.status)
     run.fail(ValueError("first line\nsecond"))
     assert (run.state, run.error) == ("failed", "first line")
-    run.finish({"metrics": {"test/accuracy": 0.5}})
+    run.finish(RESULT)
     assert run.state == "finished"
-    assert run.result == {"metrics": {"test/accuracy": 0.5}}
+    assert run.result == RESULT
     assert run.choices == {"model": "x"}
-    assert run.spec == {"a": 1}
+    assert run.spec == SPEC
     environment = json.loads((run.folder / "environment.json").read_text())
     assert environment["versions"]["torch"].startswith("2.")
     assert {"python", "platform", "cores", "command", "commit", "uncommitted"} < set(environment)
@@ -93,3 +106,24 @@ def test_what_is_no_run_is_said(tmp_path: Path):
 @pytest.mark.parametrize("name", [7, 1e3, float("nan")])
 def test_a_name_that_is_read_as_a_number(name: object):
     assert folder_name(name) == str(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "text"),
+    [
+        ("status.json", "", "status.json is damaged: it is not JSON"),
+        ("status.json", "[]", "status.json is damaged: it holds a list\nWhat helps: remove it and repeat the command"),
+        ("result.json", "{}", "result.json is damaged: metrics, per_class, monitored is not what a run writes"),
+        ("result.json", '{"metrics": {"a": "b"}, "per_class": {}, "monitored": {}}', "result.json is damaged: metrics"),
+        ("result.json", '{"metrics": {}, "per_class": {}, "monitored": {}}', "result.json is damaged: monitored"),
+        ("result.json", "[" * 100_000, "result.json is damaged: it is nested more than 50 levels deep"),
+        ("result.json", "x", "What helps: type mode=evaluate run="),
+        ("spec.json", '{"a": 1}', "spec.json is not what a run writes: target is missing"),
+    ],
+)
+def test_damaged_files_say_what_helps(tmp_path: Path, file: str, content: str, text: str):
+    run = begun(tmp_path / "a")
+    (run.folder / file).write_text(content)
+    with pytest.raises(ConfigurationError) as caught:
+        [run.status, run.result, run.spec]  # noqa: B018 - each is read from its file
+    assert text in str(caught.value)

@@ -24,21 +24,35 @@ from vision_lab.app import main
 Command = Callable[..., Outcome]
 Change = Callable[[dict[str, Any]], None]
 
-SMALL = (*FAST, "data.per_class=16")
-
 HUB = "import pathlib\npathlib.Path({stolen!r}).touch()\nimport torch\ndef go(*a, **k): return torch.nn.Identity()\n"
 
 
+WORDS = {
+    "labels": ("data.per_class=16",),
+    "made": (
+        *("task=generate", "model.generator_width=4", "model.discriminator_width=4", "task.samples=8"),
+        *("data.per_class=8", "data.spec.image_size=[16,16]", "trainer.limit_test_batches=1"),
+    ),
+    "masks": (
+        *("task=segment", "data.counts={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]"),
+        *("model.stem=imagenet", "task.class_weights=null"),
+    ),
+}
+"""run: how it is made."""
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of finished runs: of a classifier, of a pair and of masks."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes a finished run of a kind, once."""
     folder = tmp_path_factory.mktemp("runs")
-    with chdir(folder):
-        assert main([*SMALL, "name=labels"]) == 0
-        pair = ("task=generate", "model.generator_width=4", "model.discriminator_width=4", "task.samples=8")
-        assert main([*FAST, *pair, "name=made"]) == 0
-        assert main([*FAST, "task=segment", "model=resnet20", "name=masks"]) == 0
-    return folder / "outputs"
+
+    def make(kind: str) -> Path:
+        if not (folder / "outputs" / kind).is_dir():
+            with chdir(folder):
+                assert main([*FAST, *WORDS[kind], f"name={kind}"]) == 0
+        return folder / "outputs" / kind
+
+    return make
 
 
 @pytest.fixture
@@ -48,11 +62,11 @@ def stolen(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gift(command: Command, runs: Path, tmp_path: Path, stolen: Path) -> Callable[..., Path]:
+def gift(command: Command, runs: Callable[[str], Path], tmp_path: Path, stolen: Path) -> Callable[..., Path]:
     """A copy of a run, its config changed, with a repository of code beside it."""
 
     def make(change: Change = lambda _: None, *, run: str = "labels", file: str = "config.yaml") -> Path:
-        folder = Path(shutil.copytree(runs / run, tmp_path / "gift"))
+        folder = Path(shutil.copytree(runs(run), tmp_path / "gift"))
         (folder / "evil").mkdir()
         (folder / "evil" / "hubconf.py").write_text(HUB.format(stolen=str(stolen)))
         config = yaml.safe_load((folder / file).read_text())

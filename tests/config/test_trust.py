@@ -16,6 +16,7 @@ from vision_lab.app import main
 from vision_lab.config.groups import CONF
 from vision_lab.config.resolution import resolve_config
 from vision_lab.config.trust import find_untrusted, is_admitted
+from vision_lab.core.documents import dump_yaml
 from vision_lab.types import ConfigurationError
 
 Command = Callable[..., Outcome]
@@ -38,7 +39,7 @@ def strangers(command: Command, run: Path) -> Callable[[Callable[[dict[str, Any]
         folder = Path(shutil.copytree(run, "outputs/x"))
         config = yaml.safe_load((folder / "config.yaml").read_text())
         how(config)
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "config.yaml").write_text(dump_yaml(config))
         return folder
 
     return change
@@ -67,7 +68,7 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
             "checkpoints.save",
         ),
         (planted("optim", "_target_", "hydra.utils.get_method"), "optim._target_=hydra.utils.get_method"),
-        (planted("task", "_target_", "${oc.decode:'os.system'}"), "task._target_=os.system"),
+        (planted("task", "_target_", "${oc.decode:'os.system'}"), "task._target_=${oc.decode:"),
         (planted("head", "_target_", "pytorch_lightning.LightningModule.load_from_checkpoint"), "load_from_checkpoint"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -117,7 +118,7 @@ def test_a_group_that_is_a_string_is_refused(command: Command, strangers: Callab
     config["optim"] = "defaults:\n- /logger@_global_.hydra.callbacks.evil: _saved\n- _self_\n" + yaml.safe_dump(
         config["optim"]
     )
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(dump_yaml(config))
     refused(command, folder, "is not a composed config: optim")
 
 
@@ -127,7 +128,7 @@ def test_a_reference_within_a_reference_is_refused(command: Command, strangers: 
     node = hub(folder)
     inner = ",".join(f"{key}:'{value}'" for key, value in node.items())
     config["task"]["class_weights"] = "\\${oc.create:{" + inner + "}}"
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(dump_yaml(config))
     refused(command, folder, "task.class_weights=")
 
 

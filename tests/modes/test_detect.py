@@ -135,7 +135,7 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
         (["head=unet"], "head=unet is for masks, but task=detect learns from boxes: type head=faster_rcnn or fcos"),
         (["task=segment", "augment=mosaic"], "augment.train has a transform for boxes, but the data holds masks"),
         (["augment=imagenet"], "augment.eval must be empty for boxes"),
-        (["task.shown_score=-1"], "task.shown_score=-1: type a number of 0 or more"),
+        (["task.shown_score=-1"], "task.shown_score=-1: type a number from 0 to 1"),
         (["head.weights=coco"], "head.weights=coco: torchvision has no weights for yolo_resnet18"),
         (["data=coco", "data.root=nowhere"], "nowhere has no annotations of COCO's kind"),
     ],
