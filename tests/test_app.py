@@ -171,7 +171,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
 
 
 def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):
-    (tmp_path / "broken_loss.py").write_text(
+    (tmp_path / "failing_task.py").write_text(
         dedent("""\
             from vision_lab.tasks.classify import Classify
 
@@ -181,7 +181,7 @@ def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):
             """)
     )
     with pytest.raises(RuntimeError, match="the loss broke"):
-        command("name=x", "task._target_=broken_loss.Broken", *FAST)
+        command("name=x", "task._target_=failing_task.Broken", *FAST)
     run = Run(Path("outputs/x"))
     assert run.state == "failed"
     assert run.error == "the loss broke"

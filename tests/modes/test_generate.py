@@ -214,7 +214,7 @@ def test_samples_need_no_features(command: Command, run: Path):
         ("mode=predict run=outputs/made source=outputs", "source=outputs: no latents.npz of an earlier mode=predict"),
         ("mode=predict run=outputs/made source=x mode.count=3", "mode.count and mode.classes: the file of source="),
         ("task=generate trainer.precision=64-true", "trainer.precision=64-true: type 32-true, 16-mixed or bf16-mixed"),
-        ("mode=predict run=outputs/made mode.classes=3", "mode.classes=3: type a list, each text or null"),
+        ("mode=predict run=outputs/made mode.classes=3", "mode.classes=3: type a list, each text, or null"),
         ("mode=predict run=outputs/classifier mode.count=3 source=x", "mode.count and mode.classes are for task=gener"),
         ("mode=evaluate run=outputs/made mode.tta=flip", "mode.tta=flip: this task does not know how to take a mean"),
         ("mode=predict task=generate model=dcgan head=none", "mode=predict needs a trained generator: type run="),

@@ -30,6 +30,7 @@ def register(saved: SavedRun | None = None) -> None:
         chosen = HydraConfig.get().runtime.choices.get(group)
         return run.choices.get(group) if chosen == SAVED else chosen
 
+    coco_categories = cache(_coco_categories)  # for this command: in the next one the file may be another
     resolvers: dict[str, Callable[..., Any]] = {
         "choice": choice,
         "count": len,
@@ -39,8 +40,8 @@ def register(saved: SavedRun | None = None) -> None:
         "scene_classes": lambda classes, target: FileStrings(
             scene_classes.class_names(classes, background=target == "masks")
         ),
-        "coco_classes": _from_files(lambda root: ["background", *_coco_categories(root)]),
-        "coco_categories": _from_files(_coco_categories),
+        "coco_classes": _from_files(lambda root: ["background", *coco_categories(root)]),
+        "coco_categories": _from_files(coco_categories),
         "voc_names": _from_files(voc_xml.names),
         "yolo_names": _from_files(yolo_txt.names),
         "packaged_lines": _from_files(_packaged_lines),
@@ -57,8 +58,9 @@ def register(saved: SavedRun | None = None) -> None:
 
 
 def _from_files(function: Callable[..., Sequence[str]]) -> Callable[..., FileStrings]:
-    """What a function reads from files is text, whatever it looks like."""
-    return lambda *arguments: FileStrings(function(*arguments))
+    """What a function reads from files, once for each command, is text, whatever it looks like."""
+    read = cache(function)
+    return lambda *arguments: FileStrings(read(*arguments))
 
 
 def _multiply(factor: float, value: float) -> float:
@@ -67,7 +69,6 @@ def _multiply(factor: float, value: float) -> float:
     return factor * value
 
 
-@cache
 def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
     """The class folders of a root; ``expected`` of them, where their names are not those of the classes."""
     names = folder.class_names(root)
@@ -84,7 +85,6 @@ def _coco_categories(root: str) -> Sequence[str]:
     return coco.categories(root)
 
 
-@cache
 def _packaged_lines(file: str) -> Sequence[str]:
     if Path(file).name != file or Path(file).suffix != ".txt":
         raise ConfigurationError(f"{file} is no list of names in vision_lab/data")

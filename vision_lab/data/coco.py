@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -219,7 +218,6 @@ def _pictures(file: Path, folder: Path, *, on_bad: str) -> tuple[Names, Listed]:
     return {category["id"]: category["name"] for category in content["categories"]}, listed
 
 
-@cache
 def categories(root: str) -> list[str]:
     """The names of the categories in the order of their numbers, from val's file, which is smaller, or else train's.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +24,7 @@ PICTURES = ("JPEGImages", "images", "Images", "")
 LISTED = 6
 
 MAX_COORDINATE = 1e7
-"""Pixels; no picture is as wide or high."""
+"""Pixels; no picture is as wide or high: what is more counts as no number."""
 
 BROKEN = (ParseError, ValueError, OSError, LookupError)
 """What a file that is no XML, or in an unknown encoding, makes the parser raise."""
@@ -83,7 +82,6 @@ def boxes(
     return looked_over(told, class_names=class_names, on_bad=on_bad, broken=broken)
 
 
-@cache
 def names(root: str) -> list[str]:
     """The names of all classes in the files, sorted.
 
@@ -202,7 +200,5 @@ def _number(tree: Element, path: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = nan
-    if not abs(number) <= MAX_COORDINATE:
-        raise ValueError(f"its {path} is {text.strip()!r}, no number of pixels")
-    return number
+        raise ValueError(f"its {path} is {text.strip()!r}, no number") from None
+    return number if abs(number) <= MAX_COORDINATE else nan

@@ -7,7 +7,6 @@ x2 y2 ...``, of which the box around it is taken.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +71,6 @@ def boxes(
     return looked_over(told, class_names=class_names, on_bad=on_bad, broken=broken, relative=True)
 
 
-@cache
 def names(root: str) -> list[str]:
     """The names of the classes, from ``data.yaml`` or a list of names, one a line.
 
