@@ -66,19 +66,24 @@ def spec() -> DataSpec:
     )
 
 
+def make_shades(root: Path, classes: tuple[str, ...] = ("ash", "beech", "cedar"), count: int = 12) -> None:
+    """A folder of pictures with one sub-folder a class; class k is mostly of shade k, so that it can be learnt."""
+    random = np.random.default_rng(0)
+    for label, class_name in enumerate(classes):
+        folder = root / class_name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            shade = 40 + 60 * label
+            pixels = random.integers(shade - 20, shade + 20, size=(40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
-    """A folder of pictures with one sub-folder a class; class k is mostly of shade k, so that it can be learnt."""
+    """Makes folders of shades below the test's own folder."""
 
     def make(name: str = "pictures", classes: tuple[str, ...] = ("ash", "beech", "cedar"), count: int = 12) -> Path:
-        random = np.random.default_rng(0)
-        for label, class_name in enumerate(classes):
-            folder = tmp_path / name / class_name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                shade = 40 + 60 * label
-                pixels = random.integers(shade - 20, shade + 20, size=(40, 48, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+        make_shades(tmp_path / name, classes, count)
         return tmp_path / name
 
     return make

@@ -132,7 +132,8 @@ def test_a_run_writes_what_the_design_lists(command: Command):
 
 
 def test_a_data_sets_own_options_are_known_and_misspelt_ones_are_not(command: Command):
-    assert command("task=segment", "data.classes=all", "data.seed=3", *FAST).code == 0
+    small = ("data.counts={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]", "model.stem=imagenet")
+    assert command("task=segment", "data.classes=all", "data.seed=3", *small, *FAST).code == 0
     outcome = command("task=segment", "+data.clases=all", *FAST)
     assert "data.clases: DataModule takes no such argument" in outcome.err
 
@@ -144,6 +145,13 @@ def test_the_whole_config_is_shown_with_references_followed(command: Command, ma
     assert "num_classes: 3" in outcome.out
     scenes = command("task=segment", "data.classes=all", "--cfg", "job", "--resolve")
     assert "    - background\n    - t-shirt/top\n" in scenes.out
+
+
+def test_names_from_files_are_read_anew_by_each_command(command: Command, make_folder: Callable[..., Path]):
+    words = ("data=folder", f"data.root={make_folder()}", "--cfg", "job", "--resolve")
+    assert "num_classes: 3" in command(*words).out
+    shutil.copytree(Path("pictures/ash"), "pictures/elm")
+    assert "num_classes: 4" in command(*words).out
 
 
 def test_without_a_name_the_folder_says_what_and_when(command: Command):

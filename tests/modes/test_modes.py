@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 import torchvision.models as published
 from PIL import Image
 
-from tests.conftest import FAST, Outcome
+from tests.conftest import FAST, Outcome, make_shades
 from tests.data.test_reading import bomb
+from vision_lab.app import main
 from vision_lab.models.cifar_resnet import CifarResNet
 from vision_lab.runs import Run
 
@@ -20,14 +22,22 @@ Command = Callable[..., Outcome]
 SMALL = ("data.spec.image_size=[32,32]", "trainer=cpu", "logger=none")
 
 
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures/ and a run that learnt them, made once."""
+    folder = tmp_path_factory.mktemp("shades")
+    make_shades(folder / "pictures", count=30)
+    words = ("data=folder", "data.root=pictures", "name=shades", "trainer.max_epochs=4", "data.batch_size=8")
+    with chdir(folder):
+        assert main([*words, *SMALL, "data.num_workers=0", "augment=basic"]) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(command: Command, make_folder: Callable[..., Path]) -> Run:
-    """A run on a folder of shades, which one can learn in seconds."""
-    root = make_folder(count=30)
-    words = ("data=folder", f"data.root={root}", "name=shades", "trainer.max_epochs=4", "data.batch_size=8")
-    outcome = command(*words, *SMALL, "data.num_workers=0", "augment=basic")
-    assert outcome.code == 0, outcome.err
-    return Run(Path("outputs/shades").absolute())
+def trained(command: Command, learnt: Path, tmp_path: Path) -> Run:
+    """A copy of that run, and of its pictures."""
+    shutil.copytree(learnt, tmp_path, dirs_exist_ok=True)
+    return Run(tmp_path / "outputs" / "shades")
 
 
 def test_shades_are_learnt_and_measured_again(command: Command, trained: Run):
