@@ -118,6 +118,8 @@ def test_a_name_that_is_read_as_a_number(name: object):
         ("result.json", '{"metrics": {}, "per_class": {}, "monitored": {}}', "result.json is damaged: monitored"),
         ("result.json", "[" * 100_000, "result.json is damaged: it is nested more than 50 levels deep"),
         ("result.json", "x", "What helps: type mode=evaluate run="),
+        ("data.json", '{"train": "x"}', "data.json is damaged: a mapping for each split is needed"),
+        ("environment.json", '{"versions": 1}', "environment.json is damaged: versions is not what a run writes"),
         ("spec.json", '{"a": 1}', "spec.json is not what a run writes: target is missing"),
     ],
 )
@@ -125,5 +127,5 @@ def test_damaged_files_say_what_helps(tmp_path: Path, file: str, content: str, t
     run = begun(tmp_path / "a")
     (run.folder / file).write_text(content)
     with pytest.raises(ConfigurationError) as caught:
-        [run.status, run.result, run.spec]  # noqa: B018 - each is read from its file
+        [run.status, run.result, run.data, run.environment, run.spec]  # noqa: B018 - each is read from its file
     assert text in str(caught.value)

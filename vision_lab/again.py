@@ -129,7 +129,8 @@ def changed_files(run: Run, root: str | None) -> str | None:
     now = listing(root) if then else None
     if not then or not now or then == now:
         return None
-    counts = f": {then['count']} files then, {now['count']} now" if then["count"] != now["count"] else ""
+    count = then.get("count")
+    counts = f": {count} files then, {now['count']} now" if count != now["count"] else ""
     return f"what lies in {root} has changed since{counts}; the result is that of the data as it was"
 
 

@@ -77,6 +77,8 @@ def find_word_errors(words: Sequence[str], folders: Sequence[Path]) -> list[str]
         folders: where configs are looked for.
     """
     errors = [f"--config-dir: there is no folder {folder}" for folder in folders if not folder.is_dir()]
+    if "--resolve" in words and flag_value(words, "--cfg", "-c") is None:
+        errors.append("--resolve goes with --cfg: type --cfg job --resolve")
     known = groups([folder for folder in folders if folder.is_dir()])
     for word in overrides(words):
         key, _, value = word.partition("=")

@@ -32,13 +32,16 @@ REPLACED = "replaced"
 """The folder beside runs that keeps those which force=true has replaced."""
 
 
-RESULT_KEYS: dict[str, Any] = {
-    "metrics": dict[str, float],
-    "per_class": dict[str, dict[str, float]],
-    "monitored": dict[str, float],
-    "measured_with": dict[str, Any] | None,
+FILE_KEYS: dict[str, dict[str, Any]] = {
+    "result.json": {
+        "metrics": dict[str, float],
+        "per_class": dict[str, dict[str, float]],
+        "monitored": dict[str, float],
+        "measured_with": dict[str, Any] | None,
+    },
+    "environment.json": {"versions": dict[str, str]},
 }
-"""What is read again of ``result.json``."""
+"""file: what is read of it again, and what that may be."""
 
 
 @dataclass(frozen=True)
@@ -122,21 +125,17 @@ class Run:
             ConfigurationError: if the file is damaged, or not what a run writes.
         """
         found = self._json("result.json")
-        if found is None:
-            return None
-        wrong = [key for key, kind in RESULT_KEYS.items() if not fits(found.get(key), kind)]
-        if wrong or not found["monitored"]:
-            file = format_path(self.folder / "result.json")
-            raise ConfigurationError(
-                f"{file} is damaged: {', '.join(wrong) or 'monitored'} is not what a run writes"
-                f"{self._cure('result.json')}"
-            )
+        if found is not None and not found["monitored"]:
+            raise self._damaged("result.json", "monitored is empty")
         return found
 
     @property
     def data(self) -> dict[str, Any] | None:
-        """The fingerprints of the data it learns from; None before they are taken."""
-        return self._json("data.json")
+        """split: the fingerprint of the data it learns from; None before they are taken."""
+        found = self._json("data.json")
+        if found is not None and not fits(found, dict[str, dict[str, Any]]):
+            raise self._damaged("data.json", "a mapping for each split is needed")
+        return found
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -239,11 +238,17 @@ class Run:
         try:
             content = read_json(file)
         except DocumentError as error:
-            raise ConfigurationError(f"{format_path(file)} is damaged: {error}{self._cure(name)}") from error
+            raise self._damaged(name, str(error)) from error
         if not isinstance(content, dict):
-            kind = type(content).__name__
-            raise ConfigurationError(f"{format_path(file)} is damaged: it holds a {kind}{self._cure(name)}")
+            raise self._damaged(name, f"it holds a {type(content).__name__}")
+        wrong = [key for key, kind in FILE_KEYS.get(name, {}).items() if not fits(content.get(key), kind)]
+        if wrong:
+            raise self._damaged(name, f"{', '.join(wrong)} is not what a run writes")
         return content
+
+    def _damaged(self, name: str, reason: str) -> ConfigurationError:
+        file = format_path(self.folder / name)
+        return ConfigurationError(f"{file} is damaged: {reason}{self._cure(name)}")
 
     def _yaml(self, name: str) -> dict[str, Any]:
         file = self.folder / name

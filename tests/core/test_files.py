@@ -78,6 +78,8 @@ def test_trouble_says_what_to_do(tmp_path: Path):
     elsewhere = explain_failure(PermissionError(errno.EACCES, "Permission denied", "/data/train"), tmp_path)
     assert str(elsewhere) == "/data/train: Permission denied. Change the permissions."
     assert explain_failure(ValueError("other"), tmp_path) is None
+    small = explain_failure(ValueError("Expected more than 1 value per channel when training, got ..."), tmp_path)
+    assert "type another data.batch_size=" in str(small)
 
 
 def test_links_are_not_followed(tmp_path: Path):

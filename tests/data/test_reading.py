@@ -178,6 +178,26 @@ def bomb(path: Path, side: int = 60_000) -> Path:
     return path
 
 
+def test_a_png_that_holds_less_than_it_says(tmp_path: Path):
+    """torchvision's decoder ends the process at these; the pictures are said to be broken."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    signature, header = b"\x89PNG\r\n\x1a\n", struct.pack(">IIBBBBB", 90, 90, 8, 2, 0, 0, 0)
+    rows = bytes(90 * 271)
+    pixels = {
+        "few": zlib.compress(bytes(1000)),
+        "filter": zlib.compress(b"\x77" * len(rows)),
+        "checksum": zlib.compress(rows)[:-4] + b"\1\2\3\4",
+    }
+    for name, content in pixels.items():
+        path = tmp_path / f"{name}.png"
+        path.write_bytes(signature + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b""))
+        with pytest.raises(UnreadablePictureError):
+            read_picture(path, channels=3)
+
+
 def test_a_decompression_bomb_is_not_decoded(tmp_path: Path):
     path = bomb(tmp_path / "a.png")
     assert path.stat().st_size < 3_000_000

@@ -10,9 +10,9 @@ from vision_lab.config.groups import CONF, groups
 from vision_lab.config.instantiation import HYDRA_KEYS, locate
 from vision_lab.config.ranges import PLAIN_KEYS, annotation_of
 from vision_lab.config.resolution import Config, Unresolved, find_unresolved
-from vision_lab.core.arguments import check_value, fits, parameters_of
+from vision_lab.core.arguments import Count, check_value, fits, format_value, parameters_of
 from vision_lab.core.machine import core_count, memory_bytes
-from vision_lab.types import ConfigurationError, DataSpec
+from vision_lab.types import ConfigurationError, DataSpec, Target
 
 BUILD_KEYS = {
     "data": {"spec"},
@@ -23,6 +23,17 @@ BUILD_KEYS = {
 }
 """part: keys that are for ``build`` alone; no constructor takes them. ``target`` is one word for data's spec, head and
 task: what the data holds, what the head is for, what the task learns from. A model that has it needs no head."""
+
+BUILD_ANNOTATIONS: dict[str, Any] = {
+    "target": Target,
+    "weights": str | None,
+    "published": str | None,
+    "scale_lr": Count | None,
+}
+"""What the values of these keys may be."""
+
+GROUPS_OF_NODES = ("callbacks", "logger")
+"""Parts whose values are each a node of its own, or null."""
 
 NO_TARGET = "none"
 """The target of a task that learns from pictures alone: any data will do, and the model is a pair by itself."""
@@ -106,6 +117,16 @@ def find_part_errors(config: Config, part: str) -> list[str]:
     if not node and part not in ("callbacks", "logger"):
         return [f"{part}={config.choices.get(part)} is empty: its file in conf/{part}/ says nothing"]
     errors = find_unresolved(node, part)
+    for key in BUILD_KEYS.get(part, set()) & set(node):
+        if key != "spec" and not _is_to_blame(node[key]):
+            error = check_value(f"{part}.{key}", node[key], BUILD_ANNOTATIONS[key])
+            errors += [error] if error else []
+    if part in GROUPS_OF_NODES:
+        errors += [
+            f"{part}.{key}={format_value(value)}: type null, or an object with its _target_"
+            for key, value in node.items()
+            if value is not None and not _is_to_blame(value) and not (isinstance(value, dict) and "_target_" in value)
+        ]
     if part == "data":
         errors += _find_spec_errors(node.get("spec"))
     return errors + _find_argument_errors(config, node, part)
@@ -237,11 +258,12 @@ def _choice_names(group: str, target: str | None = None) -> list[str]:
 
 def _find_mismatched_parts(config: Config) -> list[str]:
     """List data whose targets the task cannot learn from; a head, or a model without one, for another target."""
-    nodes = {part: config[part] if isinstance(config[part], dict) else {} for part in ("task", "head", "model", "data")}
+    nodes = {part: _mapping(config[part]) for part in ("task", "head", "model", "data")}
+    spec = _mapping(nodes["data"].get("spec"))
     wanted = nodes["task"].get("target")
     found = {"head": nodes["head"].get("target"), "model": nodes["model"].get("target")}
     if wanted != NO_TARGET:
-        found["data"] = (nodes["data"].get("spec") or {}).get("target")
+        found["data"] = spec.get("target")
     elif not found["model"]:
         pairs = " or ".join(_choice_names("model", NO_TARGET))
         return [
@@ -251,15 +273,20 @@ def _find_mismatched_parts(config: Config) -> list[str]:
     errors = [
         _explain_mismatch(config, group, target, wanted)
         for group, target in found.items()
-        if wanted and target not in (None, wanted) and not isinstance(target, Unresolved)
+        if isinstance(wanted, str) and isinstance(target, str) and target != wanted
     ]
-    names = (nodes["data"].get("spec") or {}).get("class_names")
-    if not errors and wanted == "labels" and isinstance(names, list) and len(names) < 2:
+    names = spec.get("class_names")
+    if not errors and wanted in ("labels", "masks") and isinstance(names, list) and len(names) < 2:
         errors.append(
             f"task={config.choices.get('task')} tells classes apart, but the data has {len(names)}: "
             f"{', '.join(map(str, names)) or 'none'}. It takes data with two or more"
         )
     return errors
+
+
+def _mapping(node: Any) -> dict[str, Any]:
+    """A node, or an empty one in the place of anything else."""
+    return node if isinstance(node, dict) else {}
 
 
 def _explain_mismatch(config: Config, group: str, found: str, wanted: str) -> str:

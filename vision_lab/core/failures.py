@@ -13,6 +13,9 @@ DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
+BATCH_OF_ONE = "Expected more than 1 value per channel when training"
+"""What torch's batch norm says of a batch whose channels have one value each."""
+
 LOST_WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (exited unexpectedly|is killed by signal: \w+)"
 )
@@ -34,6 +37,11 @@ def explain_failure(error: BaseException | None, folder: Path) -> UserError | No
             explained = _explain_os_error(error, folder)
         elif isinstance(error, RuntimeError):
             explained = _explain_lost_worker(error)
+        elif isinstance(error, ValueError) and BATCH_OF_ONE in str(error):
+            explained = UserError(
+                "batch norm cannot learn from a batch of one image whose map is one pixel (the last batch of an epoch "
+                "may be that small): type another data.batch_size=, or a larger data.spec.image_size="
+            )
         if explained is not None:
             return explained
         error = error.__cause__ or error.__context__

@@ -103,6 +103,12 @@ class DataModule(pl.LightningDataModule):
             raise ConfigurationError(
                 f"augment.train has a transform for boxes, but the data holds {spec.target}: type augment=basic"
             )
+        for split, source in (("train", train), ("val", val), ("test", test)):
+            if source is not None and not callable(source):
+                raise ConfigurationError(
+                    f"data.{split} is a {type(source).__name__}, but a function is needed that makes a data set: "
+                    f"type +data.{split}._partial_=true"
+                )
         self.spec = spec
         self.sources: dict[Split, Source] = {"train": train or _none, "val": val or _none, "test": test or _none}
         self.transforms = transforms
