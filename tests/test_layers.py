@@ -95,7 +95,7 @@ ALLOWED = {
     "modes.check": "build config core.files data drawing modes.screen types",
     "modes.evaluate": "build config core.files modes runs types",
     "modes.predict": "build config data drawing modes runs tasks types",
-    "modes.processes": "command_line runs types",
+    "modes.processes": "command_line config.resolution runs types",
     "modes.sample": "build config core.files drawing modes runs tasks.generate types",
     "modes.screen": "core data runs tasks",
     "modes.stored": "again config.resolution modes.screen runs types",

@@ -154,11 +154,13 @@ def job(composed: DictConfig) -> Any:
         run = Run(folder)
         if run.state is None:  # refused before it began: the sweep's table tells all the same
             with suppress(OSError):
+                folder.mkdir(exist_ok=True)  # what was refused took its empty folder away
                 run.fail(known)
         raise
     finally:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # Hydra makes it before we can refuse
+        # Hydra makes the folder before we can refuse; of several processes the first still writes into it.
+        if interruption.first_process() and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _resolved(composed: DictConfig) -> Config:
@@ -166,7 +168,7 @@ def _resolved(composed: DictConfig) -> Config:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from vision_lab.config.resolution import resolve_config
+    from vision_lab.config.resolution import resolve_config, words_of_job
     from vision_lab.config.saved import SAVED
 
     hydra_config = HydraConfig.get()
@@ -176,7 +178,7 @@ def _resolved(composed: DictConfig) -> Config:
         composed,
         choices={group: OmegaConf.create({"name": f"${{choice:{group}}}"}).name for group in made},
         from_run=[group for group, choice in made.items() if choice == SAVED],
-        overrides=list(hydra_config.overrides.task),
+        overrides=words_of_job(hydra_config),
     )
 
 

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from vision_lab.config.groups import Choice, groups
+from vision_lab.config.groups import CONF, Choice, groups
 
 PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.features"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
@@ -80,6 +80,7 @@ def find_word_errors(words: Sequence[str], folders: Sequence[Path]) -> list[str]
     if "--resolve" in words and flag_value(words, "--cfg", "-c") is None:
         errors.append("--resolve goes with --cfg: type --cfg job --resolve")
     known = groups([folder for folder in folders if folder.is_dir()])
+    ours = groups([CONF])
     for word in overrides(words):
         key, _, value = word.partition("=")
         group, _, package = key.lstrip("+~").partition("@")
@@ -87,11 +88,37 @@ def find_word_errors(words: Sequence[str], folders: Sequence[Path]) -> list[str]
             errors.append(f"{word}: what is it for? Type <key>={value or '...'}")
         elif group in known and (key.startswith("~") or package):
             errors.append(f"{word}: each group has one choice, in its own place: type {_typed_choices(group, known)}")
-        elif group in known and {"", "null"} & set(value.split(",")) and group not in OPTIONAL_GROUPS:
+        elif group in ours and key.startswith("+"):
+            errors.append(f"{word}: each group has a choice already: type {group}={value}")
+        elif group in known and not _is_choosable(word, optional=group in OPTIONAL_GROUPS):
             errors.append(f"{word}: type {_typed_choices(group, known)}")
         elif group in OPTIONAL_GROUPS and "null" in value.split(",") and value != "null":
             errors.append(f"{word}: null is what {group} is without a word: leave it out of the list")
     return errors
+
+
+def _is_choosable(word: str, *, optional: bool) -> bool:
+    """Return whether the value of a group is the name of a choice, or several names.
+
+    Args:
+        word: of the command line.
+        optional: whether the group may be left without a choice.
+    """
+    names = word.partition("=")[2].split(",")
+    if not optional and ("" in names or "null" in names):
+        return False
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return True  # answered by ``explained``
+    if override.is_sweep_override():
+        return override.is_discrete_sweep()
+    value = override.value()
+    return value is None or isinstance(value, str) or _is_list_of_names(value)
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def drop_null_groups(words: Sequence[str]) -> list[str]:
@@ -190,7 +217,10 @@ def _quote(value: str) -> str:
 def _values(override: Any) -> list[Any]:
     value = override.value()
     if override.is_sweep_override():
-        return [str(each) for each in override.sweep_string_iterator()]
+        try:
+            return [str(each) for each in override.sweep_string_iterator()]
+        except HydraException:  # a glob, whose choices only a loader of configs knows
+            return []
     return value if isinstance(value, list) else [value]
 
 

@@ -6,6 +6,7 @@ they are; ``secret.txt``, which must not be copied; ``marker``, which appears wh
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import resource
@@ -80,6 +81,8 @@ def prepare() -> None:
     os.environ["SECRET_TOKEN"] = SECRET
     os.environ["COLUMNS"] = "200"
     os.environ.pop("PL_GLOBAL_SEED", None)
+    gc.collect()
+    gc.freeze()  # so that no collection in a forked process copies this one's memory
 
 
 def start(make: Make, chance: Random, runs: Path, folder: Path) -> Attempt:
@@ -180,6 +183,8 @@ def _work(make: Make, chance: Random, runs: Path, folder: Path) -> None:
 
         code = 1
         code = main(words)
+    except SystemExit as end:  # of Hydra's parser of flags
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -29,115 +29,35 @@ NUMBERS = (
 )
 
 TARGETS = (
-    *(
-        "os.system",
-        "subprocess.run",
-        "torch.hub.load",
-        "torch.load",
-        "builtins.eval",
-        "builtins.exec",
-        "hydra.utils.call",
-    ),
-    *(
-        "torch.nn.modules.module.os.system",
-        "functools.partial",
-        "importlib.import_module",
-        "evil.hubconf.go",
-        "shutil.rmtree",
-    ),
-    *(
-        "torch.utils.cpp_extension.load_inline",
-        "torch.serialization.load",
-        "torch.jit.load",
-        "torch.package.PackageImporter",
-    ),
-    *("pytorch_lightning.callbacks.ModelCheckpoint", "pytorch_lightning.loggers.TensorBoardLogger"),
-    *(
-        "pytorch_lightning.loggers.CSVLogger",
-        "pytorch_lightning.profilers.AdvancedProfiler",
-        "pytorch_lightning.Trainer",
-    ),
-    *("pytorch_lightning.callbacks.DeviceStatsMonitor", "pytorch_lightning.callbacks.OnExceptionCheckpoint"),
-    *("torchvision.datasets.MNIST", "torchvision.datasets.utils.download_url", "torchvision.models.resnet18"),
-    *("torchvision.transforms.v2.Lambda", "torchvision.transforms.v2.functional.to_pil_image", "torch.nn.Identity"),
-    *("torch.nn.Linear", "torch.optim.SGD", "torch.optim.LBFGS", "torch.nn.Transformer", "torch.nn.LazyLinear"),
-    *("vision_lab.app.main", "vision_lab.runs.Run", "vision_lab.core.files.write_file", "vision_lab.checkpoints.save"),
-    *(
-        "vision_lab.config.instantiation.locate",
-        "vision_lab.data.folder.class_names",
-        "vision_lab.callbacks.checkpoints.Best",
-    ),
-    *("vision_lab.callbacks.tensorboard.TensorBoard", "vision_lab.data.downloads.downloaded", "timm.create_model"),
-    *(
-        "pathlib.Path.touch",
-        "logging.FileHandler",
-        "omegaconf.OmegaConf.load",
-        "yaml.unsafe_load",
-        "pickle.load",
-        "",
-        "a..b",
-    ),
-)
+    "os.system subprocess.run torch.hub.load torch.load builtins.eval builtins.exec hydra.utils.call "
+    "torch.nn.modules.module.os.system functools.partial importlib.import_module evil.hubconf.go shutil.rmtree "
+    "torch.utils.cpp_extension.load_inline torch.serialization.load torch.jit.load torch.package.PackageImporter "
+    "pytorch_lightning.callbacks.ModelCheckpoint pytorch_lightning.loggers.TensorBoardLogger "
+    "pytorch_lightning.loggers.CSVLogger pytorch_lightning.profilers.AdvancedProfiler pytorch_lightning.Trainer "
+    "pytorch_lightning.callbacks.DeviceStatsMonitor pytorch_lightning.callbacks.OnExceptionCheckpoint "
+    "torchvision.datasets.MNIST torchvision.datasets.utils.download_url torchvision.models.resnet18 "
+    "torchvision.transforms.v2.Lambda torchvision.transforms.v2.functional.to_pil_image torch.nn.Identity "
+    "torch.nn.Linear torch.optim.SGD torch.optim.LBFGS torch.nn.Transformer torch.nn.LazyLinear "
+    "vision_lab.app.main vision_lab.runs.Run vision_lab.core.files.write_file vision_lab.checkpoints.save "
+    "vision_lab.config.instantiation.locate vision_lab.data.folder.class_names "
+    "vision_lab.callbacks.checkpoints.Best vision_lab.callbacks.tensorboard.TensorBoard "
+    "vision_lab.data.downloads.downloaded timm.create_model pathlib.Path.touch logging.FileHandler "
+    "omegaconf.OmegaConf.load yaml.unsafe_load pickle.load a..b"
+).split(" ") + [""]
 
 REFERENCES = (
-    *(
-        "${seed}",
-        "${run}",
-        "${data.root}",
-        "${optim}",
-        "${model.classifier}",
-        "${a.b.c}",
-        "${",
-        "${}",
-        "${x",
-        "${optim.}",
-    ),
-    *(
-        "${oc.env:SECRET_TOKEN}",
-        "${oc.env:PL_GLOBAL_SEED,z}",
-        "${oc.decode:os.system}",
-        "${oc.select:seed,1}",
-        "${now:%Y}",
-    ),
-    *("${oc.create:{_target_:os.system}}", "${packaged_lines:../../secret.txt}", "${packaged_lines:/etc/hostname}"),
-    *(
-        "${folder_classes:.}",
-        "${folder_classes:/}",
-        "${yolo_names:..}",
-        "${hydra:runtime.cwd}",
-        "${resume}/evil",
-        "${.a}",
-    ),
-    *("${choice:model}", "${times:1000000,abc}", "${count:${data.root}}", "${one_of:[a],b}", "\\${seed}", "${${seed}}"),
-)
+    "${seed} ${run} ${data.root} ${optim} ${model.classifier} ${a.b.c} ${ ${} ${x ${optim.} "
+    "${oc.env:SECRET_TOKEN} ${oc.env:PL_GLOBAL_SEED,z} ${oc.decode:os.system} ${oc.select:seed,1} ${now:%Y} "
+    "${oc.create:{_target_:os.system}} ${packaged_lines:../../secret.txt} ${packaged_lines:/etc/hostname} "
+    "${folder_classes:.} ${folder_classes:/} ${yolo_names:..} ${hydra:runtime.cwd} ${resume}/evil ${.a} "
+    "${choice:model} ${times:1000000,abc} ${count:${data.root}} ${one_of:[a],b} \\${seed} ${${seed}}"
+).split(" ")
 
 ARGUMENTS = (
-    *(
-        "_args_",
-        "_partial_",
-        "_convert_",
-        "_recursive_",
-        "_target_",
-        "dirpath",
-        "save_dir",
-        "filename",
-        "root",
-        "download",
-    ),
-    *(
-        "weights",
-        "path",
-        "command",
-        "default_root_dir",
-        "profiler",
-        "logger",
-        "callbacks",
-        "plugins",
-        "version",
-        "name",
-    ),
-    *("sub_dir", "defaults", "__init__", "0", "lr", "monitor", "on_bad", "spec", "spec.x", "target", "seed", "trust"),
-)
+    "_args_ _partial_ _convert_ _recursive_ _target_ dirpath save_dir filename root download weights path command "
+    "default_root_dir profiler logger callbacks plugins version name sub_dir defaults __init__ 0 lr monitor "
+    "on_bad spec spec.x target seed trust"
+).split(" ")
 
 
 def hub(folder: str) -> dict[str, Any]:
@@ -171,7 +91,7 @@ def random_value(chance: Random, victim: Path, depth: int = 0) -> Any:
         return [random_value(chance, victim, depth + 1) for _ in range(chance.randrange(4))]
     if kind == 8 and depth < 3:
         return {
-            chance.choice(ARGUMENTS + NAMES): random_value(chance, victim, depth + 1)
+            chance.choice([*ARGUMENTS, *NAMES]): random_value(chance, victim, depth + 1)
             for _ in range(chance.randrange(3))
         }
     return nested(chance.choice([30, 60, 200]))
@@ -204,7 +124,7 @@ def mutate_values(chance: Random, content: Any, victim: Path) -> Any:
         if action == 0:
             del node[key]
         elif action == 1 and isinstance(node, dict):
-            node[chance.choice(ARGUMENTS + NAMES)] = random_value(chance, victim)
+            node[chance.choice([*ARGUMENTS, *NAMES])] = random_value(chance, victim)
         elif action == 2:
             other, index = chance.choice(found)
             node[key] = deepcopy(chance.choice([other[index], other[index], other]))

@@ -35,8 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def strangers(command: Command, run: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
     """A copy of it with a changed config."""
 
-    def change(how: Callable[[dict[str, Any]], None]) -> Path:
-        folder = Path(shutil.copytree(run, "outputs/x"))
+    def change(how: Callable[[dict[str, Any]], None], to: str = "outputs/x") -> Path:
+        folder = Path(shutil.copytree(run, to))
         config = yaml.safe_load((folder / "config.yaml").read_text())
         how(config)
         (folder / "config.yaml").write_text(dump_yaml(config))
@@ -187,7 +187,12 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
     assert "optim._target_=my_optim.Mine: this comes with the run's folder" in refused.err
     assert "type trust=[my_optim]" in refused.err
     assert command("mode=evaluate", f"run={folder}", "trust=[my_optim]").code == 0
-    # What the command line itself chooses is its own.
+    # What the command line itself chooses is its own, and what it leaves out is gone.
+    callbacks = strangers(lambda config: config["callbacks"].update(mine={"_target_": "my_optim.Mine"}), "outputs/y")
+    assert command("mode=evaluate", f"run={callbacks}").code == 2
+    assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine=null").code == 0
+    assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine={x: 1}").code == 2
+    assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine._target_=my_optim.Mine").code == 2
     assert command("mode=evaluate", f"run={folder}", "optim=sgd").code == 0
     assert command(*FAST, "name=own", "optim._target_=my_optim.Mine").code == 0
 

@@ -29,11 +29,11 @@ ALL = ("task", "model", "head", "data", "augment", "optim", "scheduler", "traine
         ("force=maybe", "force=maybe: type true or false"),
         ("trust=abc", "trust=abc: type a list of packages"),
         ("trust=null", "trust=null: type a list of packages"),
-        ("optim.lr=-1", "optim.lr=-1: type a number above 0"),
-        ("optim.lr=abc", "optim.lr=abc: type a number above 0"),
-        ("optim.lr=nan", "optim.lr=nan: type a number above 0"),
-        ("optim.lr=inf", "optim.lr=inf: type a number above 0"),
-        ("optim.lr=null", "optim.lr=null: type a number above 0"),
+        ("optim.lr=-1", "optim.lr=-1: type a number of 0 or more"),
+        ("optim.lr=abc", "optim.lr=abc: type a number of 0 or more"),
+        ("optim.lr=nan", "optim.lr=nan: type a number of 0 or more"),
+        ("optim.lr=inf", "optim.lr=inf: type a number of 0 or more"),
+        ("optim.lr=null", "optim.lr=null: type a number of 0 or more"),
         ("optim.weight_decay=-1", "optim.weight_decay=-1: type a number of 0 or more"),
         ("optim.betas=[0.9]", "optim.betas=[0.9]: type two numbers of 0 or more, below 1"),
         ("data.batch_size=abc", "data.batch_size=abc: type a whole number of 1 or more"),
@@ -148,8 +148,13 @@ def test_all_that_is_wrong_comes_at_once(command: Command):
         ("=5", "=5: what is it for? Type <key>=5"),
         ("-m model=resnet20,null", "model=resnet20,null: type model=<one of"),
         ("-m experiment=unet,null", "experiment=unet,null: null is what experiment is without a word"),
-        ("-m optim.lr=", "optim.lr=: type a number above 0"),
+        ("-m optim.lr=", "optim.lr=: type a number of 0 or more"),
         ("hydra.run.dir=/proc/x", "/proc/x: No such file or directory: type hydra.run.dir=<a folder that can be"),
+        ("+scheduler=steps", "+scheduler=steps: each group has a choice already: type scheduler=steps"),
+        ("debug=[1,2]", "debug=[1,2]: type debug=<one of fast, overfit, profile>"),
+        ("model=50", "model=50: type model=<one of alexnet"),
+        ("head=interval(0,1)", "head=interval(0,1): type head=<one of deeplabv3"),
+        ("trainer.max_epochs=${nothing}", "trainer.max_epochs cannot be resolved: Interpolation key 'nothing'"),
         ("--resolve", "--resolve goes with --cfg: type --cfg job --resolve"),
         ("~data.train._partial_", "data.train is a Garments, but a function is needed that makes a data set: type +"),
         ("--config-dir nope", "--config-dir: there is no folder nope"),
@@ -201,5 +206,5 @@ def test_an_error_names_the_key_that_was_typed():
 def test_a_config_of_other_values_is_checked_too():
     """As a program has it, which composes nothing."""
     values = {"seed": 0, "optim": {"_target_": "torch.optim.SGD", "lr": -1, "_partial_": True}}
-    with pytest.raises(ConfigurationError, match=r"^optim\.lr=-1: type a number above 0$"):
+    with pytest.raises(ConfigurationError, match=r"^optim\.lr=-1: type a number of 0 or more$"):
         check_config(Config(values), ["optim"])

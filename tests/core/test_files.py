@@ -77,6 +77,10 @@ def test_trouble_says_what_to_do(tmp_path: Path):
     )
     elsewhere = explain_failure(PermissionError(errno.EACCES, "Permission denied", "/data/train"), tmp_path)
     assert str(elsewhere) == "/data/train: Permission denied. Change the permissions."
+    in_the_way = IsADirectoryError(errno.EISDIR, "Is a directory", "a.png.part", None, "a.png")
+    assert str(explain_failure(in_the_way, tmp_path)) == (
+        f"a.png in {tmp_path}: Is a directory. Remove it and repeat the command."
+    )
     assert explain_failure(ValueError("other"), tmp_path) is None
     small = explain_failure(ValueError("Expected more than 1 value per channel when training, got ..."), tmp_path)
     assert "type another data.batch_size=" in str(small)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from vision_lab.core.arguments import Count, Fraction, Hint, NonNegative, OneOf, Positive, Range
+from vision_lab.core.arguments import Count, Fraction, Hint, NonNegative, OneOf, Range
 
 Momentum = Annotated[float, Range(least=0, below=1)]
 
@@ -31,7 +31,7 @@ MinOrMax = Literal["min", "max"]
 
 EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
     "torch.optim.optimizer.Optimizer": {
-        "lr": Positive,
+        "lr": NonNegative,
         "weight_decay": NonNegative,
         "momentum": Momentum,
         "betas": Annotated[tuple[Momentum, Momentum], Hint("two numbers of 0 or more, below 1: [0.9,0.999]")],

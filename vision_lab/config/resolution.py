@@ -128,6 +128,16 @@ def resolve_config(
     )
 
 
+def words_of_job(hydra_config: Any) -> list[str]:
+    """Return the words of the command line that a job was composed from, references in them not followed.
+
+    Args:
+        hydra_config: the ``hydra`` node of its config.
+    """
+    words: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    return [str(word) for word in words]
+
+
 def _replace(values: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     node: Any = values

@@ -6,7 +6,7 @@ chooses another; so a group that is named is composed afresh and replaces its wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
     saved = _composed_config(run, known)
     typed = [override.key_or_group for override in parsed(words)]
     errors = find_untrusted(
-        {key: value for key, value in saved.items() if key not in COMMAND_KEYS and key not in typed},
+        _without({key: value for key, value in saved.items() if key not in COMMAND_KEYS}, _replaced_keys(words)),
         trusted=_trusted(words),
         folders=folders[1:],
         typed=typed,
@@ -81,6 +81,18 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
     if "download" in saved["data"] and not {"data", "data.root", "data.download"} & set(typed):
         saved["data"]["download"] = False  # where to is for the command line to say
     return _with_saved_groups(words, saved, known, named=set(typed)), SavedRun(run.choices, class_names)
+
+
+def _replaced_keys(words: Sequence[str]) -> list[str]:
+    """List the keys whose whole value the command line replaces or deletes; a mapping is merged instead."""
+    single = [override for override in parsed(words) if not override.is_sweep_override()]
+    return [override.key_or_group for override in single if not isinstance(override.value(), dict)]
+
+
+def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return a copy of a config without the groups and nodes at some dotted keys."""
+    kept = {key: value for key, value in config.items() if f"{prefix}{key}" not in keys or not isinstance(value, dict)}
+    return {k: _without(v, keys, f"{prefix}{k}.") if isinstance(v, dict) else v for k, v in kept.items()}
 
 
 def _composed_config(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from vision_lab.types import UserError
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+IN_THE_WAY_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP}
+"""A folder stands where a file is to be written, a file where a folder is, or a link leads nowhere."""
 
 BATCH_OF_ONE = "Expected more than 1 value per channel when training"
 """What torch's batch norm says of a batch whose channels have one value each."""
@@ -29,11 +33,13 @@ def explain_failure(error: BaseException | None, folder: Path) -> UserError | No
         folder: the folder of the command.
 
     Returns:
-        None for an error that only its traceback explains.
+        What was found to say; None for an error that only its traceback explains.
     """
     while error is not None:
         explained = None
-        if isinstance(error, OSError):
+        if isinstance(error, UserError):
+            explained = error
+        elif isinstance(error, OSError):
             explained = _explain_os_error(error, folder)
         elif isinstance(error, RuntimeError):
             explained = _explain_lost_worker(error)
@@ -56,6 +62,9 @@ def _explain_os_error(error: OSError, folder: Path) -> UserError | None:
         )
     if error.errno == errno.ENAMETOOLONG:
         return UserError(f"{str(error.filename)[:80]}...: {error.strerror}. Type a shorter one.")
+    if error.errno in IN_THE_WAY_ERRNOS and error.filename is not None:
+        path = Path(os.fsdecode(error.filename2 or error.filename))
+        return UserError(f"{path.name} in {format_path(folder)}: {error.strerror}. Remove it and repeat the command.")
     if error.errno in PERMISSION_ERRNOS and error.filename is not None:
         own = Path(error.filename).absolute().is_relative_to(folder.absolute())
         cure = "Type hydra.run.dir=<a folder that can be written> (in a sweep hydra.sweep.dir), or c" if own else "C"

@@ -20,6 +20,7 @@ from omegaconf import read_write
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from vision_lab.command_line import flags_of_a_job
+from vision_lab.config.resolution import words_of_job
 from vision_lab.core.files import delete_file, write_file
 from vision_lab.core.text import display_text
 from vision_lab.runs import Run
@@ -172,7 +173,7 @@ def of_this_job(trainer: pl.Trainer) -> Iterator[Watch]:
     words, variables = sys.argv[:], {name: os.environ.get(name) for name in VARIABLES}
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         job: Any = HydraConfig.instance().cfg  # what Lightning reads to start them
-        sys.argv[1:] = [*flags_of_a_job(words[1:]), *job.hydra.overrides.task]
+        sys.argv[1:] = [*flags_of_a_job(words[1:]), *words_of_job(job.hydra)]
         with read_write(job.hydra):
             job.hydra.run.dir = str(Path(job.hydra.runtime.output_dir).absolute())
     watch = Watch(Path(trainer.default_root_dir))
