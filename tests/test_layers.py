@@ -31,7 +31,7 @@ ALLOWED = {
     "callbacks.pictures": "callbacks.steps drawing core.files tasks.base types",
     "callbacks.progress": "",
     "callbacks.run_card": "callbacks.steps tasks.base",
-    "callbacks.samples": "callbacks.pictures core.files tasks.base",
+    "callbacks.samples": "callbacks.pictures core.files data.reading tasks.base",
     "callbacks.steps": "core.files tasks.base types",
     "callbacks.tensorboard": "core.files",
     "callbacks.watchdog": "callbacks.epochs types",

@@ -42,6 +42,13 @@ CASES = {
 }
 """A task is a line: words that its command has besides COMMON."""
 
+CHILDREN = {"worker": "classify", "second": "two"}
+"""case: the case whose words it has; here a child of the command is killed, a worker that reads ahead or the second of
+two processes, and the command itself must end in words."""
+
+SECONDS_TO_END = 60.0
+"""That a command has after a child of it was killed."""
+
 COMMON = (
     *("--config-dir", str(HERE / "conf"), "callbacks=everything", "trainer=cpu"),
     "trainer.plugins.checkpoints._target_=phases.TellingCheckpoints",
@@ -95,14 +102,42 @@ class Life:
             return self.phase
         return None
 
+    def lose_child_after(self, seconds: float, chance: random.Random) -> str | None:
+        """In which phase a child was killed; None where there was none, or the command did not need it any more."""
+        time.sleep(seconds)
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        found = children.read_text().split() if self.process.poll() is None else []
+        if not found:
+            return None
+        phase = self.phase
+        os.kill(int(chance.choice(found)), signal.SIGKILL)
+        try:
+            code = self.process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise SystemExit(f"it hangs after the loss of a child: see {self.log.name}") from None
+        if code == 0:
+            return None
+        last = Path(self.log.name).read_text().rstrip().splitlines()[-1]
+        if code != 1 or "Traceback" in Path(self.log.name).read_text() or "was" not in last:
+            raise SystemExit(f"after the loss of a child it ended with code {code}: see {self.log.name}")
+        return phase
 
-def killed(name: str, words: list[str], *, kills: int, rhythm: float, chance: random.Random, folder: Path) -> Counter:
+
+def killed(
+    name: str, words: list[str], *, kills: int, rhythm: float, chance: random.Random, folder: Path, children: bool
+) -> Counter:
     """Run to the end through many deaths; phase: deaths in it."""
     deaths: Counter = Counter()
     for number in range(10 * kills):
-        life = Life(name, words, number=number, folder=folder)
+        life = Life(name, words, number=1 if children else number, folder=folder)
         if deaths.total() < kills:
-            if chance.random() < 0.15:
+            if children:
+                life.wait_until_at_work()
+                phase = life.lose_child_after(chance.uniform(0, 1.2 * rhythm), chance)
+                if phase is None and life.process.wait() == 0:
+                    return deaths
+            elif chance.random() < 0.15:
                 phase = life.die_after(chance.uniform(0, 6))  # while it starts, reads and builds
             else:
                 life.wait_until_at_work()
@@ -140,7 +175,7 @@ def compare(alone: Path, killed: Path) -> dict[str, bool]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=list(CASES))
+    parser.add_argument("cases", nargs="*", default=[*CASES, *CHILDREN])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("outputs/crash"))
@@ -150,7 +185,7 @@ def main() -> int:
         folder = (options.folder / case).absolute()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        words = CASES[case].split()
+        words = CASES[CHILDREN.get(case, case)].split()
         life = Life("alone", words, number=0, folder=folder)
         life.wait_until_at_work()
         began = time.monotonic()
@@ -159,7 +194,10 @@ def main() -> int:
         seconds = time.monotonic() - began
         chance = random.Random(options.seed)
         rhythm = seconds / options.kills
-        deaths = killed("killed", words, kills=options.kills, rhythm=rhythm, chance=chance, folder=folder)
+        children = case in CHILDREN
+        deaths = killed(
+            "killed", words, kills=options.kills, rhythm=rhythm, chance=chance, folder=folder, children=children
+        )
         same = compare(folder / "outputs/alone", folder / "outputs/killed")
         print(f"{case}: {seconds:.0f} s of work alone; {deaths.total()} kills")
         for phase, count in deaths.most_common():

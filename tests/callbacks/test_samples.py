@@ -39,3 +39,15 @@ def test_of_many_some_are_left_out_but_never_the_first_or_last(tmp_path: Path, m
 
 def test_one_frame(tmp_path: Path):
     assert len(animation(files(tmp_path, 1))) > 0
+
+
+def test_what_cannot_be_read_is_left_out(tmp_path: Path):
+    """A folder of samples may come from elsewhere, or be damaged."""
+    found = files(tmp_path, 4)
+    found[0].write_bytes(b"no image")
+    Image.new("1", (20_000, 20_000)).save(found[1])
+    Image.new("RGB", (7, 7)).save(found[2])
+    assert seen(animation(found)) == ([60], [2000])
+    found[3].write_bytes(b"")
+    found[2].write_bytes(b"")
+    assert animation(found) == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -10,6 +11,7 @@ from PIL import Image
 
 from vision_lab.callbacks.pictures import show
 from vision_lab.core.files import write_file
+from vision_lab.data.reading import UnreadablePictureError, read_picture
 from vision_lab.tasks.base import Task
 
 FOLDER = "samples"
@@ -19,6 +21,10 @@ FRAMES = 120
 
 SECONDS = 12.0
 """That an animation takes at most, and each frame a fifth of a second at most; the last one stays for two."""
+
+
+MAX_FRAME_PIXELS = 10_000_000
+"""Of an image that is read for an animation."""
 
 
 class Samples(pl.Callback):
@@ -38,20 +44,33 @@ class Samples(pl.Callback):
         folder = _folder(trainer)
         if trainer.is_global_zero and (folder / _name(0)).is_file():
             files = [folder / _name(epoch) for epoch in range(trainer.current_epoch + 1)]
-            frames = animation([file for file in files if file.is_file()])
-            write_file(Path(trainer.default_root_dir), f"{FOLDER}/epochs.gif", frames)
+            content = animation([file for file in files if file.is_file()])
+            if content:
+                write_file(Path(trainer.default_root_dir), f"{FOLDER}/epochs.gif", content)
 
 
 def animation(files: list[Path]) -> bytes:
-    """A GIF that shows pictures one after another, for ever."""
-    count = min(FRAMES, len(files))
-    chosen = [files[place * (len(files) - 1) // max(count - 1, 1)] for place in range(count)]
-    frames = [Image.open(file).convert("RGB") for file in chosen]
-    each = round(1000 * min(0.2, SECONDS / count))
+    """A GIF that shows images of one size one after another, for ever; nothing where none can be read."""
+    frames = _read_frames(files)
+    if not frames:
+        return b""
+    each = round(1000 * min(0.2, SECONDS / len(frames)))
     content = io.BytesIO()
-    lasting = [each] * (count - 1) + [2000]
+    lasting = [each] * (len(frames) - 1) + [2000]
     frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=lasting, loop=0)
     return content.getvalue()
+
+
+def _read_frames(files: list[Path]) -> list[Image.Image]:
+    """Read evenly spaced images of a run's folder, without those that are damaged or of another size than the last."""
+    count = min(FRAMES, len(files))
+    chosen = [files[place * (len(files) - 1) // max(count - 1, 1)] for place in range(count)]
+    frames = []
+    for file in chosen:
+        with suppress(UnreadablePictureError):
+            pixels = read_picture(file, channels=3, max_pixels=MAX_FRAME_PIXELS)
+            frames.append(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+    return [frame for frame in frames if frame.size == frames[-1].size]
 
 
 def _draw(trainer: pl.Trainer, task: pl.LightningModule, *, epoch: int) -> None:

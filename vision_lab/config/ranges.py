@@ -29,6 +29,10 @@ def _accelerators() -> list[str]:
 
 MinOrMax = Literal["min", "max"]
 
+class Built:
+    """Stands in an annotation for an object that is built by its ``_target_``."""
+
+
 EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
     "torch.optim.optimizer.Optimizer": {
         "lr": NonNegative,
@@ -42,8 +46,10 @@ EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
     "pytorch_lightning.callbacks.weight_averaging.EMAWeightAveraging": {"decay": Fraction},
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint": {"mode": MinOrMax},
     "pytorch_lightning.trainer.trainer.Trainer": {
-        "accelerator": Annotated[str, OneOf(_accelerators)],
-        "strategy": Annotated[str, OneOf(_strategies)],
+        "accelerator": Annotated[str, OneOf(_accelerators)] | Built,
+        "strategy": Annotated[str, OneOf(_strategies)] | Built,
+        "profiler": Literal["simple", "advanced"] | Built | None,
+        "plugins": Annotated[dict[str, Built | None] | None, Hint("objects by name, each with its _target_")],
         "devices": Annotated[
             Literal["auto", -1] | Count | list[Annotated[int, Range(least=0)]],
             Hint("a whole number of 1 or more, -1 for all, auto, or a list of GPUs, [0,1]"),

@@ -221,4 +221,4 @@ def _referenced(config: DictConfig, part: str) -> frozenset[str]:
     node = config._get_node(part)
     if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation() or node._is_missing():
         return frozenset()
-    return frozenset(re.findall(rf"\${{{part}\.(\w+)", OmegaConf.to_yaml(node)))
+    return frozenset(re.findall(rf"\${{{re.escape(part)}\.(\w+)", OmegaConf.to_yaml(node)))

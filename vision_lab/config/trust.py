@@ -20,6 +20,7 @@ import yaml
 
 from vision_lab.config.groups import CONF
 from vision_lab.core import documents
+from vision_lab.core.arguments import format_value
 
 ANY_ARGUMENTS = None
 
@@ -110,8 +111,8 @@ def find_untrusted(
             key = path.rpartition(".")[2]
             if key != "_target_":  # said above
                 errors.append(
-                    f"{path}={value}: this reference comes with the run's folder, and conf/ has none like it: type "
-                    f"{path}=... yourself"
+                    f"{path}={format_value(value)}: this reference comes with the run's folder, and conf/ has none "
+                    f"like it: type {path}=... yourself"
                 )
     return errors
 
@@ -124,7 +125,7 @@ def is_admitted(target: Any, arguments: Mapping[str, Any], trusted: Sequence[str
 def _target_errors(path: str, node: Mapping[str, Any], trusted: Sequence[str], typed: Collection[str]) -> list[str]:
     target = node["_target_"]
     if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", target):
-        return [f"{path}._target_={target}: this comes with the run's folder and is no name of a class"]
+        return [f"{path}._target_={format_value(target)}: this comes with the run's folder and is no name of a class"]
     if target.split(".")[0] in trusted or any(target == name or target.startswith(f"{name}.") for name in trusted):
         return []
     if target not in _targets_of_conf() and target not in ALLOWED_ARGUMENTS and not _is_of_a_family(target):
@@ -139,20 +140,23 @@ def _target_errors(path: str, node: Mapping[str, Any], trusted: Sequence[str], t
         if key in HYDRA_KEYS or (place in typed and not isinstance(value, dict)):
             continue
         if key == "_args_" or (allowed is not ANY_ARGUMENTS and key not in allowed):
+            name = target.rpartition(".")[2]
             errors.append(
-                f"{place}={value}: {target.rpartition('.')[2]} takes this from the command line alone, not from a "
-                f"run's folder: type {place}=... yourself, or remove it from config.yaml"
+                f"{place}={format_value(value)}: {name} takes this from the command line alone, not from a run's "
+                f"folder: type {place}=... yourself, or remove it from config.yaml"
             )
         elif not _is_allowed_value(target, key, value):
-            errors.append(f"{place}={value}: this comes with the run's folder: type {place}=... yourself")
+            errors.append(f"{place}={format_value(value)}: this comes with the run's folder: type {place}=... yourself")
     return errors
 
 
 def _is_allowed_value(target: str, key: str, value: Any) -> bool:
     pattern = ALLOWED_VALUES.get((target, key))
-    if pattern is None or value is None or isinstance(value, dict):
+    if pattern is None or value is None:
         return True
-    if value in _references_of((CONF,)):
+    if isinstance(value, dict) and "_target_" in value:
+        return True  # a node that is looked at by itself
+    if isinstance(value, str) and value in _references_of((CONF,)):
         return True
     return re.fullmatch(pattern, str(value)) is not None
 

@@ -47,7 +47,7 @@ INJECTED_ARGUMENTS = {
     "head": {"backbone", "pair", "spec"},
     "task": {"network", "spec", "optimizer", "schedule", "seed", "features", "features_name"},
     "optim": {"params"},
-    "trainer": {"callbacks", "logger", "default_root_dir", "plugins"},
+    "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
     "model.classifier": {"num_classes"},
     "data.train": set(),

@@ -90,6 +90,10 @@ NonNegative = Annotated[float, Range(least=0)]
 Positive = Annotated[float, Range(above=0)]
 
 
+SHOWN_CHARACTERS = 200
+"""Of a value, in an error."""
+
+
 class ArgumentError(ValueError):
     """An argument that a part cannot work with.
 
@@ -109,13 +113,15 @@ def fits(value: Any, annotation: Any) -> bool:
 
     Args:
         value: text, a number, true, false, null, or a list or mapping of these. A mapping with ``_target_`` is of
-            whatever class it names and fits all.
+            whatever class it names, and fits all but numbers and text.
         annotation: a type, with ranges as ``Annotated[int, Range(1)]``. Classes that no plain value can be are not
             checked.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if _is_node(value) or annotation in (Any, inspect.Parameter.empty) or isinstance(annotation, str):
+    if annotation in (Any, inspect.Parameter.empty) or isinstance(annotation, str):
         return True
+    if _is_node(value):
+        return not _is_plain(annotation)
     if origin is Annotated:
         limits = [limit for limit in arguments[1:] if isinstance(limit, Range | OneOf | Length)]
         return fits(value, arguments[0]) and all(value is None or value in limit for limit in limits)
@@ -186,13 +192,21 @@ def check_value(path: str, value: Any, annotation: Any) -> str | None:
 
 
 def format_value(value: Any) -> str:
-    """Format a plain value as it is typed."""
+    """Format a plain value as it is typed, cut after ``SHOWN_CHARACTERS``."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(format_value(each) for each in value)}]"
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+        text = f"[{','.join(format_value(each) for each in value[:SHOWN_CHARACTERS])}]"
+    else:
+        text = _text(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "a number of thousands of digits"
 
 
 def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
@@ -260,6 +274,16 @@ def _items_fit(value: Sequence[Any], origin: Any, arguments: tuple[Any, ...]) ->
     if origin is tuple and arguments and Ellipsis not in arguments:
         return len(value) == len(arguments) and all(map(fits, value, arguments))
     return all(fits(each, arguments[0]) for each in value) if arguments else True
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Whether an annotation admits numbers, text, true, false and null alone."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _is_plain(arguments[0])
+    if origin in (Union, types.UnionType):
+        return all(map(_is_plain, arguments))
+    return origin is Literal or annotation in (None, type(None), bool, int, float, str, Path)
 
 
 def _is_node(value: Any) -> bool:

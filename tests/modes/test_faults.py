@@ -1,0 +1,109 @@
+"""What a run loses while it works: a process that reads ahead, the second of two processes, its own folder."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vision_lab.runs import Run
+
+ROOT = str(Path(__file__).parents[2])
+
+WORDS = (
+    *("logger=none", "callbacks.pictures=null", "data.batch_size=16", "data.num_workers=1", "trainer.max_epochs=2"),
+    *("trainer.limit_train_batches=120", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "name=x"),
+    "callbacks.last.every_n_steps=20",
+)
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Start a run, and return when it has saved its first checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vision_lab", *WORDS, *words],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (folder / "outputs/x/checkpoints/last.ckpt").exists() and process.poll() is None:
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+    time.sleep(1.0)
+    return process
+
+
+def child_of(process: subprocess.Popen[str], *, is_reader: bool) -> int:
+    """A child of a command: one that reads images ahead, or another process of the same run."""
+    while process.poll() is None:
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            environment = Path(f"/proc/{child}/environ").read_bytes()
+            if (b"LOCAL_RANK=1" not in environment) == is_reader:
+                return int(child)
+        time.sleep(0.05)
+    raise AssertionError(process.communicate())
+
+
+def finish(folder: Path, *words: str) -> dict[str, bytes]:
+    """Run the command to its end; what it comes to."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vision_lab", *WORDS, *words],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return {name: (folder / "outputs/x" / name).read_bytes() for name in ("model.pth", "metrics.csv")}
+
+
+def assert_it_ended_in_words(process: subprocess.Popen[str], folder: Path, text: str) -> None:
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert text in errors
+    assert "Traceback" not in errors
+    run = Run(folder / "outputs/x")
+    assert run.state == "failed"
+    assert text in run.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "is_reader", "text"),
+    [
+        (("trainer=cpu",), True, "that reads images ahead was lost"),
+        (("trainer=ddp_cpu", "data.num_workers=0"), False, "process 1 of this run was killed (SIGKILL)"),
+    ],
+    ids=["reader", "second process"],
+)
+def test_a_lost_process_is_named_and_the_command_resumes(
+    tmp_path: Path, words: tuple[str, ...], is_reader: bool, text: str
+):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "killed").mkdir()
+    process = start(tmp_path / "killed", *words)
+    os.kill(child_of(process, is_reader=is_reader), signal.SIGKILL)
+    assert_it_ended_in_words(process, tmp_path / "killed", text)
+    assert finish(tmp_path / "killed", *words) == finish(tmp_path / "alone", *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "lose", [shutil.rmtree, lambda path: path.rename(path.with_name("y"))], ids=["delete", "rename"]
+)
+def test_a_folder_that_is_gone_is_named(tmp_path: Path, lose: Callable[[Path], object]):
+    process = start(tmp_path, "trainer=cpu")
+    lose(tmp_path / "outputs/x")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "outputs/x is gone: it was deleted or renamed while the command was writing into it" in errors
+    assert "Traceback" not in errors
