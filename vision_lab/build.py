@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch.utils.deterministic
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins import CheckpointIO, LayerSync, Precision
+from pytorch_lightning.profilers import Profiler
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -31,6 +35,10 @@ from vision_lab.types import Adversarial, Backbone, ConfigurationError, DataSpec
 ITSELF = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 """What the trainer is told in the place of a setting that a task takes upon itself, by a key of that name: Lightning
 neither clips nor accumulates for a task that steps its optimisers itself."""
+
+
+PLUGINS = (CheckpointIO, ClusterEnvironment, LayerSync, Precision)
+"""What Lightning takes as a plugin."""
 
 
 class Network(NamedTuple):
@@ -69,7 +77,7 @@ def spec(config: Config) -> DataSpec:
 
 def data(config: Config, spec: DataSpec, *, relabel: Sequence[int] | None = None) -> DataModule:
     """Loaders of the data, fitted to ``spec``; ``relabel`` gives the network's class for each of the data's labels."""
-    transforms = {name: instantiate(config["augment"][name], f"augment.{name}") for name in ("train", "eval")}
+    transforms = {name: _transforms(config["augment"][name], f"augment.{name}") for name in ("train", "eval")}
     make = _partial(_arguments(config, "data"), "data")
     with explained("data", config["data"]):
         made: DataModule = make(spec=spec, transforms=transforms, seed=config["seed"], relabel=relabel)
@@ -232,9 +240,9 @@ def trainer(config: Config, folder: Path, **changes: Any) -> pl.Trainer:
         arguments["logger"] = _loggers(config, folder) or False
     if settings.get("plugins"):
         named = settings["plugins"].items()
-        arguments["plugins"] = [instantiate(node, f"trainer.plugins.{name}") for name, node in named if node]
+        arguments["plugins"] = [_object(node, f"trainer.plugins.{name}", PLUGINS) for name, node in named if node]
     if isinstance(settings.get("profiler"), dict):
-        arguments["profiler"] = instantiate(_placed(settings["profiler"], folder), "trainer.profiler")
+        arguments["profiler"] = _object(_placed(settings["profiler"], folder), "trainer.profiler", Profiler)
     # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time for nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class
     make = _partial({key: value for key, value in settings.items() if key not in ("plugins", "profiler")}, "trainer")
@@ -254,12 +262,34 @@ def trainer(config: Config, folder: Path, **changes: Any) -> pl.Trainer:
 def callbacks(config: Config, *, only: Sequence[str] | None = None) -> list[pl.Callback]:
     """What watches a trainer: all of the config's callbacks, or those of some names."""
     named = (config["callbacks"] or {}).items()
-    return [instantiate(node, f"callbacks.{name}") for name, node in named if node and (only is None or name in only)]
+    chosen = [(name, node) for name, node in named if node and (only is None or name in only)]
+    return [_object(node, f"callbacks.{name}", pl.Callback) for name, node in chosen]
 
 
 def _loggers(config: Config, folder: Path) -> list[Any]:
     named = (config["logger"] or {}).items()
-    return [instantiate(_placed(node, folder), f"logger.{name}") for name, node in named if node]
+    return [_object(_placed(node, folder), f"logger.{name}", Logger) for name, node in named if node]
+
+
+def _transforms(nodes: Sequence[Any], path: str) -> list[Any]:
+    """The transforms of ``augment.train`` or ``augment.eval``."""
+    return [_object(node, f"{path}.{place}", Callable) for place, node in enumerate(nodes)]
+
+
+def _object(node: Any, path: str, kind: Any) -> Any:
+    """Build a node that must be of some class.
+
+    Raises:
+        ConfigurationError: if it is not.
+    """
+    try:
+        made = instantiate(node, path)
+    except MisconfigurationException as error:  # of Lightning's own classes
+        raise ConfigurationError(f"{path} cannot be built: {error}") from error
+    if not isinstance(made, kind):
+        names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ConfigurationError(f"{path} is a {type(made).__name__}, but a {names} is needed")
+    return made
 
 
 def _placed(node: Any, folder: Path) -> Any:

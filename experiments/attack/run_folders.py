@@ -42,7 +42,7 @@ WORDS = {
 MODES = {
     "evaluate": ("mode=evaluate", "run=gift"),
     "predict": ("mode=predict", "run=gift", "source=a.png"),
-    "train": ("run=gift", "name=new", "trainer.max_epochs=1", "trainer.limit_train_batches=2"),
+    "train": ("run=gift", "name=new", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2"),
     "resume": ("resume=gift",),
     "features": ("task=generate", *WORDS["made"][1:], *FAST, "task.features=run:gift"),
     "sweep": ("-m", "mode=evaluate", "run=gift", "seed=0,1"),
@@ -95,13 +95,10 @@ def attack_run_folder(chance: Random, folder: Path, runs: Path) -> list[str]:
     if mode == "resume" and chance.random() < 0.7:
         (gift / "result.json").unlink()
         (gift / "status.json").unlink()
+    changes = [_change_document] * 6 + [_change_bytes, _replace_checkpoint, _change_checkpoint, _link, _add]
     for _ in range(chance.choice([1, 1, 2])):
-        change = chance.choice(
-            [_change_document] * 6 + [_change_bytes, _change_checkpoint, _change_checkpoint, _link, _add]
-        )
-        change(chance, gift, folder)
-    words = SAMPLES if kind == "made" and mode == "predict" else MODES[mode]
-    return [*words, *([] if mode in ("resume", "features") else ["trainer=cpu"] if mode == "train" else [])]
+        chance.choice(changes)(chance, gift, folder)
+    return list(SAMPLES if kind == "made" and mode == "predict" else MODES[mode])
 
 
 def _change_document(chance: Random, gift: Path, folder: Path) -> None:
@@ -131,47 +128,59 @@ def _change_bytes(chance: Random, gift: Path, folder: Path) -> None:
     path.write_bytes(mutations.mutate_bytes(chance, content))
 
 
-def _change_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
-    """Change what a checkpoint holds, or put something else in its place."""
-    path = gift / chance.choice(
-        ["model.pth", "checkpoints/last.ckpt", "checkpoints/last.ckpt", "checkpoints/best.ckpt"]
-    )
+CHECKPOINTS = ("model.pth", "checkpoints/last.ckpt", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+
+
+def _replace_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
+    """Put something else in the place of a checkpoint: code, values of other kinds, an archive that unfolds."""
+    path = gift / chance.choice(CHECKPOINTS)
     if not path.is_file() or path.is_symlink():
         return
-    kind = chance.randrange(6)
+    payload = Payload(folder / "marker")
+    kind = chance.randrange(4)
     if kind == 0:
-        torch.save({"state_dict": Payload(folder / "marker")}, path)
+        torch.save({"state_dict": payload}, path)
     elif kind == 1:
-        path.write_bytes(pickle.dumps(Payload(folder / "marker")))
+        path.write_bytes(pickle.dumps(payload))
     elif kind == 2:
-        other = chance.choice([None, [], {}, 1, "x", torch.zeros(2), {1: 2}, {"state_dict": {}}, {"last": "x"}])
-        torch.save(other, path)
-    elif kind == 3:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("archive/data.pkl", b"\0" * 200_000_000 if chance.random() < 0.2 else b"\x80\x02}.")
-    elif kind == 4:
-        (gift / "events.out.tfevents.1.evil").symlink_to(folder / "victim" / "notes.txt")
-        content = torch.load(path, weights_only=True)
-        if "last" in content:
-            content["last"]["logs"]["events.out.tfevents.1.evil"] = 0
-        torch.save(content, path)
+        others = [None, [], {}, 1, "x", torch.zeros(2), {1: 2}, {"state_dict": {}}, {"last": "x"}]
+        torch.save(chance.choice(others), path)
     else:
+        content = b"\0" * 200_000_000 if chance.random() < 0.2 else b"\x80\x02}."
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", content)
+
+
+def _change_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
+    """Change what a checkpoint holds."""
+    path = gift / chance.choice(CHECKPOINTS)
+    if not path.is_file() or path.is_symlink():
+        return
+    try:
         content = torch.load(path, weights_only=True)
-        found = list(mutations.places(dict(content)))
-        node, key = chance.choice(found)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError):  # damaged by a change before this one
+        return
+    found = list(mutations.places(content))
+    if not found:
+        return
+    if chance.random() < 0.2 and isinstance(content.get("last"), dict):
+        link = gift / "events.out.tfevents.1.evil"
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder / "victim" / "notes.txt")
+        content["last"]["logs"] = {link.name: 0}
+    else:
+        node, key = chance.choice([place for place in found if place[0] is content] if chance.random() < 0.3 else found)
         tensors = [
             torch.zeros(0),
             torch.full((3,), float("nan")),
             torch.zeros(2, 2, dtype=torch.int64),
             torch.ones(10**7),
         ]
-        if isinstance(content, dict) and chance.random() < 0.5 and key in content:
-            node = content
         node[key] = chance.choice([*tensors, mutations.random_value(chance, folder / "victim")])
-        with suppress(RecursionError, ValueError, OverflowError, UnicodeEncodeError, struct.error):
-            stream = io.BytesIO()
-            torch.save(content, stream)
-            path.write_bytes(stream.getvalue())
+    stream = io.BytesIO()
+    with suppress(RecursionError, ValueError, OverflowError, struct.error):
+        torch.save(content, stream)
+        path.write_bytes(stream.getvalue())
 
 
 def _link(chance: Random, gift: Path, folder: Path) -> None:

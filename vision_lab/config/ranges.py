@@ -29,6 +29,7 @@ def _accelerators() -> list[str]:
 
 MinOrMax = Literal["min", "max"]
 
+
 class Built:
     """Stands in an annotation for an object that is built by its ``_target_``."""
 

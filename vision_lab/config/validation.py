@@ -10,7 +10,7 @@ from vision_lab.config.groups import CONF, groups
 from vision_lab.config.instantiation import HYDRA_KEYS, locate
 from vision_lab.config.ranges import PLAIN_KEYS, annotation_of
 from vision_lab.config.resolution import Config, Unresolved, find_unresolved
-from vision_lab.core.arguments import Count, check_value, fits, format_value, parameters_of
+from vision_lab.core.arguments import Count, check_value, fits, format_value, is_node, parameters_of
 from vision_lab.core.machine import core_count, memory_bytes
 from vision_lab.types import ConfigurationError, DataSpec, Target
 
@@ -125,7 +125,14 @@ def find_part_errors(config: Config, part: str) -> list[str]:
         errors += [
             f"{part}.{key}={format_value(value)}: type null, or an object with its _target_"
             for key, value in node.items()
-            if value is not None and not _is_to_blame(value) and not (isinstance(value, dict) and "_target_" in value)
+            if value is not None and not _is_to_blame(value) and not is_node(value)
+        ]
+    if part == "augment":
+        named = [(f"augment.{name}", node.get(name)) for name in ("train", "eval")]
+        errors += [
+            f"{path}={format_value(value)}: type a list of objects, each with its _target_"
+            for path, value in named
+            if not _is_to_blame(value) and not (isinstance(value, list) and all(map(is_node, value)))
         ]
     if part == "data":
         errors += _find_spec_errors(node.get("spec"))

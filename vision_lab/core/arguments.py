@@ -120,7 +120,7 @@ def fits(value: Any, annotation: Any) -> bool:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation in (Any, inspect.Parameter.empty) or isinstance(annotation, str):
         return True
-    if _is_node(value):
+    if is_node(value):
         return not _is_plain(annotation)
     if origin is Annotated:
         limits = [limit for limit in arguments[1:] if isinstance(limit, Range | OneOf | Length)]
@@ -144,6 +144,11 @@ def fits(value: Any, annotation: Any) -> bool:
     if _is_mapping(origin or annotation):
         return isinstance(value, Mapping) and all(fits(each, arguments[1]) for each in value.values() if arguments)
     return _may_be_an_object(value)
+
+
+def is_node(value: Any) -> bool:
+    """Return whether a plain value describes an object that is to be built."""
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def describe(annotation: Any) -> str:
@@ -284,10 +289,6 @@ def _is_plain(annotation: Any) -> bool:
     if origin in (Union, types.UnionType):
         return all(map(_is_plain, arguments))
     return origin is Literal or annotation in (None, type(None), bool, int, float, str, Path)
-
-
-def _is_node(value: Any) -> bool:
-    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _is_sequence(kind: Any) -> bool:
