@@ -44,7 +44,7 @@ ALLOWED = {
     "config.trust": "config.groups core",
     "config.validation": "config core.arguments types",
     "core.arguments": "",
-    "core.documents": "core.text",
+    "core.documents": "core.files core.text",
     "core.failures": "core.files types",
     "core.files": "types",
     "core.machine": "",

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from vision_lab.core.files import delete_file, format_path, replace_file
+from vision_lab.core.files import delete_file, format_path, reject_compressed, replace_file
 from vision_lab.core.text import first_line
 from vision_lab.types import ConfigurationError
 
@@ -91,20 +91,8 @@ def load(path: Path, *, lazily: bool = False) -> Any:
         pickle.UnpicklingError: where there is anything else in it.
         ValueError: where it is compressed.
     """
-    _refuse_compressed(path)
+    reject_compressed(path)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
-
-
-def _refuse_compressed(path: Path) -> None:
-    """Torch stores what it writes as it is; a small file that claims to hold much is none of its own.
-
-    Raises:
-        ValueError: if the parts of an archive are larger than the archive.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-                raise ValueError("it is compressed, which torch never does")
 
 
 def load_weights(take: Callable[[Mapping[str, Tensor]], object], path: Path) -> None:
@@ -164,7 +152,7 @@ def damage(path: Path, problem: Callable[[Any], str | None] = lambda _: None) ->
     if not path.is_file():
         return "it is no file"
     try:
-        _refuse_compressed(path)
+        reject_compressed(path)
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # torch writes checksums but does not look at them
         if broken:

@@ -32,7 +32,7 @@ def attack_annotations(chance: Random, folder: Path, runs: Path) -> list[str]:
     words = make(chance, Path("data"), folder)
     if chance.random() < 0.1:
         found = sorted(path for path in Path("data").rglob("*") if not path.is_symlink())
-        mutations.replace_by_special(chance, chance.choice(found), folder / "victim")
+        mutations.replace_by_special(chance, chance.choice(found), folder / "victim", secret=False)
     if chance.random() < 0.6:
         return ["mode=check", "data.num_workers=0", *words]
     small = ["model.stem=imagenet"] if "task=segment" in words else ["head.width=16", "head.depth=1"]

@@ -65,7 +65,7 @@ def _image(chance: Random, path: Path, *, damaged: bool, folder: Path) -> None:
     with suppress(OSError):
         path.write_bytes(content)
         if damaged and chance.random() < 0.12:
-            mutations.replace_by_special(chance, path, folder / "victim")
+            mutations.replace_by_special(chance, path, folder / "victim", secret=False)
 
 
 def _damaged(chance: Random, content: bytes) -> bytes:

@@ -165,8 +165,15 @@ def mutate_bytes(chance: Random, content: bytes) -> bytes:
     return bytes(data)
 
 
-def replace_by_special(chance: Random, path: Path, victim: Path) -> None:
-    """Put a link, a pipe, a folder or a device in the place of a file or folder."""
+def replace_by_special(chance: Random, path: Path, victim: Path, *, secret: bool = True) -> None:
+    """Put a link, a pipe, a folder or a device in the place of a file or folder.
+
+    Args:
+        chance: random numbers.
+        path: the file or folder.
+        victim: a folder that links may lead to.
+        secret: whether links may lead to the secret; those of a data set are followed, as SECURITY.md says.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -178,7 +185,7 @@ def replace_by_special(chance: Random, path: Path, victim: Path) -> None:
         path.symlink_to(victim / chance.choice(["notes.txt", "best.ckpt", "a.png"]))
     elif kind == 2:
         path.symlink_to(chance.choice(["/dev/zero", "/dev/random", "/proc/self/mem", "/proc/kmsg", path, "nowhere"]))
-    elif kind == 3:
+    elif kind == 3 and secret:
         path.symlink_to(victim.parent / "secret.txt")
     elif kind == 4:
         os.mkfifo(path)

@@ -14,6 +14,8 @@ from vision_lab.core.failures import explain_failure
 from vision_lab.core.files import (
     delete_file,
     format_path,
+    open_file,
+    read_bytes,
     reject_link,
     reject_links,
     rename_file,
@@ -153,7 +155,7 @@ def test_links_in_a_folder_are_named(tmp_path: Path):
     reject_links(run)
     (run / "checkpoints" / "best.ckpt").symlink_to("/nowhere")
     (tmp_path / "link").symlink_to(run)
-    with pytest.raises(ConfigurationError, match="holds links, through which other files would be written:") as caught:
+    with pytest.raises(ConfigurationError, match="holds links, pipes or devices, through which other files would be written:") as caught:
         reject_links(tmp_path / "link")  # the folder itself may be one
     assert "checkpoints/best.ckpt" in str(caught.value)
     with pytest.raises(ConfigurationError, match="link is a link: remove it"):
@@ -196,3 +198,22 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     assert "Permission denied. Type hydra.run.dir=<a folder that can be written>" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode in (1, 2)
+
+
+def test_a_pipe_is_not_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero", "."):
+        with pytest.raises(OSError, match="not a file"):
+            open_file(tmp_path / name)
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "file") == b"12345"
+    with pytest.raises(ValueError, match="more than 4 bytes"):
+        read_bytes(tmp_path / "file", max_bytes=4)
+
+
+def test_a_pipe_in_a_runs_folder_is_refused(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "events.out.tfevents.1")
+    with pytest.raises(ConfigurationError, match="holds links, pipes or devices"):
+        reject_links(tmp_path)

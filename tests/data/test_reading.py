@@ -1,6 +1,7 @@
 """Every kind of file a folder may hold, by pixel value; and every kind that holds no picture, by its reason."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -140,7 +141,9 @@ def test_reasons(tmp_path: Path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("this is no picture at all, whatever its name says")
     Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
+    os.mkfifo(tmp_path / "pipe.png")
     for name, reason in {
+        "pipe.png": "it is a pipe, a device or a folder, not a file",
         "empty.jpg": "the file is empty",
         "text.jpg": "it is no picture, or of a kind that cannot be read",
         "float.tiff": "its values are floating-point numbers, not whole numbers of 8 or 16 bits",

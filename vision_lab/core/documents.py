@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from vision_lab.core.files import read_bytes
 from vision_lab.core.text import first_line
 
 MAX_BYTES = 10_000_000
@@ -37,14 +38,12 @@ def read_text(file: Path, *, max_bytes: int = MAX_BYTES) -> str:
     Raises:
         DocumentError: if it is larger, or not UTF-8.
     """
-    with file.open("rb") as stream:
-        content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise DocumentError(f"it has more than {max_bytes:,} bytes")
     try:
-        return content.decode("utf-8")
+        return read_bytes(file, max_bytes=max_bytes).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DocumentError(f"it is not UTF-8: {error.reason} at byte {error.start:,}") from error
+    except ValueError as error:
+        raise DocumentError(str(error)) from error
 
 
 def read_json(file: Path, *, max_bytes: int = MAX_BYTES) -> Any:

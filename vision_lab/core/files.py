@@ -10,6 +10,8 @@ import csv
 import errno
 import io
 import os
+import stat
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -84,6 +86,49 @@ def replace_file(folder: Path, name: str, fill: Callable[[IO[bytes]], object], *
             raise
 
 
+def open_file(path: Path | str) -> IO[bytes]:
+    """Open a file for reading, if it is one: to read a pipe or a device may never end.
+
+    Raises:
+        OSError: if it is anything else, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a folder, not a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path | str, *, max_bytes: int | None = None) -> bytes:
+    """Read a file as a whole.
+
+    Args:
+        path: the file.
+        max_bytes: its size at most.
+
+    Raises:
+        OSError: if it is no file, or cannot be read.
+        ValueError: if it is larger.
+    """
+    with open_file(path) as file:
+        content = file.read(-1 if max_bytes is None else max_bytes + 1)
+    if max_bytes is not None and len(content) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
+    return content
+
+
+def reject_compressed(path: Path) -> None:
+    """Refuse an archive that unfolds: torch stores what it writes as it is, so it is none of torch's.
+
+    Raises:
+        ValueError: if the parts of an archive are larger than the archive.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it is compressed, which torch never does")
+
+
 def delete_file(folder: Path, name: str) -> None:
     """Delete a file below a folder if it is there; of a link, the link.
 
@@ -120,21 +165,27 @@ def reject_link(path: Path) -> None:
 
 
 def reject_links(folder: Path) -> None:
-    """Refuse a run's folder with links in it, through which libraries would write.
+    """Refuse a run's folder with links in it, through which libraries would write, or with pipes, which never end.
 
     Raises:
         ConfigurationError: naming the first ones.
     """
     links = []
     for parent, folders, files in os.walk(folder):
-        links += [path for path in (Path(parent, name) for name in (*folders, *files)) if path.is_symlink()]
+        links += [path for path in (Path(parent, name) for name in (*folders, *files)) if _is_special(path)]
     if links:
         listed = "\n".join(f"  {format_path(path)}" for path in sorted(links)[:5])
         more = f"\n  and {len(links) - 5} more" if len(links) > 5 else ""
         raise ConfigurationError(
-            f"{format_path(folder)} holds links, through which other files would be written:\n{listed}{more}\n"
-            "Remove them, or put what they lead to in their place."
+            f"{format_path(folder)} holds links, pipes or devices, through which other files would be written:\n"
+            f"{listed}{more}\nRemove them, or put what they lead to in their place."
         )
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is anything but a file or a folder."""
+    mode = path.lstat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def file_exists(path: Path) -> bool:

@@ -15,7 +15,7 @@ from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count
-from vision_lab.core.files import file_exists
+from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.machine import memory_bytes
 from vision_lab.data.boxes import BoxPictures, Row, Told, looked_over
 from vision_lab.data.folder import SPLITS
@@ -249,7 +249,7 @@ def _missing(root: str) -> str:
 def _read(file: Path) -> dict[str, Any]:
     try:
         _check_size(file)
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_bytes(file))
     except RecursionError:
         raise DataError(f"{file} is no JSON of COCO's: it is nested without end") from None
     except ValueError as error:

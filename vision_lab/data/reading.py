@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as F
 
+from vision_lab.core.files import open_file
 from vision_lab.core.text import first_line
 
 _JPEG = b"\xff\xd8\xff"
@@ -51,7 +52,8 @@ def read_picture(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXEL
         UnreadablePictureError: where the file is missing, empty, cut short, too large or no picture.
     """
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        with open_file(path) as file:
+            content = np.fromfile(file, dtype=np.uint8)
         if content.size == 0:
             raise UnreadablePictureError("the file is empty")
         return as_picture(_decoded(content, channels, max_pixels), channels=channels, max_pixels=max_pixels)
@@ -78,7 +80,7 @@ def read_mask(
     try:
         if Path(path).stat().st_size == 0:
             raise UnreadablePictureError("the file is empty")
-        with Image.open(path, formats=FORMATS) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             _check_size(image, max_pixels)
             plain = image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I") or (image.mode == "P" and not colours)
             upright = ImageOps.exif_transpose(image)
@@ -182,7 +184,7 @@ def _reason(error: Exception) -> str:
         return "it is no picture, or of a kind that cannot be read"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    text = first_line(error)
+    text = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     # torchvision puts the place in its C++ source before the sentence
     return text.rsplit(".cpp:", 1)[-1].split(", ", 1)[-1] if ".cpp:" in text else text
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from vision_lab.core.documents import MAX_BYTES
-from vision_lab.core.files import file_exists
+from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.data.folder import EXTENSIONS, SPLITS
 from vision_lab.types import DataError, Fault, some
 
@@ -107,9 +107,7 @@ def _parsed(file: Path) -> Element:
     Raises:
         ParseError, ValueError, OSError, LookupError: if it is none, or larger than any annotation.
     """
-    if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-    return fromstring(file.read_bytes())
+    return fromstring(read_bytes(file, max_bytes=MAX_BYTES))
 
 
 def _base(root: str) -> Path:
@@ -147,7 +145,8 @@ def _list(base: Path, split: str) -> Path | None:
 def _listed(base: Path, file: Path) -> list[Path]:
     """The annotations that a list names, one a line; of a line that is no name the first word."""
     folder = _holding(base)
-    lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    content = read_bytes(file).decode("utf-8", errors="replace")
+    lines = [line.strip() for line in content.splitlines() if line.strip()]
     return [
         whole if (whole := folder / f"{line}.xml").is_file() else folder / f"{line.split()[0]}.xml" for line in lines
     ]

@@ -13,6 +13,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.transforms._presets import ObjectDetection
 
+from vision_lab.core.files import reject_compressed
 from vision_lab.core.text import first_line
 from vision_lab.models.stem import first_convolution, kernel_for
 from vision_lab.types import ConfigurationError, Loaded, some
@@ -107,6 +108,7 @@ def _from_torchvision(name: str, constructor: str, key: str) -> tuple[State, tup
 
 def _from_file(path: Path, key: str) -> State:
     try:
+        reject_compressed(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (*UNREADABLE, OSError) as error:
         raise ConfigurationError(

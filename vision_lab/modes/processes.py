@@ -21,6 +21,8 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from vision_lab.command_line import flags_of_a_job
 from vision_lab.config.resolution import words_of_job
+from vision_lab.core.arguments import fits
+from vision_lab.core.documents import DocumentError, read_json
 from vision_lab.core.files import delete_file, write_file
 from vision_lab.core.text import display_text
 from vision_lab.runs import Run
@@ -56,8 +58,11 @@ def reported(folder: Path) -> Exception | None:
     """With what a further process has failed; its report is taken away."""
     found = None
     for file in sorted(folder.glob(REPORT.format("*"))):
-        report = json.loads(file.read_text(encoding="utf-8"))
-        found = found or (UserError if report["known"] else RuntimeError)(f"{file.stem}: {report['text']}")
+        with suppress(DocumentError):  # torn, or somebody else's
+            report = read_json(file)
+            if fits(report, dict[str, Any]) and report.keys() == {"known", "text"}:
+                kind = UserError if report["known"] else RuntimeError
+                found = found or kind(f"{file.stem}: {report['text']}")
         delete_file(folder, file.name)
     return found
 
