@@ -21,6 +21,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import vision_lab
+
 SECONDS = 30.0
 MEMORY_BYTES = 2_000_000_000
 ADDRESS_SPACE_BYTES = 3_000_000_000
@@ -44,6 +46,8 @@ STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spaw
 
 ALLOWED_PROGRAMS = {"git", "uname", "lscpu"}
 """What the package itself starts, to describe the machine."""
+
+PROGRAM = Path(vision_lab.__file__).with_name("__main__.py")
 
 Make = Callable[[Random, Path, Path], list[str]]
 
@@ -181,6 +185,7 @@ def _work(make: Make, chance: Random, runs: Path, folder: Path) -> None:
         _watch(folder)
         from vision_lab.app import main
 
+        sys.argv[0] = str(PROGRAM)  # by which Lightning starts further processes
         code = 1
         code = main(words)
     except SystemExit as end:  # of Hydra's parser of flags
@@ -224,7 +229,8 @@ def _watch(folder: Path) -> None:
             note("write elsewhere", f"{event} {arguments[0]!r}")
         elif event in STARTS:
             program = Path(str(arguments[0])).name
-            if event != "ctypes.dlopen" and program not in ALLOWED_PROGRAMS:
+            is_ours = event == "subprocess.Popen" and list(arguments[1][:2]) == [sys.executable, str(PROGRAM)]
+            if event != "ctypes.dlopen" and program not in ALLOWED_PROGRAMS and not is_ours:
                 note("starts a program", f"{event} {arguments[:2]!r}")
             elif event == "ctypes.dlopen" and str(arguments[0]).startswith(inside):
                 note("code ran", f"{event} {arguments[:1]!r}")

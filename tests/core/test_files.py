@@ -155,7 +155,9 @@ def test_links_in_a_folder_are_named(tmp_path: Path):
     reject_links(run)
     (run / "checkpoints" / "best.ckpt").symlink_to("/nowhere")
     (tmp_path / "link").symlink_to(run)
-    with pytest.raises(ConfigurationError, match="holds links, pipes or devices, through which other files would be written:") as caught:
+    with pytest.raises(
+        ConfigurationError, match="holds links, pipes or devices, through which other files would be written:"
+    ) as caught:
         reject_links(tmp_path / "link")  # the folder itself may be one
     assert "checkpoints/best.ckpt" in str(caught.value)
     with pytest.raises(ConfigurationError, match="link is a link: remove it"):
