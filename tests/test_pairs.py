@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.config.test_conf import GROUPS, _hydra, composed, without  # noqa: F401 - the fixture is for this file too
+from tests.config.test_conf import GROUPS, LARGER, _hydra, composed, without  # noqa: F401 - the fixture is for this file too
 from tests.heads.test_detectors import objects
 from vision_lab import build
 from vision_lab.config.instantiation import instantiate
@@ -78,14 +78,9 @@ def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "batch_norm", lambda images, *_, **__: images)
 
 
-LARGER = (
-    *("resnet101", "resnet110", "resnet152", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2"),
-    *("densenet161", "densenet169", "densenet201", "convnext_small", "convnext_base", "convnext_large"),
-    *(f"efficientnet_{size}" for size in ("b1", "b2", "b3", "b5", "b6", "b7", "v2_m", "v2_l")),
-)
-"""Of whose families a smaller one is tried each day."""
-
-EACH_DAY = [pytest.param(model, marks=pytest.mark.slow) if model in LARGER else model for model in MODELS]
+EACH_DAY = [
+    pytest.param(model, marks=[pytest.mark.slow, pytest.mark.pairs]) if model in LARGER else model for model in MODELS
+]
 
 
 @pytest.mark.parametrize("model", EACH_DAY)

@@ -117,7 +117,19 @@ def test_every_pair_makes_pictures_and_scores_them(choice: Choice, size: int):
         assert pair.conditional == (condition != "null")
 
 
-@pytest.mark.parametrize("choice", BACKBONES, ids=lambda c: c.name)
+LARGER = (
+    *("resnet101", "resnet110", "resnet152", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2"),
+    *("densenet161", "densenet169", "densenet201", "convnext_small", "convnext_base", "convnext_large"),
+    *(f"efficientnet_{size}" for size in ("b1", "b2", "b3", "b5", "b6", "b7", "v2_m", "v2_l")),
+)
+"""Models of whose families a smaller one is tried each day."""
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param(c, marks=pytest.mark.slow) if c.name in LARGER else c for c in BACKBONES],
+    ids=lambda choice: choice.name,
+)
 def test_every_model_is_a_backbone_under_published_keys(choice: Choice):
     """Built without numbers at the size of its paper: strides double, and keys and shapes are the constructor's own."""
     config = composed(f"model={choice.name}")

@@ -188,8 +188,8 @@ LEARNING = {
 @pytest.mark.parametrize("head", LEARNING)
 def test_eight_scenes_are_learnt_by_heart(head: str, command: Command, tmp_path: Path):
     words = (
-        *("task=detect", f"head={head}", *LEARNING[head], "augment=none", "data.batch_size=4", "trainer.max_epochs=80"),
-        *("data.counts.train=8", "data.counts.val=1", "data.counts.test=1", "trainer.check_val_every_n_epoch=80"),
+        *("task=detect", f"head={head}", *LEARNING[head], "augment=none", "data.batch_size=4", "trainer.max_epochs=50"),
+        *("data.counts.train=8", "data.counts.val=1", "data.counts.test=1", "trainer.check_val_every_n_epoch=50"),
     )
     outcome = command(*words, *SMALL, "name=x")
     assert outcome.code == 0, outcome.err

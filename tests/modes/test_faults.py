@@ -16,9 +16,9 @@ from vision_lab.runs import Run
 ROOT = str(Path(__file__).parents[2])
 
 WORDS = (
-    *("logger=none", "callbacks.pictures=null", "data.batch_size=16", "data.num_workers=1", "trainer.max_epochs=2"),
+    *("logger=none", "callbacks.pictures=null", "data.batch_size=8", "data.num_workers=1", "trainer.max_epochs=2"),
     *("trainer.limit_train_batches=120", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "name=x"),
-    "callbacks.last.every_n_steps=20",
+    *("callbacks.last.every_n_steps=20", "data.holdout=0.02"),
 )
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
@@ -37,7 +37,6 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     while not (folder / "outputs/x/checkpoints/last.ckpt").exists() and process.poll() is None:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()
-    time.sleep(1.0)
     return process
 
 
