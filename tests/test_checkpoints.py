@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import Outcome
+from tests.conftest import FAST, Outcome
 from tests.core.test_files import small_files  # noqa: F401
 from tests.killing import Killed
 from vision_lab.checkpoints import WholeCheckpoints, damage, load, newest, save
@@ -93,7 +93,7 @@ def test_the_one_before_survives_where_there_is_no_room(tmp_path: Path, monkeypa
 
 
 WORDS = (
-    *("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=3", "callbacks.last.every_n_steps=1"),
+    *(*FAST, "trainer.max_epochs=3", "callbacks.last.every_n_steps=1"),
     *("+callbacks.kill._target_=tests.killing.Kill", "seed=2"),
 )
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Outcome
+from tests.conftest import FAST, Outcome
 
 Command = Callable[..., Outcome]
-WORDS = ("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=2")
+WORDS = (*FAST, "trainer.max_epochs=2")
 
 
 def test_the_same_command_twice_and_any_number_of_workers(command: Command, make_folder: Callable[..., Path]):

@@ -7,12 +7,12 @@ from textwrap import dedent
 import pytest
 import torch
 
-from tests.conftest import Outcome
+from tests.conftest import FAST, Outcome
 from vision_lab.checkpoints import load
 from vision_lab.runs import Run
 
 Command = Callable[..., Outcome]
-WORDS = ("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=3", "callbacks.last.every_n_steps=1")
+WORDS = (*FAST, "trainer.max_epochs=3", "callbacks.last.every_n_steps=1")
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_all_that_is_wrong_comes_at_once(command: Command):
         ("trainer.max_epochs=${nothing}", "trainer.max_epochs cannot be resolved: Interpolation key 'nothing'"),
         ("--resolve", "--resolve goes with --cfg: type --cfg job --resolve"),
         ("~data.train._partial_", "data.train is a Garments, but a function is needed that makes a data set: type +"),
-        ("+callbacks.progress._partial_=true", "callbacks.progress is a partial, but a Callback is needed"),
+        ("+callbacks.finite._partial_=true", "callbacks.finite is a partial, but a Callback is needed"),
         ("trainer.plugins.checkpoints._target_=torch.nn.Identity", "checkpoints is a Identity, but a CheckpointIO or"),
         ("--config-dir nope", "--config-dir: there is no folder nope"),
         ("name=replaced", "name=replaced: runs that were replaced are kept there: type another name="),

@@ -18,7 +18,7 @@ from vision_lab.runs import Run
 
 Command = Callable[..., Outcome]
 
-SMALL = ("data.spec.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "logger=none")
+SMALL = ("data.spec.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "logger=none", "callbacks.progress=null")
 
 
 def squares(root: Path, count: int = 30) -> Path:

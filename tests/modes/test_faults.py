@@ -1,4 +1,7 @@
-"""What a run loses while it works: a process that reads ahead, the second of two processes, its own folder."""
+"""What a run loses while it works: a process that reads ahead, the second of two processes, its own folder.
+
+That the same command then ends with the same bits is shown by experiments/crash.
+"""
 
 import os
 import shutil
@@ -51,19 +54,6 @@ def child_of(process: subprocess.Popen[str], *, is_reader: bool) -> int:
     raise AssertionError(process.communicate())
 
 
-def finish(folder: Path, *words: str) -> dict[str, bytes]:
-    """Run the command to its end; what it comes to."""
-    done = subprocess.run(
-        [sys.executable, "-m", "vision_lab", *WORDS, *words],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return {name: (folder / "outputs/x" / name).read_bytes() for name in ("model.pth", "metrics.csv")}
-
-
 def assert_it_ended_in_words(process: subprocess.Popen[str], folder: Path, text: str) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -87,12 +77,19 @@ def assert_it_ended_in_words(process: subprocess.Popen[str], folder: Path, text:
 def test_a_lost_process_is_named_and_the_command_resumes(
     tmp_path: Path, words: tuple[str, ...], is_reader: bool, text: str
 ):
-    (tmp_path / "alone").mkdir()
-    (tmp_path / "killed").mkdir()
-    process = start(tmp_path / "killed", *words)
+    process = start(tmp_path, *words)
     os.kill(child_of(process, is_reader=is_reader), signal.SIGKILL)
-    assert_it_ended_in_words(process, tmp_path / "killed", text)
-    assert finish(tmp_path / "killed", *words) == finish(tmp_path / "alone", *words)
+    assert_it_ended_in_words(process, tmp_path, text)
+    done = subprocess.run(
+        [sys.executable, "-m", "vision_lab", *WORDS, *words],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "goes on " in done.stdout
+    assert Run(tmp_path / "outputs/x").state == "finished"
 
 
 @pytest.mark.slow

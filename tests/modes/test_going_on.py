@@ -22,7 +22,13 @@ EVERYTHING = (
     *("model=mobilenet_v3_small", "augment=shift", "callbacks=ema", "callbacks.ema.decay=0.8", "trainer=cpu"),
     *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=4", "trainer.limit_train_batches=9"),
     *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1"),
-    *("data.batch_size=4", "callbacks.last.every_n_steps=3", "callbacks.pictures=null", "seed=3"),
+    *(
+        "data.batch_size=4",
+        "callbacks.last.every_n_steps=3",
+        "callbacks.pictures=null",
+        "callbacks.progress=null",
+        "seed=3",
+    ),
     "+callbacks.early_stopping={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: 2, "
     "min_delta: 1.0}",  # stops after the third epoch
     "+callbacks.kill._target_=tests.killing.Kill",

@@ -19,7 +19,7 @@ from vision_lab.models.cifar_resnet import CifarResNet
 from vision_lab.runs import Run
 
 Command = Callable[..., Outcome]
-SMALL = ("data.spec.image_size=[32,32]", "trainer=cpu", "logger=none")
+SMALL = ("data.spec.image_size=[32,32]", "trainer=cpu", "logger=none", "callbacks.progress=null")
 
 
 @pytest.fixture(scope="module")

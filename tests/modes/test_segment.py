@@ -39,7 +39,7 @@ def own(root: Path) -> tuple[str, ...]:
     return (
         *("task=segment", "data=masks", f"data.root={root}", "data.spec.class_names=[ground,disc]"),
         *("data.values=[0,255]", "data.spec.image_size=[32,32]", "data.num_workers=0", "model=unet"),
-        *("model.classifier.width=4", "trainer=cpu", "logger=none"),
+        *("model.classifier.width=4", "trainer=cpu", "logger=none", "callbacks.progress=null"),
     )
 
 
