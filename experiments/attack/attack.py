@@ -43,7 +43,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("outputs/attack"))
     options = parser.parse_args()
     folder = options.folder.absolute()
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        parser.error(f"{options.folder} is there already: remove it, or type another --folder")
     folder.mkdir(parents=True)
     targets.make_runs(folder / "runs")
     guard.prepare()
