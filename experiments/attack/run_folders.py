@@ -106,9 +106,11 @@ def _change_document(chance: Random, gift: Path, folder: Path) -> None:
     path = gift / chance.choice(DOCUMENTS)
     if not path.is_file() or path.is_symlink():
         return
-    content = (
-        yaml.safe_load(path.read_text(errors="replace")) if path.suffix == ".yaml" else json.loads(path.read_text())
-    )
+    read = yaml.safe_load if path.suffix == ".yaml" else json.loads
+    try:
+        content = read(path.read_text())
+    except (ValueError, RecursionError, yaml.YAMLError):  # damaged by a change before this one
+        return
     content = mutations.mutate_values(chance, content, folder / "victim")
     with suppress(UnicodeEncodeError, ValueError, yaml.YAMLError):
         if path.suffix == ".yaml":
