@@ -191,6 +191,7 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
     callbacks = strangers(lambda config: config["callbacks"].update(mine={"_target_": "my_optim.Mine"}), "outputs/y")
     assert command("mode=evaluate", f"run={callbacks}").code == 2
     assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine=null").code == 0
+    assert "comes with" not in command("-m", "mode=evaluate", f"run={folder}", "optim=sgd,adam").err
     assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine={x: 1}").code == 2
     assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine._target_=my_optim.Mine").code == 2
     assert command("mode=evaluate", f"run={folder}", "optim=sgd").code == 0

@@ -81,7 +81,11 @@ def test_trouble_says_what_to_do(tmp_path: Path):
     assert str(elsewhere) == "/data/train: Permission denied. Change the permissions."
     in_the_way = IsADirectoryError(errno.EISDIR, "Is a directory", "a.png.part", None, "a.png")
     assert str(explain_failure(in_the_way, tmp_path)) == (
-        f"a.png in {tmp_path}: Is a directory. Remove it and repeat the command."
+        f"a.png in {tmp_path}: Is a directory. Move it away, then repeat the command."
+    )
+    data = NotADirectoryError(errno.ENOTDIR, "Not a directory", "/data/train/a")
+    assert str(explain_failure(data, tmp_path)) == (
+        "/data/train/a: Not a directory. Type another path, or change what is in its way."
     )
     assert explain_failure(ValueError("other"), tmp_path) is None
     small = explain_failure(ValueError("Expected more than 1 value per channel when training, got ..."), tmp_path)

@@ -65,7 +65,7 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
     saved = _composed_config(run, known)
     typed = [override.key_or_group for override in parsed(words)]
     errors = find_untrusted(
-        _without({key: value for key, value in saved.items() if key not in COMMAND_KEYS}, _replaced_keys(words)),
+        _without({key: value for key, value in saved.items() if key not in COMMAND_KEYS}, _replaced_keys(words, known)),
         trusted=_trusted(words),
         folders=folders[1:],
         typed=typed,
@@ -83,10 +83,18 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
     return _with_saved_groups(words, saved, known, named=set(typed)), SavedRun(run.choices, class_names)
 
 
-def _replaced_keys(words: Sequence[str]) -> list[str]:
-    """List the keys whose whole value the command line replaces or deletes; a mapping is merged instead."""
-    single = [override for override in parsed(words) if not override.is_sweep_override()]
-    return [override.key_or_group for override in single if not isinstance(override.value(), dict)]
+def _replaced_keys(words: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    """List the keys whose whole value the command line replaces or deletes; a mapping is merged instead.
+
+    Args:
+        words: the command line.
+        known: the groups, of which each choice replaces the whole, in a sweep too.
+    """
+    return [
+        override.key_or_group
+        for override in parsed(words)
+        if override.key_or_group in known or not (override.is_sweep_override() or isinstance(override.value(), dict))
+    ]
 
 
 def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:

@@ -64,7 +64,11 @@ def _explain_os_error(error: OSError, folder: Path) -> UserError | None:
         return UserError(f"{str(error.filename)[:80]}...: {error.strerror}. Type a shorter one.")
     if error.errno in IN_THE_WAY_ERRNOS and error.filename is not None:
         path = Path(os.fsdecode(error.filename2 or error.filename))
-        return UserError(f"{path.name} in {format_path(folder)}: {error.strerror}. Remove it and repeat the command.")
+        if path.name == str(path) or path.absolute().is_relative_to(folder.absolute()):
+            return UserError(
+                f"{path.name} in {format_path(folder)}: {error.strerror}. Move it away, then repeat the command."
+            )
+        return UserError(f"{path}: {error.strerror}. Type another path, or change what is in its way.")
     if error.errno in PERMISSION_ERRNOS and error.filename is not None:
         own = Path(error.filename).absolute().is_relative_to(folder.absolute())
         cure = "Type hydra.run.dir=<a folder that can be written> (in a sweep hydra.sweep.dir), or c" if own else "C"
