@@ -118,7 +118,7 @@ def _is_choosable(word: str, *, optional: bool) -> bool:
 
 
 def _is_list_of_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
 
 
 def drop_null_groups(words: Sequence[str]) -> list[str]:

@@ -159,6 +159,7 @@ def test_all_that_is_wrong_comes_at_once(command: Command):
         ("+scheduler=steps", "+scheduler=steps: each group has a choice already: type scheduler=steps"),
         ("debug=[1,2]", "debug=[1,2]: type debug=<one of fast, overfit, profile>"),
         ("model=50", "model=50: type model=<one of alexnet"),
+        ("head=[]", "head=[]: type head=<one of deeplabv3"),
         ("head=interval(0,1)", "head=interval(0,1): type head=<one of deeplabv3"),
         ("trainer.max_epochs=${nothing}", "trainer.max_epochs cannot be resolved: Interpolation key 'nothing'"),
         ("--resolve", "--resolve goes with --cfg: type --cfg job --resolve"),

@@ -201,19 +201,19 @@ def find_problem(task: Task, checkpoint: Any) -> str | None:
         wrong = [f"{KEY}.{key}" for key, kind in PLACE_KEYS.items() if not fits(checkpoint[KEY].get(key), kind)]
     if wrong:
         return f"it is no training's state: {', '.join(wrong)} is of another kind"
-    own = {name: value.shape for name, value in task.state_dict().items()}
-    state = {name: getattr(value, "shape", None) for name, value in checkpoint["state_dict"].items()}
-    if own != state:
-        differing = sorted(str(name) for name in own.keys() | state.keys() if own.get(name) != state.get(name))
-        return f"it is of another network: {', '.join(differing[:3])} differ"
-    return None
+    return find_weights_problem(task, checkpoint)
 
 
-def find_weights_problem(checkpoint: Any) -> str | None:
-    """Say why a checkpoint, as it was read, holds no weights; None if it does."""
+def find_weights_problem(task: Task, checkpoint: Any) -> str | None:
+    """Say why a checkpoint, as it was read, does not hold the weights of this task; None if it does."""
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         return f"it holds a {type(checkpoint).__name__} without weights"
-    return None
+    own = {name: value.shape for name, value in task.state_dict().items()}
+    state = {name: getattr(value, "shape", None) for name, value in checkpoint["state_dict"].items()}
+    if own == state:
+        return None
+    differing = sorted(str(name) for name in own.keys() | state.keys() if own.get(name) != state.get(name))
+    return f"it is of another network: {', '.join(differing[:3])} differ"
 
 
 def _agreed(trainer: pl.Trainer, decision: bool) -> bool:

@@ -183,7 +183,7 @@ def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | N
     best = best_checkpoint(trainer)
     if best is not None and best.best_model_path:
         path = Path(best.best_model_path)
-        damaged = damage(path, find_weights_problem)
+        damaged = damage(path, partial(find_weights_problem, task))
         if damaged:
             raise DataError(f"{format_path(path)} cannot be used ({damaged}): type force=true to start over")
         task.load_state_dict(load(path)["state_dict"])
