@@ -17,11 +17,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
-
-import vision_lab
 
 SECONDS = 30.0
 MEMORY_BYTES = 2_000_000_000
@@ -47,7 +46,7 @@ STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spaw
 ALLOWED_PROGRAMS = {"git", "uname", "lscpu"}
 """What the package itself starts, to describe the machine."""
 
-PROGRAM = Path(vision_lab.__file__).with_name("__main__.py")
+PROGRAM = "vision_lab.__main__"
 
 Make = Callable[[Random, Path, Path], list[str]]
 
@@ -185,7 +184,7 @@ def _work(make: Make, chance: Random, runs: Path, folder: Path) -> None:
         _watch(folder)
         from vision_lab.app import main
 
-        sys.argv[0] = str(PROGRAM)  # by which Lightning starts further processes
+        sys.modules["__main__"].__spec__ = find_spec(PROGRAM)  # by which Lightning starts further processes
         code = 1
         code = main(words)
     except SystemExit as end:  # of Hydra's parser of flags
@@ -229,7 +228,8 @@ def _watch(folder: Path) -> None:
             note("write elsewhere", f"{event} {arguments[0]!r}")
         elif event in STARTS:
             program = Path(str(arguments[0])).name
-            is_ours = event == "subprocess.Popen" and list(arguments[1][:2]) == [sys.executable, str(PROGRAM)]
+            command = list(arguments[1][:3]) if event == "subprocess.Popen" else []
+            is_ours = command == [sys.executable, "-m", PROGRAM]
             if event != "ctypes.dlopen" and program not in ALLOWED_PROGRAMS and not is_ours:
                 note("starts a program", f"{event} {arguments[:2]!r}")
             elif event == "ctypes.dlopen" and str(arguments[0]).startswith(inside):
