@@ -158,6 +158,24 @@ def test_a_best_checkpoint_that_does_not_fit_is_named(command: Command, monkeypa
     assert "Traceback" not in outcome.err
 
 
+def test_a_state_that_lightning_cannot_restore_is_named(command: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KILL", "step:5")
+    with pytest.raises(Killed):
+        command(*WORDS, "name=x")
+    monkeypatch.delenv("KILL")
+    last = Path("outputs/x/checkpoints/last.ckpt")
+    checkpoint = torch.load(last, weights_only=True)
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
+    progress["optimizer"]["zero_grad"] = "no progress"
+    torch.save(checkpoint, last)
+    outcome = command(*WORDS, "name=x")
+    assert outcome.code == 1
+    assert "last.ckpt cannot be restored (" in outcome.err
+    assert "Traceback" not in outcome.err
+    last.unlink()
+    assert command(*WORDS, "name=x").code == 0
+
+
 def test_a_full_disk_while_training(command: Command, monkeypatch: pytest.MonkeyPatch):
     """The file system says that there is no room once the first checkpoint is there; then there is room again."""
     import resource

@@ -21,7 +21,10 @@ LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 FOLDER = "checkpoints"
 
-UNREADABLE = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError)
+LOAD_ERRORS = (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""Errors of torch and Lightning that load a state which has another structure."""
+
+UNREADABLE = (zipfile.BadZipFile, EOFError, OSError, *LOAD_ERRORS)
 """What torch raises for a file that it did not write, or not to the end."""
 
 

@@ -21,13 +21,14 @@ from vision_lab import again, build
 from vision_lab.callbacks.checkpoints import KEY as STANDS
 from vision_lab.callbacks.checkpoints import find_problem, find_weights_problem
 from vision_lab.callbacks.steps import steps_made
-from vision_lab.checkpoints import damage, load, newest, save
+from vision_lab.checkpoints import LOAD_ERRORS, damage, load, newest, save
 from vision_lab.claims import claim
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core.documents import dump_yaml
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.files import format_path, reject_links, rename_file
+from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
 from vision_lab.interruption import Interrupted
 from vision_lab.models.probing import on_meta
@@ -179,7 +180,16 @@ def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> fl
 def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | None) -> float:
     """Train, test the best, save its network; the same on every rank."""
     folder = Path(trainer.default_root_dir)
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+    except LOAD_ERRORS as error:
+        is_restoring = bool(trainer._checkpoint_connector._loaded_checkpoint)
+        if not is_restoring or checkpoint is None:
+            raise
+        raise DataError(
+            f"{format_path(checkpoint)} cannot be restored ({first_line(error)}): remove it and type the same command "
+            "again, which then goes on from the checkpoint before it; or type force=true to start over"
+        ) from error
     best = best_checkpoint(trainer)
     if best is not None and best.best_model_path:
         path = Path(best.best_model_path)
