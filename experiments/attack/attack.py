@@ -1,6 +1,6 @@
 """Attack the command line with damaged and malicious input: does anything run, write elsewhere, crash or hang?
 
-python experiments/attack/attack.py [runs] [annotations] [images] [words] [--count 100] [--seed 0] [--jobs 2]
+python experiments/attack/attack.py [runs] [annotations] [images] [words] [--count 100] [--seed 0] [--jobs 2] [--start 0]
 python experiments/attack/attack.py runs --only 17    # one attempt again; its folder is kept
 
 Attempt k of a family is a function of (seed, family, k), whatever the number of jobs.
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--count", default="100", help="attempts of each family, or full: 5000, 5000, 2000, 2000")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="attempts at the same time")
+    parser.add_argument("--start", type=int, default=0, help="the number of the first attempt, to continue")
     parser.add_argument("--only", type=int, help="the number of one attempt")
     parser.add_argument("--folder", type=Path, default=Path("outputs/attack"))
     options = parser.parse_args()
@@ -51,7 +52,7 @@ def main() -> int:
     found = 0
     for family in options.families or FAMILIES:
         count = FULL_COUNTS[family] if options.count == "full" else int(options.count)
-        numbers = range(count) if options.only is None else [options.only]
+        numbers = range(options.start, count) if options.only is None else [options.only]
         found += attack(family, numbers, folder=folder, seed=options.seed, jobs=options.jobs)
     return int(found > 0)
 
