@@ -1,6 +1,7 @@
 """Attack the command line with damaged and malicious input: does anything run, write elsewhere, crash or hang?
 
-python experiments/attack/attack.py [runs] [annotations] [images] [words] [--count 100] [--seed 0] [--jobs 2] [--start 0]
+python experiments/attack/attack.py [runs] [annotations] [images] [words] [--count 100] [--seed 0] [--jobs 2]
+python experiments/attack/attack.py runs --start 900 --count 1000  # continue
 python experiments/attack/attack.py runs --only 17    # one attempt again; its folder is kept
 
 Attempt k of a family is a function of (seed, family, k), whatever the number of jobs.
