@@ -100,6 +100,7 @@ ALL = ("task", "model", "head", "data", "augment", "optim", "scheduler", "traine
         ("task=segment head.widths=[]", "head.widths=[]: type a list of whole numbers of 1 or more"),
         ("task=segment data.train.split=${model.classifier}", "'_partial_': True}: type train, val or test"),
         ("optim.lr=${model.classifier}", "'depth': 20}: type a number of 0 or more"),
+        ("task.class_weights={_target_:torch.nn.Identity}", "type auto, null or a list of numbers of 0 or more"),
         ("trainer.plugins=x", "trainer.plugins=x: type objects by name, each with its _target_"),
         ("trainer.profiler=x", "trainer.profiler=x: type simple or advanced"),
         ("task=segment data.counts.train=0", "data.counts.train=0: type a whole number from 1 to 1000000"),

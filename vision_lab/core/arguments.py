@@ -113,7 +113,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
     Args:
         value: text, a number, true, false, null, or a list or mapping of these. A mapping with ``_target_`` is of
-            whatever class it names, and fits all but numbers and text.
+            whatever class it names, and fits all but numbers, text and lists of these.
         annotation: a type, with ranges as ``Annotated[int, Range(1)]``. Classes that no plain value can be are not
             checked.
     """
@@ -282,10 +282,12 @@ def _items_fit(value: Sequence[Any], origin: Any, arguments: tuple[Any, ...]) ->
 
 
 def _is_plain(annotation: Any) -> bool:
-    """Whether an annotation admits numbers, text, true, false and null alone."""
+    """Return whether an annotation admits numbers, text, true, false, null and lists of these alone."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _is_plain(arguments[0])
+    if arguments and _is_sequence(origin):
+        return all(_is_plain(each) for each in arguments if each is not Ellipsis)
     if origin in (Union, types.UnionType):
         return all(map(_is_plain, arguments))
     return origin is Literal or annotation in (None, type(None), bool, int, float, str, Path)
