@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vision_lab.app import main
-from vision_lab.types import DataSpec
+from vision_lab.core.spec import DataSpec
 
 
 @pytest.fixture(autouse=True)

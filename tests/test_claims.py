@@ -13,8 +13,8 @@ import pytest
 
 from vision_lab import claims
 from vision_lab.claims import claim
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs import Run
-from vision_lab.types import ConfigurationError
 
 HOLDING = """
 import os, sys, time

@@ -13,9 +13,11 @@ from tests.config.test_conf import GROUPS, LARGER, _hydra, composed, without  # 
 from tests.heads.test_detectors import objects
 from vision_lab import build
 from vision_lab.config.instantiation import instantiate
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.protocols import Backbone, Head
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.torchvision_detectors import Dense
 from vision_lab.heads.yolo import Cells
-from vision_lab.types import Backbone, ConfigurationError, DataSpec, Head
 
 MODELS = [choice.name for choice in GROUPS["model"] if not choice.targets]
 

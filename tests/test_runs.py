@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs import LONGEST, Run, folder_name, run_folder, sweep_folder
-from vision_lab.types import ConfigurationError
 
 SPEC = {
     "target": "labels",

@@ -12,9 +12,9 @@ import yaml
 
 from vision_lab.config.resolution import Config
 from vision_lab.core.documents import Loader
+from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.environment import VERSIONS, described
 from vision_lab.runs import Run
-from vision_lab.types import ConfigurationError, DataError
 
 Standing = Literal["new", "begun", "finished"]
 

@@ -10,12 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_lab import help, interruption
+from vision_lab import help
 from vision_lab.config.groups import CONF, config_folders
+from vision_lab.core import signals
+from vision_lab.core.errors import UserError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.text import display_text
 from vision_lab.runs import Run
-from vision_lab.types import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,12 +38,12 @@ def main(words: Sequence[str] | None = None) -> int:
         if "--help" in words or "-h" in words:
             print(help.show(words))
             return 0
-        with interruption.heeded():
+        with signals.heeded():
             return _run(words)
     except UserError as error:
         return _say(error, code=2)
-    except (KeyboardInterrupt, interruption.Interrupted):
-        if interruption.first_process():
+    except (KeyboardInterrupt, signals.Interrupted):
+        if signals.first_process():
             print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # its reader, such as `head`, has seen enough
@@ -159,7 +160,7 @@ def job(composed: DictConfig) -> Any:
         raise
     finally:
         # Hydra makes the folder before we can refuse; of several processes the first still writes into it.
-        if interruption.first_process() and folder.is_dir() and not any(folder.iterdir()):
+        if signals.first_process() and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 

@@ -25,12 +25,14 @@ from vision_lab.config.resolution import Config
 from vision_lab.config.trust import find_untrusted
 from vision_lab.config.validation import BUILD_KEYS, NO_TARGET, build_only_keys, check_config, find_part_errors
 from vision_lab.core.arguments import parameters_of
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.protocols import Adversarial, Backbone, Head, Loaded
+from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
 from vision_lab.models.features import Features, garments, inception, of_classifier
 from vision_lab.models.weights import load
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Task
-from vision_lab.types import Adversarial, Backbone, ConfigurationError, DataSpec, Head, Loaded
 
 ITSELF = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 """What the trainer is told in the place of a setting that a task takes upon itself, by a key of that name: Lightning

@@ -13,9 +13,9 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import delete_file, format_path, reject_compressed, replace_file
 from vision_lab.core.text import first_line
-from vision_lab.types import ConfigurationError
 
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import reject_link
 from vision_lab.runs import Run, this_host
-from vision_lab.types import ConfigurationError
 
 BEAT = 10.0
 """Seconds between two heartbeats."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import fill
 
 from vision_lab.config.groups import CONF, Choice, config_folders, groups
-from vision_lab.types import ConfigurationError
+from vision_lab.core.errors import ConfigurationError
 
 USAGE = """\
 vision_lab: any model with any data on any task, composed by a word.

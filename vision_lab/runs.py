@@ -19,8 +19,9 @@ import yaml
 from vision_lab import environment
 from vision_lab.core.arguments import check_value, fits
 from vision_lab.core.documents import DocumentError, read_json, read_yaml
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, write_file
-from vision_lab.types import ConfigurationError, DataSpec
+from vision_lab.core.spec import DataSpec
 
 State = Literal["pending", "running", "finished", "failed"]
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import display_text
 from vision_lab.runs import Run
-from vision_lab.types import ConfigurationError
 
 _started: list[Path] = []
 

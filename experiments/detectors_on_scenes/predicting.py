@@ -9,8 +9,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from vision_lab.core.spec import DataSpec
 from vision_lab.data.scenes import Scenes
-from vision_lab.types import DataSpec
 
 ROUNDS = 15
 BATCH = 8

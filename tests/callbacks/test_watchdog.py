@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vision_lab.callbacks.watchdog import Watchdog
-from vision_lab.types import DataError
+from vision_lab.core.errors import DataError
 
 SETTINGS: dict[str, Any] = {"action": "warn", "diversity": 0.3, "accuracy": 0.99, "patience": 2}
 FINE = {"train/real_accuracy": 0.7, "train/fake_accuracy": 1.0, "val/diversity": 0.9}

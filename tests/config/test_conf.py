@@ -13,7 +13,8 @@ from vision_lab.config.groups import CONF, Choice, groups
 from vision_lab.config.instantiation import instantiate
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.config.validation import find_part_errors
-from vision_lab.types import Adversarial, Backbone, ConfigurationError
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.protocols import Adversarial, Backbone
 
 GROUPS = groups([CONF])
 

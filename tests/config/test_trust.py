@@ -17,7 +17,7 @@ from vision_lab.config.groups import CONF
 from vision_lab.config.resolution import resolve_config
 from vision_lab.config.trust import find_untrusted, is_admitted
 from vision_lab.core.documents import dump_yaml
-from vision_lab.types import ConfigurationError
+from vision_lab.core.errors import ConfigurationError
 
 Command = Callable[..., Outcome]
 

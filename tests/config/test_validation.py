@@ -10,7 +10,7 @@ from tests.config.test_conf import _hydra, composed  # noqa: F401 - the fixture 
 from tests.conftest import FAST, Outcome
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
-from vision_lab.types import ConfigurationError
+from vision_lab.core.errors import ConfigurationError
 
 Command = Callable[..., Outcome]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.files import (
     delete_file,
@@ -23,7 +24,6 @@ from vision_lab.core.files import (
     write_csv,
     write_file,
 )
-from vision_lab.types import ConfigurationError
 
 
 @pytest.fixture

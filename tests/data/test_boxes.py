@@ -10,12 +10,14 @@ import torch
 
 from tests.data import box_files
 from tests.data.box_files import BOXES, NAMES, SIZES
+from vision_lab.core.batch import Objects, fitted
+from vision_lab.core.errors import DataError, Unreadable
+from vision_lab.core.spec import DataSpec
 from vision_lab.data import coco, voc_xml, yolo_txt
 from vision_lab.data.boxes import BoxPictures
 from vision_lab.data.examples import Examples, collate
 from vision_lab.data.fingerprint import fingerprint
 from vision_lab.data.transforms import Mosaic
-from vision_lab.types import DataError, DataSpec, Objects, Unreadable, fitted
 
 READ: dict[str, Callable[..., BoxPictures | None]] = {
     "coco": lambda root, **k: coco.boxes(str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}),

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vision_lab.core.errors import DataError, UnreadableError
+from vision_lab.core.spec import IGNORE
 from vision_lab.data.coco import SemanticMasks, categories, semantic_masks
-from vision_lab.types import IGNORE, DataError, UnreadableError
 
 NAMES = ["background", "cat", "dog"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torchvision.datasets
 
+from vision_lab.core.errors import DataError
 from vision_lab.data.downloads import downloaded
-from vision_lab.types import DataError
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vision_lab.core.errors import DataError
 from vision_lab.data.folder import class_names, pictures, unlabelled
-from vision_lab.types import DataError
 
 
 def test_classes_are_the_sorted_sub_folders(make_folder: Callable[..., Path]):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.data.order import Order
-from vision_lab.types import ConfigurationError
 
 
 def order(**arguments) -> Order:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import IGNORE
 from vision_lab.data.scene_classes import GARMENTS, class_names, labels
 from vision_lab.data.scenes import FILE, VISIBLE, Scene, Scenes
-from vision_lab.types import IGNORE, ConfigurationError
 
 
 def scenes(**changes) -> Scenes:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
+from vision_lab.core.spec import IGNORE
 from vision_lab.data.transforms import Bend, central_crop, scale_and_crop, shift, turn
-from vision_lab.types import IGNORE
 
 
 def example(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vision_lab.core.errors import DataError
 from vision_lab.data.voc import oxford_pets, voc
-from vision_lab.types import DataError
 
 
 def picture(path: Path, values: np.ndarray | None = None) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision
 
+from vision_lab.core.spec import DataSpec
 from vision_lab.models.backbone import ClassifierBackbone
-from vision_lab.types import DataSpec
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import detection
 
+from vision_lab.core.batch import Objects
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.faster_rcnn import faster_rcnn
 from vision_lab.heads.fcos import fcos
 from vision_lab.heads.pyramid import Anchors, Pyramid
@@ -15,7 +18,6 @@ from vision_lab.heads.retinanet import retinanet
 from vision_lab.heads.ssd import ssd
 from vision_lab.heads.yolo import assigned, yolo
 from vision_lab.models.backbone import ClassifierBackbone
-from vision_lab.types import ConfigurationError, DataSpec, Objects
 
 TOLD = {"score_threshold": 0.001, "nms_threshold": 0.5, "detections_per_image": 50}
 

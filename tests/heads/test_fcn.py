@@ -7,8 +7,8 @@ import torch
 import torchvision
 
 from tests.heads.same import assert_same_network
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.fcn import fcn, fcn8s
-from vision_lab.types import DataSpec
 
 
 @pytest.mark.parametrize("name", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])

@@ -2,10 +2,10 @@
 
 from functools import partial
 
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.linear import linear
 from vision_lab.models.backbone import backbone
 from vision_lab.models.cifar_resnet import CifarResNet
-from vision_lab.types import DataSpec
 
 
 def test_it_is_the_classifier_itself(spec: DataSpec):

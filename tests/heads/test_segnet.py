@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segnet import _unpooled, segnet
-from vision_lab.types import ConfigurationError, DataSpec
 
 
 def test_on_vgg16_it_is_the_paper(make_backbone: Callable, mask_spec: DataSpec):

@@ -8,8 +8,9 @@ import torch
 import torchvision.models as published
 from torch import nn
 
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.models.backbone import ClassifierBackbone, backbone
-from vision_lab.types import ConfigurationError, DataSpec
 
 FAMILIES = {
     "alexnet": 64,

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.models.dcgan import DCGAN, dcgan
-from vision_lab.types import ConfigurationError, DataSpec
 
 SETTINGS: dict[str, Any] = {
     "latent": 10,

@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torch import nn
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.models.backbone import ClassifierBackbone
 from vision_lab.models.dilation import WidePool, dilate
-from vision_lab.types import ConfigurationError
 
 
 def backbone(name: str) -> ClassifierBackbone:

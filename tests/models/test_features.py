@@ -11,11 +11,12 @@ import torchvision.models
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.data.fashion_mini import Garments
 from vision_lab.models import features
 from vision_lab.models.features import GARMENTS, garments, inception, of_classifier
 from vision_lab.tasks.distances import frechet
-from vision_lab.types import ConfigurationError, DataSpec
 
 
 def test_the_shipped_network_tells_garments_apart():

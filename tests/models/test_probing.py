@@ -4,8 +4,8 @@ import pytest
 import torch
 import torchvision.models as published
 
+from vision_lab.core.protocols import Stage
 from vision_lab.models import probing
-from vision_lab.types import Stage
 
 
 def test_stages_of_a_resnet():

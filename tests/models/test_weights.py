@@ -11,9 +11,9 @@ import torch
 import torchvision.models as published
 from torch import nn
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.models.stem import shrink, take_channels
 from vision_lab.models.weights import load
-from vision_lab.types import ConfigurationError
 
 CLASSES = {"classifier.1.weight", "classifier.1.bias"}
 

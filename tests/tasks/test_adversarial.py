@@ -10,9 +10,9 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 
 from tests.tasks.pairs import Pair, Shades, data, generate, trainer
+from vision_lab.core.errors import ConfigurationError, UnreadableError
 from vision_lab.schedules import Cosine, Plateau
 from vision_lab.tasks.generate import Generate
-from vision_lab.types import ConfigurationError, UnreadableError
 
 
 class Watch(pl.Callback):

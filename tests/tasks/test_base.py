@@ -9,11 +9,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from tests.tasks.test_classify import task
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
 from vision_lab.models.backbone import backbone
 from vision_lab.models.cifar_resnet import CifarResNet
 from vision_lab.schedules import Cosine, Plateau
-from vision_lab.types import ConfigurationError, DataSpec
 
 
 class Noise(TensorDataset):

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from vision_lab.core.batch import Batch, Sample
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.schedules import Constant
 from vision_lab.tasks.classify import MISTAKES, Classify
-from vision_lab.types import Batch, ConfigurationError, DataSpec, Sample
 
 
 def task(spec: DataSpec, **changes) -> Classify:

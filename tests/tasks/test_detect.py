@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision.io import decode_jpeg, read_file
 
 from tests.heads.test_detectors import box_spec, objects
+from vision_lab.core.batch import Batch, Detections, Objects, Sample
 from vision_lab.schedules import Constant
 from vision_lab.tasks.detect import Detect, mistakes
-from vision_lab.types import Batch, Detections, Objects, Sample
 
 
 class Network(nn.Module):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.tasks.diffaugment import CHANGES, changes_named, colour, cutout, translation
-from vision_lab.types import ConfigurationError
 
 
 @pytest.mark.parametrize("name", CHANGES)

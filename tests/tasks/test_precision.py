@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from vision_lab.core.batch import Detections, Objects, Sample
 from vision_lab.tasks import coco_json
 from vision_lab.tasks.precision import BoxPrecision
-from vision_lab.types import Detections, Objects, Sample
 
 CLASSES = 3
 

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from vision_lab.core.batch import Batch, Sample
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import IGNORE, DataSpec
 from vision_lab.drawing import PALETTE
 from vision_lab.schedules import Constant
 from vision_lab.tasks.segment import Segment
-from vision_lab.types import IGNORE, Batch, ConfigurationError, DataSpec, Sample
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from vision_lab import interruption
 from vision_lab.callbacks.steps import is_logged, steps_made
 from vision_lab.callbacks.tensorboard import TensorBoard
 from vision_lab.checkpoints import FOLDER, LAST
+from vision_lab.core import signals
 from vision_lab.core.arguments import Count, NonNegative, Range, fits
+from vision_lab.core.batch import Batch
 from vision_lab.tasks.base import Task
-from vision_lab.types import Batch
 
 KEY = "last"
 """Under which a checkpoint says where the run stands."""
@@ -107,19 +107,19 @@ class Last(Checkpoint):
                 logger.rewind({}, step=0)  # of a life that ended before its first checkpoint
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        interruption.patient(False)
+        signals.patient(False)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        interruption.patient(False)
+        signals.patient(False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_at = time.monotonic()
-        interruption.patient(True)
+        signals.patient(True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.stands_at != (trainer.current_epoch, 0):
             self._save(trainer, batches=0)
-            _heed(_agreed(trainer, interruption.asked()))
+            _heed(_agreed(trainer, signals.asked()))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -128,7 +128,7 @@ class Last(Checkpoint):
         due = self._by_steps(trainer, batches)
         if trainer.world_size > 1 and not due and not is_logged(trainer, batch_idx):
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
-        asked = _agreed(trainer, interruption.asked())
+        asked = _agreed(trainer, signals.asked())
         late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
         if (asked or due or _agreed(trainer, late)) and _is_whole(trainer, pl_module):
             self._save(trainer, batches=batches)
@@ -141,11 +141,11 @@ class Last(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, batches=0)
-        interruption.patient(False)
-        _heed(_agreed(trainer, interruption.asked()))
+        signals.patient(False)
+        _heed(_agreed(trainer, signals.asked()))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        interruption.patient(False)
+        signals.patient(False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -223,7 +223,7 @@ def _agreed(trainer: pl.Trainer, decision: bool) -> bool:
 
 def _heed(asked: bool) -> None:
     if asked:
-        raise interruption.Interrupted
+        raise signals.Interrupted
 
 
 def _is_whole(trainer: pl.Trainer, task: pl.LightningModule) -> bool:

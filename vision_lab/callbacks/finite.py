@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vision_lab.callbacks.checkpoints import Last
 from vision_lab.callbacks.steps import is_logged, steps_made
-from vision_lab.types import Batch, DataError, Sample
+from vision_lab.core.batch import Batch, Sample
+from vision_lab.core.errors import DataError
 
 
 class _Step(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from vision_lab.core.batch import Batch
 from vision_lab.core.files import write_csv
 from vision_lab.tasks.base import Task
-from vision_lab.types import Batch
 
 FILE = "speed.csv"
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vision_lab.callbacks.epochs import EpochMetrics
 from vision_lab.core.arguments import Count, Fraction, NonNegative
-from vision_lab.types import DataError
+from vision_lab.core.errors import DataError
 
 
 class Watchdog(EpochMetrics):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from vision_lab.core.arguments import ArgumentError
-from vision_lab.types import ConfigurationError, UserError
+from vision_lab.core.errors import ConfigurationError, UserError
 
 HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 """Keys of a node that are no arguments; the last two change nothing here, where all values are plain already."""

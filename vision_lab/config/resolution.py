@@ -17,8 +17,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vision_lab.core.errors import ConfigurationError, UserError
 from vision_lab.core.text import first_line
-from vision_lab.types import ConfigurationError, UserError
 
 MAX_DEPTH = 50
 """Levels of nodes in a config."""

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from vision_lab.config.resolution import FileStrings
 from vision_lab.config.saved import SAVED, SavedRun
+from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.data import folder, scene_classes, voc_xml, yolo_txt
 from vision_lab.runs import folder_name, run_folder, sweep_folder
-from vision_lab.types import ConfigurationError, DataError
 
 DATA = Path(__file__).parents[1] / "data"
 

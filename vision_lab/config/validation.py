@@ -11,8 +11,9 @@ from vision_lab.config.instantiation import HYDRA_KEYS, locate
 from vision_lab.config.ranges import PLAIN_KEYS, annotation_of
 from vision_lab.config.resolution import Config, Unresolved, find_unresolved
 from vision_lab.core.arguments import Count, check_value, fits, format_value, is_node, parameters_of
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.machine import core_count, memory_bytes
-from vision_lab.types import ConfigurationError, DataSpec, Target
+from vision_lab.core.spec import DataSpec, Target
 
 BUILD_KEYS = {
     "data": {"spec"},

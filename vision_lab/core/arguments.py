@@ -13,6 +13,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from vision_lab.core.errors import ConfigurationError
+
 MAX_WIDTH = 16_384
 """Channels of a layer: more are a mistake, and would fill the memory before anybody could say so."""
 
@@ -324,3 +326,40 @@ def _list_choices(names: Sequence[str]) -> str:
     if len(names) > SHOWN_CHOICES:
         return f"one of {', '.join(names[:SHOWN_CHOICES])} ..."
     return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def number(key: str, value: Any, *, least: float = 0.0) -> float:
+    """A finite number as a user typed it.
+
+    Raises:
+        ConfigurationError: where it is none, or less than ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < inf:
+        raise ConfigurationError(f"{key}={value}: type a number of {least:g} or more")
+    return float(value)
+
+
+def whole_number(key: str, value: Any, *, least: int = 1, multiple_of: int = 1) -> int:
+    """A whole number as a user typed it.
+
+    Raises:
+        ConfigurationError: where it is none, less than ``least``, or no multiple of ``multiple_of``.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigurationError(f"{key}={value}: type a whole number of {least} or more")
+    if value % multiple_of:
+        raise ConfigurationError(f"{key}={value}: type a multiple of {multiple_of}")
+    return value
+
+
+def whole_numbers(key: str, values: Any) -> list[int]:
+    """A list of whole numbers of 1 or more as a user typed it, not empty.
+
+    Raises:
+        ConfigurationError: where it is none, or holds anything else.
+    """
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    if not listed or not values or any(type(value) is not int or value < 1 for value in values):
+        shown = list(values) if listed else values
+        raise ConfigurationError(f"{key}={shown}: type a list of whole numbers of 1 or more")
+    return list(values)

@@ -7,8 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from vision_lab.core.errors import UserError
 from vision_lab.core.files import format_path
-from vision_lab.types import UserError
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from vision_lab.types import ConfigurationError
+from vision_lab.core.errors import ConfigurationError
 
 MAX_NAME_BYTES = 255
 """Length of a file's name on the usual file systems."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, Literal
 
 Medium = Literal["terminal", "html"]
@@ -60,3 +61,8 @@ def _escape(character: str) -> str:
     if 0xDC80 <= number <= 0xDCFF:  # a byte of a file's name that is not UTF-8
         return f"\\x{number - 0xDC00:02x}"
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first of many names, and how many more there are, for an error."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

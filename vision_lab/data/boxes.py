@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_lab.types import DataError, Fault
+from vision_lab.core.errors import DataError, Fault
 
 SLACK = 1.0
 """Pixels by which a box may reach beyond its picture without a word: rounding, and counting from 1."""

@@ -15,11 +15,13 @@ from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count
+from vision_lab.core.errors import DataError, UnreadableError
 from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.machine import memory_bytes
+from vision_lab.core.spec import IGNORE
+from vision_lab.core.text import some
 from vision_lab.data.boxes import BoxPictures, Row, Told, looked_over
 from vision_lab.data.folder import SPLITS
-from vision_lab.types import IGNORE, DataError, UnreadableError, some
 
 PLACES = (
     ("annotations/instances_{split}2017.json", "{split}2017"),  # as COCO itself lays it out

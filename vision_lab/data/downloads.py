@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vision_lab.types import DataError
+from vision_lab.core.errors import DataError
 
 
 def downloaded(dataset: Callable[..., Any], *, root: str, download: bool) -> Any:

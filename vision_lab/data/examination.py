@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vision_lab.core.errors import Fault, Unreadable
+from vision_lab.core.spec import IGNORE, DataSpec
 from vision_lab.data.examples import Examples, begin_worker
-from vision_lab.types import IGNORE, DataSpec, Fault, Unreadable
 
 
 @dataclass(frozen=True)

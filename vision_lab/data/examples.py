@@ -13,11 +13,14 @@ from torchvision import tv_tensors
 from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms import v2
 
-from vision_lab import interruption
+from vision_lab.core import signals
+from vision_lab.core.batch import Batch, Objects, Sample, fitted
+from vision_lab.core.errors import Unreadable, UnreadableError
+from vision_lab.core.protocols import Dataset
+from vision_lab.core.spec import IGNORE, DataSpec
 from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
 from vision_lab.data.transforms import Joined
 from vision_lab.randomness import reseed
-from vision_lab.types import IGNORE, Batch, Dataset, DataSpec, Objects, Sample, Unreadable, UnreadableError, fitted
 
 
 class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]):
@@ -230,7 +233,7 @@ class Boxes:
 
 def begin_worker(_: int) -> None:
     """A reading process leaves signals to the one that began it."""
-    interruption.leave_to_parent()
+    signals.leave_to_parent()
 
 
 def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:

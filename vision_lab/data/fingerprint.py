@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from vision_lab.types import DataError, Dataset
+from vision_lab.core.errors import DataError
+from vision_lab.core.protocols import Dataset
 
 
 def fingerprint(dataset: Dataset, *, labelled: bool) -> dict[str, Any]:

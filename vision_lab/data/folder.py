@@ -7,8 +7,8 @@ from itertools import compress
 from pathlib import Path
 from typing import Literal
 
-from vision_lab.core.text import is_utf8
-from vision_lab.types import DataError, some
+from vision_lab.core.errors import DataError
+from vision_lab.core.text import is_utf8, some
 
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm"]

@@ -16,6 +16,10 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
 from vision_lab.core.arguments import Count, Range
+from vision_lab.core.batch import Batch
+from vision_lab.core.errors import ConfigurationError, DataError, Fault, Unreadable, UnreadableError
+from vision_lab.core.protocols import Dataset
+from vision_lab.core.spec import IGNORE, DataSpec, Split
 from vision_lab.data.examination import Examination
 from vision_lab.data.examples import Examples, Masks, begin_worker, collate
 from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
@@ -23,18 +27,6 @@ from vision_lab.data.order import Order
 from vision_lab.data.reading import MAX_PIXELS
 from vision_lab.data.splits import divided, evenly, some_of_each
 from vision_lab.data.transforms import Joined
-from vision_lab.types import (
-    IGNORE,
-    Batch,
-    ConfigurationError,
-    DataError,
-    Dataset,
-    DataSpec,
-    Fault,
-    Split,
-    Unreadable,
-    UnreadableError,
-)
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.data.splits import evenly
 from vision_lab.randomness import mix
-from vision_lab.types import ConfigurationError
 
 
 class Order(Sampler[list[tuple[int, int]]]):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vision_lab.types import ConfigurationError
+from vision_lab.core.errors import ConfigurationError
 
 GARMENTS = ("t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 

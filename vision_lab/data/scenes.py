@@ -14,9 +14,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from vision_lab.core.arguments import Hint, Range
+from vision_lab.core.spec import IGNORE
 from vision_lab.data.fashion_mini import Garments
 from vision_lab.data.scene_classes import labels
-from vision_lab.types import IGNORE
 
 FILE = Path(__file__).with_name("backgrounds.npz")
 

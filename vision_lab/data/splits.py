@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.utils.data import Subset
 
+from vision_lab.core.errors import DataError
+from vision_lab.core.protocols import Dataset
+from vision_lab.core.spec import Split
 from vision_lab.randomness import mix
-from vision_lab.types import DataError, Dataset, Split
 
 
 def divided(

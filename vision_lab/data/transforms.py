@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vision_lab.core.arguments import Fraction, Positive, Range
-from vision_lab.types import IGNORE
+from vision_lab.core.spec import IGNORE
 
 BEYOND = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
 """What is put where there is no picture."""

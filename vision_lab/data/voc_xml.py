@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from vision_lab.core.documents import MAX_BYTES
+from vision_lab.core.errors import DataError, Fault
 from vision_lab.core.files import file_exists, read_bytes
+from vision_lab.core.text import some
 from vision_lab.data.folder import EXTENSIONS, SPLITS
-from vision_lab.types import DataError, Fault, some
 
 if TYPE_CHECKING:
     from vision_lab.data.boxes import BoxPictures, Row

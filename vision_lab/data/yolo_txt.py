@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_lab.core.documents import DocumentError, read_text, read_yaml
+from vision_lab.core.errors import DataError, Fault
+from vision_lab.core.spec import MAX_CLASSES
+from vision_lab.core.text import some
 from vision_lab.data.folder import EXTENSIONS, SPLITS
-from vision_lab.types import MAX_CLASSES, DataError, Fault, some
 
 if TYPE_CHECKING:
     from vision_lab.data.boxes import BoxPictures, Row

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from vision_lab.core.arguments import Counts
+from vision_lab.core.protocols import Backbone
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.scores import Scores, scored
-from vision_lab.types import Backbone, DataSpec
 
 
 def deeplabv3(

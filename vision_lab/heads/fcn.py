@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
 from vision_lab.core.arguments import Fraction, Width
+from vision_lab.core.protocols import Backbone
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.scores import Scores, enlarged, scored
-from vision_lab.types import Backbone, DataSpec
 
 
 def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> Scores:

@@ -8,9 +8,10 @@ from torch import nn
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
+from vision_lab.core.protocols import Backbone
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.pyramid import Anchors, Pyramid
 from vision_lab.heads.torchvision_detectors import FCOS, limits
-from vision_lab.types import Backbone, DataSpec
 
 GROUPS = 32
 """Of torchvision's normalisation in the head."""

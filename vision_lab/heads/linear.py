@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from vision_lab.types import Backbone, DataSpec
+from vision_lab.core.protocols import Backbone
+from vision_lab.core.spec import DataSpec
 
 
 def linear(backbone: Backbone, spec: DataSpec) -> nn.Module:

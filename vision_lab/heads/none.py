@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from vision_lab.types import DataSpec
+from vision_lab.core.spec import DataSpec
 
 
 def none(pair: nn.Module, spec: DataSpec) -> nn.Module:

@@ -12,7 +12,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from vision_lab.types import Backbone, ConfigurationError
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.protocols import Backbone
 
 PADDED = 32
 """torchvision pads pictures to a multiple of so many pixels."""

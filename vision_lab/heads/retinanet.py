@@ -10,9 +10,11 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from vision_lab.core.arguments import Count, Fraction, Width
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.protocols import Backbone
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.pyramid import Anchors, Pyramid
 from vision_lab.heads.torchvision_detectors import RetinaNet, limits
-from vision_lab.types import Backbone, ConfigurationError, DataSpec
 
 GROUPS = 32
 """Of the normalisation, as in torchvision's second version."""

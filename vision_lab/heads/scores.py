@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
-from vision_lab.types import Backbone, ConfigurationError, DataSpec
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.protocols import Backbone
+from vision_lab.core.spec import DataSpec
 
 
 class Scores(nn.Module):

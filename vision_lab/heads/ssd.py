@@ -11,8 +11,9 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
+from vision_lab.core.protocols import Backbone
+from vision_lab.core.spec import DataSpec
 from vision_lab.heads.torchvision_detectors import SSD, limits
-from vision_lab.types import Backbone, DataSpec
 
 PUBLISHED = (300, 300)
 """The size of the pictures for which the paper gives maps and boxes."""

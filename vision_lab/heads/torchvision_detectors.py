@@ -16,7 +16,7 @@ from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from vision_lab.types import Detections, Objects
+from vision_lab.core.batch import Detections, Objects
 
 Targets = list[dict[str, Tensor]]
 

@@ -9,12 +9,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.protocols import Loaded, Stage
+from vision_lab.core.spec import DataSpec
 from vision_lab.models import probing
 from vision_lab.models.dilation import dilate
 from vision_lab.models.maps import Traces
 from vision_lab.models.stem import shrink, take_channels
 from vision_lab.models.weights import load
-from vision_lab.types import ConfigurationError, DataSpec, Loaded, Stage
 
 SMALL = 64
 """Below this many pixels, ``stem: auto`` undoes the downsampling that is meant for 224."""

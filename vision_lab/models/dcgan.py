@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as normalised
 
 from vision_lab.core.arguments import Width
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.protocols import Loaded
+from vision_lab.core.spec import DataSpec
 from vision_lab.models.weights import load
-from vision_lab.types import ConfigurationError, DataSpec, Loaded
 
 SIZES = (16, 32, 64, 128)
 """Pixels of a picture's side."""

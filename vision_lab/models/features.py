@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import first_line
 from vision_lab.models.cifar_resnet import CifarResNet
 from vision_lab.models.stem import take_channels
 from vision_lab.models.weights import UNREADABLE
-from vision_lab.types import ConfigurationError, DataSpec
 
 GARMENTS = Path(__file__).with_name("garment_features.pth")
 """A residual network of 8 layers, 0.905 right on ``fashion_mini``'s test pictures, made by

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vision_lab.core.protocols import Stage
 from vision_lab.core.text import first_line
-from vision_lab.types import Stage
 
 FINE, COARSE = 256, 512
 """Two sizes in pixels: a map's stride is what its two sizes differ by."""

@@ -13,10 +13,11 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.transforms._presets import ObjectDetection
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import reject_compressed
-from vision_lab.core.text import first_line
+from vision_lab.core.protocols import Loaded
+from vision_lab.core.text import first_line, some
 from vision_lab.models.stem import first_convolution, kernel_for
-from vision_lab.types import ConfigurationError, Loaded, some
 
 State = dict[str, Tensor]
 

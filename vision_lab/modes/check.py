@@ -16,12 +16,14 @@ from vision_lab import build, drawing
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core.arguments import Range
+from vision_lab.core.batch import Objects
+from vision_lab.core.errors import DataError, Unreadable
 from vision_lab.core.files import format_path, reject_link, write_file
+from vision_lab.core.spec import DataSpec
 from vision_lab.data.examination import Examined, examined, report
 from vision_lab.data.examples import Examples
 from vision_lab.drawing import MAX_DRAWN
 from vision_lab.modes import screen
-from vision_lab.types import DataError, DataSpec, Objects, Unreadable
 
 LISTED = 10
 """Files of each kind that are named on the screen; all are in the report."""

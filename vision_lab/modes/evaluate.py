@@ -10,11 +10,11 @@ from torchvision.io import encode_png
 from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.modes import processes, screen
 from vision_lab.modes.trained import as_taken, trained_task
 from vision_lab.runs import Run
-from vision_lab.types import ConfigurationError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 

@@ -17,6 +17,8 @@ from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import NO_TARGET, check_config
 from vision_lab.core.arguments import Range
+from vision_lab.core.batch import Batch
+from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.core.files import format_path, reject_link, write_csv, write_file
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
 from vision_lab.data.reading import read_picture
@@ -26,7 +28,6 @@ from vision_lab.modes.sample import sample
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised, Task
-from vision_lab.types import Batch, ConfigurationError, DataError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 

@@ -23,10 +23,10 @@ from vision_lab.command_line import flags_of_a_job
 from vision_lab.config.resolution import words_of_job
 from vision_lab.core.arguments import fits
 from vision_lab.core.documents import DocumentError, read_json
+from vision_lab.core.errors import UserError
 from vision_lab.core.files import delete_file, write_file
 from vision_lab.core.text import display_text
 from vision_lab.runs import Run
-from vision_lab.types import UserError
 
 VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By which Lightning tells its processes what they are; the next job would take itself for one of them."""

@@ -7,9 +7,9 @@ from hydra.types import RunMode
 
 from vision_lab import again
 from vision_lab.config.resolution import Config
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.modes import screen
 from vision_lab.runs import Run
-from vision_lab.types import ConfigurationError
 
 
 def result(config: Config, folder: Path) -> float | None:

@@ -26,16 +26,16 @@ from vision_lab.claims import claim
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core.documents import dump_yaml
+from vision_lab.core.errors import ConfigurationError, DataError, UserError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.files import format_path, reject_links, rename_file
+from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
-from vision_lab.interruption import Interrupted
 from vision_lab.models.probing import on_meta
 from vision_lab.modes import processes, screen, stored
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Task
-from vision_lab.types import ConfigurationError, DataError, UserError
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 from vision_lab import build
 from vision_lab.checkpoints import load_weights
 from vision_lab.config.resolution import Config
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Task
-from vision_lab.types import ConfigurationError, DataSpec
 
 
 def trained_task(config: Config, run: Run) -> Task:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vision_lab.types import ConfigurationError
+from vision_lab.core.errors import ConfigurationError
 
 Scores = Callable[[Tensor], Tensor]
 """(N, C, H, W) pictures -> (N,) scores, those of real ones higher."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vision_lab.core.arguments import Hint, NonNegative
-from vision_lab.types import ConfigurationError, DataSpec
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 
 ClassWeights = Annotated[
     Sequence[NonNegative] | Literal["auto"] | None, Hint("auto, null or a list of numbers of 0 or more, one a class")

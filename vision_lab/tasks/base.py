@@ -20,10 +20,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from vision_lab.core.batch import Batch
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 from vision_lab.drawing import grid
 from vision_lab.randomness import reseed
 from vision_lab.schedules import Plateau, Schedule
-from vision_lab.types import Batch, ConfigurationError, DataSpec
 
 Goal = Literal["min", "max"]
 

@@ -16,12 +16,12 @@ from torchvision.ops import box_iou
 
 from vision_lab import drawing
 from vision_lab.core.arguments import Fraction
+from vision_lab.core.batch import Batch, Detections, Objects, Sample
 from vision_lab.core.files import write_file
 from vision_lab.tasks import coco_json
 from vision_lab.tasks.base import Supervised
 from vision_lab.tasks.precision import BoxPrecision, rows_of
 from vision_lab.tasks.worst import Worst
-from vision_lab.types import Batch, Detections, Objects, Sample
 
 WORST = 16
 """How many of the pictures with the most mistakes are kept to be drawn."""

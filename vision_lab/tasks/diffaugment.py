@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vision_lab.types import ConfigurationError
+from vision_lab.core.errors import ConfigurationError
 
 SHIFT = 1 / 8
 """Of a picture's side, at most, to either side."""

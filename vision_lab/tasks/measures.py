@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vision_lab.types import IGNORE
+from vision_lab.core.spec import IGNORE
 
 
 class Confusion(Metric):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
-from vision_lab.types import Detections, Objects, Sample
+from vision_lab.core.batch import Detections, Objects, Sample
 
 NAMES = {
     "map": "map",

@@ -16,13 +16,15 @@ from torchvision.io import encode_jpeg
 
 from vision_lab import drawing
 from vision_lab.core.arguments import NonNegative
+from vision_lab.core.batch import Batch
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import write_file
+from vision_lab.core.spec import IGNORE
 from vision_lab.tasks.balance import ClassWeights, typed_weights
 from vision_lab.tasks.base import Supervised, main_logits, mean_logits
 from vision_lab.tasks.measures import Overlap, agreement, count, dice, intersection_over_union
 from vision_lab.tasks.tiles import Window, tiles
 from vision_lab.tasks.worst import Worst
-from vision_lab.types import IGNORE, Batch, ConfigurationError
 
 WORST = 16
 """How many of the pictures that agree least with their truth are kept to be drawn."""

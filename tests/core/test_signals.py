@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab import interruption
 from vision_lab.checkpoints import load
-from vision_lab.interruption import Interrupted
+from vision_lab.core import signals
+from vision_lab.core.signals import Interrupted
 from vision_lab.runs import Run
 
 WORDS = (
@@ -67,15 +67,15 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Sig
 
 def test_at_once_or_after_the_step():
     before = signal.getsignal(signal.SIGINT)
-    with interruption.heeded():
+    with signals.heeded():
         with pytest.raises(Interrupted, match="SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
-        interruption.patient(True)
-    with interruption.heeded():
-        interruption.patient(True)
-        assert not interruption.asked()
+        signals.patient(True)
+    with signals.heeded():
+        signals.patient(True)
+        assert not signals.asked()
         os.kill(os.getpid(), signal.SIGINT)
-        assert interruption.asked()
+        assert signals.asked()
         with pytest.raises(Interrupted):  # a second one does not wait
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

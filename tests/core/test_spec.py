@@ -2,7 +2,9 @@
 
 import pytest
 
-from vision_lab.types import Batch, ConfigurationError, DataSpec, Sample
+from vision_lab.core.batch import Batch, Sample
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
 
 PLAIN = {
     "target": "labels",
