@@ -14,8 +14,8 @@ from vision_lab.callbacks.steps import steps_made
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.files import write_file
-from vision_lab.drawing import MAX_DRAWN
 from vision_lab.tasks.base import Task
+from vision_lab.viz.images import MAX_DRAWN
 
 COMPRESSION = 2
 """Of PNG files, 0 to 9: a third of the time of the usual 6 for files a fifth larger."""

@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 from torchvision.io import encode_png
 
-from vision_lab import build, drawing
+from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core.arguments import Range
@@ -22,8 +22,9 @@ from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.examination import Examined, examined, report
 from vision_lab.data.examples import Examples
-from vision_lab.drawing import MAX_DRAWN
 from vision_lab.modes import screen
+from vision_lab.viz import images
+from vision_lab.viz.images import MAX_DRAWN
 
 LISTED = 10
 """Files of each kind that are named on the screen; all are in the report."""
@@ -65,8 +66,8 @@ def check(
     write_file(folder, "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     pictures = _drawn(found, {each.split: each.examples for each in examinations}, told, spec, count=drawn)
     if pictures:
-        sheet = drawing.grid(pictures)
-        sheet = drawing.with_legend(sheet, spec.class_names) if spec.target == "masks" else sheet
+        sheet = images.grid(pictures)
+        sheet = images.with_legend(sheet, spec.class_names) if spec.target == "masks" else sheet
         write_file(folder, "contact_sheet.png", encode_png(sheet).numpy().tobytes())
     _show(told)
     screen.say(f"written to {format_path(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
@@ -146,9 +147,9 @@ def _annotated(image: Tensor, target: Any, name: str, spec: DataSpec) -> Tensor:
     names = spec.class_names
     if isinstance(target, Objects):
         texts = [names[label] for label in target.labels.tolist()]
-        boxed = drawing.boxed(image, target.boxes, target.labels, texts, side=drawing.LARGE)
-        return drawing.panels([boxed], name, side=drawing.LARGE)
+        boxed = images.boxed(image, target.boxes, target.labels, texts, side=images.LARGE)
+        return images.panels([boxed], name, side=images.LARGE)
     if spec.target == "masks":
-        return drawing.panels([image, drawing.coloured(target)], name)
+        return images.panels([image, images.coloured(target)], name)
     label = int(torch.as_tensor(target))
-    return drawing.captioned(image, f"{names[label] if label >= 0 else 'no label'}  {name}")
+    return images.captioned(image, f"{names[label] if label >= 0 else 'no label'}  {name}")

@@ -22,12 +22,12 @@ from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.core.files import format_path, reject_link, write_csv, write_file
 from vision_lab.data.folder import EXTENSIONS, Unlabelled
 from vision_lab.data.reading import read_picture
-from vision_lab.drawing import MAX_DRAWN
 from vision_lab.modes import screen
 from vision_lab.modes.sample import sample
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Supervised, Task
+from vision_lab.viz.images import MAX_DRAWN
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 

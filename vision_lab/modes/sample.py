@@ -23,11 +23,11 @@ from vision_lab.config.validation import check_config
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import delete_file, format_path, reject_link, write_file
 from vision_lab.core.text import some
-from vision_lab.drawing import tiled
 from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs import Run, folder_name
 from vision_lab.tasks.generate import Generate, Noise
+from vision_lab.viz.images import tiled
 
 PARTS = ("task", "model", "head", "data", "trainer", "callbacks")
 

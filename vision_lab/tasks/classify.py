@@ -17,11 +17,12 @@ from torchmetrics.classification import (
 
 from vision_lab.core.arguments import NonNegative, Range
 from vision_lab.core.batch import Batch
-from vision_lab.drawing import captioned, confusion, grid
 from vision_lab.tasks.balance import ClassWeights, typed_weights
 from vision_lab.tasks.base import Supervised, main_logits, mean_logits
 from vision_lab.tasks.measures import Confusion, MacroF1
 from vision_lab.tasks.worst import Worst
+from vision_lab.viz.figures import confusion
+from vision_lab.viz.images import captioned, grid
 
 MISTAKES = 24
 """How many of the most confident mistakes are kept to be drawn."""

@@ -14,7 +14,6 @@ from torchmetrics import MetricCollection
 from torchvision.io import encode_jpeg
 from torchvision.ops import box_iou
 
-from vision_lab import drawing
 from vision_lab.core.arguments import Fraction
 from vision_lab.core.batch import Batch, Detections, Objects, Sample
 from vision_lab.core.files import write_file
@@ -22,6 +21,7 @@ from vision_lab.tasks import coco_json
 from vision_lab.tasks.base import Supervised
 from vision_lab.tasks.precision import BoxPrecision, rows_of
 from vision_lab.tasks.worst import Worst
+from vision_lab.viz import figures, images
 
 WORST = 16
 """How many of the pictures with the most mistakes are kept to be drawn."""
@@ -111,8 +111,8 @@ class Detect(Supervised):
         curves = {
             name: came_to["curves"][:, k].tolist() for k, name in enumerate(names) if came_to["curves"][0, k] >= 0
         }
-        drawn = {"precision_recall": drawing.curves(curves, x="recall", y="precision (IoU 0.5)")}
-        drawn["precision"] = drawing.bars(precisions, "mAP")
+        drawn = {"precision_recall": figures.curves(curves, x="recall", y="precision (IoU 0.5)")}
+        drawn["precision"] = figures.bars(precisions, "mAP")
         worst = self.worst.pop(split, Worst(0)).pictures()
         return {**drawn, "worst": self.sheet(worst)} if worst else drawn
 
@@ -173,7 +173,7 @@ class Detect(Supervised):
     def _boxed(self, image: Tensor, said: Detections, *, side: int | None = None) -> Tensor:
         named = zip(said.labels.tolist(), said.scores.tolist(), strict=True)
         texts = [f"{self.spec.class_names[label]} {score:.2f}" for label, score in named]
-        return drawing.boxed(image, said.boxes, said.labels, texts, side=side)
+        return images.boxed(image, said.boxes, said.labels, texts, side=side)
 
     def _compared(self, image: Tensor, said: Detections, truth: Objects) -> Tensor:
         wrong, missed = mistakes(said, truth)
@@ -181,16 +181,16 @@ class Detect(Supervised):
         texts = [
             f"({text})" if ignored else text for text, ignored in zip(texts, truth.crowd | truth.difficult, strict=True)
         ]
-        known = drawing.boxed(image, truth.boxes, truth.labels, texts, side=drawing.LARGE)
+        known = images.boxed(image, truth.boxes, truth.labels, texts, side=images.LARGE)
         counted = int((~(truth.crowd | truth.difficult)).sum())
         caption = f"truth, found.  {counted - int(missed.sum())} of {counted} found, {int(wrong.sum())} wrong"
-        return drawing.panels([known, self._boxed(image, said, side=drawing.LARGE)], caption, side=drawing.LARGE)
+        return images.panels([known, self._boxed(image, said, side=images.LARGE)], caption, side=images.LARGE)
 
     def _found(self, image: Tensor, said: Detections) -> Tensor:
         names = [f"{self.spec.class_names[label]}" for label in said.labels.tolist()]
         counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
-        return drawing.panels(
-            [self._boxed(image, said, side=drawing.LARGE)], ", ".join(counts) or "nothing", side=drawing.LARGE
+        return images.panels(
+            [self._boxed(image, said, side=images.LARGE)], ", ".join(counts) or "nothing", side=images.LARGE
         )
 
 

@@ -12,10 +12,10 @@ from vision_lab.core.arguments import Count, Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import DataError
 from vision_lab.core.spec import Split
-from vision_lab.drawing import grid, panels, tiled
 from vision_lab.randomness import mix
 from vision_lab.tasks.adversarial import AdversarialTask
 from vision_lab.tasks.distances import DISTANCES, FEWEST, Points, distances, diversity, frechet, nearest
+from vision_lab.viz.images import grid, panels, tiled
 
 COLUMNS = 8
 """Pictures side by side."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchvision.io import encode_jpeg
 
-from vision_lab import drawing
 from vision_lab.core.arguments import NonNegative
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
@@ -25,6 +24,7 @@ from vision_lab.tasks.base import Supervised, main_logits, mean_logits
 from vision_lab.tasks.measures import Overlap, agreement, count, dice, intersection_over_union
 from vision_lab.tasks.tiles import Window, tiles
 from vision_lab.tasks.worst import Worst
+from vision_lab.viz import figures, images
 
 WORST = 16
 """How many of the pictures that agree least with their truth are kept to be drawn."""
@@ -131,14 +131,14 @@ class Segment(Supervised):
 
     def sheet(self, pictures: Sequence[Tensor]) -> Tensor:
         """The pictures over the colours of the classes."""
-        return drawing.with_legend(drawing.grid(pictures), self.spec.class_names)
+        return images.with_legend(images.grid(pictures), self.spec.class_names)
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """The confusion matrix, IoU by class, and the pictures that agree least, of those this process saw."""
         counts = self.computed[split]["confusion"]
         names = self.spec.class_names
         overlaps = {name: measured["iou"] for name, measured in self.per_class(split).items()}
-        drawn = {"confusion": drawing.confusion(counts, names, unit="pixels"), "iou": drawing.bars(overlaps, "IoU")}
+        drawn = {"confusion": figures.confusion(counts, names, unit="pixels"), "iou": figures.bars(overlaps, "IoU")}
         worst = self.worst.pop(split, Worst(0)).pictures()
         return {**drawn, "worst": self.sheet(worst)} if worst else drawn
 
@@ -178,8 +178,8 @@ class Segment(Supervised):
     ) -> None:
         """``masks/<name>.png``: classes in a palette, with their names; ``overlays/<name>.jpg``: on the picture."""
         for picture, mask, name in zip(pictures, predictions, names, strict=True):
-            write_file(folder, f"masks/{name}.png", drawing.palette_png(mask.cpu(), self.spec.class_names))
-            laid = drawing.overlaid(picture, mask.cpu())
+            write_file(folder, f"masks/{name}.png", images.palette_png(mask.cpu(), self.spec.class_names))
+            laid = images.overlaid(picture, mask.cpu())
             write_file(folder, f"overlays/{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes())
 
     def _weights(self, like: Tensor) -> Tensor | None:
@@ -232,13 +232,13 @@ class Segment(Supervised):
     def _compared(self, image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
         found = self._agreement(said, truth)
         caption = f"picture, truth, prediction, errors.  Mean IoU {found['miou']:.2f}"
-        shown = [drawing.coloured(truth), drawing.coloured(said), drawing.errors(image, said, truth)]
-        return drawing.panels([image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right")
+        shown = [images.coloured(truth), images.coloured(said), images.errors(image, said, truth)]
+        return images.panels([image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right")
 
     def _predicted(self, image: Tensor, mask: Tensor) -> Tensor:
         shares = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes) / mask.numel()
         most = [f"{self.spec.class_names[k]} {shares[k]:.0%}" for k in shares.topk(min(3, len(shares))).indices]
-        return drawing.panels([image, drawing.overlaid(image, mask)], ", ".join(most))
+        return images.panels([image, images.overlaid(image, mask)], ", ".join(most))
 
 
 def _window(image: Tensor, window: Window) -> Tensor:

@@ -8,19 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_lab.drawing import (
+from vision_lab.viz.figures import bars, confusion, curves
+from vision_lab.viz.images import (
     COLOURS,
     FONT_SIZE,
     GAP,
     LARGE,
     PALETTE,
     SIDE,
-    bars,
     boxed,
     captioned,
     coloured,
-    confusion,
-    curves,
     errors,
     grid,
     overlaid,
