@@ -237,7 +237,7 @@ WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
         logger={"tb": {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "save_dir": ".", "sub_dir": v}}
     ),
     "folder of our curves": lambda c, v: c.update(
-        logger={"tb": {"_target_": "vision_lab.callbacks.tensorboard.TensorBoard", "folder": v}}
+        logger={"tb": {"_target_": "vision_lab.loggers.tensorboard.TensorBoard", "folder": v}}
     ),
     "profiler": lambda c, v: c["trainer"].update(
         profiler={"_target_": "pytorch_lightning.profilers.SimpleProfiler", "_args_": [v, "x"]}

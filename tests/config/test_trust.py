@@ -147,7 +147,7 @@ def test_choices_that_are_no_names_are_refused(command: Command, strangers: Call
         (planted("callbacks", "progress", {"_target_": "torchvision.models._api.WeightsEnum.get_state_dict"}), "_api"),
         (planted("data", "train", {"_target_": "torchvision.datasets.Kinetics", "_partial_": True}), "Kinetics"),
         (
-            planted("logger", "mine", {"_target_": "vision_lab.callbacks.tensorboard.TensorBoard", "folder": "/tmp"}),
+            planted("logger", "mine", {"_target_": "vision_lab.loggers.tensorboard.TensorBoard", "folder": "/tmp"}),
             "folder",
         ),
         (
@@ -250,7 +250,7 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
         ("pytorch_lightning.Trainer", {"strategy": "ddp", "devices": 2}, True),
         ("vision_lab.callbacks.checkpoints.Best", {"monitor": "x", "mode": "max"}, True),
         ("vision_lab.callbacks.checkpoints.Best", {"filename": "../x"}, False),
-        ("vision_lab.callbacks.tensorboard.TensorBoard", {"folder": "/"}, False),
+        ("vision_lab.loggers.tensorboard.TensorBoard", {"folder": "/"}, False),
     ],
 )
 def test_what_is_admitted(target: Any, arguments: dict[str, Any], admitted: bool):
