@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vision_lab.checkpoints import WholeCheckpoints
+from vision_lab.training.checkpoint_io import WholeCheckpoints
 
 
 class Killed(BaseException):

@@ -19,7 +19,6 @@ from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from vision_lab.checkpoints import load_weights
 from vision_lab.config.instantiation import explained, instantiate, locate
 from vision_lab.config.resolution import Config
 from vision_lab.config.trust import find_untrusted
@@ -33,6 +32,7 @@ from vision_lab.models.features import Features, garments, inception, of_classif
 from vision_lab.models.weights import load
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Task
+from vision_lab.training.checkpoint_io import load_weights
 
 ITSELF = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 """What the trainer is told in the place of a setting that a task takes upon itself, by a key of that name: Lightning

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from vision_lab.checkpoints import WholeCheckpoints
+from vision_lab.training.checkpoint_io import WholeCheckpoints
 
 
 def tell(phase: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.conftest import FAST, Outcome
-from vision_lab.checkpoints import load
 from vision_lab.runs import Run
+from vision_lab.training.checkpoint_io import load
 
 Command = Callable[..., Outcome]
 WORDS = (*FAST, "trainer.max_epochs=3", "callbacks.last.every_n_steps=1")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab.checkpoints import load
 from vision_lab.core import signals
 from vision_lab.core.signals import Interrupted
 from vision_lab.runs import Run
+from vision_lab.training.checkpoint_io import load
 
 WORDS = (
     *("trainer=cpu", "logger=none", "callbacks.pictures=null", "data.batch_size=16", "data.num_workers=1"),

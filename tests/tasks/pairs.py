@@ -13,8 +13,8 @@ from torch.utils.data import TensorDataset
 from vision_lab.core.protocols import Loaded
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.schedules import Constant
 from vision_lab.tasks.generate import Generate
+from vision_lab.training.lr_schedules import Constant
 
 SHADES = DataSpec(
     target="labels",

@@ -11,8 +11,8 @@ from torch import nn
 
 from tests.tasks.pairs import Pair, Shades, data, generate, trainer
 from vision_lab.core.errors import ConfigurationError, UnreadableError
-from vision_lab.schedules import Cosine, Plateau
 from vision_lab.tasks.generate import Generate
+from vision_lab.training.lr_schedules import Cosine, Plateau
 
 
 class Watch(pl.Callback):

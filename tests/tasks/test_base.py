@@ -14,7 +14,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
 from vision_lab.models.backbone import backbone
 from vision_lab.models.cifar_resnet import CifarResNet
-from vision_lab.schedules import Cosine, Plateau
+from vision_lab.training.lr_schedules import Cosine, Plateau
 
 
 class Noise(TensorDataset):

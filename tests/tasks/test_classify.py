@@ -9,8 +9,8 @@ from torch import nn
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.schedules import Constant
 from vision_lab.tasks.classify import MISTAKES, Classify
+from vision_lab.training.lr_schedules import Constant
 
 
 def task(spec: DataSpec, **changes) -> Classify:

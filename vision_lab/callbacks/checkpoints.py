@@ -11,12 +11,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from vision_lab.callbacks.steps import is_logged, steps_made
-from vision_lab.checkpoints import FOLDER, LAST
 from vision_lab.core import signals
 from vision_lab.core.arguments import Count, NonNegative, Range, fits
 from vision_lab.core.batch import Batch
 from vision_lab.loggers.tensorboard import TensorBoard
 from vision_lab.tasks.base import Task
+from vision_lab.training.checkpoint_io import FOLDER, LAST
 
 KEY = "last"
 """Under which a checkpoint says where the run stands."""

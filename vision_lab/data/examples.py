@@ -20,7 +20,7 @@ from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import IGNORE, DataSpec
 from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
 from vision_lab.data.transforms import Joined
-from vision_lab.randomness import reseed
+from vision_lab.training.seeding import reseed
 
 
 class Examples(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | Unreadable]):

@@ -7,7 +7,7 @@ from torch.utils.data import Sampler
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.data.splits import evenly
-from vision_lab.randomness import mix
+from vision_lab.training.seeding import mix
 
 
 class Order(Sampler[list[tuple[int, int]]]):

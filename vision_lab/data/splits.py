@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 from vision_lab.core.errors import DataError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import Split
-from vision_lab.randomness import mix
+from vision_lab.training.seeding import mix
 
 
 def divided(

@@ -21,7 +21,6 @@ from vision_lab import again, build
 from vision_lab.callbacks.checkpoints import KEY as STANDS
 from vision_lab.callbacks.checkpoints import find_problem, find_weights_problem
 from vision_lab.callbacks.steps import steps_made
-from vision_lab.checkpoints import LOAD_ERRORS, damage, load, newest, save
 from vision_lab.claims import claim
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
@@ -36,6 +35,7 @@ from vision_lab.models.probing import on_meta
 from vision_lab.modes import processes, screen, stored
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Task
+from vision_lab.training.checkpoint_io import LOAD_ERRORS, damage, load, newest, save
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
 

@@ -23,8 +23,8 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.randomness import reseed
-from vision_lab.schedules import Plateau, Schedule
+from vision_lab.training.lr_schedules import Plateau, Schedule
+from vision_lab.training.seeding import reseed
 from vision_lab.viz.images import grid
 
 Goal = Literal["min", "max"]

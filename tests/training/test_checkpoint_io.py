@@ -12,8 +12,8 @@ import torch
 from tests.conftest import FAST, Outcome
 from tests.core.test_files import small_files  # noqa: F401
 from tests.killing import Killed
-from vision_lab.checkpoints import WholeCheckpoints, damage, load, newest, save
 from vision_lab.runs import Run
+from vision_lab.training.checkpoint_io import WholeCheckpoints, damage, load, newest, save
 
 Command = Callable[..., Outcome]
 CONTENT = {"weights": torch.arange(1000.0), "step": 3}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vision_lab.schedules import Constant, Cosine, OneCycle, Poly, Steps
+from vision_lab.training.lr_schedules import Constant, Cosine, OneCycle, Poly, Steps
 
 
 @pytest.mark.parametrize(

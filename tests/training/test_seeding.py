@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from vision_lab.randomness import mix, reseed
+from vision_lab.training.seeding import mix, reseed
 
 
 def test_known_values():
