@@ -23,9 +23,9 @@ from vision_lab.core.arguments import Count, NonNegative, Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Adversarial
-from vision_lab.tasks.adversarial_losses import gradient_penalty, loss_named, r1_penalty
+from vision_lab.losses.diffaugment import changes_named
+from vision_lab.losses.gan import gradient_penalty, loss_named, r1_penalty
 from vision_lab.tasks.base import Task
-from vision_lab.tasks.diffaugment import changes_named
 from vision_lab.training.lr_schedules import Plateau
 
 log = logging.getLogger(__name__)

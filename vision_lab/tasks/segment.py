@@ -19,7 +19,7 @@ from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import write_file
 from vision_lab.core.spec import IGNORE
-from vision_lab.tasks.balance import ClassWeights, typed_weights
+from vision_lab.losses.class_weights import ClassWeights, typed_weights
 from vision_lab.tasks.base import Supervised, main_logits, mean_logits
 from vision_lab.tasks.measures import Overlap, agreement, count, dice, intersection_over_union
 from vision_lab.tasks.tiles import Window, tiles

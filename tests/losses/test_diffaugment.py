@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.tasks.diffaugment import CHANGES, changes_named, colour, cutout, translation
+from vision_lab.losses.diffaugment import CHANGES, changes_named, colour, cutout, translation
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.tasks.adversarial_losses import gradient_penalty, loss_named, r1_penalty
+from vision_lab.losses.gan import gradient_penalty, loss_named, r1_penalty
 
 REAL, FAKE = torch.tensor([0.5, -0.3]), torch.tensor([0.2, -2.0])
 
