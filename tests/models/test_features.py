@@ -14,9 +14,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.fashion_mini import Garments
+from vision_lab.metrics.generative import frechet
 from vision_lab.models import features
 from vision_lab.models.features import GARMENTS, garments, inception, of_classifier
-from vision_lab.tasks.distances import frechet
 
 
 def test_the_shipped_network_tells_garments_apart():

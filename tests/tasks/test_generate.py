@@ -7,7 +7,7 @@ import torch
 
 from tests.tasks.pairs import Pair, Shades, data, generate, shade, trainer
 from vision_lab.core.errors import DataError, UnreadableError
-from vision_lab.tasks.distances import distances, frechet
+from vision_lab.metrics.generative import distances, frechet
 
 
 def test_noise_is_a_function_of_seed_and_place():

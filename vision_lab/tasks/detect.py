@@ -17,9 +17,9 @@ from torchvision.ops import box_iou
 from vision_lab.core.arguments import Fraction
 from vision_lab.core.batch import Batch, Detections, Objects, Sample
 from vision_lab.core.files import write_file
+from vision_lab.metrics.detection import BoxPrecision, rows_of
 from vision_lab.tasks import coco_json
 from vision_lab.tasks.base import Supervised
-from vision_lab.tasks.precision import BoxPrecision, rows_of
 from vision_lab.tasks.worst import Worst
 from vision_lab.viz import figures, images
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vision_lab.core.spec import IGNORE
-from vision_lab.tasks.measures import Confusion, MacroF1, Overlap, dice, intersection_over_union
+from vision_lab.metrics.segmentation import Confusion, MacroF1, Overlap, dice, intersection_over_union
 
 TRUTH = torch.tensor([[[0, 0, 1], [1, 1, IGNORE]], [[0, 0, 0], [0, 3, IGNORE]]], dtype=torch.uint8)
 SAID = torch.tensor([[[0, 1, 1], [1, 0, 3]], [[0, 0, 0], [0, 1, 1]]], dtype=torch.uint8)

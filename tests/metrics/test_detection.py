@@ -14,8 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from vision_lab.core.batch import Detections, Objects, Sample
+from vision_lab.metrics.detection import BoxPrecision
 from vision_lab.tasks import coco_json
-from vision_lab.tasks.precision import BoxPrecision
 
 CLASSES = 3
 

@@ -6,8 +6,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from vision_lab.tasks import distances as ours
-from vision_lab.tasks.distances import Points, distances, diversity, frechet, kernel, nearest, precision, recall
+from vision_lab.metrics import generative as ours
+from vision_lab.metrics.generative import Points, distances, diversity, frechet, kernel, nearest, precision, recall
 
 
 def points(count: int, *, seed: int, mean: float = 0.0, scale: float = 1.0, size: int = 6) -> Tensor:
