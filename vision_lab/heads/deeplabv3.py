@@ -9,7 +9,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from vision_lab.core.arguments import Counts
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.scores import Scores, scored
+from vision_lab.heads.segmentation import Scores, scored
 
 
 def deeplabv3(

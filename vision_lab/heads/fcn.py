@@ -9,7 +9,7 @@ from torchvision.models.segmentation.fcn import FCNHead
 from vision_lab.core.arguments import Fraction, Width
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.scores import Scores, enlarged, scored
+from vision_lab.heads.segmentation import Scores, enlarged, scored
 
 
 def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> Scores:

@@ -13,7 +13,7 @@ from vision_lab.core.arguments import Count, Fraction, Width
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.pyramid import Anchors, Pyramid
+from vision_lab.heads.fpn import Anchors, Pyramid
 from vision_lab.heads.torchvision_detectors import RetinaNet, limits
 
 GROUPS = 32

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vision_lab.core.arguments import Counts
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.scores import enlarged, for_each_level
+from vision_lab.heads.segmentation import enlarged, for_each_level
 
 
 def unet(backbone: Backbone, spec: DataSpec, *, widths: Counts) -> Unet:

@@ -28,7 +28,7 @@ from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
 from vision_lab.core.batch import Detections, Objects
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.pyramid import Pyramid
+from vision_lab.heads.fpn import Pyramid
 
 SCALE = 4.0
 """The side of the objects that a map is for, in its strides."""
