@@ -28,7 +28,7 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Adversarial, Backbone, Head, Loaded
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.models.features import Features, garments, inception, of_classifier
+from vision_lab.models.feature_extractors import Features, garments, inception, of_classifier
 from vision_lab.models.weights import load
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Task

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from vision_lab.models.cifar_resnet import CifarResNet
+from vision_lab.models.architectures.cifar_resnet import CifarResNet
 
 
 class DropoutResNet(CifarResNet):

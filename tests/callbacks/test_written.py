@@ -41,7 +41,7 @@ def test_tensorboard(folder: Path):
     assert [len(seen.Images(f"val/{kind}")) for kind in sorted(kinds)] == [2, 2, 2]
     text = seen.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "    seed: 5" in text
-    assert "      _target_: vision_lab.models.cifar_resnet.CifarResNet" in text
+    assert "      _target_: vision_lab.models.architectures.cifar_resnet.CifarResNet" in text
 
 
 def test_hparams_hold_the_handful_of_choices_and_the_best_metric(folder: Path):

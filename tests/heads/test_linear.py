@@ -4,8 +4,8 @@ from functools import partial
 
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.linear import linear
+from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.models.backbone import backbone
-from vision_lab.models.cifar_resnet import CifarResNet
 
 
 def test_it_is_the_classifier_itself(spec: DataSpec):

@@ -8,8 +8,8 @@ import torch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.unet import unet
+from vision_lab.models.architectures.unet import ContractingPath
 from vision_lab.models.backbone import ClassifierBackbone
-from vision_lab.models.unet import ContractingPath
 
 
 def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):

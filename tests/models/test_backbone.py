@@ -137,7 +137,7 @@ def test_an_unknown_stage_lists_those_there_are(spec: DataSpec):
 
 
 def test_a_small_stem_that_cannot_be_had(spec: DataSpec):
-    from vision_lab.models.cifar_resnet import CifarResNet
+    from vision_lab.models.architectures.cifar_resnet import CifarResNet
 
     with pytest.raises(ConfigurationError, match=r"type model\.stem=imagenet$"):
         made(spec, partial(CifarResNet, depth=20), stem="small")

@@ -12,8 +12,8 @@ from tests.tasks.test_classify import task
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
+from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.models.backbone import backbone
-from vision_lab.models.cifar_resnet import CifarResNet
 from vision_lab.training.lr_schedules import Cosine, Plateau
 
 

@@ -12,9 +12,9 @@ from torch import nn
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Loaded, Stage
 from vision_lab.core.spec import DataSpec
-from vision_lab.models import probing
+from vision_lab.models import introspection
 from vision_lab.models.dilation import dilate
-from vision_lab.models.maps import Traces
+from vision_lab.models.feature_maps import Traces
 from vision_lab.models.stem import shrink, take_channels
 from vision_lab.models.weights import load
 
@@ -33,7 +33,7 @@ class ClassifierBackbone:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Its maps from the finest to the coarsest, found by running it on the meta device."""
-        return probing.stages(self.classifier, channels=self.channels)
+        return introspection.stages(self.classifier, channels=self.channels)
 
     def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
         """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's.
@@ -49,8 +49,8 @@ class ClassifierBackbone:
             if output_stride not in (8, 16, 32):
                 raise ConfigurationError(f"head.output_stride={output_stride}: type 8, 16, 32 or null")
             changed = dilate(self.classifier, channels=self.channels, output_stride=output_stride)
-            size = (probing.COARSE, probing.COARSE)
-            if changed and probing.refusal(self.classifier, channels=self.channels, size=size):
+            size = (introspection.COARSE, introspection.COARSE)
+            if changed and introspection.refusal(self.classifier, channels=self.channels, size=size):
                 raise ConfigurationError(
                     f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no "
                     "layers of their own: type head.output_stride=null, or another model"
@@ -88,7 +88,7 @@ def backbone(
     _check_stem(stem)
     network = _fitted(classifier, spec, small=_is_small(stem, min(spec.image_size), weights=weights))
     name = _name(classifier)
-    refusal = probing.refusal(network, channels=spec.channels, size=spec.image_size)
+    refusal = introspection.refusal(network, channels=spec.channels, size=spec.image_size)
     if refusal:
         typed = _sizes_that_fit(classifier, spec, stem=stem, weights=weights)
         height, width = spec.image_size
@@ -120,7 +120,7 @@ def _fitted(classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool
     take_channels(network, spec.channels)
     if small:
         shrink(network)
-        if probing.refusal(network, channels=spec.channels, size=(probing.COARSE, probing.COARSE)):
+        if introspection.refusal(network, channels=spec.channels, size=(introspection.COARSE, introspection.COARSE)):
             raise ConfigurationError(
                 "model.stem=small cannot be had: the network's first downsampling lies in its residual blocks; "
                 "type model.stem=imagenet"
@@ -135,7 +135,7 @@ def _sizes_that_fit(classifier: Callable[..., nn.Module], spec: DataSpec, *, ste
     for choice in ("imagenet", "small") if stem == "auto" and weights is None else (stem,):
         with torch.device("meta"):
             network = _fitted(classifier, spec, small=choice == "small")
-        size = probing.smallest_size(network, channels=spec.channels, start=at_least)
+        size = introspection.smallest_size(network, channels=spec.channels, start=at_least)
         if size is not None:
             words = [f"data.spec.image_size=[{size},{size}]"] if size > at_least else []
             agrees = stem != "auto" or _is_small("auto", size, weights=weights) == (choice == "small")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vision_lab.models.probing import COARSE, on_meta, watched
+from vision_lab.models.introspection import COARSE, on_meta, watched
 from vision_lab.models.stem import replace
 
 POOLS = nn.MaxPool2d | nn.AvgPool2d

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision_lab.models.probing import FINE, on_meta, watched
+from vision_lab.models.introspection import FINE, on_meta, watched
 
 
 def shrink(classifier: nn.Module) -> None:

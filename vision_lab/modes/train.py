@@ -31,7 +31,7 @@ from vision_lab.core.files import format_path, reject_links, rename_file
 from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
-from vision_lab.models.probing import on_meta
+from vision_lab.models.introspection import on_meta
 from vision_lab.modes import processes, screen, stored
 from vision_lab.runs import Run
 from vision_lab.tasks.base import Task

@@ -2,8 +2,8 @@
 
 import torch
 
+from vision_lab.models.architectures.unet import ContractingPath
 from vision_lab.models.backbone import ClassifierBackbone
-from vision_lab.models.unet import ContractingPath
 
 
 def test_its_levels_are_the_papers():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vision_lab.models.cifar_resnet import CifarResNet, IdentityShortcut
+from vision_lab.models.architectures.cifar_resnet import CifarResNet, IdentityShortcut
 
 
 @pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])

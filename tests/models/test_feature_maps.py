@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from vision_lab.models.backbone import ClassifierBackbone
-from vision_lab.models.maps import Traces
+from vision_lab.models.feature_maps import Traces
 
 
 class Dropping(nn.Module):

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import first_line
-from vision_lab.models.cifar_resnet import CifarResNet
+from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.models.stem import take_channels
 from vision_lab.models.weights import UNREADABLE
 

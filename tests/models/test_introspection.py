@@ -5,13 +5,13 @@ import torch
 import torchvision.models as published
 
 from vision_lab.core.protocols import Stage
-from vision_lab.models import probing
+from vision_lab.models import introspection
 
 
 def test_stages_of_a_resnet():
     with torch.device("meta"):
         network = published.resnet18()
-    assert probing.stages(network, channels=3) == (
+    assert introspection.stages(network, channels=3) == (
         Stage("relu", 64, 2),
         Stage("layer1.1", 64, 4),
         Stage("layer2.1", 128, 8),
@@ -24,14 +24,14 @@ def test_stages_of_a_resnet():
 def test_the_smallest_picture_is_torchvisions(name: str, smallest: int):
     with torch.device("meta"):
         network = getattr(published, name)()
-    assert probing.smallest_size(network, channels=3, start=1) == smallest
-    assert probing.refusal(network, channels=3, size=(smallest, smallest)) is None
-    assert "too small" in str(probing.refusal(network, channels=3, size=(smallest - 1, smallest - 1)))
+    assert introspection.smallest_size(network, channels=3, start=1) == smallest
+    assert introspection.refusal(network, channels=3, size=(smallest, smallest)) is None
+    assert "too small" in str(introspection.refusal(network, channels=3, size=(smallest - 1, smallest - 1)))
 
 
 def test_a_copy_has_no_numbers_and_shares_nothing():
     network = published.squeezenet1_1()
-    copy = probing.on_meta(network)
+    copy = introspection.on_meta(network)
     assert {parameter.device.type for parameter in copy.parameters()} == {"meta"}
     assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
     assert network.training

@@ -15,8 +15,8 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.fashion_mini import Garments
 from vision_lab.metrics.generative import frechet
-from vision_lab.models import features
-from vision_lab.models.features import GARMENTS, garments, inception, of_classifier
+from vision_lab.models import feature_extractors
+from vision_lab.models.feature_extractors import GARMENTS, garments, inception, of_classifier
 
 
 def test_the_shipped_network_tells_garments_apart():
@@ -131,6 +131,6 @@ def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_was_shipped_is_what_the_command_made():
     """The file has nothing but the network's tensors, all finite."""
-    state = torch.load(features.GARMENTS, weights_only=True)
+    state = torch.load(feature_extractors.GARMENTS, weights_only=True)
     assert sum(np.prod(value.shape) for value in state.values()) < 80_000
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())

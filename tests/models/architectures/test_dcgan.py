@@ -9,7 +9,7 @@ from torch import nn
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.models.dcgan import DCGAN, dcgan
+from vision_lab.models.architectures.dcgan import DCGAN, dcgan
 
 SETTINGS: dict[str, Any] = {
     "latent": 10,
