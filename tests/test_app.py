@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from tests.conftest import FAST, Outcome
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
 

@@ -16,7 +16,7 @@ from vision_lab.core import signals
 from vision_lab.core.errors import UserError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.text import display_text
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,11 +56,12 @@ def _run(words: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from vision_lab import command_line, sweeps
+    from vision_lab import command_line
     from vision_lab.config import resolvers, saved
+    from vision_lab.runs import sweep
 
     _begun.clear()
-    sweeps.forget()
+    sweep.forget()
     folders = config_folders(words)
     typed = words = command_line.drop_null_groups(command_line.quoted(words))
     errors = command_line.find_word_errors(words, folders)
@@ -80,19 +81,19 @@ def _run(words: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except _Failed as failed:
         return failed.code
-    except sweeps.Refused as refused:
+    except sweep.Refused as refused:
         return _say(UserError(str(refused)), code=2)
     except Exception as error:
-        if _begun and sweeps.started():  # each job of the sweep said what was wrong when it failed
-            return max(sweeps.end(), 1)
+        if _begun and sweep.started():  # each job of the sweep said what was wrong when it failed
+            return max(sweep.end(), 1)
         if _begun:
             raise
-        sweeps.forget()
+        sweep.forget()
         cause = _user_error(error) or explain_failure(error, Path()) or _explain_folder(error)
         if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
         return _say(cause or UserError(command_line.explained(typed, error, folders=folders)), code=2)
-    return sweeps.end()
+    return sweep.end()
 
 
 def _show_resolved(words: list[str], folders: list[Path]) -> int:

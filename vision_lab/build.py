@@ -30,7 +30,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
 from vision_lab.models.feature_extractors import Features, garments, inception, of_classifier
 from vision_lab.models.weights import load
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
 

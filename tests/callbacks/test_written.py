@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tests.conftest import Outcome
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 
 @pytest.fixture

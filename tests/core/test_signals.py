@@ -11,7 +11,7 @@ import pytest
 
 from vision_lab.core import signals
 from vision_lab.core.signals import Interrupted
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 from vision_lab.training.checkpoint_io import load
 
 WORDS = (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 ROOT = str(Path(__file__).parents[2])
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import FAST, Outcome
 from vision_lab.app import main
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
 

@@ -16,7 +16,7 @@ from tests.conftest import FAST, Outcome, make_shades
 from tests.data.test_reading import bomb
 from vision_lab.app import main
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
 SMALL = ("data.spec.image_size=[32,32]", "trainer=cpu", "logger=none", "callbacks.progress=null")

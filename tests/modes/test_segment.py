@@ -17,7 +17,7 @@ from tests.conftest import FAST, Outcome
 from vision_lab.app import main
 from vision_lab.data.scenes import Scenes
 from vision_lab.modes.predict import names_of
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
 

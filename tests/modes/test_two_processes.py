@@ -15,7 +15,7 @@ from torch import nn
 
 from tests.conftest import Outcome
 from vision_lab.data.scenes import Scenes
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 ROOT = str(Path(__file__).parents[2])
 

@@ -12,7 +12,7 @@ import torch
 from tests.conftest import FAST, Outcome
 from tests.core.test_files import small_files  # noqa: F401
 from tests.killing import Killed
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 from vision_lab.training.checkpoint_io import WholeCheckpoints, damage, load, newest, save
 
 Command = Callable[..., Outcome]

@@ -11,7 +11,7 @@ from vision_lab.config.resolution import FileStrings
 from vision_lab.config.saved import SAVED, SavedRun
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.data import folder, scene_classes, voc_xml, yolo_txt
-from vision_lab.runs import folder_name, run_folder, sweep_folder
+from vision_lab.runs.naming import folder_name, run_folder, sweep_folder
 
 DATA = Path(__file__).parents[1] / "data"
 

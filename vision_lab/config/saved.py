@@ -17,7 +17,7 @@ from vision_lab.command_line import parsed, value_of
 from vision_lab.config.groups import groups
 from vision_lab.config.trust import find_untrusted
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 SAVED = "_saved"
 

@@ -14,7 +14,7 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.modes import processes, screen
 from vision_lab.modes.trained import as_taken, trained_task
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 

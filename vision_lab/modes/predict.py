@@ -25,7 +25,7 @@ from vision_lab.data.reading import read_picture
 from vision_lab.modes import screen
 from vision_lab.modes.sample import sample
 from vision_lab.modes.trained import trained_task
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Supervised, Task
 from vision_lab.viz.images import MAX_DRAWN
 

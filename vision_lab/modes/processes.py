@@ -26,7 +26,7 @@ from vision_lab.core.documents import DocumentError, read_json
 from vision_lab.core.errors import UserError
 from vision_lab.core.files import delete_file, write_file
 from vision_lab.core.text import display_text
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By which Lightning tells its processes what they are; the next job would take itself for one of them."""

@@ -25,7 +25,8 @@ from vision_lab.core.files import delete_file, format_path, reject_link, write_f
 from vision_lab.core.text import some
 from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
-from vision_lab.runs import Run, folder_name
+from vision_lab.runs.folder import Run
+from vision_lab.runs.naming import folder_name
 from vision_lab.tasks.generate import Generate, Noise
 from vision_lab.viz.images import tiled
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from vision_lab.core.files import format_path, write_csv
 from vision_lab.core.text import display_text
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 if TYPE_CHECKING:
     from vision_lab.data.module import DataModule

@@ -5,11 +5,11 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from vision_lab import again
 from vision_lab.config.resolution import Config
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.modes import screen
-from vision_lab.runs import Run
+from vision_lab.runs import resume
+from vision_lab.runs.folder import Run
 
 
 def result(config: Config, folder: Path) -> float | None:
@@ -22,7 +22,7 @@ def result(config: Config, folder: Path) -> float | None:
         ConfigurationError: where the folder holds a run of another config.
     """
     run = Run(folder)
-    if config.choices.get("mode") != "train" or again.standing(run, config) != "finished":
+    if config.choices.get("mode") != "train" or resume.standing(run, config) != "finished":
         return None
     return show(run, root=config["data"].get("root"))
 
@@ -53,7 +53,7 @@ def show(run: Run, *, root: str | None) -> float:
             measured_with=found.get("measured_with"),
         )
     screen.say(f"{run} was finished before; to train it anew, type force=true")
-    changed = again.changed_files(run, root)
+    changed = resume.changed_files(run, root)
     if changed:
         screen.warn(changed)
     return float(next(iter(found["monitored"].values())))

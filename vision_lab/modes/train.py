@@ -17,11 +17,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from vision_lab import again, build
+from vision_lab import build
 from vision_lab.callbacks.checkpoints import KEY as STANDS
 from vision_lab.callbacks.checkpoints import find_problem, find_weights_problem
 from vision_lab.callbacks.steps import steps_made
-from vision_lab.claims import claim
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core.documents import dump_yaml
@@ -33,7 +32,9 @@ from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
 from vision_lab.models.introspection import on_meta
 from vision_lab.modes import processes, screen, stored
-from vision_lab.runs import Run
+from vision_lab.runs import resume
+from vision_lab.runs.folder import Run
+from vision_lab.runs.lock import claim
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import LOAD_ERRORS, damage, load, newest, save
 
@@ -66,7 +67,7 @@ def train(config: Config, folder: Path) -> float:
                 task, data, _ = _made(config, trainer)
                 return _fit(trainer, task, data, _newest(folder, task, damaged=lambda *_: None))
         with claim(run):
-            if again.standing(run, config) == "finished":
+            if resume.standing(run, config) == "finished":
                 return stored.show(run, root=config["data"].get("root"))
             run.pend()
             return _lead(config, run, trainer, watch, started=started)
@@ -89,8 +90,8 @@ def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: processes.Watch,
         checkpoint = _newest(run.folder, task, damaged=partial(_put_aside, run.folder))
         fingerprints = data.fingerprints()
         if checkpoint:  # nothing is lost otherwise, and a file that stopped the run may have been mended since
-            again.hold_against(run, fingerprints)
-        run.learn_from({**fingerprints, "root": again.listing(config["data"].get("root"))})
+            resume.hold_against(run, fingerprints)
+        run.learn_from({**fingerprints, "root": resume.listing(config["data"].get("root"))})
         cost = flops(task)
         screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
         screen.broken(data, run.folder)
@@ -171,7 +172,7 @@ def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> fl
         )
     epoch, batches = stands["stands_at"]
     screen.say(f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)")
-    changed = again.changed_surroundings(run)
+    changed = resume.changed_surroundings(run)
     if changed:
         screen.warn(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
     return float(stands["seconds"])

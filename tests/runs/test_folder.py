@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.runs import LONGEST, Run, folder_name, run_folder, sweep_folder
+from vision_lab.runs.folder import Run
+from vision_lab.runs.naming import LONGEST, folder_name, run_folder, sweep_folder
 
 SPEC = {
     "target": "labels",

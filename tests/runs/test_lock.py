@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab import claims
-from vision_lab.claims import claim
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.runs import Run
+from vision_lab.runs import lock
+from vision_lab.runs.folder import Run
+from vision_lab.runs.lock import claim
 
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from vision_lab.claims import claim
+from vision_lab.runs.lock import claim
 from vision_lab.runs import Run
 run = Run(Path(sys.argv[1]))
 with claim(run):
@@ -85,7 +85,7 @@ def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path
 
 
 def test_the_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(claims, "BEAT", 0.02)
+    monkeypatch.setattr(lock, "BEAT", 0.02)
     run = Run(tmp_path / "x")
     with claim(run):
         run.start()

@@ -10,27 +10,20 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
-from vision_lab import environment
 from vision_lab.core.arguments import check_value, fits
 from vision_lab.core.documents import DocumentError, read_json, read_yaml
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, write_file
 from vision_lab.core.spec import DataSpec
+from vision_lab.runs import environment
+from vision_lab.runs.naming import REPLACED
 
 State = Literal["pending", "running", "finished", "failed"]
-
-LONGEST = 120
-"""Characters of a folder's name; longer ones are cut and end with a hash of the whole."""
-
-
-REPLACED = "replaced"
-"""The folder beside runs that keeps those which force=true has replaced."""
 
 
 FILE_KEYS: dict[str, dict[str, Any]] = {
@@ -272,61 +265,6 @@ class Run:
             "environment.json": "remove it",
         }
         return f"\nWhat helps: {cures[name]}." if name in cures else ""
-
-
-def run_folder(
-    name: str | None,
-    task: str,
-    model: str,
-    head: str,
-    data: str,
-    mode: str,
-    run: str | None,
-    resume: str | None,
-    now: str,
-) -> str:
-    """Where a single run lies: its name, or what it is made of and when; another mode below the run it is for."""
-    if mode != "train":
-        if resume:
-            raise ConfigurationError(
-                f"resume= goes on with a training: for mode={mode}, type run={format_path(Path(resume))}"
-            )
-        return str((Path(run).expanduser() if run else Path("outputs") / mode / now).absolute() / (mode if run else ""))
-    if resume:
-        return str(Path(resume).expanduser())
-    if name:
-        return str(Path("outputs") / _own_name(name))
-    return str(Path("outputs") / folder_name(task) / folder_name(f"{model}-{head}-{data}") / now)
-
-
-def sweep_folder(name: str | None, task: str, now: str) -> str:
-    """Where a sweep's runs lie."""
-    return str(Path("outputs") / _own_name(name) if name else Path("outputs") / folder_name(task) / f"sweep-{now}")
-
-
-def _own_name(name: str) -> str:
-    """The folder of a run's name.
-
-    Raises:
-        ConfigurationError: if it is the one in which replaced runs are kept.
-    """
-    if folder_name(name) == REPLACED:
-        raise ConfigurationError(f"name={name}: runs that were replaced are kept there: type another name=")
-    return folder_name(name)
-
-
-def folder_name(what: str, otherwise: str = "run") -> str:
-    """A name of ``[A-Za-z0-9._-]``, at most ``LONGEST`` characters, no two alike for unlike ``what``.
-
-    >>> folder_name("model-resnet18_optim.lr-0.1")
-    'model-resnet18_optim.lr-0.1'
-    """
-    what = str(what)  # Hydra reads name=7 as a number, and name=nan too
-    clean = re.sub(r"[^A-Za-z0-9._]+", "-", what).strip("-.") or otherwise
-    if clean in (what, what or otherwise) and len(clean) <= LONGEST:
-        return clean
-    digest = blake2b(what.encode(), digest_size=4).hexdigest()
-    return f"{clean[: LONGEST - len(digest) - 1]}-{digest}"
 
 
 def _what_is_there(folder: Path, key: str) -> str:

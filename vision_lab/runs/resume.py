@@ -13,8 +13,8 @@ import yaml
 from vision_lab.config.resolution import Config
 from vision_lab.core.documents import Loader
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.environment import VERSIONS, described
-from vision_lab.runs import Run
+from vision_lab.runs.environment import VERSIONS, described
+from vision_lab.runs.folder import Run
 
 Standing = Literal["new", "begun", "finished"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 MODELS = ("resnet20", "inception_v3", "resnet32", "squeezenet1_1", "resnet44", "mobilenet_v3_small")
 """One cannot be: inception_v3 is not made for small pictures."""

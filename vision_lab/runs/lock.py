@@ -12,7 +12,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import reject_link
-from vision_lab.runs import Run, this_host
+from vision_lab.runs.folder import Run, this_host
 
 BEAT = 10.0
 """Seconds between two heartbeats."""

@@ -7,10 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import FAST, Outcome
-from vision_lab.again import differences, hold_against, standing
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
+from vision_lab.runs.resume import differences, hold_against, standing
 from vision_lab.training.checkpoint_io import load, save
 
 Command = Callable[..., Outcome]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import display_text
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 
 _started: list[Path] = []
 
