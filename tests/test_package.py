@@ -25,11 +25,11 @@ def test_configs_data_and_licences_travel(wheel: Path):
     configs = {f"vision_lab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(configs) > 90
     assert configs <= names
-    assert "vision_lab/data/fashion_mini.npz" in names
+    assert "vision_lab/data/bundled/fashion_mini.npz" in names
     assert "vision_lab/data/imagenet_classes.txt" in names
     assert "vision_lab/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert any(name.endswith("licenses/vision_lab/data/fashion_mini.LICENSE") for name in names)
+    assert any(name.endswith("licenses/vision_lab/data/bundled/fashion_mini.LICENSE") for name in names)
     assert not any(name.startswith(("conf/", "tests/")) for name in names)
     assert "vision_lab/models/garment_features.pth" in names
 

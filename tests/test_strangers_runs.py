@@ -252,7 +252,7 @@ WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "our download": lambda c, v: c["data"].update(
         root=v,
         train={
-            "_target_": "vision_lab.data.downloads.downloaded",
+            "_target_": "vision_lab.data.formats.torchvision_download.downloaded",
             "_partial_": True,
             "root": v,
             "dataset": {"_target_": "torchvision.datasets.MNIST", "_partial_": True, "train": True},

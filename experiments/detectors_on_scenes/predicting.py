@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.scenes import Scenes
+from vision_lab.data.bundled.scenes import Scenes
 
 ROUNDS = 15
 BATCH = 8

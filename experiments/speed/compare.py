@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from vision_lab.app import main
-from vision_lab.data.fashion_mini import Garments
+from vision_lab.data.bundled.fashion_mini import Garments
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))

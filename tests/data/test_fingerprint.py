@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import Subset, TensorDataset
 
-from vision_lab.data.coco import SemanticMasks
+from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.data.fingerprint import fingerprint, labels_of
-from vision_lab.data.folder import Labelled
-from vision_lab.data.masks import Pairs, Values
-from vision_lab.data.scenes import Scenes
+from vision_lab.data.formats.coco import SemanticMasks
+from vision_lab.data.formats.image_folder import Labelled
+from vision_lab.data.formats.image_masks import Pairs, Values
 
 
 def labelled(root: Path) -> Labelled:

@@ -15,10 +15,10 @@ from torchvision.transforms import v2
 
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableError
 from vision_lab.core.spec import IGNORE, DataSpec
-from vision_lab.data.examples import Labels
-from vision_lab.data.folder import Unlabelled, class_names, pictures
+from vision_lab.data.formats.image_folder import Unlabelled, class_names, pictures
+from vision_lab.data.image_io import UnreadablePictureError
 from vision_lab.data.module import DataModule, labels_of
-from vision_lab.data.reading import UnreadablePictureError
+from vision_lab.data.targets import Labels
 from vision_lab.data.transforms import scale_and_crop
 
 

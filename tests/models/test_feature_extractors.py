@@ -13,7 +13,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.fashion_mini import Garments
+from vision_lab.data.bundled.fashion_mini import Garments
 from vision_lab.metrics.generative import frechet
 from vision_lab.models import feature_extractors
 from vision_lab.models.feature_extractors import GARMENTS, garments, inception, of_classifier

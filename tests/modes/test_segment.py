@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.conftest import FAST, Outcome
 from vision_lab.app import main
-from vision_lab.data.scenes import Scenes
+from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.modes.predict import names_of
 from vision_lab.runs.folder import Run
 

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from tests.conftest import Outcome
-from vision_lab.data.scenes import Scenes
+from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.runs.folder import Run
 
 ROOT = str(Path(__file__).parents[2])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vision_lab.callbacks.pictures import show
 from vision_lab.core.files import write_file
-from vision_lab.data.reading import UnreadablePictureError, read_picture
+from vision_lab.data.image_io import UnreadablePictureError, read_picture
 from vision_lab.tasks.base import Task
 
 FOLDER = "samples"

@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 from vision_lab.config.resolution import FileStrings
 from vision_lab.config.saved import SAVED, SavedRun
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.data import folder, scene_classes, voc_xml, yolo_txt
+from vision_lab.data.bundled import scene_classes
+from vision_lab.data.formats import image_folder, voc_xml, yolo_txt
 from vision_lab.runs.naming import folder_name, run_folder, sweep_folder
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "data" / "bundled"
 
 
 def register(saved: SavedRun | None = None) -> None:
@@ -71,7 +72,7 @@ def _multiply(factor: float, value: float) -> float:
 
 def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
     """The class folders of a root; ``expected`` of them, where their names are not those of the classes."""
-    names = folder.class_names(root)
+    names = image_folder.class_names(root)
     if expected is not None and len(names) != expected:
         raise DataError(
             f"{root} has {len(names)} class folders, not {expected}: for a part of the classes, type data=folder"
@@ -80,12 +81,12 @@ def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
 
 
 def _coco_categories(root: str) -> Sequence[str]:
-    from vision_lab.data import coco  # which needs NumPy and more, a tenth of a second
+    from vision_lab.data.formats import coco
 
     return coco.categories(root)
 
 
 def _packaged_lines(file: str) -> Sequence[str]:
     if Path(file).name != file or Path(file).suffix != ".txt":
-        raise ConfigurationError(f"{file} is no list of names in vision_lab/data")
+        raise ConfigurationError(f"{file} is no list of names in vision_lab/data/bundled")
     return (DATA / file).read_text(encoding="utf-8").splitlines()

@@ -68,9 +68,9 @@ ALLOWED_VALUES: dict[tuple[str, str], str] = {
     ("pytorch_lightning.profilers.SimpleProfiler", "filename"): r"\w[\w.-]*",
     ("pytorch_lightning.profilers.AdvancedProfiler", "filename"): r"\w[\w.-]*",
     ("timm.create_model", "model_name"): r"\w[\w.]*",  # with a colon it names a place on a hub
-    ("vision_lab.data.downloads.downloaded", "download"): re.escape("${data.download}"),
-    ("vision_lab.data.voc.voc", "download"): re.escape("${data.download}"),
-    ("vision_lab.data.voc.oxford_pets", "download"): re.escape("${data.download}"),
+    ("vision_lab.data.formats.torchvision_download.downloaded", "download"): re.escape("${data.download}"),
+    ("vision_lab.data.formats.torchvision_masks.voc", "download"): re.escape("${data.download}"),
+    ("vision_lab.data.formats.torchvision_masks.oxford_pets", "download"): re.escape("${data.download}"),
 }
 """(name, argument): the texts that it may have; a node of its own is looked at like any other."""
 

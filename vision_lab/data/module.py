@@ -20,12 +20,13 @@ from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError, DataError, Fault, Unreadable, UnreadableError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import IGNORE, DataSpec, Split
-from vision_lab.data.examination import Examination
-from vision_lab.data.examples import Examples, Masks, begin_worker, collate
 from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
-from vision_lab.data.order import Order
-from vision_lab.data.reading import MAX_PIXELS
+from vision_lab.data.image_io import MAX_PIXELS
+from vision_lab.data.inspection import Examination
+from vision_lab.data.sampler import Order
 from vision_lab.data.splits import divided, evenly, some_of_each
+from vision_lab.data.targets import Masks
+from vision_lab.data.transformed_dataset import Examples, begin_worker, collate
 from vision_lab.data.transforms import Joined
 
 log = logging.getLogger(__name__)

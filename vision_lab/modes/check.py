@@ -20,8 +20,8 @@ from vision_lab.core.batch import Objects
 from vision_lab.core.errors import DataError, Unreadable
 from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.examination import Examined, examined, report
-from vision_lab.data.examples import Examples
+from vision_lab.data.inspection import Examined, examined, report
+from vision_lab.data.transformed_dataset import Examples
 from vision_lab.modes import screen
 from vision_lab.viz import images
 from vision_lab.viz.images import MAX_DRAWN

@@ -20,8 +20,8 @@ from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.core.files import format_path, reject_link, write_csv, write_file
-from vision_lab.data.folder import EXTENSIONS, Unlabelled
-from vision_lab.data.reading import read_picture
+from vision_lab.data.formats.image_folder import EXTENSIONS, Unlabelled
+from vision_lab.data.image_io import read_picture
 from vision_lab.modes import screen
 from vision_lab.modes.sample import sample
 from vision_lab.modes.trained import trained_task

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vision_lab.core.errors import DataError, UnreadableError
 from vision_lab.core.spec import IGNORE
-from vision_lab.data.coco import SemanticMasks, categories, semantic_masks
+from vision_lab.data.formats.coco import SemanticMasks, categories, semantic_masks
 
 NAMES = ["background", "cat", "dog"]
 

@@ -20,8 +20,8 @@ from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.machine import memory_bytes
 from vision_lab.core.spec import IGNORE
 from vision_lab.core.text import some
-from vision_lab.data.boxes import BoxPictures, Row, Told, looked_over
-from vision_lab.data.folder import SPLITS
+from vision_lab.data.formats.box_dataset import BoxPictures, Row, Told, looked_over
+from vision_lab.data.formats.image_folder import SPLITS
 
 PLACES = (
     ("annotations/instances_{split}2017.json", "{split}2017"),  # as COCO itself lays it out

@@ -12,10 +12,10 @@ from vision_lab.core.documents import MAX_BYTES
 from vision_lab.core.errors import DataError, Fault
 from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.text import some
-from vision_lab.data.folder import EXTENSIONS, SPLITS
+from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
 
 if TYPE_CHECKING:
-    from vision_lab.data.boxes import BoxPictures, Row
+    from vision_lab.data.formats.box_dataset import BoxPictures, Row
 
 ANNOTATIONS = ("Annotations", "annotations", "labels", "")
 """Folders of XML files below the root, or below a split's folder; the last is that itself."""
@@ -58,7 +58,7 @@ def boxes(
     Raises:
         DataError: where there are no annotations, or one cannot be read.
     """
-    from vision_lab.data.boxes import Told, looked_over
+    from vision_lab.data.formats.box_dataset import Told, looked_over
 
     found = _files(_base(root), split)
     if found is None:
@@ -175,7 +175,7 @@ def _picture(tree: Element, file: Path, pictures: Path) -> Path:
 
 
 def _rows(tree: Element, first_pixel: int) -> Iterator[Row]:
-    from vision_lab.data.boxes import Row
+    from vision_lab.data.formats.box_dataset import Row
 
     for each in tree.findall("object"):
         left, top, right, bottom = (_number(each, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))

@@ -2,7 +2,7 @@
 
 import torch
 
-from vision_lab.data.fashion_mini import FILE, Garments
+from vision_lab.data.bundled.fashion_mini import FILE, Garments
 
 
 def test_sizes_and_classes():

@@ -17,8 +17,8 @@ from vision_lab.core.arguments import Count
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableError
 from vision_lab.core.spec import IGNORE
 from vision_lab.core.text import some
-from vision_lab.data.folder import EXTENSIONS, SPLITS
-from vision_lab.data.reading import UnreadablePictureError, read_mask
+from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
+from vision_lab.data.image_io import UnreadablePictureError, read_mask
 
 Value = int | Sequence[int]
 """A grey value or a place in a palette; or a colour, [red, green, blue]."""

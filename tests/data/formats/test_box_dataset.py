@@ -13,10 +13,10 @@ from tests.data.box_files import BOXES, NAMES, SIZES
 from vision_lab.core.batch import Objects, fitted
 from vision_lab.core.errors import DataError, Unreadable
 from vision_lab.core.spec import DataSpec
-from vision_lab.data import coco, voc_xml, yolo_txt
-from vision_lab.data.boxes import BoxPictures
-from vision_lab.data.examples import Examples, collate
 from vision_lab.data.fingerprint import fingerprint
+from vision_lab.data.formats import coco, voc_xml, yolo_txt
+from vision_lab.data.formats.box_dataset import BoxPictures
+from vision_lab.data.transformed_dataset import Examples, collate
 from vision_lab.data.transforms import Mosaic
 
 READ: dict[str, Callable[..., BoxPictures | None]] = {

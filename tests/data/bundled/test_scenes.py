@@ -8,8 +8,8 @@ import torch
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import IGNORE
-from vision_lab.data.scene_classes import GARMENTS, class_names, labels
-from vision_lab.data.scenes import FILE, VISIBLE, Scene, Scenes
+from vision_lab.data.bundled.scene_classes import GARMENTS, class_names, labels
+from vision_lab.data.bundled.scenes import FILE, VISIBLE, Scene, Scenes
 
 
 def scenes(**changes) -> Scenes:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_lab.data.reading import UnreadablePictureError, as_picture, read_picture
+from vision_lab.data.image_io import UnreadablePictureError, as_picture, read_picture
 
 RED = (200, 30, 40)
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from vision_lab.core.errors import Fault, Unreadable
 from vision_lab.core.spec import IGNORE, DataSpec
-from vision_lab.data.examples import Examples, begin_worker
+from vision_lab.data.transformed_dataset import Examples, begin_worker
 
 
 @dataclass(frozen=True)

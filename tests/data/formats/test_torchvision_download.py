@@ -12,7 +12,7 @@ import pytest
 import torchvision.datasets
 
 from vision_lab.core.errors import DataError
-from vision_lab.data.downloads import downloaded
+from vision_lab.data.formats.torchvision_download import downloaded
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as F
 
 from vision_lab.core.arguments import Hint, Range
 from vision_lab.core.spec import IGNORE
-from vision_lab.data.fashion_mini import Garments
-from vision_lab.data.scene_classes import labels
+from vision_lab.data.bundled.fashion_mini import Garments
+from vision_lab.data.bundled.scene_classes import labels
 
 FILE = Path(__file__).with_name("backgrounds.npz")
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableError
-from vision_lab.data.masks import Pairs, Values, pairs
-from vision_lab.data.reading import UnreadablePictureError
+from vision_lab.data.formats.image_masks import Pairs, Values, pairs
+from vision_lab.data.image_io import UnreadablePictureError
 
 CLASSES = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
 

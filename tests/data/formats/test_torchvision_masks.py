@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vision_lab.core.errors import DataError
-from vision_lab.data.voc import oxford_pets, voc
+from vision_lab.data.formats.torchvision_masks import oxford_pets, voc
 
 
 def picture(path: Path, values: np.ndarray | None = None) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.data.order import Order
+from vision_lab.data.sampler import Order
 
 
 def order(**arguments) -> Order:

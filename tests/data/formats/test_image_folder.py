@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vision_lab.core.errors import DataError
-from vision_lab.data.folder import class_names, pictures, unlabelled
+from vision_lab.data.formats.image_folder import class_names, pictures, unlabelled
 
 
 def test_classes_are_the_sorted_sub_folders(make_folder: Callable[..., Path]):

@@ -9,8 +9,8 @@ from typing import Literal
 from torchvision.datasets import OxfordIIITPet, VOCSegmentation
 
 from vision_lab.core.arguments import Count
-from vision_lab.data.downloads import downloaded
-from vision_lab.data.masks import Pairs, Values
+from vision_lab.data.formats.image_masks import Pairs, Values
+from vision_lab.data.formats.torchvision_download import downloaded
 
 
 def voc(

@@ -14,10 +14,10 @@ from vision_lab.core.documents import DocumentError, read_text, read_yaml
 from vision_lab.core.errors import DataError, Fault
 from vision_lab.core.spec import MAX_CLASSES
 from vision_lab.core.text import some
-from vision_lab.data.folder import EXTENSIONS, SPLITS
+from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
 
 if TYPE_CHECKING:
-    from vision_lab.data.boxes import BoxPictures, Row
+    from vision_lab.data.formats.box_dataset import BoxPictures, Row
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels/classes.txt")
 """Where the names of the classes are looked for below the root."""
@@ -49,7 +49,7 @@ def boxes(
     Raises:
         DataError: where there are no pictures, or a text file cannot be read.
     """
-    from vision_lab.data.boxes import Told, looked_over
+    from vision_lab.data.formats.box_dataset import Told, looked_over
 
     base = _base(root)
     folder = _folder(base, split)
@@ -181,7 +181,7 @@ def _labels(picture: Path) -> Path:
 
 
 def _rows(file: Path, class_names: Sequence[str]) -> Iterator[Row]:
-    from vision_lab.data.boxes import Row
+    from vision_lab.data.formats.box_dataset import Row
 
     for place, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split()
