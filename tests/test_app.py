@@ -181,7 +181,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
 def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):
     (tmp_path / "failing_task.py").write_text(
         dedent("""\
-            from vision_lab.tasks.classify import Classify
+            from vision_lab.tasks.classification import Classify
 
             class Broken(Classify):
                 def losses(self, outputs, batch):

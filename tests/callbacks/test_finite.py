@@ -21,7 +21,7 @@ def broken(tmp_path: Path) -> None:
     (tmp_path / "broken_loss.py").write_text(
         dedent("""\
             import torch
-            from vision_lab.tasks.classify import Classify
+            from vision_lab.tasks.classification import Classify
 
             class Loss(Classify):
                 def losses(self, outputs, batch):

@@ -147,7 +147,7 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_in_one_process_ends_both(tmp_path: Path):
     (tmp_path / "broken_loss.py").write_text(
-        "from vision_lab.tasks.classify import Classify\n\n"
+        "from vision_lab.tasks.classification import Classify\n\n"
         "class Loss(Classify):\n"
         "    def losses(self, outputs, batch):\n"
         "        losses = super().losses(outputs, batch)\n"

@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 from vision_lab.core.protocols import Loaded
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.tasks.generate import Generate
+from vision_lab.tasks.generation import Generate
 from vision_lab.training.lr_schedules import Constant
 
 SHADES = DataSpec(

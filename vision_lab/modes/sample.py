@@ -27,7 +27,7 @@ from vision_lab.modes import screen
 from vision_lab.modes.trained import trained_task
 from vision_lab.runs.folder import Run
 from vision_lab.runs.naming import folder_name
-from vision_lab.tasks.generate import Generate, Noise
+from vision_lab.tasks.generation import Generate, Noise
 from vision_lab.viz.images import tiled
 
 PARTS = ("task", "model", "head", "data", "trainer", "callbacks")

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.tasks.pairs import Pair, Shades, data, generate, trainer
 from vision_lab.core.errors import ConfigurationError, UnreadableError
-from vision_lab.tasks.generate import Generate
+from vision_lab.tasks.generation import Generate
 from vision_lab.training.lr_schedules import Cosine, Plateau
 
 

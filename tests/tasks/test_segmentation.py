@@ -14,7 +14,7 @@ from torch import nn
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import IGNORE, DataSpec
-from vision_lab.tasks.segment import Segment
+from vision_lab.tasks.segmentation import Segment
 from vision_lab.training.lr_schedules import Constant
 from vision_lab.viz.images import PALETTE
 

@@ -13,7 +13,7 @@ from vision_lab.core.batch import Batch
 from vision_lab.core.errors import DataError
 from vision_lab.core.spec import Split
 from vision_lab.metrics.generative import DISTANCES, FEWEST, Points, distances, diversity, frechet, nearest
-from vision_lab.tasks.adversarial import AdversarialTask
+from vision_lab.tasks.gan import AdversarialTask
 from vision_lab.training.seeding import mix
 from vision_lab.viz.images import grid, panels, tiled
 

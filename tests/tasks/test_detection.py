@@ -11,7 +11,7 @@ from torchvision.io import decode_jpeg, read_file
 
 from tests.heads.test_detectors import box_spec, objects
 from vision_lab.core.batch import Batch, Detections, Objects, Sample
-from vision_lab.tasks.detect import Detect, mistakes
+from vision_lab.tasks.detection import Detect, mistakes
 from vision_lab.training.lr_schedules import Constant
 
 

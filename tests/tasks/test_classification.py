@@ -9,7 +9,7 @@ from torch import nn
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.tasks.classify import MISTAKES, Classify
+from vision_lab.tasks.classification import MISTAKES, Classify
 from vision_lab.training.lr_schedules import Constant
 
 

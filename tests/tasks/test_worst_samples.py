@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from vision_lab.tasks.worst import Worst
+from vision_lab.tasks.worst_samples import Worst
 
 
 def noted(drawn: list[float], value: float) -> torch.Tensor:

@@ -20,7 +20,7 @@ from vision_lab.core.batch import Batch
 from vision_lab.losses.class_weights import ClassWeights, typed_weights
 from vision_lab.metrics.segmentation import Confusion, MacroF1
 from vision_lab.tasks.base import Supervised, main_logits, mean_logits
-from vision_lab.tasks.worst import Worst
+from vision_lab.tasks.worst_samples import Worst
 from vision_lab.viz.figures import confusion
 from vision_lab.viz.images import captioned, grid
 

@@ -108,7 +108,9 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
 
 def test_what_training_pictures_get_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     measured = []
-    monkeypatch.setattr("vision_lab.tasks.generate.distances", lambda *sets: (measured.append(0), distances(*sets))[1])
+    monkeypatch.setattr(
+        "vision_lab.tasks.generation.distances", lambda *sets: (measured.append(0), distances(*sets))[1]
+    )
     trainer(tmp_path, max_epochs=3).fit(generate(), datamodule=data())
     assert len(measured) == 3 + 1
 

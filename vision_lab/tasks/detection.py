@@ -20,7 +20,7 @@ from vision_lab.core.files import write_file
 from vision_lab.metrics.detection import BoxPrecision, rows_of
 from vision_lab.tasks import coco_json
 from vision_lab.tasks.base import Supervised
-from vision_lab.tasks.worst import Worst
+from vision_lab.tasks.worst_samples import Worst
 from vision_lab.viz import figures, images
 
 WORST = 16

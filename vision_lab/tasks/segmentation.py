@@ -22,8 +22,8 @@ from vision_lab.core.spec import IGNORE
 from vision_lab.losses.class_weights import ClassWeights, typed_weights
 from vision_lab.metrics.segmentation import Overlap, agreement, count, dice, intersection_over_union
 from vision_lab.tasks.base import Supervised, main_logits, mean_logits
-from vision_lab.tasks.tiles import Window, tiles
-from vision_lab.tasks.worst import Worst
+from vision_lab.tasks.tiling import Window, tiles
+from vision_lab.tasks.worst_samples import Worst
 from vision_lab.viz import figures, images
 
 WORST = 16

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vision_lab.tasks.tiles import tiles
+from vision_lab.tasks.tiling import tiles
 
 
 @pytest.mark.parametrize("picture", [(96, 96), (97, 200), (1500, 2000), (96, 1000), (130, 131)])
