@@ -56,15 +56,15 @@ def _run(words: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from vision_lab import command_line
-    from vision_lab.config import resolvers, saved
+    from vision_lab.cli import suggestions
+    from vision_lab.config import overrides, resolvers, saved
     from vision_lab.runs import sweep
 
     _begun.clear()
     sweep.forget()
     folders = config_folders(words)
-    typed = words = command_line.drop_null_groups(command_line.quoted(words))
-    errors = command_line.find_word_errors(words, folders)
+    typed = words = overrides.drop_null_groups(overrides.quoted(words))
+    errors = suggestions.find_word_errors(words, folders)
     if errors:
         return _say(UserError("\n".join(errors)), code=2)
     try:
@@ -72,9 +72,9 @@ def _run(words: list[str]) -> int:
         resolvers.register(saved_run)
         unnamed = ",".join(_constant_keys(words))
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{unnamed}]"
-        if command_line.asks_for_resolved_job(words):
+        if overrides.asks_for_resolved_job(words):
             return _show_resolved(words, folders)
-        sys.argv[1:] = [*command_line.flags_first(words), exclude]
+        sys.argv[1:] = [*overrides.flags_first(words), exclude]
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))  # a user's classes are found from the folder the command is typed in
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing; what a user sees is decided here
@@ -92,7 +92,7 @@ def _run(words: list[str]) -> int:
         cause = _user_error(error) or explain_failure(error, Path()) or _explain_folder(error)
         if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
-        return _say(cause or UserError(command_line.explained(typed, error, folders=folders)), code=2)
+        return _say(cause or UserError(suggestions.explained(typed, error, folders=folders)), code=2)
     return sweep.end()
 
 
@@ -101,18 +101,18 @@ def _show_resolved(words: list[str], folders: list[Path]) -> int:
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
-    from vision_lab import command_line
+    from vision_lab.config import overrides
     from vision_lab.config.resolution import printable
     from vision_lab.core.documents import dump_yaml
 
     others = ",".join(f"file://{folder.absolute()}" for folder in folders[1:])
-    settings = [*command_line.overrides(words), f"hydra.searchpath=[{others}]"]
+    settings = [*overrides.overrides(words), f"hydra.searchpath=[{others}]"]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = compose("config", overrides=settings, return_hydra_config=True)
     HydraConfig.instance().set_config(composed)
     values = _resolved(composed).values
     del values["hydra"]
-    package = command_line.flag_value(words, "--package", "-p")
+    package = overrides.flag_value(words, "--package", "-p")
     shown: Any = values
     for key in package.split(".") if package else ():
         if not isinstance(shown, dict) or key not in shown:
@@ -198,11 +198,11 @@ class _Failed(BaseException):
 
 def _constant_keys(words: Sequence[str]) -> list[str]:
     """What a sweep does not vary, and so has no place in its folders' names."""
-    from vision_lab import command_line
+    from vision_lab.config import overrides
 
     if not any(word in ("-m", "--multirun") for word in words):
         return []
-    parsed = command_line.parsed(words)
+    parsed = overrides.parsed(words)
     return sorted({override.key_or_group for override in parsed if not override.is_sweep_override()})
 
 

@@ -32,8 +32,8 @@ def _keys(task: str) -> tuple[str, ...]:
     """The dotted keys of a task's default config."""
     from hydra import compose, initialize_config_dir
 
-    from vision_lab.command_line import _leaves
     from vision_lab.config.groups import CONF
+    from vision_lab.config.overrides import _leaves
 
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         found = _leaves(compose("config", overrides=[f"task={task}"]))

@@ -13,8 +13,8 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from vision_lab.command_line import parsed, value_of
 from vision_lab.config.groups import groups
+from vision_lab.config.overrides import parsed, value_of
 from vision_lab.config.trust import find_untrusted
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs.folder import Run

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import read_write
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
-from vision_lab.command_line import flags_of_a_job
+from vision_lab.config.overrides import flags_of_a_job
 from vision_lab.config.resolution import words_of_job
 from vision_lab.core.arguments import fits
 from vision_lab.core.documents import DocumentError, read_json

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vision_lab.command_line import flags_first, overrides, quoted, value_of
+from vision_lab.config.overrides import flags_first, overrides, quoted, value_of
 
 
 def read_by_hydra(word: str) -> object:
