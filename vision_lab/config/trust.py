@@ -54,7 +54,7 @@ ALLOWED_ARGUMENTS: dict[str, frozenset[str]] = {
     "torchvision.datasets.CIFAR10": frozenset({"train"}),
     "torchvision.datasets.CIFAR100": frozenset({"train"}),
     "timm.create_model": frozenset("model_name num_classes in_chans drop_rate drop_path_rate global_pool".split()),
-    "vision_lab.callbacks.checkpoints.Best": frozenset({"monitor", "mode", "save_weights_only"}),
+    "vision_lab.callbacks.checkpointing.Best": frozenset({"monitor", "mode", "save_weights_only"}),
     "vision_lab.loggers.tensorboard.TensorBoard": frozenset(),
 }
 """name: the arguments that it may be called with, for what could write or fetch by others. Where loggers, profilers and

@@ -18,9 +18,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from vision_lab import build
-from vision_lab.callbacks.checkpoints import KEY as STANDS
-from vision_lab.callbacks.checkpoints import find_problem, find_weights_problem
-from vision_lab.callbacks.steps import steps_made
+from vision_lab.callbacks.checkpointing import KEY as STANDS
+from vision_lab.callbacks.checkpointing import find_problem, find_weights_problem
+from vision_lab.callbacks.step_logger import steps_made
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core.documents import dump_yaml

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vision_lab.callbacks.watchdog import Watchdog
+from vision_lab.callbacks.gan_monitor import Watchdog
 from vision_lab.core.errors import DataError
 
 SETTINGS: dict[str, Any] = {"action": "warn", "diversity": 0.3, "accuracy": 0.99, "patience": 2}

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from rich import get_console
 from rich.text import Text
 
-from vision_lab.callbacks.steps import steps_made
+from vision_lab.callbacks.step_logger import steps_made
 from vision_lab.core.files import write_csv
 
 FILE = "metrics.csv"

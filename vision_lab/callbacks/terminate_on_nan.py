@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
-from vision_lab.callbacks.checkpoints import Last
-from vision_lab.callbacks.steps import is_logged, steps_made
+from vision_lab.callbacks.checkpointing import Last
+from vision_lab.callbacks.step_logger import is_logged, steps_made
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import DataError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vision_lab.callbacks import samples
-from vision_lab.callbacks.samples import animation
+from vision_lab.callbacks import sample_logger
+from vision_lab.callbacks.sample_logger import animation
 
 
 def files(folder: Path, count: int) -> list[Path]:
@@ -33,7 +33,7 @@ def test_frames_in_order_and_the_last_one_stays(tmp_path: Path):
 
 
 def test_of_many_some_are_left_out_but_never_the_first_or_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(samples, "FRAMES", 4)
+    monkeypatch.setattr(sample_logger, "FRAMES", 4)
     assert seen(animation(files(tmp_path, 10)))[0] == [0, 60, 120, 180]
 
 

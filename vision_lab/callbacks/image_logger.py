@@ -10,7 +10,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torchvision.io import encode_png
 
-from vision_lab.callbacks.steps import steps_made
+from vision_lab.callbacks.step_logger import steps_made
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.files import write_file

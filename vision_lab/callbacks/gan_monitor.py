@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from rich import get_console
 from rich.text import Text
 
-from vision_lab.callbacks.epochs import EpochMetrics
+from vision_lab.callbacks.epoch_metrics import EpochMetrics
 from vision_lab.core.arguments import Count, Fraction, NonNegative
 from vision_lab.core.errors import DataError
 

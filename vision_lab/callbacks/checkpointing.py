@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from vision_lab.callbacks.steps import is_logged, steps_made
+from vision_lab.callbacks.step_logger import is_logged, steps_made
 from vision_lab.core import signals
 from vision_lab.core.arguments import Count, NonNegative, Range, fits
 from vision_lab.core.batch import Batch

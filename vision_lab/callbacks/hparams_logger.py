@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from vision_lab.callbacks.steps import steps_made
+from vision_lab.callbacks.step_logger import steps_made
 from vision_lab.tasks.base import Task
 
 CHARTS = "side by side"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from PIL import Image
 
-from vision_lab.callbacks.pictures import show
+from vision_lab.callbacks.image_logger import show
 from vision_lab.core.files import write_file
 from vision_lab.data.image_io import UnreadablePictureError, read_picture
 from vision_lab.tasks.base import Task
