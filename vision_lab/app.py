@@ -129,7 +129,7 @@ def job(composed: DictConfig) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from vision_lab.modes import stored
+    from vision_lab.modes import finished
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -137,7 +137,7 @@ def job(composed: DictConfig) -> Any:
     _begun.append(folder)
     try:
         config = _resolved(composed)
-        score = stored.result(config, folder)
+        score = finished.result(config, folder)
         if score is not None:
             return score
         from vision_lab.build import mode

@@ -10,10 +10,11 @@ from torchvision.io import encode_png
 from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
+from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, reject_link, write_file
-from vision_lab.modes import processes, screen
-from vision_lab.modes.trained import as_taken, trained_task
+from vision_lab.modes import reports, subprocesses
+from vision_lab.modes.load import as_taken, trained_task
 from vision_lab.runs.folder import Run
 
 PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
@@ -34,7 +35,7 @@ def evaluate(
     if config["run"] is None:
         raise ConfigurationError("mode=evaluate measures a run: type run=<its folder>")
     reject_link(folder)
-    screen.quieten()
+    console.quieten()
     check_config(config, PARTS)
     run = Run.existing(config["run"])
     task = trained_task(config, run)
@@ -44,7 +45,7 @@ def evaluate(
     data = build.data(config, spec, relabel=relabel)
     data.measured = split
     trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
-    with processes.of_this_job(trainer):
+    with subprocesses.of_this_job(trainer):
         trainer.test(task, datamodule=data, verbose=False)
         data.gather_unreadable()
     if not trainer.is_global_zero:
@@ -61,16 +62,16 @@ def evaluate(
         write_file(folder, f"{split}_{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     for name, picture in task.figures("test").items():
         write_file(folder, f"{split}_{name}.png", encode_png(picture).numpy().tobytes())
-    screen.metrics(split, task.scalars("test"), measured_with=task.measured_with())
-    screen.per_class(task.per_class("test"))
-    screen.broken(data, folder)
-    screen.unreadable(data, folder)
+    reports.metrics(split, task.scalars("test"), measured_with=task.measured_with())
+    reports.per_class(task.per_class("test"))
+    reports.broken(data, folder)
+    reports.unreadable(data, folder)
     stored = _stored_result(run)
     then = stored.get("metrics", {})
     alike = stored.get("measured_with", {}) == task.measured_with()
     if then.keys() == now.keys() and alike and not tta and "data" in config.from_run:
         _say_what_differs(then, now)
-    screen.say(f"written to {format_path(folder)}")
+    console.say(f"written to {format_path(folder)}")
 
 
 def _stored_result(run: Run) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _stored_result(run: Run) -> dict[str, Any]:
     try:
         return run.result or {}
     except ConfigurationError as error:
-        screen.warn(f"nothing to compare with: {error}")
+        console.warn(f"nothing to compare with: {error}")
         return {}
 
 
@@ -86,6 +87,6 @@ def _say_what_differs(then: Mapping[str, float], now: Mapping[str, float]) -> No
     """Hold the metrics against those the run itself came to."""
     differing = [name for name in now if now[name] != then[name]]
     if not differing:
-        screen.say("identical to the run's own result, to the last bit")
+        console.say("identical to the run's own result, to the last bit")
     for name in differing:
-        screen.say(f"differs from the run's own result: {name} {then[name]} then, {now[name]} now")
+        console.say(f"differs from the run's own result: {name} {then[name]} then, {now[name]} now")

@@ -16,15 +16,16 @@ from torchvision.io import encode_png
 from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import NO_TARGET, check_config
+from vision_lab.core import console
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.core.files import format_path, reject_link, write_csv, write_file
 from vision_lab.data.formats.image_folder import EXTENSIONS, Unlabelled
 from vision_lab.data.image_io import read_picture
-from vision_lab.modes import screen
+from vision_lab.modes import reports
+from vision_lab.modes.load import trained_task
 from vision_lab.modes.sample import sample
-from vision_lab.modes.trained import trained_task
 from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Supervised, Task
 from vision_lab.viz.images import MAX_DRAWN
@@ -115,7 +116,7 @@ def predict(
     config = build.drop_datasets(config)
     reject_link(folder)
     started = time.time()
-    screen.quieten()
+    console.quieten()
     check_config(config, PARTS)
     task = trained_task(config, Run.existing(config["run"])) if config["run"] else _published_task(config)
     assert isinstance(task, Supervised)
@@ -132,7 +133,7 @@ def predict(
     # One process: a table of predictions has one writer.
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
     trainer.predict(task, datamodule=data, return_predictions=False)
-    screen.unreadable(data, folder)
+    reports.unreadable(data, folder)
     if not writer.rows:
         raise DataError("not one of the pictures can be read")
     write_csv(folder, "predictions.csv", writer.rows)
@@ -140,10 +141,10 @@ def predict(
         write_file(folder, f"{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     if writer.pictures:
         write_file(folder, "contact_sheet.png", encode_png(task.sheet(writer.pictures)).numpy().tobytes())
-    screen.rows("predictions", [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows])
+    reports.rows("predictions", [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows])
     new = [path for path in folder.iterdir() if path.stat().st_mtime >= started]
     written = sorted(path.name + ("/" if path.is_dir() else "") for path in new)
-    screen.say(f"written to {format_path(folder)}: {', '.join(written)}")
+    console.say(f"written to {format_path(folder)}: {', '.join(written)}")
 
 
 def pictures(source: str | None) -> list[Path]:
@@ -188,5 +189,5 @@ def _published_task(config: Config) -> Task:
             "were made for (ImageNet's: data=imagenet)"
         )
     for note in network.notes:
-        screen.say(f"weights: {note}")
+        console.say(f"weights: {note}")
     return build.task(config, network)

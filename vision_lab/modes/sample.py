@@ -20,11 +20,11 @@ from torchvision.io import encode_png
 from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
+from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import delete_file, format_path, reject_link, write_file
 from vision_lab.core.text import some
-from vision_lab.modes import screen
-from vision_lab.modes.trained import trained_task
+from vision_lab.modes.load import trained_task
 from vision_lab.runs.folder import Run
 from vision_lab.runs.naming import folder_name
 from vision_lab.tasks.generation import Generate, Noise
@@ -97,7 +97,7 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
         raise ConfigurationError("mode.count and mode.classes: the file of source= says both: leave them out")
     count = COUNT if count is None else count
     reject_link(folder)
-    screen.quieten()
+    console.quieten()
     check_config(config, PARTS)
     if "features" in config["task"]:
         config = config.updated({"task.features": "garments"})  # nothing is measured: the run's need not be there
@@ -129,7 +129,7 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
         sheet = tiled(torch.stack(writer.kept), columns=COLUMNS)
         write_file(folder, f"{name}/contact_sheet.png", encode_png(sheet).numpy().tobytes())
     sheet_name = ", contact_sheet.png" if writer.kept else ""
-    screen.say(f"{writer.count} pictures written to {format_path(folder / name)}: samples/, latents.npz{sheet_name}")
+    console.say(f"{writer.count} pictures written to {format_path(folder / name)}: samples/, latents.npz{sheet_name}")
 
 
 def read(file: Path, task: Generate) -> tuple[Noise, int | None]:

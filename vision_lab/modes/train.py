@@ -23,6 +23,7 @@ from vision_lab.callbacks.checkpointing import find_problem, find_weights_proble
 from vision_lab.callbacks.step_logger import steps_made
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
+from vision_lab.core import console
 from vision_lab.core.documents import dump_yaml
 from vision_lab.core.errors import ConfigurationError, DataError, UserError
 from vision_lab.core.failures import explain_failure
@@ -31,7 +32,7 @@ from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
 from vision_lab.models.introspection import on_meta
-from vision_lab.modes import processes, screen, stored
+from vision_lab.modes import finished, reports, subprocesses
 from vision_lab.runs import resume
 from vision_lab.runs.folder import Run
 from vision_lab.runs.lock import claim
@@ -52,28 +53,28 @@ def train(config: Config, folder: Path) -> float:
         The monitored metric of the best checkpoint, for sweepers.
     """
     started = time.monotonic()
-    screen.quieten()
+    console.quieten()
     check_config(config, PARTS)
     run = Run(folder)
     if folder.is_dir() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         reject_links(folder)
     if config["force"] and run.told and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         with claim(run):
-            screen.say(f"the run before now lies in {format_path(run.set_aside())}")
+            console.say(f"the run before now lies in {format_path(run.set_aside())}")
     trainer = build.trainer(config, folder)
-    with processes.of_this_job(trainer) as watch:
+    with subprocesses.of_this_job(trainer) as watch:
         if not trainer.is_global_zero:
-            with processes.reporting(trainer):
+            with subprocesses.reporting(trainer):
                 task, data, _ = _made(config, trainer)
                 return _fit(trainer, task, data, _newest(folder, task, damaged=lambda *_: None))
         with claim(run):
             if resume.standing(run, config) == "finished":
-                return stored.show(run, root=config["data"].get("root"))
+                return finished.show(run, root=config["data"].get("root"))
             run.pend()
             return _lead(config, run, trainer, watch, started=started)
 
 
-def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: processes.Watch, *, started: float) -> float:
+def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: subprocesses.Watch, *, started: float) -> float:
     """What the first of the run's processes does, and the only one where there is one."""
     try:
         task, data, network = _made(config, trainer)
@@ -93,9 +94,9 @@ def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: processes.Watch,
             resume.hold_against(run, fingerprints)
         run.learn_from({**fingerprints, "root": resume.listing(config["data"].get("root"))})
         cost = flops(task)
-        screen.summary(run, task=task, data=data, flops=cost, notes=network.notes)
-        screen.broken(data, run.folder)
-        processes.reported(run.folder)  # of a life before this one
+        reports.summary(run, task=task, data=data, flops=cost, notes=network.notes)
+        reports.broken(data, run.folder)
+        subprocesses.reported(run.folder)  # of a life before this one
         before = _say_where_it_goes_on(run, checkpoint, trainer) if checkpoint else 0.0
         run.start()
         best = _fit(trainer, task, data, checkpoint)
@@ -113,11 +114,11 @@ def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: processes.Watch,
         if isinstance(error, Interrupted) and run.told:
             again_ = (config["name"] or config["resume"]) and not config["force"]
             same = "type the same command again, or" if again_ else "type"
-            screen.say(f"to go on, {same} python -m vision_lab resume={run}")
+            console.say(f"to go on, {same} python -m vision_lab resume={run}")
         raise
-    screen.metrics("test", task.scalars("test"), measured_with=task.measured_with())
-    screen.unreadable(data, run.folder)
-    screen.say(f"the run lies in {run}")
+    reports.metrics("test", task.scalars("test"), measured_with=task.measured_with())
+    reports.unreadable(data, run.folder)
+    console.say(f"the run lies in {run}")
     return best
 
 
@@ -158,7 +159,7 @@ def _put_aside(folder: Path, name: str, reason: str) -> None:
     """Keep a damaged checkpoint where no later one takes it for good."""
     aside = Path(name).with_suffix(".damaged").name
     rename_file(folder, name, aside)
-    screen.warn(f"{format_path(folder / name)} cannot be used ({reason}); it lies in {aside} now")
+    console.warn(f"{format_path(folder / name)} cannot be used ({reason}); it lies in {aside} now")
 
 
 def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
@@ -171,10 +172,10 @@ def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> fl
             f"type trainer.devices={stands['processes']}, or another name="
         )
     epoch, batches = stands["stands_at"]
-    screen.say(f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)")
+    console.say(f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)")
     changed = resume.changed_surroundings(run)
     if changed:
-        screen.warn(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
+        console.warn(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
     return float(stands["seconds"])
 
 

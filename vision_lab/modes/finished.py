@@ -6,8 +6,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from vision_lab.config.resolution import Config
+from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.modes import screen
+from vision_lab.modes import reports
 from vision_lab.runs import resume
 from vision_lab.runs.folder import Run
 
@@ -47,13 +48,13 @@ def show(run: Run, *, root: str | None) -> float:
             "force=true to train it anew"
         )
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep ends with a table of all
-        screen.metrics(
+        reports.metrics(
             "test",
             {name.partition("/")[2]: value for name, value in found["metrics"].items()},
             measured_with=found.get("measured_with"),
         )
-    screen.say(f"{run} was finished before; to train it anew, type force=true")
+    console.say(f"{run} was finished before; to train it anew, type force=true")
     changed = resume.changed_files(run, root)
     if changed:
-        screen.warn(changed)
+        console.warn(changed)
     return float(next(iter(found["monitored"].values())))

@@ -15,6 +15,7 @@ from torchvision.io import encode_png
 from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
+from vision_lab.core import console
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Objects
 from vision_lab.core.errors import DataError, Unreadable
@@ -22,7 +23,7 @@ from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.inspection import Examined, examined, report
 from vision_lab.data.transformed_dataset import Examples
-from vision_lab.modes import screen
+from vision_lab.modes import reports
 from vision_lab.viz import images
 from vision_lab.viz.images import MAX_DRAWN
 
@@ -49,7 +50,7 @@ def check(
         DataError: where anything is broken, after all has been told.
     """
     reject_link(folder)
-    screen.quieten()
+    console.quieten()
     check_config(config, ["data"])
     # All that is wrong is to be told at once.
     config = config.updated({"data.on_bad": "skip", "augment.train": [], "augment.eval": []})
@@ -70,14 +71,14 @@ def check(
         sheet = images.with_legend(sheet, spec.class_names) if spec.target == "masks" else sheet
         write_file(folder, "contact_sheet.png", encode_png(sheet).numpy().tobytes())
     _show(told)
-    screen.say(f"written to {format_path(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
+    console.say(f"written to {format_path(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
     if told["broken"]:
         raise DataError(f"{told['broken']} broken: all are listed in {format_path(folder / 'report.json')}")
-    screen.say("nothing is broken")
+    console.say("nothing is broken")
 
 
 def _show(told: Mapping[str, Any]) -> None:
-    screen.rows(
+    reports.rows(
         "splits",
         [
             {
@@ -98,7 +99,7 @@ def _show(told: Mapping[str, Any]) -> None:
         {"class": name, **{f"{split} {unit}": each["classes"][name]["count"] for split, each in told["splits"].items()}}
         for name in names
     ]
-    screen.rows("classes", counted, most=50)
+    reports.rows("classes", counted, most=50)
     _list("cannot be read", [f"{each['path']}: {each['reason']}" for each in told["unreadable"]])
     broken = [f"{each['path']}: {each['what']}" for each in told["broken_annotations"]]
     _list("with broken annotations", broken)
@@ -111,7 +112,7 @@ def _show(told: Mapping[str, Any]) -> None:
 def _list(what: str, entries: Sequence[str]) -> None:
     if entries:
         more = f"\n  and {len(entries) - LISTED} more" if len(entries) > LISTED else ""
-        screen.say(f"{len(entries)} {what}:\n  " + "\n  ".join(entries[:LISTED]) + more)
+        console.say(f"{len(entries)} {what}:\n  " + "\n  ".join(entries[:LISTED]) + more)
 
 
 def _names(group: Sequence[Mapping[str, str]]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -13,6 +11,7 @@ from rich import get_console
 from rich.table import Table
 from rich.text import Text
 
+from vision_lab.core.console import say, warn
 from vision_lab.core.files import format_path, write_csv
 from vision_lab.core.text import display_text
 from vision_lab.runs.folder import Run
@@ -20,49 +19,6 @@ from vision_lab.runs.folder import Run
 if TYPE_CHECKING:
     from vision_lab.data.module import DataModule
     from vision_lab.tasks.base import Task
-
-SILENCED = {
-    r".*isinstance\(treespec, LeafSpec\).*": "Lightning 2.6 calls an old function of torch's; ours to wait for",
-    r"The image decoding and encoding capabilities of TorchVision are deprecated": "bounded in pyproject.toml",
-    r".*module\(s\) in eval mode at the start of training.*": "that is what model.freeze asks for",
-    r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*": "what is logged was computed over all processes",
-    r".*does not have many workers.*": "data.num_workers is chosen by the data's config, which knows better",
-    r".*Checkpoint directory .* exists and is not empty.*": "the folder is the run's own",
-    r".*resuming from a checkpoint that ended before the epoch ended.*": "our order of samples goes on where it was",
-    r"Using padding='same' with even kernel lengths.*": "a dilated ConvNeXt needs it; the copy is small",
-    r".*max_unpooling2d_forward_out does not have a deterministic.*": "SegNet's places are distinct: any order will do",
-    r".*custom batch sampler `Order` for prediction.*": "it yields each sample once",
-    r".*number of training batches \(\d+\) is smaller than the logging interval.*": "debug runs are meant to be short",
-}
-"""message: why it is left out."""
-
-
-def quieten() -> None:
-    """Leave out what libraries say at every start and nobody can act on; their other warnings stay."""
-    # Which accelerators there are not, and advertisements; a table of measures for each class after each epoch.
-    for library in ("pytorch_lightning", "faster_coco_eval"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_make_harmless)
-    for message in SILENCED:
-        warnings.filterwarnings("ignore", message=message)
-
-
-def _make_harmless(record: logging.LogRecord) -> bool:
-    """Show names of files and classes in a line of the log as ``display_text`` does."""
-    record.msg, record.args = display_text(record.getMessage()), ()
-    return True
-
-
-def say(text: str) -> None:
-    """A line, as it is."""
-    get_console().print(Text(display_text(text)), highlight=False, soft_wrap=True)
-
-
-def warn(text: str) -> None:
-    """A line that should not be overlooked."""
-    line = Text.assemble(("warning:", "yellow"), f" {display_text(text)}")
-    get_console().print(line, highlight=False, soft_wrap=True)
 
 
 def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequence[str]) -> None:
