@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_lab.app import main
+from vision_lab.cli.main import main
 from vision_lab.core.spec import DataSpec
 
 

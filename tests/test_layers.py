@@ -192,6 +192,6 @@ def test_no_torch_before_a_mode_needs_it():
 
 def test_help_and_cfg_import_no_torch():
     for words in (["--help"], ["--help", "model"], ["--cfg", "job", "--resolve"]):
-        code = f"import sys; from vision_lab.app import main; code = main({words!r}); sys.exit(code or {HEAVY})"
+        code = f"import sys; from vision_lab.cli.main import main; code = main({words!r}); sys.exit(code or {HEAVY})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 
 from tests.conftest import FAST, Outcome
-from vision_lab.app import main
+from vision_lab.cli.main import main
 
 Command = Callable[..., Outcome]
 Change = Callable[[dict[str, Any]], None]

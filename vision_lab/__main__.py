@@ -2,7 +2,7 @@
 
 import sys
 
-from vision_lab.app import main as run
+from vision_lab.cli.main import main as run
 
 
 def main() -> None:

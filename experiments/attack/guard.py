@@ -182,7 +182,7 @@ def _work(make: Make, chance: Random, runs: Path, folder: Path) -> None:
         (folder / "words").write_text(repr(words))
         _limit()
         _watch(folder)
-        from vision_lab.app import main
+        from vision_lab.cli.main import main
 
         sys.modules["__main__"].__spec__ = find_spec(PROGRAM)  # by which Lightning starts further processes
         code = 1

@@ -38,7 +38,7 @@ TARGETS = (
     "torchvision.datasets.MNIST torchvision.datasets.utils.download_url torchvision.models.resnet18 "
     "torchvision.transforms.v2.Lambda torchvision.transforms.v2.functional.to_pil_image torch.nn.Identity "
     "torch.nn.Linear torch.optim.SGD torch.optim.LBFGS torch.nn.Transformer torch.nn.LazyLinear "
-    "vision_lab.app.main vision_lab.runs.folder.Run vision_lab.core.files.write_file vision_lab.training.checkpoint_io.save "
+    "vision_lab.cli.main.main vision_lab.runs.folder.Run vision_lab.core.files.write_file vision_lab.training.checkpoint_io.save "
     "vision_lab.config.instantiation.locate vision_lab.data.formats.image_folder.class_names "
     "vision_lab.callbacks.checkpointing.Best vision_lab.loggers.tensorboard.TensorBoard "
     "vision_lab.data.formats.torchvision_download.downloaded timm.create_model pathlib.Path.touch logging.FileHandler "

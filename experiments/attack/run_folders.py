@@ -61,7 +61,7 @@ DOCUMENTS = ("config.yaml",) * 8 + (
 
 def make_runs(folder: Path) -> None:
     """Train the runs that are attacked, and so import all that their modes import."""
-    from vision_lab.app import main
+    from vision_lab.cli.main import main
 
     torch.set_num_threads(1)
     folder.mkdir(parents=True)

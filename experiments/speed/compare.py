@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from vision_lab.app import main
+from vision_lab.cli.main import main
 from vision_lab.data.bundled.fashion_mini import Garments
 
 HERE = Path(__file__).resolve().parent

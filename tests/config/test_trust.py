@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from tests.conftest import FAST, Outcome
-from vision_lab.app import main
+from vision_lab.cli.main import main
 from vision_lab.config.groups import CONF
 from vision_lab.config.resolution import resolve_config
 from vision_lab.config.trust import find_untrusted, is_admitted

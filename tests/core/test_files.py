@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     tmp_path.chmod(0o555)
     code = (
         "import os, sys\n"
-        "from vision_lab.app import main\n"
+        "from vision_lab.cli.main import main\n"
         "from vision_lab.modes import stored\n"
         "main(['--cfg', 'hydra'])\n"  # imports what nobody may not read
         "if os.getuid() == 0:\n"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.conftest import FAST, Outcome
 from tests.data import box_files
-from vision_lab.app import main
+from vision_lab.cli.main import main
 from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]

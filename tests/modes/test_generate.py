@@ -14,7 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import FAST, Outcome
-from vision_lab.app import main
+from vision_lab.cli.main import main
 from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import Outcome
 from tests.killing import Killed
-from vision_lab.app import main
+from vision_lab.cli.main import main
 from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import FAST, Outcome, make_shades
 from tests.data.test_reading import bomb
-from vision_lab.app import main
+from vision_lab.cli.main import main
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.runs.folder import Run
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import FAST, Outcome
-from vision_lab.app import main
+from vision_lab.cli.main import main
 from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.modes.predict import names_of
 from vision_lab.runs.folder import Run

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_lab import help
+from vision_lab.cli import help
 from vision_lab.config.groups import CONF, config_folders
 from vision_lab.core import signals
 from vision_lab.core.errors import UserError
