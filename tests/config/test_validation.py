@@ -40,6 +40,8 @@ ALL = ("task", "model", "head", "data", "augment", "optim", "scheduler", "traine
         ("data.num_workers=-1", "data.num_workers=-1: type a whole number of 0 or more or auto"),
         ("data.num_workers=3000", "data.num_workers=3000: this machine has"),
         ("data.on_bad=ignore", "data.on_bad=ignore: type raise or skip"),
+        (f"data.batch_size={10**400}", "...: type a whole number of 1 or more"),
+        (f"data.spec.image_size=[8,{10**400}]", "...: type [height,width] in pixels"),
         ("data.holdout=0.9", "data.holdout=0.9: type a number above 0, below 0.5"),
         ("data.per_class=0", "data.per_class=0: type a whole number of 1 or more or null"),
         ("data.spec.class_names=[a]", "task=classify tells classes apart, but the data has 1: a"),

@@ -22,6 +22,7 @@ KEY = "last"
 """Under which a checkpoint says where the run stands."""
 
 STATE_KEYS: dict[str, type] = {
+    "pytorch-lightning_version": str,
     "state_dict": dict,
     "loops": dict,
     "optimizer_states": list,

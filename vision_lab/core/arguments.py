@@ -18,6 +18,9 @@ from vision_lab.core.errors import ConfigurationError
 MAX_WIDTH = 16_384
 """Channels of a layer: more are a mistake, and would fill the memory before anybody could say so."""
 
+INT64_LIMIT = 2**63
+"""Whole numbers of torch lie below it."""
+
 SHOWN_CHOICES = 12
 """Choices that an error names."""
 
@@ -136,7 +139,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is bool:
         return isinstance(value, bool)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < INT64_LIMIT
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
     if annotation in (str, Path):

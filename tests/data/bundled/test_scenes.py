@@ -86,6 +86,12 @@ def test_hidden_ones_are_those_of_which_little_is_seen():
     assert VISIBLE == 0.4
 
 
+@pytest.mark.parametrize("size", [(8, 4000), (4000, 8)])
+def test_long_and_narrow_ones(size: tuple[int, int]):
+    picture, _ = scenes(size=size)[0]
+    assert picture.shape == (3, *size)
+
+
 def test_classes():
     assert class_names("grouped", background=True) == ["background", "top", "trouser", "dress", "shoe", "bag"]
     assert class_names("all", background=False) == list(GARMENTS)

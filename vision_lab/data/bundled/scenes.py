@@ -155,7 +155,7 @@ class Scenes:
         photograph = photograph.rot90(int(random.integers(4)), dims=(1, 2))[random.permutation(3).tolist()]
         height, width = self.size
         scale = random.uniform(1 / 3, 1.0) * min(photograph.shape[1] / height, photograph.shape[2] / width)
-        rows, columns = int(height * scale), int(width * scale)
+        rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
         top = int(random.integers(photograph.shape[1] - rows + 1))
         left = int(random.integers(photograph.shape[2] - columns + 1))
         part = F.resize(photograph[:, top : top + rows, left : left + columns], [height, width], antialias=True)
