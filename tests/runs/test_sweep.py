@@ -19,7 +19,7 @@ WORDS = (
 
 
 def typed(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "150"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "150"}
     command = [sys.executable, "-m", "vision_lab", *WORDS]
     return subprocess.run(command, cwd=folder, env=environment | variables, capture_output=True, text=True, check=False)
 

@@ -36,7 +36,7 @@ def described() -> tuple[dict[str, Any], str]:
 
 def _git(*words: str) -> str:
     """What git says of the folder our code lies in; nothing where there is no git or no repository."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     if not (here.parent / ".git").exists():
         return ""
     try:
