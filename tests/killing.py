@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vision_lab.training.checkpoint_io import WholeCheckpoints
+from vision_lab.training.checkpoint_io import AtomicCheckpointIO
 
 
 class Killed(BaseException):
@@ -60,7 +60,7 @@ class Kill(pl.Callback):
             end()
 
 
-class KillingCheckpoints(WholeCheckpoints):
+class KillingCheckpoints(AtomicCheckpointIO):
     """Ends the run when half of a checkpoint is written."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

@@ -16,8 +16,8 @@ from vision_lab.config.instantiation import instantiate
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone, Head
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.torchvision_detectors import Dense
-from vision_lab.heads.yolo import Cells
+from vision_lab.heads.torchvision_detectors import DenseOutputs
+from vision_lab.heads.yolo import YoloOutputs
 
 MODELS = [choice.name for choice in GROUPS["model"] if not choice.targets]
 
@@ -116,10 +116,10 @@ def test_every_head_goes_on_it(model: str, no_norm: None):
 
 def said_of_a_picture(outputs: Any) -> int:
     """At how many places a detector says something: of those that have two stages, on how many maps."""
-    if isinstance(outputs, Cells):
+    if isinstance(outputs, YoloOutputs):
         assert outputs.there.shape[1] == len(outputs.centres) == outputs.boxes.shape[1]
         return len(outputs.centres)
-    if isinstance(outputs, Dense):
+    if isinstance(outputs, DenseOutputs):
         assert {score.shape[1] for score in outputs.scores.values()} == {len(outputs.anchors[0])}
         return len(outputs.anchors[0])
     pictures, maps = outputs

@@ -25,16 +25,16 @@ from vision_lab.config.trust import find_untrusted
 from vision_lab.config.validation import BUILD_KEYS, NO_TARGET, build_only_keys, check_config, find_part_errors
 from vision_lab.core.arguments import parameters_of
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import Adversarial, Backbone, Head, Loaded
+from vision_lab.core.protocols import GanNetworks, Backbone, Head, LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.models.feature_extractors import Features, garments, inception, of_classifier
+from vision_lab.models.feature_extractors import FeatureExtractor, fashion_features, inception, classifier_features
 from vision_lab.models.weights import load
 from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
 
-ITSELF = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
+MANUAL_OPTIMIZATION_DEFAULTS = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 """What the trainer is told in the place of a setting that a task takes upon itself, by a key of that name: Lightning
 neither clips nor accumulates for a task that steps its optimisers itself."""
 
@@ -43,7 +43,7 @@ PLUGINS = (CheckpointIO, ClusterEnvironment, LayerSync, Precision)
 """What Lightning takes as a plugin."""
 
 
-class Network(NamedTuple):
+class BuiltNetwork(NamedTuple):
     """What ``network`` makes.
 
     Attributes:
@@ -93,7 +93,7 @@ def drop_datasets(config: Config) -> Config:
     return config.updated({"data": {**kept, "train": None, "val": None, "test": None}})
 
 
-def network(config: Config, spec: DataSpec, *, trained: bool = False) -> Network:
+def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNetwork:
     """A head on a backbone, or a model that needs none.
 
     Args:
@@ -106,9 +106,9 @@ def network(config: Config, spec: DataSpec, *, trained: bool = False) -> Network
     make = _partial(_arguments(config, "model"), "model")
     changes: dict[str, Any] = {}
     if trained and model.get("weights"):
-        changes = {"weights": None} | ({"stem": _stem_with_weights(model["stem"])} if "stem" in model else {})
+        changes = {"weights": None} | ({"stem": _resolve_auto_stem(model["stem"])} if "stem" in model else {})
     with explained("model", model):
-        backbone: Backbone | Adversarial = make(spec, **changes)
+        backbone: Backbone | GanNetworks = make(spec, **changes)
     if model.get("target") == NO_TARGET:
         spec = _normalised(spec, (0.5,), (0.5,))  # to [-1, 1]: see ``Adversarial``
     head: Head = _partial(_arguments(config, "head"), "head")
@@ -116,17 +116,17 @@ def network(config: Config, spec: DataSpec, *, trained: bool = False) -> Network
         module = head(backbone, spec)
     loaded = backbone.loaded
     if config["head"].get("weights") and not trained:
-        loaded = _whole_weights(config, head, module, spec)
+        loaded = _load_network_weights(config, head, module, spec)
     if loaded is None:
-        return Network(module, spec, (), ())
+        return BuiltNetwork(module, spec, (), ())
     notes = [loaded.sentence]
     if loaded.mean and loaded.std:
         spec = _normalised(spec, loaded.mean, loaded.std)
         notes.append(f"pictures are normalised as the weights want it: mean {list(spec.mean)}, std {list(spec.std)}")
-    return Network(module, spec, tuple(notes), loaded.fresh)
+    return BuiltNetwork(module, spec, tuple(notes), loaded.fresh)
 
 
-def _whole_weights(config: Config, head: Head, module: nn.Module, spec: DataSpec) -> Loaded:
+def _load_network_weights(config: Config, head: Head, module: nn.Module, spec: DataSpec) -> LoadedWeights:
     """Load ``head.weights`` into backbone and head together."""
     published = config["head"].get("published") or f"{config.choices.get('head')}_{{model}}"
     make = _partial(_arguments(config, "model"), "model")
@@ -147,7 +147,7 @@ def _whole_weights(config: Config, head: Head, module: nn.Module, spec: DataSpec
     )
 
 
-def task(config: Config, network: Network, *, processes: int = 1) -> Task:
+def task(config: Config, network: BuiltNetwork, *, processes: int = 1) -> Task:
     """What is learnt, by so many processes together."""
     settings = _partial(_arguments(config, "task"), "task")
     if "features" in config["task"]:
@@ -164,7 +164,7 @@ def task(config: Config, network: Network, *, processes: int = 1) -> Task:
     return made
 
 
-def features(config: Config) -> Features:
+def features(config: Config) -> FeatureExtractor:
     """What ``task.features`` names: the space in which pictures are measured.
 
     Raises:
@@ -173,20 +173,20 @@ def features(config: Config) -> Features:
     named = config["task"]["features"]
     name, _, place = str(named).partition(":")
     if name == "garments" and not place:
-        return garments()
+        return fashion_features()
     if name == "inception":
         return inception(place or None)
     if name == "run" and place:
-        return _features_of(place, trusted=config["trust"])
+        return _classifier_features(place, trusted=config["trust"])
     raise ConfigurationError(
         f"task.features={named}: type garments, inception, inception:<its file of weights>, "
         "or run:<the folder of a run of task=classify>"
     )
 
 
-def _features_of(folder: str, *, trusted: Sequence[str]) -> Features:
+def _classifier_features(folder: str, *, trusted: Sequence[str]) -> FeatureExtractor:
     """Those of a classifier that was trained here."""
-    run = Run.existing(folder, key="task.features", prefix="run:")
+    run = Run.open(folder, key="task.features", prefix="run:")
     saved = run.resolved
     values = {key: saved.get(key) for key in ("task", "model", "head", "seed")}
     told: Any = values["task"]
@@ -202,7 +202,7 @@ def _features_of(folder: str, *, trusted: Sequence[str]) -> Features:
     check_config(config, ("model", "head"))
     made = network(config, DataSpec.from_config(run.spec), trained=True)
     load_weights(made.module.load_state_dict, run.weights)
-    return of_classifier(made.module, made.spec, f"run:{folder}")
+    return classifier_features(made.module, made.spec, f"run:{folder}")
 
 
 def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]:
@@ -250,7 +250,7 @@ def trainer(config: Config, folder: Path, **changes: Any) -> pl.Trainer:
     make = _partial({key: value for key, value in settings.items() if key not in ("plugins", "profiler")}, "trainer")
     if isinstance(settings.get("profiler"), str):
         arguments["profiler"] = settings["profiler"]
-    arguments |= {key: value for key, value in ITSELF.items() if key in config["task"]} | changes
+    arguments |= {key: value for key, value in MANUAL_OPTIMIZATION_DEFAULTS.items() if key in config["task"]} | changes
     try:
         with explained("trainer", settings):
             made: pl.Trainer = make(**arguments)
@@ -303,7 +303,7 @@ def _placed(node: Any, folder: Path) -> Any:
     return {**{name: str(place) for name, place in places.items() if name in taken}, **node}
 
 
-def _stem_with_weights(stem: str) -> str:
+def _resolve_auto_stem(stem: str) -> str:
     """What ``auto`` comes to where there are weights to fit."""
     return "imagenet" if stem == "auto" else stem
 

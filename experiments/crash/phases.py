@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from vision_lab.training.checkpoint_io import WholeCheckpoints
+from vision_lab.training.checkpoint_io import AtomicCheckpointIO
 
 
 def tell(phase: str) -> None:
@@ -41,7 +41,7 @@ class Phase(pl.Callback):
         tell("after the test")
 
 
-class TellingCheckpoints(WholeCheckpoints):
+class TellingCheckpoints(AtomicCheckpointIO):
     """Says when a checkpoint is being written or read."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from vision_lab.cli.main import main
-from vision_lab.data.bundled.fashion_mini import Garments
+from vision_lab.data.bundled.fashion_mini import FashionMini
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -94,7 +94,7 @@ class Transformed(torch.utils.data.Dataset):
     """The embedded garments with a plain script's transforms."""
 
     def __init__(self) -> None:
-        self.garments = Garments(split="train")
+        self.garments = FashionMini(split="train")
         self.transform = v2.Compose(
             [
                 v2.Resize(32),
@@ -151,7 +151,7 @@ def make_pictures(folder: Path, count: int = 2200, names: int = 6) -> None:
 
     Each under several names, so that an epoch is long enough to be measured.
     """
-    garments, random = Garments(split="train"), np.random.default_rng(0)
+    garments, random = FashionMini(split="train"), np.random.default_rng(0)
     for number in range(count):
         image, label = garments[number * 6000 // count]
         grain = random.normal(0, 12, (375, 500, 3))

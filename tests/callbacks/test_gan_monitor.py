@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vision_lab.callbacks.gan_monitor import Watchdog
+from vision_lab.callbacks.gan_monitor import GanMonitor
 from vision_lab.core.errors import DataError
 
 SETTINGS: dict[str, Any] = {"action": "warn", "diversity": 0.3, "accuracy": 0.99, "patience": 2}
@@ -15,7 +15,7 @@ COLLAPSED = FINE | {"val/diversity": 0.1}
 
 
 def said(capsys: pytest.CaptureFixture[str], *epochs: dict[str, float], **changes: Any) -> list[str]:
-    watchdog = Watchdog(**SETTINGS | changes)
+    watchdog = GanMonitor(**SETTINGS | changes)
     for number, metrics in enumerate(epochs):
         trainer: Any = SimpleNamespace(current_epoch=number, is_global_zero=True)
         watchdog.see(trainer, metrics)
@@ -47,7 +47,7 @@ def test_it_stops_where_it_is_told_to(capsys: pytest.CaptureFixture[str]):
 
 
 def test_what_has_lasted_goes_with_a_checkpoint():
-    one, other = Watchdog(**SETTINGS), Watchdog(**SETTINGS | {"action": "stop"})
+    one, other = GanMonitor(**SETTINGS), GanMonitor(**SETTINGS | {"action": "stop"})
     trainer: Any = SimpleNamespace(current_epoch=0, is_global_zero=True)
     one.see(trainer, COLLAPSED)
     other.load_state_dict(one.state_dict())

@@ -9,14 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 
 from vision_lab import build
 from vision_lab.config import resolvers
-from vision_lab.config.groups import CONF, Choice, groups
+from vision_lab.config.groups import CONFIG_DIR, ConfigOption, groups
 from vision_lab.config.instantiation import instantiate
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.config.validation import find_part_errors
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import Adversarial, Backbone
+from vision_lab.core.protocols import GanNetworks, Backbone
 
-GROUPS = groups([CONF])
+GROUPS = groups([CONFIG_DIR])
 
 COUNTS = {
     "task": 4,
@@ -52,7 +52,7 @@ def _hydra():
 
 def composed(*words: str) -> Config:
     """A config as a command would have it, with Hydra's own part known to the resolvers."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
         config = compose("config", overrides=[*words, "+hydra.runtime.output_dir=outputs"], return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     choices = {group: choice for group, choice in config.hydra.runtime.choices.items() if "/" not in group}
@@ -83,7 +83,7 @@ def test_every_file_says_what_it_is_in_one_line(group: str):
 @pytest.mark.parametrize(
     "choice", [c for g in GROUPS for c in GROUPS[g] if g != "hydra"], ids=lambda c: f"{c.file.parent.name}={c.name}"
 )
-def test_every_choice_composes_and_its_classes_take_it(choice: Choice):
+def test_every_choice_composes_and_its_classes_take_it(choice: ConfigOption):
     group = choice.file.parent.name
     config = composed(f"{group}={choice.name}")
     if choice.name in NOT_INSTALLED:
@@ -104,13 +104,13 @@ def test_how_many_models_are_of_each_kind():
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
 @pytest.mark.parametrize("choice", PAIRS, ids=lambda c: c.name)
-def test_every_pair_makes_pictures_and_scores_them(choice: Choice, size: int):
+def test_every_pair_makes_pictures_and_scores_them(choice: ConfigOption, size: int):
     """With and without classes, built without numbers."""
     for condition in ("null", "concatenation", "projection"):
         config = composed("task=generate", f"model={choice.name}", f"model.condition={condition}")
         config = config.updated({"data.spec.image_size": [size, size]})
         with torch.device("meta"):
-            pair: Adversarial = build.network(config, build.spec(config)).module
+            pair: GanNetworks = build.network(config, build.spec(config)).module
             labels = torch.zeros(2, dtype=torch.int64) if pair.conditional else None
             pictures = pair.generator(torch.empty(2, pair.latent), labels)
             assert pictures.shape == (2, 1, size, size)
@@ -131,7 +131,7 @@ LARGER = (
     [pytest.param(c, marks=pytest.mark.slow) if c.name in LARGER else c for c in BACKBONES],
     ids=lambda choice: choice.name,
 )
-def test_every_model_is_a_backbone_under_published_keys(choice: Choice):
+def test_every_model_is_a_backbone_under_published_keys(choice: ConfigOption):
     """Built without numbers at the size of its paper: strides double, and keys and shapes are the constructor's own."""
     config = composed(f"model={choice.name}")
     size = 299 if choice.name == "inception_v3" else 224
@@ -139,14 +139,14 @@ def test_every_model_is_a_backbone_under_published_keys(choice: Choice):
     with torch.device("meta"):
         made: Backbone = instantiate(without(config["model"], "target"), "model")(spec)
         published = instantiate(config["model"]["classifier"], "model.classifier")(num_classes=10)
-    assert {k: v.shape for k, v in made.classifier.state_dict().items()} == {
+    assert {k: v.shape for k, v in made.network.state_dict().items()} == {
         k: v.shape for k, v in published.state_dict().items()
     }
     strides = [stage.stride for stage in made.stages]
     assert strides == [2**power for power in range(strides[0].bit_length() - 1, strides[-1].bit_length())]
     assert len(strides) >= 3
     assert all(stage.channels >= 16 for stage in made.stages)
-    logits = made.classifier.eval()(torch.empty(2, 3, size, size, device="meta"))
+    logits = made.network.eval()(torch.empty(2, 3, size, size, device="meta"))
     assert logits.shape == (2, 10)
 
 
@@ -157,7 +157,7 @@ def test_how_many_models_are_torchvisions():
 
 @pytest.mark.parametrize("task", ["segment", "detect"])
 @pytest.mark.parametrize("choice", GROUPS["augment"], ids=lambda c: c.name)
-def test_every_augmentation_moves_masks_and_boxes(choice: Choice, task: str):
+def test_every_augmentation_moves_masks_and_boxes(choice: ConfigOption, task: str):
     """Or is refused: what cuts test pictures, for boxes; what needs boxes, for masks."""
     config = composed(f"task={task}", f"augment={choice.name}", "data.counts={train: 8, val: 1, test: 1}")
     refused = {"detect": {"imagenet", "middle"}, "segment": {"iou_crop", "mosaic"}}

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vision_lab.config.overrides import flags_first, overrides, quoted, value_of
+from vision_lab.config.overrides import flags_before_overrides, overrides, quote_paths, last_value
 
 
 def read_by_hydra(word: str) -> object:
-    return OverridesParser.create().parse_override(quoted([word])[0]).value()
+    return OverridesParser.create().parse_override(quote_paths([word])[0]).value()
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_home_is_expanded_and_existing_paths_are_made_absolute(tmp_path: Path, m
 
 
 def test_words_that_are_no_paths_stay():
-    assert quoted(["model.weights=null", "data.root=???", "optim.lr=0.1", "seed=1,2", "run='x y'"]) == [
+    assert quote_paths(["model.weights=null", "data.root=???", "optim.lr=0.1", "seed=1,2", "run='x y'"]) == [
         "model.weights=null",
         "data.root=???",
         "optim.lr=0.1",
@@ -64,15 +64,15 @@ def test_words_that_are_no_paths_stay():
 
 def test_in_a_sweep_commas_separate_unless_the_path_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert quoted(["-m", "model.weights=null,a b.pth"])[1] == "model.weights=null,'a b.pth'"
+    assert quote_paths(["-m", "model.weights=null,a b.pth"])[1] == "model.weights=null,'a b.pth'"
     (tmp_path / "a,b").mkdir()
-    assert quoted(["-m", "data.root=a,b"])[1] == "data.root='a,b'"
-    assert quoted(["data.root=c,d"]) == ["data.root='c,d'"]
+    assert quote_paths(["-m", "data.root=a,b"])[1] == "data.root='a,b'"
+    assert quote_paths(["data.root=c,d"]) == ["data.root='c,d'"]
 
 
 def test_values_and_flags():
     words = ["seed=1", "--cfg", "job", "-m", "run='it\\'s'", "--config-dir", "a=b", "model=x"]
     assert overrides(words) == ["seed=1", "run='it\\'s'", "model=x"]
-    assert flags_first(words) == ["--cfg", "job", "-m", "--config-dir", "a=b", "seed=1", "run='it\\'s'", "model=x"]
-    assert value_of(words, "run") == "it's"
-    assert value_of(words, "source") is None
+    assert flags_before_overrides(words) == ["--cfg", "job", "-m", "--config-dir", "a=b", "seed=1", "run='it\\'s'", "model=x"]
+    assert last_value(words, "run") == "it's"
+    assert last_value(words, "source") is None

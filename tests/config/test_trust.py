@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import FAST, Outcome
 from vision_lab.cli.main import main
-from vision_lab.config.groups import CONF
+from vision_lab.config.groups import CONFIG_DIR
 from vision_lab.config.resolution import resolve_config
 from vision_lab.config.trust import find_untrusted, is_admitted
 from vision_lab.core.documents import dump_yaml
@@ -304,7 +304,7 @@ def test_what_the_command_line_says_itself_is_its_own():
 
 def test_every_choice_of_conf_is_admitted():
     """What we ship must not be refused when it comes back with a run."""
-    files = [file for file in CONF.rglob("*.yaml") if file.parent.name not in ("hydra", "mode", "experiment")]
+    files = [file for file in CONFIG_DIR.rglob("*.yaml") if file.parent.name not in ("hydra", "mode", "experiment")]
     nodes = 0
     for file in files:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}

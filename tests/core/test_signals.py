@@ -67,15 +67,15 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Sig
 
 def test_at_once_or_after_the_step():
     before = signal.getsignal(signal.SIGINT)
-    with signals.heeded():
+    with signals.signals_as_interrupt():
         with pytest.raises(Interrupted, match="SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
-        signals.patient(True)
-    with signals.heeded():
-        signals.patient(True)
-        assert not signals.asked()
+        signals.defer_signals(True)
+    with signals.signals_as_interrupt():
+        signals.defer_signals(True)
+        assert not signals.signal_pending()
         os.kill(os.getpid(), signal.SIGINT)
-        assert signals.asked()
+        assert signals.signal_pending()
         with pytest.raises(Interrupted):  # a second one does not wait
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

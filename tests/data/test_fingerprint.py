@@ -9,14 +9,14 @@ from torch.utils.data import Subset, TensorDataset
 
 from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.data.fingerprint import fingerprint, labels_of
-from vision_lab.data.formats.coco import SemanticMasks
-from vision_lab.data.formats.image_folder import Labelled
-from vision_lab.data.formats.image_masks import Pairs, Values
+from vision_lab.data.formats.coco import CocoMaskDataset
+from vision_lab.data.formats.image_folder import LabeledImages
+from vision_lab.data.formats.image_masks import ImageMaskDataset, MaskEncoding
 
 
-def labelled(root: Path) -> Labelled:
+def labelled(root: Path) -> LabeledImages:
     paths = sorted(root.rglob("*.png"))
-    return Labelled(paths, [sorted({p.parent for p in paths}).index(path.parent) for path in paths])
+    return LabeledImages(paths, [sorted({p.parent for p in paths}).index(path.parent) for path in paths])
 
 
 def test_files(make_folder: Callable[..., Path], tmp_path: Path):
@@ -72,14 +72,14 @@ def test_masks_are_files_too(make_folder: Callable[..., Path]):
     for path in sorted((root / "images").iterdir()):
         (root / "masks" / path.name).write_text("mask")
     samples = [(path, root / "masks" / path.name) for path in sorted((root / "images").iterdir())]
-    before = fingerprint(Pairs(samples, Values(2), 100), labelled=False)
+    before = fingerprint(ImageMaskDataset(samples, MaskEncoding(2), 100), labelled=False)
     assert set(before) == {"count", "files"}
     (root / "masks" / "002.png").write_text("another")
-    assert fingerprint(Pairs(samples, Values(2), 100), labelled=False) != before
+    assert fingerprint(ImageMaskDataset(samples, MaskEncoding(2), 100), labelled=False) != before
 
 
 def test_annotations_and_rules_are_told(tmp_path: Path):
-    one, other = (SemanticMasks([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]"))
+    one, other = (CocoMaskDataset([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]"))
     assert fingerprint(one, labelled=False)["made_of"] != fingerprint(other, labelled=False)["made_of"]
     made = {
         seed: fingerprint(Scenes(split="val", count=3, size=(16, 16), classes="all", seed=seed), labelled=False)

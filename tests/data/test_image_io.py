@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_lab.data.image_io import UnreadablePictureError, as_picture, read_picture
+from vision_lab.data.image_io import InvalidImageError, to_uint8_image, read_image
 
 RED = (200, 30, 40)
 
@@ -26,7 +26,7 @@ def saved(path: Path, image: Image.Image, **options) -> Path:
 
 
 def first_pixel(path: Path, channels: int = 3) -> list[int]:
-    picture = read_picture(path, channels=channels)
+    picture = read_image(path, channels=channels)
     assert picture.dtype == torch.uint8
     assert picture.shape == (channels, 6, 8)
     return picture[:, 0, 0].tolist()
@@ -115,7 +115,7 @@ def test_a_turned_picture_is_put_upright(tmp_path: Path, name: str):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise to see it upright: left becomes top
     path = saved(tmp_path / name, Image.fromarray(pixels), exif=exif)
-    picture = read_picture(path, channels=3)
+    picture = read_image(path, channels=3)
     assert picture.shape == (3, 8, 6)
     assert picture[:, 0].float().mean() > 240
     assert picture[:, -1].float().mean() < 15
@@ -133,8 +133,8 @@ def test_cut_short(tmp_path: Path, kind: str):
     Image.fromarray(noise).save(content, kind)
     path = tmp_path / "cut"
     path.write_bytes(content.getvalue()[: len(content.getvalue()) // 2])
-    with pytest.raises(UnreadablePictureError):
-        read_picture(path, channels=3)
+    with pytest.raises(InvalidImageError):
+        read_image(path, channels=3)
 
 
 def test_reasons(tmp_path: Path):
@@ -149,21 +149,21 @@ def test_reasons(tmp_path: Path):
         "float.tiff": "its values are floating-point numbers, not whole numbers of 8 or 16 bits",
         "missing.jpg": "there is no such file",
     }.items():
-        with pytest.raises(UnreadablePictureError, match=f"^{reason}$"):
-            read_picture(tmp_path / name, channels=3)
+        with pytest.raises(InvalidImageError, match=f"^{reason}$"):
+            read_image(tmp_path / name, channels=3)
 
 
 def test_from_memory():
     array = np.full((6, 8, 3), RED, dtype=np.uint8)
     for image in (array, Image.fromarray(array), torch.from_numpy(array).permute(2, 0, 1)):
-        assert as_picture(image, channels=3)[:, 2, 2].tolist() == list(RED)
-    assert as_picture(np.full((6, 8), 9, dtype=np.uint8), channels=1).shape == (1, 6, 8)
-    assert as_picture(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=5).shape == (5, 6, 8)
-    with pytest.raises(UnreadablePictureError, match=r"it has 5 channels, data.spec.channels=3"):
-        as_picture(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=3)
+        assert to_uint8_image(image, channels=3)[:, 2, 2].tolist() == list(RED)
+    assert to_uint8_image(np.full((6, 8), 9, dtype=np.uint8), channels=1).shape == (1, 6, 8)
+    assert to_uint8_image(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=5).shape == (5, 6, 8)
+    with pytest.raises(InvalidImageError, match=r"it has 5 channels, data.spec.channels=3"):
+        to_uint8_image(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=3)
     for kind in (torch.float32, torch.int32):
-        with pytest.raises(UnreadablePictureError, match=rf"its values are {kind}"):
-            as_picture(torch.zeros(3, 6, 8, dtype=kind), channels=3)
+        with pytest.raises(InvalidImageError, match=rf"its values are {kind}"):
+            to_uint8_image(torch.zeros(3, 6, 8, dtype=kind), channels=3)
 
 
 def bomb(path: Path, side: int = 60_000) -> Path:
@@ -197,32 +197,32 @@ def test_a_png_that_holds_less_than_it_says(tmp_path: Path):
     for name, content in pixels.items():
         path = tmp_path / f"{name}.png"
         path.write_bytes(signature + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b""))
-        with pytest.raises(UnreadablePictureError):
-            read_picture(path, channels=3)
+        with pytest.raises(InvalidImageError):
+            read_image(path, channels=3)
 
 
 def test_a_decompression_bomb_is_not_decoded(tmp_path: Path):
     path = bomb(tmp_path / "a.png")
     assert path.stat().st_size < 3_000_000
-    with pytest.raises(UnreadablePictureError) as caught:
-        read_picture(path, channels=1)
+    with pytest.raises(InvalidImageError) as caught:
+        read_image(path, channels=1)
     assert str(caught.value) == ("it has 60000 x 60000 pixels, more than data.max_pixels=100000000: it is not decoded")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif"])
 def test_the_limit_holds_for_every_kind_of_file(tmp_path: Path, name: str):
     path = saved(tmp_path / name, solid("RGB", RED, size=(20, 10)))
-    assert read_picture(path, channels=3, max_pixels=200).shape == (3, 10, 20)
-    with pytest.raises(UnreadablePictureError, match=r"it has 20 x 10 pixels, more than data.max_pixels=199"):
-        read_picture(path, channels=3, max_pixels=199)
+    assert read_image(path, channels=3, max_pixels=200).shape == (3, 10, 20)
+    with pytest.raises(InvalidImageError, match=r"it has 20 x 10 pixels, more than data.max_pixels=199"):
+        read_image(path, channels=3, max_pixels=199)
 
 
 def test_a_pil_image_is_asked_before_it_is_decoded(tmp_path: Path):
-    with pytest.raises(UnreadablePictureError, match="60000 x 60000 pixels"):
-        as_picture(Image.open(bomb(tmp_path / "a.png")), channels=1)
+    with pytest.raises(InvalidImageError, match="60000 x 60000 pixels"):
+        to_uint8_image(Image.open(bomb(tmp_path / "a.png")), channels=1)
 
 
 def test_more_than_pillow_would_take_can_be_allowed(tmp_path: Path):
     assert Image.MAX_IMAGE_PIXELS is None
     path = saved(tmp_path / "a.png", solid("1", 0, size=(20_000, 9_000)))  # 180 million: Pillow's own limit is 179
-    assert read_picture(path, channels=1, max_pixels=10**9).shape == (1, 9_000, 20_000)
+    assert read_image(path, channels=1, max_pixels=10**9).shape == (1, 9_000, 20_000)

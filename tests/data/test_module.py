@@ -13,13 +13,13 @@ import torch
 from torch.utils.data import TensorDataset
 from torchvision.transforms import v2
 
-from vision_lab.core.errors import ConfigurationError, DataError, UnreadableError
-from vision_lab.core.spec import IGNORE, DataSpec
-from vision_lab.data.formats.image_folder import Unlabelled, class_names, pictures
-from vision_lab.data.image_io import UnreadablePictureError
+from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
+from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.data.formats.image_folder import UnlabeledImages, class_names, image_folder
+from vision_lab.data.image_io import InvalidImageError
 from vision_lab.data.module import DataModule, labels_of
-from vision_lab.data.targets import Labels
-from vision_lab.data.transforms import scale_and_crop
+from vision_lab.data.targets import LabelTarget
+from vision_lab.data.transforms import scale_jitter_crop
 
 
 class Tensors(TensorDataset):
@@ -49,7 +49,7 @@ def module(spec: DataSpec, **changes) -> DataModule:
 
 def folder_module(spec: DataSpec, root: Path, **changes) -> DataModule:
     names = class_names(str(root))
-    sources = {split: partial(pictures, str(root), split=split, folders=names) for split in ("train", "val", "test")}
+    sources = {split: partial(image_folder, str(root), split=split, folders=names) for split in ("train", "val", "test")}
     return module(spec, **(sources | changes))
 
 
@@ -148,7 +148,7 @@ def test_bad_files_are_skipped_counted_and_listed(spec: DataSpec, make_folder: C
 def test_a_batch_of_bad_files_alone_is_empty(spec: DataSpec, tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"")
     made = module(spec, on_bad="skip")
-    made.look_at(Unlabelled([tmp_path / "a.png"]))
+    made.set_predict_dataset(UnlabeledImages([tmp_path / "a.png"]))
     batch = made.on_after_batch_transfer(next(iter(made.predict_dataloader())), 0)
     assert len(batch.samples) == len(batch.images) == len(batch.targets) == 0
     assert made.unreadable == {str(tmp_path / "a.png"): "the file is empty"}
@@ -190,7 +190,7 @@ def test_unlabelled_pictures(spec: DataSpec, make_folder: Callable[..., Path]):
         on_bad="raise",
         seed=0,
     )
-    made.look_at(Unlabelled(sorted(root.rglob("*.png"))[:3]))
+    made.set_predict_dataset(UnlabeledImages(sorted(root.rglob("*.png"))[:3]))
     made.prepare_data()
     made.setup("predict")
     batches = list(made.predict_dataloader())
@@ -220,18 +220,18 @@ class Drawn:
 
 
 def test_masks_move_with_their_pictures(mask_spec: DataSpec):
-    transforms = [v2.RandomHorizontalFlip(), v2.RandomRotation(40), scale_and_crop(size=(32, 32))]
+    transforms = [v2.RandomHorizontalFlip(), v2.RandomRotation(40), scale_jitter_crop(size=(32, 32))]
     made = module(mask_spec, train=Drawn, transforms={"train": transforms, "eval": []}, batch_size=16)
     batch = next(iter(made.train_dataloader()))
     assert (batch.images.shape, batch.targets.shape) == ((16, 3, 32, 32), (16, 32, 32))
     assert batch.targets.dtype == torch.uint8
     assert type(batch.targets) is type(batch.images) is torch.Tensor
     sure = (batch.images[:, 0] > 250) | (batch.images[:, 0] < 5)  # not blurred by resizing
-    counted = sure & (batch.targets != IGNORE)
+    counted = sure & (batch.targets != IGNORE_INDEX)
     agree = (batch.images[:, 0] > 128) == (batch.targets == 1)
     assert agree[counted].float().mean() > 0.97
-    assert (batch.targets == IGNORE).any()  # what lies beyond the picture
-    assert set(batch.targets.unique().tolist()) == {0, 1, IGNORE}
+    assert (batch.targets == IGNORE_INDEX).any()  # what lies beyond the picture
+    assert set(batch.targets.unique().tolist()) == {0, 1, IGNORE_INDEX}
     plain = next(iter(made.val_dataloader()))
     assert set(plain.targets.unique().tolist()) <= {0, 1}
 
@@ -257,13 +257,13 @@ class Wrong(Drawn):
         if index == 4:
             return picture, mask + 7
         if index == 5:
-            raise UnreadableError("masks/5.png", "the file is empty")
+            raise UnreadableFileError("masks/5.png", "the file is empty")
         return picture, mask
 
 
 def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
     made = module(mask_spec, train=Wrong, on_bad="skip", batch_size=6)
-    made.look_at(Wrong())
+    made.set_predict_dataset(Wrong())
     batches = [made.on_after_batch_transfer(batch, 0) for batch in made.predict_dataloader()]
     assert sum(len(batch.samples) for batch in batches) == 17
     assert made.unreadable == {
@@ -308,7 +308,7 @@ def test_class_weights_of_masks_are_median_frequencies(mask_spec: DataSpec):
         def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
             mask = torch.zeros(8, 8, dtype=torch.uint8)
             mask[:2] = 1 - index  # a quarter of the first picture alone
-            mask[4:, :4] = IGNORE
+            mask[4:, :4] = IGNORE_INDEX
             return torch.zeros(3, 8, 8, dtype=torch.uint8), mask
 
     small = replace(mask_spec, image_size=(8, 8))
@@ -320,17 +320,17 @@ def test_class_weights_of_masks_are_median_frequencies(mask_spec: DataSpec):
 
 def test_whole_pictures_are_not_fitted(mask_spec: DataSpec):
     made = module(mask_spec, train=Drawn)
-    made.look_at(Drawn(3), whole=True)
+    made.set_predict_dataset(Drawn(3), whole=True)
     batches = list(made.predict_dataloader())
     assert [tuple(batch.images.shape) for batch in batches] == [(1, 3, 12, 10)] * 3
 
 
 def test_unlabelled_pictures_have_masks_in_which_nothing_counts(mask_spec: DataSpec, make_folder):
     made = module(mask_spec, train=Drawn)
-    made.look_at(Unlabelled(sorted(make_folder().rglob("*.png"))[:2]))
+    made.set_predict_dataset(UnlabeledImages(sorted(make_folder().rglob("*.png"))[:2]))
     (batch,) = made.predict_dataloader()
     assert batch.targets.shape == (2, 32, 32)
-    assert (batch.targets == IGNORE).all()
+    assert (batch.targets == IGNORE_INDEX).all()
 
 
 def test_a_part_of_a_split_evenly_spaced(spec: DataSpec):
@@ -340,8 +340,8 @@ def test_a_part_of_a_split_evenly_spaced(spec: DataSpec):
     part = torch.cat([batch.images for batch in made.eval_loader("train", most=5)])
     places = [place * len(whole) // 5 for place in range(5)]
     assert torch.equal(part, whole[places])
-    assert torch.equal(torch.stack(made.pictures("train", [4, 0], most=5)), part[[4, 0]])
-    assert torch.equal(made.pictures("train", [3])[0], whole[3])
+    assert torch.equal(torch.stack(made.load_images("train", [4, 0], most=5)), part[[4, 0]])
+    assert torch.equal(made.load_images("train", [3])[0], whole[3])
     assert sum(len(batch.samples) for batch in made.eval_loader("train", most=10_000)) == len(whole)
 
 
@@ -386,8 +386,8 @@ class Floats(Tensors):
 
 
 def test_a_single_label_that_is_no_whole_number_is_a_bad_sample(spec: DataSpec):
-    label = Labels((8, 8), None)
+    label = LabelTarget((8, 8), None)
     image = torch.zeros(3, 8, 8)
     assert label(np.float64(2.0), image) == 2
-    with pytest.raises(UnreadablePictureError, match=r"its label 0\.98 is no whole number"):
+    with pytest.raises(InvalidImageError, match=r"its label 0\.98 is no whole number"):
         label(0.98, image)

@@ -3,11 +3,11 @@
 import pytest
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.data.sampler import Order
+from vision_lab.data.sampler import EpochBatchSampler
 
 
-def order(**arguments) -> Order:
-    return Order(**({"size": 103, "batch_size": 5, "seed": 7, "shuffle": True} | arguments))
+def order(**arguments) -> EpochBatchSampler:
+    return EpochBatchSampler(**({"size": 103, "batch_size": 5, "seed": 7, "shuffle": True} | arguments))
 
 
 def test_an_epoch_is_a_permutation_less_the_incomplete_batch():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from vision_lab.core.spec import IGNORE
-from vision_lab.data.transforms import Bend, central_crop, scale_and_crop, shift, turn
+from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.data.transforms import ElasticDeformation, resize_center_crop, scale_jitter_crop, pad_and_crop, rotate
 
 
 def example(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
@@ -16,7 +16,7 @@ def example(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]
 
 def test_the_middle_of_a_picture():
     picture, _ = example(100, 200)
-    found = central_crop(size=(56, 56))(picture)
+    found = resize_center_crop(size=(56, 56))(picture)
     assert found.shape == (3, 56, 56)
     assert found[0, 0, [0, -1]].float().mean().item() == pytest.approx(99.5, abs=1.5)
     assert (found[0, 0, -1] - found[0, 0, 0]).item() == pytest.approx(56 * 100 / 64, abs=3)
@@ -25,9 +25,9 @@ def test_the_middle_of_a_picture():
 @pytest.mark.parametrize("scale", [(0.5, 0.5), (2.0, 2.0), (0.5, 2.0)])
 def test_scale_and_crop(scale: tuple[float, float]):
     torch.manual_seed(0)
-    picture, mask = scale_and_crop(size=(64, 48), scale=scale)(*example(60, 60))
+    picture, mask = scale_jitter_crop(size=(64, 48), scale=scale)(*example(60, 60))
     assert (picture.shape, mask.shape) == ((3, 64, 48), (64, 48))
-    beyond = mask == IGNORE
+    beyond = mask == IGNORE_INDEX
     assert beyond.any() == (scale[0] < 1)
     assert (picture[:, beyond] == 0).all()
     assert (picture[0, ~beyond].int() - mask[~beyond].int()).abs().float().mean() < 1.5
@@ -40,22 +40,22 @@ def test_each_pixel_is_moved_by_so_much(strength: float):
     shifts = []
     for seed in range(40):
         torch.manual_seed(seed)
-        moved, along = Bend(strength=strength)(picture, mask)
-        inside = (along != IGNORE) & (along > 3) & (along < 196)
+        moved, along = ElasticDeformation(strength=strength)(picture, mask)
+        inside = (along != IGNORE_INDEX) & (along > 3) & (along < 196)
         inside[:30], inside[-30:] = False, False  # where the picture is mixed with what lies beyond
         assert (moved[0][inside].int() - along[inside].int()).abs().float().mean() < 1.0
         shifts.append((moved[0].float() - picture[0])[inside])
     # At the nine points it is the strength; in between, where they cancel, less.
     assert 0.4 * strength * 200 < torch.cat(shifts).std().item() < strength * 200
-    assert Bend(strength=strength)(*example(8, 8))[0].shape == (3, 8, 8)
+    assert ElasticDeformation(strength=strength)(*example(8, 8))[0].shape == (3, 8, 8)
 
 
 def test_what_comes_in_from_beyond_does_not_count():
     torch.manual_seed(1)
-    for transform in (turn(degrees=90), shift(size=(64, 64), pixels=9), Bend(strength=0.1)):
+    for transform in (rotate(degrees=90), pad_and_crop(size=(64, 64), pixels=9), ElasticDeformation(strength=0.1)):
         picture, mask = transform(
             tv_tensors.Image(torch.full((3, 64, 64), 9, dtype=torch.uint8)),
             tv_tensors.Mask(torch.full((64, 64), 3, dtype=torch.uint8)),
         )
-        assert set(mask.unique().tolist()) == {3, IGNORE}
+        assert set(mask.unique().tolist()) == {3, IGNORE_INDEX}
         assert (picture[:, mask == 3].float().mean() - 9).abs() < 0.5

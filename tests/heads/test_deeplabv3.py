@@ -8,7 +8,7 @@ import torchvision
 
 from tests.heads.same import assert_same_network
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.deeplabv3 import OneByOneNorm, deeplabv3
+from vision_lab.heads.deeplabv3 import SinglePixelBatchNorm, deeplabv3
 
 
 @pytest.mark.parametrize("name", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])
@@ -27,7 +27,7 @@ def test_a_batch_of_one_picture_trains(make_backbone: Callable, mask_spec: DataS
 
 
 def test_the_norm_of_one_pixel_is_torchs_for_more_pictures():
-    plain, safe = torch.nn.BatchNorm2d(3), OneByOneNorm(3)
+    plain, safe = torch.nn.BatchNorm2d(3), SinglePixelBatchNorm(3)
     x = torch.rand(4, 3, 1, 1)
     assert torch.equal(safe(x), plain(x))
     assert torch.equal(safe.running_mean, plain.running_mean)

@@ -8,15 +8,15 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from vision_lab.core.batch import Objects
+from vision_lab.core.batch import BoxTargets
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.faster_rcnn import faster_rcnn
 from vision_lab.heads.fcos import fcos
-from vision_lab.heads.fpn import Anchors, Pyramid
+from vision_lab.heads.fpn import StrideAnchorGenerator, BackboneWithFPN
 from vision_lab.heads.retinanet import retinanet
 from vision_lab.heads.ssd import ssd
-from vision_lab.heads.yolo import assigned, yolo
+from vision_lab.heads.yolo import assign_targets, yolo
 from vision_lab.models.backbone import ClassifierBackbone
 
 TOLD = {"score_threshold": 0.001, "nms_threshold": 0.5, "detections_per_image": 50}
@@ -46,13 +46,13 @@ def box_spec(size: tuple[int, int]) -> DataSpec:
     )
 
 
-def objects(boxes: Sequence[Sequence[float]], labels: Sequence[int], crowd: Sequence[bool] | None = None) -> Objects:
+def objects(boxes: Sequence[Sequence[float]], labels: Sequence[int], crowd: Sequence[bool] | None = None) -> BoxTargets:
     """As a batch has them."""
     count = len(labels)
     crowds = torch.tensor(crowd) if crowd else torch.zeros(count, dtype=torch.bool)
     area = torch.zeros(count)
     columns = (torch.tensor(labels, dtype=torch.int64), crowds, torch.zeros(count, dtype=torch.bool), area)
-    return Objects(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), *columns)
+    return BoxTargets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), *columns)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -168,11 +168,11 @@ def test_losses_and_detections_leave_the_mode_as_it_was(name: str, make_backbone
 
 def test_a_model_that_steps_less_gives_its_coarsest_maps(make_backbone):
     backbone = make_backbone("resnet18")
-    assert Pyramid(backbone, finest=8, width=32, extra=None, coarser=[]).strides == [8, 16, 32]
-    assert Pyramid(backbone, finest=64, width=32, extra=None, coarser=[2]).strides == [16, 32, 64]
+    assert BackboneWithFPN(backbone, finest=8, width=32, extra=None, coarser=[]).strides == [8, 16, 32]
+    assert BackboneWithFPN(backbone, finest=64, width=32, extra=None, coarser=[2]).strides == [16, 32, 64]
     backbone.stages = backbone.stages[:1]
     with pytest.raises(ConfigurationError, match="a single map"):
-        Pyramid(backbone, finest=8, width=32, extra=None, coarser=[])
+        BackboneWithFPN(backbone, finest=8, width=32, extra=None, coarser=[])
 
 
 def test_a_group_norm_needs_channels_it_divides(make_backbone):
@@ -182,7 +182,7 @@ def test_a_group_norm_needs_channels_it_divides(make_backbone):
 
 def test_anchors_of_a_map_that_leaves_a_border_lie_by_its_stride():
     """As AlexNet's do, whose first convolution has no padding to speak of."""
-    anchors = Anchors([[32], [64]], (1.0,), strides=[8, 16])
+    anchors = StrideAnchorGenerator([[32], [64]], (1.0,), strides=[8, 16])
     from torchvision.models.detection.image_list import ImageList
 
     images = torch.zeros(1, 3, 96, 96)
@@ -205,19 +205,19 @@ def grid(stride: int, side: int) -> tuple[Tensor, Tensor]:
 def test_an_object_is_answered_for_by_the_cells_around_its_centre_on_the_map_of_its_size():
     parts = [grid(8, 64), grid(16, 64)]
     centres, strides = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    owners = assigned(torch.tensor([[16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 64.0, 64.0]]), centres, strides)
+    owners = assign_targets(torch.tensor([[16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 64.0, 64.0]]), centres, strides)
     assert set(strides[owners == 0].tolist()) == {8.0}
     assert set(strides[owners == 1].tolist()) == {16.0}
     assert ((centres[owners == 0] - 32).abs() < 12).all()
     assert (owners == 0).sum() == 4  # the two by two cells around the centre, which lies on a corner
-    small = assigned(torch.tensor([[20.5, 20.5, 21.5, 21.5]]), centres, strides)
+    small = assign_targets(torch.tensor([[20.5, 20.5, 21.5, 21.5]]), centres, strides)
     assert (small >= 0).sum() == 1  # no cell's centre lies in it
     assert centres[small == 0].tolist() == [[20.0, 20.0]]
 
 
 def test_of_two_objects_at_one_place_the_smaller_is_answered_for():
     centres, strides = grid(8, 64)
-    owners = assigned(torch.tensor([[8.0, 8.0, 56.0, 56.0], [20.0, 20.0, 44.0, 44.0]]), centres, strides)
+    owners = assign_targets(torch.tensor([[8.0, 8.0, 56.0, 56.0], [20.0, 20.0, 44.0, 44.0]]), centres, strides)
     assert (owners == 1).sum() == 4
     assert (owners == 0).sum() == 0
 
@@ -228,7 +228,7 @@ def test_a_perfect_yolo_finds_each_object_once(make_backbone):
     with torch.no_grad():
         outputs = network(torch.rand(1, 3, 64, 64))
         wanted = torch.tensor([[10.0, 12.0, 40.0, 50.0], [44.0, 4.0, 60.0, 24.0]])
-        owners = assigned(wanted, outputs.centres, outputs.strides)
+        owners = assign_targets(wanted, outputs.centres, outputs.strides)
         there = torch.where(owners >= 0, 9.0, -9.0)[None]
         classes = torch.full((1, len(owners), 5), -9.0)
         classes[0, owners == 0, 3] = classes[0, owners == 1, 1] = 9.0

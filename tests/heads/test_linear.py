@@ -5,9 +5,9 @@ from functools import partial
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.linear import linear
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
-from vision_lab.models.backbone import backbone
+from vision_lab.models.backbone import build_backbone
 
 
 def test_it_is_the_classifier_itself(spec: DataSpec):
-    made = backbone(spec, classifier=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze=None)
+    made = build_backbone(spec, classifier=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze=None)
     assert linear(made, spec) is made.classifier

@@ -8,14 +8,14 @@ from torch import nn
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.segnet import _unpooled, segnet
+from vision_lab.heads.segnet import _max_unpool, segnet
 
 
 def test_on_vgg16_it_is_the_paper(make_backbone: Callable, mask_spec: DataSpec):
     made = segnet(make_backbone("vgg16_bn"), mask_spec, convolutions=[3, 3, 3, 2, 2])
     widths = [[m.out_channels for m in level if isinstance(m, nn.Conv2d)] for level in made.levels]
     assert widths == [[512, 512, 512], [512, 512, 256], [256, 256, 128], [128, 64], [64, 5]]
-    assert isinstance(made.fit, nn.Identity)
+    assert isinstance(made.projection, nn.Identity)
     assert isinstance(made.levels[-1][-1], nn.Conv2d)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in made.levels.modules()) == 12
 
@@ -29,7 +29,7 @@ def test_places_are_those_of_the_encoders_own_pooling(make_backbone: Callable, m
     pooled, places = nn.functional.max_pool2d(maps[fine.name], 2, 2, return_indices=True)
     assert torch.equal(pooled, maps[coarse.name])
     wanted = nn.functional.max_unpool2d(pooled, places, 2, 2, output_size=maps[fine.name].shape[-2:])
-    found = _unpooled(maps[coarse.name], maps[fine.name])
+    found = _max_unpool(maps[coarse.name], maps[fine.name])
     assert torch.equal(found, wanted)
     assert torch.equal(found[found != 0], maps[fine.name][found != 0])
 

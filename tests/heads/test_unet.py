@@ -8,12 +8,12 @@ import torch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.unet import unet
-from vision_lab.models.architectures.unet import ContractingPath
+from vision_lab.models.architectures.unet import UNetEncoder
 from vision_lab.models.backbone import ClassifierBackbone
 
 
 def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):
-    backbone = ClassifierBackbone(ContractingPath(num_classes=5), channels=3, loaded=None)
+    backbone = ClassifierBackbone(UNetEncoder(num_classes=5), channels=3, loaded=None)
     made = unet(backbone, mask_spec, widths=[512, 256, 128, 64])
     ups = [tuple(level.up.weight.shape) for level in made.levels]
     assert ups == [(1024, 512, 2, 2), (512, 256, 2, 2), (256, 128, 2, 2), (128, 64, 2, 2)]

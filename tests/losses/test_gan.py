@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.losses.gan import gradient_penalty, loss_named, r1_penalty
+from vision_lab.losses.gan import gradient_penalty, make_loss, r1_penalty
 
 REAL, FAKE = torch.tensor([0.5, -0.3]), torch.tensor([0.2, -2.0])
 
@@ -29,13 +29,13 @@ def softplus(value: float) -> float:
     ],
 )
 def test_values_by_hand(name: str, discriminator: float, generator: float):
-    loss = loss_named(name, real_label=1.0)
+    loss = make_loss(name, real_label=1.0)
     assert loss.discriminator(REAL, FAKE).item() == pytest.approx(discriminator, abs=1e-6)
     assert loss.generator(FAKE).item() == pytest.approx(generator, abs=1e-6)
 
 
 def test_smoothed_labels_are_of_one_side():
-    loss = loss_named("bce", real_label=0.9)
+    loss = make_loss("bce", real_label=0.9)
     expected = 0.9 * softplus(-0.5) + 0.1 * softplus(0.5) + softplus(0.2)
     assert loss.discriminator(REAL[:1], FAKE[:1]).item() == pytest.approx(expected, abs=1e-6)
 
@@ -43,7 +43,7 @@ def test_smoothed_labels_are_of_one_side():
 @pytest.mark.parametrize("name", ["bce", "hinge", "wgan_gp"])
 def test_which_way_they_push(name: str):
     """The discriminator's loss falls as real pictures rise and made ones fall, the generator's as made ones rise."""
-    loss = loss_named(name, real_label=1.0)
+    loss = make_loss(name, real_label=1.0)
     real, fake = (torch.linspace(-0.9, 0.9, 7, requires_grad=True) for _ in range(2))
     of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
     assert (of_real < 0).all()
@@ -53,7 +53,7 @@ def test_which_way_they_push(name: str):
 
 
 def test_the_hinge_lets_go_beyond_its_margin():
-    loss = loss_named("hinge", real_label=1.0)
+    loss = make_loss("hinge", real_label=1.0)
     real, fake = torch.tensor([1.5], requires_grad=True), torch.tensor([-1.5], requires_grad=True)
     assert [slope.item() for slope in torch.autograd.grad(loss.discriminator(real, fake), [real, fake])] == [0, 0]
 
@@ -92,6 +92,6 @@ def test_a_penalty_is_learnt_from(penalty: str):
 
 def test_a_loss_that_is_none():
     with pytest.raises(ConfigurationError, match=r"task\.loss=wgan: type bce, hinge or wgan_gp"):
-        loss_named("wgan", real_label=1.0)
+        make_loss("wgan", real_label=1.0)
     with pytest.raises(ConfigurationError, match=r"task\.real_label=0\.2: type a number above 0\.5, at most 1"):
-        loss_named("bce", real_label=0.2)
+        make_loss("bce", real_label=0.2)

@@ -13,13 +13,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from vision_lab.core.batch import Detections, Objects, Sample
-from vision_lab.metrics.detection import BoxPrecision
+from vision_lab.core.batch import Detections, BoxTargets, Sample
+from vision_lab.metrics.detection import BoxMeanAveragePrecision
 from vision_lab.tasks import coco_json
 
 CLASSES = 3
 
-Pair = tuple[tuple[Sample, Detections], Objects]
+Pair = tuple[tuple[Sample, Detections], BoxTargets]
 
 
 def picture(index: int, found: Sequence[Sequence[float]], truth: Sequence[Sequence[float]]) -> Pair:
@@ -28,7 +28,7 @@ def picture(index: int, found: Sequence[Sequence[float]], truth: Sequence[Sequen
     known = torch.tensor(truth, dtype=torch.float32).reshape(-1, 6)
     area = (known[:, 3:5] - known[:, 1:3]).prod(dim=1)
     crowd = known[:, 5].bool()
-    objects = Objects(known[:, 1:5], known[:, 0].long(), crowd, torch.zeros_like(crowd), area)
+    objects = BoxTargets(known[:, 1:5], known[:, 0].long(), crowd, torch.zeros_like(crowd), area)
     return (Sample(index, None, (200, 300)), Detections(said[:, 1:5], said[:, 0].long(), said[:, 5])), objects
 
 
@@ -58,7 +58,7 @@ def made_set(seed: int) -> list[Pair]:
 
 
 def measured(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    metric = BoxPrecision(CLASSES)
+    metric = BoxMeanAveragePrecision(CLASSES)
     for found, truth in pairs:
         metric.update([found], [truth])
     return metric.compute()
@@ -66,8 +66,8 @@ def measured(pairs: Sequence[Pair]) -> dict[str, Tensor]:
 
 def by_coco(came_to: dict[str, Tensor], folder: Path) -> np.ndarray:
     """What COCO's own program says of the files that an evaluation writes."""
-    truth = coco_json.listing(came_to["pictures"], list("abc"), coco_json.truths(came_to["truth"]), [])
-    files = {"truth": truth, "found": coco_json.results(came_to["found"])}
+    truth = coco_json.annotation_file(came_to["pictures"], list("abc"), coco_json.ground_truth_annotations(came_to["truth"]), [])
+    files = {"truth": truth, "found": coco_json.detection_results(came_to["found"])}
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     with redirect_stdout(StringIO()):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vision_lab.metrics import generative as ours
-from vision_lab.metrics.generative import Points, distances, diversity, frechet, kernel, nearest, precision, recall
+from vision_lab.metrics.generative import FeatureCollector, generative_metrics, diversity, fid, kid, nearest, precision, recall
 
 
 def points(count: int, *, seed: int, mean: float = 0.0, scale: float = 1.0, size: int = 6) -> Tensor:
@@ -39,22 +39,22 @@ def kernel_by_numpy(real: Tensor, fake: Tensor) -> float:
 @pytest.mark.parametrize(("mean", "scale"), [(0.0, 1.0), (0.4, 1.0), (0.0, 0.5), (1.0, 2.0)])
 def test_fid_and_kid_agree_with_scipy_and_numpy(mean: float, scale: float):
     real, fake = points(300, seed=1), points(300, seed=2, mean=mean, scale=scale)
-    assert frechet(real, fake).item() == pytest.approx(frechet_by_scipy(real, fake), rel=1e-4)
-    assert kernel(real, fake).item() == pytest.approx(kernel_by_numpy(real, fake), rel=1e-4)
+    assert fid(real, fake).item() == pytest.approx(frechet_by_scipy(real, fake), rel=1e-4)
+    assert kid(real, fake).item() == pytest.approx(kernel_by_numpy(real, fake), rel=1e-4)
 
 
 def test_fid_of_unlike_counts():
     real, fake = points(500, seed=1), points(200, seed=2, mean=0.3)
-    assert frechet(real, fake).item() == pytest.approx(frechet_by_scipy(real, fake), rel=1e-4)
+    assert fid(real, fake).item() == pytest.approx(frechet_by_scipy(real, fake), rel=1e-4)
 
 
 def test_kid_over_subsets_comes_near_that_of_all(monkeypatch: pytest.MonkeyPatch):
     real, fake = points(900, seed=1), points(700, seed=2, mean=0.8)
     monkeypatch.setattr(ours, "SUBSET", 300)
-    value = kernel(real, fake)
+    value = kid(real, fake)
     assert value.item() == pytest.approx(kernel_by_numpy(real, fake), rel=0.1)
     torch.rand(1)
-    assert kernel(real, fake) == value  # whatever was drawn before
+    assert kid(real, fake) == value  # whatever was drawn before
 
 
 def precision_by_hand(real: np.ndarray, fake: np.ndarray) -> float:
@@ -91,7 +91,7 @@ def test_what_precision_and_recall_tell_apart():
 
 def test_the_same_points():
     real = points(100, seed=1)
-    values = distances(real, real)
+    values = generative_metrics(real, real)
     assert values["fid"].item() == pytest.approx(0, abs=1e-6)
     assert values["precision"] == values["recall"] == 1
     assert diversity(real, real) == 1
@@ -104,7 +104,7 @@ def test_diversity_falls_as_points_draw_together():
 
 
 def test_points_come_in_the_order_of_their_places():
-    seen = Points()
+    seen = FeatureCollector()
     seen.update(torch.tensor([3, 0]), torch.tensor([[3.0], [0.0]]))
     seen.update(torch.tensor([2, 1]), torch.tensor([[2.0], [1.0]]))
     places, rows = seen.compute()

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from vision_lab.core.spec import IGNORE
-from vision_lab.metrics.segmentation import Confusion, MacroF1, Overlap, dice, intersection_over_union
+from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.metrics.segmentation import Confusion, MacroF1, SegmentationMetrics, dice, intersection_over_union
 
-TRUTH = torch.tensor([[[0, 0, 1], [1, 1, IGNORE]], [[0, 0, 0], [0, 3, IGNORE]]], dtype=torch.uint8)
+TRUTH = torch.tensor([[[0, 0, 1], [1, 1, IGNORE_INDEX]], [[0, 0, 0], [0, 3, IGNORE_INDEX]]], dtype=torch.uint8)
 SAID = torch.tensor([[[0, 1, 1], [1, 0, 3]], [[0, 0, 0], [0, 1, 1]]], dtype=torch.uint8)
 """Class 2 is neither there nor said; class 3 is there and never said."""
 
 
 def test_by_hand():
     """Two batches of one picture: class 0: 5 both, 7 truth or prediction; 1: 2 of 5; 3: 0 of 1; 2 does not count."""
-    measure = Overlap(4)
+    measure = SegmentationMetrics(4)
     for said, truth in zip(SAID, TRUTH, strict=True):
         measure.update(said[None], truth[None])
     found = measure.compute()
@@ -25,10 +25,10 @@ def test_by_hand():
 
 def test_it_is_not_the_mean_over_batches():
     """A picture that shows little of a class counts little."""
-    measure, single = Overlap(4), []
+    measure, single = SegmentationMetrics(4), []
     for said, truth in zip(SAID.clamp(max=1), TRUTH.clamp(max=1), strict=True):
         measure.update(said[None], truth[None])
-        alone = Overlap(4)
+        alone = SegmentationMetrics(4)
         alone.update(said[None], truth[None])
         single.append(alone.compute()["miou"].item())
     assert measure.compute()["miou"].item() != pytest.approx(sum(single) / 2, abs=0.01)
@@ -42,8 +42,8 @@ def test_classes_that_are_nowhere():
 
 
 def test_where_nothing_counts_it_is_zero_and_no_nan():
-    measure = Overlap(3)
-    measure.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.full((1, 2, 2), IGNORE, dtype=torch.uint8))
+    measure = SegmentationMetrics(3)
+    measure.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.full((1, 2, 2), IGNORE_INDEX, dtype=torch.uint8))
     assert {name: value.sum().item() for name, value in measure.compute().items()} == {
         "miou": 0,
         "dice": 0,

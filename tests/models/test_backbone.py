@@ -10,7 +10,7 @@ from torch import nn
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.models.backbone import ClassifierBackbone, backbone
+from vision_lab.models.backbone import ClassifierBackbone, build_backbone
 
 FAMILIES = {
     "alexnet": 64,
@@ -30,7 +30,7 @@ FAMILIES = {
 
 
 def made(spec: DataSpec, classifier=published.resnet18, **changes) -> ClassifierBackbone:
-    return backbone(spec, classifier=classifier, **({"stem": "imagenet", "weights": None, "freeze": None} | changes))
+    return build_backbone(spec, classifier=classifier, **({"stem": "imagenet", "weights": None, "freeze": None} | changes))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -9,7 +9,7 @@ from torch import nn
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.models.backbone import ClassifierBackbone
-from vision_lab.models.dilation import WidePool, dilate
+from vision_lab.models.dilation import DilatedPool, dilate
 
 
 def backbone(name: str) -> ClassifierBackbone:
@@ -79,13 +79,13 @@ def test_output_strides_that_are_none():
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_a_wide_pool_is_the_pool_at_each_pixel(largest: bool, pool: type[nn.Module], kernel: int):
     x = torch.rand(2, 3, 9, 11)
-    wide = WidePool(kernel=kernel, dilation=1, largest=largest)(x)
+    wide = DilatedPool(kernel=kernel, dilation=1, largest=largest)(x)
     assert wide.shape == x.shape
     first = (kernel - 1) // 2
     assert torch.allclose(
         wide[..., first : first + 9 - kernel + 1, first : first + 11 - kernel + 1], pool(kernel, 1)(x)
     )
-    spread = WidePool(kernel=kernel, dilation=2, largest=largest)(x)
+    spread = DilatedPool(kernel=kernel, dilation=2, largest=largest)(x)
     alone = pool(kernel, 1)(x[..., ::2, ::2])
     begin = (kernel - 1) // 2 * 2 + (kernel == 2)
     assert torch.allclose(spread[..., begin::2, begin::2][..., : alone.shape[-2], : alone.shape[-1]], alone)

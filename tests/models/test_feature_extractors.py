@@ -13,27 +13,27 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.bundled.fashion_mini import Garments
-from vision_lab.metrics.generative import frechet
+from vision_lab.data.bundled.fashion_mini import FashionMini
+from vision_lab.metrics.generative import fid
 from vision_lab.models import feature_extractors
-from vision_lab.models.feature_extractors import GARMENTS, garments, inception, of_classifier
+from vision_lab.models.feature_extractors import FASHION_WEIGHTS, fashion_features, inception, classifier_features
 
 
 def test_the_shipped_network_tells_garments_apart():
     """By the nearest class mean of its features, of pictures it has not learnt from; and it is small."""
-    look, train, test = garments(), Garments(split="train"), Garments(split="test")
+    look, train, test = fashion_features(), FashionMini(split="train"), FashionMini(split="test")
     points, others = look(train.tensors[0][::12]), look(test.tensors[0][::2])
     means = torch.stack([points[train.targets[::12] == label].mean(dim=0) for label in range(10)])
     right = torch.cdist(others, means).argmin(dim=1) == test.targets[::2]
     assert points.shape == (500, 64)
     assert right.float().mean() > 0.85
-    assert GARMENTS.stat().st_size < 400_000
+    assert FASHION_WEIGHTS.stat().st_size < 400_000
     noise = torch.randint(0, 256, (500, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert frechet(others, look(noise)) > 50 * frechet(others, points)
+    assert fid(others, look(noise)) > 50 * fid(others, points)
 
 
 def test_any_pictures_are_made_to_fit():
-    look = garments()
+    look = fashion_features()
     grey = torch.rand(3, 1, 32, 32)
     assert torch.allclose(look((grey * 255).round().to(torch.uint8)), look((grey * 255).round() / 255), atol=1e-4)
     assert look(torch.rand(2, 5, 40, 50)).shape == (2, 5 * 64)
@@ -44,7 +44,7 @@ def test_any_pictures_are_made_to_fit():
 
 def test_each_channel_is_seen_by_itself():
     """So that colours count, and their order."""
-    look, colour = garments(), torch.rand(3, 3, 32, 32)
+    look, colour = fashion_features(), torch.rand(3, 3, 32, 32)
     together = look(colour)
     for place in range(3):
         alone = look(colour[:, place : place + 1])
@@ -55,7 +55,7 @@ def test_each_channel_is_seen_by_itself():
 def test_of_a_classifier_it_is_what_the_last_layer_takes(spec: DataSpec, name: str):
     """For a layer of weights and biases, classes are that layer's of the features."""
     classifier = torchvision.models.get_model(name, num_classes=4).eval()
-    look = of_classifier(classifier, replace(spec, image_size=(64, 64)), "run:x")
+    look = classifier_features(classifier, replace(spec, image_size=(64, 64)), "run:x")
     pictures = torch.rand(2, 3, 64, 64)
     points = look(pictures)
     with torch.no_grad():
@@ -131,6 +131,6 @@ def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_was_shipped_is_what_the_command_made():
     """The file has nothing but the network's tensors, all finite."""
-    state = torch.load(feature_extractors.GARMENTS, weights_only=True)
+    state = torch.load(feature_extractors.FASHION_WEIGHTS, weights_only=True)
     assert sum(np.prod(value.shape) for value in state.values()) < 80_000
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())

@@ -24,14 +24,14 @@ def test_stages_of_a_resnet():
 def test_the_smallest_picture_is_torchvisions(name: str, smallest: int):
     with torch.device("meta"):
         network = getattr(published, name)()
-    assert introspection.smallest_size(network, channels=3, start=1) == smallest
-    assert introspection.refusal(network, channels=3, size=(smallest, smallest)) is None
-    assert "too small" in str(introspection.refusal(network, channels=3, size=(smallest - 1, smallest - 1)))
+    assert introspection.min_image_size(network, channels=3, start=1) == smallest
+    assert introspection.forward_error(network, channels=3, size=(smallest, smallest)) is None
+    assert "too small" in str(introspection.forward_error(network, channels=3, size=(smallest - 1, smallest - 1)))
 
 
 def test_a_copy_has_no_numbers_and_shares_nothing():
     network = published.squeezenet1_1()
-    copy = introspection.on_meta(network)
+    copy = introspection.meta_copy(network)
     assert {parameter.device.type for parameter in copy.parameters()} == {"meta"}
     assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
     assert network.training

@@ -5,7 +5,7 @@ import torch
 import torchvision.models as published
 from torch import nn
 
-from vision_lab.models.stem import first_convolution, kernel_for, shrink, take_channels
+from vision_lab.models.stem import first_convolution, adapt_input_kernel, remove_stem_downsampling, set_in_channels
 
 SMALL = {
     "alexnet": {"features.0": 1},
@@ -28,7 +28,7 @@ def test_the_first_fourfold_downsampling_goes(name: str):
     with torch.device("meta"):
         network = getattr(published, name)(weights=None, **extra)
     keys = list(network.state_dict())
-    shrink(network)
+    remove_stem_downsampling(network)
     assert list(network.state_dict()) == keys
     for layer, stride in SMALL[name].items():
         module = network.get_submodule(layer)
@@ -43,7 +43,7 @@ def test_the_first_fourfold_downsampling_goes(name: str):
 def test_only_the_shrunk_convolution_changes_shape():
     with torch.device("meta"):
         network, other = published.resnet18(), published.resnet18()
-    shrink(network)
+    remove_stem_downsampling(network)
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     assert [k for k, v in other.state_dict().items() if v.shape != shapes[k]] == ["conv1.weight"]
 
@@ -51,7 +51,7 @@ def test_only_the_shrunk_convolution_changes_shape():
 def test_new_weights_have_the_spread_of_the_paper():
     network = published.resnet18()
     old = network.conv1.weight.std().item()
-    take_channels(network, 1)
+    set_in_channels(network, 1)
     name, first = first_convolution(network)
     assert name == "conv1"
     assert first.weight.shape == (64, 1, 7, 7)
@@ -61,13 +61,13 @@ def test_new_weights_have_the_spread_of_the_paper():
 def test_grey_kernels_answer_as_the_colour_kernels_do():
     kernel, grey = torch.randn(8, 3, 3, 3), torch.rand(2, 1, 9, 9)
     colour = nn.functional.conv2d(grey.expand(-1, 3, -1, -1), kernel)
-    assert torch.allclose(nn.functional.conv2d(grey, kernel_for(kernel, 1)), colour, atol=1e-5)
+    assert torch.allclose(nn.functional.conv2d(grey, adapt_input_kernel(kernel, 1)), colour, atol=1e-5)
 
 
 def test_more_channels_repeat_the_kernels_at_the_same_strength():
     kernel = torch.randn(8, 3, 3, 3)
-    six = kernel_for(kernel, 6)
+    six = adapt_input_kernel(kernel, 6)
     assert torch.equal(six[:, :3], kernel / 2)
     assert torch.equal(six[:, 3:], kernel / 2)
-    assert kernel_for(kernel, 3) is kernel
-    assert kernel_for(kernel, 4).shape == (8, 4, 3, 3)
+    assert adapt_input_kernel(kernel, 3) is kernel
+    assert adapt_input_kernel(kernel, 4).shape == (8, 4, 3, 3)

@@ -12,7 +12,7 @@ import torchvision.models as published
 from torch import nn
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.models.stem import shrink, take_channels
+from vision_lab.models.stem import remove_stem_downsampling, set_in_channels
 from vision_lab.models.weights import load
 
 CLASSES = {"classifier.1.weight", "classifier.1.bias"}
@@ -55,7 +55,7 @@ def test_a_trunk_alone(tmp_path: Path, learnt: dict[str, torch.Tensor]):
 def test_kernels_are_summed_for_grey_pictures(tmp_path: Path, learnt: dict[str, torch.Tensor]):
     torch.save(learnt, tmp_path / "w.pth")
     grey = published.squeezenet1_1(num_classes=7)
-    take_channels(grey, 1)
+    set_in_channels(grey, 1)
     network, _ = into(tmp_path / "w.pth", network=grey)
     assert torch.allclose(network.features[0].weight, learnt["features.0.weight"].sum(dim=1, keepdim=True))
 
@@ -63,7 +63,7 @@ def test_kernels_are_summed_for_grey_pictures(tmp_path: Path, learnt: dict[str, 
 def test_a_small_stem_does_not_take_them(tmp_path: Path):
     torch.save(published.resnet18(num_classes=7).state_dict(), tmp_path / "w.pth")
     network = published.resnet18(num_classes=7)
-    shrink(network)
+    remove_stem_downsampling(network)
     with pytest.raises(ConfigurationError) as caught:
         load(network, str(tmp_path / "w.pth"), constructor="resnet18", class_layers={"fc.weight", "fc.bias"})
     assert "other shapes: conv1.weight 64x3x7x7 for 64x3x3x3" in str(caught.value)

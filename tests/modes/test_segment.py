@@ -16,7 +16,7 @@ from PIL import Image
 from tests.conftest import FAST, Outcome
 from vision_lab.cli.main import main
 from vision_lab.data.bundled.scenes import Scenes
-from vision_lab.modes.predict import names_of
+from vision_lab.modes.predict import output_stems
 from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
@@ -111,8 +111,8 @@ def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path)
 
 def test_no_two_pictures_share_a_name():
     paths = [Path(name) for name in ("two/a.png", "two/a.jpg", "two/a.png.tif", "two/b.bmp")]
-    assert names_of(paths) == ["a.png", "a.jpg", "a.png.tif", "b.bmp"]
-    assert names_of([Path("two/a.png"), Path("two/below/a.png")]) == ["a", "below/a"]
+    assert output_stems(paths) == ["a.png", "a.jpg", "a.png.tif", "b.bmp"]
+    assert output_stems([Path("two/a.png"), Path("two/below/a.png")]) == ["a", "below/a"]
 
 
 def test_a_crop_is_not_taken_for_the_whole_picture(command: Command, trained: Run, tmp_path: Path):

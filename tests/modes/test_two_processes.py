@@ -190,10 +190,10 @@ def test_what_needs_gpus_is_said(command: Callable[..., Outcome]):
 
 def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..., Outcome]):
     from vision_lab.build import optimizer
-    from vision_lab.config.groups import CONF
+    from vision_lab.config.groups import CONFIG_DIR
     from vision_lab.config.resolution import resolve_config
 
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
         for words, processes, rate in (
             ((), 4, 0.1),
             (("optim.scale_lr=256",), 1, 0.025),

@@ -7,7 +7,7 @@ import pytest
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs.folder import Run
-from vision_lab.runs.naming import LONGEST, folder_name, run_folder, sweep_folder
+from vision_lab.runs.naming import MAX_NAME_LENGTH, safe_dir_name, run_folder, sweep_folder
 
 SPEC = {
     "target": "labels",
@@ -25,7 +25,7 @@ RESULT = {"metrics": {"test/accuracy": 0.5}, "per_class": {}, "monitored": {"val
 def begun(folder: Path) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
-    run.begin(config="seed: 1\n", resolved="seed: 1\n", overrides=["seed=1"], choices={"model": "x"}, spec=SPEC)
+    run.write_config(config="seed: 1\n", resolved="seed: 1\n", overrides=["seed=1"], choices={"model": "x"}, spec=SPEC)
     return run
 
 
@@ -37,17 +37,17 @@ def begun(folder: Path) -> Run:
     ],
 )
 def test_plain_names_stay(what: str, name: str):
-    assert folder_name(what, "job-3") == name
+    assert safe_dir_name(what, "job-3") == name
 
 
 def test_other_characters_are_replaced_and_told_apart():
-    one, other = folder_name("data.root-/a b/é"), folder_name("data.root-/a/b/é")
+    one, other = safe_dir_name("data.root-/a b/é"), safe_dir_name("data.root-/a/b/é")
     assert one.startswith("data.root-a-b-")
     assert one != other
     assert all(c.isascii() and (c.isalnum() or c in "._-") for c in one)
-    long = folder_name("x" * 300)
-    assert len(long) == LONGEST
-    assert long != folder_name("x" * 301)
+    long = safe_dir_name("x" * 300)
+    assert len(long) == MAX_NAME_LENGTH
+    assert long != safe_dir_name("x" * 301)
 
 
 def test_where_runs_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -70,11 +70,11 @@ def test_where_runs_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_states(tmp_path: Path):
     (tmp_path / "a").mkdir()
     run = Run(tmp_path / "a")
-    assert (run.state, run.told) == (None, False)
-    run.pend()
-    assert (run.state, run.told) == ("pending", False)
+    assert (run.state, run.is_initialized) == (None, False)
+    run.mark_pending()
+    assert (run.state, run.is_initialized) == ("pending", False)
     run = begun(tmp_path / "a")
-    assert run.told
+    assert run.is_initialized
     run.start()
     assert run.state == "running"
     assert {"host", "pid", "heartbeat", "time"} < set(run.status)
@@ -94,19 +94,19 @@ def test_what_is_no_run_is_said(tmp_path: Path):
     begun(tmp_path / "sweep" / "a")
     begun(tmp_path / "sweep" / "b")
     with pytest.raises(ConfigurationError) as caught:
-        Run.existing(str(tmp_path / "sweep"))
+        Run.open(str(tmp_path / "sweep"))
     assert "this folder holds several runs; type one of" in str(caught.value)
     assert f"run={tmp_path / 'sweep' / 'a'}" in str(caught.value)
     with pytest.raises(ConfigurationError, match=r"there is no such folder; .* holds the runs a, b"):
-        Run.existing(str(tmp_path / "sweep" / "c"))
+        Run.open(str(tmp_path / "sweep" / "c"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match="this folder holds no run"):
-        Run.existing(str(tmp_path / "empty"))
+        Run.open(str(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize("name", [7, 1e3, float("nan")])
 def test_a_name_that_is_read_as_a_number(name: object):
-    assert folder_name(name) == str(name)  # type: ignore[arg-type]
+    assert safe_dir_name(name) == str(name)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs import lock
 from vision_lab.runs.folder import Run
-from vision_lab.runs.lock import claim
+from vision_lab.runs.lock import lock_run
 
 HOLDING = """
 import os, sys, time
@@ -49,14 +49,14 @@ def test_another_process_holds_it_until_it_dies(tmp_path: Path):
     run = Run(tmp_path / "x")
     process = holder(run.folder)
     try:
-        with pytest.raises(ConfigurationError) as caught, claim(run):
+        with pytest.raises(ConfigurationError) as caught, lock_run(run):
             pass
         assert f"x is at work in process {process.pid} on " in str(caught.value)
         assert re.search(r"heard of \d s ago: wait for it, or type another name=", str(caught.value))
         assert run.state == "pending"
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with claim(run):  # although its worker is still there
+        with lock_run(run):  # although its worker is still there
             run.start()
         assert run.status["pid"] == os.getpid()
     finally:
@@ -75,19 +75,19 @@ def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path
     status(run, host="elsewhere", silent=20)
     with (
         pytest.raises(ConfigurationError, match=r"x is at work in process 1 on elsewhere, heard of \d+ s ago"),
-        claim(run),
+        lock_run(run),
     ):
         pass
     assert run.status["host"] == "elsewhere"
     status(run, host="elsewhere", silent=61)
-    with claim(run):
-        run.pend()
+    with lock_run(run):
+        run.mark_pending()
 
 
 def test_the_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock, "BEAT", 0.02)
     run = Run(tmp_path / "x")
-    with claim(run):
+    with lock_run(run):
         run.start()
         first = (run.folder / "status.json").stat().st_mtime_ns
         deadline = time.monotonic() + 5
@@ -102,8 +102,8 @@ def test_the_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_came_to_nothing_leaves_nothing(tmp_path: Path):
     run = Run(tmp_path / "x")
-    with claim(run):
-        run.pend()
+    with lock_run(run):
+        run.mark_pending()
     assert not run.folder.exists()
 
 
@@ -111,8 +111,8 @@ def test_what_lay_in_the_folder_stays(tmp_path: Path):
     run = Run(tmp_path / "x")
     run.folder.mkdir()
     (run.folder / "thesis.tex").write_text("years of work")
-    with claim(run):
-        run.pend()
+    with lock_run(run):
+        run.mark_pending()
     assert [path.name for path in run.folder.iterdir()] == ["thesis.tex"]
 
 
@@ -120,6 +120,6 @@ def test_a_refused_claim_touches_nothing(tmp_path: Path):
     run = Run(tmp_path / "x")
     status(run, host="elsewhere", silent=0, state="pending")
     before = (run.folder / "status.json").read_bytes()
-    with pytest.raises(ConfigurationError), claim(run):
+    with pytest.raises(ConfigurationError), lock_run(run):
         pass
     assert (run.folder / "status.json").read_bytes() == before

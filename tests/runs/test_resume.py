@@ -10,7 +10,7 @@ from tests.conftest import FAST, Outcome
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.runs.folder import Run
-from vision_lab.runs.resume import differences, hold_against, standing
+from vision_lab.runs.resume import config_differences, check_data_unchanged, run_progress
 from vision_lab.training.checkpoint_io import load, save
 
 Command = Callable[..., Outcome]
@@ -31,28 +31,28 @@ def begun(folder: Path, **changes: object) -> Run:
     run = Run(folder)
     text = OmegaConf.to_yaml(OmegaConf.create(CONFIG | changes))
     folder.mkdir(parents=True)
-    run.pend()
-    run.begin(config=text, resolved=text, overrides=["name=x"], choices={"model": "y"}, spec={})
+    run.mark_pending()
+    run.write_config(config=text, resolved=text, overrides=["name=x"], choices={"model": "y"}, spec={})
     return run
 
 
 def test_how_far_it_is(tmp_path: Path):
-    assert standing(Run(tmp_path / "none"), config()) == "new"
+    assert run_progress(Run(tmp_path / "none"), config()) == "new"
     run = begun(tmp_path / "x")
-    assert standing(run, config()) == "begun"
+    assert run_progress(run, config()) == "begun"
     run.fail(ValueError("broke"))
-    assert standing(run, config()) == "begun"
+    assert run_progress(run, config()) == "begun"
     run.finish({"metrics": {}})
-    assert standing(run, config()) == "finished"
-    assert standing(run, config(force=True)) == "new"
+    assert run_progress(run, config()) == "finished"
+    assert run_progress(run, config(force=True)) == "new"
 
 
 def test_only_what_changes_the_numbers_counts(tmp_path: Path):
     run = begun(tmp_path / "x")
     free = {"name": "z", "trust": ["mine"], "data": {"num_workers": 3, "root": "/there"}, "mode": {"_target_": "t"}}
-    assert differences(run, config(**free)) == {}
+    assert config_differences(run, config(**free)) == {}
     other = config(optim={"lr": 0.2, "momentum": 0.9}, names=["a", "c"])
-    assert differences(run, other) == {
+    assert config_differences(run, other) == {
         "optim.lr": (0.1, 0.2),
         "names": (["a", "b"], ["a", "c"]),
         "optim.momentum": ("nothing", 0.9),
@@ -63,7 +63,7 @@ def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     run = begun(Path("outputs/x"))
     with pytest.raises(ConfigurationError) as caught:
-        standing(run, config(optim={"lr": 0.2}))
+        run_progress(run, config(optim={"lr": 0.2}))
     assert str(caught.value) == (
         "outputs/x holds a pending run of another config:\n"
         "  optim.lr: 0.1 in the run, 0.2 now\n"
@@ -72,17 +72,17 @@ def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: py
     )
     many = {f"key{number}": number for number in range(14)}
     with pytest.raises(ConfigurationError, match="  key11: nothing in the run, 11 now\n  and 2 more\nType another"):
-        standing(run, config(**many))
+        run_progress(run, config(**many))
 
 
 def test_changed_data_is_noticed(tmp_path: Path):
     run = begun(tmp_path / "x")
     data = {"train": {"count": 5, "labels": "aa", "files": "bb"}, "val": {"count": 1, "labels": "cc"}}
-    hold_against(run, data)  # nothing to compare with
-    run.learn_from(data)
-    hold_against(run, data)
+    check_data_unchanged(run, data)  # nothing to compare with
+    run.write_data_fingerprint(data)
+    check_data_unchanged(run, data)
     with pytest.raises(DataError) as caught:
-        hold_against(run, data | {"train": {"count": 6, "labels": "aa", "files": "dd"}})
+        check_data_unchanged(run, data | {"train": {"count": 6, "labels": "aa", "files": "dd"}})
     assert "  train: count 5 then, 6 now, files bb then, dd now\nPut it back" in str(caught.value)
 
 

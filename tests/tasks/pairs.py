@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from vision_lab.core.protocols import Loaded
+from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.tasks.generation import Generate
+from vision_lab.tasks.generation import GenerationTask
 from vision_lab.training.lr_schedules import Constant
 
 SHADES = DataSpec(
@@ -40,7 +40,7 @@ class Shades(TensorDataset):
 class Pair(nn.Module):
     """Two layers each; the classes, where they are taken, as one number."""
 
-    loaded: Loaded | None = None
+    loaded: LoadedWeights | None = None
 
     def __init__(self, *, conditional: bool = False, norm: bool = False) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def shade(pictures: Tensor) -> Tensor:
     return 10 * pictures.float().mean(dim=(1, 2, 3))[:, None] / scale
 
 
-def generate(network: nn.Module | None = None, **changes: Any) -> Generate:
+def generate(network: nn.Module | None = None, **changes: Any) -> GenerationTask:
     settings: dict[str, Any] = {
         "loss": "bce",
         "real_label": 1.0,
@@ -107,7 +107,7 @@ def generate(network: nn.Module | None = None, **changes: Any) -> Generate:
         "goal": "min",
         "seed": 0,
     }
-    return Generate(**settings | changes)
+    return GenerationTask(**settings | changes)
 
 
 def trainer(folder: Path, *, callbacks: Sequence[pl.Callback] = (), **changes: Any) -> pl.Trainer:

@@ -13,8 +13,8 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
-from vision_lab.models.backbone import backbone
-from vision_lab.training.lr_schedules import Cosine, Plateau
+from vision_lab.models.backbone import build_backbone
+from vision_lab.training.lr_schedules import Cosine, ReduceOnPlateau
 
 
 class Noise(TensorDataset):
@@ -77,7 +77,7 @@ def test_the_rate_follows_progress_step_by_step(spec: DataSpec, tmp_path):
 
 
 def test_a_plateau_steps_by_epoch(spec: DataSpec, tmp_path):
-    schedule = Plateau(patience=0, factor=0.5)
+    schedule = ReduceOnPlateau(patience=0, factor=0.5)
     made = task(spec, network=linear(), schedule=schedule, optimizer=partial(torch.optim.SGD, lr=0.0))
     made.optimizer = partial(torch.optim.SGD, lr=1e-12)
     rates = fitted(spec, made, tmp_path, epochs=3).rates
@@ -92,7 +92,7 @@ def test_a_steps_random_numbers_hang_on_seed_epoch_and_batch_alone(spec: DataSpe
 
 
 def test_frozen_batch_norm_keeps_its_statistics_through_training(spec: DataSpec, tmp_path):
-    made = backbone(
+    made = build_backbone(
         spec, classifier=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze="trunk"
     ).classifier
     before = {key: value.clone() for key, value in made.state_dict().items()}

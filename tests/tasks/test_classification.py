@@ -9,11 +9,11 @@ from torch import nn
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.tasks.classification import MISTAKES, Classify
+from vision_lab.tasks.classification import NUM_MISTAKES_DRAWN, ClassificationTask
 from vision_lab.training.lr_schedules import Constant
 
 
-def task(spec: DataSpec, **changes) -> Classify:
+def task(spec: DataSpec, **changes) -> ClassificationTask:
     arguments = {
         "network": nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, spec.num_classes)),
         "spec": spec,
@@ -26,7 +26,7 @@ def task(spec: DataSpec, **changes) -> Classify:
         "class_weights": None,
         "aux_weight": 0.3,
     }
-    return Classify(**(arguments | changes))
+    return ClassificationTask(**(arguments | changes))
 
 
 def batch(labels: list[int], paths: list[str] | None = None) -> Batch:
@@ -85,10 +85,10 @@ def test_metrics_by_hand(spec: DataSpec):
     assert values["calibration_error"].item() == pytest.approx(abs(4 / 6 - 0.7), abs=1e-6)
     assert values["confusion"].tolist() == [[2, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]]
     assert "top5" not in values
-    made.computed["val"] = values
+    made.results["val"] = values
     assert made.per_class("val")["beech"] == {"accuracy": 1.0, "precision": pytest.approx(1 / 3), "samples": 1}
     assert made.per_class("val")["cedar"] == {"accuracy": 0.0, "precision": 0.0, "samples": 2}
-    assert set(made.scalars("val")) == {"accuracy", "f1", "calibration_error"}
+    assert set(made.scalar_metrics("val")) == {"accuracy", "f1", "calibration_error"}
 
 
 def test_top5_where_there_are_more_than_five_classes(spec: DataSpec):
@@ -119,9 +119,9 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
         many = batch([2] * 20)
         made.observe("val", many, probabilities[half])
     kept = made.mistakes["val"].kept
-    assert len(kept) == MISTAKES
-    assert min(sure for sure, _, _ in kept) == pytest.approx(probabilities[40 - MISTAKES, 1].item())
-    made.computed["val"] = {"confusion": torch.eye(4, dtype=torch.int64)}
+    assert len(kept) == NUM_MISTAKES_DRAWN
+    assert min(sure for sure, _, _ in kept) == pytest.approx(probabilities[40 - NUM_MISTAKES_DRAWN, 1].item())
+    made.results["val"] = {"confusion": torch.eye(4, dtype=torch.int64)}
     assert set(made.figures("val")) == {"confusion", "mistakes"}
     assert set(made.figures("val")) == {"confusion"}  # drawn once, then forgotten
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchvision.io import decode_jpeg, read_file
 
 from tests.heads.test_detectors import box_spec, objects
-from vision_lab.core.batch import Batch, Detections, Objects, Sample
-from vision_lab.tasks.detection import Detect, mistakes
+from vision_lab.core.batch import Batch, Detections, BoxTargets, Sample
+from vision_lab.tasks.detection import DetectionTask, match_detections
 from vision_lab.training.lr_schedules import Constant
 
 
@@ -26,7 +26,7 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images * self.scale
 
-    def losses(self, outputs: Tensor, targets: list[Objects]) -> dict[str, Tensor]:
+    def losses(self, outputs: Tensor, targets: list[BoxTargets]) -> dict[str, Tensor]:
         return {"there": outputs.mean(), "box": outputs.mean() * len(targets)}
 
     def decode(self, outputs: Tensor) -> list[Detections]:
@@ -40,8 +40,8 @@ def found(rows: list[list[float]]) -> Detections:
 
 
 @pytest.fixture
-def task() -> Detect:
-    return Detect(
+def task() -> DetectionTask:
+    return DetectionTask(
         network=Network(),
         spec=box_spec((40, 40)),
         optimizer=partial(torch.optim.SGD, lr=0.1),
@@ -62,13 +62,13 @@ def batch() -> Batch:
     return Batch(torch.randint(0, 255, (2, 3, 40, 40), dtype=torch.uint8), targets, samples)
 
 
-def test_the_heads_losses_are_added(task: Detect, batch: Batch):
+def test_the_heads_losses_are_added(task: DetectionTask, batch: Batch):
     losses = task.losses(task(batch.images), batch)
     assert losses.keys() == {"loss", "there", "box"}
     assert losses["loss"] == losses["there"] + losses["box"]
 
 
-def test_measures_are_in_pixels_of_the_files(task: Detect, batch: Batch):
+def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
     scores = task.metrics("val")
     assert len(task.metrics("train")) == 0  # augmented pictures are not measured
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 0, 0, 10, 10, 0.8], [2, 22, 6, 39, 19, 0.7]])]
@@ -79,7 +79,7 @@ def test_measures_are_in_pixels_of_the_files(task: Detect, batch: Batch):
     assert came_to["truth"][0].tolist() == [0, 1, 8, 4, 40, 30, 400, 0]
     assert came_to["truth"][2].tolist() == [1, 2, 40, 10, 80, 40, 400, 1]
     assert came_to["pictures"].tolist() == [[0, 40, 80], [1, 40, 80]]
-    task.computed["val"] = came_to
+    task.results["val"] = came_to
     assert task.per_class("val")["b"]["objects"] == 1
     assert set(task.per_class("val")) == {"a", "b"}
     documents = task.documents("val", ["x.png", "y.png"])
@@ -94,7 +94,7 @@ def test_measures_are_in_pixels_of_the_files(task: Detect, batch: Batch):
     assert {"precision_recall", "precision"} <= set(task.figures("val"))
 
 
-def test_rows_name_what_is_sure_enough_and_pictures_without(task: Detect, batch: Batch):
+def test_rows_name_what_is_sure_enough_and_pictures_without(task: DetectionTask, batch: Batch):
     rows = task.rows(batch, [found([[1, 4, 2, 20, 15, 0.9], [0, 1, 1, 5, 5, 0.2]]), found([])])
     assert rows[0] == {"path": "0.png", "class": "b", "score": pytest.approx(0.9), **sides(8, 4, 40, 30)}
     assert rows[1] == {"path": "1.png", "class": "", "score": "", **sides("", "", "", "")}
@@ -105,7 +105,7 @@ def sides(*values: object) -> dict[str, object]:
     return dict(zip(("left", "top", "right", "bottom"), values, strict=True))
 
 
-def test_boxes_are_drawn_on_the_files_own_picture(task: Detect, batch: Batch, tmp_path: Path):
+def test_boxes_are_drawn_on_the_files_own_picture(task: DetectionTask, batch: Batch, tmp_path: Path):
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([])]
     pictures = [torch.full((3, 400, 800), 255, dtype=torch.uint8)] * 2
     task.save(batch, said, tmp_path, names=["one", "two"], pictures=iter(pictures))
@@ -117,7 +117,7 @@ def test_boxes_are_drawn_on_the_files_own_picture(task: Detect, batch: Batch, tm
     assert (empty > 240).all()
 
 
-def test_drawings_compare_what_is_known(task: Detect, batch: Batch):
+def test_drawings_compare_what_is_known(task: DetectionTask, batch: Batch):
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 20, 5, 40, 20, 0.6]])]
     drawn = task.draw(batch, said)
     assert len({each.shape for each in drawn}) == 1
@@ -140,17 +140,17 @@ def test_mistakes_are_counted_from_the_surest_on():
             [1, 80, 80, 90, 90, 0.5],  # nothing is there
         ]
     )
-    wrong, missed = mistakes(said, truth)
+    wrong, missed = match_detections(said, truth)
     assert wrong.tolist() == [False, True, True, False, True]
     assert missed.tolist() == [False, True, False]
     large = objects([[0, 0, 100, 100]], [0], [True])  # of whom one is found
-    assert mistakes(found([[0, 40, 40, 50, 60, 0.9]]), large)[0].tolist() == [False]
-    wrong, missed = mistakes(found([]), truth)
+    assert match_detections(found([[0, 40, 40, 50, 60, 0.9]]), large)[0].tolist() == [False]
+    wrong, missed = match_detections(found([]), truth)
     assert len(wrong) == 0
     assert missed.tolist() == [True, True, False]
 
 
-def test_the_measured_rows_are_the_same_for_any_batch(task: Detect, batch: Batch):
+def test_the_measured_rows_are_the_same_for_any_batch(task: DetectionTask, batch: Batch):
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 0, 0, 10, 10, 0.8]])]
     together, one_by_one = task.metrics("val"), task.metrics("val")
     task.measure(together, batch, said)

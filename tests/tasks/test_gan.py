@@ -10,9 +10,9 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 
 from tests.tasks.pairs import Pair, Shades, data, generate, trainer
-from vision_lab.core.errors import ConfigurationError, UnreadableError
-from vision_lab.tasks.generation import Generate
-from vision_lab.training.lr_schedules import Cosine, Plateau
+from vision_lab.core.errors import ConfigurationError, UnreadableFileError
+from vision_lab.tasks.generation import GenerationTask
+from vision_lab.training.lr_schedules import Cosine, ReduceOnPlateau
 
 
 class Watch(pl.Callback):
@@ -33,11 +33,11 @@ class Watch(pl.Callback):
         self.whole.append(pl_module.whole)
         self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
 
-    def _of(self, task: Generate, name: str) -> torch.Tensor:
+    def _of(self, task: GenerationTask, name: str) -> torch.Tensor:
         return nn.utils.parameters_to_vector(getattr(task.pair, name).parameters()).clone()
 
 
-def watched(folder: Path, task: Generate, **settings: Any) -> Watch:
+def watched(folder: Path, task: GenerationTask, **settings: Any) -> Watch:
     watch = Watch()
     trainer(folder, callbacks=[watch], **settings).fit(task, datamodule=data())
     return watch
@@ -118,7 +118,7 @@ def test_batches_without_pictures_are_passed_over(tmp_path: Path):
     class Bad(Shades):
         def __getitem__(self, index):
             if index in wanting:
-                raise UnreadableError(f"{index}", "torn")
+                raise UnreadableFileError(f"{index}", "torn")
             return super().__getitem__(index)
 
     made = data(train=Bad, on_bad="skip", shuffle=False)
@@ -150,7 +150,7 @@ def test_mixed_precision(tmp_path: Path, loss: str):
     task = generate(loss=loss, r1=0.1)
     trainer(tmp_path, precision="bf16-mixed", limit_train_batches=4).fit(task, datamodule=data())
     assert all(parameter.isfinite().all() for parameter in task.network.parameters())
-    assert task.computed["val"]["fid"].isfinite()
+    assert task.results["val"]["fid"].isfinite()
     assert task.gallery().dtype == torch.uint8
 
 
@@ -234,7 +234,7 @@ def test_penalties_are_warned_of_batch_norm(tmp_path: Path, caplog: pytest.LogCa
 
 def test_what_does_not_fit_is_answered(tmp_path: Path):
     for changes, text in (
-        ({"schedule": Plateau()}, "scheduler=plateau is for one network: type scheduler=constant, cosine or steps"),
+        ({"schedule": ReduceOnPlateau()}, "scheduler=plateau is for one network: type scheduler=constant, cosine or steps"),
         ({"generator_optim": {"momentum": 0.9}}, r"task\.generator_optim=.*momentum"),
         ({"discriminator_optim": {"lr": -1.0}}, r"task\.discriminator_optim=.*Invalid learning rate"),
     ):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.tasks.pairs import Pair, Shades, data, generate, shade, trainer
-from vision_lab.core.errors import DataError, UnreadableError
-from vision_lab.metrics.generative import distances, frechet
+from vision_lab.core.errors import DataError, UnreadableFileError
+from vision_lab.metrics.generative import generative_metrics, fid
 
 
 def test_noise_is_a_function_of_seed_and_place():
@@ -33,12 +33,12 @@ def test_pictures_do_not_hang_on_the_batch_they_are_made_in():
 def test_measures_are_of_samples_and_of_real_pictures_against_the_split(tmp_path: Path):
     task = generate()
     trainer(tmp_path).fit(task, datamodule=data())
-    values = task.computed["val"]
+    values = task.results["val"]
     real = shade(Shades(64).tensors[0])
     made = shade(task.make(task.noise(range(200))))
-    assert values["fid"] == distances(real, made)["fid"].float()
+    assert values["fid"] == generative_metrics(real, made)["fid"].float()
     train = shade(Shades().tensors[0])[[place * 256 // 200 for place in range(200)]]
-    assert values["real_fid"] == frechet(real, train).float()
+    assert values["real_fid"] == fid(real, train).float()
     assert values["real_fid"] < 0.05 < values["fid"]
     assert "noise_fid" not in values
     assert sorted(values) == [
@@ -49,7 +49,7 @@ def test_measures_are_of_samples_and_of_real_pictures_against_the_split(tmp_path
 def test_a_test_measures_noise_too_and_draws(tmp_path: Path):
     task = generate(Pair(conditional=True))
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
-    assert task.computed["test"]["noise_fid"] > 0
+    assert task.results["test"]["noise_fid"] > 0
     figures = task.figures("test")
     assert sorted(figures) == ["interpolation", "neighbours", "real"]
     for figure in figures.values():
@@ -95,7 +95,7 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
     class Bad(Shades):
         def __getitem__(self, index):
             if index == 5:
-                raise UnreadableError("5.png", "torn")
+                raise UnreadableFileError("5.png", "torn")
             return super().__getitem__(index)
 
     train = Shades().tensors[0]
@@ -109,7 +109,7 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
 def test_what_training_pictures_get_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     measured = []
     monkeypatch.setattr(
-        "vision_lab.tasks.generation.distances", lambda *sets: (measured.append(0), distances(*sets))[1]
+        "vision_lab.tasks.generation.distances", lambda *sets: (measured.append(0), generative_metrics(*sets))[1]
     )
     trainer(tmp_path, max_epochs=3).fit(generate(), datamodule=data())
     assert len(measured) == 3 + 1

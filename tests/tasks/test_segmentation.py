@@ -13,8 +13,8 @@ from torch import nn
 
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.spec import IGNORE, DataSpec
-from vision_lab.tasks.segmentation import Segment
+from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.tasks.segmentation import SegmentationTask
 from vision_lab.training.lr_schedules import Constant
 from vision_lab.viz.images import PALETTE
 
@@ -32,7 +32,7 @@ def mask_spec() -> DataSpec:
     )
 
 
-def task(spec: DataSpec, **changes) -> Segment:
+def task(spec: DataSpec, **changes) -> SegmentationTask:
     arguments = {
         "network": nn.Conv2d(3, spec.num_classes, 1),
         "spec": spec,
@@ -46,7 +46,7 @@ def task(spec: DataSpec, **changes) -> Segment:
         "class_weights": None,
         "aux_weight": 0.5,
     }
-    return Segment(**(arguments | changes))
+    return SegmentationTask(**(arguments | changes))
 
 
 def batch(masks: torch.Tensor, paths: list[str] | None = None) -> Batch:
@@ -59,7 +59,7 @@ def batch(masks: torch.Tensor, paths: list[str] | None = None) -> Batch:
 def example() -> tuple[torch.Tensor, Batch]:
     torch.manual_seed(0)
     masks = torch.randint(0, 3, (2, 8, 8))
-    masks[0, :3] = IGNORE
+    masks[0, :3] = IGNORE_INDEX
     return torch.randn(2, 3, 8, 8), batch(masks)
 
 
@@ -68,13 +68,13 @@ def test_cross_entropy_is_torchs(mask_spec: DataSpec, weights: list[float] | Non
     logits, given = example()
     loss = task(mask_spec, class_weights=weights).losses(logits, given)["loss"]
     weight = None if weights is None else torch.tensor(weights)
-    wanted = F.cross_entropy(logits, given.targets.long(), weight=weight, ignore_index=IGNORE)
+    wanted = F.cross_entropy(logits, given.targets.long(), weight=weight, ignore_index=IGNORE_INDEX)
     assert loss.item() == pytest.approx(wanted.item())
 
 
 def test_dice_by_hand(mask_spec: DataSpec):
     """Class 2 is not in the truth and does not count; what is ignored neither."""
-    masks = torch.tensor([[[0, 0, 1, IGNORE]]])
+    masks = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
     said = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
     loss = task(mask_spec, losses={"dice": 1.0}).losses(said.log()[None, :, None], batch(masks))["loss"]
     sky = 2 * (0.8 + 0.5) / (0.8 + 0.5 + 0.1 + 2)
@@ -83,7 +83,7 @@ def test_dice_by_hand(mask_spec: DataSpec):
 
 
 def test_focal_by_hand(mask_spec: DataSpec):
-    masks = torch.tensor([[[0, 1, IGNORE]]])
+    masks = torch.tensor([[[0, 1, IGNORE_INDEX]]])
     said = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[None, :, None]
     loss = task(mask_spec, losses={"focal": 1.0}).losses(said, batch(masks))["loss"]
     wanted = -(0.1**2 * np.log(0.9) + 0.75**2 * np.log(0.25)) / 2
@@ -116,7 +116,7 @@ def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
 @pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0]])
 def test_a_mask_in_which_nothing_counts_teaches_nothing(mask_spec: DataSpec, name: str, weights: list[float] | None):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    given = batch(torch.full((1, 4, 4), IGNORE))
+    given = batch(torch.full((1, 4, 4), IGNORE_INDEX))
     loss = task(mask_spec, losses={name: 1.0}, class_weights=weights).losses(logits, given)["loss"]
     loss.backward()
     assert loss.item() == 0
@@ -168,7 +168,7 @@ def test_mirror_images_are_laid_back(mask_spec: DataSpec):
 
 def test_predictions_have_the_size_of_the_file(mask_spec: DataSpec):
     made = task(mask_spec)
-    given = batch(torch.full((2, 8, 8), IGNORE))
+    given = batch(torch.full((2, 8, 8), IGNORE_INDEX))
     samples = [Sample(0, None, (50, 30)), Sample(1, None, (7, 9))]
     found = made.predict_step(replace(given, samples=samples), 0)
     assert [tuple(mask.shape) for mask in found] == [(50, 30), (7, 9)]
@@ -194,7 +194,7 @@ def test_tiles_say_what_the_whole_picture_says(mask_spec: DataSpec, size: tuple[
     """With overlaps of twice what the network sees, there are no seams."""
     made = task(replace(mask_spec, image_size=(16, 16)), network=Near())
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-    given = Batch(image, torch.full((1, *size), IGNORE), [Sample(0, None, size)])
+    given = Batch(image, torch.full((1, *size), IGNORE_INDEX), [Sample(0, None, size)])
     made.look_in_tiles(0.5)
     (found,) = made.predict_step(given, 0)
     assert found.shape == size
@@ -205,7 +205,7 @@ def test_tiles_say_what_the_whole_picture_says(mask_spec: DataSpec, size: tuple[
 
 def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
     made = task(mask_spec)
-    given = batch(torch.full((1, 8, 8), IGNORE), ["photos/a.jpg"])
+    given = batch(torch.full((1, 8, 8), IGNORE_INDEX), ["photos/a.jpg"])
     mask = torch.zeros(8, 8, dtype=torch.uint8)
     mask[:, 6:] = 2
     assert made.rows(given, [mask]) == [
@@ -226,7 +226,7 @@ def test_pictures(mask_spec: DataSpec):
     made = task(mask_spec)
     _, given = example()
     drawn = made.draw(given, given.targets.clamp(max=2))
-    alone = made.draw(batch(torch.full((1, 8, 8), IGNORE)), [torch.zeros(8, 8, dtype=torch.uint8)])
+    alone = made.draw(batch(torch.full((1, 8, 8), IGNORE_INDEX)), [torch.zeros(8, 8, dtype=torch.uint8)])
     assert [picture.shape[-1] for picture in (*drawn, *alone)] == [4 * 148 - 4] * 2 + [2 * 148 - 4]
     sheet = made.sheet(drawn)
     assert sheet.shape[-1] == 2 * (4 * 148 - 4 + 6) + 6
@@ -237,13 +237,13 @@ def test_pictures(mask_spec: DataSpec):
 def test_the_worst_pictures_and_the_table(mask_spec: DataSpec):
     made = task(mask_spec)
     _, given = example()
-    right = torch.where(given.targets == IGNORE, 0, given.targets)
+    right = torch.where(given.targets == IGNORE_INDEX, 0, given.targets)
     made.observe("val", given, torch.stack([right[0], (right[1] + 1) % 3]))
     measure = made.metrics("val")
     measure.update(right, given.targets)
-    made.computed["val"] = measure.compute()
+    made.results["val"] = measure.compute()
     assert {name: found["iou"] for name, found in made.per_class("val").items()} == {"sky": 1, "sea": 1, "sand": 1}
-    assert sum(found["pixels"] for found in made.per_class("val").values()) == (given.targets != IGNORE).sum()
+    assert sum(found["pixels"] for found in made.per_class("val").values()) == (given.targets != IGNORE_INDEX).sum()
     assert [(-index, 1 - badness) for badness, index, _ in sorted(made.worst["val"].kept)] == [(0, 1.0), (1, 0.0)]
     figures = made.figures("val")
     assert set(figures) == {"confusion", "iou", "worst"}
@@ -257,6 +257,6 @@ def test_classes_that_are_nowhere_are_left_out_of_the_table(mask_spec: DataSpec)
     made = task(mask_spec)
     measure = made.metrics("val")
     measure.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8))
-    made.computed["val"] = measure.compute()
+    made.results["val"] = measure.compute()
     assert list(made.per_class("val")) == ["sky"]
-    assert made.scalars("val") == {"miou": 1.0, "dice": 1.0, "pixel_accuracy": 1.0}
+    assert made.scalar_metrics("val") == {"miou": 1.0, "dice": 1.0, "pixel_accuracy": 1.0}

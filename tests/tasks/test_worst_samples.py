@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from vision_lab.tasks.worst_samples import Worst
+from vision_lab.tasks.worst_samples import WorstSamples
 
 
 def noted(drawn: list[float], value: float) -> torch.Tensor:
@@ -16,7 +16,7 @@ def noted(drawn: list[float], value: float) -> torch.Tensor:
 def test_the_worst_and_of_equals_the_first():
     samples = [(0.5, 3), (0.9, 4), (0.5, 1), (0.1, 0), (0.9, 2), (0.5, 5)]
     for seed in range(5):
-        worst, drawn = Worst(3), []
+        worst, drawn = WorstSamples(3), []
         random.Random(seed).shuffle(samples)
         for badness, index in samples:
             worst.see(badness, index, partial(noted, drawn, index))
@@ -25,7 +25,7 @@ def test_the_worst_and_of_equals_the_first():
 
 
 def test_nothing_is_drawn_that_is_not_kept():
-    worst, drawn = Worst(1), []
+    worst, drawn = WorstSamples(1), []
     for badness in (0.9, 0.1, 0.5):
         worst.see(badness, 0, partial(noted, drawn, badness))
     assert drawn == [0.9]

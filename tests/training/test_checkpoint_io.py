@@ -13,7 +13,7 @@ from tests.conftest import FAST, Outcome
 from tests.core.test_files import small_files  # noqa: F401
 from tests.killing import Killed
 from vision_lab.runs.folder import Run
-from vision_lab.training.checkpoint_io import WholeCheckpoints, damage, load, newest, save
+from vision_lab.training.checkpoint_io import AtomicCheckpointIO, corruption, load, latest_checkpoint, save
 
 Command = Callable[..., Outcome]
 CONTENT = {"weights": torch.arange(1000.0), "step": 3}
@@ -25,7 +25,7 @@ class Malicious:
 
 
 def test_last_makes_the_one_before_it_previous(tmp_path: Path):
-    files = WholeCheckpoints()
+    files = AtomicCheckpointIO()
     for step in (1, 2, 3):
         files.save_checkpoint({"step": step}, tmp_path / "last.ckpt")
         files.save_checkpoint({"step": step}, tmp_path / "best.ckpt")
@@ -34,7 +34,7 @@ def test_last_makes_the_one_before_it_previous(tmp_path: Path):
 
 
 def test_no_room_leaves_what_was_there(tmp_path: Path, small_files: None):  # noqa: F811
-    files = WholeCheckpoints()
+    files = AtomicCheckpointIO()
     files.save_checkpoint(CONTENT, tmp_path / "last.ckpt")
     before = (tmp_path / "last.ckpt").read_bytes()
     with pytest.raises(OSError, match="File too large"):
@@ -46,40 +46,40 @@ def test_no_room_leaves_what_was_there(tmp_path: Path, small_files: None):  # no
 def test_damage_is_found(tmp_path: Path):
     path = tmp_path / "a.ckpt"
     save(CONTENT, tmp_path, "a.ckpt")
-    assert damage(path) is None
+    assert corruption(path) is None
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert str(damage(path)).startswith("it is torn: ")
+    assert str(corruption(path)).startswith("it is torn: ")
     place = whole.index(torch.arange(1000.0).numpy().tobytes()[:400]) + 200
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    assert "its checksum of archive/data/0 is wrong" in str(damage(path))
+    assert "its checksum of archive/data/0 is wrong" in str(corruption(path))
     path.write_bytes(b"")
-    assert str(damage(path)).startswith("it is torn: ")
+    assert str(corruption(path)).startswith("it is torn: ")
     torch.save({"weights": Malicious()}, path)
-    assert damage(path) == "it holds more than tensors and plain values, which could run code"
+    assert corruption(path) == "it holds more than tensors and plain values, which could run code"
     path.write_bytes(pickle.dumps(Malicious()))
-    assert damage(path) is not None
+    assert corruption(path) is not None
     assert not Path("stolen").exists()
 
 
 def test_newest(tmp_path: Path):
     told: list[tuple[str, str]] = []
-    assert newest(tmp_path, lambda *damage: told.append(damage)) is None
+    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) is None
     last, previous = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
     save(CONTENT, tmp_path, "checkpoints/previous.ckpt")
-    assert newest(tmp_path, lambda *damage: told.append(damage)) == previous
+    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) == previous
     save(CONTENT, tmp_path, "checkpoints/last.ckpt")
-    assert newest(tmp_path, lambda *damage: told.append(damage)) == last
+    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) == last
     assert told == []
     last.write_bytes(b"torn")
-    assert newest(tmp_path, lambda *damage: told.append(damage)) == previous
+    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) == previous
     assert told == [("checkpoints/last.ckpt", "it is torn: File is not a zip file")]
     previous.write_bytes(b"torn")
-    assert newest(tmp_path, lambda *damage: told.append(damage)) is None
+    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) is None
 
 
 def test_the_one_before_survives_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    files = WholeCheckpoints()
+    files = AtomicCheckpointIO()
     for step in (1, 2):
         files.save_checkpoint({"step": step}, tmp_path / "last.ckpt")
 

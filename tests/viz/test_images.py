@@ -13,42 +13,42 @@ from vision_lab.viz.images import (
     COLOURS,
     FONT_SIZE,
     GAP,
-    LARGE,
+    LARGE_THUMBNAIL_SIZE,
     PALETTE,
-    SIDE,
-    boxed,
-    captioned,
-    coloured,
-    errors,
+    THUMBNAIL_SIZE,
+    draw_boxes,
+    draw_caption,
+    colorize_mask,
+    draw_mask_errors,
     grid,
-    overlaid,
+    overlay_mask,
     palette_png,
-    panels,
+    side_by_side,
     with_legend,
 )
 
 
 def test_a_caption_lies_under_its_picture_in_its_colour():
     white = torch.ones(3, 20, 40)
-    plain = captioned(white * 0, "")
-    assert plain.shape == (3, SIDE + 2 * (FONT_SIZE + 3) + 4, SIDE)
+    plain = draw_caption(white * 0, "")
+    assert plain.shape == (3, THUMBNAIL_SIZE + 2 * (FONT_SIZE + 3) + 4, THUMBNAIL_SIZE)
     assert plain.dtype == torch.uint8
-    assert plain[:, SIDE // 2, SIDE // 2].tolist() == [0, 0, 0]
+    assert plain[:, THUMBNAIL_SIZE // 2, THUMBNAIL_SIZE // 2].tolist() == [0, 0, 0]
     assert plain[:, 2, 2].tolist() == [255, 255, 255]  # a wide picture is centred on paper
-    assert (plain[:, SIDE:] == 255).all()
+    assert (plain[:, THUMBNAIL_SIZE:] == 255).all()
     for colour in ("green", "red"):
-        below = captioned(white, "said coat 0.93, is shirt", colour=colour)[:, SIDE:]
+        below = draw_caption(white, "said coat 0.93, is shirt", colour=colour)[:, THUMBNAIL_SIZE:]
         ink = torch.tensor(COLOURS[colour], dtype=torch.uint8)[:, None, None]
         assert (below == ink).all(dim=0).any()
 
 
 def test_floats_bytes_and_grey_are_drawn_alike():
     grey = torch.full((1, 8, 8), 128, dtype=torch.uint8)
-    drawn = captioned(grey, "x")
-    assert torch.equal(drawn, captioned(grey.expand(3, -1, -1), "x"))
-    assert torch.equal(drawn, captioned(torch.full((1, 8, 8), 128 / 255), "x"))
+    drawn = draw_caption(grey, "x")
+    assert torch.equal(drawn, draw_caption(grey.expand(3, -1, -1), "x"))
+    assert torch.equal(drawn, draw_caption(torch.full((1, 8, 8), 128 / 255), "x"))
     assert drawn[:, 10, 10].tolist() == [128, 128, 128]
-    assert captioned(torch.zeros(5, 8, 8), "five channels").shape == drawn.shape
+    assert draw_caption(torch.zeros(5, 8, 8), "five channels").shape == drawn.shape
 
 
 def test_a_grid_is_filled_row_by_row():
@@ -70,10 +70,10 @@ def test_confusion_is_dark_where_the_counts_are():
 
 
 def test_pictures_side_by_side():
-    drawn = panels([torch.zeros(3, 10, 10), torch.ones(1, 10, 5)], "two")
-    assert drawn.shape == (3, SIDE + 2 * (FONT_SIZE + 3) + 4, 2 * SIDE + GAP)
-    assert drawn[:, 5, SIDE - 5].tolist() == [0, 0, 0]
-    assert drawn[:, 5, SIDE + 1].tolist() == [255, 255, 255]
+    drawn = side_by_side([torch.zeros(3, 10, 10), torch.ones(1, 10, 5)], "two")
+    assert drawn.shape == (3, THUMBNAIL_SIZE + 2 * (FONT_SIZE + 3) + 4, 2 * THUMBNAIL_SIZE + GAP)
+    assert drawn[:, 5, THUMBNAIL_SIZE - 5].tolist() == [0, 0, 0]
+    assert drawn[:, 5, THUMBNAIL_SIZE + 1].tolist() == [255, 255, 255]
 
 
 def test_the_palette_is_pascals():
@@ -87,17 +87,17 @@ def test_a_mask_laid_on_a_picture():
     image = torch.full((3, 4, 4), 100, dtype=torch.uint8)
     mask = torch.zeros(4, 4, dtype=torch.uint8)
     mask[:, 2:] = 1
-    laid = overlaid(image, mask)
+    laid = overlay_mask(image, mask)
     assert laid[:, 0, 0].tolist() == [100, 100, 100]
     assert laid[:, 0, 3].tolist() == [114, 50, 50]
-    assert coloured(mask)[:, 0, 3].tolist() == [128, 0, 0]
-    assert overlaid(image, torch.zeros(7, 9, dtype=torch.uint8)).shape == (3, 7, 9)
-    assert overlaid(image, torch.zeros(1, 1, dtype=torch.uint8)).flatten().tolist() == [100] * 3
+    assert colorize_mask(mask)[:, 0, 3].tolist() == [128, 0, 0]
+    assert overlay_mask(image, torch.zeros(7, 9, dtype=torch.uint8)).shape == (3, 7, 9)
+    assert overlay_mask(image, torch.zeros(1, 1, dtype=torch.uint8)).flatten().tolist() == [100] * 3
 
 
 def test_errors_are_red_and_what_does_not_count_is_white():
     image = torch.full((1, 1, 3), 90, dtype=torch.uint8)
-    drawn = errors(image, torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]))
+    drawn = draw_mask_errors(image, torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]))
     faint, red, white = drawn[:, 0].T.tolist()
     assert faint == pytest.approx([30] * 3, abs=1)
     assert (red, white) == (list(COLOURS["red"]), [255, 255, 255])
@@ -106,7 +106,7 @@ def test_errors_are_red_and_what_does_not_count_is_white():
 def test_a_legend_takes_as_many_lines_as_it_needs():
     sheet = torch.zeros(3, 50, 400, dtype=torch.uint8)
     few, many = with_legend(sheet, ["sky", "sea"]), with_legend(sheet, [f"class {k}" for k in range(21)])
-    assert few.shape[-1] == many.shape[-1] == 4 * SIDE  # never too narrow to read
+    assert few.shape[-1] == many.shape[-1] == 4 * THUMBNAIL_SIZE  # never too narrow to read
     assert (few[:, :50, :400] == 0).all()
     assert few.shape[1] < many.shape[1]
     assert with_legend(sheet, [f"class {k}" for k in range(200)]).shape[1] < 150
@@ -133,7 +133,7 @@ def test_bars_and_shares():
 
 def test_boxes_have_the_colours_and_names_of_their_classes():
     image = torch.full((3, 480, 640), 255, dtype=torch.uint8)
-    drawn = boxed(image, torch.tensor([[100.0, 80.0, 300.0, 200.0]]), torch.tensor([1]), ["cat 0.90"])
+    drawn = draw_boxes(image, torch.tensor([[100.0, 80.0, 300.0, 200.0]]), torch.tensor([1]), ["cat 0.90"])
     assert drawn.shape == (3, 480, 640)
     colour = list(PALETTE[2])
     for row, column in ((80, 250), (150, 100), (199, 200), (150, 299)):  # the four sides
@@ -145,13 +145,13 @@ def test_boxes_have_the_colours_and_names_of_their_classes():
 
 def test_small_pictures_with_boxes_are_enlarged_and_empty_ones_stay():
     image = torch.zeros(1, 24, 48)
-    drawn = boxed(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), [])
-    assert drawn.shape == (3, LARGE // 2, LARGE)
+    drawn = draw_boxes(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), [])
+    assert drawn.shape == (3, LARGE_THUMBNAIL_SIZE // 2, LARGE_THUMBNAIL_SIZE)
     assert (drawn == 0).all()
-    large = boxed(torch.zeros(3, 480, 960), torch.tensor([[0.0, 0.0, 960.0, 480.0]]), torch.tensor([0]), [""], side=120)
+    large = draw_boxes(torch.zeros(3, 480, 960), torch.tensor([[0.0, 0.0, 960.0, 480.0]]), torch.tensor([0]), [""], side=120)
     assert large.shape == (3, 60, 120)
     assert large[:, 59, 60].tolist() == list(PALETTE[1])  # the box went along
-    at_the_top = boxed(image, torch.tensor([[0.0, 0.0, 48.0, 24.0]]), torch.tensor([0]), ["a long name"])
+    at_the_top = draw_boxes(image, torch.tensor([[0.0, 0.0, 48.0, 24.0]]), torch.tensor([0]), ["a long name"])
     assert at_the_top.shape == drawn.shape  # the name lies inside, where there is no room above
 
 

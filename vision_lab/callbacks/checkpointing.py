@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from vision_lab.callbacks.step_logger import is_logged, steps_made
+from vision_lab.callbacks.step_logger import is_log_step, logged_step
 from vision_lab.core import signals
 from vision_lab.core.arguments import Count, NonNegative, Range, fits
 from vision_lab.core.batch import Batch
-from vision_lab.loggers.tensorboard import TensorBoard
+from vision_lab.loggers.tensorboard import ResumableTensorBoardLogger
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import FOLDER, LAST
 
-KEY = "last"
+STATE_KEY = "last"
 """Under which a checkpoint says where the run stands."""
 
 STATE_KEYS: dict[str, type] = {
@@ -29,7 +29,7 @@ STATE_KEYS: dict[str, type] = {
     "lr_schedulers": list,
     "callbacks": dict,
     "measured": list,
-    KEY: dict,
+    STATE_KEY: dict,
 }
 """What every training's state holds."""
 
@@ -44,7 +44,7 @@ PLACE_KEYS: dict[str, Any] = {
 """What it says of where the run stands."""
 
 
-class Best(ModelCheckpoint):
+class BestCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/best.ckpt`` in the run's folder, which may move: the callback's own state names no place.
 
     Args:
@@ -80,7 +80,7 @@ class Best(ModelCheckpoint):
         super().load_state_dict(state | {"best_k_models": best})
 
 
-class Last(Checkpoint):
+class ResumeCheckpoint(Checkpoint):
     """Keeps ``checkpoints/last.ckpt``, from which a run goes on to the bit, and the one before it.
 
     It is written between epochs, after training, and within an epoch every so many steps or minutes, where a step of
@@ -104,36 +104,36 @@ class Last(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.stands_at == (0, 0):
-            for logger in _tensorboards(trainer):
+            for logger in _tensorboard_loggers(trainer):
                 logger.rewind({}, step=0)  # of a life that ended before its first checkpoint
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signals.patient(False)
+        signals.defer_signals(False)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signals.patient(False)
+        signals.defer_signals(False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_at = time.monotonic()
-        signals.patient(True)
+        signals.defer_signals(True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.stands_at != (trainer.current_epoch, 0):
             self._save(trainer, batches=0)
-            _heed(_agreed(trainer, signals.asked()))
+            _raise_if_interrupted(_any_rank(trainer, signals.signal_pending()))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         batches = batch_idx + 1
         due = self._by_steps(trainer, batches)
-        if trainer.world_size > 1 and not due and not is_logged(trainer, batch_idx):
+        if trainer.world_size > 1 and not due and not is_log_step(trainer, batch_idx):
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
-        asked = _agreed(trainer, signals.asked())
+        asked = _any_rank(trainer, signals.signal_pending())
         late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
-        if (asked or due or _agreed(trainer, late)) and _is_whole(trainer, pl_module):
+        if (asked or due or _any_rank(trainer, late)) and _is_resumable(trainer, pl_module):
             self._save(trainer, batches=batches)
-            _heed(asked)
+            _raise_if_interrupted(asked)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # In the epoch in which a run goes on, Lightning would leave out a plateau schedule's step, as if there had been
@@ -142,19 +142,19 @@ class Last(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, batches=0)
-        signals.patient(False)
-        _heed(_agreed(trainer, signals.asked()))
+        signals.defer_signals(False)
+        _raise_if_interrupted(_any_rank(trainer, signals.signal_pending()))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        signals.patient(False)
+        signals.defer_signals(False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        logs = {name: size for logger in _tensorboards(trainer) for name, size in logger.sizes().items()}
-        checkpoint[KEY] = {
+        logs = {name: size for logger in _tensorboard_loggers(trainer) for name, size in logger.sizes().items()}
+        checkpoint[STATE_KEY] = {
             "stands_at": self.stands_at,
-            "steps_made": steps_made(trainer),
+            "steps_made": logged_step(trainer),
             "should_stop": trainer.should_stop,
             "processes": trainer.world_size,
             "seconds": time.monotonic() - self.began,
@@ -169,12 +169,12 @@ class Last(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        state = checkpoint[KEY]
+        state = checkpoint[STATE_KEY]
         self.stands_at = state["stands_at"]
         self.began -= state["seconds"]
         self.path, self.step = Path(str(trainer.ckpt_path)), state["steps_made"]
         trainer.should_stop = state["should_stop"]  # early stopping had decided, and Lightning does not keep it
-        for logger in _tensorboards(trainer):
+        for logger in _tensorboard_loggers(trainer):
             logger.rewind(state["logs"], step=state["steps_made"])
 
     def _by_steps(self, trainer: pl.Trainer, batches: int) -> bool:
@@ -186,7 +186,7 @@ class Last(Checkpoint):
         self.stands_at = (trainer.current_epoch, batches)
         path = Path(trainer.default_root_dir) / "checkpoints" / LAST
         trainer.save_checkpoint(path)
-        self.path, self.step = path, steps_made(trainer)
+        self.path, self.step = path, logged_step(trainer)
         self.saved_at = time.monotonic()
 
 
@@ -199,7 +199,7 @@ def find_problem(task: Task, checkpoint: Any) -> str | None:
         return f"it is no training's state: it has no {', '.join(missing)}"
     wrong = [key for key, kind in STATE_KEYS.items() if not isinstance(checkpoint[key], kind)]
     if not wrong:
-        wrong = [f"{KEY}.{key}" for key, kind in PLACE_KEYS.items() if not fits(checkpoint[KEY].get(key), kind)]
+        wrong = [f"{STATE_KEY}.{key}" for key, kind in PLACE_KEYS.items() if not fits(checkpoint[STATE_KEY].get(key), kind)]
     if wrong:
         return f"it is no training's state: {', '.join(wrong)} is of another kind"
     return find_weights_problem(task, checkpoint)
@@ -217,17 +217,17 @@ def find_weights_problem(task: Task, checkpoint: Any) -> str | None:
     return f"it is of another network: {', '.join(differing[:3])} differ"
 
 
-def _agreed(trainer: pl.Trainer, decision: bool) -> bool:
+def _any_rank(trainer: pl.Trainer, decision: bool) -> bool:
     """Whether any process says so: they must all do the same."""
     return trainer.strategy.reduce_boolean_decision(decision, all=False)
 
 
-def _heed(asked: bool) -> None:
+def _raise_if_interrupted(asked: bool) -> None:
     if asked:
         raise signals.Interrupted
 
 
-def _is_whole(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
+def _is_resumable(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
     """Whether the batch that has just ended completes a step of the optimiser and is followed by another batch.
 
     Lightning would go on from its last batch, or from one that a validation follows, without that validation.
@@ -237,8 +237,8 @@ def _is_whole(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
     assert fetcher is not None
     assert isinstance(task, Task)
     waits = loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done
-    return task.whole and not waits
+    return task.step_is_complete and not waits
 
 
-def _tensorboards(trainer: pl.Trainer) -> list[TensorBoard]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoard) and trainer.is_global_zero]
+def _tensorboard_loggers(trainer: pl.Trainer) -> list[ResumableTensorBoardLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, ResumableTensorBoardLogger) and trainer.is_global_zero]

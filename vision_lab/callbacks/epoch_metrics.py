@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from rich import get_console
 from rich.text import Text
 
-from vision_lab.callbacks.step_logger import steps_made
+from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.core.files import write_csv
 
 FILE = "metrics.csv"
@@ -28,7 +28,7 @@ class EpochMetrics(Checkpoint, ABC):
         """What this epoch's last validation measured."""
 
     @abstractmethod
-    def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+    def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         """Take an epoch's metrics, sorted by name."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -37,7 +37,7 @@ class EpochMetrics(Checkpoint, ABC):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         measured = _measured(trainer, "train/") | self.val
         self.val = {}
-        self.see(trainer, dict(sorted(measured.items())))
+        self.on_epoch_metrics(trainer, dict(sorted(measured.items())))
 
     def state_dict(self) -> dict[str, Any]:
         return {"val": self.val}
@@ -46,7 +46,7 @@ class EpochMetrics(Checkpoint, ABC):
         self.val = state_dict["val"]
 
 
-class MetricsFile(EpochMetrics):
+class MetricsCsv(EpochMetrics):
     """Writes epoch, step and every scalar metric, the same to the bit for the same command: it holds no clocks."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class MetricsFile(EpochMetrics):
         self.rows: list[dict[str, float]] = []
 
     def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
-        self.rows.append({"epoch": trainer.current_epoch, "step": steps_made(trainer), **metrics})
+        self.rows.append({"epoch": trainer.current_epoch, "step": logged_step(trainer), **metrics})
         if trainer.is_global_zero:
             write_csv(Path(trainer.default_root_dir), FILE, self.rows)
 
@@ -66,7 +66,7 @@ class MetricsFile(EpochMetrics):
         self.rows = state_dict["rows"]
 
 
-class EpochLine(EpochMetrics):
+class EpochSummary(EpochMetrics):
     """Prints a line.
 
     Args:

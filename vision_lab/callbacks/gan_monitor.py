@@ -13,7 +13,7 @@ from vision_lab.core.arguments import Count, Fraction, NonNegative
 from vision_lab.core.errors import DataError
 
 
-class Watchdog(EpochMetrics):
+class GanMonitor(EpochMetrics):
     """Watches for collapse (all samples are alike) and saturation (the discriminator is never wrong).
 
     A loss that is no number is another callback's (``finite``).

@@ -11,16 +11,16 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from vision_lab.callbacks.step_logger import steps_made
+from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.tasks.base import Task
 
-CHARTS = "side by side"
+CUSTOM_SCALARS_TITLE = "side by side"
 """The title of the charts on TensorBoard's CUSTOM SCALARS page."""
 
-Choice = str | int | float | bool
+HparamValue = str | int | float | bool
 
 
-class RunCard(pl.Callback):
+class HparamsLogger(pl.Callback):
     """Writes the config as text and charts of several curves when training starts, one HPARAMS row after the test.
 
     Args:
@@ -28,8 +28,8 @@ class RunCard(pl.Callback):
     """
 
     def __init__(self, choices: Mapping[str, Any]) -> None:
-        self.choices: dict[str, Choice] = {
-            name: value if isinstance(value, Choice) else str(value) for name, value in choices.items()
+        self.choices: dict[str, HparamValue] = {
+            name: value if isinstance(value, HparamValue) else str(value) for name, value in choices.items()
         }
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -38,11 +38,11 @@ class RunCard(pl.Callback):
             return
         config = (Path(trainer.default_root_dir) / "config.yaml").read_text(encoding="utf-8")
         curves = {
-            name: ["Multiline", [f"^{curve}$" for curve in together]] for name, together in pl_module.charts().items()
+            name: ["Multiline", [f"^{curve}$" for curve in together]] for name, together in pl_module.tensorboard_charts().items()
         }
         for writer in _writers(trainer):
             writer.add_text("config", indent(config, "    "))  # Markdown's block of code
-            writer.add_custom_scalars({CHARTS: curves})
+            writer.add_custom_scalars({CUSTOM_SCALARS_TITLE: curves})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)
@@ -57,7 +57,7 @@ class RunCard(pl.Callback):
                 metrics = {best: checkpoint.best_model_score.item()} | metrics
         for writer in _writers(trainer):
             if best in metrics:
-                writer.add_scalar(best, metrics[best], steps_made(trainer))
+                writer.add_scalar(best, metrics[best], logged_step(trainer))
             # Lightning's own log_hyperparams would add a second, wrong point at step 0 to each metric's curve.
             for summary in hparams(self.choices, metrics):
                 writer._get_file_writer().add_summary(summary)

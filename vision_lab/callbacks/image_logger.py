@@ -10,18 +10,18 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torchvision.io import encode_png
 
-from vision_lab.callbacks.step_logger import steps_made
+from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.files import write_file
 from vision_lab.tasks.base import Task
 from vision_lab.viz.images import MAX_DRAWN
 
-COMPRESSION = 2
+PNG_COMPRESSION_LEVEL = 2
 """Of PNG files, 0 to 9: a third of the time of the usual 6 for files a fifth larger."""
 
 
-class Pictures(pl.Callback):
+class ImageLogger(pl.Callback):
     """Draws the first pictures of each evaluation with their predictions, and the figures of the whole split.
 
     The PNG files lie in ``pictures/`` in the run's folder, the newest of each kind.
@@ -66,21 +66,21 @@ class Pictures(pl.Callback):
         assert isinstance(task, Task)
         wanted = self.count - len(self.drawn)
         if predictions is not None and wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
-            self.drawn += task.draw(batch, predictions)[:wanted]
+            self.drawn += task.draw_predictions(batch, predictions)[:wanted]
 
     def _write(self, trainer: pl.Trainer, task: pl.LightningModule, split: str) -> None:
         assert isinstance(task, Task)
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        pictures: Mapping[str, Tensor] = {"predictions": task.sheet(self.drawn)} if self.drawn else {}
+        pictures: Mapping[str, Tensor] = {"predictions": task.contact_sheet(self.drawn)} if self.drawn else {}
         self.drawn = []
         for name, picture in {**pictures, **task.figures(split)}.items():
-            show(trainer, picture, f"{split}/{name}", f"pictures/{split}_{name}.png")
+            log_image(trainer, picture, f"{split}/{name}", f"pictures/{split}_{name}.png")
 
 
-def show(trainer: pl.Trainer, picture: Tensor, tag: str, name: str) -> None:
+def log_image(trainer: pl.Trainer, picture: Tensor, tag: str, name: str) -> None:
     """Write a picture (3, H, W) uint8 into a PNG file of the run's folder and, under a tag, into TensorBoard."""
-    png = encode_png(picture, compression_level=COMPRESSION).numpy().tobytes()
+    png = encode_png(picture, compression_level=PNG_COMPRESSION_LEVEL).numpy().tobytes()
     write_file(Path(trainer.default_root_dir), name, png)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -88,4 +88,4 @@ def show(trainer: pl.Trainer, picture: Tensor, tag: str, name: str) -> None:
             _, height, width = picture.shape
             image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
             summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-            logger.experiment._get_file_writer().add_summary(summary, steps_made(trainer))
+            logger.experiment._get_file_writer().add_summary(summary, logged_step(trainer))

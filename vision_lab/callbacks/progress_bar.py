@@ -4,7 +4,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
 
-class Progress(RichProgressBar):
+class ProgressBar(RichProgressBar):
     """Lightning's bar (elapsed and remaining time, batches/s, loss, images/s), drawn four times a second.
 
     The default of a hundred times would take a noticeable share of a small machine.

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytorch_lightning as pl
 from PIL import Image
 
-from vision_lab.callbacks.image_logger import show
+from vision_lab.callbacks.image_logger import log_image
 from vision_lab.core.files import write_file
-from vision_lab.data.image_io import UnreadablePictureError, read_picture
+from vision_lab.data.image_io import InvalidImageError, read_image
 from vision_lab.tasks.base import Task
 
 FOLDER = "samples"
 
-FRAMES = 120
+MAX_FRAMES = 120
 """Of an animation, at most; of more epochs some are left out, evenly."""
 
-SECONDS = 12.0
+MAX_SECONDS = 12.0
 """That an animation takes at most, and each frame a fifth of a second at most; the last one stays for two."""
 
 
@@ -27,7 +27,7 @@ MAX_FRAME_PIXELS = 10_000_000
 """Of an image that is read for an animation."""
 
 
-class Samples(pl.Callback):
+class SampleLogger(pl.Callback):
     """Draws samples before training and after each epoch: TensorBoard's ``samples``, ``samples/epoch=003.png``.
 
     After the test they are put together into ``samples/epochs.gif``.
@@ -54,7 +54,7 @@ def animation(files: list[Path]) -> bytes:
     frames = _read_frames(files)
     if not frames:
         return b""
-    each = round(1000 * min(0.2, SECONDS / len(frames)))
+    each = round(1000 * min(0.2, MAX_SECONDS / len(frames)))
     content = io.BytesIO()
     lasting = [each] * (len(frames) - 1) + [2000]
     frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=lasting, loop=0)
@@ -63,21 +63,21 @@ def animation(files: list[Path]) -> bytes:
 
 def _read_frames(files: list[Path]) -> list[Image.Image]:
     """Read evenly spaced images of a run's folder, without those that are damaged or of another size than the last."""
-    count = min(FRAMES, len(files))
+    count = min(MAX_FRAMES, len(files))
     chosen = [files[place * (len(files) - 1) // max(count - 1, 1)] for place in range(count)]
     frames = []
     for file in chosen:
-        with suppress(UnreadablePictureError):
-            pixels = read_picture(file, channels=3, max_pixels=MAX_FRAME_PIXELS)
+        with suppress(InvalidImageError):
+            pixels = read_image(file, channels=3, max_pixels=MAX_FRAME_PIXELS)
             frames.append(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
     return [frame for frame in frames if frame.size == frames[-1].size]
 
 
 def _draw(trainer: pl.Trainer, task: pl.LightningModule, *, epoch: int) -> None:
     assert isinstance(task, Task)
-    picture = task.gallery() if trainer.is_global_zero else None
+    picture = task.sample_grid() if trainer.is_global_zero else None
     if picture is not None:
-        show(trainer, picture, "samples", f"{FOLDER}/{_name(epoch)}")
+        log_image(trainer, picture, "samples", f"{FOLDER}/{_name(epoch)}")
 
 
 def _folder(trainer: pl.Trainer) -> Path:

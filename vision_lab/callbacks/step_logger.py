@@ -14,7 +14,7 @@ from vision_lab.tasks.base import Task
 FILE = "speed.csv"
 
 
-class Steps(pl.Callback):
+class StepLogger(pl.Callback):
     """Logs ``train/step_loss``, ``train/lr`` and ``train/images_per_second`` every ``trainer.log_every_n_steps`` steps.
 
     Of a task with several losses and none that adds them up (``task=generate``), each of them. Losses and speed go to
@@ -38,14 +38,14 @@ class Steps(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Task)
-        self.rates = pl_module.rates()  # after the step they are the next one's
+        self.rates = pl_module.learning_rates()  # after the step they are the next one's
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self.images += len(batch.samples) * trainer.world_size
         self.epoch_images += len(batch.samples) * trainer.world_size
-        if outputs and is_logged(trainer, batch_idx):
+        if outputs and is_log_step(trainer, batch_idx):
             losses = {"loss": outputs["loss"] * trainer.accumulate_grad_batches} if "loss" in outputs else outputs
             self._log(trainer, pl_module, {name: value.item() for name, value in losses.items()})
         self.last = time.perf_counter()
@@ -69,7 +69,7 @@ class Steps(pl.Callback):
         metrics |= {"train/images_per_second": speed}
         metrics |= {f"train/{name}": rate for name, rate in self.rates.items()}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=steps_made(trainer))
+            logger.log_metrics(metrics, step=logged_step(trainer))
         bar = {**{name.removesuffix("_loss"): value for name, value in losses.items()}, "images/s": speed}
         pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False, batch_size=1)
 
@@ -80,7 +80,7 @@ class Steps(pl.Callback):
         self.rows = state_dict["rows"]
 
 
-def steps_made(trainer: pl.Trainer) -> int:
+def logged_step(trainer: pl.Trainer) -> int:
     """Where a curve has its next point.
 
     Lightning's ``global_step`` counts the steps of every optimiser, but it draws by batches: where there are two, so do
@@ -90,7 +90,7 @@ def steps_made(trainer: pl.Trainer) -> int:
     return trainer.fit_loop.epoch_loop._batches_that_stepped if several else trainer.global_step
 
 
-def is_logged(trainer: pl.Trainer, batch_idx: int) -> bool:
+def is_log_step(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether the device is waited for after this batch anyway, to log its loss (``trainer.log_every_n_steps``)."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return every > 0 and (batch_idx + 1) % every == 0

@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
-from vision_lab.callbacks.checkpointing import Last
-from vision_lab.callbacks.step_logger import is_logged, steps_made
+from vision_lab.callbacks.checkpointing import ResumeCheckpoint
+from vision_lab.callbacks.step_logger import is_log_step, logged_step
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import DataError
 
@@ -22,7 +22,7 @@ class _Step(NamedTuple):
     samples: Sequence[Sample]
 
 
-class Finite(pl.Callback):
+class TerminateOnNaN(pl.Callback):
     """Stops at a loss that is not finite, and keeps weights that are not finite out of checkpoints.
 
     To look at a loss is to wait for the device: so it is done at each step on one CPU, elsewhere every
@@ -38,9 +38,9 @@ class Finite(pl.Callback):
     ) -> None:
         if outputs:
             losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
-            self.unseen.append(_Step(steps_made(trainer), losses, batch.samples))
+            self.unseen.append(_Step(logged_step(trainer), losses, batch.samples))
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
-        if alone or is_logged(trainer, batch_idx):
+        if alone or is_log_step(trainer, batch_idx):
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -52,7 +52,7 @@ class Finite(pl.Callback):
         self._look(trainer)
         bad = [name for name, p in pl_module.named_parameters() if p.requires_grad and not bool(p.isfinite().all())]
         if bad:  # the same on every process
-            _stop(trainer, f"after step {steps_made(trainer)} the weights are not finite: {', '.join(bad[:5])}")
+            _stop(trainer, f"after step {logged_step(trainer)} the weights are not finite: {', '.join(bad[:5])}")
 
     def _look(self, trainer: pl.Trainer) -> None:
         plugin = trainer.precision_plugin
@@ -88,7 +88,7 @@ def _described(steps: Sequence[_Step]) -> str:
 
 
 def _stop(trainer: pl.Trainer, what: str) -> None:
-    kept = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Last)), None)
+    kept = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ResumeCheckpoint)), None)
     last = f"The last good checkpoint is {kept.path} of step {kept.step}." if kept and kept.path else "None was saved."
     raise DataError(
         f"{what}\n{last}\nThe same command would come to the same step: type another name= and a smaller optim.lr, or "

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
-from vision_lab.config.groups import CONF, Choice, config_folders, groups
+from vision_lab.config.groups import CONFIG_DIR, ConfigOption, config_folders, groups
 from vision_lab.core.errors import ConfigurationError
 
 USAGE = """\
@@ -23,7 +23,7 @@ vision_lab: any model with any data on any task, composed by a word.
   python -m vision_lab mode=predict run=outputs/... source=...  say what is in pictures
 """
 
-PLAIN = """\
+PLAIN_KEYS = """\
 Plain keys
   name=...       the run's folder below outputs/: the same command again shows its result, or goes on with it
   seed=...       decides first weights, order, augmentation, dropout and splits
@@ -46,30 +46,30 @@ def show(words: Sequence[str]) -> str:
         ConfigurationError: where it asks for a group that does not exist.
     """
     found = groups(config_folders(words))
-    asked = [word.split("=")[0] for word in words if not word.startswith("-") and word not in _folders(words)]
+    asked = [word.split("=")[0] for word in words if not word.startswith("-") and word not in _config_dir_words(words)]
     if not asked:
-        return "\n".join([USAGE, *(_overview(group, choices) for group, choices in found.items()), PLAIN])
+        return "\n".join([USAGE, *(_overview(group, choices) for group, choices in found.items()), PLAIN_KEYS])
     for name in asked:
         if name not in found:
             near = difflib.get_close_matches(name, found, n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ConfigurationError(f"there is no group {name}.{hint} The groups are {', '.join(found)}.")
-    return "\n".join(_in_depth(name, found[name]) for name in asked)
+    return "\n".join(_group_help(name, found[name]) for name in asked)
 
 
-def _overview(group: str, choices: Sequence[Choice]) -> str:
+def _overview(group: str, choices: Sequence[ConfigOption]) -> str:
     """A group of few choices with a sentence each; one of many by its names alone."""
     default = _defaults().get(group)
     head = f"{_bold(group)}{f'  (default: {default})' if default else ''}"
     width = max(len(choice.name) for choice in choices)
-    return "\n".join([head, *(_line(choice, width) for choice in choices), ""])
+    return "\n".join([head, *(_format_option(choice, width) for choice in choices), ""])
 
 
-def _in_depth(group: str, choices: Sequence[Choice]) -> str:
+def _group_help(group: str, choices: Sequence[ConfigOption]) -> str:
     import yaml  # not needed for the overview, and a fifth of its time
 
     lines = [_overview(group, choices)]
-    for file in sorted((CONF / group).glob("_*.yaml")):
+    for file in sorted((CONFIG_DIR / group).glob("_*.yaml")):
         lines += [f"Options of every {group}, and their defaults", *_options(file.read_text(encoding="utf-8")), ""]
     for choice in choices:
         own = yaml.safe_load(choice.file.read_text(encoding="utf-8")) or {}
@@ -77,7 +77,7 @@ def _in_depth(group: str, choices: Sequence[Choice]) -> str:
         if keys and len(choices) <= 20:
             text = yaml.safe_dump(keys, sort_keys=False, default_flow_style=None, width=100)
             lines += [f"{_bold(f'{group}={choice.name}')}", *(f"  {line}" for line in text.splitlines()), ""]
-    lines.append(f"Files: {CONF / group}")
+    lines.append(f"Files: {CONFIG_DIR / group}")
     return "\n".join(lines)
 
 
@@ -89,19 +89,19 @@ def _options(text: str) -> list[str]:
 
 def _defaults() -> dict[str, str]:
     """group: the choice that config.yaml makes."""
-    lines = (CONF / "config.yaml").read_text(encoding="utf-8").splitlines()
+    lines = (CONFIG_DIR / "config.yaml").read_text(encoding="utf-8").splitlines()
     pairs = (line.strip("- ").split(":") for line in lines if line.startswith("  - ") and ":" in line)
     return {pair[0].strip(): pair[1].split("#")[0].strip() for pair in pairs if "null" not in pair[1]}
 
 
-def _line(choice: Choice, width: int) -> str:
+def _format_option(choice: ConfigOption, width: int) -> str:
     columns = min(shutil.get_terminal_size((100, 24)).columns, 140)
     return fill(
         choice.sentence, columns, initial_indent=f"  {choice.name:<{width}}  ", subsequent_indent=" " * (width + 4)
     )
 
 
-def _folders(words: Sequence[str]) -> set[str]:
+def _config_dir_words(words: Sequence[str]) -> set[str]:
     return {str(folder) for folder in config_folders(words)} | {str(Path(folder)) for folder in config_folders(words)}
 
 

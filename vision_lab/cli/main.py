@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vision_lab.cli import help
-from vision_lab.config.groups import CONF, config_folders
+from vision_lab.config.groups import CONFIG_DIR, config_folders
 from vision_lab.core import signals
 from vision_lab.core.errors import UserError
 from vision_lab.core.failures import explain_failure
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vision_lab.config.resolution import Config
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 """The exit code of a command that was asked to end."""
 
 
@@ -38,20 +38,20 @@ def main(words: Sequence[str] | None = None) -> int:
         if "--help" in words or "-h" in words:
             print(help.show(words))
             return 0
-        with signals.heeded():
-            return _run(words)
+        with signals.signals_as_interrupt():
+            return _run_hydra(words)
     except UserError as error:
-        return _say(error, code=2)
+        return _print_error(error, code=2)
     except (KeyboardInterrupt, signals.Interrupted):
-        if signals.first_process():
+        if signals.is_rank_zero():
             print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # its reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if _begun else 0
+        return 1 if _started_jobs else 0
 
 
-def _run(words: list[str]) -> int:
+def _run_hydra(words: list[str]) -> int:
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -60,40 +60,40 @@ def _run(words: list[str]) -> int:
     from vision_lab.config import overrides, resolvers, saved
     from vision_lab.runs import sweep
 
-    _begun.clear()
-    sweep.forget()
+    _started_jobs.clear()
+    sweep.reset()
     folders = config_folders(words)
-    typed = words = overrides.drop_null_groups(overrides.quoted(words))
+    typed = words = overrides.drop_null_groups(overrides.quote_paths(words))
     errors = suggestions.find_word_errors(words, folders)
     if errors:
-        return _say(UserError("\n".join(errors)), code=2)
+        return _print_error(UserError("\n".join(errors)), code=2)
     try:
         words, saved_run = saved.add_saved_config(words, folders)
         resolvers.register(saved_run)
-        unnamed = ",".join(_constant_keys(words))
+        unnamed = ",".join(_unswept_keys(words))
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{unnamed}]"
         if overrides.asks_for_resolved_job(words):
             return _show_resolved(words, folders)
-        sys.argv[1:] = [*overrides.flags_first(words), exclude]
+        sys.argv[1:] = [*overrides.flags_before_overrides(words), exclude]
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))  # a user's classes are found from the folder the command is typed in
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing; what a user sees is decided here
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
-    except _Failed as failed:
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")(run_job)()
+    except _RunFailed as failed:
         return failed.code
-    except sweep.Refused as refused:
-        return _say(UserError(str(refused)), code=2)
+    except sweep.SweepRefused as refused:
+        return _print_error(UserError(str(refused)), code=2)
     except Exception as error:
-        if _begun and sweep.started():  # each job of the sweep said what was wrong when it failed
-            return max(sweep.end(), 1)
-        if _begun:
+        if _started_jobs and sweep.sweep_started():  # each job of the sweep said what was wrong when it failed
+            return max(sweep.finish_sweep(), 1)
+        if _started_jobs:
             raise
-        sweep.forget()
-        cause = _user_error(error) or explain_failure(error, Path()) or _explain_folder(error)
+        sweep.reset()
+        cause = _find_user_error(error) or explain_failure(error, Path()) or _explain_folder(error)
         if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
-        return _say(cause or UserError(suggestions.explained(typed, error, folders=folders)), code=2)
-    return sweep.end()
+        return _print_error(cause or UserError(suggestions.explain_error(typed, error, folders=folders)), code=2)
+    return sweep.finish_sweep()
 
 
 def _show_resolved(words: list[str], folders: list[Path]) -> int:
@@ -107,7 +107,7 @@ def _show_resolved(words: list[str], folders: list[Path]) -> int:
 
     others = ",".join(f"file://{folder.absolute()}" for folder in folders[1:])
     settings = [*overrides.overrides(words), f"hydra.searchpath=[{others}]"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
         composed = compose("config", overrides=settings, return_hydra_config=True)
     HydraConfig.instance().set_config(composed)
     values = _resolved(composed).values
@@ -116,7 +116,7 @@ def _show_resolved(words: list[str], folders: list[Path]) -> int:
     shown: Any = values
     for key in package.split(".") if package else ():
         if not isinstance(shown, dict) or key not in shown:
-            return _say(UserError(f"package {package!r} not found in config"), code=1)
+            return _print_error(UserError(f"package {package!r} not found in config"), code=1)
         shown = shown[key]
     if package:
         print(f"# @package {package}")
@@ -124,7 +124,7 @@ def _show_resolved(words: list[str], folders: list[Path]) -> int:
     return 0
 
 
-def job(composed: DictConfig) -> Any:
+def run_job(composed: DictConfig) -> Any:
     """One run: what Hydra calls, once, or for each job of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -134,10 +134,10 @@ def job(composed: DictConfig) -> Any:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     sweeping = hydra_config.mode == RunMode.MULTIRUN
-    _begun.append(folder)
+    _started_jobs.append(folder)
     try:
         config = _resolved(composed)
-        score = finished.result(config, folder)
+        score = finished.show_if_finished(config, folder)
         if score is not None:
             return score
         from vision_lab.build import mode
@@ -146,12 +146,12 @@ def job(composed: DictConfig) -> Any:
     except Exception as error:
         known = explain_failure(error, folder) or error
         if isinstance(known, UserError):
-            _say(known, code=1)
+            _print_error(known, code=1)
         elif sweeping:
             traceback.print_exc()
         if not sweeping:
             if isinstance(known, UserError):
-                raise _Failed(1) from None
+                raise _RunFailed(1) from None
             raise  # a defect of ours or of a user's class: its traceback tells more
         run = Run(folder)
         if run.state is None:  # refused before it began: the sweep's table tells all the same
@@ -161,7 +161,7 @@ def job(composed: DictConfig) -> Any:
         raise
     finally:
         # Hydra makes the folder before we can refuse; of several processes the first still writes into it.
-        if signals.first_process() and folder.is_dir() and not any(folder.iterdir()):
+        if signals.is_rank_zero() and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 
@@ -171,7 +171,7 @@ def _resolved(composed: DictConfig) -> Config:
     from omegaconf import OmegaConf
 
     from vision_lab.config.resolution import resolve_config, words_of_job
-    from vision_lab.config.saved import SAVED
+    from vision_lab.config.saved import SAVED_OPTION
 
     hydra_config = HydraConfig.get()
     made = {group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group}
@@ -179,16 +179,16 @@ def _resolved(composed: DictConfig) -> Config:
     return resolve_config(
         composed,
         choices={group: OmegaConf.create({"name": f"${{choice:{group}}}"}).name for group in made},
-        from_run=[group for group, choice in made.items() if choice == SAVED],
+        from_run=[group for group, choice in made.items() if choice == SAVED_OPTION],
         overrides=words_of_job(hydra_config),
     )
 
 
-_begun: list[Path] = []
+_started_jobs: list[Path] = []
 """The folders of the jobs that this command has begun: what fails before the first is a matter of its words."""
 
 
-class _Failed(BaseException):
+class _RunFailed(BaseException):
     """Ends a single run that has said what was wrong; not an Exception, which Hydra would comment on."""
 
     def __init__(self, code: int) -> None:
@@ -196,13 +196,13 @@ class _Failed(BaseException):
         self.code = code
 
 
-def _constant_keys(words: Sequence[str]) -> list[str]:
+def _unswept_keys(words: Sequence[str]) -> list[str]:
     """What a sweep does not vary, and so has no place in its folders' names."""
     from vision_lab.config import overrides
 
     if not any(word in ("-m", "--multirun") for word in words):
         return []
-    parsed = overrides.parsed(words)
+    parsed = overrides.parse_overrides(words)
     return sorted({override.key_or_group for override in parsed if not override.is_sweep_override()})
 
 
@@ -214,14 +214,14 @@ def _explain_folder(error: Exception) -> UserError | None:
     return UserError(f"{error.filename}: {error.strerror}: {cure}, or change what is in its way")
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
+def _find_user_error(error: BaseException | None) -> UserError | None:
     """The error of ours that Hydra or OmegaConf wrapped."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def _say(error: UserError, *, code: int) -> int:
+def _print_error(error: UserError, *, code: int) -> int:
     mark = "\033[1;31merror:\033[0m" if sys.stderr.isatty() else "error:"
     print(f"{mark} {display_text(error)}", file=sys.stderr)
     return code

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from vision_lab.config.groups import CONF, Choice, groups
+from vision_lab.config.groups import CONFIG_DIR, ConfigOption, groups
 from vision_lab.config.overrides import OPTIONAL_GROUPS, flag_value, overrides
 
 
@@ -26,7 +26,7 @@ def find_word_errors(words: Sequence[str], folders: Sequence[Path]) -> list[str]
     if "--resolve" in words and flag_value(words, "--cfg", "-c") is None:
         errors.append("--resolve goes with --cfg: type --cfg job --resolve")
     known = groups([folder for folder in folders if folder.is_dir()])
-    ours = groups([CONF])
+    ours = groups([CONFIG_DIR])
     for word in overrides(words):
         key, _, value = word.partition("=")
         group, _, package = key.lstrip("+~").partition("@")
@@ -67,12 +67,12 @@ def _is_list_of_names(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
 
 
-def _typed_choices(group: str, known: Mapping[str, Sequence[Choice]]) -> str:
+def _typed_choices(group: str, known: Mapping[str, Sequence[ConfigOption]]) -> str:
     names = [choice.name for choice in known[group]]
     return f"{group}=<one of {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}>"
 
 
-def explained(words: Sequence[str], error: Exception, *, folders: Sequence[Path]) -> str:
+def explain_error(words: Sequence[str], error: Exception, *, folders: Sequence[Path]) -> str:
     """What is wrong with the words, what was probably meant, and what there is to choose from.
 
     Args:
@@ -104,9 +104,9 @@ def explained(words: Sequence[str], error: Exception, *, folders: Sequence[Path]
         elif not override.is_add():
             setting.append(key)
     if not problems:
-        config = _composed(choosing, folders)
-        problems = [_unknown_key(key, config, known) for key in setting if not _has(config, key)]
-    return "\n".join(problems) or plain(error)
+        config = _compose_choices(choosing, folders)
+        problems = [_unknown_key(key, config, known) for key in setting if not _has_key(config, key)]
+    return "\n".join(problems) or error_chain_text(error)
 
 
 def _values(override: Any) -> list[Any]:
@@ -121,19 +121,19 @@ def _values(override: Any) -> list[Any]:
 
 def _unknown_choice(group: str, value: Any, names: Sequence[str]) -> str:
     return (
-        f"{group}={value}: there is no such {group}.{_near(str(value), names)}\n  {group} is one of: {', '.join(names)}"
+        f"{group}={value}: there is no such {group}.{_did_you_mean(str(value), names)}\n  {group} is one of: {', '.join(names)}"
     )
 
 
-def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[Choice]]) -> str:
-    every = _leaves(config)
+def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[ConfigOption]]) -> str:
+    every = _flatten_keys(config)
     parent, _, last = key.rpartition(".")
     if "." not in key:
         options = list(dict.fromkeys([*known, *(str(name) for name in config)]))
         same = [full for full in every if full.rpartition(".")[2] == key]
-        hint = f" Did you mean {_or(same[:4])}?" if same else _near(key, options)
+        hint = f" Did you mean {_or(same[:4])}?" if same else _did_you_mean(key, options)
         return f"{key}: there is no such key or group.{hint}\n  There are: {', '.join(options)}"
-    node = OmegaConf.select(config, parent, throw_on_missing=False) if _has(config, parent) else None
+    node = OmegaConf.select(config, parent, throw_on_missing=False) if _has_key(config, parent) else None
     siblings = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     near = difflib.get_close_matches(last, siblings, n=3) or difflib.get_close_matches(key, every, n=3)
     full = [f"{parent}.{name}" if name in siblings else name for name in near]
@@ -146,7 +146,7 @@ def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[Choi
     return f"{key}: there is no such key.{hint}{listed}\n  To add it all the same, type +{key}=..."
 
 
-def _near(word: str, options: Sequence[str]) -> str:
+def _did_you_mean(word: str, options: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
     return f" Did you mean {_or(near)}?" if near else ""
 
@@ -155,7 +155,7 @@ def _or(names: Sequence[str]) -> str:
     return " or ".join(names)
 
 
-def _composed(choosing: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+def _compose_choices(choosing: Sequence[str], folders: Sequence[Path]) -> DictConfig:
     """The config with the groups chosen and nothing else set."""
     from hydra import compose, initialize_config_dir
 
@@ -164,7 +164,7 @@ def _composed(choosing: Sequence[str], folders: Sequence[Path]) -> DictConfig:
         return compose("config", overrides=[*choosing, f"hydra.searchpath=[{others}]"])
 
 
-def _leaves(config: Any, prefix: str = "") -> list[str]:
+def _flatten_keys(config: Any, prefix: str = "") -> list[str]:
     if not isinstance(config, DictConfig):
         return [prefix[:-1]]
     names = [str(name) for name in config if not str(name).startswith("_")]
@@ -172,11 +172,11 @@ def _leaves(config: Any, prefix: str = "") -> list[str]:
     for name in names:
         node = config._get_node(name)
         inner = isinstance(node, DictConfig) and not node._is_interpolation() and not node._is_none()
-        found += _leaves(node, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+        found += _flatten_keys(node, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
     return found
 
 
-def _has(config: Any, key: str) -> bool:
+def _has_key(config: Any, key: str) -> bool:
     for part in key.split("."):
         if not isinstance(config, DictConfig) or part not in list(config.keys()):
             return False
@@ -184,7 +184,7 @@ def _has(config: Any, key: str) -> bool:
     return True
 
 
-def plain(error: Exception) -> str:
+def error_chain_text(error: Exception) -> str:
     causes: list[str] = []
     current: BaseException | None = error
     while current is not None:

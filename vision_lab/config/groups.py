@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[1]
-CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
+PACKAGE_DIR = Path(__file__).resolve().parents[1]
+CONFIG_DIR = PACKAGE_DIR / "conf" if (PACKAGE_DIR / "conf").is_dir() else PACKAGE_DIR.parent / "conf"
 """``conf/`` travels inside an installed package; in a checkout it lies beside it."""
 
 ORDER = "task model head data augment optim scheduler trainer callbacks logger mode experiment debug hydra".split()
 
 
 @dataclass(frozen=True)
-class Choice:
+class ConfigOption:
     """One file of a group."""
 
     name: str
@@ -35,23 +35,23 @@ class Choice:
         if found := re.search(r"^\s*target: *(?:\$\{one_of:\[)?([\w,]+)", text, re.MULTILINE):
             return tuple(found[1].split(","))
         others = (self.file.with_name(f"{name}.yaml") for name in re.findall(r"^ *- (\w+)$", text, re.MULTILINE))
-        return next((targets for other in others if other.is_file() if (targets := Choice("", other).targets)), ())
+        return next((targets for other in others if other.is_file() if (targets := ConfigOption("", other).targets)), ())
 
 
-def groups(folders: Iterable[Path]) -> dict[str, list[Choice]]:
+def groups(folders: Iterable[Path]) -> dict[str, list[ConfigOption]]:
     """group: its choices, over all config folders; files whose names begin with ``_`` are parts of others."""
-    found: dict[str, dict[str, Choice]] = {}
+    found: dict[str, dict[str, ConfigOption]] = {}
     for folder in folders:
         for file in sorted(folder.glob("*/*.yaml")):
             if not file.name.startswith("_"):
-                found.setdefault(file.parent.name, {})[file.stem] = Choice(file.stem, file)
+                found.setdefault(file.parent.name, {})[file.stem] = ConfigOption(file.stem, file)
     known = [group for group in ORDER if group in found]
     return {group: sorted(found[group].values(), key=_natural) for group in known + sorted(set(found) - set(known))}
 
 
 def config_folders(words: Sequence[str]) -> list[Path]:
     """``conf/`` and what ``--config-dir`` names among the words of a command line."""
-    folders = [CONF]
+    folders = [CONFIG_DIR]
     for place, word in enumerate(words):
         if word in ("--config-dir", "-cd") and place + 1 < len(words):
             folders.append(Path(words[place + 1]))
@@ -60,7 +60,7 @@ def config_folders(words: Sequence[str]) -> list[Path]:
     return folders
 
 
-def _natural(choice: Choice) -> list[tuple[int, str]]:
+def _natural(choice: ConfigOption) -> list[tuple[int, str]]:
     """So that resnet18 comes before resnet101."""
     parts, digits = [], ""
     for letter in choice.name + " ":

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.features"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
 
-VALUED = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
+FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
 """Hydra's flags that take the next word as their value."""
 
 MULTIRUN = ("-m", "--multirun")
@@ -20,11 +20,11 @@ MULTIRUN = ("-m", "--multirun")
 OPTIONAL_GROUPS = ("experiment", "debug")
 """Groups without a default choice."""
 
-WORDS = {"null", "none", "???", ""}
+NULL_VALUES = {"null", "none", "???", ""}
 """Values of path keys that are no paths."""
 
 
-def quoted(words: Sequence[str]) -> list[str]:
+def quote_paths(words: Sequence[str]) -> list[str]:
     """The command line with the values of path keys quoted, so that Hydra's grammar leaves them alone.
 
     In a sweep (``-m``) commas go on separating values, unless the whole value is a path that exists.
@@ -33,16 +33,16 @@ def quoted(words: Sequence[str]) -> list[str]:
     return [_quoted(word, sweep=sweep) for word in words]
 
 
-def value_of(words: Sequence[str], key: str) -> str | None:
+def last_value(words: Sequence[str], key: str) -> str | None:
     """The last value given to a key, without its quotes; None where it was not given."""
     values = [word.split("=", 1)[1] for word in words if word.startswith(f"{key}=")]
-    if not values or values[-1] in WORDS:
+    if not values or values[-1] in NULL_VALUES:
         return None
     value = values[-1]
     return value[1:-1].replace("\\'", "'") if value.startswith("'") and value.endswith("'") else value
 
 
-def parsed(words: Sequence[str]) -> list[Override]:
+def parse_overrides(words: Sequence[str]) -> list[Override]:
     """What the words set, as Hydra reads it."""
     return OverridesParser.create().parse_overrides(overrides(words))
 
@@ -52,13 +52,13 @@ def overrides(words: Sequence[str]) -> list[str]:
     return _sorted(words)[1]
 
 
-def flags_first(words: Sequence[str]) -> list[str]:
+def flags_before_overrides(words: Sequence[str]) -> list[str]:
     """The same words in the one order that Hydra's parser takes: it refuses a flag between two settings."""
     flags, settings = _sorted(words)
     return [*flags, *settings]
 
 
-def flags_of_a_job(words: Sequence[str]) -> list[str]:
+def single_run_flags(words: Sequence[str]) -> list[str]:
     """Hydra's flags without the one that makes a sweep."""
     return [word for word in _sorted(words)[0] if word not in MULTIRUN]
 
@@ -90,16 +90,16 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], list[str]]:
     awaited = False
     for word in words:
         (flags if awaited or word.startswith("-") else settings).append(word)
-        awaited = not awaited and word in VALUED
+        awaited = not awaited and word in FLAGS_WITH_VALUE
     return flags, settings
 
 
 def _quoted(word: str, *, sweep: bool) -> str:
     key, equals, value = word.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS or value in WORDS or value[:1] in "'\"[":
+    if not equals or key.lstrip("+") not in PATH_KEYS or value in NULL_VALUES or value[:1] in "'\"[":
         return word
     values = value.split(",") if sweep and not Path(value).expanduser().exists() else [value]
-    return f"{key}=" + ",".join(part if part in WORDS else _quote(part) for part in values)
+    return f"{key}=" + ",".join(part if part in NULL_VALUES else _quote(part) for part in values)
 
 
 def _quote(value: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vision_lab.config.resolution import FileStrings
-from vision_lab.config.saved import SAVED, SavedRun
+from vision_lab.config.saved import SAVED_OPTION, SavedRun
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.data.bundled import scene_classes
 from vision_lab.data.formats import image_folder, voc_xml, yolo_txt
-from vision_lab.runs.naming import folder_name, run_folder, sweep_folder
+from vision_lab.runs.naming import safe_dir_name, run_folder, sweep_folder
 
 DATA = Path(__file__).parents[1] / "data" / "bundled"
 
@@ -29,7 +29,7 @@ def register(saved: SavedRun | None = None) -> None:
         from hydra.core.hydra_config import HydraConfig
 
         chosen = HydraConfig.get().runtime.choices.get(group)
-        return run.choices.get(group) if chosen == SAVED else chosen
+        return run.choices.get(group) if chosen == SAVED_OPTION else chosen
 
     coco_categories = cache(_coco_categories)  # for this command: in the next one the file may be another
     resolvers: dict[str, Callable[..., Any]] = {
@@ -43,15 +43,15 @@ def register(saved: SavedRun | None = None) -> None:
         ),
         "coco_classes": _from_files(lambda root: ["background", *coco_categories(root)]),
         "coco_categories": _from_files(coco_categories),
-        "voc_names": _from_files(voc_xml.names),
-        "yolo_names": _from_files(yolo_txt.names),
+        "voc_names": _from_files(voc_xml.class_names),
+        "yolo_names": _from_files(yolo_txt.class_names),
         "packaged_lines": _from_files(_packaged_lines),
         "saved_class_names": lambda: FileStrings(run.class_names or ()),
         "run_folder": run_folder,
         "sweep_folder": lambda name, task, now: sweep_folder(
-            name, run.choices.get("task") or task if task == SAVED else task, now
+            name, run.choices.get("task") or task if task == SAVED_OPTION else task, now
         ),
-        "folder_name": folder_name,
+        "folder_name": safe_dir_name,
         "metric_name": lambda monitor: monitor.rpartition("/")[2],
     }
     for name, function in resolvers.items():
@@ -83,7 +83,7 @@ def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
 def _coco_categories(root: str) -> Sequence[str]:
     from vision_lab.data.formats import coco
 
-    return coco.categories(root)
+    return coco.category_names(root)
 
 
 def _packaged_lines(file: str) -> Sequence[str]:

@@ -14,12 +14,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from vision_lab.config.groups import groups
-from vision_lab.config.overrides import parsed, value_of
+from vision_lab.config.overrides import parse_overrides, last_value
 from vision_lab.config.trust import find_untrusted
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs.folder import Run
 
-SAVED = "_saved"
+SAVED_OPTION = "_saved"
 
 COMMAND_KEYS = ("name", "run", "resume", "force", "trust", "source", "mode", "hydra", "debug")
 """What a command says for itself and never takes from the run."""
@@ -52,7 +52,7 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
         ConfigurationError: if ``run=`` or ``resume=`` names no run, or several; or if the run's config would do what
             nobody said that it may.
     """
-    path, resumed = value_of(words, "run"), value_of(words, "resume")
+    path, resumed = last_value(words, "run"), last_value(words, "resume")
     if path and resumed:
         raise ConfigurationError("type run=, to begin with what a run was told, or resume=, to go on with it; not both")
     path = path or resumed
@@ -60,10 +60,10 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
         return list(words), SavedRun()
     if "'," in path:
         raise ConfigurationError(f"{'resume' if resumed else 'run'}= takes one run at a time")
-    run = Run.existing(path, key="resume" if resumed else "run")
+    run = Run.open(path, key="resume" if resumed else "run")
     known = groups(folders)
     saved = _composed_config(run, known)
-    typed = [override.key_or_group for override in parsed(words)]
+    typed = [override.key_or_group for override in parse_overrides(words)]
     errors = find_untrusted(
         _without({key: value for key, value in saved.items() if key not in COMMAND_KEYS}, _replaced_keys(words, known)),
         trusted=_trusted(words),
@@ -92,7 +92,7 @@ def _replaced_keys(words: Sequence[str], known: Mapping[str, Any]) -> list[str]:
     """
     return [
         override.key_or_group
-        for override in parsed(words)
+        for override in parse_overrides(words)
         if override.key_or_group in known or not (override.is_sweep_override() or isinstance(override.value(), dict))
     ]
 
@@ -128,18 +128,18 @@ def _with_saved_groups(
     chosen = []
     for group in known:
         if group in saved and group not in COMMAND_KEYS:
-            store.store(group=group, name=SAVED, node=saved.pop(group))
-            chosen += [] if group in named else [f"{group}={SAVED}"]
+            store.store(group=group, name=SAVED_OPTION, node=saved.pop(group))
+            chosen += [] if group in named else [f"{group}={SAVED_OPTION}"]
     rest = {key: value for key, value in saved.items() if key not in COMMAND_KEYS}
-    store.store(group="replay", name=SAVED, node=rest, package="_global_")
-    if f"+replay={SAVED}" in words:  # a further process of the same run, started with the words of the first
+    store.store(group="replay", name=SAVED_OPTION, node=rest, package="_global_")
+    if f"+replay={SAVED_OPTION}" in words:  # a further process of the same run, started with the words of the first
         return list(words)
-    return [*chosen, f"+replay={SAVED}", *words]
+    return [*chosen, f"+replay={SAVED_OPTION}", *words]
 
 
 def _trusted(words: Sequence[str]) -> list[str]:
     """The packages that the command line trusts."""
-    values = [override.value() for override in parsed(words) if override.key_or_group == "trust"]
+    values = [override.value() for override in parse_overrides(words) if override.key_or_group == "trust"]
     value = values[-1] if values else []
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
         raise ConfigurationError(f"trust={value}: type a list of packages, trust=[my_package]")

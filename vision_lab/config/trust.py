@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from vision_lab.config.groups import CONF
+from vision_lab.config.groups import CONFIG_DIR
 from vision_lab.core import documents
 from vision_lab.core.arguments import format_value
 
@@ -156,13 +156,13 @@ def _is_allowed_value(target: str, key: str, value: Any) -> bool:
         return True
     if isinstance(value, dict) and "_target_" in value:
         return True  # a node that is looked at by itself
-    if isinstance(value, str) and value in _references_of((CONF,)):
+    if isinstance(value, str) and value in _references_of((CONFIG_DIR,)):
         return True
     return re.fullmatch(pattern, str(value)) is not None
 
 
 def _is_admitted_reference(text: str, folders: Sequence[Path]) -> bool:
-    return KEY_REFERENCE.fullmatch(text) is not None or text in _references_of((CONF, *folders))
+    return KEY_REFERENCE.fullmatch(text) is not None or text in _references_of((CONFIG_DIR, *folders))
 
 
 def _walk(node: Any, path: str, but_for: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
@@ -180,7 +180,7 @@ def _walk(node: Any, path: str, but_for: Collection[str] = ()) -> Iterator[tuple
 
 @cache
 def _targets_of_conf() -> frozenset[str]:
-    files = [file for file in CONF.glob("*/*.yaml") if file.parent.name not in NOT_FROM_RUNS]
+    files = [file for file in CONFIG_DIR.glob("*/*.yaml") if file.parent.name not in NOT_FROM_RUNS]
     names = (re.findall(r"_target_: *([\w.]+)", file.read_text(encoding="utf-8")) for file in files)
     return frozenset(name for found in names for name in found)
 

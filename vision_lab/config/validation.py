@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
-from vision_lab.config.groups import CONF, groups
+from vision_lab.config.groups import CONFIG_DIR, groups
 from vision_lab.config.instantiation import HYDRA_KEYS, locate
 from vision_lab.config.ranges import PLAIN_KEYS, annotation_of
 from vision_lab.config.resolution import Config, Unresolved, find_unresolved
@@ -260,7 +260,7 @@ def _find_excesses(config: Config) -> list[str]:
 
 
 def _choice_names(group: str, target: str | None = None) -> list[str]:
-    options = groups([CONF]).get(group, [])
+    options = groups([CONFIG_DIR]).get(group, [])
     return [option.name for option in options if target is None or target in option.targets]
 
 

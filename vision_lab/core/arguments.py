@@ -331,7 +331,7 @@ def _list_choices(names: Sequence[str]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
-def number(key: str, value: Any, *, least: float = 0.0) -> float:
+def check_number(key: str, value: Any, *, least: float = 0.0) -> float:
     """A finite number as a user typed it.
 
     Raises:
@@ -342,7 +342,7 @@ def number(key: str, value: Any, *, least: float = 0.0) -> float:
     return float(value)
 
 
-def whole_number(key: str, value: Any, *, least: int = 1, multiple_of: int = 1) -> int:
+def check_int(key: str, value: Any, *, least: int = 1, multiple_of: int = 1) -> int:
     """A whole number as a user typed it.
 
     Raises:
@@ -355,7 +355,7 @@ def whole_number(key: str, value: Any, *, least: int = 1, multiple_of: int = 1) 
     return value
 
 
-def whole_numbers(key: str, values: Any) -> list[int]:
+def check_ints(key: str, values: Any) -> list[int]:
     """A list of whole numbers of 1 or more as a user typed it, not empty.
 
     Raises:

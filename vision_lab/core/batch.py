@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vision_lab.core.errors import Unreadable
+from vision_lab.core.errors import UnreadableFile
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +26,13 @@ class Sample:
     """Its file, where it has one."""
     size: tuple[int, int]
     """(height, width) in pixels of the file, before any resizing."""
-    shown: tuple[int, int] | None = None
+    content_size: tuple[int, int] | None = None
     """(height, width) in pixels of the part of the batch's picture, from its top left, that holds the file's whole
     picture; None where it is not known."""
 
 
 @dataclass(frozen=True)
-class Objects:
+class BoxTargets:
     """What is to be found in one picture, a row for each object.
 
     Attributes:
@@ -53,19 +53,19 @@ class Objects:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: Tensor) -> Objects:
+    def __getitem__(self, rows: Tensor) -> BoxTargets:
         """Some of the rows, all columns together."""
         return self._each(lambda column: column[rows])
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Objects:
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> BoxTargets:
         """The same on another device."""
         return self._each(lambda column: column.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Objects:
+    def pin_memory(self) -> BoxTargets:
         """The same in page-locked memory."""
         return self._each(lambda column: column.pin_memory())
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Objects:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> BoxTargets:
         columns = {name: change(column) for name, column in vars(self).items()}
         return replace(self, **columns)
 
@@ -92,7 +92,7 @@ class Detections:
         return Detections(self.boxes[rows], self.labels[rows], self.scores[rows])
 
 
-def fitted(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
+def letterbox_size(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a picture of ``size`` made as large as fits ``into``, its shape kept."""
     scale = min(into[0] / size[0], into[1] / size[1])
     return max(1, min(round(size[0] * scale), into[0])), max(1, min(round(size[1] * scale), into[1]))
@@ -113,7 +113,7 @@ class Batch:
     images: Tensor
     targets: Any
     samples: Sequence[Sample]
-    unreadable: Sequence[Unreadable] = ()
+    unreadable: Sequence[UnreadableFile] = ()
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""

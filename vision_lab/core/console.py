@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vision_lab.core.text import display_text
 
-SILENCED = {
+IGNORED_WARNINGS = {
     r".*isinstance\(treespec, LeafSpec\).*": "Lightning 2.6 calls an old function of torch's; ours to wait for",
     r"The image decoding and encoding capabilities of TorchVision are deprecated": "bounded in pyproject.toml",
     r".*module\(s\) in eval mode at the start of training.*": "that is what model.freeze asks for",
@@ -26,14 +26,14 @@ SILENCED = {
 """message: why it is left out."""
 
 
-def quieten() -> None:
+def silence_libraries() -> None:
     """Leave out what libraries say at every start and nobody can act on; their other warnings stay."""
     # Which accelerators there are not, and advertisements; a table of measures for each class after each epoch.
     for library in ("pytorch_lightning", "faster_coco_eval"):
         logging.getLogger(library).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_make_harmless)
-    for message in SILENCED:
+    for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -43,12 +43,12 @@ def _make_harmless(record: logging.LogRecord) -> bool:
     return True
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """A line, as it is."""
     get_console().print(Text(display_text(text)), highlight=False, soft_wrap=True)
 
 
-def warn(text: str) -> None:
+def print_warning(text: str) -> None:
     """A line that should not be overlooked."""
     line = Text.assemble(("warning:", "yellow"), f" {display_text(text)}")
     get_console().print(line, highlight=False, soft_wrap=True)

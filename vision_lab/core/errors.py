@@ -17,14 +17,14 @@ class DataError(UserError):
     """A data set or a picture cannot be used: names the files."""
 
 
-class Unreadable(NamedTuple):
+class UnreadableFile(NamedTuple):
     """A file that should hold a picture or its target and does not."""
 
     path: str
     reason: str
 
 
-class Fault(NamedTuple):
+class AnnotationIssue(NamedTuple):
     """What is wrong with a picture's annotation, and what was done about it."""
 
     path: str
@@ -34,7 +34,7 @@ class Fault(NamedTuple):
     what: str
 
 
-class UnreadableError(Exception):
+class UnreadableFileError(Exception):
     """A file that should hold a picture or its target and does not.
 
     Args:
@@ -44,4 +44,4 @@ class UnreadableError(Exception):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.unreadable = Unreadable(path, reason)
+        self.unreadable = UnreadableFile(path, reason)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from vision_lab.core.batch import Detections, Objects
+from vision_lab.core.batch import Detections, BoxTargets
 from vision_lab.core.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedWeights:
     """What became of learnt weights.
 
     Attributes:
@@ -63,7 +63,7 @@ class Backbone(Protocol):
     """A classifier seen as multi-scale features."""
 
     @property
-    def classifier(self) -> nn.Module:
+    def network(self) -> nn.Module:
         """The whole network of the paper: (N, C, H, W) -> (N, num_classes) logits."""
 
     @property
@@ -71,7 +71,7 @@ class Backbone(Protocol):
         """Its maps from the finest to the coarsest."""
 
     @property
-    def loaded(self) -> Loaded | None:
+    def loaded(self) -> LoadedWeights | None:
         """What became of learnt weights; None where there are none."""
 
     def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
@@ -87,14 +87,14 @@ class Detector(Protocol):
     def __call__(self, images: Tensor) -> Any:
         """(N, C, H, W) normalised pictures -> outputs, whatever they are."""
 
-    def losses(self, outputs: Any, targets: Sequence[Objects]) -> dict[str, Tensor]:
+    def losses(self, outputs: Any, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """Scalars, to be added up; crowds are for the head to leave out."""
 
     def decode(self, outputs: Any) -> list[Detections]:
         """What was found in each picture, in its pixels."""
 
 
-class Adversarial(Protocol):
+class GanNetworks(Protocol):
     """A pair of networks: one makes pictures of noise, the other tells them from real ones. It is a module of both."""
 
     @property
@@ -114,7 +114,7 @@ class Adversarial(Protocol):
         """(N, C, H, W) pictures in [-1, 1], and (N,) labels or None -> (N,) scores, those of real ones higher."""
 
     @property
-    def loaded(self) -> Loaded | None:
+    def loaded(self) -> LoadedWeights | None:
         """What became of learnt weights; None where there are none."""
 
 

@@ -23,7 +23,7 @@ class Interrupted(BaseException):
     """The command was asked to end; not an ``Exception``, so that nothing takes it for a failure."""
 
 
-class _Asked:
+class _SignalState:
     patient = False
     signal: int | None = None
     process = 0
@@ -31,11 +31,11 @@ class _Asked:
     terminals: tuple[int, ...] = ()
 
 
-_asked = _Asked()
+_asked = _SignalState()
 
 
 @contextmanager
-def heeded() -> Iterator[None]:
+def signals_as_interrupt() -> Iterator[None]:
     """Turn the signals into ``Interrupted`` while inside."""
     if threading.current_thread() is not threading.main_thread():  # Python lets no other set handlers
         yield
@@ -54,24 +54,24 @@ def heeded() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def patient(waits: bool) -> None:
+def defer_signals(waits: bool) -> None:
     """Say whether whoever works now will look at ``asked`` soon, so that it need not be torn out of its work."""
     _asked.patient = waits
     for number in _asked.signals if _asked.process == os.getpid() else ():
         signal.signal(number, _handle)  # Lightning has put its own in between
 
 
-def first_process() -> bool:
+def is_rank_zero() -> bool:
     """Whether this is the one of several processes for a run that speaks."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def asked() -> bool:
+def signal_pending() -> bool:
     """Whether a signal is waiting to be heeded."""
     return _asked.signal is not None
 
 
-def leave_to_parent() -> None:
+def ignore_signals_in_worker() -> None:
     """In a process forked from this one: leave a signal to the whole group to the parent, which still needs the child.
 
     A second SIGTERM ends it: that is how a parent gets rid of a child that does not end by itself.
@@ -89,7 +89,7 @@ def _handle(number: int, _: FrameType | None) -> None:
     _asked.signal = number
     if not _asked.patient or waiting:
         raise Interrupted(signal.Signals(number).name)
-    if first_process():
+    if is_rank_zero():
         with suppress(OSError):
             os.write(sys.stderr.fileno(), NOTICE)  # print is not safe within whatever was interrupted
 

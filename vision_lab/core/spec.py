@@ -13,7 +13,7 @@ from vision_lab.core.errors import ConfigurationError
 Target = Literal["labels", "masks", "boxes", "none"]
 Split = Literal["train", "val", "test", "predict"]
 
-IGNORE = 255
+IGNORE_INDEX = 255
 """The value of a mask's pixels that are neither learnt from nor measured."""
 
 
@@ -66,8 +66,8 @@ class DataSpec:
                     f"data.spec.{name} has {len(values)} numbers for {self.channels} channels: type one number, "
                     "or one for each channel"
                 )
-        if self.target == "masks" and self.num_classes > IGNORE:
-            errors.append(f"data.spec.class_names has {self.num_classes} names: masks hold {IGNORE} classes at most")
+        if self.target == "masks" and self.num_classes > IGNORE_INDEX:
+            errors.append(f"data.spec.class_names has {self.num_classes} names: masks hold {IGNORE_INDEX} classes at most")
         if min(self.std, default=1) <= 0:
             errors.append(f"data.spec.std={list(self.std)}: type numbers above 0")
         if errors:

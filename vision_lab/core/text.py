@@ -63,6 +63,6 @@ def _escape(character: str) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
-def some(names: Sequence[str], most: int) -> str:
+def summarize_names(names: Sequence[str], most: int) -> str:
     """The first of many names, and how many more there are, for an error."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -33,11 +33,11 @@ MAX_PIXELS = 100_000_000
 Image.MAX_IMAGE_PIXELS = None  # our own limit, which is asked before anything is decoded, stands in for Pillow's
 
 
-class UnreadablePictureError(Exception):
+class InvalidImageError(Exception):
     """The text says why; the caller knows which file."""
 
 
-def read_picture(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The picture in a file.
 
     Args:
@@ -55,12 +55,12 @@ def read_picture(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXEL
         with open_file(path) as file:
             content = np.fromfile(file, dtype=np.uint8)
         if content.size == 0:
-            raise UnreadablePictureError("the file is empty")
-        return as_picture(_decoded(content, channels, max_pixels), channels=channels, max_pixels=max_pixels)
-    except UnreadablePictureError:
+            raise InvalidImageError("the file is empty")
+        return to_uint8_image(_decoded(content, channels, max_pixels), channels=channels, max_pixels=max_pixels)
+    except InvalidImageError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like at a broken file
-        raise UnreadablePictureError(_reason(error)) from error
+        raise InvalidImageError(_reason(error)) from error
 
 
 def read_mask(
@@ -79,22 +79,22 @@ def read_mask(
     """
     try:
         if Path(path).stat().st_size == 0:
-            raise UnreadablePictureError("the file is empty")
+            raise InvalidImageError("the file is empty")
         with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             _check_size(image, max_pixels)
             plain = image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I") or (image.mode == "P" and not colours)
             upright = ImageOps.exif_transpose(image)
             values = np.asarray(upright if plain else upright.convert("RGB")).astype(np.int32)
             values = values * white if image.mode == "1" else values
-    except UnreadablePictureError:
+    except InvalidImageError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like at a broken file
-        raise UnreadablePictureError(_reason(error)) from error
+        raise InvalidImageError(_reason(error)) from error
     grey = values.ndim == 3 and (values[..., :1] == values).all()
     return values[..., 0] if grey else values
 
 
-def as_picture(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:
+def to_uint8_image(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:
     """A picture from wherever it comes as a tensor of ``channels`` channels.
 
     Args:
@@ -115,13 +115,13 @@ def as_picture(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Te
         image = torch.from_numpy(image)
         image = image.permute(2, 0, 1) if image.ndim == 3 else image
     if not isinstance(image, Tensor) or image.ndim not in (2, 3):
-        raise UnreadablePictureError(
+        raise InvalidImageError(
             f"a picture is a path, a PIL image, an array or a tensor of 2 or 3 dimensions, got {_kind(image)}"
         )
     if image.dtype == torch.uint16:
         image = ((image.to(torch.int32) + 128) // 257).to(torch.uint8)
     if image.dtype != torch.uint8:
-        raise UnreadablePictureError(f"its values are {image.dtype}, not whole numbers of 8 or 16 bits")
+        raise InvalidImageError(f"its values are {image.dtype}, not whole numbers of 8 or 16 bits")
     return _with_channels(image if image.ndim == 3 else image[None], channels)
 
 
@@ -139,7 +139,7 @@ def _decoded(content: np.ndarray[Any, Any], channels: int, max_pixels: int) -> T
 def _check_size(picture: Image.Image, max_pixels: int) -> None:
     width, height = picture.size
     if width * height > max_pixels:
-        raise UnreadablePictureError(
+        raise InvalidImageError(
             f"it has {width} x {height} pixels, more than data.max_pixels={max_pixels}: it is not decoded"
         )
 
@@ -148,10 +148,10 @@ def _from_pil(image: Image.Image) -> Tensor:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         if image.mode == "F":
-            raise UnreadablePictureError("its values are floating-point numbers, not whole numbers of 8 or 16 bits")
+            raise InvalidImageError("its values are floating-point numbers, not whole numbers of 8 or 16 bits")
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise UnreadablePictureError("its values are whole numbers of more than 16 bits")
+            raise InvalidImageError("its values are whole numbers of more than 16 bits")
         return torch.from_numpy(values.astype(np.uint16))
     if image.mode in ("1", "L"):
         return torch.from_numpy(np.array(image.convert("L")))[None]
@@ -171,7 +171,7 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
     if found == 3 and channels == 1:
         grey: Tensor = F.rgb_to_grayscale(image)
         return grey
-    raise UnreadablePictureError(f"it has {found} channels, data.spec.channels={channels}")
+    raise InvalidImageError(f"it has {found} channels, data.spec.channels={channels}")
 
 
 def _on_white(image: Tensor) -> Tensor:

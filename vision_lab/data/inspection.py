@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vision_lab.core.errors import Fault, Unreadable
-from vision_lab.core.spec import IGNORE, DataSpec
-from vision_lab.data.transformed_dataset import Examples, begin_worker
+from vision_lab.core.errors import AnnotationIssue, UnreadableFile
+from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.data.transformed_dataset import TransformedDataset, init_worker
 
 
 @dataclass(frozen=True)
-class Examined:
+class SampleReport:
     """What was seen of one sample.
 
     Attributes:
@@ -42,10 +42,10 @@ class Examined:
     tiny: int = 0
 
 
-class Examination(torch.utils.data.Dataset[Examined]):
+class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
     """Reads each sample of a split, as training would, and tells of it."""
 
-    def __init__(self, split: str, examples: Examples, spec: DataSpec, *, tiny: int) -> None:
+    def __init__(self, split: str, examples: TransformedDataset, spec: DataSpec, *, tiny: int) -> None:
         self.split = split
         self.examples = examples
         self.spec = spec
@@ -54,16 +54,16 @@ class Examination(torch.utils.data.Dataset[Examined]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Examined:
+    def __getitem__(self, index: int) -> SampleReport:
         read = self.examples.read(index)
-        if isinstance(read, Unreadable):
-            return Examined(self.split, index, read.path, problem=read.reason)
+        if isinstance(read, UnreadableFile):
+            return SampleReport(self.split, index, read.path, problem=read.reason)
         picture, target, path = read
         digest = blake2b(picture.contiguous().numpy().tobytes(), digest_size=16)
         digest.update(str(tuple(picture.shape)).encode())
         height, width = picture.shape[-2:]
         scale = min(side / own for side, own in zip(self.spec.image_size, (height, width), strict=True))
-        return Examined(
+        return SampleReport(
             self.split,
             index,
             path or f"{self.split} {index}",
@@ -77,7 +77,7 @@ class Examination(torch.utils.data.Dataset[Examined]):
         if self.spec.target == "boxes":
             return dict(Counter(target["labels"][~target["crowd"]].tolist()))
         values, counts = target.as_subclass(Tensor).flatten().unique(return_counts=True)
-        unknown = IGNORE if self.spec.target == "masks" else -1
+        unknown = IGNORE_INDEX if self.spec.target == "masks" else -1
         return {value: n for value, n in zip(values.tolist(), counts.tolist(), strict=True) if value != unknown}
 
     def _tiny(self, target: Any, scale: float) -> int:
@@ -87,22 +87,22 @@ class Examination(torch.utils.data.Dataset[Examined]):
         return int(((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) * scale < self.tiny).sum())
 
 
-def examined(examinations: Iterable[Examination], *, workers: int) -> Iterator[Examined]:
+def inspect_samples(examinations: Iterable[DatasetInspection], *, workers: int) -> Iterator[SampleReport]:
     """All samples of all splits, in order, read ahead by so many processes."""
     for each in examinations:
-        yield from DataLoader(each, batch_size=None, num_workers=workers, collate_fn=None, worker_init_fn=begin_worker)
+        yield from DataLoader(each, batch_size=None, num_workers=workers, collate_fn=None, worker_init_fn=init_worker)
 
 
-def report(found: Sequence[Examined], faults: Sequence[Fault], spec: DataSpec) -> dict[str, Any]:
+def inspection_report(found: Sequence[SampleReport], faults: Sequence[AnnotationIssue], spec: DataSpec) -> dict[str, Any]:
     """All that was found, as JSON can hold it; ``broken`` counts what has to be mended.
 
     That is what cannot be read, broken annotations, pictures that are in two splits (a test that was learnt by heart is
     none), and those that are there twice with other labels.
     """
-    splits: dict[str, list[Examined]] = defaultdict(list)
+    splits: dict[str, list[SampleReport]] = defaultdict(list)
     for each in found:
         splits[each.split].append(each)
-    alike = _alike(found)
+    alike = _duplicate_groups(found)
     across = [group for group in alike if len({each.split for each in group}) > 1]
     within = [group for group in alike if len({each.split for each in group}) == 1]
     contradicting = [group for group in within if any(each.counts != group[0].counts for each in group)]
@@ -111,14 +111,14 @@ def report(found: Sequence[Examined], faults: Sequence[Fault], spec: DataSpec) -
         "broken": len(unreadable) + len(faults) + len(across) + len(contradicting),
         "unreadable": [{"split": each.split, "path": each.name, "reason": each.problem} for each in unreadable],
         "broken_annotations": [fault._asdict() for fault in faults],
-        "duplicates_across_splits": [_named(group) for group in across],
-        "contradicting_duplicates": [_named(group) for group in contradicting],
-        "duplicates_within_a_split": [_named(group) for group in within],
+        "duplicates_across_splits": [_group_entries(group) for group in across],
+        "contradicting_duplicates": [_group_entries(group) for group in contradicting],
+        "duplicates_within_a_split": [_group_entries(group) for group in within],
         "splits": {name: _summary(each, spec) for name, each in splits.items()},
     }
 
 
-def _summary(found: Sequence[Examined], spec: DataSpec) -> dict[str, Any]:
+def _summary(found: Sequence[SampleReport], spec: DataSpec) -> dict[str, Any]:
     read = [each for each in found if not each.problem]
     counts: Counter[int] = Counter()
     pictures: Counter[int] = Counter()
@@ -141,14 +141,14 @@ def _summary(found: Sequence[Examined], spec: DataSpec) -> dict[str, Any]:
     }
 
 
-def _alike(found: Sequence[Examined]) -> list[list[Examined]]:
+def _duplicate_groups(found: Sequence[SampleReport]) -> list[list[SampleReport]]:
     """Samples with the same pixels, by two and more."""
-    groups: dict[str, list[Examined]] = defaultdict(list)
+    groups: dict[str, list[SampleReport]] = defaultdict(list)
     for each in found:
         if not each.problem:
             groups[each.digest].append(each)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _named(group: Sequence[Examined]) -> list[dict[str, str]]:
+def _group_entries(group: Sequence[SampleReport]) -> list[dict[str, str]]:
     return [{"split": each.split, "path": each.name} for each in group]

@@ -17,30 +17,30 @@ from torchvision.transforms import v2
 
 from vision_lab.core.arguments import Count, Range
 from vision_lab.core.batch import Batch
-from vision_lab.core.errors import ConfigurationError, DataError, Fault, Unreadable, UnreadableError
+from vision_lab.core.errors import ConfigurationError, DataError, AnnotationIssue, UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
-from vision_lab.core.spec import IGNORE, DataSpec, Split
+from vision_lab.core.spec import IGNORE_INDEX, DataSpec, Split
 from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
 from vision_lab.data.image_io import MAX_PIXELS
-from vision_lab.data.inspection import Examination
-from vision_lab.data.sampler import Order
-from vision_lab.data.splits import divided, evenly, some_of_each
-from vision_lab.data.targets import Masks
-from vision_lab.data.transformed_dataset import Examples, begin_worker, collate
-from vision_lab.data.transforms import Joined
+from vision_lab.data.inspection import DatasetInspection
+from vision_lab.data.sampler import EpochBatchSampler
+from vision_lab.data.splits import split_dataset, evenly_spaced, sample_per_class
+from vision_lab.data.targets import MaskTarget
+from vision_lab.data.transformed_dataset import TransformedDataset, init_worker, collate
+from vision_lab.data.transforms import MultiSampleTransform
 
 log = logging.getLogger(__name__)
 
-FOR_BOXES = (Joined, v2.RandomIoUCrop)
+BOX_TRANSFORMS = (MultiSampleTransform, v2.RandomIoUCrop)
 """Transforms that need boxes."""
 
-GLANCED = 50
+MASKS_CHECKED = 50
 """Training masks that are looked at before training begins."""
 
-COUNTED = 1000
+MASKS_COUNTED = 1000
 """Training pictures that classes are counted in."""
 
-Source = Callable[[], Dataset | None]
+DatasetFactory = Callable[[], Dataset | None]
 """Makes a split's data set; None where the data has no such split of its own."""
 
 
@@ -72,9 +72,9 @@ class DataModule(pl.LightningDataModule):
         self,
         *,
         spec: DataSpec,
-        train: Source | None,
-        val: Source | None = None,
-        test: Source | None = None,
+        train: DatasetFactory | None,
+        val: DatasetFactory | None = None,
+        test: DatasetFactory | None = None,
         transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]],
         batch_size: Count,
         num_workers: Annotated[int, Range(least=0)] | Literal["auto"],
@@ -92,7 +92,7 @@ class DataModule(pl.LightningDataModule):
                 "augment.eval must be empty for boxes, which are measured in the pixels of their files: "
                 "type augment.eval=[], or augment=basic"
             )
-        if spec.target != "boxes" and any(isinstance(each, FOR_BOXES) for each in transforms["train"]):
+        if spec.target != "boxes" and any(isinstance(each, BOX_TRANSFORMS) for each in transforms["train"]):
             raise ConfigurationError(
                 f"augment.train has a transform for boxes, but the data holds {spec.target}: type augment=basic"
             )
@@ -103,7 +103,7 @@ class DataModule(pl.LightningDataModule):
                     f"type +data.{split}._partial_=true"
                 )
         self.spec = spec
-        self.sources: dict[Split, Source] = {"train": train or _none, "val": val or _none, "test": test or _none}
+        self.sources: dict[Split, DatasetFactory] = {"train": train or _no_dataset, "val": val or _no_dataset, "test": test or _no_dataset}
         self.transforms = transforms
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -113,18 +113,18 @@ class DataModule(pl.LightningDataModule):
         self.per_class = per_class
         self.shuffle = shuffle
         self.max_pixels = max_pixels
-        self.relabel = relabel
-        self.measured: Split = "test"
+        self.label_map = relabel
+        self.test_split: Split = "test"
         """The split that a test reads."""
         self.found: dict[Split, Dataset | None] = {}
         self.splits: dict[Split, Dataset] = {}
         self.unreadable: dict[str, str] = {}
         """path: reason, of all files left out so far."""
-        self.faults: list[Fault] = []
+        self.annotation_issues: list[AnnotationIssue] = []
         """What was wrong with annotations, by a data set's own account (``faults``)."""
-        self.whole = False
+        self.keep_size = False
         self.weights: Tensor | None = None
-        self.done = (0, 0)
+        self.resume_position = (0, 0)
         """(epoch, training batches of it) that a run which goes on has behind it."""
 
     def prepare_data(self) -> None:
@@ -145,15 +145,15 @@ class DataModule(pl.LightningDataModule):
                     self._check_labels(split, dataset)
             if self.spec.target == "masks":
                 self._look_at_masks(found["train"])
-            self.faults = [fault for dataset in found.values() for fault in getattr(dataset, "faults", ())]
+            self.annotation_issues = [fault for dataset in found.values() for fault in getattr(dataset, "faults", ())]
             labels = labels_of(found["train"]) if self.spec.target == "labels" else None
-            self.splits = divided(found, labels, holdout=self.holdout, seed=self.seed)
+            self.splits = split_dataset(found, labels, holdout=self.holdout, seed=self.seed)
             if self.per_class:
                 if labels is None:
                     raise ConfigurationError(
                         f"data.per_class={self.per_class} is for labels, this data has none: type null"
                     )
-                chosen = some_of_each(labels_of(self.splits["train"]), count=self.per_class, seed=self.seed)
+                chosen = sample_per_class(labels_of(self.splits["train"]), count=self.per_class, seed=self.seed)
                 self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
@@ -162,12 +162,12 @@ class DataModule(pl.LightningDataModule):
         loop = self.trainer.fit_loop
         epoch, batch = vars(loop.epoch_progress.current), vars(loop.epoch_loop.batch_progress.current)
         batches = batch["processed"] if epoch["started"] > epoch["completed"] else 0
-        self.gather_unreadable()
+        self.sync_unreadable()
         return {"epoch": self.trainer.current_epoch, "batches": batches, "unreadable": dict(self.unreadable)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on there. Lightning restores its own place in the epoch, but would feed the first batches again."""
-        self.done = (state_dict["epoch"], state_dict["batches"])
+        self.resume_position = (state_dict["epoch"], state_dict["batches"])
         self.unreadable = state_dict["unreadable"]
 
     def fingerprints(self) -> dict[str, dict[str, Any]]:
@@ -185,13 +185,13 @@ class DataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """As they are, in the order of the data set."""
-        return self._loader(self.measured, training=False, limit=self._limit(self.measured, of="limit_test_batches"))
+        return self._loader(self.test_split, training=False, limit=self._limit(self.test_split, of="limit_test_batches"))
 
     def eval_loader(self, split: Split, *, most: int | None = None) -> DataLoader[Any]:
         """Any split, train too, as it is; of it at most so many samples, evenly spaced."""
         return self._loader(split, training=False, most=most)
 
-    def pictures(self, split: Split, places: Sequence[int], *, most: int | None = None) -> list[Tensor]:
+    def load_images(self, split: Split, places: Sequence[int], *, most: int | None = None) -> list[Tensor]:
         """(C, H, W) uint8: pictures of a split, or of the part of it that ``eval_loader`` gives, as in a batch.
 
         Raises:
@@ -199,14 +199,14 @@ class DataModule(pl.LightningDataModule):
         """
         examples = self._examples(split, training=False, most=most)
         found = [examples[0, place] for place in places]
-        self.note_unreadable(collate([each for each in found if isinstance(each, Unreadable)]))
-        return [each[0] for each in found if not isinstance(each, Unreadable)]
+        self.record_unreadable(collate([each for each in found if isinstance(each, UnreadableFile)]))
+        return [each[0] for each in found if not isinstance(each, UnreadableFile)]
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """What ``look_at`` was told."""
         return self._loader("predict", training=False)
 
-    def look_at(self, dataset: Dataset, *, whole: bool = False) -> None:
+    def set_predict_dataset(self, dataset: Dataset, *, whole: bool = False) -> None:
         """Predict on this data set alone: the configured one may be absent, and is not touched.
 
         Args:
@@ -214,7 +214,7 @@ class DataModule(pl.LightningDataModule):
             whole: do not fit them to ``spec.image_size``; a batch is one picture then.
         """
         self.splits = {"predict": dataset}
-        self.whole = whole
+        self.keep_size = whole
         self.batch_size = 1 if whole else self.batch_size
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -223,7 +223,7 @@ class DataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stop at, or note, the files that could not be read."""
-        self.note_unreadable(batch)
+        self.record_unreadable(batch)
         if batch.images.dtype != torch.uint8:
             raise ConfigurationError(
                 f"a transform of augment makes {batch.images.dtype} of pictures; they stay uint8 until they are on the "
@@ -231,14 +231,14 @@ class DataModule(pl.LightningDataModule):
             )
         return batch
 
-    def examinations(self, *, tiny: int) -> list[Examination]:
+    def inspections(self, *, tiny: int) -> list[DatasetInspection]:
         """What reads every sample of every split and tells of it; see ``Examination``."""
         return [
-            Examination(split, self._examples(split, training=False), self.spec, tiny=tiny)
+            DatasetInspection(split, self._examples(split, training=False), self.spec, tiny=tiny)
             for split in sorted(self.splits, key=("train", "val", "test").index)
         ]
 
-    def note_unreadable(self, batch: Batch) -> None:
+    def record_unreadable(self, batch: Batch) -> None:
         """Keep account of a batch's unreadable files.
 
         Raises:
@@ -249,19 +249,19 @@ class DataModule(pl.LightningDataModule):
         listed = "\n".join(f"  {path}: {reason}" for path, reason in batch.unreadable)
         if self.on_bad == "raise":
             raise DataError(
-                f"{_pictures(len(batch.unreadable))} cannot be read:\n{listed}\n"
+                f"{_count_images(len(batch.unreadable))} cannot be read:\n{listed}\n"
                 "Mend or remove them, or type data.on_bad=skip to leave such files out, counted and listed."
             )
         self.unreadable.update(batch.unreadable)
 
-    def gather_unreadable(self) -> None:
+    def sync_unreadable(self) -> None:
         """Let every process know of the files that the others left out."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             found: list[dict[str, str]] = [{} for _ in range(torch.distributed.get_world_size())]
             torch.distributed.all_gather_object(found, self.unreadable)
             self.unreadable = {path: reason for each in found for path, reason in each.items()}
 
-    def paths(self, split: Split) -> list[str]:
+    def image_paths(self, split: Split) -> list[str]:
         """The files of a split's pictures; none where they have none."""
         return [str(sample[0]) for sample in samples_of(self.splits[split]) or ()]
 
@@ -280,7 +280,7 @@ class DataModule(pl.LightningDataModule):
         if self.spec.target == "labels":
             counts = torch.bincount(torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes)
             return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
-        pixels = self._pixels(self.splits["train"], most=COUNTED)[:, :-1]
+        pixels = self._pixels(self.splits["train"], most=MASKS_COUNTED)[:, :-1]
         of = ((pixels > 0) * pixels.sum(dim=1, keepdim=True)).sum(dim=0)
         frequencies = pixels.sum(dim=0) / of.clamp(min=1)
         seen = frequencies[frequencies > 0]
@@ -288,7 +288,7 @@ class DataModule(pl.LightningDataModule):
 
     def _look_at_masks(self, dataset: Dataset) -> None:
         """Warn of masks that would teach nothing: those of 0 and 255 whose 255 nobody said to be a class."""
-        pixels = self._pixels(dataset, most=GLANCED).sum(dim=0)
+        pixels = self._pixels(dataset, most=MASKS_CHECKED).sum(dim=0)
         seen = [name for name, count in zip(self.spec.class_names, pixels[:-1].tolist(), strict=True) if count]
         if len(seen) < 2 and self.spec.num_classes > 1:
             log.warning(
@@ -300,17 +300,17 @@ class DataModule(pl.LightningDataModule):
 
     def _pixels(self, dataset: Dataset, *, most: int) -> Tensor:
         """(n, num_classes + 1): the pixels of each class, and of none, in at most so many masks, evenly spaced."""
-        table, counts = Masks(self.spec, self.relabel).table, []
-        for index in evenly(len(dataset), min(most, len(dataset))):
-            with suppress(UnreadableError):  # met again in training, and dealt with there
-                mask = table[torch.as_tensor(np.asarray(dataset[index][1])).int().clamp(0, IGNORE)]
-                found = torch.bincount(mask.flatten().int(), minlength=IGNORE + 1).float()
+        table, counts = MaskTarget(self.spec, self.label_map).table, []
+        for index in evenly_spaced(len(dataset), min(most, len(dataset))):
+            with suppress(UnreadableFileError):  # met again in training, and dealt with there
+                mask = table[torch.as_tensor(np.asarray(dataset[index][1])).int().clamp(0, IGNORE_INDEX)]
+                found = torch.bincount(mask.flatten().int(), minlength=IGNORE_INDEX + 1).float()
                 counts.append(torch.cat([found[: self.spec.num_classes], found[-1:]]))
         return torch.stack(counts) if counts else torch.zeros(1, self.spec.num_classes + 1)
 
     def _check_labels(self, split: Split, dataset: Dataset) -> None:
         labels = labels_of(dataset)
-        classes = len(self.relabel) if self.relabel else self.spec.num_classes
+        classes = len(self.label_map) if self.label_map else self.spec.num_classes
         if min(labels) < 0 or max(labels) >= classes:
             raise DataError(
                 f"the {split} labels reach from {min(labels)} to {max(labels)}, but data.spec.class_names has "
@@ -318,23 +318,23 @@ class DataModule(pl.LightningDataModule):
             )
 
     @property
-    def workers(self) -> int:
+    def effective_num_workers(self) -> int:
         """Processes that read ahead."""
         processes = self.trainer.num_devices if self.trainer else 1
         return _workers(processes) if self.num_workers == "auto" else self.num_workers
 
-    def _examples(self, split: Split, *, training: bool, most: int | None = None) -> Examples:
+    def _examples(self, split: Split, *, training: bool, most: int | None = None) -> TransformedDataset:
         dataset = self.splits[split]
         if most is not None and most < len(dataset):
-            dataset = Subset(dataset, evenly(len(dataset), most))  # type: ignore[arg-type]
-        return Examples(
+            dataset = Subset(dataset, evenly_spaced(len(dataset), most))  # type: ignore[arg-type]
+        return TransformedDataset(
             dataset,
             spec=self.spec,
             transforms=self.transforms["train" if training else "eval"],
             seed=self.seed,
-            relabel=self.relabel,
+            relabel=self.label_map,
             max_pixels=self.max_pixels,
-            whole=self.whole,
+            whole=self.keep_size,
         )
 
     def _limit(self, split: Split, *, of: str) -> int:
@@ -349,7 +349,7 @@ class DataModule(pl.LightningDataModule):
         examples = self._examples(split, training=training, most=most)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        order = Order(
+        order = EpochBatchSampler(
             len(examples),
             batch_size=self.batch_size,
             seed=self.seed,
@@ -357,21 +357,21 @@ class DataModule(pl.LightningDataModule):
             rank=rank,
             world=world,
             fixed=not self.shuffle,
-            done=self.done if training else (0, 0),
+            done=self.resume_position if training else (0, 0),
             limit=limit,
         )
         return DataLoader(
             examples,
             batch_sampler=order,
-            num_workers=self.workers,
+            num_workers=self.effective_num_workers,
             collate_fn=collate,
-            persistent_workers=self.workers > 0,
-            worker_init_fn=begin_worker,
+            persistent_workers=self.effective_num_workers > 0,
+            worker_init_fn=init_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
 
 
-def _none() -> None:
+def _no_dataset() -> None:
     """A split that the data does not have."""
 
 
@@ -381,5 +381,5 @@ def _workers(processes: int) -> int:
     return max(1, min(8, cores // processes))
 
 
-def _pictures(count: int) -> str:
+def _count_images(count: int) -> str:
     return "1 picture" if count == 1 else f"{count} pictures"

@@ -6,11 +6,11 @@ import torch
 from torch.utils.data import Sampler
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.data.splits import evenly
-from vision_lab.training.seeding import mix
+from vision_lab.data.splits import evenly_spaced
+from vision_lab.training.seeding import derive_seed
 
 
-class Order(Sampler[list[tuple[int, int]]]):
+class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """Yields batches of (epoch, index) pairs, so that a worker can seed each sample by them.
 
     For training, position k of an epoch is the same sample however many processes share the work: together they take
@@ -63,7 +63,7 @@ class Order(Sampler[list[tuple[int, int]]]):
         self.epoch = done[0]
 
     @property
-    def sampler(self) -> "Order":
+    def sampler(self) -> "EpochBatchSampler":
         """Where Lightning looks for ``set_epoch`` in a batch sampler."""
         return self
 
@@ -76,11 +76,11 @@ class Order(Sampler[list[tuple[int, int]]]):
         together = self.batch_size * self.world
         if not self.shuffle:
             if 0 < self.limit * together < self.size:
-                first = evenly(self.size, self.limit * together)
+                first = evenly_spaced(self.size, self.limit * together)
                 rest = sorted(set(range(self.size)) - set(first))
                 return [*self._share(first), *self._share(rest)]
             return self._share(range(self.size))
-        generator = torch.Generator().manual_seed(mix(self.seed, 0 if self.fixed else self.epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, 0 if self.fixed else self.epoch))
         order = torch.randperm(self.size, generator=generator)
         steps = self.size // together
         if steps == 0:

@@ -10,10 +10,10 @@ from torch.utils.data import Subset
 from vision_lab.core.errors import DataError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import Split
-from vision_lab.training.seeding import mix
+from vision_lab.training.seeding import derive_seed
 
 
-def divided(
+def split_dataset(
     found: Mapping[Split, Dataset | None], labels: Sequence[int] | None, *, holdout: float, seed: int
 ) -> dict[Split, Dataset]:
     """The splits, with parts of train for those that are missing, in which each label has its share."""
@@ -26,7 +26,7 @@ def divided(
     for salt, split in enumerate(("test", "val")):
         dataset = found[split]  # type: ignore[index]
         if dataset is None:
-            places = _stratified([labels[index] for index in remaining], count=part, seed=mix(seed, salt))
+            places = _stratified([labels[index] for index in remaining], count=part, seed=derive_seed(seed, salt))
             held = {remaining[place] for place in places}
             dataset = Subset(train, sorted(held))  # type: ignore[arg-type]
             remaining = [index for index in remaining if index not in held]
@@ -40,7 +40,7 @@ def divided(
     return splits
 
 
-def evenly(size: int, count: int) -> list[int]:
+def evenly_spaced(size: int, count: int) -> list[int]:
     """So many of the places from 0 to below ``size``, evenly spaced."""
     return [place * size // count for place in range(count)]
 
@@ -62,7 +62,7 @@ def _stratified(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
     return sorted(place for _, place in sorted(ranks)[:count])
 
 
-def some_of_each(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
+def sample_per_class(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
     """Places of ``count`` members of each class, or of all where there are fewer; by seed, in rising order."""
     generator = torch.Generator().manual_seed(seed)
     taken: dict[int, int] = {}

@@ -12,12 +12,12 @@ from torchvision import tv_tensors
 from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms import v2
 
-from vision_lab.core.batch import Objects, fitted
-from vision_lab.core.spec import IGNORE, DataSpec
-from vision_lab.data.image_io import UnreadablePictureError
+from vision_lab.core.batch import BoxTargets, letterbox_size
+from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.data.image_io import InvalidImageError
 
 
-class Squeezed:
+class ResizedTarget:
     """What is fitted to ``spec.image_size`` without regard to its shape."""
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -33,7 +33,7 @@ class Squeezed:
         return target.as_subclass(Tensor)
 
 
-class Labels(Squeezed):
+class LabelTarget(ResizedTarget):
     """What a data set says of a picture as a label."""
 
     def __init__(self, size: tuple[int, int], relabel: Sequence[int] | None) -> None:
@@ -50,11 +50,11 @@ class Labels(Squeezed):
             return torch.tensor(-1)
         label = int(known)
         if label != known:
-            raise UnreadablePictureError(f"its label {known} is no whole number: the number of a class is needed")
+            raise InvalidImageError(f"its label {known} is no whole number: the number of a class is needed")
         return torch.tensor(self.relabel[label] if self.relabel else label)
 
 
-class Nothing(Squeezed):
+class NoTarget(ResizedTarget):
     """Whatever a data set says of a picture, where nobody asks."""
 
     def __call__(self, known: Any, image: Tensor) -> Tensor:
@@ -62,14 +62,14 @@ class Nothing(Squeezed):
         return torch.tensor(-1)
 
 
-class Masks(Squeezed):
+class MaskTarget(ResizedTarget):
     """What a data set says of a picture as a mask, which transforms move with the picture."""
 
     def __init__(self, spec: DataSpec, relabel: Sequence[int] | None) -> None:
         super().__init__(spec.image_size)
         self.classes = len(relabel) if relabel else spec.num_classes
         named = relabel or range(spec.num_classes)
-        self.table = torch.tensor([*named, *[IGNORE] * (256 - len(named))], dtype=torch.uint8)
+        self.table = torch.tensor([*named, *[IGNORE_INDEX] * (256 - len(named))], dtype=torch.uint8)
 
     def __call__(self, known: Any, image: Tensor) -> tv_tensors.Mask:
         """(H, W) uint8; 255 where it is not known.
@@ -78,24 +78,24 @@ class Masks(Squeezed):
             UnreadablePictureError: where it does not fit the picture or the classes.
         """
         if known is None:
-            return tv_tensors.Mask(torch.full(image.shape[-2:], IGNORE, dtype=torch.uint8))
+            return tv_tensors.Mask(torch.full(image.shape[-2:], IGNORE_INDEX, dtype=torch.uint8))
         mask = torch.as_tensor(np.asarray(known))
         if mask.is_floating_point():
-            raise UnreadablePictureError(f"its mask holds {mask.dtype}, not whole numbers")
+            raise InvalidImageError(f"its mask holds {mask.dtype}, not whole numbers")
         if mask.shape != image.shape[-2:]:
             turned = "; is one of them turned by its EXIF tag?" if mask.shape == image.shape[:-3:-1] else ""
             sizes = [" x ".join(map(str, shape[::-1])) for shape in (mask.shape, image.shape[-2:])]
-            raise UnreadablePictureError(f"its mask has {sizes[0]} pixels, the picture {sizes[1]}{turned}")
-        strange = [value for value in mask.unique().tolist() if not 0 <= value < self.classes and value != IGNORE]
+            raise InvalidImageError(f"its mask has {sizes[0]} pixels, the picture {sizes[1]}{turned}")
+        strange = [value for value in mask.unique().tolist() if not 0 <= value < self.classes and value != IGNORE_INDEX]
         if strange:
-            raise UnreadablePictureError(
+            raise InvalidImageError(
                 f"its mask holds {', '.join(map(str, strange))}, but data.spec.class_names has {self.classes} names "
-                f"(0 to {self.classes - 1}; {IGNORE} does not count)"
+                f"(0 to {self.classes - 1}; {IGNORE_INDEX} does not count)"
             )
         return tv_tensors.Mask(self.table[mask.int()])
 
 
-class Boxes:
+class BoxTarget:
     """What a data set says of a picture as boxes, which transforms move with the picture; it is fitted whole."""
 
     def __init__(self, spec: DataSpec, relabel: Sequence[int] | None) -> None:
@@ -117,7 +117,7 @@ class Boxes:
         if known.get("size") not in (None, (height, width)):
             said = " x ".join(map(str, known["size"][::-1]))
             turned = "; is it turned by its EXIF tag?" if known["size"] == (width, height) else ""
-            raise UnreadablePictureError(
+            raise InvalidImageError(
                 f"its annotation is of {said} pixels, the picture has {width} x {height}{turned}"
             )
         boxes = torch.as_tensor(known["boxes"], dtype=torch.float32).reshape(-1, 4)
@@ -128,14 +128,14 @@ class Boxes:
         if not (sizes > 0).all() or not (boxes - clipped).abs().le(1.0).all():
             wrong = (~((sizes > 0).all(1) & (boxes - clipped).abs().le(1.0).all(1))).nonzero()[0].item()
             shown = ", ".join(f"{value:g}" for value in boxes[wrong].tolist())
-            raise UnreadablePictureError(f"its box [{shown}] does not lie in the picture of {width} x {height} pixels")
+            raise InvalidImageError(f"its box [{shown}] does not lie in the picture of {width} x {height} pixels")
         if len(labels) != len(boxes) or not ((labels >= 0) & (labels < self.names)).all():
-            raise UnreadablePictureError(
+            raise InvalidImageError(
                 f"its {len(boxes)} boxes have labels {labels.tolist()}: each needs one of 0 to {self.names - 1}"
             )
         for name in ("crowd", "difficult", "area"):
             if name in known and len(known[name]) != len(boxes):
-                raise UnreadablePictureError(f"it has {len(boxes)} boxes and {len(known[name])} values of {name}")
+                raise InvalidImageError(f"it has {len(boxes)} boxes and {len(known[name])} values of {name}")
         nothing = torch.zeros(len(boxes), dtype=torch.bool)
         area = torch.as_tensor(known.get("area", torch.full((len(boxes),), torch.nan)), dtype=torch.float32)
         return {
@@ -148,7 +148,7 @@ class Boxes:
 
     def shown(self, image: Tensor) -> tuple[int, int]:
         """(height, width) in pixels of what the picture takes up when it is fitted."""
-        return fitted((image.shape[-2], image.shape[-1]), self.size)
+        return letterbox_size((image.shape[-2], image.shape[-1]), self.size)
 
     def fit(self, picture: Tensor, target: Any) -> tuple[Tensor, Any]:
         """As large as fits, at the top left; the rest is of the mean colour."""
@@ -157,10 +157,10 @@ class Boxes:
         letterbox = v2.Compose([v2.Resize([height, width], antialias=True), v2.Pad(beyond, fill=self.fill)])
         return letterbox(picture, target)
 
-    def finished(self, target: Any, *, trained: bool) -> Objects:
+    def finished(self, target: Any, *, trained: bool) -> BoxTargets:
         """A target as it lies in a batch; in training without what transforms have moved out of the picture."""
         columns = self.sound(target) if trained else target
-        return Objects(**{name: column.as_subclass(Tensor) for name, column in columns.items()})
+        return BoxTargets(**{name: column.as_subclass(Tensor) for name, column in columns.items()})
 
 
 def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -168,9 +168,9 @@ def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
     return tuple(column for name, column in target.items() if name != "boxes")
 
 
-def _kind(spec: DataSpec, relabel: Sequence[int] | None) -> Nothing | Labels | Masks | Boxes:
+def _make_target_handler(spec: DataSpec, relabel: Sequence[int] | None) -> NoTarget | LabelTarget | MaskTarget | BoxTarget:
     if spec.target == "none":
-        return Nothing(spec.image_size)
+        return NoTarget(spec.image_size)
     if spec.target == "boxes":
-        return Boxes(spec, relabel)
-    return Masks(spec, relabel) if spec.target == "masks" else Labels(spec.image_size, relabel)
+        return BoxTarget(spec, relabel)
+    return MaskTarget(spec, relabel) if spec.target == "masks" else LabelTarget(spec.image_size, relabel)

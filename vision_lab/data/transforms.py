@@ -10,13 +10,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vision_lab.core.arguments import Fraction, Positive, Range
-from vision_lab.core.spec import IGNORE
+from vision_lab.core.spec import IGNORE_INDEX
 
-BEYOND = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
+PAD_FILL = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
 """What is put where there is no picture."""
 
 
-def central_crop(*, size: Sequence[int], fraction: Annotated[float, Range(above=0, most=1)] = 0.875) -> v2.Transform:
+def resize_center_crop(*, size: Sequence[int], fraction: Annotated[float, Range(above=0, most=1)] = 0.875) -> v2.Transform:
     """What ImageNet's recipes evaluate on: the middle of a picture, (C, H, W) -> (C, *size).
 
     Args:
@@ -26,7 +26,7 @@ def central_crop(*, size: Sequence[int], fraction: Annotated[float, Range(above=
     return v2.Compose([v2.Resize(round(max(size) / fraction), antialias=True), v2.CenterCrop(list(size))])
 
 
-def scale_and_crop(*, size: Sequence[int], scale: tuple[Positive, Positive] = (0.5, 2.0)) -> v2.Transform:
+def scale_jitter_crop(*, size: Sequence[int], scale: tuple[Positive, Positive] = (0.5, 2.0)) -> v2.Transform:
     """A picture and its mask, fitted to ``size``, then made larger or smaller, and a crop of it: (C, *size).
 
     What lies beyond the picture is black, and does not count in the mask (Chen 2017, section 4.1).
@@ -38,28 +38,28 @@ def scale_and_crop(*, size: Sequence[int], scale: tuple[Positive, Positive] = (0
     return v2.Compose(
         [
             v2.ScaleJitter(list(size), scale_range=tuple(scale), antialias=True),
-            v2.RandomCrop(list(size), pad_if_needed=True, fill=BEYOND),
+            v2.RandomCrop(list(size), pad_if_needed=True, fill=PAD_FILL),
         ]
     )
 
 
-def shift(*, size: Sequence[int], pixels: Annotated[int, Range(least=0)]) -> v2.Transform:
+def pad_and_crop(*, size: Sequence[int], pixels: Annotated[int, Range(least=0)]) -> v2.Transform:
     """A crop of ``size`` of a picture and its mask with a border of so many pixels: (C, *size).
 
     The border is black, and does not count in the mask (He 2015, section 4.2, with 4 pixels).
     """
-    return v2.RandomCrop(list(size), padding=pixels, fill=BEYOND)
+    return v2.RandomCrop(list(size), padding=pixels, fill=PAD_FILL)
 
 
-def turn(*, degrees: Annotated[float, Range(least=0, most=180)]) -> v2.Transform:
+def rotate(*, degrees: Annotated[float, Range(least=0, most=180)]) -> v2.Transform:
     """A picture and its mask turned by up to so many degrees to either side.
 
     What lies beyond the picture is black, and does not count in the mask.
     """
-    return v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=BEYOND)
+    return v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=PAD_FILL)
 
 
-class Joined(nn.Module):
+class MultiSampleTransform(nn.Module):
     """A transform that takes other samples too.
 
     Called with a picture and its target, fitted to the batch's size, and a function that gives so many other samples,
@@ -67,7 +67,7 @@ class Joined(nn.Module):
     """
 
 
-class Mosaic(Joined):
+class Mosaic(MultiSampleTransform):
     """Four samples in one picture, and of that a part of the usual size (Bochkovskiy 2020, section 3.3).
 
     Args:
@@ -104,7 +104,7 @@ class Mosaic(Joined):
         return v2.functional.crop(tv_tensors.Image(canvas), *window), together
 
 
-class Bend(v2.Transform):
+class ElasticDeformation(v2.Transform):
     """Elastic deformation by random vectors on a 3x3 grid, bicubic in between (Ronneberger 2015, section 3.1).
 
     What lies beyond the picture is black, and does not count in the mask.
@@ -124,5 +124,5 @@ class Bend(v2.Transform):
         return {"displacement": fine.permute(0, 2, 3, 1)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        fill = BEYOND[tv_tensors.Mask if isinstance(inpt, tv_tensors.Mask) else tv_tensors.Image]
+        fill = PAD_FILL[tv_tensors.Mask if isinstance(inpt, tv_tensors.Mask) else tv_tensors.Image]
         return self._call_kernel(v2.functional.elastic, inpt, **params, fill=fill)

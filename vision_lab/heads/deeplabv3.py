@@ -9,12 +9,12 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from vision_lab.core.arguments import Counts
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.segmentation import Scores, scored
+from vision_lab.heads.segmentation import SegmentationNetwork, segmentation_network
 
 
 def deeplabv3(
     backbone: Backbone, spec: DataSpec, *, output_stride: int | None, rates: Counts, auxiliary: bool
-) -> Scores:
+) -> SegmentationNetwork:
     """Convolutions of several dilations side by side, with the mean over the picture, on a dilated backbone.
 
     Args:
@@ -26,11 +26,11 @@ def deeplabv3(
     """
     head = DeepLabHead(backbone.stages[-1].channels, spec.num_classes, atrous_rates=tuple(rates))
     pooling = head[0].convs[-1]
-    pooling[2] = OneByOneNorm(pooling[2].num_features)  # behind the mean over the picture and its convolution
-    return scored(backbone, spec, head, output_stride=output_stride, auxiliary=auxiliary)
+    pooling[2] = SinglePixelBatchNorm(pooling[2].num_features)  # behind the mean over the picture and its convolution
+    return segmentation_network(backbone, spec, head, output_stride=output_stride, auxiliary=auxiliary)
 
 
-class OneByOneNorm(nn.BatchNorm2d):
+class SinglePixelBatchNorm(nn.BatchNorm2d):
     """Batch norm of maps of one pixel, which takes a batch of one picture too: by the statistics of those before it."""
 
     def forward(self, input: Tensor) -> Tensor:

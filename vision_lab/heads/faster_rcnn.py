@@ -9,8 +9,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from vision_lab.core.arguments import Count, Fraction, Width
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.fpn import Anchors, Pyramid
-from vision_lab.heads.torchvision_detectors import FasterRCNN, limits
+from vision_lab.heads.fpn import StrideAnchorGenerator, BackboneWithFPN
+from vision_lab.heads.torchvision_detectors import FasterRCNN, postprocess_arguments
 
 
 def faster_rcnn(
@@ -41,13 +41,13 @@ def faster_rcnn(
     Raises:
         ConfigurationError: where the backbone has a single map.
     """
-    told = limits(score_threshold, nms_threshold, detections_per_image)
-    pyramid = Pyramid(backbone, finest=4, width=width, extra=LastLevelMaxPool(), coarser=[2])
+    told = postprocess_arguments(score_threshold, nms_threshold, detections_per_image)
+    pyramid = BackboneWithFPN(backbone, finest=4, width=width, extra=LastLevelMaxPool(), coarser=[2])
     sizes = [[anchor_scale * stride] for stride in pyramid.strides]
     return FasterRCNN(
         pyramid,
         spec.num_classes,
-        rpn_anchor_generator=Anchors(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
+        rpn_anchor_generator=StrideAnchorGenerator(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
         rpn_pre_nms_top_n_train=2 * proposals,
         rpn_pre_nms_top_n_test=proposals,
         rpn_post_nms_top_n_train=2 * proposals,

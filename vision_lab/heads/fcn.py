@@ -9,10 +9,10 @@ from torchvision.models.segmentation.fcn import FCNHead
 from vision_lab.core.arguments import Fraction, Width
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.segmentation import Scores, enlarged, scored
+from vision_lab.heads.segmentation import SegmentationNetwork, upsample_to, segmentation_network
 
 
-def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> Scores:
+def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> SegmentationNetwork:
     """torchvision's form: a 3x3 convolution to a quarter of the channels, then the scores, on a dilated backbone.
 
     Args:
@@ -21,7 +21,7 @@ def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxili
         output_stride: no map's stride is larger (8 in torchvision's); None leaves the backbone as it is.
         auxiliary: another such head on the map before the last, while training.
     """
-    return scored(
+    return segmentation_network(
         backbone,
         spec,
         FCNHead(backbone.stages[-1].channels, spec.num_classes),
@@ -30,7 +30,7 @@ def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxili
     )
 
 
-def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: Width | None, dropout: Fraction) -> SkipScores:
+def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: Width | None, dropout: Fraction) -> FCN8s:
     """The paper's skip form: scores of the last three maps, the coarser enlarged twofold and added to the finer.
 
     Args:
@@ -40,10 +40,10 @@ def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: Width | None, dropout: 
             paper); None scores the last map directly, for backbones without such layers.
         dropout: behind each of the two.
     """
-    return SkipScores(backbone, spec.num_classes, hidden=hidden, dropout=dropout)
+    return FCN8s(backbone, spec.num_classes, hidden=hidden, dropout=dropout)
 
 
-class SkipScores(nn.Module):
+class FCN8s(nn.Module):
     """(N, C, H, W) -> (N, K, H, W) logits.
 
     The maps are the last of their strides: of VGG's those that its fourth and fifth pooling take in, where the paper
@@ -74,9 +74,9 @@ class SkipScores(nn.Module):
         maps = self.backbone(images)
         fine, middle, coarse = (maps[name] for name in self.names)
         scores = self.score_coarse(self.fully_connected(coarse))
-        scores = enlarged(self.enlarge_coarse(scores), middle) + self.score_middle(middle)
-        scores = enlarged(self.enlarge_middle(scores), fine) + self.score_fine(fine)
-        return enlarged(scores, images)
+        scores = upsample_to(self.enlarge_coarse(scores), middle) + self.score_middle(middle)
+        scores = upsample_to(self.enlarge_middle(scores), fine) + self.score_fine(fine)
+        return upsample_to(scores, images)
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:

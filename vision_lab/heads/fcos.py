@@ -10,10 +10,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.fpn import Anchors, Pyramid
-from vision_lab.heads.torchvision_detectors import FCOS, limits
+from vision_lab.heads.fpn import StrideAnchorGenerator, BackboneWithFPN
+from vision_lab.heads.torchvision_detectors import FCOS, postprocess_arguments
 
-GROUPS = 32
+NORM_GROUPS = 32
 """Of torchvision's normalisation in the head."""
 
 
@@ -21,7 +21,7 @@ def fcos(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=GROUPS)],
+    width: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=NORM_GROUPS)],
     score_threshold: Fraction,
     nms_threshold: Fraction,
     detections_per_image: Count,
@@ -39,12 +39,12 @@ def fcos(
     Raises:
         ConfigurationError: where the backbone has a single map.
     """
-    pyramid = Pyramid(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
+    pyramid = BackboneWithFPN(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
     # What torchvision calls an anchor is the square of a cell.
-    cells = Anchors([[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides)
+    cells = StrideAnchorGenerator([[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides)
     return FCOS(
         pyramid,
         spec.num_classes,
         anchor_generator=cells,
-        **limits(score_threshold, nms_threshold, detections_per_image),
+        **postprocess_arguments(score_threshold, nms_threshold, detections_per_image),
     )

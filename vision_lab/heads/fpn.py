@@ -15,11 +15,11 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone
 
-PADDED = 32
+SIZE_DIVISIBLE = 32
 """torchvision pads pictures to a multiple of so many pixels."""
 
 
-class Pyramid(nn.Module):
+class BackboneWithFPN(nn.Module):
     """(N, C, H, W) -> maps of one width from fine to coarse, under torchvision's keys.
 
     Attributes:
@@ -47,7 +47,7 @@ class Pyramid(nn.Module):
         return made
 
 
-class Anchors(AnchorGenerator):
+class StrideAnchorGenerator(AnchorGenerator):
     """torchvision's anchors; of maps that do not cover the whole picture the stride is the one that was probed."""
 
     def __init__(self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], *, strides: Sequence[int]) -> None:
@@ -60,14 +60,14 @@ class Anchors(AnchorGenerator):
         grids = [feature.shape[-2:] for feature in feature_maps]
         self.set_cell_anchors(torch.float32, feature_maps[0].device)  # in half precision they would move by pixels
         strides = [
-            [_step(side, cells, stride) for side, cells in zip(size, grid, strict=True)]
+            [_anchor_stride(side, cells, stride) for side, cells in zip(size, grid, strict=True)]
             for grid, stride in zip(grids, self.strides, strict=True)
         ]
         together = torch.cat(self.grid_anchors(grids, strides))
         return [together for _ in image_list.image_sizes]
 
 
-def _step(side: int, cells: int, stride: int) -> int:
+def _anchor_stride(side: int, cells: int, stride: int) -> int:
     """torchvision's step where the map covers the picture, as if that were padded as there; else the probed one."""
-    padded = -(-side // PADDED) * PADDED
+    padded = -(-side // SIZE_DIVISIBLE) * SIZE_DIVISIBLE
     return padded // -(-padded // stride) if cells == -(-side // stride) else stride

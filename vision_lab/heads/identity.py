@@ -5,6 +5,6 @@ from torch import nn
 from vision_lab.core.spec import DataSpec
 
 
-def none(pair: nn.Module, spec: DataSpec) -> nn.Module:
+def identity(pair: nn.Module, spec: DataSpec) -> nn.Module:
     """The model as it is."""
     return pair

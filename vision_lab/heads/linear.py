@@ -11,4 +11,4 @@ def linear(backbone: Backbone, spec: DataSpec) -> nn.Module:
 
     While training, networks with auxiliary classifiers (GoogLeNet, Inception) return a tuple: main first.
     """
-    return backbone.classifier
+    return backbone.network

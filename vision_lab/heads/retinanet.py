@@ -13,10 +13,10 @@ from vision_lab.core.arguments import Count, Fraction, Width
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.fpn import Anchors, Pyramid
-from vision_lab.heads.torchvision_detectors import RetinaNet, limits
+from vision_lab.heads.fpn import StrideAnchorGenerator, BackboneWithFPN
+from vision_lab.heads.torchvision_detectors import RetinaNet, postprocess_arguments
 
-GROUPS = 32
+NORM_GROUPS = 32
 """Of the normalisation, as in torchvision's second version."""
 
 
@@ -47,16 +47,16 @@ def retinanet(
     Raises:
         ConfigurationError: where the channels cannot be grouped or the backbone has a single map.
     """
-    if norm and width % GROUPS:
-        raise ConfigurationError(f"head.norm={norm}: type null, or group with a head.width that {GROUPS} divides")
-    pyramid = Pyramid(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
+    if norm and width % NORM_GROUPS:
+        raise ConfigurationError(f"head.norm={norm}: type null, or group with a head.width that {NORM_GROUPS} divides")
+    pyramid = BackboneWithFPN(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
     sides = [anchor_scale * stride for stride in pyramid.strides]
     sizes = [[side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))] for side in sides]
-    norm_layer = partial(nn.GroupNorm, GROUPS) if norm else None
+    norm_layer = partial(nn.GroupNorm, NORM_GROUPS) if norm else None
     return RetinaNet(
         pyramid,
         spec.num_classes,
         head=lambda classes: RetinaNetHead(width, 9, classes, norm_layer=norm_layer),
-        anchor_generator=Anchors(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
-        **limits(score_threshold, nms_threshold, detections_per_image),
+        anchor_generator=StrideAnchorGenerator(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
+        **postprocess_arguments(score_threshold, nms_threshold, detections_per_image),
     )

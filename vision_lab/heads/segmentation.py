@@ -13,7 +13,7 @@ from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 
 
-class Scores(nn.Module):
+class SegmentationNetwork(nn.Module):
     """(N, C, H, W) -> (N, K, H, W) logits; while training a tuple of them, main first, where there is an auxiliary.
 
     Its keys are those of torchvision's segmentation networks.
@@ -30,23 +30,23 @@ class Scores(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         maps = self.backbone(images)
-        main = enlarged(self.classifier(maps[self.names[0]]), images)
+        main = upsample_to(self.classifier(maps[self.names[0]]), images)
         if self.aux_classifier is None or not self.training:
             return main
-        return main, enlarged(self.aux_classifier(maps[self.names[1]]), images)
+        return main, upsample_to(self.aux_classifier(maps[self.names[1]]), images)
 
 
-def scored(
+def segmentation_network(
     backbone: Backbone, spec: DataSpec, classifier: nn.Module, *, output_stride: int | None, auxiliary: bool
-) -> Scores:
+) -> SegmentationNetwork:
     """A classifier of the last map, and an auxiliary one of the map before it."""
     *_, before, last = backbone.stages
     names = (last.name, before.name) if auxiliary else (last.name,)
     aux_classifier = FCNHead(before.channels, spec.num_classes) if auxiliary else None
-    return Scores(backbone.features(names, output_stride=output_stride), names, classifier, aux_classifier)
+    return SegmentationNetwork(backbone.features(names, output_stride=output_stride), names, classifier, aux_classifier)
 
 
-def for_each_level(
+def check_decoder_levels(
     key: str, typed: Sequence[int], backbone: Backbone, *, wanted: str, example: Sequence[int]
 ) -> list[int]:
     """What was typed for the levels from a backbone's coarsest map up to its finest.
@@ -70,7 +70,7 @@ def for_each_level(
     return values[:levels]
 
 
-def enlarged(scores: Tensor, like: Tensor) -> Tensor:
+def upsample_to(scores: Tensor, like: Tensor) -> Tensor:
     """(N, K, h, w) at the height and width of another tensor, bilinear; as it is where they agree."""
     size = like.shape[-2:]
     return scores if scores.shape[-2:] == size else F.interpolate(scores, size, mode="bilinear", align_corners=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vision_lab.core.arguments import Counts
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.segmentation import enlarged, for_each_level
+from vision_lab.heads.segmentation import upsample_to, check_decoder_levels
 
 
 def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Counts) -> Segnet:
@@ -25,7 +25,7 @@ def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Counts) -> Segne
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    convolutions = for_each_level("head.convolutions", convolutions, backbone, wanted="a number", example=[2] * 6)
+    convolutions = check_decoder_levels("head.convolutions", convolutions, backbone, wanted="a number", example=[2] * 6)
     return Segnet(backbone, spec.num_classes, convolutions=convolutions)
 
 
@@ -43,7 +43,7 @@ class Segnet(nn.Module):
         self.backbone = backbone.features(self.names)
         widths = [stage.channels for stage in finer]
         same = coarsest.channels == widths[0]  # as in VGG, whose coarsest map is the pooled one before it
-        self.fit = nn.Identity() if same else nn.Conv2d(coarsest.channels, widths[0], 1)
+        self.projection = nn.Identity() if same else nn.Conv2d(coarsest.channels, widths[0], 1)
         *inner, last = (
             _level(width, following, count)
             for width, following, count in zip(widths, [*widths[1:], classes], convolutions, strict=True)
@@ -53,18 +53,18 @@ class Segnet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps = self.backbone(images)
         coarsest, *finer = (maps[name] for name in self.names)
-        x = self.fit(coarsest)
+        x = self.projection(coarsest)
         for level, encoded in zip(self.levels, finer, strict=True):
-            x = level(_unpooled(x, encoded))
-        return enlarged(x, images)
+            x = level(_max_unpool(x, encoded))
+        return upsample_to(x, images)
 
 
-def _unpooled(x: Tensor, encoded: Tensor) -> Tensor:
+def _max_unpool(x: Tensor, encoded: Tensor) -> Tensor:
     """Values of ``x`` at the places of the largest of each 2x2 pixels of the encoder's map, zero elsewhere."""
     height, width = encoded.shape[-2:]
     floored = x.shape[-2:] == (height // 2, width // 2)  # of odd sizes VGG leaves the last line out, most others do not
     _, places = F.max_pool2d(encoded, 2, 2, ceil_mode=not floored, return_indices=True)
-    return F.max_unpool2d(enlarged(x, places), places, (2, 2), (2, 2), output_size=[height, width])
+    return F.max_unpool2d(upsample_to(x, places), places, (2, 2), (2, 2), output_size=[height, width])
 
 
 def _level(width: int, following: int, count: int) -> nn.Sequential:

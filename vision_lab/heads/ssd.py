@@ -13,15 +13,15 @@ from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.torchvision_detectors import SSD, limits
+from vision_lab.heads.torchvision_detectors import SSD, postprocess_arguments
 
-PUBLISHED = (300, 300)
+SSD300_SIZE = (300, 300)
 """The size of the pictures for which the paper gives maps and boxes."""
 
-POOLINGS = 5
+VGG_POOLINGS = 5
 """Of VGG as published; with a small stem it has fewer."""
 
-LEVELS = 6
+MAX_FEATURE_MAPS = 6
 """Maps, as in the paper; fewer where pictures are too small for them."""
 
 
@@ -49,9 +49,9 @@ def ssd(
     Raises:
     """
     maps: nn.Module
-    poolings = sum(isinstance(layer, nn.MaxPool2d) for layer in backbone.classifier.modules())
-    if isinstance(backbone.classifier, VGG) and poolings == POOLINGS and spec.image_size == PUBLISHED:
-        maps = SSDFeatureExtractorVGG(backbone.classifier.features, highres=False)
+    poolings = sum(isinstance(layer, nn.MaxPool2d) for layer in backbone.network.modules())
+    if isinstance(backbone.network, VGG) and poolings == VGG_POOLINGS and spec.image_size == SSD300_SIZE:
+        maps = SSDFeatureExtractorVGG(backbone.network.features, highres=False)
         boxes = DefaultBoxGenerator(
             [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
             scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
@@ -59,7 +59,7 @@ def ssd(
         )
         channels = [512, 1024, 512, 256, 256, 256]
     else:
-        maps = Cascade(backbone, width=width, size=spec.image_size)
+        maps = ExtraFeatureMaps(backbone, width=width, size=spec.image_size)
         channels = maps.channels
         boxes = DefaultBoxGenerator([[2, 3]] * len(channels))
     maps.out_channels = channels  # type: ignore[assignment]  # where torchvision looks for it
@@ -68,23 +68,23 @@ def ssd(
         spec.num_classes,
         anchor_generator=boxes,
         size=spec.image_size[::-1],
-        **limits(score_threshold, nms_threshold, detections_per_image),
+        **postprocess_arguments(score_threshold, nms_threshold, detections_per_image),
     )
 
 
-class Cascade(nn.Module):
+class ExtraFeatureMaps(nn.Module):
     """(N, C, H, W) -> a backbone's maps, and coarser ones by a convolution of stride 2 each."""
 
     def __init__(self, backbone: Backbone, *, width: int, size: tuple[int, int]) -> None:
         super().__init__()
-        used = [stage for stage in backbone.stages if stage.stride >= 8][:LEVELS] or [backbone.stages[-1]]
+        used = [stage for stage in backbone.stages if stage.stride >= 8][:MAX_FEATURE_MAPS] or [backbone.stages[-1]]
         self.names = [stage.name for stage in used]
         self.body = backbone.features(self.names)
         self.channels = [stage.channels for stage in used]
         self.extra = nn.ModuleList()
         side = -(-max(size) // used[-1].stride)
-        while side > 1 and len(self.channels) < LEVELS:
-            self.extra.append(_halved(self.channels[-1], width))
+        while side > 1 and len(self.channels) < MAX_FEATURE_MAPS:
+            self.extra.append(_downsample_block(self.channels[-1], width))
             self.channels.append(width)
             side = -(-side // 2)
 
@@ -96,7 +96,7 @@ class Cascade(nn.Module):
         return OrderedDict((str(k), each) for k, each in enumerate(maps))
 
 
-def _halved(channels: int, width: int) -> nn.Module:
+def _downsample_block(channels: int, width: int) -> nn.Module:
     layers = nn.Sequential(
         nn.Conv2d(channels, width // 2, 1),
         nn.ReLU(inplace=True),

@@ -16,7 +16,7 @@ from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from vision_lab.core.batch import Detections, Objects
+from vision_lab.core.batch import Detections, BoxTargets
 
 Targets = list[dict[str, Tensor]]
 
@@ -29,13 +29,13 @@ class FasterRCNN(detection.FasterRCNN):
         self.transform = nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[ImageList, dict[str, Tensor]]:
-        return _listed(images), {name: each.float() for name, each in self.backbone(images).items()}
+        return _image_list(images), {name: each.float() for name, each in self.backbone(images).items()}
 
-    def losses(self, outputs: tuple[ImageList, dict[str, Tensor]], targets: Sequence[Objects]) -> dict[str, Tensor]:
+    def losses(self, outputs: tuple[ImageList, dict[str, Tensor]], targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """Of the proposals and of the boxes, each for class and place."""
         pictures, maps = outputs
-        wanted = learnt(targets)
-        with _whole(pictures), _mode(self.rpn, self.roi_heads, training=True):
+        wanted = to_torchvision_targets(targets)
+        with _full_precision(pictures), _training_flag(self.rpn, self.roi_heads, training=True):
             proposals, proposed = self.rpn(pictures, maps, wanted)
             _, found = self.roi_heads(maps, proposals, pictures.image_sizes, wanted)
         return {**proposed, **found}
@@ -43,13 +43,13 @@ class FasterRCNN(detection.FasterRCNN):
     def decode(self, outputs: tuple[ImageList, dict[str, Tensor]]) -> list[Detections]:
         """What was found in each picture."""
         pictures, maps = outputs
-        with _whole(pictures), _mode(self.rpn, self.roi_heads, training=False):
+        with _full_precision(pictures), _training_flag(self.rpn, self.roi_heads, training=False):
             proposals, _ = self.rpn(pictures, maps)
             found, _ = self.roi_heads(maps, proposals, pictures.image_sizes)
-        return detections(found)
+        return from_torchvision_detections(found)
 
 
-class Dense(NamedTuple):
+class DenseOutputs(NamedTuple):
     """What a detector of one stage says at each of its anchors.
 
     Attributes:
@@ -73,7 +73,7 @@ class Dense(NamedTuple):
         return scores, [list(anchors.split(counts)) for anchors in self.anchors]
 
 
-class OneStage:
+class OneStageMixin:
     """What torchvision's detectors of one stage have in common; they bring what is named here."""
 
     backbone: Any
@@ -83,19 +83,19 @@ class OneStage:
     compute_loss: Any
     postprocess_detections: Any
 
-    def forward(self, images: Tensor) -> Dense:
-        pictures, maps = _listed(images), list(self.backbone(images).values())
+    def forward(self, images: Tensor) -> DenseOutputs:
+        pictures, maps = _image_list(images), list(self.backbone(images).values())
         scores = {name: score.float() for name, score in self.head(maps).items()}
         cells = [each.shape[-2] * each.shape[-1] for each in maps]
         anchors = self.anchor_generator(pictures, [each.float() for each in maps])
-        return Dense(scores, anchors, cells, pictures.image_sizes)
+        return DenseOutputs(scores, anchors, cells, pictures.image_sizes)
 
-    def decode(self, outputs: Dense) -> list[Detections]:
+    def decode(self, outputs: DenseOutputs) -> list[Detections]:
         """What was found in each picture."""
-        return detections(self.postprocess_detections(*outputs.by_level, outputs.sizes))
+        return from_torchvision_detections(self.postprocess_detections(*outputs.by_level, outputs.sizes))
 
 
-class RetinaNet(OneStage, detection.RetinaNet):
+class RetinaNet(OneStageMixin, detection.RetinaNet):
     """See ``torchvision.models.detection.RetinaNet``, whose keys and numbers it has."""
 
     def __init__(
@@ -104,33 +104,33 @@ class RetinaNet(OneStage, detection.RetinaNet):
         super().__init__(backbone, num_classes + 1, head=head(num_classes + 1), **arguments)
         self.transform = nn.Identity()
 
-    def losses(self, outputs: Dense, targets: Sequence[Objects]) -> dict[str, Tensor]:
+    def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """For class and place."""
-        return self.compute_loss(learnt(targets), outputs.scores, outputs.anchors)
+        return self.compute_loss(to_torchvision_targets(targets), outputs.scores, outputs.anchors)
 
 
-class FCOS(OneStage, detection.FCOS):
+class FCOS(OneStageMixin, detection.FCOS):
     """See ``torchvision.models.detection.FCOS``, whose keys and numbers it has."""
 
     def __init__(self, backbone: nn.Module, num_classes: int, **arguments: Any) -> None:
         super().__init__(backbone, num_classes + 1, **arguments)
         self.transform = nn.Identity()
 
-    def losses(self, outputs: Dense, targets: Sequence[Objects]) -> dict[str, Tensor]:
+    def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """For class, place and centre."""
-        return self.compute_loss(learnt(targets), outputs.scores, outputs.anchors, outputs.cells)
+        return self.compute_loss(to_torchvision_targets(targets), outputs.scores, outputs.anchors, outputs.cells)
 
 
-class SSD(OneStage, detection.ssd.SSD):
+class SSD(OneStageMixin, detection.ssd.SSD):
     """See ``torchvision.models.detection.ssd.SSD``, whose keys and numbers it has."""
 
     def __init__(self, backbone: nn.Module, num_classes: int, **arguments: Any) -> None:
         super().__init__(backbone=backbone, num_classes=num_classes + 1, **arguments)
         self.transform = nn.Identity()
 
-    def losses(self, outputs: Dense, targets: Sequence[Objects]) -> dict[str, Tensor]:
+    def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """For class and place."""
-        wanted = learnt(targets)
+        wanted = to_torchvision_targets(targets)
         matched = [
             self.proposal_matcher(box_iou(each["boxes"], anchors))
             if len(each["boxes"])
@@ -139,12 +139,12 @@ class SSD(OneStage, detection.ssd.SSD):
         ]
         return self.compute_loss(wanted, outputs.scores, outputs.anchors, matched)
 
-    def decode(self, outputs: Dense) -> list[Detections]:
+    def decode(self, outputs: DenseOutputs) -> list[Detections]:
         """What was found in each picture."""
-        return detections(self.postprocess_detections(outputs.scores, outputs.anchors, outputs.sizes))
+        return from_torchvision_detections(self.postprocess_detections(outputs.scores, outputs.anchors, outputs.sizes))
 
 
-def limits(score_threshold: float, nms_threshold: float, detections_per_image: int) -> dict[str, float]:
+def postprocess_arguments(score_threshold: float, nms_threshold: float, detections_per_image: int) -> dict[str, float]:
     """What is told of all that was found, by torchvision's names.
 
     Raises:
@@ -157,7 +157,7 @@ def limits(score_threshold: float, nms_threshold: float, detections_per_image: i
     }
 
 
-def learnt(targets: Sequence[Objects]) -> Targets:
+def to_torchvision_targets(targets: Sequence[BoxTargets]) -> Targets:
     """The objects to learn as torchvision wants them: none that are crowds or without area; labels from 1."""
     wanted = []
     for target in targets:
@@ -166,24 +166,24 @@ def learnt(targets: Sequence[Objects]) -> Targets:
     return wanted
 
 
-def detections(found: Sequence[dict[str, Tensor]]) -> list[Detections]:
+def from_torchvision_detections(found: Sequence[dict[str, Tensor]]) -> list[Detections]:
     """torchvision's detections as ours: labels from 0, those of the background, which some can say, left out."""
     made = [Detections(each["boxes"], each["labels"] - 1, each["scores"]) for each in found]
     return [each[each.labels >= 0] for each in made]
 
 
-def _listed(images: Tensor) -> ImageList:
+def _image_list(images: Tensor) -> ImageList:
     height, width = images.shape[-2:]
     return ImageList(images, [(height, width)] * len(images))
 
 
-def _whole(pictures: ImageList) -> torch.autocast:
+def _full_precision(pictures: ImageList) -> torch.autocast:
     """Boxes in single precision: in half, places above 512 pixels are 4 apart."""
     return torch.autocast(pictures.tensors.device.type, enabled=False)
 
 
 @contextmanager
-def _mode(*modules: nn.Module, training: bool) -> Iterator[None]:
+def _training_flag(*modules: nn.Module, training: bool) -> Iterator[None]:
     """Let modules give losses or detections, without a change of the layers in them."""
     before = [module.training for module in modules]
     for module in modules:

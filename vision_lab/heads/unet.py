@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vision_lab.core.arguments import Counts
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.segmentation import enlarged, for_each_level
+from vision_lab.heads.segmentation import upsample_to, check_decoder_levels
 
 
 def unet(backbone: Backbone, spec: DataSpec, *, widths: Counts) -> Unet:
@@ -24,7 +24,7 @@ def unet(backbone: Backbone, spec: DataSpec, *, widths: Counts) -> Unet:
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    widths = for_each_level(
+    widths = check_decoder_levels(
         "head.widths", widths, backbone, wanted="a number of channels", example=[512, 256, 128, 64, 32, 16]
     )
     return Unet(backbone, spec.num_classes, widths=widths)
@@ -43,7 +43,7 @@ class Unet(nn.Module):
         self.names = tuple(stage.name for stage in stages)
         self.backbone = backbone.features(self.names)
         self.levels = nn.ModuleList(
-            Level(below, stage.channels, width)
+            UpBlock(below, stage.channels, width)
             for below, stage, width in zip([stages[0].channels, *widths], stages[1:], widths, strict=False)
         )
         self.classifier = nn.Conv2d(widths[-1], classes, 1)
@@ -53,10 +53,10 @@ class Unet(nn.Module):
         x, *finer = (maps[name] for name in self.names)
         for level, skip in zip(self.levels, finer, strict=True):
             x = level(x, skip)
-        return enlarged(self.classifier(x), images)
+        return upsample_to(self.classifier(x), images)
 
 
-class Level(nn.Module):
+class UpBlock(nn.Module):
     """A step up: enlarge twofold, join with the backbone's map of that size, convolve twice."""
 
     def __init__(self, below: int, skip: int, width: int) -> None:
@@ -65,7 +65,7 @@ class Level(nn.Module):
         self.convolutions = nn.Sequential(*_convolution(width + skip, width), *_convolution(width, width))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.convolutions(torch.cat([enlarged(self.up(x), skip), skip], dim=1))
+        return self.convolutions(torch.cat([upsample_to(self.up(x), skip), skip], dim=1))
 
 
 def _convolution(inside: int, outside: int) -> tuple[nn.Module, ...]:

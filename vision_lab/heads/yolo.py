@@ -25,31 +25,31 @@ from torchvision.ops import (
 )
 
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
-from vision_lab.core.batch import Detections, Objects
+from vision_lab.core.batch import Detections, BoxTargets
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.fpn import Pyramid
+from vision_lab.heads.fpn import BackboneWithFPN
 
-SCALE = 4.0
+OBJECT_SIZE_IN_STRIDES = 4.0
 """The side of the objects that a map is for, in its strides."""
 
-RADIUS = 1.5
+CENTER_SAMPLING_RADIUS = 1.5
 """Cells so near to an object's centre, in strides, answer for it (Tian 2019, the journal's centre sampling)."""
 
 BOX_WEIGHT = 2.0
 """What the boxes' loss counts, next to 1 for being there and 1 for the class."""
 
-GROUPS = 8
+NORM_GROUPS = 8
 """Of the normalisation: unlike a batch's it does not mind small batches, and maps of several strides share it."""
 
-CANDIDATES = 1000
+PRE_NMS_TOP_K = 1000
 """The surest so many cells and classes of a picture are looked at."""
 
-FURTHEST = 10.0
+MAX_LOG_DISTANCE = 10.0
 """Of a distance's logarithm, in strides: what is more would overflow."""
 
 
-class Cells(NamedTuple):
+class YoloOutputs(NamedTuple):
     """What all cells of all maps say.
 
     Attributes:
@@ -74,7 +74,7 @@ class Yolo(nn.Module):
 
     def __init__(
         self,
-        backbone: Pyramid,
+        backbone: BackboneWithFPN,
         classes: int,
         *,
         depth: int,
@@ -97,28 +97,28 @@ class Yolo(nn.Module):
         self.nms_threshold = nms_threshold
         self.detections_per_image = detections_per_image
 
-    def forward(self, images: Tensor) -> Cells:
+    def forward(self, images: Tensor) -> YoloOutputs:
         found: list[tuple[Tensor, ...]] = []
         for each, stride in zip(self.backbone(images).values(), self.backbone.strides, strict=True):
             classes = self.class_scores(self.class_tower(each)).float().flatten(2).transpose(1, 2)
             said = self.box_scores(self.box_tower(each)).float().flatten(2).transpose(1, 2)
             centres = _centres(each, stride)
-            distances = said[..., :4].clamp(max=FURTHEST).exp() * stride
+            distances = said[..., :4].clamp(max=MAX_LOG_DISTANCE).exp() * stride
             boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
             found.append((said[..., 4], classes, boxes, centres, centres.new_full((len(centres),), float(stride))))
         there, classes, boxes = (torch.cat([each[k] for each in found], dim=1) for k in range(3))
         centres, strides = (torch.cat([each[k] for each in found]) for k in (3, 4))
-        return Cells(there, classes, boxes, centres, strides, (images.shape[-2], images.shape[-1]))
+        return YoloOutputs(there, classes, boxes, centres, strides, (images.shape[-2], images.shape[-1]))
 
-    def losses(self, outputs: Cells, targets: Sequence[Objects]) -> dict[str, Tensor]:
+    def losses(self, outputs: YoloOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """Of being there, over all cells; of class and box, over those that answer for an object; per such cell."""
         wanted = torch.zeros_like(outputs.there)
         counted = torch.ones_like(outputs.there)
         said_boxes, said_classes, boxes, labels = [], [], [], []
         for place, target in enumerate(targets):
-            counted[place] = ~_inside(outputs.centres, target[target.crowd].boxes).any(dim=1)
+            counted[place] = ~_centers_in_boxes(outputs.centres, target[target.crowd].boxes).any(dim=1)
             single = target[~target.crowd]
-            owners = assigned(single.boxes, outputs.centres, outputs.strides)
+            owners = assign_targets(single.boxes, outputs.centres, outputs.strides)
             cells = (owners >= 0).nonzero()[:, 0]
             owned = single[owners[cells]]
             counted[place, cells] = 1.0
@@ -135,7 +135,7 @@ class Yolo(nn.Module):
         placed = generalized_box_iou_loss(torch.cat(said_boxes), torch.cat(boxes), reduction="sum")
         return {"there": there / positives, "class": classes / positives, "box": BOX_WEIGHT * placed / positives}
 
-    def decode(self, outputs: Cells) -> list[Detections]:
+    def decode(self, outputs: YoloOutputs) -> list[Detections]:
         """What was found in each picture; a score is the probability of an object there times that of its class."""
         scores = outputs.there.sigmoid()[..., None] * outputs.classes.softmax(dim=-1)
         return [self._decoded(*each, outputs.size) for each in zip(scores, outputs.boxes, strict=True)]
@@ -143,7 +143,7 @@ class Yolo(nn.Module):
     def _decoded(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Detections:
         flat = scores.flatten()
         sure = (flat > self.score_threshold).nonzero()[:, 0]
-        best, order = flat[sure].topk(min(CANDIDATES, len(sure)))
+        best, order = flat[sure].topk(min(PRE_NMS_TOP_K, len(sure)))
         cells, labels = sure[order] // self.classes, sure[order] % self.classes
         clipped = clip_boxes_to_image(boxes[cells], size)
         kept = batched_nms(clipped, best, labels, self.nms_threshold)[: self.detections_per_image]
@@ -154,7 +154,7 @@ def yolo(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=GROUPS)],
+    width: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=NORM_GROUPS)],
     depth: Annotated[int, Range(least=1, most=64)],
     score_threshold: Fraction,
     nms_threshold: Fraction,
@@ -175,7 +175,7 @@ def yolo(
         ConfigurationError: where the backbone has a single map.
     """
     return Yolo(
-        Pyramid(backbone, finest=8, width=width, extra=None, coarser=[]),
+        BackboneWithFPN(backbone, finest=8, width=width, extra=None, coarser=[]),
         spec.num_classes,
         depth=depth,
         score_threshold=score_threshold,
@@ -184,7 +184,7 @@ def yolo(
     )
 
 
-def assigned(boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
+def assign_targets(boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
     """The object that each cell answers for.
 
     An object belongs to the map whose stride is nearest to a quarter of its side; there the cells near its centre and
@@ -203,18 +203,18 @@ def assigned(boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
     areas = sides.prod(dim=1)
     levels = strides.unique()
-    nearest = (levels.log2() - (areas.sqrt() / SCALE).log2()[:, None]).abs().argmin(dim=1)
+    nearest = (levels.log2() - (areas.sqrt() / OBJECT_SIZE_IN_STRIDES).log2()[:, None]).abs().argmin(dim=1)
     belongs = strides[:, None] == levels[nearest]
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     away = (centres[:, None] - middle).abs().amax(dim=2) / strides[:, None]
-    answers = belongs & (away < RADIUS) & _inside(centres, boxes)
+    answers = belongs & (away < CENTER_SAMPLING_RADIUS) & _centers_in_boxes(centres, boxes)
     closest = away.where(belongs, torch.inf).argmin(dim=0)
     answers[closest, torch.arange(len(boxes), device=boxes.device)] |= ~answers.any(dim=0)
     smallest, owner = areas.expand_as(answers).where(answers, torch.inf).min(dim=1)
     return owner.where(smallest < torch.inf, -1)
 
 
-def _inside(centres: Tensor, boxes: Tensor) -> Tensor:
+def _centers_in_boxes(centres: Tensor, boxes: Tensor) -> Tensor:
     """(P, n), whether each cell's centre lies in each box."""
     return ((centres[:, None] > boxes[:, :2]) & (centres[:, None] < boxes[:, 2:])).all(dim=2)
 
@@ -227,6 +227,6 @@ def _centres(like: Tensor, stride: int) -> Tensor:
 
 
 def _tower(width: int, depth: int) -> nn.Module:
-    norm = partial(nn.GroupNorm, GROUPS)
+    norm = partial(nn.GroupNorm, NORM_GROUPS)
     layers = [Conv2dNormActivation(width, width, norm_layer=norm, activation_layer=nn.SiLU) for _ in range(depth)]
     return nn.Sequential(*layers)

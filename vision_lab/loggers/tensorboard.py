@@ -10,7 +10,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from vision_lab.core.files import delete_file, write_file
 
 
-class TensorBoard(TensorBoardLogger):
+class ResumableTensorBoardLogger(TensorBoardLogger):
     """Lightning's logger, its event files right in the run's folder.
 
     Left out are the curve of the epoch's number, which would be the first thing to see on TensorBoard's first page, and

@@ -18,7 +18,7 @@ ClassWeights = Annotated[
 """``auto``: by the training data."""
 
 
-def typed_weights(class_weights: ClassWeights, spec: DataSpec) -> Tensor | None:
+def parse_class_weights(class_weights: ClassWeights, spec: DataSpec) -> Tensor | None:
     """(K,) weights as typed; None where all count alike, or ``auto`` leaves it to the data.
 
     Raises:

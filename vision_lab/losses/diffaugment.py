@@ -16,14 +16,14 @@ from torch import Tensor
 
 from vision_lab.core.errors import ConfigurationError
 
-SHIFT = 1 / 8
+MAX_SHIFT = 1 / 8
 """Of a picture's side, at most, to either side."""
 
-CUT = 1 / 2
+CUTOUT_SIZE = 1 / 2
 """Of a picture's side: the square that is cut out."""
 
 
-def colour(pictures: Tensor) -> Tensor:
+def color(pictures: Tensor) -> Tensor:
     """Brightness by up to 0.5, saturation by a factor up to 2, contrast by one of 0.5 to 1.5."""
     brightness, saturation, contrast = torch.rand(3, len(pictures), 1, 1, 1, device=pictures.device)
     pictures = pictures + brightness - 0.5
@@ -36,7 +36,7 @@ def colour(pictures: Tensor) -> Tensor:
 def translation(pictures: Tensor) -> Tensor:
     """Shifted by up to an eighth of the side; what comes in is 0, the middle of [-1, 1]."""
     count, _, height, width = pictures.shape
-    down, right = round(height * SHIFT), round(width * SHIFT)
+    down, right = round(height * MAX_SHIFT), round(width * MAX_SHIFT)
     padded = F.pad(pictures, (right, right, down, down))
     drawn = torch.rand(2, count, 1, device=pictures.device)
     rows = torch.arange(height, device=pictures.device) + (drawn[0] * (2 * down + 1)).long()
@@ -49,21 +49,21 @@ def cutout(pictures: Tensor) -> Tensor:
     """A square of half the side is made 0, its middle anywhere in the picture (DeVries 2017)."""
     count, _, height, width = pictures.shape
     middle = torch.rand(2, count, 1, device=pictures.device)
-    rows = (torch.arange(height, device=pictures.device) + 0.5 - middle[0] * height).abs() > height * CUT / 2
-    columns = (torch.arange(width, device=pictures.device) + 0.5 - middle[1] * width).abs() > width * CUT / 2
+    rows = (torch.arange(height, device=pictures.device) + 0.5 - middle[0] * height).abs() > height * CUTOUT_SIZE / 2
+    columns = (torch.arange(width, device=pictures.device) + 0.5 - middle[1] * width).abs() > width * CUTOUT_SIZE / 2
     return pictures * (rows[:, None, :, None] | columns[:, None, None, :])
 
 
-CHANGES: dict[str, Callable[[Tensor], Tensor]] = {"colour": colour, "translation": translation, "cutout": cutout}
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {"colour": color, "translation": translation, "cutout": cutout}
 
 
-def changes_named(names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:
+def make_augmentations(names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:
     """The changes of ``task.diffaugment``.
 
     Raises:
         ConfigurationError: where one of them is none.
     """
-    if isinstance(names, str) or [name for name in names if name not in CHANGES]:
+    if isinstance(names, str) or [name for name in names if name not in AUGMENTATIONS]:
         shown = names if isinstance(names, str) else f"[{','.join(map(str, names))}]"
-        raise ConfigurationError(f"task.diffaugment={shown}: type a list of {', '.join(CHANGES)}, or []")
-    return [CHANGES[name] for name in names]
+        raise ConfigurationError(f"task.diffaugment={shown}: type a list of {', '.join(AUGMENTATIONS)}, or []")
+    return [AUGMENTATIONS[name] for name in names]

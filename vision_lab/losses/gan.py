@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vision_lab.core.errors import ConfigurationError
 
-Scores = Callable[[Tensor], Tensor]
+ScoreFn = Callable[[Tensor], Tensor]
 """(N, C, H, W) pictures -> (N,) scores, those of real ones higher."""
 
 
-class Loss(ABC):
+class AdversarialLoss(ABC):
     """Two losses of (N,) scores, each to be made small by one of the networks."""
 
     parts_at_zero: bool = True
@@ -30,7 +30,7 @@ class Loss(ABC):
         """Small where made pictures score high."""
 
 
-class NonSaturating(Loss):
+class NonSaturating(AdversarialLoss):
     """Cross-entropy, the generator's with its labels turned (Goodfellow 2014, section 3). In DCGAN as published.
 
     Args:
@@ -51,7 +51,7 @@ class NonSaturating(Loss):
         return F.softplus(-fake).mean()
 
 
-class Hinge(Loss):
+class Hinge(AdversarialLoss):
     """What lies beyond a margin does not count (Lim 2017; Miyato 2018, equations 16 and 17)."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Hinge(Loss):
         return -fake.mean()
 
 
-class Wasserstein(Loss):
+class Wasserstein(AdversarialLoss):
     """The difference of mean scores (Arjovsky 2017), to go with ``gradient_penalty`` (Gulrajani 2017)."""
 
     parts_at_zero = False
@@ -73,7 +73,7 @@ class Wasserstein(Loss):
         return -fake.mean()
 
 
-def loss_named(name: str, *, real_label: float) -> Loss:
+def make_loss(name: str, *, real_label: float) -> AdversarialLoss:
     """The loss of ``task.loss``.
 
     Raises:
@@ -88,7 +88,7 @@ def loss_named(name: str, *, real_label: float) -> Loss:
     raise ConfigurationError(f"task.loss={name}: type bce, hinge or wgan_gp")
 
 
-def gradient_penalty(scores: Scores, real: Tensor, fake: Tensor) -> Tensor:
+def gradient_penalty(scores: ScoreFn, real: Tensor, fake: Tensor) -> Tensor:
     """How far the slope's length is from 1 between real and made pictures, squared (Gulrajani 2017, equation 3).
 
     Args:
@@ -98,15 +98,15 @@ def gradient_penalty(scores: Scores, real: Tensor, fake: Tensor) -> Tensor:
     """
     share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     between = torch.lerp(fake, real, share)
-    return (_slopes(scores, between).flatten(1).norm(dim=1) - 1).square().mean()
+    return (_input_gradients(scores, between).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def r1_penalty(scores: Scores, real: Tensor) -> Tensor:
+def r1_penalty(scores: ScoreFn, real: Tensor) -> Tensor:
     """Half of the slope's squared length at real pictures (Mescheder 2018, equation 9)."""
-    return _slopes(scores, real).flatten(1).square().sum(dim=1).mean() / 2
+    return _input_gradients(scores, real).flatten(1).square().sum(dim=1).mean() / 2
 
 
-def _slopes(scores: Scores, pictures: Tensor) -> Tensor:
+def _input_gradients(scores: ScoreFn, pictures: Tensor) -> Tensor:
     """Of each picture's score by its pixels, (N, C, H, W), from which one can learn; not in mixed precision."""
     with torch.autocast(pictures.device.type, enabled=False):
         pictures = pictures.detach().requires_grad_(True)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
-from vision_lab.core.batch import Detections, Objects, Sample
+from vision_lab.core.batch import Detections, BoxTargets, Sample
 
-NAMES = {
+METRIC_NAMES = {
     "map": "map",
     "map_50": "map50",
     "map_75": "map75",
@@ -23,14 +23,14 @@ NAMES = {
 }
 """torchmetrics' name: ours. Recall is COCO's: of at most 100 boxes a picture, the mean over ten overlaps."""
 
-OVERLAPS = np.linspace(0.5, 0.95, 10).tolist()
-RECALLS = np.linspace(0.0, 1.0, 101).tolist()
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()
+RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101).tolist()
 """COCO's, in double precision as there: torchmetrics' own are rounded to single, and a recall of 0.3 is below them."""
 
 Rows = list[Tensor]
 
 
-class BoxPrecision(Metric):
+class BoxMeanAveragePrecision(Metric):
     """How well boxes are found, over all pictures of a split together, in the pixels of their files.
 
     ``map`` (the mean over classes, and over overlaps from 0.5 to 0.95), ``map50``, ``map75``, ``map_small`` (below
@@ -41,7 +41,7 @@ class BoxPrecision(Metric):
     The order in which pictures are seen does not matter, nor which process sees them.
     """
 
-    names = tuple(NAMES.values())
+    names = tuple(METRIC_NAMES.values())
     """Of the scalars that it comes to."""
     found: Rows
     truth: Rows
@@ -53,24 +53,24 @@ class BoxPrecision(Metric):
         for name in ("found", "truth", "pictures"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, found: Sequence[tuple[Sample, Detections]], truth: Sequence[Objects]) -> None:
+    def update(self, found: Sequence[tuple[Sample, Detections]], truth: Sequence[BoxTargets]) -> None:
         """Take the pictures of a batch, boxes in pixels of their files."""
         for (sample, said), known in zip(found, truth, strict=True):
-            self.found.append(rows_of(sample.index, said.labels, said.boxes, said.scores))
+            self.found.append(to_rows(sample.index, said.labels, said.boxes, said.scores))
             ignored = known.crowd | known.difficult
-            self.truth.append(rows_of(sample.index, known.labels, known.boxes, known.area, ignored))
+            self.truth.append(to_rows(sample.index, known.labels, known.boxes, known.area, ignored))
             self.pictures.append(torch.tensor([[sample.index, *sample.size]], dtype=torch.float32).to(known.boxes))
 
     def compute(self) -> dict[str, Tensor]:
         """The measures so far."""
-        found, truth, pictures = _together(self.found, 7), _together(self.truth, 8), _together(self.pictures, 3)
+        found, truth, pictures = _sorted_rows(self.found, 7), _sorted_rows(self.truth, 8), _sorted_rows(self.pictures, 3)
         places = pictures[:, 0].contiguous()
         measure = MeanAveragePrecision(
             backend="faster_coco_eval",
             class_metrics=True,
             extended_summary=True,
-            iou_thresholds=OVERLAPS,
-            rec_thresholds=RECALLS,
+            iou_thresholds=IOU_THRESHOLDS,
+            rec_thresholds=RECALL_THRESHOLDS,
             sync_on_compute=False,  # the rows are those of all processes by now
         )
         measure.warn_on_many_detections = False
@@ -87,7 +87,7 @@ class BoxPrecision(Metric):
                 ],
             )
         came_to = measure.compute()
-        scalars = {ours: came_to[theirs].float() for theirs, ours in NAMES.items() if came_to[theirs] >= 0}
+        scalars = {ours: came_to[theirs].float() for theirs, ours in METRIC_NAMES.items() if came_to[theirs] >= 0}
         by_class = torch.full((self.classes, 2), -1.0)
         curves = torch.full((101, self.classes), -1.0)
         for place, label in enumerate(came_to["classes"].reshape(-1).tolist()):
@@ -106,14 +106,14 @@ class BoxPrecision(Metric):
         }
 
 
-def rows_of(index: int, labels: Tensor, *columns: Tensor) -> Tensor:
+def to_rows(index: int, labels: Tensor, *columns: Tensor) -> Tensor:
     """(n, ...) float32: the picture's place, then all columns side by side; a place is exact below 16 million."""
     place = torch.full((len(labels), 1), index, dtype=torch.float32, device=labels.device)
     parts = [column.float().view(len(labels), *column.shape[1:] or (1,)) for column in (labels, *columns)]
     return torch.cat([place, *parts], dim=1)
 
 
-def _together(rows: Rows | Tensor, width: int) -> Tensor:
+def _sorted_rows(rows: Rows | Tensor, width: int) -> Tensor:
     """All rows on the CPU, sorted by picture: of a list, or of one tensor after processes have exchanged theirs."""
     listed = rows if isinstance(rows, list) else [rows]
     table = torch.cat([torch.zeros(0, width), *(each.cpu() for each in listed)])

@@ -8,22 +8,22 @@ from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
-NEIGHBOURS = 3
+NUM_NEIGHBORS = 3
 """A point's neighbourhood reaches to its third nearest of the same kind (Kynkäänniemi 2019, section 2)."""
 
-FEWEST = NEIGHBOURS + 1
+MIN_SAMPLES = NUM_NEIGHBORS + 1
 """Points that have such neighbourhoods."""
 
-AT_ONCE = 1024
+CHUNK_SIZE = 1024
 """Rows of a matrix of distances that are held in memory."""
 
 SUBSETS = 20
 """KID is the mean over so many subsets where there are more points than one holds."""
 
-SUBSET = 1000
+KID_SUBSET_SIZE = 1000
 
 
-class Points(Metric):
+class FeatureCollector(Metric):
     """Rows of features (n, D) with their places (n,), over all processes, in the order of their places.
 
     So the order in which they are seen does not matter, nor which process sees them.
@@ -44,12 +44,12 @@ class Points(Metric):
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """All places so far, rising, and their rows."""
-        rows, places = _together(self.rows), _together(self.places)
+        rows, places = _concat_state(self.rows), _concat_state(self.places)
         order = places.argsort()
         return places[order].cpu(), rows[order].cpu()
 
 
-class _Given(nn.Module):
+class _PrecomputedFeatures(nn.Module):
     """In the place of the network that torchmetrics would look through: the points are there already."""
 
     def __init__(self, num_features: int) -> None:
@@ -60,7 +60,7 @@ class _Given(nn.Module):
         return points
 
 
-def frechet(real: Tensor, fake: Tensor) -> Tensor:
+def fid(real: Tensor, fake: Tensor) -> Tensor:
     """FID: the distance of two normal distributions with the means and covariances of points (Heusel 2017).
 
     0 where they agree. With few points it is too large, so only numbers of as many points may be compared.
@@ -69,13 +69,13 @@ def frechet(real: Tensor, fake: Tensor) -> Tensor:
         real: (n, D).
         fake: (m, D).
     """
-    measure = FrechetInceptionDistance(_Given(real.shape[1]), sync_on_compute=False)
+    measure = FrechetInceptionDistance(_PrecomputedFeatures(real.shape[1]), sync_on_compute=False)
     measure.update(real.double(), real=True)
     measure.update(fake.double(), real=False)
     return measure.compute()
 
 
-def kernel(real: Tensor, fake: Tensor) -> Tensor:
+def kid(real: Tensor, fake: Tensor) -> Tensor:
     """KID: the squared maximum mean discrepancy by a cubic kernel, without bias (Bińkowski 2018).
 
     About 0 where two sets of points are of one distribution; not hanging on how many there are. Of more than
@@ -85,7 +85,7 @@ def kernel(real: Tensor, fake: Tensor) -> Tensor:
         real: (n, D).
         fake: (m, D).
     """
-    size = min(len(real), len(fake), SUBSET)
+    size = min(len(real), len(fake), KID_SUBSET_SIZE)
     subsets = 1 if max(len(real), len(fake)) <= size else SUBSETS
     random = torch.Generator().manual_seed(0)
 
@@ -97,12 +97,12 @@ def kernel(real: Tensor, fake: Tensor) -> Tensor:
 
 def precision(real: Tensor, fake: Tensor) -> Tensor:
     """The part of made points that lie in the neighbourhood of a real one: are they good? (Kynkäänniemi 2019)"""
-    return _covered(fake, by=real)
+    return _manifold_coverage(fake, by=real)
 
 
 def recall(real: Tensor, fake: Tensor) -> Tensor:
     """The part of real points that lie in the neighbourhood of a made one: is all of it made? (Kynkäänniemi 2019)"""
-    return _covered(real, by=fake)
+    return _manifold_coverage(real, by=fake)
 
 
 def diversity(real: Tensor, fake: Tensor) -> Tensor:
@@ -116,9 +116,9 @@ def diversity(real: Tensor, fake: Tensor) -> Tensor:
 DISTANCES = ("fid", "kid", "precision", "recall")
 
 
-def distances(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+def generative_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """``fid``, ``kid``, ``precision`` and ``recall`` of (m, D) made points against (n, D) real ones; float64."""
-    measures = (frechet, kernel, precision, recall)
+    measures = (fid, kid, precision, recall)
     return {name: measure(real, fake) for name, measure in zip(DISTANCES, measures, strict=True)}
 
 
@@ -127,15 +127,15 @@ def nearest(points: Tensor, among: Tensor, *, count: int) -> Tensor:
     return torch.cdist(points.double(), among.double()).topk(count, largest=False).indices
 
 
-def _covered(points: Tensor, *, by: Tensor) -> Tensor:
+def _manifold_coverage(points: Tensor, *, by: Tensor) -> Tensor:
     """The part of points that lie in the neighbourhood of any of the others."""
     points, by = points.double(), by.double()
     # The nearest of a point to itself is itself.
-    reach = torch.cat([torch.cdist(part, by).kthvalue(NEIGHBOURS + 1).values for part in by.split(AT_ONCE)])
-    inside = [(torch.cdist(part, by) <= reach).any(dim=1) for part in points.split(AT_ONCE)]
+    reach = torch.cat([torch.cdist(part, by).kthvalue(NUM_NEIGHBORS + 1).values for part in by.split(CHUNK_SIZE)])
+    inside = [(torch.cdist(part, by) <= reach).any(dim=1) for part in points.split(CHUNK_SIZE)]
     return torch.cat(inside).double().mean()
 
 
-def _together(rows: list[Tensor] | Tensor) -> Tensor:
+def _concat_state(rows: list[Tensor] | Tensor) -> Tensor:
     """Of a list, or of one tensor after processes have exchanged theirs."""
     return torch.cat(rows) if isinstance(rows, list) else rows

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vision_lab.core.spec import IGNORE
+from vision_lab.core.spec import IGNORE_INDEX
 
 
 class Confusion(Metric):
@@ -27,7 +27,7 @@ class Confusion(Metric):
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Count a batch."""
-        count(self.matrix, probabilities.argmax(dim=1), labels, ignore=None)
+        update_confusion(self.matrix, probabilities.argmax(dim=1), labels, ignore=None)
 
     def compute(self) -> Any:
         """The counts so far."""
@@ -44,7 +44,7 @@ class MacroF1(Confusion):
         return _mean(dice(self.matrix))
 
 
-class Overlap(Confusion):
+class SegmentationMetrics(Confusion):
     """How well (N, H, W) masks agree, over all pixels of a split together rather than picture by picture.
 
     ``miou``, the mean over classes of the intersection of truth and prediction over their union; ``dice``, that of
@@ -56,14 +56,14 @@ class Overlap(Confusion):
 
     def update(self, said: Tensor, truth: Tensor) -> None:
         """Count a batch."""
-        count(self.matrix, said, truth, ignore=IGNORE)
+        update_confusion(self.matrix, said, truth, ignore=IGNORE_INDEX)
 
     def compute(self) -> dict[str, Tensor]:
         """The scores so far, in [0, 1]."""
-        return {**agreement(self.matrix), "confusion": self.matrix.clone()}
+        return {**segmentation_scores(self.matrix), "confusion": self.matrix.clone()}
 
 
-def count(matrix: Tensor, said: Tensor, truth: Tensor, *, ignore: int | None) -> None:
+def update_confusion(matrix: Tensor, said: Tensor, truth: Tensor, *, ignore: int | None) -> None:
     """Add to counts (K, K) of truth by prediction.
 
     Args:
@@ -77,7 +77,7 @@ def count(matrix: Tensor, said: Tensor, truth: Tensor, *, ignore: int | None) ->
     matrix.view(-1).scatter_add_(0, cells.flatten(), known.flatten().long())
 
 
-def agreement(matrix: Tensor) -> dict[str, Tensor]:
+def segmentation_scores(matrix: Tensor) -> dict[str, Tensor]:
     """``miou``, ``dice`` and ``pixel_accuracy`` of counts (K, K), in [0, 1]."""
     return {
         "miou": _mean(intersection_over_union(matrix)),

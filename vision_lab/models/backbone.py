@@ -10,22 +10,22 @@ import torch
 from torch import nn
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import Loaded, Stage
+from vision_lab.core.protocols import LoadedWeights, Stage
 from vision_lab.core.spec import DataSpec
 from vision_lab.models import introspection
 from vision_lab.models.dilation import dilate
-from vision_lab.models.feature_maps import Traces
-from vision_lab.models.stem import shrink, take_channels
+from vision_lab.models.feature_maps import TrainEvalGraphs
+from vision_lab.models.stem import remove_stem_downsampling, set_in_channels
 from vision_lab.models.weights import load
 
-SMALL = 64
+SMALL_IMAGE_SIZE = 64
 """Below this many pixels, ``stem: auto`` undoes the downsampling that is meant for 224."""
 
 
 class ClassifierBackbone:
     """A classifier and what the heads want to know of it; see the Protocol ``Backbone``."""
 
-    def __init__(self, classifier: nn.Module, *, channels: int, loaded: Loaded | None) -> None:
+    def __init__(self, classifier: nn.Module, *, channels: int, loaded: LoadedWeights | None) -> None:
         self.classifier = classifier
         self.channels = channels
         self.loaded = loaded
@@ -50,7 +50,7 @@ class ClassifierBackbone:
                 raise ConfigurationError(f"head.output_stride={output_stride}: type 8, 16, 32 or null")
             changed = dilate(self.classifier, channels=self.channels, output_stride=output_stride)
             size = (introspection.COARSE, introspection.COARSE)
-            if changed and introspection.refusal(self.classifier, channels=self.channels, size=size):
+            if changed and introspection.forward_error(self.classifier, channels=self.channels, size=size):
                 raise ConfigurationError(
                     f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no "
                     "layers of their own: type head.output_stride=null, or another model"
@@ -58,12 +58,12 @@ class ClassifierBackbone:
         return self._traces.maps(names)
 
     @cached_property
-    def _traces(self) -> Traces:
+    def _traces(self) -> TrainEvalGraphs:
         """A dilated layer is at the place of the one before: traces stay right."""
-        return Traces(self.classifier)
+        return TrainEvalGraphs(self.classifier)
 
 
-def backbone(
+def build_backbone(
     spec: DataSpec,
     *,
     classifier: Callable[..., nn.Module],
@@ -86,18 +86,18 @@ def backbone(
         ConfigurationError: where the pictures are too small, or the weights or the stage do not fit.
     """
     _check_stem(stem)
-    network = _fitted(classifier, spec, small=_is_small(stem, min(spec.image_size), weights=weights))
+    network = _build_network(classifier, spec, small=_is_small(stem, min(spec.image_size), weights=weights))
     name = _name(classifier)
-    refusal = introspection.refusal(network, channels=spec.channels, size=spec.image_size)
+    refusal = introspection.forward_error(network, channels=spec.channels, size=spec.image_size)
     if refusal:
-        typed = _sizes_that_fit(classifier, spec, stem=stem, weights=weights)
+        typed = _suggest_sizes(classifier, spec, stem=stem, weights=weights)
         height, width = spec.image_size
         raise ConfigurationError(
             f"{name} is not made for pictures of {height}x{width} pixels: type {typed}"
             if typed
             else f"{name} takes no pictures of {spec.channels} channels ({refusal}): check model.classifier"
         )
-    class_layers = _class_layers(classifier, network) if weights or freeze else set()
+    class_layers = _class_dependent_keys(classifier, network) if weights or freeze else set()
     loaded = load(network, weights, constructor=name, class_layers=class_layers) if weights else None
     made = ClassifierBackbone(network, channels=spec.channels, loaded=loaded)
     if freeze:
@@ -111,16 +111,16 @@ def _check_stem(choice: str) -> None:
 
 
 def _is_small(stem: str, size: int, *, weights: str | None) -> bool:
-    return stem == "small" or (stem == "auto" and weights is None and size < SMALL)
+    return stem == "small" or (stem == "auto" and weights is None and size < SMALL_IMAGE_SIZE)
 
 
-def _fitted(classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool) -> nn.Module:
+def _build_network(classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool) -> nn.Module:
     """The paper's network for the data's classes and channels, with or without its first downsampling."""
     network = classifier(num_classes=spec.num_classes)
-    take_channels(network, spec.channels)
+    set_in_channels(network, spec.channels)
     if small:
-        shrink(network)
-        if introspection.refusal(network, channels=spec.channels, size=(introspection.COARSE, introspection.COARSE)):
+        remove_stem_downsampling(network)
+        if introspection.forward_error(network, channels=spec.channels, size=(introspection.COARSE, introspection.COARSE)):
             raise ConfigurationError(
                 "model.stem=small cannot be had: the network's first downsampling lies in its residual blocks; "
                 "type model.stem=imagenet"
@@ -128,14 +128,14 @@ def _fitted(classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool
     return network
 
 
-def _sizes_that_fit(classifier: Callable[..., nn.Module], spec: DataSpec, *, stem: str, weights: str | None) -> str:
+def _suggest_sizes(classifier: Callable[..., nn.Module], spec: DataSpec, *, stem: str, weights: str | None) -> str:
     """What to type for the smallest pictures that the network takes, with each stem that may be had; or nothing."""
     at_least = min(spec.image_size)
     typed = []
     for choice in ("imagenet", "small") if stem == "auto" and weights is None else (stem,):
         with torch.device("meta"):
-            network = _fitted(classifier, spec, small=choice == "small")
-        size = introspection.smallest_size(network, channels=spec.channels, start=at_least)
+            network = _build_network(classifier, spec, small=choice == "small")
+        size = introspection.min_image_size(network, channels=spec.channels, start=at_least)
         if size is not None:
             words = [f"data.spec.image_size=[{size},{size}]"] if size > at_least else []
             agrees = stem != "auto" or _is_small("auto", size, weights=weights) == (choice == "small")
@@ -143,7 +143,7 @@ def _sizes_that_fit(classifier: Callable[..., nn.Module], spec: DataSpec, *, ste
     return ", or ".join(typed)
 
 
-def _class_layers(classifier: Callable[..., nn.Module], network: nn.Module) -> set[str]:
+def _class_dependent_keys(classifier: Callable[..., nn.Module], network: nn.Module) -> set[str]:
     """The parameters whose shapes follow the number of classes, found by asking for one more class."""
     shapes = []
     for count in (2, 3):
@@ -160,22 +160,22 @@ def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> 
         frozen = {name for name in names if name not in class_layers}
     else:
         stages = [stage.name for stage in made.stages]
-        if not any(_within(stage, until) for stage in stages):
+        if not any(_is_submodule(stage, until) for stage in stages):
             raise ConfigurationError(f"model.freeze={until}: type trunk, or one of the stages {', '.join(stages)}")
         # Modules are registered in the order they run; a stage may be an activation without parameters of its own.
         modules = [name for name, _ in network.named_modules()]
-        last = max(place for place, name in enumerate(modules) if _within(name, until))
+        last = max(place for place, name in enumerate(modules) if _is_submodule(name, until))
         frozen = {name for name in names if name.rpartition(".")[0] in modules[: last + 1]}
     parameters = dict(network.named_parameters())
     for name in frozen:
         parameters[name].requires_grad_(False)
     for name, module in network.named_modules():
-        inside = [parameter for parameter in names if _within(parameter, name)]
+        inside = [parameter for parameter in names if _is_submodule(parameter, name)]
         if inside and all(parameter in frozen for parameter in inside):
             module.eval()
 
 
-def _within(name: str, module: str) -> bool:
+def _is_submodule(name: str, module: str) -> bool:
     """Whether a dotted name is a module's, or lies below it; all lie below the nameless whole."""
     return not module or name == module or name.startswith(f"{module}.")
 

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vision_lab.models.introspection import COARSE, on_meta, watched
+from vision_lab.models.introspection import COARSE, meta_copy, forward_hooks
 from vision_lab.models.stem import replace
 
 POOLS = nn.MaxPool2d | nn.AvgPool2d
 
 
-class WidePool(nn.Module):
+class DilatedPool(nn.Module):
     """Pooling that keeps a map's size, over values ``dilation`` pixels apart; the border is repeated outwards."""
 
     def __init__(self, *, kernel: int, dilation: int, largest: bool) -> None:
@@ -44,7 +44,7 @@ def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> bool:
         Whether there was anything to change.
     """
     changed = False
-    for name, (before, after) in _strides(classifier, channels=channels).items():
+    for name, (before, after) in _layer_strides(classifier, channels=channels).items():
         layer = classifier.get_submodule(name)
         factor = max(1, before // output_stride)
         steps = after > max(before, output_stride)
@@ -52,17 +52,17 @@ def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> bool:
             continue
         changed = True
         if isinstance(layer, nn.Conv2d):
-            _widen(layer, factor, same_size=steps)
+            _dilate_conv(layer, factor, same_size=steps)
         elif isinstance(layer, POOLS):
             kernel = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
-            wide = WidePool(kernel=kernel, dilation=factor, largest=isinstance(layer, nn.MaxPool2d))
+            wide = DilatedPool(kernel=kernel, dilation=factor, largest=isinstance(layer, nn.MaxPool2d))
             replace(classifier, name, wide)
     return changed
 
 
-def _strides(classifier: nn.Module, *, channels: int) -> dict[str, tuple[int, int]]:
+def _layer_strides(classifier: nn.Module, *, channels: int) -> dict[str, tuple[int, int]]:
     """layer that could step: picture pixels per map pixel before and after it, rounded to powers of two."""
-    copy = on_meta(classifier)
+    copy = meta_copy(classifier)
     layers: dict[str, nn.Module] = {
         name: module for name, module in copy.named_modules() if isinstance(module, nn.Conv2d | POOLS)
     }
@@ -73,12 +73,12 @@ def _strides(classifier: nn.Module, *, channels: int) -> dict[str, tuple[int, in
             before, after = (2 ** round(log2(COARSE / tensor.shape[-1])) for tensor in (inputs[0], output))
             found[name] = (before, after)
 
-    with watched(layers, see):
+    with forward_hooks(layers, see):
         copy(torch.empty(2, channels, COARSE, COARSE, device="meta"))
     return found
 
 
-def _widen(layer: nn.Conv2d, factor: int, *, same_size: bool) -> None:
+def _dilate_conv(layer: nn.Conv2d, factor: int, *, same_size: bool) -> None:
     """Dilate a convolution by ``factor``; one that stepped keeps its map's size from now on."""
     if same_size:
         odd = all(side % 2 for side in layer.kernel_size)

@@ -18,17 +18,17 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import first_line
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
-from vision_lab.models.stem import take_channels
-from vision_lab.models.weights import UNREADABLE
+from vision_lab.models.stem import set_in_channels
+from vision_lab.models.weights import LOAD_ERRORS
 
-GARMENTS = Path(__file__).with_name("garment_features.pth")
+FASHION_WEIGHTS = Path(__file__).with_name("garment_features.pth")
 """A residual network of 8 layers, 0.905 right on ``fashion_mini``'s test pictures, made by
 
 python -m vision_lab model=resnet20 model.classifier.depth=8 optim.lr=4.0e-3 trainer.max_epochs=20
 """
 
 
-class Features:
+class FeatureExtractor:
     """A network that is looked through, and what it is called.
 
     It is no module, so that it is no part of what a task learns or saves.
@@ -51,7 +51,7 @@ class Features:
             return self.network.to(pictures.device)(pictures.float()).float()
 
 
-class Penultimate(nn.Module):
+class PenultimateFeatures(nn.Module):
     """What a classifier's last layer is given: (N, C, H, W) floats in [0, 1] of any size -> (N, D).
 
     Args:
@@ -85,7 +85,7 @@ class Penultimate(nn.Module):
         self.seen = inputs[0]
 
 
-class EachChannel(nn.Module):
+class PerChannel(nn.Module):
     """Each channel as a grey picture, so that colours count: (N, C, H, W) floats in [0, 1] -> (N, C * D)."""
 
     def __init__(self, look: nn.Module) -> None:
@@ -97,7 +97,7 @@ class EachChannel(nn.Module):
         return self.look(channels).view(len(pictures), -1)
 
 
-class Inception(nn.Module):
+class InceptionFeatures(nn.Module):
     """The network of the published FIDs, as torch-fidelity has it: (N, C, H, W) floats in [0, 1] -> (N, 2048)."""
 
     def __init__(self, extractor: nn.Module) -> None:
@@ -109,7 +109,7 @@ class Inception(nn.Module):
         return found
 
 
-def garments() -> Features:
+def fashion_features() -> FeatureExtractor:
     """The network that comes with the package: pictures of 32 pixels, 64 numbers for each channel.
 
     It has learnt garments, but what it sees are edges and shapes, and tells made pictures of other things from real
@@ -117,17 +117,17 @@ def garments() -> Features:
     """
     spec = _spec((32, 32), channels=1, mean=(0.287,), std=(0.354,))
     network = CifarResNet(depth=8)
-    take_channels(network, spec.channels)
-    network.load_state_dict(torch.load(GARMENTS, map_location="cpu", weights_only=True))
-    return Features(EachChannel(Penultimate(network, spec)), "garments")
+    set_in_channels(network, spec.channels)
+    network.load_state_dict(torch.load(FASHION_WEIGHTS, map_location="cpu", weights_only=True))
+    return FeatureExtractor(PerChannel(PenultimateFeatures(network, spec)), "garments")
 
 
-def of_classifier(classifier: nn.Module, spec: DataSpec, name: str) -> Features:
+def classifier_features(classifier: nn.Module, spec: DataSpec, name: str) -> FeatureExtractor:
     """Those of a classifier that was trained here."""
-    return Features(Penultimate(classifier, spec), name)
+    return FeatureExtractor(PenultimateFeatures(classifier, spec), name)
 
 
-def inception(path: str | None) -> Features:
+def inception(path: str | None) -> FeatureExtractor:
     """Those of the published FIDs.
 
     Args:
@@ -158,9 +158,9 @@ def inception(path: str | None) -> Features:
             f"Fetch it where there is a network, then type task.features=inception:<folder>/{name}; or take other "
             "features (task.features=garments, or run:<the folder of a run of task=classify>)"
         ) from error
-    except (*UNREADABLE, AttributeError, TypeError) as error:
+    except (*LOAD_ERRORS, AttributeError, TypeError) as error:
         raise ConfigurationError(f"{typed}: these are not torch-fidelity's weights ({first_line(error)})") from error
-    return Features(Inception(extractor), "inception")
+    return FeatureExtractor(InceptionFeatures(extractor), "inception")
 
 
 def _with_channels(pictures: Tensor, channels: int) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torchvision
 from torch import Tensor, fx, nn
 
-from vision_lab.models.dilation import WidePool
+from vision_lab.models.dilation import DilatedPool
 
 ACTIVATIONS = {"relu", "silu", "hardswish", "gelu"}
 
@@ -20,11 +20,11 @@ class Tracer(fx.Tracer):
         super().__init__(autowrap_modules=(math, torchvision.ops))  # type: ignore[arg-type]  # takes several
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = isinstance(m, WidePool) or m.__module__.startswith("torchvision.ops")
+        ours = isinstance(m, DilatedPool) or m.__module__.startswith("torchvision.ops")
         return ours or super().is_leaf_module(m, module_qualified_name)
 
 
-class Traces:
+class TrainEvalGraphs:
     """A classifier's forward pass in training and in evaluation, which may differ, as graphs to be cut off anywhere."""
 
     def __init__(self, classifier: nn.Module) -> None:
@@ -34,9 +34,9 @@ class Traces:
         for module, training in modes.items():  # parts that are frozen stay in evaluation mode
             module.training = training
 
-    def maps(self, names: Sequence[str]) -> Maps:
+    def maps(self, names: Sequence[str]) -> FeatureMaps:
         """The maps that the modules of these names make."""
-        made = Maps([self._cut(graph, names) for graph in self.graphs])
+        made = FeatureMaps([self._cut(graph, names) for graph in self.graphs])
         made.training = self.classifier.training
         return made
 
@@ -51,7 +51,7 @@ class Traces:
         return fx.GraphModule(self.classifier, with_all.graph)
 
 
-class Maps(nn.Module):
+class FeatureMaps(nn.Module):
     """(N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}.
 
     Which of the two graphs runs is decided by each call: when it comes back from validation, Lightning sets
@@ -67,13 +67,13 @@ class Maps(nn.Module):
         self._passes = tuple(type(graph).forward for graph in graphs)
         for graph in graphs[::-1]:
             for name, layer in graph.named_modules():
-                _add(self, name, layer)
+                _attach_module(self, name, layer)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self._passes[self.training](self, images)
 
 
-def _add(network: nn.Module, name: str, layer: nn.Module) -> None:
+def _attach_module(network: nn.Module, name: str, layer: nn.Module) -> None:
     """Put a layer where a graph keeps it, if there is none yet."""
     parent, _, child = name.rpartition(".")
     if child and child not in network.get_submodule(parent)._modules:

@@ -16,7 +16,7 @@ FINE, COARSE = 256, 512
 
 
 @contextmanager
-def watched(modules: dict[str, nn.Module], see: Callable[[str, tuple[Any, ...], Any], None]) -> Iterator[None]:
+def forward_hooks(modules: dict[str, nn.Module], see: Callable[[str, tuple[Any, ...], Any], None]) -> Iterator[None]:
     """Within, ``see(name, inputs, output)`` is called after each of the modules ran."""
     handles = [
         module.register_forward_hook(lambda _, inputs, output, name=name: see(name, inputs, output))
@@ -29,7 +29,7 @@ def watched(modules: dict[str, nn.Module], see: Callable[[str, tuple[Any, ...], 
             handle.remove()
 
 
-def on_meta(network: nn.Module) -> nn.Module:
+def meta_copy(network: nn.Module) -> nn.Module:
     """A copy of any network without its numbers, in evaluation mode."""
     # The memo hands deepcopy the numberless twins, so that the real tensors are never copied.
     memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
@@ -43,15 +43,15 @@ def stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
     Plain containers are opened; every other module is one unit; the unit that owns the last parameter, the classifier
     proper, is left out. The stride is exact under padded and valid convolutions alike.
     """
-    copy = on_meta(classifier)
-    units = dict(_units(copy))
+    copy = meta_copy(classifier)
+    units = dict(_probed_modules(copy))
     sizes: dict[str, list[tuple[int, int]]] = {}
 
     def see(name: str, _: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4:
             sizes.setdefault(name, []).append((output.shape[1], output.shape[2]))
 
-    with watched(units, see):
+    with forward_hooks(units, see):
         for side in (FINE, COARSE):
             copy(torch.empty(2, channels, side, side, device="meta"))
     found: dict[int, Stage] = {}
@@ -63,45 +63,45 @@ def stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
     return tuple(found[stride] for stride in sorted(found))
 
 
-def smallest_size(network: nn.Module, *, channels: int, start: int) -> int | None:
+def min_image_size(network: nn.Module, *, channels: int, start: int) -> int | None:
     """The smallest square picture in pixels, from ``start`` on, that a network takes in training.
 
     None where not even 1024 pixels will do.
     """
-    copy = on_meta(network)
+    copy = meta_copy(network)
     low, high = start - 1, 1024
-    if refusal(copy, channels=channels, size=(high, high)):
+    if forward_error(copy, channels=channels, size=(high, high)):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if refusal(copy, channels=channels, size=(middle, middle)) else (low, middle)
+        low, high = (middle, high) if forward_error(copy, channels=channels, size=(middle, middle)) else (low, middle)
     return high
 
 
-def refusal(network: nn.Module, *, channels: int, size: tuple[int, int]) -> str | None:
+def forward_error(network: nn.Module, *, channels: int, size: tuple[int, int]) -> str | None:
     """Why a network does not run on pictures of that (height, width) in training; None where it does.
 
     Training, since then its auxiliary classifiers run too, which want larger pictures than the rest.
     """
     try:
-        on_meta(network).train()(torch.empty(2, channels, *size, device="meta"))
+        meta_copy(network).train()(torch.empty(2, channels, *size, device="meta"))
     except (RuntimeError, ValueError) as error:  # "kernel size can't be greater than actual input size", and its kin
         return first_line(error)
     return None
 
 
-def _units(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _probed_modules(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The modules a forward pass walks through, in order, without the one that holds the last parameter."""
-    owner = _last_owner(module) if not prefix else None
+    owner = _classifier_name(module) if not prefix else None
     for name, child in module.named_children():
         if name == owner:
             continue
         if type(child) in (nn.Sequential, nn.ModuleList):
-            yield from _units(child, f"{prefix}{name}.")
+            yield from _probed_modules(child, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", child
 
 
-def _last_owner(module: nn.Module) -> str:
+def _classifier_name(module: nn.Module) -> str:
     *_, (name, _) = module.named_parameters()
     return name.split(".")[0]

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision_lab.models.introspection import FINE, on_meta, watched
+from vision_lab.models.introspection import FINE, meta_copy, forward_hooks
 
 
-def shrink(classifier: nn.Module) -> None:
+def remove_stem_downsampling(classifier: nn.Module) -> None:
     """Undo the first fourfold downsampling, which is meant for pictures of 224 pixels.
 
     A strided convolution steps by one pixel and, where it is larger than 3x3, becomes 3x3 (its first weights are drawn
@@ -20,15 +20,15 @@ def shrink(classifier: nn.Module) -> None:
         if left < 2:
             break
         layer = classifier.get_submodule(name)
-        replace(classifier, name, _at_full_size(layer) if isinstance(layer, nn.Conv2d) else nn.Identity())
+        replace(classifier, name, _stride_one(layer) if isinstance(layer, nn.Conv2d) else nn.Identity())
         left //= factor
 
 
-def take_channels(classifier: nn.Module, channels: int) -> None:
+def set_in_channels(classifier: nn.Module, channels: int) -> None:
     """Let the first convolution take ``channels`` channels; its weights are drawn anew where that is news to it."""
     name, first = first_convolution(classifier)
     if first.in_channels != channels:
-        replace(classifier, name, _like(first, in_channels=channels))
+        replace(classifier, name, _similar_conv(first, in_channels=channels))
 
 
 def first_convolution(classifier: nn.Module) -> tuple[str, nn.Conv2d]:
@@ -36,7 +36,7 @@ def first_convolution(classifier: nn.Module) -> tuple[str, nn.Conv2d]:
     return next((name, module) for name, module in classifier.named_modules() if isinstance(module, nn.Conv2d))
 
 
-def kernel_for(kernel: Tensor, channels: int) -> Tensor:
+def adapt_input_kernel(kernel: Tensor, channels: int) -> Tensor:
     """Learnt kernels (out, in, h, w) for pictures of another number of channels: (out, channels, h, w).
 
     One channel: the sum over the learnt ones, which answers a grey picture as the old kernel answers its three equal
@@ -53,7 +53,7 @@ def kernel_for(kernel: Tensor, channels: int) -> Tensor:
 
 def _downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
     """The convolutions and poolings that make a map smaller, in the order they run, each with its factor."""
-    copy = on_meta(classifier)
+    copy = meta_copy(classifier)
     kinds = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
     layers: dict[str, nn.Module] = {name: module for name, module in copy.named_modules() if isinstance(module, kinds)}
     found: list[tuple[str, int]] = []
@@ -64,19 +64,19 @@ def _downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
             found.append((name, factor))
 
     _, first = first_convolution(copy)
-    with watched(layers, see):
+    with forward_hooks(layers, see):
         copy(torch.empty(2, first.in_channels, FINE, FINE, device="meta"))
     return found
 
 
-def _at_full_size(layer: nn.Conv2d) -> nn.Conv2d:
+def _stride_one(layer: nn.Conv2d) -> nn.Conv2d:
     if layer.kernel_size == (3, 3):
         layer.stride, layer.padding = (1, 1), (1, 1)
         return layer
-    return _like(layer, kernel_size=3, stride=1, padding=1)
+    return _similar_conv(layer, kernel_size=3, stride=1, padding=1)
 
 
-def _like(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
+def _similar_conv(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
     arguments: dict[str, Any] = {
         "in_channels": layer.in_channels,
         "out_channels": layer.out_channels,

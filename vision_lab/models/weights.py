@@ -15,25 +15,25 @@ from torchvision.transforms._presets import ObjectDetection
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import reject_compressed
-from vision_lab.core.protocols import Loaded
-from vision_lab.core.text import first_line, some
-from vision_lab.models.stem import first_convolution, kernel_for
+from vision_lab.core.protocols import LoadedWeights
+from vision_lab.core.text import first_line, summarize_names
+from vision_lab.models.stem import first_convolution, adapt_input_kernel
 
 State = dict[str, Tensor]
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the state dict."""
 
 PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.")
 """What wrapping puts before a key: DataParallel, Lightning modules, torch.compile, detectors, our checkpoints."""
 
-FROM_TENSORFLOW = {"inception_v3", "googlenet"}
+TF_PREPROCESSED = {"inception_v3", "googlenet"}
 """Networks whose published weights want pictures in [-1, 1]; torchvision's ``transform_input`` does the same inside."""
 
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, IndexError, ValueError)
+LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, IndexError, ValueError)
 """What torch raises for a file that it did not write, or that holds more than plain tensors."""
 
-LISTED = 6
+MAX_LISTED = 6
 """Keys that an error names."""
 
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
@@ -41,7 +41,7 @@ _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$
 
 def load(
     network: nn.Module, source: str, *, constructor: str, class_layers: Collection[str], key: str = "model.weights"
-) -> Loaded:
+) -> LoadedWeights:
     """Load weights into ``network``.
 
     Args:
@@ -63,8 +63,8 @@ def load(
         raise ConfigurationError(f"{key}={source}: there is no such file")
     else:
         state, mean, std = _from_torchvision(source, constructor, key)
-    fitted, left_over = _fitted(state, network, source=f"{key}={source}", class_layers=class_layers)
-    if constructor in FROM_TENSORFLOW:
+    fitted, left_over = _match_state_dict(state, network, source=f"{key}={source}", class_layers=class_layers)
+    if constructor in TF_PREPROCESSED:
         mean = std = (0.5,)
     own = network.state_dict()
     fresh = tuple(key for key in own if key not in fitted and not key.endswith("num_batches_tracked"))
@@ -72,7 +72,7 @@ def load(
     sentence = f"{path.name}: {len(fitted)} of {len(own)} tensors loaded"
     sentence += f"; drawn anew: {', '.join(fresh)}" if fresh else ""
     sentence += f"; left over: {', '.join(left_over)}" if left_over else ""
-    return Loaded(sentence, fresh, mean, std)
+    return LoadedWeights(sentence, fresh, mean, std)
 
 
 def _from_torchvision(name: str, constructor: str, key: str) -> tuple[State, tuple[float, ...], tuple[float, ...]]:
@@ -111,13 +111,13 @@ def _from_file(path: Path, key: str) -> State:
     try:
         reject_compressed(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (*UNREADABLE, OSError) as error:
+    except (*LOAD_ERRORS, OSError) as error:
         raise ConfigurationError(
             f"{key}={path}: not a file of plain tensors that can be loaded without running code in it "
             f"({first_line(error)})\n"
             "Save it again with torch.save(network.state_dict(), file)."
         ) from error
-    for wrapper in WRAPPERS:
+    for wrapper in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
@@ -126,7 +126,7 @@ def _from_file(path: Path, key: str) -> State:
     return state
 
 
-def _fitted(state: State, network: nn.Module, *, source: str, class_layers: Collection[str]) -> tuple[State, list[str]]:
+def _match_state_dict(state: State, network: nn.Module, *, source: str, class_layers: Collection[str]) -> tuple[State, list[str]]:
     """The tensors to load under the network's own keys, and the keys without a place."""
     own = network.state_dict()
     state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
@@ -136,7 +136,7 @@ def _fitted(state: State, network: nn.Module, *, source: str, class_layers: Coll
     name, first = first_convolution(network)
     key = f"{name}.weight"
     if key in state and state[key].ndim == 4 and state[key].shape[2:] == first.weight.shape[2:]:
-        state[key] = kernel_for(state[key], first.in_channels)
+        state[key] = adapt_input_kernel(state[key], first.in_channels)
 
     fitted = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     left_over = [k for k in state if k not in own]
@@ -145,23 +145,23 @@ def _fitted(state: State, network: nn.Module, *, source: str, class_layers: Coll
     # An auxiliary classifier that is switched off leaves None in its place.
     strangers = [k for k in left_over if getattr(network, k.split(".")[0], network) is not None]
     if misfits or missing or strangers:
-        raise ConfigurationError(_misfit(source, state, network, misfits=misfits, missing=missing, strangers=strangers))
+        raise ConfigurationError(_mismatch_message(source, state, network, misfits=misfits, missing=missing, strangers=strangers))
     return fitted, sorted({k.split(".")[0] for k in left_over})
 
 
-def _misfit(
+def _mismatch_message(
     source: str, state: State, network: nn.Module, *, misfits: list[str], missing: list[str], strangers: list[str]
 ) -> str:
     own = network.state_dict()
     lines = [f"{source} does not fit the network (only the layer of the classes may differ):"]
     if misfits:
         lines.append(
-            "  other shapes: " + some([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits], LISTED)
+            "  other shapes: " + summarize_names([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits], MAX_LISTED)
         )
     if missing:
-        lines.append("  not in the file: " + some(missing, LISTED))
+        lines.append("  not in the file: " + summarize_names(missing, MAX_LISTED))
     if strangers:
-        lines.append("  not in the network: " + some(strangers, LISTED))
+        lines.append("  not in the network: " + summarize_names(strangers, MAX_LISTED))
     if misfits == [f"{first_convolution(network)[0]}.weight"] and not missing and not strangers:
         lines.append("The first convolution was made smaller for small pictures: type model.stem=imagenet.")
     return "\n".join(lines)

@@ -17,17 +17,17 @@ from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
 from vision_lab.core.arguments import Range
-from vision_lab.core.batch import Objects
-from vision_lab.core.errors import DataError, Unreadable
+from vision_lab.core.batch import BoxTargets
+from vision_lab.core.errors import DataError, UnreadableFile
 from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.inspection import Examined, examined, report
-from vision_lab.data.transformed_dataset import Examples
+from vision_lab.data.inspection import SampleReport, inspect_samples, inspection_report
+from vision_lab.data.transformed_dataset import TransformedDataset
 from vision_lab.modes import reports
 from vision_lab.viz import images
 from vision_lab.viz.images import MAX_DRAWN
 
-LISTED = 10
+MAX_LISTED = 10
 """Files of each kind that are named on the screen; all are in the report."""
 
 
@@ -50,7 +50,7 @@ def check(
         DataError: where anything is broken, after all has been told.
     """
     reject_link(folder)
-    console.quieten()
+    console.silence_libraries()
     check_config(config, ["data"])
     # All that is wrong is to be told at once.
     config = config.updated({"data.on_bad": "skip", "augment.train": [], "augment.eval": []})
@@ -58,27 +58,27 @@ def check(
     data = build.data(config, spec)
     data.prepare_data()
     data.setup()
-    examinations = data.examinations(tiny=tiny)
+    examinations = data.inspections(tiny=tiny)
     total = sum(map(len, examinations))
-    reading = examined(examinations, workers=data.workers)
+    reading = inspect_samples(examinations, workers=data.effective_num_workers)
     found = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
-    told = report(found, data.faults, spec)
+    told = inspection_report(found, data.annotation_issues, spec)
     told = {"data": config.choices.get("data"), "root": config["data"].get("root"), "target": spec.target, **told}
     write_file(folder, "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    pictures = _drawn(found, {each.split: each.examples for each in examinations}, told, spec, count=drawn)
+    pictures = _contact_sheet_images(found, {each.split: each.examples for each in examinations}, told, spec, count=drawn)
     if pictures:
         sheet = images.grid(pictures)
         sheet = images.with_legend(sheet, spec.class_names) if spec.target == "masks" else sheet
         write_file(folder, "contact_sheet.png", encode_png(sheet).numpy().tobytes())
     _show(told)
-    console.say(f"written to {format_path(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
+    console.print_line(f"written to {format_path(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
     if told["broken"]:
         raise DataError(f"{told['broken']} broken: all are listed in {format_path(folder / 'report.json')}")
-    console.say("nothing is broken")
+    console.print_line("nothing is broken")
 
 
 def _show(told: Mapping[str, Any]) -> None:
-    reports.rows(
+    reports.print_table(
         "splits",
         [
             {
@@ -99,7 +99,7 @@ def _show(told: Mapping[str, Any]) -> None:
         {"class": name, **{f"{split} {unit}": each["classes"][name]["count"] for split, each in told["splits"].items()}}
         for name in names
     ]
-    reports.rows("classes", counted, most=50)
+    reports.print_table("classes", counted, most=50)
     _list("cannot be read", [f"{each['path']}: {each['reason']}" for each in told["unreadable"]])
     broken = [f"{each['path']}: {each['what']}" for each in told["broken_annotations"]]
     _list("with broken annotations", broken)
@@ -111,8 +111,8 @@ def _show(told: Mapping[str, Any]) -> None:
 
 def _list(what: str, entries: Sequence[str]) -> None:
     if entries:
-        more = f"\n  and {len(entries) - LISTED} more" if len(entries) > LISTED else ""
-        console.say(f"{len(entries)} {what}:\n  " + "\n  ".join(entries[:LISTED]) + more)
+        more = f"\n  and {len(entries) - MAX_LISTED} more" if len(entries) > MAX_LISTED else ""
+        console.print_line(f"{len(entries)} {what}:\n  " + "\n  ".join(entries[:MAX_LISTED]) + more)
 
 
 def _names(group: Sequence[Mapping[str, str]]) -> str:
@@ -123,8 +123,8 @@ def _size(size: Sequence[int] | None) -> str:
     return f"{size[1]}x{size[0]}" if size else ""
 
 
-def _drawn(
-    found: Sequence[Examined], splits: Mapping[str, Examples], told: Mapping[str, Any], spec: DataSpec, *, count: int
+def _contact_sheet_images(
+    found: Sequence[SampleReport], splits: Mapping[str, TransformedDataset], told: Mapping[str, Any], spec: DataSpec, *, count: int
 ) -> list[Tensor]:
     """Pictures with their annotations: those with something broken first, then some of all, evenly spaced."""
     suspects = {each["path"] for each in told["broken_annotations"]}
@@ -137,20 +137,20 @@ def _drawn(
     pictures = []
     for each in [*first, *others[::step]][:count]:
         example = splits[each.split][0, each.index]
-        if not isinstance(example, Unreadable):
+        if not isinstance(example, UnreadableFile):
             image, target, sample = example
-            rows, columns = sample.shown or image.shape[-2:]
-            pictures.append(_annotated(image[:, :rows, :columns], target, Path(each.name).name, spec))
+            rows, columns = sample.content_size or image.shape[-2:]
+            pictures.append(_draw_annotations(image[:, :rows, :columns], target, Path(each.name).name, spec))
     return pictures
 
 
-def _annotated(image: Tensor, target: Any, name: str, spec: DataSpec) -> Tensor:
+def _draw_annotations(image: Tensor, target: Any, name: str, spec: DataSpec) -> Tensor:
     names = spec.class_names
-    if isinstance(target, Objects):
+    if isinstance(target, BoxTargets):
         texts = [names[label] for label in target.labels.tolist()]
-        boxed = images.boxed(image, target.boxes, target.labels, texts, side=images.LARGE)
-        return images.panels([boxed], name, side=images.LARGE)
+        boxed = images.draw_boxes(image, target.boxes, target.labels, texts, side=images.LARGE_THUMBNAIL_SIZE)
+        return images.side_by_side([boxed], name, side=images.LARGE_THUMBNAIL_SIZE)
     if spec.target == "masks":
-        return images.panels([image, images.coloured(target)], name)
+        return images.side_by_side([image, images.colorize_mask(target)], name)
     label = int(torch.as_tensor(target))
-    return images.captioned(image, f"{names[label] if label >= 0 else 'no label'}  {name}")
+    return images.draw_caption(image, f"{names[label] if label >= 0 else 'no label'}  {name}")

@@ -14,10 +14,10 @@ from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.modes import reports, subprocesses
-from vision_lab.modes.load import as_taken, trained_task
+from vision_lab.modes.load import adapt_data_spec, load_trained_task
 from vision_lab.runs.folder import Run
 
-PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
+REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 
 
 def evaluate(
@@ -35,43 +35,43 @@ def evaluate(
     if config["run"] is None:
         raise ConfigurationError("mode=evaluate measures a run: type run=<its folder>")
     reject_link(folder)
-    console.quieten()
-    check_config(config, PARTS)
-    run = Run.existing(config["run"])
-    task = trained_task(config, run)
+    console.silence_libraries()
+    check_config(config, REQUIRED_GROUPS)
+    run = Run.open(config["run"])
+    task = load_trained_task(config, run)
     if tta:
-        task.mirror()
-    spec, relabel = as_taken(task, build.spec(config))
+        task.enable_flip_tta()
+    spec, relabel = adapt_data_spec(task, build.spec(config))
     data = build.data(config, spec, relabel=relabel)
-    data.measured = split
+    data.test_split = split
     trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
-    with subprocesses.of_this_job(trainer):
+    with subprocesses.subprocesses_for_job(trainer):
         trainer.test(task, datamodule=data, verbose=False)
-        data.gather_unreadable()
+        data.sync_unreadable()
     if not trainer.is_global_zero:
         return
-    now = {f"{split}/{name}": value for name, value in task.scalars("test").items()}
+    now = {f"{split}/{name}": value for name, value in task.scalar_metrics("test").items()}
     result = {
         "metrics": now,
         "per_class": task.per_class("test"),
         "data": config.choices.get("data"),
-        "measured_with": task.measured_with(),
+        "measured_with": task.metric_settings(),
     }
     write_file(folder, f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    for name, document in task.documents("test", data.paths(split)).items():
+    for name, document in task.export("test", data.image_paths(split)).items():
         write_file(folder, f"{split}_{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     for name, picture in task.figures("test").items():
         write_file(folder, f"{split}_{name}.png", encode_png(picture).numpy().tobytes())
-    reports.metrics(split, task.scalars("test"), measured_with=task.measured_with())
+    reports.metrics(split, task.scalar_metrics("test"), measured_with=task.metric_settings())
     reports.per_class(task.per_class("test"))
-    reports.broken(data, folder)
+    reports.report_annotation_issues(data, folder)
     reports.unreadable(data, folder)
     stored = _stored_result(run)
     then = stored.get("metrics", {})
-    alike = stored.get("measured_with", {}) == task.measured_with()
+    alike = stored.get("measured_with", {}) == task.metric_settings()
     if then.keys() == now.keys() and alike and not tta and "data" in config.from_run:
-        _say_what_differs(then, now)
-    console.say(f"written to {format_path(folder)}")
+        _report_differences(then, now)
+    console.print_line(f"written to {format_path(folder)}")
 
 
 def _stored_result(run: Run) -> dict[str, Any]:
@@ -79,14 +79,14 @@ def _stored_result(run: Run) -> dict[str, Any]:
     try:
         return run.result or {}
     except ConfigurationError as error:
-        console.warn(f"nothing to compare with: {error}")
+        console.print_warning(f"nothing to compare with: {error}")
         return {}
 
 
-def _say_what_differs(then: Mapping[str, float], now: Mapping[str, float]) -> None:
+def _report_differences(then: Mapping[str, float], now: Mapping[str, float]) -> None:
     """Hold the metrics against those the run itself came to."""
     differing = [name for name in now if now[name] != then[name]]
     if not differing:
-        console.say("identical to the run's own result, to the last bit")
+        console.print_line("identical to the run's own result, to the last bit")
     for name in differing:
-        console.say(f"differs from the run's own result: {name} {then[name]} then, {now[name]} now")
+        console.print_line(f"differs from the run's own result: {name} {then[name]} then, {now[name]} now")

@@ -13,7 +13,7 @@ from vision_lab.runs import resume
 from vision_lab.runs.folder import Run
 
 
-def result(config: Config, folder: Path) -> float | None:
+def show_if_finished(config: Config, folder: Path) -> float | None:
     """Show the stored result of a training command that has nothing left to do.
 
     Returns:
@@ -23,12 +23,12 @@ def result(config: Config, folder: Path) -> float | None:
         ConfigurationError: where the folder holds a run of another config.
     """
     run = Run(folder)
-    if config.choices.get("mode") != "train" or resume.standing(run, config) != "finished":
+    if config.choices.get("mode") != "train" or resume.run_progress(run, config) != "finished":
         return None
-    return show(run, root=config["data"].get("root"))
+    return show_result(run, root=config["data"].get("root"))
 
 
-def show(run: Run, *, root: str | None) -> float:
+def show_result(run: Run, *, root: str | None) -> float:
     """Print the result of a finished run.
 
     Args:
@@ -53,8 +53,8 @@ def show(run: Run, *, root: str | None) -> float:
             {name.partition("/")[2]: value for name, value in found["metrics"].items()},
             measured_with=found.get("measured_with"),
         )
-    console.say(f"{run} was finished before; to train it anew, type force=true")
-    changed = resume.changed_files(run, root)
+    console.print_line(f"{run} was finished before; to train it anew, type force=true")
+    changed = resume.data_root_change(run, root)
     if changed:
-        console.warn(changed)
+        console.print_warning(changed)
     return float(next(iter(found["monitored"].values())))

@@ -11,7 +11,7 @@ from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
 
 
-def trained_task(config: Config, run: Run) -> Task:
+def load_trained_task(config: Config, run: Run) -> Task:
     """The task with the network of the run's best checkpoint, for the classes and pictures it was trained on.
 
     Raises:
@@ -25,19 +25,19 @@ def trained_task(config: Config, run: Run) -> Task:
     if "data" in config.from_run:  # another size may have been typed, for the same data
         network = network._replace(spec=replace(network.spec, image_size=build.spec(config).image_size))
     task = build.task(config, network)
-    load_weights(task.load_weights, run.weights)
+    load_weights(task.load_network_state_dict, run.weights)
     return task
 
 
-def as_taken(task: Task, data: DataSpec) -> tuple[DataSpec, list[int] | None]:
+def adapt_data_spec(task: Task, data: DataSpec) -> tuple[DataSpec, list[int] | None]:
     """Other data as the network takes it, and the network's class for each of its labels, where they differ."""
-    if not task.takes_classes:
+    if not task.uses_class_labels:
         ours = {name: getattr(task.spec, name) for name in ("image_size", "channels", "mean", "std")}
         return replace(data, **ours), None
-    return task.spec, relabelled(task, data)
+    return task.spec, class_mapping(task, data)
 
 
-def relabelled(task: Task, data: DataSpec) -> list[int] | None:
+def class_mapping(task: Task, data: DataSpec) -> list[int] | None:
     """The network's class for each label of the data, by name; None where the two agree.
 
     Raises:

@@ -21,23 +21,23 @@ from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.core.files import format_path, reject_link, write_csv, write_file
-from vision_lab.data.formats.image_folder import EXTENSIONS, Unlabelled
-from vision_lab.data.image_io import read_picture
+from vision_lab.data.formats.image_folder import EXTENSIONS, UnlabeledImages
+from vision_lab.data.image_io import read_image
 from vision_lab.modes import reports
-from vision_lab.modes.load import trained_task
+from vision_lab.modes.load import load_trained_task
 from vision_lab.modes.sample import sample
 from vision_lab.runs.folder import Run
-from vision_lab.tasks.base import Supervised, Task
+from vision_lab.tasks.base import SupervisedTask, Task
 from vision_lab.viz.images import MAX_DRAWN
 
-PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
+REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
 
 
 MAX_MADE = 1_000_000
 """Pictures that one command generates."""
 
 
-class Predictions(BasePredictionWriter):
+class PredictionWriter(BasePredictionWriter):
     """Collects table rows and pictures batch by batch, and lets the task write its files.
 
     Args:
@@ -66,7 +66,7 @@ class Predictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        assert isinstance(pl_module, Supervised)
+        assert isinstance(pl_module, SupervisedTask)
         if prediction is None:  # nothing in the batch could be read
             return
         self.rows += pl_module.rows(batch, prediction)
@@ -74,7 +74,7 @@ class Predictions(BasePredictionWriter):
         # As large as the files have them, and read only if the task draws on them.
         channels = pl_module.spec.channels
         pictures = (
-            read_picture(str(sample.path), channels=channels, max_pixels=self.max_pixels) for sample in batch.samples
+            read_image(str(sample.path), channels=channels, max_pixels=self.max_pixels) for sample in batch.samples
         )
         pl_module.save(batch, prediction, self.folder, names=names, pictures=pictures)
         wanted = self.drawn - len(self.pictures)
@@ -112,14 +112,14 @@ def predict(
         return
     if count is not None or classes is not None:
         raise ConfigurationError("mode.count and mode.classes are for task=generate: leave them out")
-    files = pictures(config["source"])
+    files = find_images(config["source"])
     config = build.drop_datasets(config)
     reject_link(folder)
     started = time.time()
-    console.quieten()
-    check_config(config, PARTS)
-    task = trained_task(config, Run.existing(config["run"])) if config["run"] else _published_task(config)
-    assert isinstance(task, Supervised)
+    console.silence_libraries()
+    check_config(config, REQUIRED_GROUPS)
+    task = load_trained_task(config, Run.open(config["run"])) if config["run"] else _pretrained_task(config)
+    assert isinstance(task, SupervisedTask)
     if tta:
         task.mirror()
     if tiles:
@@ -127,8 +127,8 @@ def predict(
     if task.spec.target in ("masks", "boxes"):
         config = config.updated({"augment.eval": []})  # what is said of a crop is not said of the picture
     data = build.data(config, task.spec)
-    data.look_at(Unlabelled(files), whole=tiles)
-    writer = Predictions(folder, names=names_of(files), drawn=drawn, max_pixels=data.max_pixels)
+    data.set_predict_dataset(UnlabeledImages(files), whole=tiles)
+    writer = PredictionWriter(folder, names=output_stems(files), drawn=drawn, max_pixels=data.max_pixels)
     watching = [*build.callbacks(config, only=["progress"]), writer]
     # One process: a table of predictions has one writer.
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
@@ -137,17 +137,17 @@ def predict(
     if not writer.rows:
         raise DataError("not one of the pictures can be read")
     write_csv(folder, "predictions.csv", writer.rows)
-    for name, document in task.documents("predict", [str(path) for path in files]).items():
+    for name, document in task.export("predict", [str(path) for path in files]).items():
         write_file(folder, f"{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     if writer.pictures:
-        write_file(folder, "contact_sheet.png", encode_png(task.sheet(writer.pictures)).numpy().tobytes())
-    reports.rows("predictions", [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows])
+        write_file(folder, "contact_sheet.png", encode_png(task.contact_sheet(writer.pictures)).numpy().tobytes())
+    reports.print_table("predictions", [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows])
     new = [path for path in folder.iterdir() if path.stat().st_mtime >= started]
     written = sorted(path.name + ("/" if path.is_dir() else "") for path in new)
-    console.say(f"written to {format_path(folder)}: {', '.join(written)}")
+    console.print_line(f"written to {format_path(folder)}: {', '.join(written)}")
 
 
-def pictures(source: str | None) -> list[Path]:
+def find_images(source: str | None) -> list[Path]:
     """The files that ``source`` names: a file, a folder with all below it, or a glob (``**`` for any folders).
 
     Raises:
@@ -168,7 +168,7 @@ def pictures(source: str | None) -> list[Path]:
     return sorted(found)
 
 
-def names_of(files: Sequence[Path]) -> list[str]:
+def output_stems(files: Sequence[Path]) -> list[str]:
     """A name for each picture's own files: its path below the folder that all share, without its end if no two meet."""
     base = os.path.commonpath([path.absolute().parent for path in files])
     paths = [path.absolute().relative_to(base) for path in files]
@@ -176,7 +176,7 @@ def names_of(files: Sequence[Path]) -> list[str]:
     return [str(path) for path in (stems if len(set(stems)) == len(stems) else paths)]
 
 
-def _published_task(config: Config) -> Task:
+def _pretrained_task(config: Config) -> Task:
     """A task of a network with published weights, all of which must have come."""
     key = "model" if config["task"]["target"] == "labels" else "head"
     if not config[key].get("weights"):
@@ -189,5 +189,5 @@ def _published_task(config: Config) -> Task:
             "were made for (ImageNet's: data=imagenet)"
         )
     for note in network.notes:
-        console.say(f"weights: {note}")
+        console.print_line(f"weights: {note}")
     return build.task(config, network)

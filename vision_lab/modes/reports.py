@@ -11,7 +11,7 @@ from rich import get_console
 from rich.table import Table
 from rich.text import Text
 
-from vision_lab.core.console import say, warn
+from vision_lab.core.console import print_line, print_warning
 from vision_lab.core.files import format_path, write_csv
 from vision_lab.core.text import display_text
 from vision_lab.runs.folder import Run
@@ -39,7 +39,7 @@ def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequen
     for note in notes:
         _add_row(table, "weights", note)
     get_console().print(table, highlight=False)
-    say(f"run          {run}")
+    print_line(f"run          {run}")
 
 
 def metrics(split: str, values: Mapping[str, float], *, measured_with: Mapping[str, Any] | None = None) -> None:
@@ -49,15 +49,15 @@ def metrics(split: str, values: Mapping[str, float], *, measured_with: Mapping[s
         _add_row(table, name, f"{value:.4f}")
     get_console().print(table, highlight=False)
     if measured_with:
-        say("measured with " + ", ".join(f"{name} {value}" for name, value in measured_with.items()))
+        print_line("measured with " + ", ".join(f"{name} {value}" for name, value in measured_with.items()))
 
 
 def per_class(values: Mapping[str, Mapping[str, float]], *, most: int = 50) -> None:
     """A row for each class."""
-    rows("by class", [{"class": name, **measured} for name, measured in values.items()], most=most)
+    print_table("by class", [{"class": name, **measured} for name, measured in values.items()], most=most)
 
 
-def rows(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 20) -> None:
+def print_table(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 20) -> None:
     """A table of rows of the same columns: as many columns as fit, and beyond ``most`` rows how many more there are."""
     if not found:
         return
@@ -72,16 +72,16 @@ def rows(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 
         _add_row(table, *row[: max(3, fitting)])
     get_console().print(table, highlight=False)
     if len(found) > most:
-        say(f"... and {len(found) - most} more")
+        print_line(f"... and {len(found) - most} more")
 
 
-def broken(data: DataModule, folder: Path) -> None:
+def report_annotation_issues(data: DataModule, folder: Path) -> None:
     """Say how many annotations were broken, and list them in ``broken.csv``."""
-    if data.faults:
+    if data.annotation_issues:
         file = folder / "broken.csv"
-        write_csv(folder, file.name, [fault._asdict() for fault in data.faults])
-        warn(
-            f"{len(data.faults)} annotations are broken, so that boxes are clipped or dropped, or pictures left out; "
+        write_csv(folder, file.name, [fault._asdict() for fault in data.annotation_issues])
+        print_warning(
+            f"{len(data.annotation_issues)} annotations are broken, so that boxes are clipped or dropped, or pictures left out; "
             f"they are listed in {format_path(file)}"
         )
 
@@ -92,7 +92,7 @@ def unreadable(data: DataModule, folder: Path) -> None:
         file = folder / "unreadable.csv"
         rows = [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())]
         write_csv(folder, file.name, rows)
-        say(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {format_path(file)}")
+        print_line(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {format_path(file)}")
 
 
 def _add_row(table: Table, *cells: str) -> None:

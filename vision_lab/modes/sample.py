@@ -23,16 +23,16 @@ from vision_lab.config.validation import check_config
 from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import delete_file, format_path, reject_link, write_file
-from vision_lab.core.text import some
-from vision_lab.modes.load import trained_task
+from vision_lab.core.text import summarize_names
+from vision_lab.modes.load import load_trained_task
 from vision_lab.runs.folder import Run
-from vision_lab.runs.naming import folder_name
-from vision_lab.tasks.generation import Generate, Noise
+from vision_lab.runs.naming import safe_dir_name
+from vision_lab.tasks.generation import GenerationTask, Latents
 from vision_lab.viz.images import tiled
 
-PARTS = ("task", "model", "head", "data", "trainer", "callbacks")
+REQUIRED_GROUPS = ("task", "model", "head", "data", "trainer", "callbacks")
 
-COUNT = 64
+DEFAULT_NUM_SAMPLES = 64
 """Pictures that are made where nothing is said."""
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
@@ -40,11 +40,11 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, 
 
 MAX_LATENT_BYTES = 2_000_000_000
 
-COLUMNS = 8
+SHEET_COLUMNS = 8
 """Of the contact sheet."""
 
 
-class Made(BasePredictionWriter):
+class SampleWriter(BasePredictionWriter):
     """Writes a PNG file for each picture, in the order of their noise.
 
     Args:
@@ -72,7 +72,7 @@ class Made(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         for picture in prediction.cpu():
-            png = encode_png(_drawable(picture)).numpy().tobytes()
+            png = encode_png(_png_channels(picture)).numpy().tobytes()
             write_file(self.folder, f"{self.name}/{self.count:05d}.png", png)
             if len(self.kept) < self.drawn:
                 self.kept.append(picture)
@@ -95,27 +95,27 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
         raise ConfigurationError("mode=predict needs a trained generator: type run=<its folder>")
     if config["source"] and (count is not None or classes is not None):
         raise ConfigurationError("mode.count and mode.classes: the file of source= says both: leave them out")
-    count = COUNT if count is None else count
+    count = DEFAULT_NUM_SAMPLES if count is None else count
     reject_link(folder)
-    console.quieten()
-    check_config(config, PARTS)
+    console.silence_libraries()
+    check_config(config, REQUIRED_GROUPS)
     if "features" in config["task"]:
         config = config.updated({"task.features": "garments"})  # nothing is measured: the run's need not be there
-    task = trained_task(config, Run.existing(config["run"]))
-    if not isinstance(task, Generate):
+    task = load_trained_task(config, Run.open(config["run"]))
+    if not isinstance(task, GenerationTask):
         raise ConfigurationError(f"mode=predict makes pictures by task=generate, not by {type(task).__name__}")
     seed = config["seed"]
     if config["source"]:
         file = Path(config["source"]).expanduser()
-        noise, seed = read(file, task)
-        name = folder_name(f"{file.absolute().parent.name}-{file.stem}-again")
+        noise, seed = load_latents(file, task)
+        name = safe_dir_name(f"{file.absolute().parent.name}-{file.stem}-again")
     else:
         chosen = _labels(classes, task)
         labels = [chosen[place % len(chosen)] for place in range(count)] if chosen else None
         noise = task.noise(range(count), labels=labels)
         suffix = "_" + "+".join(task.spec.class_names[label] for label in chosen) if chosen else ""
-        name = folder_name(f"seed-{seed}{suffix}")
-    writer = Made(folder, f"{name}/samples", drawn=drawn)
+        name = safe_dir_name(f"seed-{seed}{suffix}")
+    writer = SampleWriter(folder, f"{name}/samples", drawn=drawn)
     watching = [*build.callbacks(config, only=["progress"]), writer]
     trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
     tensors = [each.cpu() for each in noise if each is not None]
@@ -126,13 +126,13 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
             delete_file(folder, f"{writer.name}/{path.name}")
     write_file(folder, f"{name}/latents.npz", _archive(noise, seed=seed))
     if writer.kept:
-        sheet = tiled(torch.stack(writer.kept), columns=COLUMNS)
+        sheet = tiled(torch.stack(writer.kept), columns=SHEET_COLUMNS)
         write_file(folder, f"{name}/contact_sheet.png", encode_png(sheet).numpy().tobytes())
     sheet_name = ", contact_sheet.png" if writer.kept else ""
-    console.say(f"{writer.count} pictures written to {format_path(folder / name)}: samples/, latents.npz{sheet_name}")
+    console.print_line(f"{writer.count} pictures written to {format_path(folder / name)}: samples/, latents.npz{sheet_name}")
 
 
-def read(file: Path, task: Generate) -> tuple[Noise, int | None]:
+def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]:
     """What the pictures of a ``latents.npz`` are made of, and the seed that it was drawn by, where it says so.
 
     Raises:
@@ -160,11 +160,11 @@ def read(file: Path, task: Generate) -> tuple[Noise, int | None]:
             f"source={file}: holds latents of shape {list(latents.shape)}, the network takes [count,{task.pair.latent}]"
         )
     if not task.pair.conditional:
-        return Noise(latents, None), seed
+        return Latents(latents, None), seed
     last = task.spec.num_classes - 1
     if labels is None or labels.shape != latents.shape[:1] or not 0 <= labels.min() <= labels.max() <= last:
         raise ConfigurationError(f"source={file}: does not hold a class from 0 to {last} for each picture")
-    return Noise(latents, labels), seed
+    return Latents(latents, labels), seed
 
 
 def _check_archive(file: Path) -> None:
@@ -184,7 +184,7 @@ def _check_archive(file: Path) -> None:
                 raise ValueError(f"{part.filename} is said to hold {list(shape)} numbers")
 
 
-def _labels(classes: Sequence[str] | None, task: Generate) -> list[int] | None:
+def _labels(classes: Sequence[str] | None, task: GenerationTask) -> list[int] | None:
     """The labels of named classes."""
     names = task.spec.class_names
     if classes is None:
@@ -195,11 +195,11 @@ def _labels(classes: Sequence[str] | None, task: Generate) -> list[int] | None:
     listed = [str(classes)] if isinstance(classes, str) else listed
     unknown = [name for name in listed if name not in names]
     if unknown or not listed:
-        raise ConfigurationError(f"mode.classes=[{','.join(listed)}]: type a list of {some(names, 12)}")
+        raise ConfigurationError(f"mode.classes=[{','.join(listed)}]: type a list of {summarize_names(names, 12)}")
     return [names.index(name) for name in listed]
 
 
-def _archive(noise: Noise, *, seed: int | None) -> bytes:
+def _archive(noise: Latents, *, seed: int | None) -> bytes:
     content = io.BytesIO()
     arrays = {"latents": noise.latents.cpu().numpy()} | ({} if seed is None else {"seed": np.array(seed)})
     arrays |= {} if noise.labels is None else {"labels": noise.labels.cpu().numpy()}
@@ -207,6 +207,6 @@ def _archive(noise: Noise, *, seed: int | None) -> bytes:
     return content.getvalue()
 
 
-def _drawable(picture: Tensor) -> Tensor:
+def _png_channels(picture: Tensor) -> Tensor:
     """What a PNG file holds: of other numbers of channels than 1 and 3, the first three or one."""
     return picture if picture.shape[0] in (1, 3) else picture[:3] if picture.shape[0] > 3 else picture[:1]

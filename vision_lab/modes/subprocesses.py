@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import read_write
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
-from vision_lab.config.overrides import flags_of_a_job
+from vision_lab.config.overrides import single_run_flags
 from vision_lab.config.resolution import words_of_job
 from vision_lab.core.arguments import fits
 from vision_lab.core.documents import DocumentError, read_json
@@ -28,36 +28,36 @@ from vision_lab.core.files import delete_file, write_file
 from vision_lab.core.text import display_text
 from vision_lab.runs.folder import Run
 
-VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+DDP_ENV_VARS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By which Lightning tells its processes what they are; the next job would take itself for one of them."""
 
-PATIENCE = 10.0
+JOIN_TIMEOUT = 10.0
 """Seconds that a further process has to end after the first."""
 
 LOOK_EVERY_SECONDS = 0.5
 
-REPORT = "process-{}.error"
+ERROR_FILENAME = "process-{}.error"
 """Where a further process says with what it has failed: its first one only sees that it is gone."""
 
 
 @contextmanager
-def reporting(trainer: pl.Trainer) -> Iterator[None]:
+def report_errors(trainer: pl.Trainer) -> Iterator[None]:
     """Let the first process say what is wrong in this one."""
     try:
         yield
     except Exception as error:
         known = isinstance(error, UserError)
         report = {"known": known, "text": str(error) or type(error).__name__}
-        write_file(Path(trainer.default_root_dir), REPORT.format(trainer.global_rank), json.dumps(report))
+        write_file(Path(trainer.default_root_dir), ERROR_FILENAME.format(trainer.global_rank), json.dumps(report))
         if known:
             sys.exit(1)
         raise
 
 
-def reported(folder: Path) -> Exception | None:
+def collect_errors(folder: Path) -> Exception | None:
     """With what a further process has failed; its report is taken away."""
     found = None
-    for file in sorted(folder.glob(REPORT.format("*"))):
+    for file in sorted(folder.glob(ERROR_FILENAME.format("*"))):
         with suppress(DocumentError):  # torn, or somebody else's
             report = read_json(file)
             if fits(report, dict[str, Any]) and report.keys() == {"known", "text"}:
@@ -93,7 +93,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(LOOK_EVERY_SECONDS):
-            if self._look() and not self.ended.wait(PATIENCE):
+            if self._look() and not self.ended.wait(JOIN_TIMEOUT):
                 self._give_up()
 
     def cause(self) -> Exception | None:
@@ -101,7 +101,7 @@ class Watch(threading.Thread):
         deadline = time.monotonic() + LOOK_EVERY_SECONDS * 4
         while self.processes and not self._look() and time.monotonic() < deadline:
             time.sleep(LOOK_EVERY_SECONDS / 5)
-        return reported(self.folder) or self.lost
+        return collect_errors(self.folder) or self.lost
 
     def kill(self) -> None:
         """End the processes: they may wait for this one for ever."""
@@ -125,7 +125,7 @@ class Watch(threading.Thread):
 
     def _give_up(self) -> None:
         """End this process, which waits for one that is gone and cannot be woken."""
-        error = reported(self.folder) or self.lost
+        error = collect_errors(self.folder) or self.lost
         assert error is not None
         with suppress(OSError, UserError):
             Run(self.folder).fail(error)
@@ -145,7 +145,7 @@ def _lost_text(rank: int, code: int) -> str:
 
 def _wait_for(process: subprocess.Popen[bytes]) -> None:
     try:
-        process.wait(PATIENCE)
+        process.wait(JOIN_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
 
@@ -165,7 +165,7 @@ def _watch_launched(launcher: _SubprocessScriptLauncher, watch: Watch) -> None:
 
 
 @contextmanager
-def of_this_job(trainer: pl.Trainer) -> Iterator[Watch]:
+def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
     """Let the processes that a trainer starts do this job of a sweep alone, and end with it.
 
     Lightning starts them with this command's own words. With ``-m`` among these each would begin the whole sweep again
@@ -175,10 +175,10 @@ def of_this_job(trainer: pl.Trainer) -> Iterator[Watch]:
     if trainer.world_size == 1 or not isinstance(launcher, _SubprocessScriptLauncher):
         yield Watch(Path(trainer.default_root_dir))
         return
-    words, variables = sys.argv[:], {name: os.environ.get(name) for name in VARIABLES}
+    words, variables = sys.argv[:], {name: os.environ.get(name) for name in DDP_ENV_VARS}
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         job: Any = HydraConfig.instance().cfg  # what Lightning reads to start them
-        sys.argv[1:] = [*flags_of_a_job(words[1:]), *words_of_job(job.hydra)]
+        sys.argv[1:] = [*single_run_flags(words[1:]), *words_of_job(job.hydra)]
         with read_write(job.hydra):
             job.hydra.run.dir = str(Path(job.hydra.runtime.output_dir).absolute())
     watch = Watch(Path(trainer.default_root_dir))
@@ -197,7 +197,7 @@ def of_this_job(trainer: pl.Trainer) -> Iterator[Watch]:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         watch.end()
-        reported(Path(trainer.default_root_dir))
+        collect_errors(Path(trainer.default_root_dir))
         for name, value in variables.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -18,9 +18,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from vision_lab import build
-from vision_lab.callbacks.checkpointing import KEY as STANDS
+from vision_lab.callbacks.checkpointing import STATE_KEY as STANDS
 from vision_lab.callbacks.checkpointing import find_problem, find_weights_problem
-from vision_lab.callbacks.step_logger import steps_made
+from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
@@ -31,15 +31,15 @@ from vision_lab.core.files import format_path, reject_links, rename_file
 from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
-from vision_lab.models.introspection import on_meta
+from vision_lab.models.introspection import meta_copy
 from vision_lab.modes import finished, reports, subprocesses
 from vision_lab.runs import resume
 from vision_lab.runs.folder import Run
-from vision_lab.runs.lock import claim
+from vision_lab.runs.lock import lock_run
 from vision_lab.tasks.base import Task
-from vision_lab.training.checkpoint_io import LOAD_ERRORS, damage, load, newest, save
+from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, load, latest_checkpoint, save
 
-PARTS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
+REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
 
 
 def train(config: Config, folder: Path) -> float:
@@ -53,33 +53,33 @@ def train(config: Config, folder: Path) -> float:
         The monitored metric of the best checkpoint, for sweepers.
     """
     started = time.monotonic()
-    console.quieten()
-    check_config(config, PARTS)
+    console.silence_libraries()
+    check_config(config, REQUIRED_GROUPS)
     run = Run(folder)
     if folder.is_dir() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         reject_links(folder)
-    if config["force"] and run.told and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        with claim(run):
-            console.say(f"the run before now lies in {format_path(run.set_aside())}")
+    if config["force"] and run.is_initialized and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        with lock_run(run):
+            console.print_line(f"the run before now lies in {format_path(run.archive())}")
     trainer = build.trainer(config, folder)
-    with subprocesses.of_this_job(trainer) as watch:
+    with subprocesses.subprocesses_for_job(trainer) as watch:
         if not trainer.is_global_zero:
-            with subprocesses.reporting(trainer):
-                task, data, _ = _made(config, trainer)
+            with subprocesses.report_errors(trainer):
+                task, data, _ = _build(config, trainer)
                 return _fit(trainer, task, data, _newest(folder, task, damaged=lambda *_: None))
-        with claim(run):
-            if resume.standing(run, config) == "finished":
-                return finished.show(run, root=config["data"].get("root"))
-            run.pend()
-            return _lead(config, run, trainer, watch, started=started)
+        with lock_run(run):
+            if resume.run_progress(run, config) == "finished":
+                return finished.show_result(run, root=config["data"].get("root"))
+            run.mark_pending()
+            return _train_rank_zero(config, run, trainer, watch, started=started)
 
 
-def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: subprocesses.Watch, *, started: float) -> float:
+def _train_rank_zero(config: Config, run: Run, trainer: pl.Trainer, watch: subprocesses.Watch, *, started: float) -> float:
     """What the first of the run's processes does, and the only one where there is one."""
     try:
-        task, data, network = _made(config, trainer)
-        if not run.told:
-            run.begin(
+        task, data, network = _build(config, trainer)
+        if not run.is_initialized:
+            run.write_config(
                 config=config.source,
                 resolved=dump_yaml(config.values),
                 overrides=config.overrides,
@@ -88,16 +88,16 @@ def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: subprocesses.Wat
             )
         data.prepare_data()
         data.setup()
-        checkpoint = _newest(run.folder, task, damaged=partial(_put_aside, run.folder))
+        checkpoint = _newest(run.folder, task, damaged=partial(_quarantine_checkpoint, run.folder))
         fingerprints = data.fingerprints()
         if checkpoint:  # nothing is lost otherwise, and a file that stopped the run may have been mended since
-            resume.hold_against(run, fingerprints)
-        run.learn_from({**fingerprints, "root": resume.listing(config["data"].get("root"))})
+            resume.check_data_unchanged(run, fingerprints)
+        run.write_data_fingerprint({**fingerprints, "root": resume.hash_file_listing(config["data"].get("root"))})
         cost = flops(task)
         reports.summary(run, task=task, data=data, flops=cost, notes=network.notes)
-        reports.broken(data, run.folder)
-        subprocesses.reported(run.folder)  # of a life before this one
-        before = _say_where_it_goes_on(run, checkpoint, trainer) if checkpoint else 0.0
+        reports.report_annotation_issues(data, run.folder)
+        subprocesses.collect_errors(run.folder)  # of a life before this one
+        before = _announce_resume(run, checkpoint, trainer) if checkpoint else 0.0
         run.start()
         best = _fit(trainer, task, data, checkpoint)
         seconds = before + time.monotonic() - started
@@ -106,23 +106,23 @@ def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: subprocesses.Wat
         cause = None
         if not isinstance(error, UserError | Interrupted):
             cause = watch.cause() or explain_failure(error, run.folder)
-        if run.told:
+        if run.is_initialized:
             with suppress(OSError):  # the disk may be full: the error itself matters more
                 run.fail(cause or error)
         if cause:
             raise cause from error
-        if isinstance(error, Interrupted) and run.told:
+        if isinstance(error, Interrupted) and run.is_initialized:
             again_ = (config["name"] or config["resume"]) and not config["force"]
             same = "type the same command again, or" if again_ else "type"
-            console.say(f"to go on, {same} python -m vision_lab resume={run}")
+            console.print_line(f"to go on, {same} python -m vision_lab resume={run}")
         raise
-    reports.metrics("test", task.scalars("test"), measured_with=task.measured_with())
+    reports.metrics("test", task.scalar_metrics("test"), measured_with=task.metric_settings())
     reports.unreadable(data, run.folder)
-    console.say(f"the run lies in {run}")
+    console.print_line(f"the run lies in {run}")
     return best
 
 
-def _made(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build.Network]:
+def _build(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build.BuiltNetwork]:
     spec = build.spec(config)
     data = build.data(config, spec)
     network = build.network(config, spec)
@@ -152,17 +152,17 @@ def _check_monitors(config: Config, task: Task) -> None:
 
 
 def _newest(folder: Path, task: Task, *, damaged: Callable[[str, str], None]) -> Path | None:
-    return newest(folder, damaged, problem=partial(find_problem, task))
+    return latest_checkpoint(folder, damaged, problem=partial(find_problem, task))
 
 
-def _put_aside(folder: Path, name: str, reason: str) -> None:
+def _quarantine_checkpoint(folder: Path, name: str, reason: str) -> None:
     """Keep a damaged checkpoint where no later one takes it for good."""
     aside = Path(name).with_suffix(".damaged").name
     rename_file(folder, name, aside)
-    console.warn(f"{format_path(folder / name)} cannot be used ({reason}); it lies in {aside} now")
+    console.print_warning(f"{format_path(folder / name)} cannot be used ({reason}); it lies in {aside} now")
 
 
-def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
+def _announce_resume(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
     """Seconds that the run has had before."""
     state = load(checkpoint, lazily=True)
     stands = state[STANDS]
@@ -172,10 +172,10 @@ def _say_where_it_goes_on(run: Run, checkpoint: Path, trainer: pl.Trainer) -> fl
             f"type trainer.devices={stands['processes']}, or another name="
         )
     epoch, batches = stands["stands_at"]
-    console.say(f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)")
-    changed = resume.changed_surroundings(run)
+    console.print_line(f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)")
+    changed = resume.environment_changes(run)
     if changed:
-        console.warn(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
+        console.print_warning(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
     return float(stands["seconds"])
 
 
@@ -195,23 +195,23 @@ def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | N
     best = best_checkpoint(trainer)
     if best is not None and best.best_model_path:
         path = Path(best.best_model_path)
-        damaged = damage(path, partial(find_weights_problem, task))
+        damaged = corruption(path, partial(find_weights_problem, task))
         if damaged:
             raise DataError(f"{format_path(path)} cannot be used ({damaged}): type force=true to start over")
         task.load_state_dict(load(path)["state_dict"])
     if trainer.is_global_zero:  # before the test, which may meet bad files
-        save(task.weights(), folder, "model.pth")
+        save(task.network_state_dict(), folder, "model.pth")
     trainer.test(task, datamodule=data, verbose=False)
-    data.gather_unreadable()
+    data.sync_unreadable()
     score = best.best_model_score if best is not None else None
     return float(score) if score is not None else float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
 
 
 def flops(task: Task) -> int:
     """Floating-point operations of one picture's forward pass, a multiplication and an addition counted as two."""
-    network, inputs = task.one()
+    network, inputs = task.flop_inputs()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        on_meta(network)(*inputs)
+        meta_copy(network)(*inputs)
     return int(counter.get_total_flops())
 
 
@@ -225,13 +225,13 @@ def _result(trainer: pl.Trainer, task: Task, score: float, *, seconds: float, fl
     best = best_checkpoint(trainer)
     path = Path(best.best_model_path) if best is not None and best.best_model_path else None
     return {
-        "metrics": {f"test/{name}": value for name, value in task.scalars("test").items()},
+        "metrics": {f"test/{name}": value for name, value in task.scalar_metrics("test").items()},
         "per_class": task.per_class("test"),
         "monitored": {task.monitor: score},
-        "measured_with": task.measured_with(),
+        "measured_with": task.metric_settings(),
         "seconds": round(seconds, 1),
         "epochs": trainer.current_epoch,
-        "steps": steps_made(trainer),
+        "steps": logged_step(trainer),
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
         "flops": flops,
         "checkpoint": os.path.relpath(path, os.path.realpath(trainer.default_root_dir)) if path else None,

@@ -10,13 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-VERSIONS = ("vision_lab", "torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy", "pillow")
+PACKAGES = ("vision_lab", "torch", "torchvision", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy", "pillow")
 
 
-def described() -> tuple[dict[str, Any], str]:
+def describe_environment() -> tuple[dict[str, Any], str]:
     """What the run depends on besides its config, and the changes to our own code that no commit has."""
     versions = {}
-    for package in VERSIONS:
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -49,7 +49,7 @@ class Run:
         return format_path(self.folder)
 
     @classmethod
-    def existing(cls, path: str, *, key: str = "run", prefix: str = "") -> Run:
+    def open(cls, path: str, *, key: str = "run", prefix: str = "") -> Run:
         """The run in a folder.
 
         Args:
@@ -62,7 +62,7 @@ class Run:
         """
         folder = Path(path).expanduser()
         if not (folder / "config.yaml").is_file():
-            raise ConfigurationError(f"{key}={prefix}{path}: {_what_is_there(folder, key)}")
+            raise ConfigurationError(f"{key}={prefix}{path}: {_describe_contents(folder, key)}")
         return cls(folder)
 
     @property
@@ -87,7 +87,7 @@ class Run:
         return str(self.status.get("error", "")).split("\n", 1)[0]
 
     @property
-    def told(self) -> bool:
+    def is_initialized(self) -> bool:
         """Whether it holds what it was told: a command refused before it began leaves only its error."""
         return (self.folder / "config.yaml").is_file()
 
@@ -157,7 +157,7 @@ class Run:
             raise ConfigurationError(f"{file} is not what a run writes: {'; '.join(problems)}")
         return found
 
-    def begin(
+    def write_config(
         self,
         *,
         config: str,
@@ -176,54 +176,54 @@ class Run:
             choices: group: choice.
         """
         told = yaml.safe_dump({"overrides": list(overrides), "choices": dict(choices)}, sort_keys=False)
-        facts, difference = environment.described()
+        facts, difference = environment.describe_environment()
         write_file(self.folder, "config_resolved.yaml", resolved)
         write_file(self.folder, "overrides.yaml", told)
-        write_file(self.folder, "spec.json", _text(spec))
-        write_file(self.folder, "environment.json", _text(facts))
+        write_file(self.folder, "spec.json", _to_json(spec))
+        write_file(self.folder, "environment.json", _to_json(facts))
         if difference:
             write_file(self.folder, "uncommitted.diff", difference)
         write_file(self.folder, "config.yaml", config)  # the last: with it the run is told
 
-    def learn_from(self, data: Mapping[str, Any]) -> None:
+    def write_data_fingerprint(self, data: Mapping[str, Any]) -> None:
         """Keep the fingerprints of the data."""
-        write_file(self.folder, "data.json", _text(data))
+        write_file(self.folder, "data.json", _to_json(data))
 
-    def pend(self) -> None:
+    def mark_pending(self) -> None:
         """Its folder is taken; what it needs is being prepared."""
-        self._mark("pending", **_here())
+        self._write_status("pending", **_process_info())
 
     def start(self) -> None:
         """It trains from now on."""
-        self._mark("running", **_here())
+        self._write_status("running", **_process_info())
 
-    def beat(self) -> None:
+    def write_heartbeat(self) -> None:
         """Say that its process is alive."""
-        with _marking:
+        with _status_lock:
             status = self.status
             if status.get("state") in ("pending", "running"):
-                write_file(self.folder, "status.json", _text(status | {"heartbeat": _now()}))
+                write_file(self.folder, "status.json", _to_json(status | {"heartbeat": _now()}))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``; the run is finished."""
-        write_file(self.folder, "result.json", _text(result))
-        self._mark("finished")
+        write_file(self.folder, "result.json", _to_json(result))
+        self._write_status("finished")
 
     def fail(self, error: BaseException) -> None:
         """Record with what the run failed."""
         text = (str(error) or type(error).__name__) if isinstance(error, Exception) else "interrupted"
-        self._mark("failed", error=text)
+        self._write_status("failed", error=text)
 
-    def set_aside(self) -> Path:
+    def archive(self) -> Path:
         """Move the folder to where old runs are kept, ``replaced/`` beside it; say where that is."""
         aside = self.folder.parent / REPLACED / f"{self.folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
         aside.parent.mkdir(exist_ok=True)
         self.folder.rename(aside)
         return aside
 
-    def _mark(self, state: State, **details: Any) -> None:
-        with _marking:
-            write_file(self.folder, "status.json", _text({"state": state, "time": _now(), **details}))
+    def _write_status(self, state: State, **details: Any) -> None:
+        with _status_lock:
+            write_file(self.folder, "status.json", _to_json({"state": state, "time": _now(), **details}))
 
     def _json(self, name: str) -> dict[str, Any] | None:
         file = self.folder / name
@@ -267,7 +267,7 @@ class Run:
         return f"\nWhat helps: {cures[name]}." if name in cures else ""
 
 
-def _what_is_there(folder: Path, key: str) -> str:
+def _describe_contents(folder: Path, key: str) -> str:
     if not folder.is_dir():
         near = sorted(path.name for path in folder.parent.glob("*") if (path / "config.yaml").is_file())
         return "there is no such folder" + (f"; {folder.parent} holds the runs {', '.join(near[:10])}" if near else "")
@@ -277,20 +277,20 @@ def _what_is_there(folder: Path, key: str) -> str:
     return "this folder holds no run (no config.yaml)"
 
 
-def this_host() -> str:
+def hostname() -> str:
     """The name of the machine this process runs on."""
     return socket.gethostname()
 
 
-_marking = threading.Lock()
+_status_lock = threading.Lock()
 """The heartbeat must not overwrite what the run has come to meanwhile."""
 
 
-def _here() -> dict[str, Any]:
-    return {"host": this_host(), "pid": os.getpid(), "heartbeat": _now()}
+def _process_info() -> dict[str, Any]:
+    return {"host": hostname(), "pid": os.getpid(), "heartbeat": _now()}
 
 
-def _text(values: Mapping[str, Any]) -> str:
+def _to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 

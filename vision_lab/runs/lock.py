@@ -12,22 +12,22 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import reject_link
-from vision_lab.runs.folder import Run, this_host
+from vision_lab.runs.folder import Run, hostname
 
-BEAT = 10.0
+HEARTBEAT_INTERVAL = 10.0
 """Seconds between two heartbeats."""
 
-SILENCE = 6 * BEAT
+HEARTBEAT_TIMEOUT = 6 * HEARTBEAT_INTERVAL
 """Seconds without a heartbeat after which a process on another host counts as dead."""
 
-ORPHANS = 10.0
+ORPHAN_TIMEOUT = 10.0
 """Seconds that the children of a process that was killed have to end."""
 
-LOCK = ".lock"
+LOCK_FILENAME = ".lock"
 
 
 @contextmanager
-def claim(run: Run) -> Iterator[None]:
+def lock_run(run: Run) -> Iterator[None]:
     """Hold a run's folder, which is made where it is missing.
 
     The operating system lets go of the lock when its process dies, however it dies. Where the lock of another host does
@@ -37,33 +37,33 @@ def claim(run: Run) -> Iterator[None]:
         ConfigurationError: where another process holds it.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    reject_link(run.folder / LOCK)
-    lock = FileLock(run.folder / LOCK)
+    reject_link(run.folder / LOCK_FILENAME)
+    lock = FileLock(run.folder / LOCK_FILENAME)
     held = False
     try:
         lock.acquire(timeout=0)
     except Timeout:
         _wait_for_orphans(run, lock)
     try:
-        if _alive_elsewhere(run):
-            raise ConfigurationError(_busy(run))
+        if _locked_by_other_host(run):
+            raise ConfigurationError(_locked_message(run))
         held = True
-        with _beating(run):
+        with _heartbeat(run):
             yield
     finally:
-        if held and not run.told and run.state in (None, "pending"):
-            _leave_nothing(run)
+        if held and not run.is_initialized and run.state in (None, "pending"):
+            _cleanup(run)
         lock.release()
 
 
 @contextmanager
-def _beating(run: Run) -> Iterator[None]:
+def _heartbeat(run: Run) -> Iterator[None]:
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(BEAT):
+        while not ended.wait(HEARTBEAT_INTERVAL):
             with suppress(OSError):  # a full disk is noticed by those who have something to lose
-                run.beat()
+                run.write_heartbeat()
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
@@ -81,15 +81,15 @@ def _wait_for_orphans(run: Run, lock: BaseFileLock) -> None:
         ConfigurationError: where its holder is alive.
     """
     try:
-        lock.acquire(timeout=ORPHANS if _holder_is_dead(run) else 0)
+        lock.acquire(timeout=ORPHAN_TIMEOUT if _holder_is_dead(run) else 0)
     except Timeout:
-        raise ConfigurationError(_busy(run)) from None
+        raise ConfigurationError(_locked_message(run)) from None
 
 
 def _holder_is_dead(run: Run) -> bool:
     status = run.status
     pid = status.get("pid")
-    if os.name != "posix" or status.get("host") != this_host() or not isinstance(pid, int) or pid < 1:
+    if os.name != "posix" or status.get("host") != hostname() or not isinstance(pid, int) or pid < 1:
         return False
     try:
         os.kill(pid, 0)
@@ -100,25 +100,25 @@ def _holder_is_dead(run: Run) -> bool:
     return False
 
 
-def _leave_nothing(run: Run) -> None:
+def _cleanup(run: Run) -> None:
     """Take away what a claim that came to nothing has made, and nothing else."""
-    for name in ("status.json", LOCK):
+    for name in ("status.json", LOCK_FILENAME):
         (run.folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it holds other things
         run.folder.rmdir()
 
 
-def _alive_elsewhere(run: Run) -> bool:
+def _locked_by_other_host(run: Run) -> bool:
     status = run.status
-    if status.get("state") not in ("pending", "running") or status.get("host") == this_host():
+    if status.get("state") not in ("pending", "running") or status.get("host") == hostname():
         return False
     # The file system's own clock, for both: the hosts' clocks may differ.
-    (run.folder / LOCK).touch()
-    silent = (run.folder / LOCK).stat().st_mtime - (run.folder / "status.json").stat().st_mtime
-    return silent < SILENCE
+    (run.folder / LOCK_FILENAME).touch()
+    silent = (run.folder / LOCK_FILENAME).stat().st_mtime - (run.folder / "status.json").stat().st_mtime
+    return silent < HEARTBEAT_TIMEOUT
 
 
-def _busy(run: Run) -> str:
+def _locked_message(run: Run) -> str:
     status = run.status
     holder = f"process {status.get('pid', 'unknown')} on {status.get('host', 'this host')}"
     since = ""
@@ -128,5 +128,5 @@ def _busy(run: Run) -> str:
         since = f", heard of {max(seconds, 0):.0f} s ago"
     return (
         f"{run} is at work in {holder}{since}: wait for it, or type another name=. "
-        f"(A process that died on another host is given up after {SILENCE:.0f} s.)"
+        f"(A process that died on another host is given up after {HEARTBEAT_TIMEOUT:.0f} s.)"
     )

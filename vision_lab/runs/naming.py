@@ -9,7 +9,7 @@ from pathlib import Path
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path
 
-LONGEST = 120
+MAX_NAME_LENGTH = 120
 """Characters of a folder's name; longer ones are cut and end with a hash of the whole."""
 
 
@@ -39,12 +39,12 @@ def run_folder(
         return str(Path(resume).expanduser())
     if name:
         return str(Path("outputs") / _own_name(name))
-    return str(Path("outputs") / folder_name(task) / folder_name(f"{model}-{head}-{data}") / now)
+    return str(Path("outputs") / safe_dir_name(task) / safe_dir_name(f"{model}-{head}-{data}") / now)
 
 
 def sweep_folder(name: str | None, task: str, now: str) -> str:
     """Where a sweep's runs lie."""
-    return str(Path("outputs") / _own_name(name) if name else Path("outputs") / folder_name(task) / f"sweep-{now}")
+    return str(Path("outputs") / _own_name(name) if name else Path("outputs") / safe_dir_name(task) / f"sweep-{now}")
 
 
 def _own_name(name: str) -> str:
@@ -53,12 +53,12 @@ def _own_name(name: str) -> str:
     Raises:
         ConfigurationError: if it is the one in which replaced runs are kept.
     """
-    if folder_name(name) == REPLACED:
+    if safe_dir_name(name) == REPLACED:
         raise ConfigurationError(f"name={name}: runs that were replaced are kept there: type another name=")
-    return folder_name(name)
+    return safe_dir_name(name)
 
 
-def folder_name(what: str, otherwise: str = "run") -> str:
+def safe_dir_name(what: str, otherwise: str = "run") -> str:
     """A name of ``[A-Za-z0-9._-]``, at most ``LONGEST`` characters, no two alike for unlike ``what``.
 
     >>> folder_name("model-resnet18_optim.lr-0.1")
@@ -66,7 +66,7 @@ def folder_name(what: str, otherwise: str = "run") -> str:
     """
     what = str(what)  # Hydra reads name=7 as a number, and name=nan too
     clean = re.sub(r"[^A-Za-z0-9._]+", "-", what).strip("-.") or otherwise
-    if clean in (what, what or otherwise) and len(clean) <= LONGEST:
+    if clean in (what, what or otherwise) and len(clean) <= MAX_NAME_LENGTH:
         return clean
     digest = blake2b(what.encode(), digest_size=4).hexdigest()
-    return f"{clean[: LONGEST - len(digest) - 1]}-{digest}"
+    return f"{clean[: MAX_NAME_LENGTH - len(digest) - 1]}-{digest}"

@@ -13,12 +13,12 @@ import yaml
 from vision_lab.config.resolution import Config
 from vision_lab.core.documents import Loader
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.runs.environment import VERSIONS, described
+from vision_lab.runs.environment import PACKAGES, describe_environment
 from vision_lab.runs.folder import Run
 
-Standing = Literal["new", "begun", "finished"]
+RunProgress = Literal["new", "begun", "finished"]
 
-FREE = (
+IGNORED_KEYS = (
     *("name", "run", "source", "resume", "force", "trust", "mode"),
     *("data.num_workers", "data.root", "callbacks.progress", "trainer.profiler"),
     *("callbacks.last.every_n_steps", "callbacks.last.minutes"),
@@ -26,14 +26,14 @@ FREE = (
 """Keys, with all below them, that may differ between two commands for one run: they do not change its numbers. What
 lies under ``data.root`` is held against the stored fingerprint instead, so that a data set may move."""
 
-MOST = 12
+MAX_LISTED_KEYS = 12
 """Differing keys that are listed."""
 
-MOST_FILES = 100_000
+MAX_HASHED_FILES = 100_000
 """Files that are looked at in a moment."""
 
 
-def standing(run: Run, config: Config) -> Standing:
+def run_progress(run: Run, config: Config) -> RunProgress:
     """How far the run of this command has come.
 
     Raises:
@@ -41,16 +41,16 @@ def standing(run: Run, config: Config) -> Standing:
     """
     if (run.folder / "multirun.yaml").exists():  # which Hydra writes
         raise ConfigurationError(f"{run} is a sweep: type another name=, or -m to add to it")
-    if not run.told:
-        if _strange(run):
+    if not run.is_initialized:
+        if _holds_foreign_files(run):
             raise ConfigurationError(f"{run} holds other things and no run: type another name=")
         return "new"
     if config["force"]:
         return "new"
-    differing = differences(run, config)
+    differing = config_differences(run, config)
     if differing:
-        listed = [f"  {key}: {then} in the run, {now} now" for key, (then, now) in list(differing.items())[:MOST]]
-        listed += [f"  and {len(differing) - MOST} more"] if len(differing) > MOST else []
+        listed = [f"  {key}: {then} in the run, {now} now" for key, (then, now) in list(differing.items())[:MAX_LISTED_KEYS]]
+        listed += [f"  and {len(differing) - MAX_LISTED_KEYS} more"] if len(differing) > MAX_LISTED_KEYS else []
         raise ConfigurationError(
             f"{run} holds a {run.state} run of another config:\n"
             + "\n".join(listed)
@@ -60,17 +60,17 @@ def standing(run: Run, config: Config) -> Standing:
     return "finished" if run.state == "finished" else "begun"
 
 
-def _strange(run: Run) -> bool:
+def _holds_foreign_files(run: Run) -> bool:
     """Whether a folder that holds no run holds anything but traces of one that came to nothing."""
     found = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
     return bool(found - {".lock"}) and "status.json" not in found
 
 
-def differences(run: Run, config: Config) -> dict[str, tuple[Any, Any]]:
+def config_differences(run: Run, config: Config) -> dict[str, tuple[Any, Any]]:
     """key: (value in the run, value now), of all that differ and matter."""
-    then = _leaves(run.config)
-    now = _leaves(yaml.load(config.source, Loader))
-    keys = [key for key in dict.fromkeys([*then, *now]) if not _free(key)]
+    then = flatten_keys(run.config)
+    now = flatten_keys(yaml.load(config.source, Loader))
+    keys = [key for key in dict.fromkeys([*then, *now]) if not _is_ignored(key)]
     absent = "nothing"
     return {
         key: (then.get(key, absent), now.get(key, absent))
@@ -79,7 +79,7 @@ def differences(run: Run, config: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def hold_against(run: Run, data: Mapping[str, Mapping[str, Any]]) -> None:
+def check_data_unchanged(run: Run, data: Mapping[str, Mapping[str, Any]]) -> None:
     """Compare the fingerprints of the data with those it was begun with.
 
     Args:
@@ -106,7 +106,7 @@ def hold_against(run: Run, data: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def listing(root: str | None) -> dict[str, Any]:
+def hash_file_listing(root: str | None) -> dict[str, Any]:
     """How many files lie below ``data.root``, and a hash of their names and sizes: what a finished run is held against.
 
     It takes no torch, and a second for 100,000 files; of more it says nothing.
@@ -118,15 +118,15 @@ def listing(root: str | None) -> dict[str, Any]:
             line = f"{path.relative_to(Path(root or '').expanduser())}:{path.lstat().st_size}\n"
             digest.update(line.encode(errors="surrogateescape"))
         count += len(names)
-        if count > MOST_FILES:
+        if count > MAX_HASHED_FILES:
             return {}
     return {"count": count, "files": digest.hexdigest()} if count else {}
 
 
-def changed_files(run: Run, root: str | None) -> str | None:
+def data_root_change(run: Run, root: str | None) -> str | None:
     """What has changed below ``data.root`` since a run, where that can be told in a moment."""
     then = (run.data or {}).get("root")
-    now = listing(root) if then else None
+    now = hash_file_listing(root) if then else None
     if not then or not now or then == now:
         return None
     count = then.get("count")
@@ -134,12 +134,12 @@ def changed_files(run: Run, root: str | None) -> str | None:
     return f"what lies in {root} has changed since{counts}; the result is that of the data as it was"
 
 
-def changed_surroundings(run: Run) -> str | None:
+def environment_changes(run: Run) -> str | None:
     """What else is not as it was when the run was begun, and may change the last bits of its numbers."""
-    then, (now, _) = run.environment, described()
+    then, (now, _) = run.environment, describe_environment()
     differing = [
         f"{package} {then['versions'].get(package)} then, {now['versions'][package]} now"
-        for package in VERSIONS
+        for package in PACKAGES
         if then.get("versions", {}).get(package, now["versions"][package]) != now["versions"][package]
     ]
     if then.get("commit") != now["commit"]:
@@ -147,15 +147,15 @@ def changed_surroundings(run: Run) -> str | None:
     return "; ".join(differing) or None
 
 
-def _free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+def _is_ignored(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in IGNORED_KEYS)
 
 
-def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_keys(node: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted key: value."""
     if not isinstance(node, dict) or not node:
         return {prefix: node}
     found: dict[str, Any] = {}
     for key, value in node.items():
-        found |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        found |= flatten_keys(value, f"{prefix}.{key}" if prefix else str(key))
     return found

@@ -15,46 +15,46 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import display_text
 from vision_lab.runs.folder import Run
 
-_started: list[Path] = []
+_active_sweep: list[Path] = []
 
 
-class Refused(BaseException):
+class SweepRefused(BaseException):
     """A sweep that cannot be; not an ``Exception``, which Hydra would take from a callback for a warning."""
 
 
-class SweepFolder(Callback):
+class SweepCallback(Callback):
     """Hydra calls it in the process that starts a sweep: notes where the sweep lies, and that no run lies there."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         if config.get("resume"):
-            raise Refused("resume= goes on with one run: to go on with a sweep, type its command again")
+            raise SweepRefused("resume= goes on with one run: to go on with a sweep, type its command again")
         folder = Path(config.hydra.sweep.dir)
-        if Run(folder).told:
-            raise Refused(f"{Run(folder)} is a single run, not a sweep: type another name=")
-        _started.append(folder)
+        if Run(folder).is_initialized:
+            raise SweepRefused(f"{Run(folder)} is a single run, not a sweep: type another name=")
+        _active_sweep.append(folder)
 
 
-def started() -> bool:
+def sweep_started() -> bool:
     """Whether this command has started a sweep."""
-    return bool(_started)
+    return bool(_active_sweep)
 
 
-def forget() -> None:
+def reset() -> None:
     """A new command, or a sweep that came to nothing: not one of its runs began."""
-    _started.clear()
+    _active_sweep.clear()
 
 
-def end() -> int:
+def finish_sweep() -> int:
     """Print what the sweep of this command came to, where there was one.
 
     Returns:
         1 where a run failed, else 0.
     """
-    if not _started:
+    if not _active_sweep:
         return 0
-    found = runs(_started.pop())
+    found = runs(_active_sweep.pop())
     if found:
-        show(found)
+        print_results(found)
     return int(any(run.state == "failed" for run in found))
 
 
@@ -71,7 +71,7 @@ def _result(run: Run) -> dict[str, Any]:
         return {}
 
 
-def show(found: Sequence[Run]) -> None:
+def print_results(found: Sequence[Run]) -> None:
     """Print a row for each run: its state and as many of its test metrics as fit; then why runs failed."""
     console = Console()
     stored = [_result(run) for run in found]

@@ -23,11 +23,11 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.training.lr_schedules import Plateau, Schedule
-from vision_lab.training.seeding import reseed
+from vision_lab.training.lr_schedules import ReduceOnPlateau, Schedule
+from vision_lab.training.seeding import seed_all
 from vision_lab.viz.images import grid
 
-Goal = Literal["min", "max"]
+MonitorMode = Literal["min", "max"]
 
 
 class Task(pl.LightningModule, ABC):
@@ -54,9 +54,9 @@ class Task(pl.LightningModule, ABC):
         network: nn.Module,
         spec: DataSpec,
         optimizer: Callable[..., Optimizer],
-        schedule: Schedule | Plateau,
+        schedule: Schedule | ReduceOnPlateau,
         monitor: str,
-        goal: Goal,
+        goal: MonitorMode,
         seed: int,
     ) -> None:
         super().__init__()
@@ -65,16 +65,16 @@ class Task(pl.LightningModule, ABC):
         self.optimizer = optimizer
         self.schedule = schedule
         self.monitor = monitor
-        self.goal = goal
+        self.monitor_mode = goal
         self.seed = seed
         # Not persistent: a checkpoint of the network holds the published keys and no others.
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
-        self.meters = nn.ModuleDict()
-        self.computed: dict[str, dict[str, Tensor]] = {}
+        self.split_metrics = nn.ModuleDict()
+        self.results: dict[str, dict[str, Tensor]] = {}
         """split: all that its metrics came to, after its last epoch."""
 
-    def batches_in_all(self) -> float:
+    def total_steps(self) -> float:
         """Steps of a training by Lightning's count.
 
         Raises:
@@ -84,69 +84,69 @@ class Task(pl.LightningModule, ABC):
             raise ConfigurationError("a schedule by progress needs an end: type trainer.max_epochs=...")
         return self.trainer.estimated_stepping_batches
 
-    def scheduled(self, optimizer: Optimizer, *, steps: int) -> LambdaLR:
+    def make_lr_scheduler(self, optimizer: Optimizer, *, steps: int) -> LambdaLR:
         """The rate of each of so many steps."""
         schedule = self.schedule
-        assert not isinstance(schedule, Plateau)
+        assert not isinstance(schedule, ReduceOnPlateau)
         last = max(steps - 1, 1)
         return LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this step."""
-        reseed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        seed_all(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     @property
-    def whole(self) -> bool:
+    def step_is_complete(self) -> bool:
         """Whether the batch that has just ended completes a step, for tasks that make their steps themselves."""
         return True
 
-    def weights(self) -> dict[str, Tensor]:
+    def network_state_dict(self) -> dict[str, Tensor]:
         """What is kept of a training as ``model.pth``."""
         return self.network.state_dict()
 
-    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+    def load_network_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take it up again."""
         self.network.load_state_dict(state)
 
-    def one(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """What is run for one picture, and the inputs on the meta device: what a picture costs."""
         return self.network, (torch.empty(1, self.spec.channels, *self.spec.image_size, device="meta"),)
 
-    def rates(self) -> dict[str, float]:
+    def learning_rates(self) -> dict[str, float]:
         """name: the learning rate of each optimiser, as it is now."""
         return {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
 
     @property
-    def takes_classes(self) -> bool:
+    def uses_class_labels(self) -> bool:
         """Whether it learns from the classes of pictures, so that other data must have the same."""
         return True
 
     def measured_names(self, split: str) -> set[str]:
         """Return the names of the scalars that a split is measured by, without the split."""
-        return set(dict(self.meters[f"on_{split}"].named_children()))
+        return set(dict(self.split_metrics[f"on_{split}"].named_children()))
 
-    def charts(self) -> Mapping[str, Sequence[str]]:
+    def tensorboard_charts(self) -> Mapping[str, Sequence[str]]:
         """name: the curves that TensorBoard shows in one chart."""
         names = dict.fromkeys(["loss", self.monitor.rpartition("/")[2]])
         return {name: [f"train/{name}", f"val/{name}"] for name in names}
 
-    def measured_with(self) -> dict[str, Any]:
+    def metric_settings(self) -> dict[str, Any]:
         """What has to be known to read its numbers, besides the data."""
         return {}
 
-    def scalars(self, split: str) -> dict[str, float]:
+    def scalar_metrics(self, split: str) -> dict[str, float]:
         """What a split's metrics came to, without those that are no single number."""
-        return {name: value.item() for name, value in sorted(self.computed[split].items()) if value.ndim == 0}
+        return {name: value.item() for name, value in sorted(self.results[split].items()) if value.ndim == 0}
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: what was measured of it on a split."""
         return {}
 
-    def draw(self, batch: Batch, predictions: Any) -> list[Tensor]:
+    def draw_predictions(self, batch: Batch, predictions: Any) -> list[Tensor]:
         """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
         return []
 
-    def sheet(self, pictures: Sequence[Tensor]) -> Tensor:
+    def contact_sheet(self, pictures: Sequence[Tensor]) -> Tensor:
         """Drawn pictures, at least one, as one picture (3, H, W) uint8, with what is needed to read them."""
         return grid(pictures)
 
@@ -154,11 +154,11 @@ class Task(pl.LightningModule, ABC):
         """Pictures (3, h, w) uint8 of a whole split, after it."""
         return {}
 
-    def gallery(self) -> Tensor | None:
+    def sample_grid(self) -> Tensor | None:
         """What it makes of itself, without any data, as one picture (3, H, W) uint8; None where that is nothing."""
         return None
 
-    def documents(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
+    def export(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
         """name: what a whole split ("predict" too) came to, for other programs, as JSON can hold it.
 
         Args:
@@ -167,13 +167,13 @@ class Task(pl.LightningModule, ABC):
         """
         return {}
 
-    def mirror(self) -> None:
+    def enable_flip_tta(self) -> None:
         """From now on look at each picture and its mirror image, and take the mean.
 
         Raises:
             ConfigurationError: where the task has no such mean.
         """
-        raise ConfigurationError(NO_MEAN)
+        raise ConfigurationError(TTA_UNSUPPORTED)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the running epoch has measured so far, in every process."""
@@ -190,13 +190,13 @@ class Task(pl.LightningModule, ABC):
                 setattr(metric, name, value)
 
     def _metrics(self, split: str) -> list[Metric]:
-        return [module for module in self.meters[f"on_{split}"].modules() if isinstance(module, Metric)]
+        return [module for module in self.split_metrics[f"on_{split}"].modules() if isinstance(module, Metric)]
 
 
-NO_MEAN = "mode.tta=flip: this task does not know how to take a mean: type mode.tta=null"
+TTA_UNSUPPORTED = "mode.tta=flip: this task does not know how to take a mean: type mode.tta=null"
 
 
-class Meters(nn.Module):
+class SplitMetrics(nn.Module):
     """What is measured on one split: modules, so that they follow the task to its device."""
 
     loss: MeanMetric
@@ -208,7 +208,7 @@ class Meters(nn.Module):
         self.scores = scores
 
 
-class Supervised(Task):
+class SupervisedTask(Task):
     """A task with targets: one loss, metrics accumulated over a whole split.
 
     Its network makes of (N, C, H, W) normalised pictures whatever the head says. A concrete task says what its losses,
@@ -219,7 +219,7 @@ class Supervised(Task):
         super().__init__(**arguments)
         self.flip = False
         """Whether an evaluation looks at each picture and its mirror image, and takes the mean."""
-        self.meters = nn.ModuleDict({f"on_{split}": Meters(self.metrics(split)) for split in ("train", "val", "test")})
+        self.meters = nn.ModuleDict({f"on_{split}": SplitMetrics(self.metrics(split)) for split in ("train", "val", "test")})
 
     def forward(self, images: Tensor) -> Any:
         """(N, C, H, W) uint8, or float in [0, 1] -> the network's outputs."""
@@ -235,10 +235,10 @@ class Supervised(Task):
             raise ConfigurationError("model.freeze leaves nothing to train: type model.freeze=trunk or null")
         optimizer = self.optimizer(parameters)
         schedule = self.schedule
-        if isinstance(schedule, Plateau):
+        if isinstance(schedule, ReduceOnPlateau):
             plateau = ReduceLROnPlateau(
                 optimizer,
-                mode=self.goal,
+                mode=self.monitor_mode,
                 factor=schedule.factor,
                 patience=schedule.patience,
                 threshold=schedule.threshold,
@@ -249,7 +249,7 @@ class Supervised(Task):
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "frequency": every},
             }
-        by_step = self.scheduled(optimizer, steps=int(self.batches_in_all()))
+        by_step = self.make_lr_scheduler(optimizer, steps=int(self.total_steps()))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
 
     @abstractmethod
@@ -266,7 +266,7 @@ class Supervised(Task):
         Raises:
             ConfigurationError: where the task has no such mean.
         """
-        raise ConfigurationError(NO_MEAN)
+        raise ConfigurationError(TTA_UNSUPPORTED)
 
     def mirror(self) -> None:
         self.flip = True
@@ -353,11 +353,11 @@ class Supervised(Task):
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Seed the losses that draw samples (Faster R-CNN's), so that a split comes to the same each time."""
-        reseed(self.seed, 0, batch_idx, self.global_rank)
+        seed_all(self.seed, 0, batch_idx, self.global_rank)
 
     def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Likewise."""
-        reseed(self.seed, 0, batch_idx, self.global_rank)
+        seed_all(self.seed, 0, batch_idx, self.global_rank)
 
     def on_validation_epoch_start(self) -> None:
         self.forget("val")
@@ -394,9 +394,9 @@ class Supervised(Task):
         if len(meters.scores):
             self.measure(meters.scores, batch, predictions)
 
-    def _meters(self, split: str) -> Meters:
+    def _meters(self, split: str) -> SplitMetrics:
         meters = self.meters[f"on_{split}"]
-        assert isinstance(meters, Meters)
+        assert isinstance(meters, SplitMetrics)
         return meters
 
     def _report(self, split: str) -> None:
@@ -406,7 +406,7 @@ class Supervised(Task):
         meters.scores.reset()
         if self.trainer.sanity_checking:
             return
-        self.computed[split] = values
+        self.results[split] = values
         self.log_dict({f"{split}/{name}": value for name, value in values.items() if value.ndim == 0})
 
 
@@ -416,7 +416,7 @@ def main_logits(outputs: Any) -> Tensor:
     return main
 
 
-def mean_logits(one: Tensor, other: Tensor) -> Tensor:
+def average_logits(one: Tensor, other: Tensor) -> Tensor:
     """Logits, with classes in the second dimension, whose probabilities are the mean of both's."""
     both = [logits.float().log_softmax(dim=1) for logits in (one, other)]
     return torch.stack(both).logsumexp(dim=0) - math.log(2)

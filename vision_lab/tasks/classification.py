@@ -17,18 +17,18 @@ from torchmetrics.classification import (
 
 from vision_lab.core.arguments import NonNegative, Range
 from vision_lab.core.batch import Batch
-from vision_lab.losses.class_weights import ClassWeights, typed_weights
+from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
 from vision_lab.metrics.segmentation import Confusion, MacroF1
-from vision_lab.tasks.base import Supervised, main_logits, mean_logits
-from vision_lab.tasks.worst_samples import Worst
+from vision_lab.tasks.base import SupervisedTask, main_logits, average_logits
+from vision_lab.tasks.worst_samples import WorstSamples
 from vision_lab.viz.figures import confusion
-from vision_lab.viz.images import captioned, grid
+from vision_lab.viz.images import draw_caption, grid
 
-MISTAKES = 24
+NUM_MISTAKES_DRAWN = 24
 """How many of the most confident mistakes are kept to be drawn."""
 
 
-class Classify(Supervised):
+class ClassificationTask(SupervisedTask):
     """One of K classes for each picture, by cross-entropy.
 
     Args:
@@ -51,8 +51,8 @@ class Classify(Supervised):
         self.label_smoothing = label_smoothing
         self.balance = class_weights == "auto"
         self.aux_weight = aux_weight
-        self.class_weights = typed_weights(class_weights, self.spec)
-        self.mistakes: dict[str, Worst] = {}
+        self.class_weights = parse_class_weights(class_weights, self.spec)
+        self.mistakes: dict[str, WorstSamples] = {}
 
     def setup(self, stage: str) -> None:
         """Balance the classes by the training data, where asked; evaluation needs the weights for its loss."""
@@ -73,7 +73,7 @@ class Classify(Supervised):
 
     def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
         """Logits whose probabilities are the mean of both."""
-        return mean_logits(main_logits(outputs), main_logits(mirrored))
+        return average_logits(main_logits(outputs), main_logits(mirrored))
 
     def metrics(self, split: str) -> MetricCollection:
         """Accuracy alone while training; else top-5, macro F1, calibration error and the confusion matrix as well."""
@@ -92,8 +92,8 @@ class Classify(Supervised):
         """Keep the most confident mistakes, drawn."""
         confidence, said = predictions.max(dim=1)
         wrong = (said != batch.targets).nonzero().flatten()
-        worst = self.mistakes.setdefault(split, Worst(MISTAKES))
-        for place in wrong[confidence[wrong].topk(min(MISTAKES, len(wrong))).indices].tolist():
+        worst = self.mistakes.setdefault(split, WorstSamples(NUM_MISTAKES_DRAWN))
+        for place in wrong[confidence[wrong].topk(min(NUM_MISTAKES_DRAWN, len(wrong))).indices].tolist():
             shown = (batch.images[place], predictions[place], batch.targets[place])
             worst.see(confidence[place].item(), batch.samples[place].index, partial(self._drawn, *shown))
 
@@ -107,15 +107,15 @@ class Classify(Supervised):
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """The confusion matrix, and the most confident mistakes."""
-        drawn = {"confusion": confusion(self.computed[split]["confusion"], self.spec.class_names)}
-        mistakes = self.mistakes.pop(split, Worst(0)).pictures()
+        drawn = {"confusion": confusion(self.results[split]["confusion"], self.spec.class_names)}
+        mistakes = self.mistakes.pop(split, WorstSamples(0)).pictures()
         if mistakes:
             drawn["mistakes"] = grid(mistakes)
         return drawn
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: its accuracy (recall), precision and number of samples on a split that was measured."""
-        matrix = self.computed[split]["confusion"].cpu().double()
+        matrix = self.results[split]["confusion"].cpu().double()
         hits, truly, said = matrix.diag(), matrix.sum(dim=1), matrix.sum(dim=0)
         return {
             name: {
@@ -152,7 +152,7 @@ class Classify(Supervised):
         confidence, said = probabilities.max(dim=0)
         caption = f"said {names[said]} {confidence:.2f}"
         if target < 0:  # not known
-            return captioned(image, f"{names[said]} {confidence:.2f}")
+            return draw_caption(image, f"{names[said]} {confidence:.2f}")
         if said == target:
-            return captioned(image, caption, colour="green")
-        return captioned(image, f"{caption}, is {names[target]}", colour="red")
+            return draw_caption(image, caption, colour="green")
+        return draw_caption(image, f"{caption}, is {names[target]}", colour="red")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 
-def results(found: Tensor) -> list[dict[str, Any]]:
+def detection_results(found: Tensor) -> list[dict[str, Any]]:
     """What programs that score detections read.
 
     Args:
@@ -20,7 +20,7 @@ def results(found: Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def listing(
+def annotation_file(
     pictures: Tensor, names: Sequence[str], annotations: Sequence[Mapping[str, Any]], paths: Sequence[str]
 ) -> dict[str, Any]:
     """A whole annotation file.
@@ -40,7 +40,7 @@ def listing(
     return {"images": images, "categories": categories, "annotations": numbered}
 
 
-def truths(truth: Tensor) -> list[dict[str, Any]]:
+def ground_truth_annotations(truth: Tensor) -> list[dict[str, Any]]:
     """What is known of pictures, as annotations.
 
     Args:

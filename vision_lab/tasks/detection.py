@@ -15,22 +15,22 @@ from torchvision.io import encode_jpeg
 from torchvision.ops import box_iou
 
 from vision_lab.core.arguments import Fraction
-from vision_lab.core.batch import Batch, Detections, Objects, Sample
+from vision_lab.core.batch import Batch, Detections, BoxTargets, Sample
 from vision_lab.core.files import write_file
-from vision_lab.metrics.detection import BoxPrecision, rows_of
+from vision_lab.metrics.detection import BoxMeanAveragePrecision, to_rows
 from vision_lab.tasks import coco_json
-from vision_lab.tasks.base import Supervised
-from vision_lab.tasks.worst_samples import Worst
+from vision_lab.tasks.base import SupervisedTask
+from vision_lab.tasks.worst_samples import WorstSamples
 from vision_lab.viz import figures, images
 
-WORST = 16
+NUM_WORST_DRAWN = 16
 """How many of the pictures with the most mistakes are kept to be drawn."""
 
-HIT = 0.5
+MATCH_IOU = 0.5
 """The overlap (IoU) from which a detection of the right class is no mistake, in pictures."""
 
 
-class Detect(Supervised):
+class DetectionTask(SupervisedTask):
     """Boxes of K classes; crowds are not learnt from, and what is found in them is no mistake.
 
     Predictions are in pixels of the batch's pictures; measures, tables and files in those of the pictures' files.
@@ -45,7 +45,7 @@ class Detect(Supervised):
         self.shown_score = shown_score
         self.truth_is_known = True
         """Whether a picture without objects is known to have none."""
-        self.worst: dict[str, Worst] = {}
+        self.worst: dict[str, WorstSamples] = {}
         self.predicted: list[tuple[Tensor, Tensor]] = []
         """(detections, picture) of each picture that was predicted on, as rows of ``BoxPrecision``."""
 
@@ -62,15 +62,15 @@ class Detect(Supervised):
 
     def metrics(self, split: str) -> MetricCollection:
         """COCO's; of training pictures, which are augmented, the loss alone."""
-        return MetricCollection({} if split == "train" else {"boxes": BoxPrecision(self.spec.num_classes)})
+        return MetricCollection({} if split == "train" else {"boxes": BoxMeanAveragePrecision(self.spec.num_classes)})
 
     def measure(self, scores: MetricCollection, batch: Batch, predictions: Sequence[Detections]) -> None:
         """In pixels of the files."""
         truth = [
-            replace(each, boxes=_in_file(each.boxes, sample))
+            replace(each, boxes=_boxes_to_file_pixels(each.boxes, sample))
             for each, sample in zip(batch.targets, batch.samples, strict=True)
         ]
-        scores.update(_in_files(predictions, batch.samples), truth)
+        scores.update(_to_file_pixels(predictions, batch.samples), truth)
 
     def on_predict_start(self) -> None:
         self.truth_is_known = False
@@ -78,18 +78,18 @@ class Detect(Supervised):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Detections] | None:
         """As every task; kept for ``documents`` too."""
         predictions = super().predict_step(batch, batch_idx)
-        for sample, said in _in_files(predictions or [], batch.samples):
+        for sample, said in _to_file_pixels(predictions or [], batch.samples):
             picture = torch.tensor([sample.index, *sample.size], dtype=torch.float32)
-            self.predicted.append((rows_of(sample.index, said.labels, said.boxes, said.scores).cpu(), picture))
+            self.predicted.append((to_rows(sample.index, said.labels, said.boxes, said.scores).cpu(), picture))
         return predictions
 
     def observe(self, split: str, batch: Batch, predictions: Sequence[Detections]) -> None:
         """Keep the pictures with the most mistakes, drawn."""
-        worst = self.worst.setdefault(split, Worst(WORST))
+        worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
             shown = self._sure(said)
-            wrong, missed = mistakes(shown, truth)
-            drawn = partial(self._compared, _shown_part(image, sample), shown, truth)
+            wrong, missed = match_detections(shown, truth)
+            drawn = partial(self._compared, _crop_content(image, sample), shown, truth)
             worst.see(int(wrong.sum()) + int(missed.sum()), sample.index, drawn)
 
     def forget(self, split: str) -> None:
@@ -100,26 +100,26 @@ class Detect(Supervised):
         """Each picture with its truth, and with what was found; the latter alone where nothing is known."""
         drawn = []
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
-            part, shown = _shown_part(image, sample), self._sure(said)
+            part, shown = _crop_content(image, sample), self._sure(said)
             drawn.append(self._compared(part, shown, truth) if self.truth_is_known else self._found(part, shown))
         return drawn
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """Precision by recall, average precision by class, and the pictures with the most mistakes."""
-        came_to, names = self.computed[split], self.spec.class_names
+        came_to, names = self.results[split], self.spec.class_names
         precisions = {name: measured["map"] for name, measured in self.per_class(split).items()}
         curves = {
             name: came_to["curves"][:, k].tolist() for k, name in enumerate(names) if came_to["curves"][0, k] >= 0
         }
         drawn = {"precision_recall": figures.curves(curves, x="recall", y="precision (IoU 0.5)")}
         drawn["precision"] = figures.bars(precisions, "mAP")
-        worst = self.worst.pop(split, Worst(0)).pictures()
-        return {**drawn, "worst": self.sheet(worst)} if worst else drawn
+        worst = self.worst.pop(split, WorstSamples(0)).pictures()
+        return {**drawn, "worst": self.contact_sheet(worst)} if worst else drawn
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: its mAP, recall and number of objects; those of which there is none are left out."""
-        found = self.computed[split]["per_class"].tolist()
-        truth = self.computed[split]["truth"]
+        found = self.results[split]["per_class"].tolist()
+        truth = self.results[split]["truth"]
         counted = torch.bincount(truth[truth[:, 7] == 0][:, 1].long(), minlength=self.spec.num_classes).tolist()
         return {
             name: {"map": found[k][0], "recall": found[k][1], "objects": counted[k]}
@@ -134,15 +134,15 @@ class Detect(Supervised):
             empty = torch.zeros(0, 7)
             rows = torch.cat([empty, *(rows for rows, _ in self.predicted)])
             pictures = torch.stack([picture for _, picture in self.predicted])
-            return {"detections": coco_json.listing(pictures, names, coco_json.results(rows), paths)}
-        came_to = self.computed[split]
-        truth = coco_json.listing(came_to["pictures"], names, coco_json.truths(came_to["truth"]), paths)
-        return {"detections": coco_json.results(came_to["found"]), "truth": truth}
+            return {"detections": coco_json.annotation_file(pictures, names, coco_json.detection_results(rows), paths)}
+        came_to = self.results[split]
+        truth = coco_json.annotation_file(came_to["pictures"], names, coco_json.ground_truth_annotations(came_to["truth"]), paths)
+        return {"detections": coco_json.detection_results(came_to["found"]), "truth": truth}
 
     def rows(self, batch: Batch, predictions: Sequence[Detections]) -> list[dict[str, str | float]]:
         """A row for each object that is sure enough, boxes in pixels of the file; an empty one where there is none."""
         rows: list[dict[str, str | float]] = []
-        for sample, said in _in_files(predictions, batch.samples):
+        for sample, said in _to_file_pixels(predictions, batch.samples):
             path, sure = sample.path or str(sample.index), self._sure(said)
             places = ("left", "top", "right", "bottom")
             for label, score, box in zip(sure.labels.tolist(), sure.scores.tolist(), sure.boxes.tolist(), strict=True):
@@ -162,7 +162,7 @@ class Detect(Supervised):
         pictures: Iterable[Tensor],
     ) -> None:
         """``pictures/<name>.jpg``: the file's picture with what was found in it."""
-        found = _in_files(predictions, batch.samples)
+        found = _to_file_pixels(predictions, batch.samples)
         for (_, said), name, picture in zip(found, names, pictures, strict=True):
             drawn = self._boxed(picture, self._sure(said))
             write_file(folder, f"pictures/{name}.jpg", encode_jpeg(drawn, quality=92).numpy().tobytes())
@@ -173,28 +173,28 @@ class Detect(Supervised):
     def _boxed(self, image: Tensor, said: Detections, *, side: int | None = None) -> Tensor:
         named = zip(said.labels.tolist(), said.scores.tolist(), strict=True)
         texts = [f"{self.spec.class_names[label]} {score:.2f}" for label, score in named]
-        return images.boxed(image, said.boxes, said.labels, texts, side=side)
+        return images.draw_boxes(image, said.boxes, said.labels, texts, side=side)
 
-    def _compared(self, image: Tensor, said: Detections, truth: Objects) -> Tensor:
-        wrong, missed = mistakes(said, truth)
+    def _compared(self, image: Tensor, said: Detections, truth: BoxTargets) -> Tensor:
+        wrong, missed = match_detections(said, truth)
         texts = [self.spec.class_names[label] for label in truth.labels.tolist()]
         texts = [
             f"({text})" if ignored else text for text, ignored in zip(texts, truth.crowd | truth.difficult, strict=True)
         ]
-        known = images.boxed(image, truth.boxes, truth.labels, texts, side=images.LARGE)
+        known = images.draw_boxes(image, truth.boxes, truth.labels, texts, side=images.LARGE_THUMBNAIL_SIZE)
         counted = int((~(truth.crowd | truth.difficult)).sum())
         caption = f"truth, found.  {counted - int(missed.sum())} of {counted} found, {int(wrong.sum())} wrong"
-        return images.panels([known, self._boxed(image, said, side=images.LARGE)], caption, side=images.LARGE)
+        return images.side_by_side([known, self._boxed(image, said, side=images.LARGE_THUMBNAIL_SIZE)], caption, side=images.LARGE_THUMBNAIL_SIZE)
 
     def _found(self, image: Tensor, said: Detections) -> Tensor:
         names = [f"{self.spec.class_names[label]}" for label in said.labels.tolist()]
         counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
-        return images.panels(
-            [self._boxed(image, said, side=images.LARGE)], ", ".join(counts) or "nothing", side=images.LARGE
+        return images.side_by_side(
+            [self._boxed(image, said, side=images.LARGE_THUMBNAIL_SIZE)], ", ".join(counts) or "nothing", side=images.LARGE_THUMBNAIL_SIZE
         )
 
 
-def mistakes(said: Detections, truth: Objects) -> tuple[Tensor, Tensor]:
+def match_detections(said: Detections, truth: BoxTargets) -> tuple[Tensor, Tensor]:
     """What was said wrongly, (n,) bool, and which objects were missed, (m,) bool.
 
     From the surest on each detection takes, of the objects of its class that are free, the one it overlaps most. One
@@ -208,41 +208,41 @@ def mistakes(said: Detections, truth: Objects) -> tuple[Tensor, Tensor]:
     overlaps = box_iou(said.boxes, truth.boxes)
     same = said.labels[:, None] == truth.labels
     overlaps = overlaps.where(same, 0.0).cpu()
-    inside = _part_inside(said.boxes, truth.boxes).where(same & ignored, 0.0).cpu()
+    inside = _intersection_over_area(said.boxes, truth.boxes).where(same & ignored, 0.0).cpu()
     for place in said.scores.argsort(descending=True).tolist():
         best = overlaps[place].where(missed, 0.0)
-        if best.max() >= HIT:
+        if best.max() >= MATCH_IOU:
             missed[best.argmax()] = False
             wrong[place] = False
-        elif inside[place].max() >= HIT:
+        elif inside[place].max() >= MATCH_IOU:
             wrong[place] = False
     return wrong, missed
 
 
-def _part_inside(boxes: Tensor, others: Tensor) -> Tensor:
+def _intersection_over_area(boxes: Tensor, others: Tensor) -> Tensor:
     """(n, m), the part of each box that lies in each of the others."""
     corner = torch.minimum(boxes[:, None, 2:], others[:, 2:]) - torch.maximum(boxes[:, None, :2], others[:, :2])
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     return corner.clamp(min=0).prod(dim=2) / areas.clamp(min=1e-6)[:, None]
 
 
-def _in_files(predictions: Sequence[Detections], samples: Sequence[Sample]) -> list[tuple[Sample, Detections]]:
+def _to_file_pixels(predictions: Sequence[Detections], samples: Sequence[Sample]) -> list[tuple[Sample, Detections]]:
     return [
-        (sample, replace(said, boxes=_in_file(said.boxes, sample)))
+        (sample, replace(said, boxes=_boxes_to_file_pixels(said.boxes, sample)))
         for said, sample in zip(predictions, samples, strict=True)
     ]
 
 
-def _in_file(boxes: Tensor, sample: Sample) -> Tensor:
+def _boxes_to_file_pixels(boxes: Tensor, sample: Sample) -> Tensor:
     """(n, 4) in pixels of the batch's picture -> in those of its file, clipped to it."""
-    assert sample.shown is not None
-    (height, width), (rows, columns) = sample.size, sample.shown
+    assert sample.content_size is not None
+    (height, width), (rows, columns) = sample.size, sample.content_size
     scale = boxes.new_tensor([width / columns, height / rows])
     return torch.minimum((boxes * scale.repeat(2)).clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
-def _shown_part(image: Tensor, sample: Sample) -> Tensor:
+def _crop_content(image: Tensor, sample: Sample) -> Tensor:
     """The part of a batch's picture that holds the file's."""
-    assert sample.shown is not None
-    rows, columns = sample.shown
+    assert sample.content_size is not None
+    rows, columns = sample.content_size
     return image[:, :rows, :columns]

@@ -22,11 +22,11 @@ from torchmetrics import MeanMetric
 from vision_lab.core.arguments import Count, NonNegative, Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import Adversarial
-from vision_lab.losses.diffaugment import changes_named
-from vision_lab.losses.gan import gradient_penalty, loss_named, r1_penalty
+from vision_lab.core.protocols import GanNetworks
+from vision_lab.losses.diffaugment import make_augmentations
+from vision_lab.losses.gan import gradient_penalty, make_loss, r1_penalty
 from vision_lab.tasks.base import Task
-from vision_lab.training.lr_schedules import Plateau
+from vision_lab.training.lr_schedules import ReduceOnPlateau
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ NETWORKS = ("generator", "discriminator")
 """In the order of their optimisers."""
 
 
-class AdversarialTask(Task):
+class GanTask(Task):
     """A generator and a discriminator, each with its optimiser and its steps.
 
     A step is made of the slopes of ``accumulate_grad_batches`` batches, in every process: first the discriminator's,
@@ -79,23 +79,23 @@ class AdversarialTask(Task):
     ) -> None:
         super().__init__(**arguments)
         self.automatic_optimization = False
-        self.loss = loss_named(loss, real_label=real_label)
+        self.loss = make_loss(loss, real_label=real_label)
         self.gradient_penalty = gradient_penalty if loss == "wgan_gp" else 0.0
         self.r1 = r1
         self.discriminator_steps = discriminator_steps
-        self.changes = changes_named(diffaugment)
+        self.changes = make_augmentations(diffaugment)
         self.optims = dict(zip(NETWORKS, (generator_optim or {}, discriminator_optim or {}), strict=True))
         self.gradient_clip_val = gradient_clip_val or 0.0
         self.accumulate_grad_batches = accumulate_grad_batches
         self.averaged = (
-            AveragedModel(self.pair.generator, multi_avg_fn=_average(ema), use_buffers=True).requires_grad_(False)
+            AveragedModel(self.pair.generator, multi_avg_fn=_ema_with_warmup(ema), use_buffers=True).requires_grad_(False)
             if ema
             else None
         )
         names = ["generator_loss", "discriminator_loss", "real_score", "fake_score"]
         names += ["real_accuracy", "fake_accuracy"] if self.loss.parts_at_zero else []
         names += ["penalty"] if self.gradient_penalty or self.r1 else []
-        self.meters["on_train"] = nn.ModuleDict({name: MeanMetric() for name in names})
+        self.split_metrics["on_train"] = nn.ModuleDict({name: MeanMetric() for name in names})
         self.step_is_whole = True
         self.window: list[Tensor] = []
         """The targets of each batch since the last step, of those that could be read."""
@@ -103,9 +103,9 @@ class AdversarialTask(Task):
         """The losses of each network's last batch."""
 
     @property
-    def pair(self) -> Adversarial:
+    def pair(self) -> GanNetworks:
         """The two networks."""
-        return cast(Adversarial, self.network)
+        return cast(GanNetworks, self.network)
 
     @property
     def sampler(self) -> nn.Module:
@@ -126,7 +126,7 @@ class AdversarialTask(Task):
         return self.network.state_dict() | averaged
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        super().load_weights(state)
+        super().load_network_state_dict(state)
         self.sampler.load_state_dict(self.pair.generator.state_dict())
 
     def charts(self) -> Mapping[str, Sequence[str]]:
@@ -138,7 +138,7 @@ class AdversarialTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser for each network, with a rate for each of its steps."""
-        if isinstance(self.schedule, Plateau):
+        if isinstance(self.schedule, ReduceOnPlateau):
             raise ConfigurationError("scheduler=plateau is for one network: type scheduler=constant, cosine or steps")
         if any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise ConfigurationError(
@@ -149,7 +149,7 @@ class AdversarialTask(Task):
                 "trainer.max_steps would count the steps of both networks: type trainer.max_epochs=..., and "
                 "trainer.limit_train_batches=... for a part of an epoch"
             )
-        self.batches_in_all()  # makes the loader, and refuses what has no end
+        self.total_steps()  # makes the loader, and refuses what has no end
         windows = self._windows() * int(self.trainer.max_epochs or 0)
         made = []
         for name, steps in zip(NETWORKS, (windows // self.discriminator_steps, windows), strict=True):
@@ -158,7 +158,7 @@ class AdversarialTask(Task):
                 optimizer = self.optimizer(parameters, **self.optims[name])
             except (TypeError, ValueError) as error:
                 raise ConfigurationError(f"task.{name}_optim={dict(self.optims[name])}: {error}") from error
-            scheduler = self.scheduled(optimizer, steps=max(steps, 1))
+            scheduler = self.make_lr_scheduler(optimizer, steps=max(steps, 1))
             made.append({"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}})
         return tuple(made)  # type: ignore[return-value]
 
@@ -188,7 +188,7 @@ class AdversarialTask(Task):
             return self.newest  # no process has anything to learn from
         self._step(discriminator, self.pair.discriminator)
         if self._is_generators_turn(window):
-            with _frozen(self.pair.discriminator):
+            with _no_parameter_grad(self.pair.discriminator):
                 for each in targets:
                     self.newest |= self._deceive(each)
             self._step(generator, self.pair.generator)
@@ -229,12 +229,12 @@ class AdversarialTask(Task):
         values = {name: meter.compute() for name, meter in meters.items() if learnt(meter.update_called, all=False)}
         for meter in meters.values():
             meter.reset()
-        self.computed["train"] = values
+        self.results["train"] = values
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
     def meters_of(self, split: str) -> dict[str, Any]:
         """name: what accumulates a measure of a split."""
-        return dict(self.meters[f"on_{split}"].items())  # type: ignore[operator]
+        return dict(self.split_metrics[f"on_{split}"].items())  # type: ignore[operator]
 
     def _is_generators_turn(self, window: int) -> bool:
         """By where the run stands, so that nothing has to be counted."""
@@ -323,7 +323,7 @@ class AdversarialTask(Task):
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
+def _no_parameter_grad(network: nn.Module) -> Iterator[None]:
     """Slopes pass through, and none are kept."""
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in learning:
@@ -335,7 +335,7 @@ def _frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _average(decay: float) -> Any:
+def _ema_with_warmup(decay: float) -> Any:
     """torch's exponential average, which forgets faster while it is young: else its first weights would stay long."""
 
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:

@@ -12,28 +12,28 @@ from vision_lab.core.arguments import Count, Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import DataError
 from vision_lab.core.spec import Split
-from vision_lab.metrics.generative import DISTANCES, FEWEST, Points, distances, diversity, frechet, nearest
-from vision_lab.tasks.gan import AdversarialTask
-from vision_lab.training.seeding import mix
-from vision_lab.viz.images import grid, panels, tiled
+from vision_lab.metrics.generative import DISTANCES, MIN_SAMPLES, FeatureCollector, generative_metrics, diversity, fid, nearest
+from vision_lab.tasks.gan import GanTask
+from vision_lab.training.seeding import derive_seed
+from vision_lab.viz.images import grid, side_by_side, tiled
 
-COLUMNS = 8
+GRID_COLUMNS = 8
 """Pictures side by side."""
 
-STEPS = 10
+INTERPOLATION_STEPS = 10
 """Pictures on the way from one sample to another, both included."""
 
-NEAREST = 3
+NUM_NEIGHBORS_DRAWN = 3
 """Training pictures that are drawn beside a sample."""
 
-COMPARED = 10_000
+MAX_NEIGHBOR_CANDIDATES = 10_000
 """Training pictures, at most and evenly spaced, among which the nearest to samples are looked for."""
 
-AT_ONCE = 100
+GENERATION_BATCH_SIZE = 100
 """Pictures that are made together."""
 
 
-class Noise(NamedTuple):
+class Latents(NamedTuple):
     """What pictures are made of."""
 
     latents: Tensor
@@ -42,7 +42,7 @@ class Noise(NamedTuple):
     """(N,) int64; None where the pair takes no classes."""
 
 
-class Generate(AdversarialTask):
+class GenerationTask(GanTask):
     """A pair of networks whose samples are held against real pictures.
 
     Measured on a split are FID, KID, precision and recall of ``samples`` samples; their diversity; and, as ``real_fid``
@@ -65,7 +65,7 @@ class Generate(AdversarialTask):
         *,
         features: Callable[[Tensor], Tensor],
         features_name: str,
-        samples: Annotated[int, Range(least=FEWEST)],
+        samples: Annotated[int, Range(least=MIN_SAMPLES)],
         shown: Count,
         **arguments: Any,
     ) -> None:
@@ -75,7 +75,7 @@ class Generate(AdversarialTask):
         self.samples = samples
         self.shown = shown
         for split in ("val", "test"):
-            self.meters[f"on_{split}"] = nn.ModuleDict({"real": Points(), "labels": Points()})
+            self.split_metrics[f"on_{split}"] = nn.ModuleDict({"real": FeatureCollector(), "labels": FeatureCollector()})
         self.training_points: Tensor | None = None
         """(n, D) features of ``samples`` training pictures, evenly spaced."""
         self.real_measures: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
@@ -88,7 +88,7 @@ class Generate(AdversarialTask):
             return super().measured_names(split)
         return {*DISTANCES, *(f"real_{name}" for name in DISTANCES), "diversity"}
 
-    def make(self, noise: Noise) -> Tensor:
+    def make(self, noise: Latents) -> Tensor:
         """(N, C, H, W) uint8 pictures, by the averaged generator in evaluation mode."""
         training = self.sampler.training
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -96,23 +96,23 @@ class Generate(AdversarialTask):
         self.sampler.train(training)
         return ((made * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def noise(self, places: Sequence[int], *, labels: Sequence[int] | None = None) -> Noise:
+    def noise(self, places: Sequence[int], *, labels: Sequence[int] | None = None) -> Latents:
         """What the samples at some places are made of, each a function of the seed and its place.
 
         Args:
             places: from 0.
             labels: the class of each; None: the classes in turn.
         """
-        latents = [_seeded(torch.randn, [self.pair.latent], self.seed, place) for place in places]
+        latents = [_seeded_draw(torch.randn, [self.pair.latent], self.seed, place) for place in places]
         if not self.pair.conditional:
-            return Noise(torch.stack(latents).to(self.device), None)
+            return Latents(torch.stack(latents).to(self.device), None)
         chosen = [place % self.spec.num_classes for place in places] if labels is None else list(labels)
-        return Noise(torch.stack(latents).to(self.device), torch.tensor(chosen, device=self.device))
+        return Latents(torch.stack(latents).to(self.device), torch.tensor(chosen, device=self.device))
 
     def gallery(self) -> Tensor:
         """The first samples as one picture, (3, H, W) uint8: of the same noise each time, classes in columns."""
-        classes = self.spec.num_classes if self.pair.conditional else COLUMNS
-        return tiled(self.make(self.noise(range(self.shown))), columns=classes if classes <= 2 * COLUMNS else COLUMNS)
+        classes = self.spec.num_classes if self.pair.conditional else GRID_COLUMNS
+        return tiled(self.make(self.noise(range(self.shown))), columns=classes if classes <= 2 * GRID_COLUMNS else GRID_COLUMNS)
 
     def one(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A pass of the generator."""
@@ -149,7 +149,7 @@ class Generate(AdversarialTask):
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Pictures of latents and, where the pair takes classes, labels."""
         latents, *labels = batch
-        return self.make(Noise(latents, labels[0] if labels else None))
+        return self.make(Latents(latents, labels[0] if labels else None))
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
@@ -160,10 +160,10 @@ class Generate(AdversarialTask):
     def _check_sizes(self, *splits: Split) -> None:
         """Before hours are spent."""
         found = self.trainer.datamodule.splits  # type: ignore[attr-defined]
-        few = [f"{len(found[split])} in {split}" for split in splits if len(found[split]) < FEWEST]
+        few = [f"{len(found[split])} in {split}" for split in splits if len(found[split]) < MIN_SAMPLES]
         if few:
             raise DataError(
-                f"there are too few pictures to measure by, {', '.join(few)}: there must be {FEWEST} in each split; "
+                f"there are too few pictures to measure by, {', '.join(few)}: there must be {MIN_SAMPLES} in each split; "
                 "type data.holdout=0.3, or give more"
             )
 
@@ -179,8 +179,8 @@ class Generate(AdversarialTask):
         """Hold samples against the pictures that were seen of a split."""
         if not self.trainer.sanity_checking:
             # In double precision the last digits hang on how many threads there are.
-            self.computed[split] = {name: value.float() for name, value in self._came_to(split).items()}
-            self.log_dict({f"{split}/{name}": value for name, value in self.computed[split].items()})
+            self.results[split] = {name: value.float() for name, value in self._came_to(split).items()}
+            self.log_dict({f"{split}/{name}": value for name, value in self.results[split].items()})
         for meter in self.meters_of(split).values():
             meter.reset()
 
@@ -188,18 +188,18 @@ class Generate(AdversarialTask):
         meters = self.meters_of(split)
         self._join_in(meters["real"])
         _, real = meters["real"].compute()
-        if len(real) < FEWEST:
-            raise DataError(f"only {len(real)} pictures of {split} were seen, too few to measure by: {FEWEST} at least")
+        if len(real) < MIN_SAMPLES:
+            raise DataError(f"only {len(real)} pictures of {split} were seen, too few to measure by: {MIN_SAMPLES} at least")
         self._agree()
         labels = self._shares(self._seen_labels(split)) if self.pair.conditional else None
-        made = self._points(lambda places: self.make(self.noise(places, labels=_at(labels, places))))
-        values = distances(real, made) | {"diversity": diversity(real, made)} | self._of_real(split, real)
+        made = self._points(lambda places: self.make(self.noise(places, labels=_select(labels, places))))
+        values = generative_metrics(real, made) | {"diversity": diversity(real, made)} | self._of_real(split, real)
         if split == "test":
             shape = [self.spec.channels, *self.spec.image_size]
             noise = self._points(
-                lambda places: torch.stack([_seeded(torch.rand, shape, self.seed, place) for place in places])
+                lambda places: torch.stack([_seeded_draw(torch.rand, shape, self.seed, place) for place in places])
             )
-            values["noise_fid"] = frechet(real, noise)
+            values["noise_fid"] = fid(real, noise)
             self.drawn = {
                 "interpolation": self._interpolated(),
                 "neighbours": self._neighbours(made, labels),
@@ -213,20 +213,20 @@ class Generate(AdversarialTask):
             _, self.training_points = self._training(most=self.samples)
         seen, values = self.real_measures.get(split, (torch.empty(0), {}))
         if not torch.equal(seen, real):
-            found = distances(real, self.training_points)
+            found = generative_metrics(real, self.training_points)
             values = {f"real_{name}": value for name, value in found.items()}
             self.real_measures[split] = real, values
         self.counts = {"real": len(real), "training": len(self.training_points)}
         return values
 
-    def _join_in(self, points: Points) -> None:
+    def _join_in(self, points: FeatureCollector) -> None:
         """A process that has seen nothing has something to exchange all the same: rows of which there are none."""
         if not points.update_called:
             nothing = torch.zeros(1, self.spec.channels, *self.spec.image_size, device=self.device)
             points.update(torch.empty(0, dtype=torch.int64), self.features(nothing)[:0])
 
     def _seen_labels(self, split: str) -> Tensor:
-        labels: Points = self.meters_of(split)["labels"]
+        labels: FeatureCollector = self.meters_of(split)["labels"]
         if not labels.update_called:
             labels.update(torch.empty(0, dtype=torch.int64), torch.empty(0, 1, dtype=torch.int64, device=self.device))
         return labels.compute()[1].flatten()
@@ -244,15 +244,15 @@ class Generate(AdversarialTask):
 
     def _points(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """(samples, D) features of what is made at each place, shared among the processes."""
-        points = Points()
-        for places in _parts(range(self.global_rank, self.samples, self.trainer.world_size)):
+        points = FeatureCollector()
+        for places in _chunks(range(self.global_rank, self.samples, self.trainer.world_size)):
             points.update(torch.tensor(places), self.features(make(places).to(self.device)))
         self._join_in(points)
         return points.compute()[1]
 
     def _training(self, *, most: int) -> tuple[Tensor, Tensor]:
         """Places (n,) and features (n, D) of at most so many training pictures, evenly spaced."""
-        data, points = self.trainer.datamodule, Points()  # type: ignore[attr-defined]
+        data, points = self.trainer.datamodule, FeatureCollector()  # type: ignore[attr-defined]
         for batch in data.eval_loader("train", most=most):
             data.note_unreadable(batch)
             if batch.samples:
@@ -264,29 +264,29 @@ class Generate(AdversarialTask):
         """As many real training pictures as there are samples in the gallery."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         places = range(min(self.shown, len(data.splits["train"])))
-        return tiled(torch.stack(data.pictures("train", places, most=self.shown)), columns=COLUMNS)
+        return tiled(torch.stack(data.pictures("train", places, most=self.shown)), columns=GRID_COLUMNS)
 
     def _interpolated(self) -> Tensor:
         """Along the sphere on which latents lie nearly all (White 2016); the class is that of the first."""
-        ends = self.noise(range(COLUMNS))
+        ends = self.noise(range(GRID_COLUMNS))
         ways = [
-            _along_the_sphere(first, last, torch.linspace(0, 1, STEPS, device=self.device)[:, None])
+            slerp(first, last, torch.linspace(0, 1, INTERPOLATION_STEPS, device=self.device)[:, None])
             for first, last in zip(ends.latents[::2], ends.latents[1::2], strict=True)
         ]
-        labels = None if ends.labels is None else ends.labels[::2].repeat_interleave(STEPS)
-        return tiled(self.make(Noise(torch.cat(ways), labels)), columns=STEPS)
+        labels = None if ends.labels is None else ends.labels[::2].repeat_interleave(INTERPOLATION_STEPS)
+        return tiled(self.make(Latents(torch.cat(ways), labels)), columns=INTERPOLATION_STEPS)
 
     def _neighbours(self, made: Tensor, labels: Sequence[int] | None) -> Tensor:
         """Evenly spaced samples, each beside the training pictures whose features are nearest to its own."""
-        chosen = [place * len(made) // COLUMNS for place in range(COLUMNS)]
-        places, points = self._training(most=COMPARED)
-        found = places[nearest(made[chosen], points, count=min(NEAREST, len(points)))]
-        pictures = self.make(self.noise(chosen, labels=_at(labels, chosen)))
+        chosen = [place * len(made) // GRID_COLUMNS for place in range(GRID_COLUMNS)]
+        places, points = self._training(most=MAX_NEIGHBOR_CANDIDATES)
+        found = places[nearest(made[chosen], points, count=min(NUM_NEIGHBORS_DRAWN, len(points)))]
+        pictures = self.make(self.noise(chosen, labels=_select(labels, chosen)))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         caption = f"made, and the nearest of {len(points):,} real ones"
         return grid(
             [
-                panels([picture, *data.pictures("train", neighbours, most=COMPARED)], caption)
+                side_by_side([picture, *data.pictures("train", neighbours, most=MAX_NEIGHBOR_CANDIDATES)], caption)
                 for picture, neighbours in zip(pictures, found.tolist(), strict=True)
             ],
             columns=2,
@@ -294,23 +294,23 @@ class Generate(AdversarialTask):
         )
 
 
-def _along_the_sphere(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
+def slerp(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
     """Vectors (n, D) from one (D,) to another at (n, 1) shares of the angle between them."""
     angle = torch.arccos(torch.nn.functional.cosine_similarity(first, last, dim=0).clamp(-0.9999, 0.9999))
     return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * last) / torch.sin(angle)
 
 
-def _seeded(draw: Callable[..., Tensor], shape: Sequence[int], seed: int, place: int) -> Tensor:
-    return draw(shape, generator=torch.Generator().manual_seed(mix(seed, place)))
+def _seeded_draw(draw: Callable[..., Tensor], shape: Sequence[int], seed: int, place: int) -> Tensor:
+    return draw(shape, generator=torch.Generator().manual_seed(derive_seed(seed, place)))
 
 
 def _places(batch: Batch) -> Tensor:
     return torch.tensor([sample.index for sample in batch.samples])
 
 
-def _parts(places: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (places[start : start + AT_ONCE] for start in range(0, len(places), AT_ONCE))
+def _chunks(places: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (places[start : start + GENERATION_BATCH_SIZE] for start in range(0, len(places), GENERATION_BATCH_SIZE))
 
 
-def _at(labels: Sequence[int] | None, places: Sequence[int]) -> list[int] | None:
+def _select(labels: Sequence[int] | None, places: Sequence[int]) -> list[int] | None:
     return None if labels is None else [labels[place] for place in places]

@@ -18,23 +18,23 @@ from vision_lab.core.arguments import NonNegative
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import write_file
-from vision_lab.core.spec import IGNORE
-from vision_lab.losses.class_weights import ClassWeights, typed_weights
-from vision_lab.metrics.segmentation import Overlap, agreement, count, dice, intersection_over_union
-from vision_lab.tasks.base import Supervised, main_logits, mean_logits
+from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
+from vision_lab.metrics.segmentation import SegmentationMetrics, segmentation_scores, update_confusion, dice, intersection_over_union
+from vision_lab.tasks.base import SupervisedTask, main_logits, average_logits
 from vision_lab.tasks.tiling import Window, tiles
-from vision_lab.tasks.worst_samples import Worst
+from vision_lab.tasks.worst_samples import WorstSamples
 from vision_lab.viz import figures, images
 
-WORST = 16
+NUM_WORST_DRAWN = 16
 """How many of the pictures that agree least with their truth are kept to be drawn."""
 
 
-TOGETHER = 8
+TILE_BATCH_SIZE = 8
 """Tiles that are looked at together."""
 
 
-class Segment(Supervised):
+class SegmentationTask(SupervisedTask):
     """One of K classes for each pixel; pixels of 255 are neither learnt from nor measured.
 
     Args:
@@ -66,10 +66,10 @@ class Segment(Supervised):
         self.terms = {name: (known[name], weight) for name, weight in losses.items() if weight > 0}
         self.focal_gamma = focal_gamma
         self.balance = class_weights == "auto"
-        self.class_weights = typed_weights(class_weights, self.spec)
+        self.class_weights = parse_class_weights(class_weights, self.spec)
         self.aux_weight = aux_weight
         self.overlap: float | None = None
-        self.worst: dict[str, Worst] = {}
+        self.worst: dict[str, WorstSamples] = {}
 
     def setup(self, stage: str) -> None:
         """Balance the classes by the training data, where asked; evaluation needs the weights for its loss."""
@@ -92,7 +92,7 @@ class Segment(Supervised):
 
     def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
         """Logits whose probabilities are the mean of both."""
-        return mean_logits(main_logits(outputs), main_logits(mirrored).flip(-1))
+        return average_logits(main_logits(outputs), main_logits(mirrored).flip(-1))
 
     def look_in_tiles(self, overlap: float) -> None:
         """From now on predict on whole pictures by tiles of the size the network was trained on."""
@@ -105,17 +105,17 @@ class Segment(Supervised):
         if self.overlap is not None:
             return [self._by_tiles(image, self.overlap) for image in batch.images]
         logits = main_logits(self.see(batch.images))
-        return [_at_size(each, sample.size) for each, sample in zip(logits, batch.samples, strict=True)]
+        return [_argmax_at_size(each, sample.size) for each, sample in zip(logits, batch.samples, strict=True)]
 
     def metrics(self, split: str) -> MetricCollection:
         """Mean IoU, dice, pixel accuracy and the counts they come from, over the whole split."""
-        return MetricCollection({"overlap": Overlap(self.spec.num_classes)})
+        return MetricCollection({"overlap": SegmentationMetrics(self.spec.num_classes)})
 
     def observe(self, split: str, batch: Batch, predictions: Tensor) -> None:
         """Keep the pictures that agree least with their truth, drawn."""
-        worst = self.worst.setdefault(split, Worst(WORST))
+        worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
-            if (truth != IGNORE).any():
+            if (truth != IGNORE_INDEX).any():
                 found = self._agreement(said, truth)
                 worst.see(1 - found["miou"].item(), sample.index, partial(self._compared, image, said, truth))
 
@@ -135,16 +135,16 @@ class Segment(Supervised):
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """The confusion matrix, IoU by class, and the pictures that agree least, of those this process saw."""
-        counts = self.computed[split]["confusion"]
+        counts = self.results[split]["confusion"]
         names = self.spec.class_names
         overlaps = {name: measured["iou"] for name, measured in self.per_class(split).items()}
         drawn = {"confusion": figures.confusion(counts, names, unit="pixels"), "iou": figures.bars(overlaps, "IoU")}
-        worst = self.worst.pop(split, Worst(0)).pictures()
+        worst = self.worst.pop(split, WorstSamples(0)).pictures()
         return {**drawn, "worst": self.sheet(worst)} if worst else drawn
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: its IoU, dice, accuracy (recall) and number of pixels; those neither there nor said are left out."""
-        matrix = self.computed[split]["confusion"].cpu().double()
+        matrix = self.results[split]["confusion"].cpu().double()
         iou, shared, truly = intersection_over_union(matrix), dice(matrix), matrix.sum(dim=1)
         return {
             name: {
@@ -179,7 +179,7 @@ class Segment(Supervised):
         """``masks/<name>.png``: classes in a palette, with their names; ``overlays/<name>.jpg``: on the picture."""
         for picture, mask, name in zip(pictures, predictions, names, strict=True):
             write_file(folder, f"masks/{name}.png", images.palette_png(mask.cpu(), self.spec.class_names))
-            laid = images.overlaid(picture, mask.cpu())
+            laid = images.overlay_mask(picture, mask.cpu())
             write_file(folder, f"overlays/{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes())
 
     def _weights(self, like: Tensor) -> Tensor | None:
@@ -187,20 +187,20 @@ class Segment(Supervised):
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = self._weights(logits)
-        total = F.cross_entropy(logits, targets, weight=weights, ignore_index=IGNORE, reduction="sum")
-        known = targets != IGNORE
+        total = F.cross_entropy(logits, targets, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum")
+        known = targets != IGNORE_INDEX
         count = known.sum() if weights is None else (weights[torch.where(known, targets, 0)] * known).sum()
         return total / count.where(count > 0, 1)  # not torch's mean, which is NaN where nothing counts
 
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
-        surprise = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
-        weighted = F.cross_entropy(logits, targets, weight=self._weights(logits), ignore_index=IGNORE, reduction="none")
+        surprise = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
+        weighted = F.cross_entropy(logits, targets, weight=self._weights(logits), ignore_index=IGNORE_INDEX, reduction="none")
         wrong = (1 - (-surprise).exp()).clamp(min=1e-6)  # at 0 a power below 1 has no slope
-        return (wrong**self.focal_gamma * weighted).sum() / (targets != IGNORE).sum().clamp(min=1)
+        return (wrong**self.focal_gamma * weighted).sum() / (targets != IGNORE_INDEX).sum().clamp(min=1)
 
     def _dice(self, logits: Tensor, targets: Tensor) -> Tensor:
         """One minus the soft dice of the whole batch, the mean over the classes that are in it."""
-        known = targets != IGNORE
+        known = targets != IGNORE_INDEX
         truth = torch.where(known, targets, 0)
         said = logits.softmax(dim=1) * known[:, None]
         nothing = said.new_zeros(logits.shape[1])
@@ -217,7 +217,7 @@ class Segment(Supervised):
         sides = [max(*each) for each in zip((height, width), size, strict=True)]
         mask = torch.empty(sides, dtype=torch.uint8, device=image.device)
         cut = tiles(sides, size, overlap)
-        while some := list(islice(cut, TOGETHER)):
+        while some := list(islice(cut, TILE_BATCH_SIZE)):
             seen = torch.stack([_window(image, window) for window, _ in some])
             for (_, part), prediction in zip(some, self.decode(self.see(seen)), strict=True):
                 mask[part.outer] = prediction[part.inner]
@@ -226,19 +226,19 @@ class Segment(Supervised):
     def _agreement(self, said: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """Of one picture, in this process alone: a metric would ask the others for theirs."""
         counts = torch.zeros(self.spec.num_classes, self.spec.num_classes, dtype=torch.int64, device=said.device)
-        count(counts, said, truth, ignore=IGNORE)
-        return agreement(counts)
+        update_confusion(counts, said, truth, ignore=IGNORE_INDEX)
+        return segmentation_scores(counts)
 
     def _compared(self, image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
         found = self._agreement(said, truth)
         caption = f"picture, truth, prediction, errors.  Mean IoU {found['miou']:.2f}"
-        shown = [images.coloured(truth), images.coloured(said), images.errors(image, said, truth)]
-        return images.panels([image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right")
+        shown = [images.colorize_mask(truth), images.colorize_mask(said), images.draw_mask_errors(image, said, truth)]
+        return images.side_by_side([image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right")
 
     def _predicted(self, image: Tensor, mask: Tensor) -> Tensor:
         shares = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes) / mask.numel()
         most = [f"{self.spec.class_names[k]} {shares[k]:.0%}" for k in shares.topk(min(3, len(shares))).indices]
-        return images.panels([image, images.overlaid(image, mask)], ", ".join(most))
+        return images.side_by_side([image, images.overlay_mask(image, mask)], ", ".join(most))
 
 
 def _window(image: Tensor, window: Window) -> Tensor:
@@ -250,7 +250,7 @@ def _window(image: Tensor, window: Window) -> Tensor:
     return image[:, rows[:, None], columns]
 
 
-def _at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _argmax_at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(h, w) uint8: the classes of logits (K, H, W) enlarged or reduced, one class at a time: pictures may be large."""
     best, classes = None, torch.zeros(size, dtype=torch.uint8, device=logits.device)
     for k, scores in enumerate(logits.float().softmax(dim=0)):

@@ -11,12 +11,12 @@ Window = tuple[slice, slice]
 """Rows and columns."""
 
 
-ALIGNED = 32
+TILE_ALIGNMENT = 32
 """Tiles begin at multiples of this many pixels where they are large enough, but for the last: networks step by so
 much at most, so that a tile's maps lie on those of the whole picture."""
 
 
-class Part(NamedTuple):
+class TilePart(NamedTuple):
     """The part of a tile that is kept.
 
     Attributes:
@@ -28,7 +28,7 @@ class Part(NamedTuple):
     inner: Window
 
 
-def tiles(picture: Sequence[int], size: Sequence[int], overlap: float) -> Iterator[tuple[Window, Part]]:
+def tiles(picture: Sequence[int], size: Sequence[int], overlap: float) -> Iterator[tuple[Window, TilePart]]:
     """All tiles; their parts that are kept cover the picture once, and are cut in the middle of overlaps.
 
     Args:
@@ -41,13 +41,13 @@ def tiles(picture: Sequence[int], size: Sequence[int], overlap: float) -> Iterat
         for column in columns:
             (top, inner_rows, outer_rows), (left, inner_columns, outer_columns) = row, column
             window = (slice(top, top + size[0]), slice(left, left + size[1]))
-            yield window, Part((outer_rows, outer_columns), (inner_rows, inner_columns))
+            yield window, TilePart((outer_rows, outer_columns), (inner_rows, inner_columns))
 
 
 def _cuts(length: int, side: int, overlap: float) -> list[tuple[int, slice, slice]]:
     """(begin of a tile, what is kept of it, where that lies) along one axis."""
     stride = int(side * (1 - overlap))
-    stride = max(1, stride - stride % ALIGNED if stride >= ALIGNED else stride)
+    stride = max(1, stride - stride % TILE_ALIGNMENT if stride >= TILE_ALIGNMENT else stride)
     begins = [min(place * stride, length - side) for place in range(ceil((length - side) / stride) + 1)]
     cuts = [0, *((one + side + other) // 2 for one, other in itertools.pairwise(begins)), length]
     return [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-class Worst:
+class WorstSamples:
     """Keeps drawings of the ``most`` worst; of equals those that come first in the data set."""
 
     def __init__(self, most: int) -> None:

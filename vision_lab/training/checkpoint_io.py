@@ -28,7 +28,7 @@ UNREADABLE = (zipfile.BadZipFile, EOFError, OSError, *LOAD_ERRORS)
 """What torch raises for a file that it did not write, or not to the end."""
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """How Lightning writes and reads checkpoints here.
 
     A file is on the disk as a whole before it takes its name, and ``last.ckpt`` makes the one before it
@@ -129,7 +129,7 @@ def load_weights(take: Callable[[Mapping[str, Tensor]], object], path: Path) -> 
         raise ConfigurationError(f"{shown} holds weights that are not finite: {', '.join(bad[:5])}: {cure}")
 
 
-def newest(
+def latest_checkpoint(
     folder: Path, damaged: Callable[[str, str], None], *, problem: Callable[[Any], str | None] = lambda _: None
 ) -> Path | None:
     """The newest checkpoint of a run that a training can go on from; None where there is none.
@@ -143,14 +143,14 @@ def newest(
         path = folder / FOLDER / name
         if not os.path.lexists(path):
             continue
-        reason = damage(path, problem)
+        reason = corruption(path, problem)
         if reason is None:
             return path
         damaged(f"{FOLDER}/{name}", reason)
     return None
 
 
-def damage(path: Path, problem: Callable[[Any], str | None] = lambda _: None) -> str | None:
+def corruption(path: Path, problem: Callable[[Any], str | None] = lambda _: None) -> str | None:
     """What is wrong with a checkpoint file; None where all of it can be read, and ``problem`` finds none with it."""
     if not path.is_file():
         return "it is no file"

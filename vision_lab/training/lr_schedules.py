@@ -18,10 +18,10 @@ Schedule = Callable[[float], float]
 class Constant:
     """The same rate throughout, after a linear warm-up."""
 
-    warmup: Fraction = 0.0
+    warmup_fraction: Fraction = 0.0
 
     def __call__(self, progress: float) -> float:
-        return _warmed(progress, self.warmup)
+        return _linear_warmup(progress, self.warmup_fraction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class Cosine:
     """A linear warm-up, then half a cosine from 1 to ``final`` (Loshchilov 2017, without restarts)."""
 
     warmup: Fraction = 0.05
-    final: NonNegative = 0.0
+    final_factor: NonNegative = 0.0
 
     def __call__(self, progress: float) -> float:
         if progress < self.warmup or self.warmup == 1:
-            return _warmed(progress, self.warmup)
-        return _cosine(1.0, self.final, (progress - self.warmup) / (1 - self.warmup))
+            return _linear_warmup(progress, self.warmup)
+        return _cosine(1.0, self.final_factor, (progress - self.warmup) / (1 - self.warmup))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +44,18 @@ class OneCycle:
     The momentum stays as it is, unlike in torch's ``OneCycleLR``.
     """
 
-    peak: Fraction = 0.3
+    peak_fraction: Fraction = 0.3
     start: NonNegative = 0.04
-    final: NonNegative = 4e-6
+    final_factor: NonNegative = 4e-6
 
     def __call__(self, progress: float) -> float:
-        if progress < self.peak or self.peak == 1:
-            return _cosine(self.start, 1.0, progress / self.peak)
-        return _cosine(1.0, self.final, (progress - self.peak) / (1 - self.peak))
+        if progress < self.peak_fraction or self.peak_fraction == 1:
+            return _cosine(self.start, 1.0, progress / self.peak_fraction)
+        return _cosine(1.0, self.final_factor, (progress - self.peak_fraction) / (1 - self.peak_fraction))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
+class MultiStep:
     """Times ``gamma`` at each of the milestones: a third and two thirds of the way, as ImageNet's recipes do."""
 
     milestones: Sequence[Fraction] = (1 / 3, 2 / 3)
@@ -64,22 +64,22 @@ class Steps:
 
     def __call__(self, progress: float) -> float:
         passed = sum(progress >= milestone for milestone in self.milestones)
-        return _warmed(progress, self.warmup) * self.gamma**passed
+        return _linear_warmup(progress, self.warmup) * self.gamma**passed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Poly:
+class Polynomial:
     """(1 - progress) to the power of ``power``, after a linear warm-up (Chen 2017: 0.9)."""
 
     power: NonNegative = 0.9
     warmup: Fraction = 0.0
 
     def __call__(self, progress: float) -> float:
-        return _warmed(progress, self.warmup) * (1 - progress) ** self.power
+        return _linear_warmup(progress, self.warmup) * (1 - progress) ** self.power
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plateau:
+class ReduceOnPlateau:
     """Times ``factor`` once the monitored metric has not improved for ``patience`` validations: torch's own."""
 
     factor: Annotated[float, Range(above=0, below=1)] = 0.1
@@ -88,7 +88,7 @@ class Plateau:
     threshold_mode: Literal["rel", "abs"] = "rel"
 
 
-def _warmed(progress: float, warmup: float) -> float:
+def _linear_warmup(progress: float, warmup: float) -> float:
     return progress / warmup if progress < warmup else 1.0
 
 

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """A 63-bit seed that is a function of the numbers; unlike numbers give unrelated seeds. About 1 us."""
     digest = blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def reseed(*numbers: int) -> None:
+def seed_all(*numbers: int) -> None:
     """Seed torch (CPU and, where in use, CUDA), NumPy and Python from the numbers. About 15 us on the CPU.
 
     ``torch.manual_seed`` would take 180 us, most of it to look for accelerators.
     """
-    seed = mix(*numbers)
+    seed = derive_seed(*numbers)
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)

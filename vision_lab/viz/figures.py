@@ -27,7 +27,7 @@ def bars(values: Mapping[str, float], label: str) -> Tensor:
     axes.set(xlim=(0, 1.08), xlabel=label)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    return rendered(figure)
+    return figure_to_image(figure)
 
 
 def curves(values: Mapping[str, Sequence[float]], *, x: str, y: str) -> Tensor:
@@ -41,7 +41,7 @@ def curves(values: Mapping[str, Sequence[float]], *, x: str, y: str) -> Tensor:
     axes.spines[["top", "right"]].set_visible(False)
     if 0 < len(values) <= 20:
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    return rendered(figure)
+    return figure_to_image(figure)
 
 
 def confusion(matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", "pixels"] = "samples") -> Tensor:
@@ -74,10 +74,10 @@ def confusion(matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", 
             shade = "white" if shares[row, column] > 0.5 else "black"
             written = str(counts[row, column]) if unit == "samples" else f"{100 * shares[row, column]:.0f}"
             axes.text(column, row, written, ha="center", va="center", color=shade, fontsize=8)
-    return rendered(figure)
+    return figure_to_image(figure)
 
 
-def rendered(figure: Figure) -> Tensor:
+def figure_to_image(figure: Figure) -> Tensor:
     """A matplotlib figure as a picture, (3, H, W) uint8."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -20,13 +20,13 @@ from vision_lab.core.text import display_text
 MAX_DRAWN = 1000
 """Images on one sheet."""
 
-SIDE = 144
+THUMBNAIL_SIZE = 144
 """Pixels of a drawn picture's longer side: small ones are enlarged, large ones reduced."""
 
-LARGE = 240
+LARGE_THUMBNAIL_SIZE = 240
 """Likewise of one with boxes and their names."""
 
-TILE = 72
+MIN_TILE_SIZE = 72
 """Pixels of a tile's longer side, at least."""
 
 FONT_SIZE = 12
@@ -36,11 +36,11 @@ LINES = 2
 GAP = 4
 """Pixels between pictures side by side."""
 
-SCREEN = 1200
+SHEET_WIDTH = 1200
 """Pixels of a row of pictures."""
 
 COLOURS = {"plain": (32, 32, 32), "green": (0, 110, 40), "red": (180, 20, 30)}
-PAPER = (255, 255, 255)
+WHITE = (255, 255, 255)
 
 
 def _voc_colour(number: int) -> tuple[int, int, int]:
@@ -55,7 +55,7 @@ PALETTE = tuple(_voc_colour(number) for number in range(256))
 """The colour of each class, those of Pascal VOC's masks: the first is black."""
 
 
-def captioned(image: Tensor, caption: str, *, colour: Literal["plain", "green", "red"] = "plain") -> Tensor:
+def draw_caption(image: Tensor, caption: str, *, colour: Literal["plain", "green", "red"] = "plain") -> Tensor:
     """A picture over its caption.
 
     Args:
@@ -66,11 +66,11 @@ def captioned(image: Tensor, caption: str, *, colour: Literal["plain", "green", 
     Returns:
         (3, SIDE + caption, SIDE) uint8, the picture centred.
     """
-    return panels([image], caption, colour=colour)
+    return side_by_side([image], caption, colour=colour)
 
 
-def panels(
-    images: Sequence[Tensor], caption: str, *, colour: Literal["plain", "green", "red"] = "plain", side: int = SIDE
+def side_by_side(
+    images: Sequence[Tensor], caption: str, *, colour: Literal["plain", "green", "red"] = "plain", side: int = THUMBNAIL_SIZE
 ) -> Tensor:
     """Pictures of one size side by side over a caption.
 
@@ -86,13 +86,13 @@ def panels(
     width = len(images) * (side + GAP) - GAP
     font = ImageFont.load_default(size=FONT_SIZE)
     line_height = FONT_SIZE + 3
-    sheet = Image.new("RGB", (width, side + LINES * line_height + 4), PAPER)
+    sheet = Image.new("RGB", (width, side + LINES * line_height + 4), WHITE)
     for place, image in enumerate(images):
-        picture = _scaled(image, side)
+        picture = _resize_to(image, side)
         left = place * (side + GAP) + (side - picture.width) // 2
         sheet.paste(picture, (left, (side - picture.height) // 2))
     draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(_lines(caption, width=width, font=font)):
+    for number, line in enumerate(_wrap_caption(caption, width=width, font=font)):
         draw.text((2, side + 2 + number * line_height), line, fill=COLOURS[colour], font=font)
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
 
@@ -100,7 +100,7 @@ def panels(
 def grid(pictures: Sequence[Tensor], *, columns: int | None = None, gap: int = 6) -> Tensor:
     """Pictures (3, h, w) uint8 of one size, row by row on white: (3, H, W) uint8; as many a row as fit a screen."""
     _, height, width = pictures[0].shape
-    columns = min(columns or max(1, SCREEN // (width + gap)), len(pictures))
+    columns = min(columns or max(1, SHEET_WIDTH // (width + gap)), len(pictures))
     rows = ceil(len(pictures) / columns)
     sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
     for place, picture in enumerate(pictures):
@@ -111,18 +111,18 @@ def grid(pictures: Sequence[Tensor], *, columns: int | None = None, gap: int = 6
 
 def tiled(pictures: Tensor, *, columns: int) -> Tensor:
     """Pictures (N, C, H, W), floats in [0, 1] or uint8, edge to edge: (3, H', W') uint8; small ones are enlarged."""
-    scale = max(1, TILE // max(pictures.shape[-2:]))
+    scale = max(1, MIN_TILE_SIZE // max(pictures.shape[-2:]))
     images = torch.stack([_rgb(picture).cpu() for picture in pictures])
     images = images.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
     return make_grid(images, nrow=columns, padding=2, pad_value=255)
 
 
-def coloured(mask: Tensor) -> Tensor:
+def colorize_mask(mask: Tensor) -> Tensor:
     """A mask (H, W) of classes in their colours, (3, H, W) uint8."""
     return torch.tensor(PALETTE, dtype=torch.uint8)[mask.cpu().int()].permute(2, 0, 1)
 
 
-def overlaid(image: Tensor, mask: Tensor) -> Tensor:
+def overlay_mask(image: Tensor, mask: Tensor) -> Tensor:
     """A mask's colours laid over a picture, class 0 left clear.
 
     Args:
@@ -133,11 +133,11 @@ def overlaid(image: Tensor, mask: Tensor) -> Tensor:
         (3, h, w) uint8.
     """
     picture = F.resize(_rgb(image).cpu().float(), list(mask.shape), antialias=True).round().to(torch.uint8)
-    half = ((picture.int() + coloured(mask)) // 2).to(torch.uint8)
+    half = ((picture.int() + colorize_mask(mask)) // 2).to(torch.uint8)
     return torch.where(mask.cpu() == 0, picture, half)
 
 
-def errors(image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
+def draw_mask_errors(image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
     """A picture in faint grey, red where the prediction is wrong and white where the truth does not count.
 
     Args:
@@ -154,7 +154,7 @@ def errors(image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
     return torch.where(truth == 255, 255, torch.where(said != truth, red, faint)).to(torch.uint8)
 
 
-def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *, side: int | None = None) -> Tensor:
+def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *, side: int | None = None) -> Tensor:
     """A picture with boxes in the colours of their classes, each with its text.
 
     Args:
@@ -169,7 +169,7 @@ def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *,
     """
     picture = _rgb(image).cpu()
     longer = max(picture.shape[-2:])
-    scale = side / longer if side else max(1.0, LARGE / longer)
+    scale = side / longer if side else max(1.0, LARGE_THUMBNAIL_SIZE / longer)
     if scale != 1:
         size = [max(1, round(length * scale)) for length in picture.shape[-2:]]
         picture = F.resize(picture, size, antialias=True)
@@ -187,7 +187,7 @@ def boxed(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *,
         left, top = min(left, sheet.width - width - 2), top - height - 2 if top > height + 2 else top
         draw.rectangle((left, top, left + width + 2, top + height + 2), fill=colour)
         bright = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2] > 110
-        draw.text((left + 1, top), text, fill=COLOURS["plain"] if bright else PAPER, font=font)
+        draw.text((left + 1, top), text, fill=COLOURS["plain"] if bright else WHITE, font=font)
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
 
 
@@ -195,7 +195,7 @@ def with_legend(sheet: Tensor, names: Sequence[str]) -> Tensor:
     """A picture (3, H, W) uint8 over the names of the classes in their colours, as many as fit four lines."""
     font = ImageFont.load_default(size=FONT_SIZE)
     box, line = FONT_SIZE, FONT_SIZE + 8
-    width = max(sheet.shape[-1], 4 * SIDE)
+    width = max(sheet.shape[-1], 4 * THUMBNAIL_SIZE)
     places, left, row = [], GAP, 0
     for number, name in enumerate(map(label_text, names)):
         length = box + 4 + int(font.getlength(name)) + 14
@@ -204,7 +204,7 @@ def with_legend(sheet: Tensor, names: Sequence[str]) -> Tensor:
         places.append((left, row, number, name))
         left += length
     places = [place for place in places if place[1] < 4]
-    below = Image.new("RGB", (width, (places[-1][1] + 1) * line + GAP), PAPER)
+    below = Image.new("RGB", (width, (places[-1][1] + 1) * line + GAP), WHITE)
     draw = ImageDraw.Draw(below)
     for left, row, number, name in places:
         draw.rectangle((left, row * line, left + box, row * line + box), fill=PALETTE[number], outline=COLOURS["plain"])
@@ -226,7 +226,7 @@ def palette_png(mask: Tensor, names: Sequence[str]) -> bytes:
     return content.getvalue()
 
 
-def _scaled(image: Tensor, side: int) -> Image.Image:
+def _resize_to(image: Tensor, side: int) -> Image.Image:
     """A picture whose longer side has so many pixels."""
     picture = Image.fromarray(_rgb(image).permute(1, 2, 0).cpu().numpy())
     scale = side / max(picture.size)
@@ -240,7 +240,7 @@ def _rgb(image: Tensor) -> Tensor:
     return image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
 
 
-def _lines(caption: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _wrap_caption(caption: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     letters = max(8, int(width / (font.getlength("abcdefghij 0123456789") / 21)))
     lines = wrap(display_text(caption), letters, max_lines=LINES + 1) or [""]
     if len(lines) > LINES:

@@ -2,12 +2,12 @@
 
 import torch
 
-from vision_lab.data.bundled.fashion_mini import FILE, Garments
+from vision_lab.data.bundled.fashion_mini import FILE, FashionMini
 
 
 def test_sizes_and_classes():
     for split, count in (("train", 600), ("test", 100)):
-        garments = Garments(split=split)
+        garments = FashionMini(split=split)
         assert len(garments) == 10 * count
         assert torch.bincount(garments.targets).tolist() == [count] * 10
         image, label = garments[count]

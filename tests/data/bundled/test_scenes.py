@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.spec import IGNORE
+from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.data.bundled.scene_classes import GARMENTS, class_names, labels
-from vision_lab.data.bundled.scenes import FILE, VISIBLE, Scene, Scenes
+from vision_lab.data.bundled.scenes import FILE, MIN_VISIBLE_FRACTION, Scene, Scenes
 
 
 def scenes(**changes) -> Scenes:
@@ -38,7 +38,7 @@ def test_the_splits_share_neither_garments_nor_photographs():
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         assert len(seen[one] & seen[other]) <= 1, (one, other)
     for each in made.values():
-        assert np.bincount(each.kinds).tolist() == [len(each.kinds) // 10] * 10
+        assert np.bincount(each.garment_labels).tolist() == [len(each.garment_labels) // 10] * 10
     with np.load(FILE) as archive:
         names = [name.partition("_") for name in archive]
     assert len({name for _, _, name in names}) == len(names) == 10
@@ -54,7 +54,7 @@ def test_mask_instances_and_boxes_agree():
         assert torch.equal(mask == 0, scene.instances == 0)
         for number, (label, hidden, box) in enumerate(zip(scene.labels, scene.hidden, boxes, strict=True), start=1):
             seen = scene.instances == number
-            assert (mask[seen] == (IGNORE if hidden else label + 1)).all()
+            assert (mask[seen] == (IGNORE_INDEX if hidden else label + 1)).all()
             left, top, right, bottom = box.int().tolist()
             inside = torch.zeros_like(seen)
             inside[top:bottom, left:right] = True
@@ -68,7 +68,7 @@ def test_a_garment_covers_what_lies_behind_it():
     """Two of one number of pixels: the second, on top, leaves too little of the first to be seen."""
     instances = torch.tensor([[1, 2, 2, 2, 0]], dtype=torch.uint8)
     scene = Scene(torch.zeros(3, 1, 5, dtype=torch.uint8), instances, (0, 3), (True, False))
-    assert scene.mask().tolist() == [[IGNORE, 4, 4, 4, 0]]
+    assert scene.mask().tolist() == [[IGNORE_INDEX, 4, 4, 4, 0]]
     assert scene.boxes().tolist() == [[0, 0, 1, 1], [1, 0, 4, 1]]
     nothing = replace(scene, instances=torch.zeros_like(instances))
     assert nothing.boxes().tolist() == [[0, 0, 0, 0]] * 2
@@ -80,10 +80,10 @@ def test_hidden_ones_are_those_of_which_little_is_seen():
     hidden = [scene for scene in made if any(scene.hidden)]
     assert 10 < len(hidden) < 150
     for scene in hidden:
-        assert (scene.mask() == IGNORE).any() or all(
+        assert (scene.mask() == IGNORE_INDEX).any() or all(
             not (scene.instances == number + 1).any() for number, h in enumerate(scene.hidden) if h
         )
-    assert VISIBLE == 0.4
+    assert MIN_VISIBLE_FRACTION == 0.4
 
 
 @pytest.mark.parametrize("size", [(8, 4000), (4000, 8)])

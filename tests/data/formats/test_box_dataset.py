@@ -10,16 +10,16 @@ import torch
 
 from tests.data import box_files
 from tests.data.box_files import BOXES, NAMES, SIZES
-from vision_lab.core.batch import Objects, fitted
-from vision_lab.core.errors import DataError, Unreadable
+from vision_lab.core.batch import BoxTargets, letterbox_size
+from vision_lab.core.errors import DataError, UnreadableFile
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.fingerprint import fingerprint
 from vision_lab.data.formats import coco, voc_xml, yolo_txt
-from vision_lab.data.formats.box_dataset import BoxPictures
-from vision_lab.data.transformed_dataset import Examples, collate
+from vision_lab.data.formats.box_dataset import BoxDataset
+from vision_lab.data.transformed_dataset import TransformedDataset, collate
 from vision_lab.data.transforms import Mosaic
 
-READ: dict[str, Callable[..., BoxPictures | None]] = {
+READ: dict[str, Callable[..., BoxDataset | None]] = {
     "coco": lambda root, **k: coco.boxes(str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}),
     "voc_detect": lambda root, **k: voc_xml.boxes(
         str(root), **{"split": "train", "class_names": NAMES, "first_pixel": 1, "on_bad": "raise", **k}
@@ -36,18 +36,18 @@ def box_spec(size: tuple[int, int] = (40, 40)) -> DataSpec:
     )
 
 
-def examples(dataset: BoxPictures, **changes) -> Examples:
+def examples(dataset: BoxDataset, **changes) -> TransformedDataset:
     settings = {"spec": box_spec(), "transforms": [], "seed": 0, "relabel": None, "max_pixels": 10_000}
-    return Examples(dataset, **{**settings, **changes})
+    return TransformedDataset(dataset, **{**settings, **changes})
 
 
-def made(name: str, root: Path, **changes) -> BoxPictures:
+def made(name: str, root: Path, **changes) -> BoxDataset:
     found = READ[name](box_files.FORMATS[name](root), **changes)
     assert found is not None
     return found
 
 
-def by_picture(dataset: BoxPictures, size: tuple[int, int] = (40, 40)) -> dict[str, Objects]:
+def by_picture(dataset: BoxDataset, size: tuple[int, int] = (40, 40)) -> dict[str, BoxTargets]:
     read = examples(dataset, spec=box_spec(size))
     return {Path(str(read[0, k][2].path)).stem: read[0, k][1] for k in range(len(read))}
 
@@ -57,7 +57,7 @@ def test_one_set_in_three_formats_is_one_set(name: str, tmp_path: Path):
     found = by_picture(made(name, tmp_path))
     assert found.keys() == SIZES.keys()
     for picture, (width, height) in SIZES.items():
-        rows, columns = fitted((height, width), (40, 40))
+        rows, columns = letterbox_size((height, width), (40, 40))
         scale = torch.tensor([columns / width, rows / height] * 2)
         wanted = torch.tensor([box for _, box in BOXES[picture]], dtype=torch.float32).reshape(-1, 4)
         objects = found[picture]
@@ -69,7 +69,7 @@ def test_one_set_in_three_formats_is_one_set(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "names"), [("coco", coco.categories), ("voc_detect", voc_xml.names), ("yolo_txt", yolo_txt.names)]
+    ("name", "names"), [("coco", coco.category_names), ("voc_detect", voc_xml.class_names), ("yolo_txt", yolo_txt.class_names)]
 )
 def test_the_classes_are_read_from_the_files(name: str, names: Callable[[str], list[str]], tmp_path: Path):
     assert tuple(names(str(box_files.FORMATS[name](tmp_path)))) == NAMES
@@ -172,7 +172,7 @@ def test_a_list_of_what_is_not_there_is_told(tmp_path: Path):
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("a\nd\nnothing\n")
     (root / "Annotations" / "d.xml").write_text('<?xml version="1.0" encoding="foo"?><annotation/>')
-    assert voc_xml.names(str(root)) == ["ash", "cedar"]
+    assert voc_xml.class_names(str(root)) == ["ash", "cedar"]
     dataset = READ["voc_detect"](tmp_path, on_bad="skip")
     assert [path.stem for path in dataset.paths] == ["a"]
     assert [Path(fault.source).name for fault in dataset.faults] == ["d.xml", "nothing.xml"]
@@ -211,16 +211,16 @@ def test_a_size_that_is_not_said_is_not_held_against_boxes(tmp_path: Path):
 )
 def test_yolos_names_go_by_their_numbers(text: str, wanted: list[str], tmp_path: Path):
     (tmp_path / "data.yaml").write_text(text)
-    assert yolo_txt.names(str(tmp_path)) == wanted
+    assert yolo_txt.class_names(str(tmp_path)) == wanted
 
 
 def test_yolos_names_that_are_none_are_refused(tmp_path: Path):
     (tmp_path / "classes.txt").write_text("a\n\nb\n")
-    assert yolo_txt.names(str(tmp_path)) == ["a", "unused 1", "b"]
+    assert yolo_txt.class_names(str(tmp_path)) == ["a", "unused 1", "b"]
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "data.yaml").write_text("names: {cat: 1}")
     with pytest.raises(DataError, match=r"names are to be a list"):
-        yolo_txt.names(str(tmp_path / "one"))
+        yolo_txt.class_names(str(tmp_path / "one"))
 
 
 def test_yolos_lists_of_pictures_are_not_passed_over(tmp_path: Path):
@@ -294,11 +294,11 @@ def test_a_box_that_does_not_fit_its_picture_is_met_when_it_is_read(tmp_path: Pa
     dataset = made("coco", tmp_path)
     box_files.picture(tmp_path / "train" / "a.png", (40, 20))
     read = examples(dataset)[0, 0]
-    assert isinstance(read, Unreadable)
+    assert isinstance(read, UnreadableFile)
     assert read.reason == "its annotation is of 80 x 40 pixels, the picture has 40 x 20"
     box_files.picture(tmp_path / "train" / "a.png", (40, 80))
     turned = examples(dataset)[0, 0]
-    assert isinstance(turned, Unreadable)
+    assert isinstance(turned, UnreadableFile)
     assert turned.reason.endswith("the picture has 40 x 80; is it turned by its EXIF tag?")
 
 
@@ -330,7 +330,7 @@ class OneOfYours:
 )
 def test_boxes_of_your_own_data_set_are_held_against_the_picture(told: dict, says: str):
     read = examples(OneOfYours(**told))[0, 0]
-    assert isinstance(read, Unreadable)
+    assert isinstance(read, UnreadableFile)
     assert says in read.reason
 
 
@@ -350,7 +350,7 @@ def test_pictures_are_fitted_whole_and_the_rest_is_the_mean(tmp_path: Path):
     image, objects, sample = read[0, 0]
     assert image.shape == (3, 40, 40)
     assert sample.size == (40, 80)
-    assert sample.shown == (20, 40)
+    assert sample.content_size == (20, 40)
     assert (image[:, 20:] == 127).all()
     assert objects.boxes.tolist() == [[4, 2, 20, 15], [10, 5, 40, 20]]
     batch = collate([read[0, k] for k in range(4)])
@@ -412,4 +412,4 @@ def test_a_changed_box_is_another_data_set(tmp_path: Path):
     ],
 )
 def test_fitted(size: tuple[int, int], into: tuple[int, int], wanted: tuple[int, int]):
-    assert fitted(size, into) == wanted
+    assert letterbox_size(size, into) == wanted

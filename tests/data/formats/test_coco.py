@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vision_lab.core.errors import DataError, UnreadableError
-from vision_lab.core.spec import IGNORE
-from vision_lab.data.formats.coco import SemanticMasks, categories, semantic_masks
+from vision_lab.core.errors import DataError, UnreadableFileError
+from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.data.formats.coco import CocoMaskDataset, category_names, coco_masks
 
 NAMES = ["background", "cat", "dog"]
 
@@ -35,8 +35,8 @@ def annotated(root: Path, *objects: dict, **changes) -> Path:
     return root
 
 
-def masks(root: Path) -> SemanticMasks:
-    made = semantic_masks(str(root), split="train", class_names=NAMES, max_pixels=100, on_bad="raise")
+def masks(root: Path) -> CocoMaskDataset:
+    made = coco_masks(str(root), split="train", class_names=NAMES, max_pixels=100, on_bad="raise")
     assert made is not None
     return made
 
@@ -63,7 +63,7 @@ def test_the_smaller_of_two_is_seen_and_crowds_do_not_count(tmp_path: Path):
     crowd = {"category_id": 17, "iscrowd": 1, "segmentation": {"size": [4, 6], "counts": [8, 12, 4]}}
     for order in ([small, large, crowd], [crowd, large, small]):
         annotated(tmp_path, *order)
-        assert masks(tmp_path)[1][1].tolist() == [[2, 1, 2, IGNORE, IGNORE, 0]] * 4
+        assert masks(tmp_path)[1][1].tolist() == [[2, 1, 2, IGNORE_INDEX, IGNORE_INDEX, 0]] * 4
 
 
 def test_an_object_of_several_outlines(tmp_path: Path):
@@ -72,8 +72,8 @@ def test_an_object_of_several_outlines(tmp_path: Path):
 
 
 def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
-    assert categories(str(annotated(tmp_path))) == ["cat", "dog"]
-    assert semantic_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_bad="raise") is None
+    assert category_names(str(annotated(tmp_path))) == ["cat", "dog"]
+    assert coco_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_bad="raise") is None
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_files_that_are_wrong(tmp_path: Path, changes: dict, said: str):
 def test_pictures_that_are_not_there_are_left_out_where_asked(tmp_path: Path):
     annotated(tmp_path)
     (tmp_path / "train" / "a.png").unlink()
-    made = semantic_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=100, on_bad="skip")
+    made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=100, on_bad="skip")
     assert len(made) == 2  # met by name as it is read
     with pytest.raises(DataError, match=r"lists 1 of 2 pictures that are not there: .*a\.png"):
         masks(tmp_path)
@@ -134,8 +134,8 @@ def test_no_json(tmp_path: Path):
 
 def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
     annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4)})
-    made = semantic_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_bad="raise")
-    with pytest.raises(UnreadableError, match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels"):
+    made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_bad="raise")
+    with pytest.raises(UnreadableFileError, match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels"):
         made[1]
 
 
@@ -154,7 +154,7 @@ def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
 )
 def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why: str):
     annotated(tmp_path, {"category_id": 17, "segmentation": segmentation})
-    with pytest.raises(UnreadableError) as caught:
+    with pytest.raises(UnreadableFileError) as caught:
         masks(tmp_path)[1]
     assert caught.value.unreadable.path.endswith("train/b.png")
     assert f"its annotations in {tmp_path / 'annotations' / 'train.json'} cannot be drawn" in str(caught.value)

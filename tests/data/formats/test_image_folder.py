@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 
 from vision_lab.core.errors import DataError
-from vision_lab.data.formats.image_folder import class_names, pictures, unlabelled
+from vision_lab.data.formats.image_folder import class_names, image_folder, unlabeled_images
 
 
 def test_classes_are_the_sorted_sub_folders(make_folder: Callable[..., Path]):
     root = make_folder(classes=("cedar", "ash", "beech"))
     (root / ".git").mkdir()
     assert class_names(str(root)) == ["ash", "beech", "cedar"]
-    found = pictures(str(root), split="train", folders=["ash", "beech", "cedar"])
+    found = image_folder(str(root), split="train", folders=["ash", "beech", "cedar"])
     assert found is not None
     assert len(found) == 36
     path, label = found[13]
     assert path == root / "beech" / "001.png"
     assert label == 1
-    assert pictures(str(root), split="val", folders=["ash", "beech", "cedar"]) is None
-    assert pictures(str(root), split="test", folders=["ash", "beech", "cedar"]) is None
+    assert image_folder(str(root), split="val", folders=["ash", "beech", "cedar"]) is None
+    assert image_folder(str(root), split="test", folders=["ash", "beech", "cedar"]) is None
 
 
 @pytest.mark.parametrize("val", ["val", "validation"])
@@ -29,7 +29,7 @@ def test_split_folders(make_folder: Callable[..., Path], val: str):
     make_folder("data/train", classes=("ash", "beech"), count=5)
     root = make_folder(f"data/{val}", classes=("ash", "beech"), count=2).parent
     assert class_names(str(root)) == ["ash", "beech"]
-    sizes = {s: pictures(str(root), split=s, folders=["ash", "beech"]) for s in ("train", "val", "test")}
+    sizes = {s: image_folder(str(root), split=s, folders=["ash", "beech"]) for s in ("train", "val", "test")}
     assert {split: found and len(found) for split, found in sizes.items()} == {"train": 10, "val": 4, "test": None}
 
 
@@ -37,7 +37,7 @@ def test_a_class_that_training_does_not_know(make_folder: Callable[..., Path]):
     make_folder("data/train", classes=("ash", "beech"), count=2)
     root = make_folder("data/val", classes=("ash", "elm"), count=2).parent
     with pytest.raises(DataError, match=r"val has folders for classes that training does not know: elm"):
-        pictures(str(root), split="val", folders=["ash", "beech"])
+        image_folder(str(root), split="val", folders=["ash", "beech"])
 
 
 def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Path]):
@@ -49,7 +49,7 @@ def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Pat
     root = make_folder()
     (root / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no pictures"):
-        pictures(str(root), split="train", folders=class_names(str(root)))
+        image_folder(str(root), split="train", folders=class_names(str(root)))
 
 
 def test_other_files_are_named_not_silently_left(make_folder: Callable[..., Path], caplog: pytest.LogCaptureFixture):
@@ -58,7 +58,7 @@ def test_other_files_are_named_not_silently_left(make_folder: Callable[..., Path
     (root / "ash" / ".DS_Store").write_text("x")
     (root / "ash" / "UPPER.PNG").write_bytes((root / "ash" / "000.png").read_bytes())
     with caplog.at_level(logging.WARNING):
-        found = pictures(str(root), split="train", folders=class_names(str(root)))
+        found = image_folder(str(root), split="train", folders=class_names(str(root)))
     assert found is not None
     assert len(found) == 37
     assert "left out 1 files that are not named as pictures: ash/notes.txt" in caplog.text
@@ -69,16 +69,16 @@ def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     for name in ("a/1.png", "2.jpg", "a/b/3.PNG", "notes.txt", ".hidden.png", ".thumbnails/4.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = unlabelled(str(tmp_path), split="train")
+    found = unlabeled_images(str(tmp_path), split="train")
     assert found is not None
     assert [path.name for path in found.paths] == ["2.jpg", "1.png", "3.PNG"]
     assert found[0] == (tmp_path / "2.jpg", None)
     assert "left out 1 files that are not named as pictures: notes.txt" in caplog.text
-    assert unlabelled(str(tmp_path), split="val") is None
+    assert unlabeled_images(str(tmp_path), split="val") is None
     for name in ("train/x/1.png", "valid/2.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    splits = {split: unlabelled(str(tmp_path), split=split) for split in ("train", "val", "test")}
+    splits = {split: unlabeled_images(str(tmp_path), split=split) for split in ("train", "val", "test")}
     assert {split: len(found) if found else None for split, found in splits.items()} == {
         "train": 1,
         "val": 1,
@@ -86,4 +86,4 @@ def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     }
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no pictures"):
-        unlabelled(str(tmp_path / "empty"), split="train")
+        unlabeled_images(str(tmp_path / "empty"), split="train")

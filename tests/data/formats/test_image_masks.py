@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vision_lab.core.errors import ConfigurationError, DataError, UnreadableError
-from vision_lab.data.formats.image_masks import Pairs, Values, pairs
-from vision_lab.data.image_io import UnreadablePictureError
+from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
+from vision_lab.data.formats.image_masks import ImageMaskDataset, MaskEncoding, image_masks
+from vision_lab.data.image_io import InvalidImageError
 
 CLASSES = np.array([[0, 1, 2], [2, 1, 0]], dtype=np.uint8)
 
@@ -25,7 +25,7 @@ def saved(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
     return path
 
 
-def read(path: Path, values: Values) -> list[list[int]]:
+def read(path: Path, values: MaskEncoding) -> list[list[int]]:
     return values.mask(path, max_pixels=10**6).tolist()
 
 
@@ -33,32 +33,32 @@ def read(path: Path, values: Values) -> list[list[int]]:
 def test_indices_and_palettes(tmp_path: Path, mode: str | None):
     with_border = np.where(CLASSES == 2, 255, CLASSES).astype(np.uint8)
     path = saved(tmp_path / "a.png", with_border, mode)
-    assert read(path, Values(2)) == [[0, 1, 255], [255, 1, 0]]
+    assert read(path, MaskEncoding(2)) == [[0, 1, 255], [255, 1, 0]]
 
 
 def test_black_and_white(tmp_path: Path):
     path = saved(tmp_path / "a.png", np.array([[0, 255], [255, 0]], dtype=np.uint8))
-    assert read(path, Values(2, written=[0, 255])) == [[0, 1], [1, 0]]
-    assert read(path, Values(2, written=[255, 0])) == [[1, 0], [0, 1]]
+    assert read(path, MaskEncoding(2, written=[0, 255])) == [[0, 1], [1, 0]]
+    assert read(path, MaskEncoding(2, written=[255, 0])) == [[1, 0], [0, 1]]
     rgb = saved(tmp_path / "b.png", np.repeat(np.array([[[0], [255]]], dtype=np.uint8), 3, axis=2))
-    assert read(rgb, Values(2, written=[0, 255])) == [[0, 1]]  # grey in three channels
-    assert read(path, Values(2, written=[0, 255], ignored=())) == [[0, 1], [1, 0]]
+    assert read(rgb, MaskEncoding(2, written=[0, 255])) == [[0, 1]]  # grey in three channels
+    assert read(path, MaskEncoding(2, written=[0, 255], ignored=())) == [[0, 1], [1, 0]]
     one_bit = tmp_path / "c.png"
     Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(one_bit)
-    assert read(one_bit, Values(2)) == [[0, 1]]
-    assert read(one_bit, Values(2, written=[0, 255])) == [[0, 1]]  # as every viewer shows it
+    assert read(one_bit, MaskEncoding(2)) == [[0, 1]]
+    assert read(one_bit, MaskEncoding(2, written=[0, 255])) == [[0, 1]]  # as every viewer shows it
     deep = saved(tmp_path / "d.png", np.array([[0, 40000]], dtype=np.uint16))
-    assert read(deep, Values(2, written=[0, 40000])) == [[0, 1]]
+    assert read(deep, MaskEncoding(2, written=[0, 40000])) == [[0, 1]]
 
 
 def test_colours_of_a_palette(tmp_path: Path):
     path = saved(tmp_path / "a.png", CLASSES, "P")
-    assert read(path, Values(3, written=[[0, 200, 0], [200, 0, 0], [9, 9, 9]])) == [[2, 1, 0], [0, 1, 2]]
+    assert read(path, MaskEncoding(3, written=[[0, 200, 0], [200, 0, 0], [9, 9, 9]])) == [[2, 1, 0], [0, 1, 2]]
 
 
 def test_colours(tmp_path: Path):
     colours = np.array([[0, 0, 0], [128, 64, 0], [64, 0, 128]], dtype=np.uint8)
-    values = Values(2, written=[[64, 0, 128], [128, 64, 0]], ignored=[0])
+    values = MaskEncoding(2, written=[[64, 0, 128], [128, 64, 0]], ignored=[0])
     path = saved(tmp_path / "a.png", colours[CLASSES])
     assert read(path, values) == [[255, 1, 0], [0, 1, 255]]
     grey = saved(tmp_path / "b.png", np.zeros((1, 2), dtype=np.uint8))
@@ -67,20 +67,20 @@ def test_colours(tmp_path: Path):
 
 def test_a_value_that_stands_for_nothing(tmp_path: Path):
     path = saved(tmp_path / "a.png", np.array([[0, 3, 200]], dtype=np.uint8))
-    with pytest.raises(UnreadablePictureError) as caught:
-        read(path, Values(2))
+    with pytest.raises(InvalidImageError) as caught:
+        read(path, MaskEncoding(2))
     assert str(caught.value) == (
         "its values 3, 200 stand for no class; it holds 0, 3, 200: type data.values=[0,255,...], one for each class, "
         "and data.ignored=[...] for those not to count"
     )
     path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(
-        UnreadablePictureError, match=r"values \[0,0,0\], \[1,2,3\] stand for no class; it holds \[0,0,0\], \[1,2,3\]"
+        InvalidImageError, match=r"values \[0,0,0\], \[1,2,3\] stand for no class; it holds \[0,0,0\], \[1,2,3\]"
     ):
-        read(path, Values(2))
+        read(path, MaskEncoding(2))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(tmp_path / "c.jpg")
-    with pytest.raises(UnreadablePictureError, match=r"and \d+ more: JPEG changes values, so masks are to be PNG$"):
-        read(tmp_path / "c.jpg", Values(2, written=[0, 255]))
+    with pytest.raises(InvalidImageError, match=r"and \d+ more: JPEG changes values, so masks are to be PNG$"):
+        read(tmp_path / "c.jpg", MaskEncoding(2, written=[0, 255]))
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,18 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
 )
 def test_values_that_say_nothing(written: list, said: str):
     with pytest.raises(ConfigurationError, match=re.escape(said)):
-        Values(2, written=written)
+        MaskEncoding(2, written=written)
 
 
 def test_blue_is_no_number(tmp_path: Path):
     path = saved(tmp_path / "a.png", np.array([[[0, 0, 1], [0, 0, 0]]], dtype=np.uint8))
-    with pytest.raises(UnreadablePictureError, match=r"values \[0,0,0\], \[0,0,1\] stand for no class"):
-        read(path, Values(2))
+    with pytest.raises(InvalidImageError, match=r"values \[0,0,0\], \[0,0,1\] stand for no class"):
+        read(path, MaskEncoding(2))
     with pytest.raises(
         ConfigurationError,
         match=r"data\.ignored=\[\[1, 2\]\]: type a list of whole numbers of 0 or more, or of colours",
     ):
-        Values(2, ignored=[[1, 2]])
+        MaskEncoding(2, ignored=[[1, 2]])
 
 
 def test_two_files_of_one_name(tmp_path: Path):
@@ -119,7 +119,7 @@ def test_two_files_of_one_name(tmp_path: Path):
         found(tmp_path)
 
 
-def found(root: Path, **changes) -> Pairs | None:
+def found(root: Path, **changes) -> ImageMaskDataset | None:
     arguments = {
         "split": "train",
         "pictures": "images",
@@ -131,7 +131,7 @@ def found(root: Path, **changes) -> Pairs | None:
         "max_pixels": 10**6,
         "on_bad": "raise",
     }
-    return pairs(str(root), **(arguments | changes))
+    return image_masks(str(root), **(arguments | changes))
 
 
 def filled(folder: Path, names: str = "a b c", suffix: str = "") -> None:
@@ -197,7 +197,7 @@ def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCapt
     )
     made = found(tmp_path, on_bad="skip")
     assert len(made) == 4
-    with pytest.raises(UnreadableError, match=r"masks/b\.png: there is no such file"):
+    with pytest.raises(UnreadableFileError, match=r"masks/b\.png: there is no such file"):
         made[1]
     assert "1 masks have no picture and are left out" in caplog.text
 
@@ -220,11 +220,11 @@ def test_a_mask_that_is_none(tmp_path: Path):
     filled(tmp_path / "images")
     filled(tmp_path / "masks")
     (tmp_path / "masks" / "b.png").write_bytes(b"")
-    with pytest.raises(UnreadableError) as caught:
+    with pytest.raises(UnreadableFileError) as caught:
         found(tmp_path)[1]
     assert caught.value.unreadable == (str(tmp_path / "masks" / "b.png"), "the file is empty")
     (tmp_path / "masks" / "b.png").write_text("no picture")
-    with pytest.raises(UnreadableError, match="it is no picture, or of a kind that cannot be read"):
+    with pytest.raises(UnreadableFileError, match="it is no picture, or of a kind that cannot be read"):
         found(tmp_path)[1]
-    with pytest.raises(UnreadableError, match=r"more than data\.max_pixels=3"):
+    with pytest.raises(UnreadableFileError, match=r"more than data\.max_pixels=3"):
         found(tmp_path, max_pixels=3)[0]

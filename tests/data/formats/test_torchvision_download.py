@@ -12,7 +12,7 @@ import pytest
 import torchvision.datasets
 
 from vision_lab.core.errors import DataError
-from vision_lab.data.formats.torchvision_download import downloaded
+from vision_lab.data.formats.torchvision_download import load_or_download
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +34,14 @@ def test_mnist_files_that_are_there_need_no_network(tmp_path: Path):
             (raw / f"{name}-{kind}-ubyte").write_bytes(content)
             with gzip.open(raw / f"{name}-{kind}-ubyte.gz", "wb") as file:
                 file.write(content)
-    dataset = downloaded(partial(torchvision.datasets.FashionMNIST, train=False), root=str(tmp_path), download=True)
+    dataset = load_or_download(partial(torchvision.datasets.FashionMNIST, train=False), root=str(tmp_path), download=True)
     assert len(dataset) == 4
     assert dataset[3][1] == 3
 
 
 def test_files_that_are_not_there(tmp_path: Path):
     with pytest.raises(DataError) as caught:
-        downloaded(partial(torchvision.datasets.CIFAR10, train=True), root=str(tmp_path), download=True)
+        load_or_download(partial(torchvision.datasets.CIFAR10, train=True), root=str(tmp_path), download=True)
     text = str(caught.value)
     assert text.startswith(f"CIFAR10 is not whole in {tmp_path}, and could not be fetched: ")
     assert "no network in tests" in text
@@ -55,5 +55,5 @@ def test_cifar_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (folder / "test_batch").write_bytes(pickle.dumps(batch))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["x"] * 10}))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    dataset = downloaded(partial(torchvision.datasets.CIFAR10, train=False), root=str(tmp_path), download=True)
+    dataset = load_or_download(partial(torchvision.datasets.CIFAR10, train=False), root=str(tmp_path), download=True)
     assert [dataset[index][1] for index in (0, 1)] == [3, 4]

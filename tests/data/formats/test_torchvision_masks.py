@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vision_lab.core.errors import DataError
-from vision_lab.data.formats.torchvision_masks import oxford_pets, voc
+from vision_lab.data.formats.torchvision_masks import oxford_pet_masks, voc_masks
 
 
 def picture(path: Path, values: np.ndarray | None = None) -> None:
@@ -25,7 +25,7 @@ def test_voc(tmp_path: Path):
     lists = base / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("2007_000032\n2007_000039\n")
-    made = voc(str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6)
+    made = voc_masks(str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6)
     assert [path.name for path, _ in made.samples] == ["2007_000032.jpg", "2007_000039.jpg"]
     assert [int(made[index][1].max()) for index in (0, 1)] == [20, 255]
 
@@ -35,7 +35,7 @@ def test_pets(tmp_path: Path):
     picture(base / "images" / "Abyssinian_1.jpg")
     picture(base / "annotations" / "trimaps" / "Abyssinian_1.png", np.array([[1, 2, 3]], dtype=np.uint8))
     (base / "annotations" / "trainval.txt").write_text("Abyssinian_1 1 1 1\n")
-    made = oxford_pets(str(tmp_path), download=True, split="trainval", max_pixels=10**6)
+    made = oxford_pet_masks(str(tmp_path), download=True, split="trainval", max_pixels=10**6)
     assert len(made) == 1
     assert made[0][1].tolist() == [[1, 0, 255]]
 
@@ -49,6 +49,6 @@ def test_what_is_not_there_says_what_to_type(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(
         DataError, match=r"VOCSegmentation is not whole in .*could not be fetched: no network\nType data\.root="
     ):
-        voc(str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6)
+        voc_masks(str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6)
     with pytest.raises(DataError, match=r"OxfordIIITPet is not whole in"):
-        oxford_pets(str(tmp_path), download=True, split="test", max_pixels=10**6)
+        oxford_pet_masks(str(tmp_path), download=True, split="test", max_pixels=10**6)

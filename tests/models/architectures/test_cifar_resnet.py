@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vision_lab.models.architectures.cifar_resnet import CifarResNet, IdentityShortcut
+from vision_lab.models.architectures.cifar_resnet import CifarResNet, ZeroPadShortcut
 
 
 @pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
@@ -28,7 +28,7 @@ def test_maps_halve_and_widen():
 
 def test_the_shortcut_subsamples_and_pads_with_zeros():
     x = torch.randn(1, 2, 5, 5)
-    y = IdentityShortcut(2)(x)
+    y = ZeroPadShortcut(2)(x)
     assert y.shape == (1, 4, 3, 3)
     assert torch.equal(y[:, 1:3], x[:, :, ::2, ::2])
     assert not y[:, 0].any()

@@ -2,12 +2,12 @@
 
 import torch
 
-from vision_lab.models.architectures.unet import ContractingPath
+from vision_lab.models.architectures.unet import UNetEncoder
 from vision_lab.models.backbone import ClassifierBackbone
 
 
 def test_its_levels_are_the_papers():
-    made = ContractingPath(num_classes=3)
+    made = UNetEncoder(num_classes=3)
     stages = ClassifierBackbone(made, channels=3, loaded=None).stages
     assert [(stage.name, stage.channels, stage.stride) for stage in stages] == [
         (f"level{level}", 64 * 2 ** (level - 1), 2 ** (level - 1)) for level in range(1, 6)
@@ -17,6 +17,6 @@ def test_its_levels_are_the_papers():
 
 
 def test_width_and_levels():
-    made = ContractingPath(num_classes=3, width=8, levels=3, dropout=0.0)
+    made = UNetEncoder(num_classes=3, width=8, levels=3, dropout=0.0)
     stages = ClassifierBackbone(made, channels=3, loaded=None).stages
     assert [stage.channels for stage in stages] == [8, 16, 32]

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 FILE = Path(__file__).with_name("fashion_mini.npz")
 
 
-class Garments(TensorDataset):
+class FashionMini(TensorDataset):
     """A map-style data set of ((1, 28, 28) uint8, label): 6,000 pictures for train, 1,000 for test, ordered by class.
 
     Xiao, Rasul, Vollgraf: Fashion-MNIST, 2017. https://arxiv.org/abs/1708.07747

@@ -6,7 +6,7 @@ from vision_lab.core.errors import ConfigurationError
 
 GARMENTS = ("t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
-GROUPED = ("top", "trouser", "top", "dress", "top", "shoe", "top", "shoe", "bag", "shoe")
+GROUP_NAMES = ("top", "trouser", "top", "dress", "top", "shoe", "top", "shoe", "bag", "shoe")
 """The group of each garment: those that are alike at 28 pixels."""
 
 
@@ -29,4 +29,4 @@ def labels(classes: str) -> list[int]:
 def _groups(classes: str) -> Sequence[str]:
     if classes not in ("grouped", "all"):
         raise ConfigurationError(f"data.classes={classes}: type grouped or all")
-    return GROUPED if classes == "grouped" else GARMENTS
+    return GROUP_NAMES if classes == "grouped" else GARMENTS

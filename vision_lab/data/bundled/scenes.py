@@ -14,25 +14,25 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from vision_lab.core.arguments import Hint, Range
-from vision_lab.core.spec import IGNORE
-from vision_lab.data.bundled.fashion_mini import Garments
+from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.data.bundled.fashion_mini import FashionMini
 from vision_lab.data.bundled.scene_classes import labels
 
 FILE = Path(__file__).with_name("backgrounds.npz")
 
-HELD_OUT = 100
+VAL_PER_CLASS = 100
 """Garments of each class that training leaves to validation, of 600."""
 
-CLOTH = 24
+FOREGROUND_THRESHOLD = 24
 """The brightness, of 255, from which a pixel belongs to a garment: its surroundings are black."""
 
-SIZES = (0.25, 0.55)
+OBJECT_SCALE_RANGE = (0.25, 0.55)
 """A garment's height, in parts of the picture's."""
 
-MOST = 5
+MAX_OBJECTS = 5
 """Garments in a picture; there is at least one."""
 
-VISIBLE = 0.4
+MIN_VISIBLE_FRACTION = 0.4
 """A garment of which less is seen, behind others or beyond the border, is ignored."""
 
 
@@ -54,7 +54,7 @@ class Scene:
 
     def mask(self) -> Tensor:
         """(H, W) uint8: 0 for the background, label + 1 for garments, 255 for hidden ones."""
-        classes = [IGNORE if hidden else label + 1 for label, hidden in zip(self.labels, self.hidden, strict=True)]
+        classes = [IGNORE_INDEX if hidden else label + 1 for label, hidden in zip(self.labels, self.hidden, strict=True)]
         return torch.tensor([0, *classes], dtype=torch.uint8)[self.instances.int()]
 
     def boxes(self) -> Tensor:
@@ -114,7 +114,7 @@ class Scenes:
         self.labels = labels(classes)
         self.target = target
         self.seed = seed
-        self.garments, self.kinds = _garments(split)
+        self.garments, self.garment_labels = _garments(split)
         # Read at once: an archive left open would be shared by forked workers.
         with np.load(FILE) as archive:
             names = [name for name in sorted(archive) if name.startswith(f"{split}_")]
@@ -128,7 +128,7 @@ class Scenes:
         return scene.picture, scene.objects() if self.target == "boxes" else scene.mask()
 
     @property
-    def identity(self) -> Mapping[str, object]:
+    def config_key(self) -> Mapping[str, object]:
         """What the pictures are a function of."""
         return {"seed": self.seed, "size": self.size, "labels": self.labels, "target": self.target}
 
@@ -140,13 +140,13 @@ class Scenes:
         picture = self._background(random)
         instances = torch.zeros(self.size, dtype=torch.uint8)
         found, areas = [], []
-        for number in range(1, int(random.integers(1, MOST + 1)) + 1):
+        for number in range(1, int(random.integers(1, MAX_OBJECTS + 1)) + 1):
             which = int(random.integers(len(self.garments)))
             area = _paste(self.garments[which], picture, instances, number, random)
-            found.append(self.labels[self.kinds[which]])
+            found.append(self.labels[self.garment_labels[which]])
             areas.append(area)
         seen = torch.bincount(instances.flatten().int(), minlength=len(areas) + 1)[1:].tolist()
-        hidden = tuple(visible < VISIBLE * area for visible, area in zip(seen, areas, strict=True))
+        hidden = tuple(visible < MIN_VISIBLE_FRACTION * area for visible, area in zip(seen, areas, strict=True))
         return Scene(picture, instances, tuple(found), hidden)
 
     def _background(self, random: Generator) -> Tensor:
@@ -166,11 +166,11 @@ class Scenes:
 
 def _garments(split: str) -> tuple[Tensor, list[int]]:
     """(n, 1, 28, 28) pictures and their classes: those of the split alone."""
-    whole = Garments(split="test" if split == "test" else "train")
+    whole = FashionMini(split="test" if split == "test" else "train")
     images, kinds = whole.tensors
     if split != "test":
         place = torch.arange(len(kinds)) % (len(kinds) // 10)  # within its class: they are ordered by class
-        held_out = place >= len(kinds) // 10 - HELD_OUT
+        held_out = place >= len(kinds) // 10 - VAL_PER_CLASS
         chosen = held_out if split == "val" else ~held_out
         images, kinds = images[chosen], kinds[chosen]
     return images, kinds.tolist()
@@ -179,11 +179,11 @@ def _garments(split: str) -> tuple[Tensor, list[int]]:
 def _paste(garment: Tensor, picture: Tensor, instances: Tensor, number: int, random: Generator) -> int:
     """Lay a garment of random size, place and colour over a picture; its area in pixels, seen or not."""
     height, width = picture.shape[-2:]
-    side = round(random.uniform(*SIZES) * min(height, width))
+    side = round(random.uniform(*OBJECT_SCALE_RANGE) * min(height, width))
     shades = F.resize(garment, [side, side], antialias=True)[0]
     if random.random() < 0.5:
         shades = shades.flip(-1)
-    cloth = shades >= CLOTH
+    cloth = shades >= FOREGROUND_THRESHOLD
     # Its centre lies in the picture, so that up to three quarters of it may lie outside.
     top, left = (int(random.integers(extent)) - side // 2 for extent in (height, width))
     inside = (slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width)))

@@ -12,18 +12,18 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_lab.core.errors import DataError, Fault
+from vision_lab.core.errors import DataError, AnnotationIssue
 
-SLACK = 1.0
+CLIP_TOLERANCE = 1.0
 """Pixels by which a box may reach beyond its picture without a word: rounding, and counting from 1."""
 
-LISTED = 10
+MAX_LISTED = 10
 """Broken boxes that an error names."""
 
 log = logging.getLogger(__name__)
 
 
-class Row(NamedTuple):
+class BoxAnnotation(NamedTuple):
     """A box as a file says it.
 
     Attributes:
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     area: float | None = None
 
 
-class Told(NamedTuple):
+class ImageAnnotation(NamedTuple):
     """What a file says of one picture.
 
     Attributes:
@@ -52,13 +52,13 @@ class Told(NamedTuple):
     """
 
     path: Path
-    rows: Sequence[Row]
+    rows: Sequence[BoxAnnotation]
     size: tuple[float, float] | None
     source: Path
 
 
 @dataclass(frozen=True)
-class BoxPictures:
+class BoxDataset:
     """A map-style data set of (path, boxes).
 
     Attributes:
@@ -76,7 +76,7 @@ class BoxPictures:
     columns: Mapping[str, NDArray[Any]]
     sizes: NDArray[np.int64]
     relative: bool = False
-    faults: Sequence[Fault] = field(default_factory=list)
+    faults: Sequence[AnnotationIssue] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -97,14 +97,14 @@ class BoxPictures:
         return told
 
 
-def looked_over(
-    told: Iterable[Told],
+def build_box_dataset(
+    told: Iterable[ImageAnnotation],
     *,
     class_names: Sequence[str],
     on_bad: Literal["raise", "skip"],
-    broken: Sequence[Fault] = (),
+    broken: Sequence[AnnotationIssue] = (),
     relative: bool = False,
-) -> BoxPictures:
+) -> BoxDataset:
     """The pictures with the boxes that can be learnt from.
 
     A box that reaches beyond its picture is clipped; one that is empty, reversed, no number, outside of its picture or
@@ -126,20 +126,20 @@ def looked_over(
     rows = 0
     for each in told:
         if each.path in paths:
-            faults.append(Fault(str(each.path), str(each.source), "is listed more than once: the later is left out"))
+            faults.append(AnnotationIssue(str(each.path), str(each.source), "is listed more than once: the later is left out"))
             continue
         rows += len(each.rows)
-        good, bad = _sound(each, numbers)
+        good, bad = _valid_boxes(each, numbers)
         paths[each.path] = (0, 0) if relative or each.size is None else each.size
         counts.append(len(good))
         kept += good
         faults += bad
     if faults and (on_bad == "raise" or (rows and not kept)):
         listed = [f"{fault.path}: {fault.what}" for fault in faults]
-        more = [f"and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
+        more = [f"and {len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
         mend = "Mend them, or type data.on_bad=skip to have them clipped or dropped, counted and listed."
         last = mend if kept or not rows else "Not one box can be used."
-        raise DataError("\n  ".join([f"{len(faults)} annotations are broken:", *listed[:LISTED], *more]) + f"\n{last}")
+        raise DataError("\n  ".join([f"{len(faults)} annotations are broken:", *listed[:MAX_LISTED], *more]) + f"\n{last}")
     columns: dict[str, NDArray[Any]] = {
         "boxes": np.array([row.box for row in kept], dtype=np.float32).reshape(-1, 4),
         "labels": np.array([numbers[row.name] for row in kept], dtype=np.int64),
@@ -148,25 +148,25 @@ def looked_over(
         "area": np.array([np.nan if row.area is None else row.area for row in kept], dtype=np.float32),
     }
     sizes = np.array([*paths.values()], dtype=np.int64).reshape(-1, 2)
-    return BoxPictures([*paths], np.cumsum(counts), columns, sizes, relative, faults)
+    return BoxDataset([*paths], np.cumsum(counts), columns, sizes, relative, faults)
 
 
-def _sound(told: Told, numbers: Mapping[str, int]) -> tuple[list[Row], list[Fault]]:
+def _valid_boxes(told: ImageAnnotation, numbers: Mapping[str, int]) -> tuple[list[BoxAnnotation], list[AnnotationIssue]]:
     """A picture's boxes that can be used, and what is wrong with others."""
     good, faults = [], []
     for place, row in enumerate(told.rows):
-        box, reason = _mended(row, told.size, numbers)
+        box, reason = _clip_box(row, told.size, numbers)
         if box is not None:
             good.append(row._replace(box=box))
         if reason:
             shown = ", ".join(f"{value:g}" for value in row.box)
             what = f"box {place + 1} of {row.name!r} [{shown}] {reason}: {'dropped' if box is None else 'clipped'}"
-            faults.append(Fault(str(told.path), str(told.source), what))
+            faults.append(AnnotationIssue(str(told.path), str(told.source), what))
     return good, faults
 
 
-def _mended(
-    row: Row, size: tuple[float, float] | None, numbers: Mapping[str, int]
+def _clip_box(
+    row: BoxAnnotation, size: tuple[float, float] | None, numbers: Mapping[str, int]
 ) -> tuple[tuple[float, float, float, float] | None, str | None]:
     """A box as it can be used, or None; and what is wrong with it, or None."""
     left, top, right, bottom = row.box
@@ -181,7 +181,7 @@ def _mended(
     if size is None:
         return row.box, None
     width, height = size
-    slack = SLACK if size != (1, 1) else 1e-3
+    slack = CLIP_TOLERANCE if size != (1, 1) else 1e-3
     clipped = (
         min(max(left, 0), width),
         min(max(top, 0), height),

@@ -15,15 +15,15 @@ from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count
-from vision_lab.core.errors import DataError, UnreadableError
+from vision_lab.core.errors import DataError, UnreadableFileError
 from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.machine import memory_bytes
-from vision_lab.core.spec import IGNORE
-from vision_lab.core.text import some
-from vision_lab.data.formats.box_dataset import BoxPictures, Row, Told, looked_over
+from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.core.text import summarize_names
+from vision_lab.data.formats.box_dataset import BoxDataset, BoxAnnotation, ImageAnnotation, build_box_dataset
 from vision_lab.data.formats.image_folder import SPLITS
 
-PLACES = (
+LAYOUTS = (
     ("annotations/instances_{split}2017.json", "{split}2017"),  # as COCO itself lays it out
     ("annotations/instances_{split}.json", "{split}"),
     ("annotations/{split}.json", "{split}"),
@@ -31,7 +31,7 @@ PLACES = (
 )
 """Where a split's annotations and pictures are looked for below the root."""
 
-NEEDED: dict[str, dict[str, type]] = {
+REQUIRED_KEYS: dict[str, dict[str, type]] = {
     "images": {"id": int, "file_name": str, "height": int, "width": int},
     "annotations": {"image_id": int, "category_id": int},
     "categories": {"id": int, "name": str},
@@ -51,15 +51,15 @@ LISTED = 5
 """Pictures that an error names."""
 
 
-Names = dict[int, str]
+CategoryNames = dict[int, str]
 """The names of the categories by their numbers."""
 
-Listed = list[tuple[Path, dict[str, Any], list[dict[str, Any]]]]
+AnnotatedImages = list[tuple[Path, dict[str, Any], list[dict[str, Any]]]]
 """Each picture's path, what is said of it, and its annotations."""
 
 
 @dataclass(frozen=True)
-class SemanticMasks:
+class CocoMaskDataset:
     """A map-style data set of (path, mask), masks drawn from outlines and run lengths.
 
     Attributes:
@@ -85,7 +85,7 @@ class SemanticMasks:
         # What a broken outline makes the C++ code raise is one of the last two.
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError, MemoryError, OverflowError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UnreadableError(str(path), f"its annotations in {self.file} cannot be drawn: {reason}") from error
+            raise UnreadableFileError(str(path), f"its annotations in {self.file} cannot be drawn: {reason}") from error
 
     def _mask(self, height: int, width: int, objects: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
         """(H, W): 0 for the background; of objects that overlap the smaller is seen.
@@ -94,22 +94,22 @@ class SemanticMasks:
         """
         if height * width > self.max_pixels:
             raise ValueError(f"the picture is said to have {width} x {height} pixels, more than data.max_pixels")
-        drawn = [(each, _drawn(each["segmentation"], height, width)) for each in objects]
+        drawn = [(each, _rasterize(each["segmentation"], height, width)) for each in objects]
         drawn.sort(key=lambda pair: (not pair[0].get("iscrowd", 0), -int(pair[1].sum())))
         mask = np.zeros((height, width), dtype=np.uint8)
         for each, where in drawn:
-            mask[where] = IGNORE if each.get("iscrowd", 0) else self.classes[each["category_id"]]
+            mask[where] = IGNORE_INDEX if each.get("iscrowd", 0) else self.classes[each["category_id"]]
         return mask
 
 
-def semantic_masks(
+def coco_masks(
     root: str,
     *,
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
     max_pixels: Count,
     on_bad: Literal["raise", "skip"],
-) -> SemanticMasks | None:
+) -> CocoMaskDataset | None:
     """The pictures of a split, those without objects too.
 
     Args:
@@ -135,7 +135,7 @@ def semantic_masks(
         told = {"height": image["height"], "width": image["width"], "objects": drawn}
         samples.append((path, json.dumps(told).encode()))
     numbers = {number: list(class_names).index(name) for number, name in names.items()}
-    return SemanticMasks(samples, numbers, file, max_pixels)
+    return CocoMaskDataset(samples, numbers, file, max_pixels)
 
 
 def boxes(
@@ -144,7 +144,7 @@ def boxes(
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
     on_bad: Literal["raise", "skip"],
-) -> BoxPictures | None:
+) -> BoxDataset | None:
     """The pictures of a split and their boxes; those without objects too. Outlines and run lengths are not looked at.
 
     Args:
@@ -167,13 +167,13 @@ def boxes(
     told = []
     for path, image, objects in listed:
         size = (image["width"], image["height"]) if image["width"] > 0 and image["height"] > 0 else None
-        told.append(Told(path, [_row(each, names) for each in objects], size, file))
-    return looked_over(told, class_names=class_names, on_bad=on_bad)
+        told.append(ImageAnnotation(path, [_row(each, names) for each in objects], size, file))
+    return build_box_dataset(told, class_names=class_names, on_bad=on_bad)
 
 
-def _split(root: str, split: str, class_names: Sequence[str], *, on_bad: str) -> tuple[Path, Names, Listed] | None:
+def _split(root: str, split: str, class_names: Sequence[str], *, on_bad: str) -> tuple[Path, CategoryNames, AnnotatedImages] | None:
     """The annotation file of a split and what it says; None where there is no such split."""
-    found = _located(root, split)
+    found = _find_split(root, split)
     if found is None and split == "train":
         raise DataError(_missing(root))
     if found is None:
@@ -186,11 +186,11 @@ def _split(root: str, split: str, class_names: Sequence[str], *, on_bad: str) ->
     return file, names, listed
 
 
-def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> Row:
+def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> BoxAnnotation:
     box = annotation.get("bbox")
     left, top, width, height = map(_number, box) if isinstance(box, list) and len(box) == 4 else (math.nan,) * 4
     area = _number(annotation.get("area"))
-    return Row(
+    return BoxAnnotation(
         (left, top, left + width, top + height),
         names.get(annotation["category_id"], f"category {annotation['category_id']}"),
         crowd=bool(annotation.get("iscrowd", 0)),
@@ -198,7 +198,7 @@ def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> Row:
     )
 
 
-def _pictures(file: Path, folder: Path, *, on_bad: str) -> tuple[Names, Listed]:
+def _pictures(file: Path, folder: Path, *, on_bad: str) -> tuple[CategoryNames, AnnotatedImages]:
     content = _read(file)
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for each in content["annotations"]:
@@ -211,40 +211,40 @@ def _pictures(file: Path, folder: Path, *, on_bad: str) -> tuple[Names, Listed]:
     listed = [(folder / image["file_name"], image, objects[image["id"]]) for image in images]
     twice = [str(path) for path, count in Counter(path for path, *_ in listed).items() if count > 1]
     if twice or len(objects) < len(listed):
-        raise DataError(f"{file} lists more than once: {some(twice, LISTED) or 'pictures of one id'}")
+        raise DataError(f"{file} lists more than once: {summarize_names(twice, LISTED) or 'pictures of one id'}")
     absent = [str(path) for path, *_ in listed if not file_exists(path)]
     if absent and (on_bad == "raise" or len(absent) == len(listed)):
         raise DataError(
-            f"{file} lists {len(absent)} of {len(listed)} pictures that are not there: {some(absent, LISTED)}"
+            f"{file} lists {len(absent)} of {len(listed)} pictures that are not there: {summarize_names(absent, LISTED)}"
         )
     return {category["id"]: category["name"] for category in content["categories"]}, listed
 
 
-def categories(root: str) -> list[str]:
+def category_names(root: str) -> list[str]:
     """The names of the categories in the order of their numbers, from val's file, which is smaller, or else train's.
 
     Raises:
         DataError: where there is none.
     """
-    found = [place for place in (_located(root, split) for split in ("val", "train")) if place]
+    found = [place for place in (_find_split(root, split) for split in ("val", "train")) if place]
     if not found:
         raise DataError(_missing(root))
     listed = _read(found[0][0])["categories"]
     return [str(category["name"]) for category in sorted(listed, key=lambda category: category["id"])]
 
 
-def _located(root: str, split: str) -> tuple[Path, Path] | None:
+def _find_split(root: str, split: str) -> tuple[Path, Path] | None:
     """The annotations and the folder of pictures of a split."""
     base = Path(root).expanduser()
     for name in SPLITS[split]:
-        for file, folder in PLACES:
+        for file, folder in LAYOUTS:
             if (base / file.format(split=name)).is_file():
                 return base / file.format(split=name), base / folder.format(split=name)
     return None
 
 
 def _missing(root: str) -> str:
-    listed = ", ".join(file.format(split="train") for file, _ in PLACES)
+    listed = ", ".join(file.format(split="train") for file, _ in LAYOUTS)
     return f"{Path(root).expanduser()} has no annotations of COCO's kind (looked for {listed}): type data.root=..."
 
 
@@ -256,7 +256,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} is no JSON of COCO's: it is nested without end") from None
     except ValueError as error:
         raise DataError(f"{file} is no JSON: {error}") from error
-    for kind, keys in NEEDED.items():
+    for kind, keys in REQUIRED_KEYS.items():
         entries = content.get(kind) if isinstance(content, dict) else None
         if not isinstance(entries, list) or (kind != "annotations" and not entries):
             raise DataError(f"{file} is not of COCO's kind: it has no list of {kind}")
@@ -295,7 +295,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _drawn(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+def _rasterize(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     """(H, W), where an object is: of polygons, or of run lengths, as numbers or as text.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from vision_lab.core.errors import DataError
-from vision_lab.core.text import is_utf8, some
+from vision_lab.core.text import is_utf8, summarize_names
 
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm"]
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabeledImages:
     """A map-style data set of (path, label)."""
 
     paths: Sequence[Path]
@@ -35,7 +35,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Unlabelled:
+class UnlabeledImages:
     """A map-style data set of (path, None): pictures of which nothing is known."""
 
     paths: Sequence[Path]
@@ -58,11 +58,11 @@ def class_names(root: str) -> list[str]:
     Raises:
         DataError: where there is no such folder, or it has no sub-folders.
     """
-    folder = _split_folder(_existing(root), "train") or _existing(root)
+    folder = _split_folder(_require_dir(root), "train") or _require_dir(root)
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     strange = [name for name in names if not is_utf8(name)]
     if strange:
-        raise DataError(f"{folder} has sub-folders whose names are not UTF-8: {some(strange, 5)}: rename them")
+        raise DataError(f"{folder} has sub-folders whose names are not UTF-8: {summarize_names(strange, 5)}: rename them")
     if not names:
         raise DataError(
             f"{folder} has no sub-folders: data=folder takes one sub-folder of pictures for each class; for pictures "
@@ -71,7 +71,7 @@ def class_names(root: str) -> list[str]:
     return names
 
 
-def pictures(root: str, *, split: Literal["train", "val", "test"], folders: Sequence[str]) -> Labelled | None:
+def image_folder(root: str, *, split: Literal["train", "val", "test"], folders: Sequence[str]) -> LabeledImages | None:
     """The pictures of one split, sorted by class and path.
 
     A folder that has ``train/`` may have ``val/`` (or ``validation/``) and ``test/``; without ``train/`` all it holds
@@ -88,7 +88,7 @@ def pictures(root: str, *, split: Literal["train", "val", "test"], folders: Sequ
     Raises:
         DataError: where a class has no pictures, or a split has a folder for a class that training does not know.
     """
-    folder = _folder_of(split, _existing(root))
+    folder = _split_dir(split, _require_dir(root))
     if folder is None:
         return None
     unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(folders))
@@ -103,11 +103,11 @@ def pictures(root: str, *, split: Literal["train", "val", "test"], folders: Sequ
             raise DataError(f"{folder / name} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
         paths += found
         targets += [label] * len(found)
-    _tell_of(others, folder)
-    return Labelled(paths, targets)
+    _warn_skipped(others, folder)
+    return LabeledImages(paths, targets)
 
 
-def unlabelled(root: str, *, split: Literal["train", "val", "test"]) -> Unlabelled | None:
+def unlabeled_images(root: str, *, split: Literal["train", "val", "test"]) -> UnlabeledImages | None:
     """The pictures of one split, sorted by path, whatever sub-folders they lie in; splits as ``pictures`` has them.
 
     Args:
@@ -120,14 +120,14 @@ def unlabelled(root: str, *, split: Literal["train", "val", "test"]) -> Unlabell
     Raises:
         DataError: where the folder holds no pictures.
     """
-    folder = _folder_of(split, _existing(root, of="pictures"))
+    folder = _split_dir(split, _require_dir(root, of="pictures"))
     if folder is None:
         return None
     found, others = _files(folder)
     if not found:
         raise DataError(f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
-    _tell_of(others, folder)
-    return Unlabelled(found)
+    _warn_skipped(others, folder)
+    return UnlabeledImages(found)
 
 
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -141,20 +141,20 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _tell_of(others: Sequence[Path], folder: Path) -> None:
+def _warn_skipped(others: Sequence[Path], folder: Path) -> None:
     if others:
-        shown = some([str(path.relative_to(folder)) for path in others], 5)
+        shown = summarize_names([str(path.relative_to(folder)) for path in others], 5)
         log.warning("%s: left out %d files that are not named as pictures: %s", folder, len(others), shown)
 
 
-def _existing(root: str, *, of: str = "one sub-folder for each class") -> Path:
+def _require_dir(root: str, *, of: str = "one sub-folder for each class") -> Path:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: type data.root=<folder with {of}>")
     return folder
 
 
-def _folder_of(split: str, base: Path) -> Path | None:
+def _split_dir(split: str, base: Path) -> Path | None:
     """Where a split lies: in its own folder, or, if ``train`` has none, all of it is training's."""
     if _split_folder(base, "train") is not None:
         return _split_folder(base, split)

@@ -14,26 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count
-from vision_lab.core.errors import ConfigurationError, DataError, UnreadableError
-from vision_lab.core.spec import IGNORE
-from vision_lab.core.text import some
+from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
+from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.core.text import summarize_names
 from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
-from vision_lab.data.image_io import UnreadablePictureError, read_mask
+from vision_lab.data.image_io import InvalidImageError, read_mask
 
-Value = int | Sequence[int]
+MaskValue = int | Sequence[int]
 """A grey value or a place in a palette; or a colour, [red, green, blue]."""
 
-NUMBER = 1 << 24
+GRAY_CODE_OFFSET = 1 << 24
 """Above the code of any colour: a number's code begins here."""
 
-LISTED = 12
+MAX_LISTED = 12
 """Values or files that an error names."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Values:
+class MaskEncoding:
     """How a file says which class a pixel is of.
 
     Attributes:
@@ -43,8 +43,8 @@ class Values:
     """
 
     classes: int
-    written: Sequence[Value] | None = None
-    ignored: Sequence[Value] = (IGNORE,)
+    written: Sequence[MaskValue] | None = None
+    ignored: Sequence[MaskValue] = (IGNORE_INDEX,)
 
     def __post_init__(self) -> None:
         for key, values in (("data.values", self.written), ("data.ignored", self.ignored)):
@@ -73,14 +73,14 @@ class Values:
         codes, classes = self._table
         places = np.searchsorted(codes, found).clip(max=len(codes) - 1)
         if (codes[places] != found).any():
-            raise UnreadablePictureError(self._refusal(path, np.unique(found), known=codes))
+            raise InvalidImageError(self._refusal(path, np.unique(found), known=codes))
         mask: NDArray[np.uint8] = classes[places]
         return mask
 
     @cached_property
     def _table(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """All values that mean something as whole numbers, rising, and the class of each."""
-        known = {self._code(value): IGNORE for value in self.ignored}
+        known = {self._code(value): IGNORE_INDEX for value in self.ignored}
         known |= {self._code(value): k for k, value in enumerate(self.written or range(self.classes))}
         return np.array(sorted(known)), np.array([known[code] for code in sorted(known)], dtype=np.uint8)
 
@@ -88,9 +88,9 @@ class Values:
     def _coloured(self) -> bool:
         return any(not isinstance(value, int) for value in self.written or ())
 
-    def _code(self, value: Value) -> int:
+    def _code(self, value: MaskValue) -> int:
         if isinstance(value, int) and not self._coloured:
-            return NUMBER + value
+            return GRAY_CODE_OFFSET + value
         red, green, blue = (value, value, value) if isinstance(value, int) else value  # grey among colours
         return red << 16 | green << 8 | blue
 
@@ -99,13 +99,13 @@ class Values:
             raw = np.repeat(raw[..., None], 3, axis=2)
         if raw.ndim == 3:
             return raw[..., 0].astype(np.int64) << 16 | raw[..., 1] << 8 | raw[..., 2]
-        return NUMBER + raw.astype(np.int64)
+        return GRAY_CODE_OFFSET + raw.astype(np.int64)
 
     def _refusal(self, path: Path, found: NDArray[np.int64], *, known: NDArray[np.int64]) -> str:
-        colours = found.max() < NUMBER
-        shown = [f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - NUMBER) for v in found.tolist()]
+        colours = found.max() < GRAY_CODE_OFFSET
+        shown = [f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - GRAY_CODE_OFFSET) for v in found.tolist()]
         strange = [text for text, value in zip(shown, found, strict=True) if value not in known]
-        what = f"its values {some(strange, LISTED)} stand for no class; it holds {some(shown, LISTED)}"
+        what = f"its values {summarize_names(strange, MAX_LISTED)} stand for no class; it holds {summarize_names(shown, MAX_LISTED)}"
         fitting = f"[{','.join(shown)}]" if len(shown) == self.classes else None
         if path.suffix.lower() in (".jpg", ".jpeg"):
             return f"{what}: JPEG changes values, so masks are to be PNG"
@@ -114,11 +114,11 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ImageMaskDataset:
     """A map-style data set of (path, mask), one file each."""
 
     samples: Sequence[tuple[Path, Path]]
-    values: Values
+    values: MaskEncoding
     max_pixels: int
 
     def __len__(self) -> int:
@@ -128,11 +128,11 @@ class Pairs:
         picture, mask = self.samples[index]
         try:
             return picture, self.values.mask(mask, max_pixels=self.max_pixels)
-        except UnreadablePictureError as error:
-            raise UnreadableError(str(mask), str(error)) from error
+        except InvalidImageError as error:
+            raise UnreadableFileError(str(mask), str(error)) from error
 
 
-def pairs(
+def image_masks(
     root: str,
     *,
     split: Literal["train", "val", "test"],
@@ -140,11 +140,11 @@ def pairs(
     masks: str,
     suffix: str | None,
     classes: int,
-    values: Sequence[Value] | None,
-    ignored: Sequence[Value] | None,
+    values: Sequence[MaskValue] | None,
+    ignored: Sequence[MaskValue] | None,
     max_pixels: Count,
     on_bad: Literal["raise", "skip"],
-) -> Pairs | None:
+) -> ImageMaskDataset | None:
     """The pictures of one split and the masks of the same names.
 
     A split lies in ``<root>/<split>/<pictures>`` or ``<root>/<pictures>/<split>``, or where ``pictures`` says it by
@@ -168,7 +168,7 @@ def pairs(
     Raises:
         DataError: where the folders are not there or are empty, or a picture has no mask.
     """
-    meaning = Values(classes, values, ignored or ())
+    meaning = MaskEncoding(classes, values, ignored or ())
     suffix = suffix or ""
     base = Path(root).expanduser()
     folders = [_folder(base, name, split) for name in (pictures, masks)]
@@ -179,22 +179,22 @@ def pairs(
             raise DataError(_missing(base, key, name, split))
     assert folders[0]
     assert folders[1]
-    found, drawn = _named(folders[0]), _named(folders[1])
+    found, drawn = _index_by_stem(folders[0]), _index_by_stem(folders[1])
     if folders[0] == folders[1] and suffix:  # one folder for both
         found = {name: path for name, path in found.items() if not name.endswith(suffix)}
     if not found:
         raise DataError(f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
     partners = {name: drawn.get(name + suffix) for name in found}
-    _check_partners(found, partners, folders[1], held=drawn, on_bad=on_bad)
+    _check_missing_masks(found, partners, folders[1], held=drawn, on_bad=on_bad)
     unused = [str(path) for name, path in drawn.items() if name.removesuffix(suffix) not in found]
     if unused:
-        log.warning("%s: %d masks have no picture and are left out: %s", folders[1], len(unused), some(unused, LISTED))
+        log.warning("%s: %d masks have no picture and are left out: %s", folders[1], len(unused), summarize_names(unused, MAX_LISTED))
     # A mask that is missing is met as a file that cannot be read.
     samples = [(path, partners[name] or folders[1] / f"{name}{suffix}.png") for name, path in found.items()]
-    return Pairs(samples, meaning, max_pixels)
+    return ImageMaskDataset(samples, meaning, max_pixels)
 
 
-def _check_partners(
+def _check_missing_masks(
     found: Mapping[str, Path],
     partners: Mapping[str, Path | None],
     folder: Path,
@@ -206,8 +206,8 @@ def _check_partners(
     alone = [str(path) for name, path in found.items() if partners[name] is None]
     if alone and (on_bad == "raise" or len(alone) == len(found)):
         raise DataError(
-            f"{len(alone)} of {len(found)} pictures have no mask of their name in {folder}: {some(alone, LISTED)}\n"
-            f"That folder holds {some([path.name for path in held.values()], 4) or 'no pictures'}. "
+            f"{len(alone)} of {len(found)} pictures have no mask of their name in {folder}: {summarize_names(alone, MAX_LISTED)}\n"
+            f"That folder holds {summarize_names([path.name for path in held.values()], 4) or 'no pictures'}. "
             "Mend that, type data.suffix=... where masks' names end differently (_mask), or type data.on_bad=skip to "
             "leave such pictures out, counted and listed."
         )
@@ -236,7 +236,7 @@ def _missing(base: Path, key: str, name: str, split: str) -> str:
     )
 
 
-def _named(folder: Path) -> dict[str, Path]:
+def _index_by_stem(folder: Path) -> dict[str, Path]:
     """name without its end: path, of all pictures below a folder, in order.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 from vision_lab.core.errors import DataError
 
 
-def downloaded(dataset: Callable[..., Any], *, root: str, download: bool) -> Any:
+def load_or_download(dataset: Callable[..., Any], *, root: str, download: bool) -> Any:
     """One of torchvision's data sets.
 
     Args:

@@ -9,11 +9,11 @@ from typing import Literal
 from torchvision.datasets import OxfordIIITPet, VOCSegmentation
 
 from vision_lab.core.arguments import Count
-from vision_lab.data.formats.image_masks import Pairs, Values
-from vision_lab.data.formats.torchvision_download import downloaded
+from vision_lab.data.formats.image_masks import ImageMaskDataset, MaskEncoding
+from vision_lab.data.formats.torchvision_download import load_or_download
 
 
-def voc(
+def voc_masks(
     root: str,
     *,
     download: bool,
@@ -21,7 +21,7 @@ def voc(
     split: Literal["train", "val", "trainval"],
     classes: int,
     max_pixels: Count,
-) -> Pairs:
+) -> ImageMaskDataset:
     """Pascal VOC's masks (Everingham 2010): places in a palette, 255 around objects.
 
     Args:
@@ -35,12 +35,12 @@ def voc(
     Raises:
         DataError: where the files are not there and cannot be fetched.
     """
-    found = downloaded(partial(VOCSegmentation, year=year, image_set=split), root=root, download=download)
+    found = load_or_download(partial(VOCSegmentation, year=year, image_set=split), root=root, download=download)
     samples = [(Path(picture), Path(mask)) for picture, mask in zip(found.images, found.masks, strict=True)]
-    return Pairs(samples, Values(classes), max_pixels)
+    return ImageMaskDataset(samples, MaskEncoding(classes), max_pixels)
 
 
-def oxford_pets(root: str, *, download: bool, split: Literal["trainval", "test"], max_pixels: int) -> Pairs:
+def oxford_pet_masks(root: str, *, download: bool, split: Literal["trainval", "test"], max_pixels: int) -> ImageMaskDataset:
     """Cats and dogs (Parkhi 2012): 1 is the animal, 2 what is around it, 3 its border, which does not count.
 
     Args:
@@ -52,9 +52,9 @@ def oxford_pets(root: str, *, download: bool, split: Literal["trainval", "test"]
     Raises:
         DataError: where the files are not there and cannot be fetched.
     """
-    downloaded(partial(OxfordIIITPet, split=split, target_types="segmentation"), root=root, download=download)
+    load_or_download(partial(OxfordIIITPet, split=split, target_types="segmentation"), root=root, download=download)
     folder = Path(root).expanduser() / "oxford-iiit-pet"
     lines = (folder / "annotations" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
     names = [line.split()[0] for line in lines if line]
     samples = [(folder / "images" / f"{n}.jpg", folder / "annotations" / "trimaps" / f"{n}.png") for n in names]
-    return Pairs(samples, Values(2, written=(2, 1), ignored=(3,)), max_pixels)
+    return ImageMaskDataset(samples, MaskEncoding(2, written=(2, 1), ignored=(3,)), max_pixels)

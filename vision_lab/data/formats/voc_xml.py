@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from vision_lab.core.documents import MAX_BYTES
-from vision_lab.core.errors import DataError, Fault
+from vision_lab.core.errors import DataError, AnnotationIssue
 from vision_lab.core.files import file_exists, read_bytes
-from vision_lab.core.text import some
+from vision_lab.core.text import summarize_names
 from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
 
 if TYPE_CHECKING:
-    from vision_lab.data.formats.box_dataset import BoxPictures, Row
+    from vision_lab.data.formats.box_dataset import BoxDataset, BoxAnnotation
 
-ANNOTATIONS = ("Annotations", "annotations", "labels", "")
+ANNOTATION_DIRS = ("Annotations", "annotations", "labels", "")
 """Folders of XML files below the root, or below a split's folder; the last is that itself."""
 
-PICTURES = ("JPEGImages", "images", "Images", "")
+IMAGE_DIRS = ("JPEGImages", "images", "Images", "")
 
-LISTED = 6
+MAX_LISTED = 6
 
 MAX_COORDINATE = 1e7
 """Pixels; no picture is as wide or high: what is more counts as no number."""
 
-BROKEN = (ParseError, ValueError, OSError, LookupError)
+PARSE_ERRORS = (ParseError, ValueError, OSError, LookupError)
 """What a file that is no XML, or in an unknown encoding, makes the parser raise."""
 
 
@@ -38,7 +38,7 @@ def boxes(
     class_names: Sequence[str],
     first_pixel: Literal[0, 1],
     on_bad: Literal["raise", "skip"],
-) -> BoxPictures | None:
+) -> BoxDataset | None:
     """The pictures of a split and their boxes.
 
     The split is what ``ImageSets/Main/<split>.txt`` lists (for train, ``trainval.txt`` too); or the folder
@@ -58,7 +58,7 @@ def boxes(
     Raises:
         DataError: where there are no annotations, or one cannot be read.
     """
-    from vision_lab.data.formats.box_dataset import Told, looked_over
+    from vision_lab.data.formats.box_dataset import ImageAnnotation, build_box_dataset
 
     found = _files(_base(root), split)
     if found is None:
@@ -70,20 +70,20 @@ def boxes(
         try:
             tree = _parsed(file)
             rows, size = list(_rows(tree, first_pixel)), _size(tree)
-        except BROKEN as error:
-            broken.append(Fault(str(file), str(file), f"cannot be read ({error}): its picture is left out"))
+        except PARSE_ERRORS as error:
+            broken.append(AnnotationIssue(str(file), str(file), f"cannot be read ({error}): its picture is left out"))
             continue
-        told.append(Told(_picture(tree, file, pictures), rows, size, file))
+        told.append(ImageAnnotation(_picture(tree, file, pictures), rows, size, file))
     if not told:
-        listed = some([f"{fault.path} {fault.what}" for fault in broken], LISTED)
+        listed = summarize_names([f"{fault.path} {fault.what}" for fault in broken], MAX_LISTED)
         raise DataError(f"not one of {len(files)} annotations can be read: {listed}")
     absent = [str(each.path) for each in told if not file_exists(each.path)]
     if absent and (on_bad == "raise" or len(absent) == len(told)):
-        raise DataError(f"{len(absent)} of {len(told)} pictures are not there: {some(absent, LISTED)}")
-    return looked_over(told, class_names=class_names, on_bad=on_bad, broken=broken)
+        raise DataError(f"{len(absent)} of {len(told)} pictures are not there: {summarize_names(absent, MAX_LISTED)}")
+    return build_box_dataset(told, class_names=class_names, on_bad=on_bad, broken=broken)
 
 
-def names(root: str) -> list[str]:
+def class_names(root: str) -> list[str]:
     """The names of all classes in the files, sorted.
 
     Raises:
@@ -95,7 +95,7 @@ def names(root: str) -> list[str]:
         for file in (_files(base, split) or (base, []))[1]:
             try:
                 found |= {(each.findtext("name") or "").strip() for each in _parsed(file).iter("object")}
-            except BROKEN:
+            except PARSE_ERRORS:
                 continue  # met again, and named, when the data is set up
     if not found:
         raise DataError(f"the annotations in {base} hold no objects")
@@ -130,11 +130,11 @@ def _files(base: Path, split: str) -> tuple[Path, list[Path]] | None:
         return None
     divided = next((base / name for name in SPLITS[split] if (base / name).is_dir()), None)
     if divided:
-        return divided, sorted(_holding(divided).glob("*.xml"))
+        return divided, sorted(_annotation_dir(divided).glob("*.xml"))
     if split != "train":
         return None
     elsewhere = {xml for listed in found.values() for xml in _listed(base, listed)}
-    return base, sorted(set(_holding(base).glob("*.xml")) - elsewhere)
+    return base, sorted(set(_annotation_dir(base).glob("*.xml")) - elsewhere)
 
 
 def _list(base: Path, split: str) -> Path | None:
@@ -145,7 +145,7 @@ def _list(base: Path, split: str) -> Path | None:
 
 def _listed(base: Path, file: Path) -> list[Path]:
     """The annotations that a list names, one a line; of a line that is no name the first word."""
-    folder = _holding(base)
+    folder = _annotation_dir(base)
     content = read_bytes(file).decode("utf-8", errors="replace")
     lines = [line.strip() for line in content.splitlines() if line.strip()]
     return [
@@ -153,17 +153,17 @@ def _listed(base: Path, file: Path) -> list[Path]:
     ]
 
 
-def _holding(base: Path) -> Path:
+def _annotation_dir(base: Path) -> Path:
     """Where below a folder the XML files lie."""
-    for name in ANNOTATIONS:
+    for name in ANNOTATION_DIRS:
         if any((base / name).glob("*.xml")):
             return base / name
-    below = ", ".join(sorted(path.name for path in base.iterdir())[:LISTED])
+    below = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED])
     raise DataError(f"{base} has no XML files in Annotations/, annotations/ or labels/: it has {below or 'nothing'}")
 
 
 def _pictures(base: Path) -> Path:
-    return next(base / name for name in PICTURES if (base / name).is_dir())
+    return next(base / name for name in IMAGE_DIRS if (base / name).is_dir())
 
 
 def _picture(tree: Element, file: Path, pictures: Path) -> Path:
@@ -174,12 +174,12 @@ def _picture(tree: Element, file: Path, pictures: Path) -> Path:
     return next((path for path in places if file_exists(path)), pictures / (said or f"{file.stem}.jpg"))
 
 
-def _rows(tree: Element, first_pixel: int) -> Iterator[Row]:
-    from vision_lab.data.formats.box_dataset import Row
+def _rows(tree: Element, first_pixel: int) -> Iterator[BoxAnnotation]:
+    from vision_lab.data.formats.box_dataset import BoxAnnotation
 
     for each in tree.findall("object"):
         left, top, right, bottom = (_number(each, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-        yield Row(
+        yield BoxAnnotation(
             (left - first_pixel, top - first_pixel, right, bottom),
             (each.findtext("name") or "").strip(),
             difficult=(each.findtext("difficult") or "0").strip() == "1",

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_lab.core.documents import DocumentError, read_text, read_yaml
-from vision_lab.core.errors import DataError, Fault
+from vision_lab.core.errors import DataError, AnnotationIssue
 from vision_lab.core.spec import MAX_CLASSES
-from vision_lab.core.text import some
+from vision_lab.core.text import summarize_names
 from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
 
 if TYPE_CHECKING:
-    from vision_lab.data.formats.box_dataset import BoxPictures, Row
+    from vision_lab.data.formats.box_dataset import BoxDataset, BoxAnnotation
 
-NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels/classes.txt")
+CLASS_NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels/classes.txt")
 """Where the names of the classes are looked for below the root."""
 
-LISTED = 6
+MAX_LISTED = 6
 
 
 def boxes(
@@ -31,7 +31,7 @@ def boxes(
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
     on_bad: Literal["raise", "skip"],
-) -> BoxPictures | None:
+) -> BoxDataset | None:
     """The pictures of a split and their boxes; a picture without a text file has none.
 
     A split lies where ``data.yaml`` says; or in ``images/<split>`` and ``labels/<split>``; or in ``<split>/images`` and
@@ -49,10 +49,10 @@ def boxes(
     Raises:
         DataError: where there are no pictures, or a text file cannot be read.
     """
-    from vision_lab.data.formats.box_dataset import Told, looked_over
+    from vision_lab.data.formats.box_dataset import ImageAnnotation, build_box_dataset
 
     base = _base(root)
-    folder = _folder(base, split)
+    folder = _image_dir(base, split)
     if folder is None:
         return None
     pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
@@ -62,25 +62,25 @@ def boxes(
     for path in pictures:
         file = _labels(path)
         try:
-            told.append(Told(path, list(_rows(file, class_names)) if file.is_file() else [], (1, 1), file))
+            told.append(ImageAnnotation(path, list(_rows(file, class_names)) if file.is_file() else [], (1, 1), file))
         except (ValueError, OSError) as error:
-            broken.append(Fault(str(path), str(file), f"its text file cannot be read ({error}): it is left out"))
+            broken.append(AnnotationIssue(str(path), str(file), f"its text file cannot be read ({error}): it is left out"))
     if not told:
-        listed = some([f"{fault.path}: {fault.what}" for fault in broken], LISTED)
+        listed = summarize_names([f"{fault.path}: {fault.what}" for fault in broken], MAX_LISTED)
         raise DataError(f"not one of {len(pictures)} text files can be read: {listed}")
     if not any(_labels(path).is_file() for path in pictures):
         raise DataError(f"not one picture in {folder} has a text file; looked for {_labels(pictures[0])}")
-    return looked_over(told, class_names=class_names, on_bad=on_bad, broken=broken, relative=True)
+    return build_box_dataset(told, class_names=class_names, on_bad=on_bad, broken=broken, relative=True)
 
 
-def names(root: str) -> list[str]:
+def class_names(root: str) -> list[str]:
     """The names of the classes, from ``data.yaml`` or a list of names, one a line.
 
     Raises:
         DataError: where there is neither.
     """
     base = _base(root)
-    for name in NAMES:
+    for name in CLASS_NAME_FILES:
         file = base / name
         if file.is_file():
             if file.suffix in (".txt", ".names"):
@@ -88,16 +88,16 @@ def names(root: str) -> list[str]:
                     content = read_text(file)
                 except DocumentError as error:
                     raise DataError(f"{file} is no list of names: {error}") from error
-                return _numbered(file, dict(enumerate(map(str.strip, content.rstrip().splitlines()))))
-            found = _settings(base).get("names")
+                return _ordered_names(file, dict(enumerate(map(str.strip, content.rstrip().splitlines()))))
+            found = _data_yaml(base).get("names")
             if isinstance(found, dict | list):
-                return _numbered(file, found if isinstance(found, dict) else dict(enumerate(found)))
+                return _ordered_names(file, found if isinstance(found, dict) else dict(enumerate(found)))
     raise DataError(
-        f"{base} says no names of classes (looked for {', '.join(NAMES)}): type data.spec.class_names=[...]"
+        f"{base} says no names of classes (looked for {', '.join(CLASS_NAME_FILES)}): type data.spec.class_names=[...]"
     )
 
 
-def _numbered(file: Path, found: dict[Any, Any]) -> list[str]:
+def _ordered_names(file: Path, found: dict[Any, Any]) -> list[str]:
     """Names in the order of their numbers; a number without one is called unused."""
     try:
         named = {int(number): _name(name) for number, name in found.items() if name not in (None, "")}
@@ -135,8 +135,8 @@ def _base(root: str) -> Path:
     return base
 
 
-def _settings(base: Path) -> dict[str, Any]:
-    for name in NAMES[:3]:
+def _data_yaml(base: Path) -> dict[str, Any]:
+    for name in CLASS_NAME_FILES[:3]:
         if (base / name).is_file():
             try:
                 content = read_yaml(base / name)
@@ -146,9 +146,9 @@ def _settings(base: Path) -> dict[str, Any]:
     return {}
 
 
-def _folder(base: Path, split: str) -> Path | None:
+def _image_dir(base: Path, split: str) -> Path | None:
     """Where the pictures of a split lie, if anywhere."""
-    settings = _settings(base)
+    settings = _data_yaml(base)
     said = next((settings[name] for name in SPLITS[split] if settings.get(name)), None)
     if said is not None and (not isinstance(said, str) or said.endswith(".txt")):
         raise DataError(f"data.yaml in {base} says {split}: {said}; a folder is needed, not a list")
@@ -165,7 +165,7 @@ def _folder(base: Path, split: str) -> Path | None:
     if split != "train" or divided:
         return None
     if not (base / "images").is_dir():
-        below = ", ".join(sorted(path.name for path in base.iterdir())[:LISTED])
+        below = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED])
         raise DataError(f"{base} has no folder images/ nor train/images/: it has {below or 'nothing'}")
     return base / "images"
 
@@ -180,8 +180,8 @@ def _labels(picture: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _rows(file: Path, class_names: Sequence[str]) -> Iterator[Row]:
-    from vision_lab.data.formats.box_dataset import Row
+def _rows(file: Path, class_names: Sequence[str]) -> Iterator[BoxAnnotation]:
+    from vision_lab.data.formats.box_dataset import BoxAnnotation
 
     for place, line in enumerate(read_text(file).splitlines(), start=1):
         words = line.split()
@@ -194,8 +194,8 @@ def _rows(file: Path, class_names: Sequence[str]) -> Iterator[Row]:
         name = class_names[number] if 0 <= number < len(class_names) else f"class {number}"
         if len(values) == 4:
             x, y, width, height = values
-            yield Row((x - width / 2, y - height / 2, x + width / 2, y + height / 2), name)
+            yield BoxAnnotation((x - width / 2, y - height / 2, x + width / 2, y + height / 2), name)
         elif len(values) >= 6 and len(values) % 2 == 0:
-            yield Row((min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), name)
+            yield BoxAnnotation((min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), name)
         else:
             raise ValueError(f"line {place} has {len(words)} numbers: a class and four, or a class and an outline")

@@ -17,7 +17,7 @@ from torchvision.models.resnet import BasicBlock
 from vision_lab.core.arguments import ArgumentError, Range
 
 
-class IdentityShortcut(nn.Module):
+class ZeroPadShortcut(nn.Module):
     """Option A: keep every second pixel of each row and column, append channels of zeros.
 
     (N, C, H, W) -> (N, C + extra_channels, ceil(H / 2), ceil(W / 2)).
@@ -68,6 +68,6 @@ def _stage(channels_in: int, channels: int, blocks: int) -> nn.Sequential:
     first = (
         BasicBlock(channels_in, channels)
         if channels_in == channels
-        else BasicBlock(channels_in, channels, stride=2, downsample=IdentityShortcut(channels - channels_in))
+        else BasicBlock(channels_in, channels, stride=2, downsample=ZeroPadShortcut(channels - channels_in))
     )
     return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))

@@ -22,7 +22,7 @@ from torch.nn.utils.parametrizations import spectral_norm as normalised
 
 from vision_lab.core.arguments import Width
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import Loaded
+from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.models.weights import load
 
@@ -129,7 +129,7 @@ class Discriminator(nn.Module):
 class DCGAN(nn.Module):
     """The pair; see the Protocol ``Adversarial``. Called, it makes pictures."""
 
-    loaded: Loaded | None = None
+    loaded: LoadedWeights | None = None
 
     def __init__(self, generator: Generator, discriminator: Discriminator, *, latent: int) -> None:
         super().__init__()

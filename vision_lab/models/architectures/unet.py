@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vision_lab.core.arguments import Fraction, Range, Width
 
 
-class ContractingPath(nn.Module):
+class UNetEncoder(nn.Module):
     """(N, 3, H, W) -> (N, num_classes) logits: levels of two 3x3 convolutions, halved in between by 2x2 max pooling.
 
     What differs from the paper: convolutions are padded and followed by batch norm; the mean over the last level is
@@ -37,7 +37,7 @@ class ContractingPath(nn.Module):
             pooling = [nn.MaxPool2d(2)] if level > 1 else []
             dropped = [nn.Dropout(dropout)] if level > levels - 2 else []
             layers = [*pooling, *_convolution(inside, outside), *_convolution(outside, outside), *dropped]
-            self.add_module(f"level{level}", Level(*layers))
+            self.add_module(f"level{level}", DownBlock(*layers))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(widths[-1], num_classes)
@@ -49,7 +49,7 @@ class ContractingPath(nn.Module):
         return x
 
 
-class Level(nn.Sequential):
+class DownBlock(nn.Sequential):
     """One resolution: a backbone's map, as one unit."""
 
 
