@@ -19,10 +19,10 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.torchvision_detectors import DenseOutputs
 from vision_lab.heads.yolo import YoloOutputs
 
-MODELS = [choice.name for choice in GROUPS["model"] if not choice.targets]
+MODELS = [choice.name for choice in GROUPS["model"] if not choice.target_types]
 
 HEADS = {
-    target: [choice.name for choice in GROUPS["head"] if target in choice.targets]
+    target: [choice.name for choice in GROUPS["head"] if target in choice.target_types]
     for target in ("labels", "masks", "boxes")
 }
 
@@ -117,7 +117,7 @@ def test_every_head_goes_on_it(model: str, no_norm: None):
 def said_of_a_picture(outputs: Any) -> int:
     """At how many places a detector says something: of those that have two stages, on how many maps."""
     if isinstance(outputs, YoloOutputs):
-        assert outputs.there.shape[1] == len(outputs.centres) == outputs.boxes.shape[1]
+        assert outputs.objectness.shape[1] == len(outputs.centres) == outputs.boxes.shape[1]
         return len(outputs.centres)
     if isinstance(outputs, DenseOutputs):
         assert {score.shape[1] for score in outputs.scores.values()} == {len(outputs.anchors[0])}

@@ -237,7 +237,7 @@ WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
         logger={"tb": {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "save_dir": ".", "sub_dir": v}}
     ),
     "folder of our curves": lambda c, v: c.update(
-        logger={"tb": {"_target_": "vision_lab.loggers.tensorboard.TensorBoard", "folder": v}}
+        logger={"tb": {"_target_": "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger", "folder": v}}
     ),
     "profiler": lambda c, v: c["trainer"].update(
         profiler={"_target_": "pytorch_lightning.profilers.SimpleProfiler", "_args_": [v, "x"]}
@@ -252,7 +252,7 @@ WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "our download": lambda c, v: c["data"].update(
         root=v,
         train={
-            "_target_": "vision_lab.data.formats.torchvision_download.downloaded",
+            "_target_": "vision_lab.data.formats.torchvision_download.load_or_download",
             "_partial_": True,
             "root": v,
             "dataset": {"_target_": "torchvision.datasets.MNIST", "_partial_": True, "train": True},

@@ -25,10 +25,10 @@ from vision_lab.config.trust import find_untrusted
 from vision_lab.config.validation import BUILD_KEYS, NO_TARGET, build_only_keys, check_config, find_part_errors
 from vision_lab.core.arguments import parameters_of
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import GanNetworks, Backbone, Head, LoadedWeights
+from vision_lab.core.protocols import Backbone, GanNetworks, Head, LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.models.feature_extractors import FeatureExtractor, fashion_features, inception, classifier_features
+from vision_lab.models.feature_extractors import FeatureExtractor, classifier_features, fashion_features, inception
 from vision_lab.models.weights import load
 from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Task
@@ -56,7 +56,7 @@ class BuiltNetwork(NamedTuple):
     module: nn.Module
     spec: DataSpec
     notes: tuple[str, ...]
-    fresh: tuple[str, ...]
+    missing_keys: tuple[str, ...]
 
 
 def mode(config: Config) -> Callable[[Config, Path], Any]:
@@ -119,11 +119,11 @@ def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNe
         loaded = _load_network_weights(config, head, module, spec)
     if loaded is None:
         return BuiltNetwork(module, spec, (), ())
-    notes = [loaded.sentence]
+    notes = [loaded.summary]
     if loaded.mean and loaded.std:
         spec = _normalised(spec, loaded.mean, loaded.std)
         notes.append(f"pictures are normalised as the weights want it: mean {list(spec.mean)}, std {list(spec.std)}")
-    return BuiltNetwork(module, spec, tuple(notes), loaded.fresh)
+    return BuiltNetwork(module, spec, tuple(notes), loaded.missing_keys)
 
 
 def _load_network_weights(config: Config, head: Head, module: nn.Module, spec: DataSpec) -> LoadedWeights:

@@ -40,8 +40,8 @@ TARGETS = (
     "torch.nn.Linear torch.optim.SGD torch.optim.LBFGS torch.nn.Transformer torch.nn.LazyLinear "
     "vision_lab.cli.main.main vision_lab.runs.folder.Run vision_lab.core.files.write_file vision_lab.training.checkpoint_io.save "
     "vision_lab.config.instantiation.locate vision_lab.data.formats.image_folder.class_names "
-    "vision_lab.callbacks.checkpointing.Best vision_lab.loggers.tensorboard.TensorBoard "
-    "vision_lab.data.formats.torchvision_download.downloaded timm.create_model pathlib.Path.touch logging.FileHandler "
+    "vision_lab.callbacks.checkpointing.BestCheckpoint vision_lab.loggers.tensorboard.ResumableTensorBoardLogger "
+    "vision_lab.data.formats.torchvision_download.load_or_download timm.create_model pathlib.Path.touch logging.FileHandler "
     "omegaconf.OmegaConf.load yaml.unsafe_load pickle.load a..b"
 ).split(" ") + [""]
 

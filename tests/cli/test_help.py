@@ -14,7 +14,7 @@ def test_every_group_choice_and_sentence_is_there(command: Callable[..., Outcome
     for group, choices in groups([CONFIG_DIR]).items():
         assert f"\n{group}" in text
         for choice in choices:
-            assert f"{choice.name} {choice.sentence}" in joined
+            assert f"{choice.name} {choice.summary}" in joined
     assert "model  (default: resnet20)" in text
     assert "--config-dir" in text
 

@@ -14,7 +14,7 @@ from vision_lab.config.instantiation import instantiate
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.config.validation import find_part_errors
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import GanNetworks, Backbone
+from vision_lab.core.protocols import Backbone, GanNetworks
 
 GROUPS = groups([CONFIG_DIR])
 
@@ -73,8 +73,8 @@ def test_counts():
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_file_says_what_it_is_in_one_line(group: str):
     for choice in GROUPS[group]:
-        assert 10 < len(choice.sentence) < 120, choice.file
-        assert not choice.sentence.removesuffix("...").endswith("."), choice.file
+        assert 10 < len(choice.summary) < 120, choice.file
+        assert not choice.summary.removesuffix("...").endswith("."), choice.file
         first = choice.file.read_text(encoding="utf-8").splitlines()[0]
         reaches_out = group in ("experiment", "debug") or choice.name in ("predict", "segment", "detect", "generate")
         assert first.startswith("# @package _global_") == reaches_out, choice.file
@@ -94,8 +94,8 @@ def test_every_choice_composes_and_its_classes_take_it(choice: ConfigOption):
     assert [error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))] == []
 
 
-BACKBONES = [choice for choice in GROUPS["model"] if not choice.targets]
-PAIRS = [choice for choice in GROUPS["model"] if choice.targets == ("none",)]
+BACKBONES = [choice for choice in GROUPS["model"] if not choice.target_types]
+PAIRS = [choice for choice in GROUPS["model"] if choice.target_types == ("none",)]
 
 
 def test_how_many_models_are_of_each_kind():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vision_lab.config.overrides import flags_before_overrides, overrides, quote_paths, last_value
+from vision_lab.config.overrides import flags_before_overrides, last_value, overrides, quote_paths
 
 
 def read_by_hydra(word: str) -> object:
@@ -73,6 +73,15 @@ def test_in_a_sweep_commas_separate_unless_the_path_exists(tmp_path: Path, monke
 def test_values_and_flags():
     words = ["seed=1", "--cfg", "job", "-m", "run='it\\'s'", "--config-dir", "a=b", "model=x"]
     assert overrides(words) == ["seed=1", "run='it\\'s'", "model=x"]
-    assert flags_before_overrides(words) == ["--cfg", "job", "-m", "--config-dir", "a=b", "seed=1", "run='it\\'s'", "model=x"]
+    assert flags_before_overrides(words) == [
+        "--cfg",
+        "job",
+        "-m",
+        "--config-dir",
+        "a=b",
+        "seed=1",
+        "run='it\\'s'",
+        "model=x",
+    ]
     assert last_value(words, "run") == "it's"
     assert last_value(words, "source") is None

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_lab.data.image_io import InvalidImageError, to_uint8_image, read_image
+from vision_lab.data.image_io import InvalidImageError, read_image, to_uint8_image
 
 RED = (200, 30, 40)
 

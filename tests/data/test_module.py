@@ -49,7 +49,9 @@ def module(spec: DataSpec, **changes) -> DataModule:
 
 def folder_module(spec: DataSpec, root: Path, **changes) -> DataModule:
     names = class_names(str(root))
-    sources = {split: partial(image_folder, str(root), split=split, folders=names) for split in ("train", "val", "test")}
+    sources = {
+        split: partial(image_folder, str(root), split=split, folders=names) for split in ("train", "val", "test")
+    }
     return module(spec, **(sources | changes))
 
 

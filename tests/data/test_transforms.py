@@ -5,7 +5,7 @@ import torch
 from torchvision import tv_tensors
 
 from vision_lab.core.spec import IGNORE_INDEX
-from vision_lab.data.transforms import ElasticDeformation, resize_center_crop, scale_jitter_crop, pad_and_crop, rotate
+from vision_lab.data.transforms import ElasticDeformation, pad_and_crop, resize_center_crop, rotate, scale_jitter_crop
 
 
 def example(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:

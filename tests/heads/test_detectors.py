@@ -13,7 +13,7 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.faster_rcnn import faster_rcnn
 from vision_lab.heads.fcos import fcos
-from vision_lab.heads.fpn import StrideAnchorGenerator, BackboneWithFPN
+from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
 from vision_lab.heads.retinanet import retinanet
 from vision_lab.heads.ssd import ssd
 from vision_lab.heads.yolo import assign_targets, yolo

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.losses.diffaugment import AUGMENTATIONS, make_augmentations, color, cutout, translation
+from vision_lab.losses.diffaugment import AUGMENTATIONS, color, cutout, make_augmentations, translation
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from vision_lab.core.batch import Detections, BoxTargets, Sample
+from vision_lab.core.batch import BoxTargets, Detections, Sample
 from vision_lab.metrics.detection import BoxMeanAveragePrecision
 from vision_lab.tasks import coco_json
 
@@ -66,7 +66,9 @@ def measured(pairs: Sequence[Pair]) -> dict[str, Tensor]:
 
 def by_coco(came_to: dict[str, Tensor], folder: Path) -> np.ndarray:
     """What COCO's own program says of the files that an evaluation writes."""
-    truth = coco_json.annotation_file(came_to["pictures"], list("abc"), coco_json.ground_truth_annotations(came_to["truth"]), [])
+    truth = coco_json.annotation_file(
+        came_to["pictures"], list("abc"), coco_json.ground_truth_annotations(came_to["truth"]), []
+    )
     files = {"truth": truth, "found": coco_json.detection_results(came_to["found"])}
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))

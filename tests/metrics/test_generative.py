@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from vision_lab.metrics import generative as ours
-from vision_lab.metrics.generative import FeatureCollector, generative_metrics, diversity, fid, kid, nearest, precision, recall
+from vision_lab.metrics.generative import (
+    FeatureCollector,
+    diversity,
+    fid,
+    generative_metrics,
+    kid,
+    nearest,
+    precision,
+    recall,
+)
 
 
 def points(count: int, *, seed: int, mean: float = 0.0, scale: float = 1.0, size: int = 6) -> Tensor:

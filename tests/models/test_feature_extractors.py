@@ -16,7 +16,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.data.bundled.fashion_mini import FashionMini
 from vision_lab.metrics.generative import fid
 from vision_lab.models import feature_extractors
-from vision_lab.models.feature_extractors import FASHION_WEIGHTS, fashion_features, inception, classifier_features
+from vision_lab.models.feature_extractors import FASHION_WEIGHTS, classifier_features, fashion_features, inception
 
 
 def test_the_shipped_network_tells_garments_apart():

@@ -5,7 +5,7 @@ import torch
 import torchvision.models as published
 from torch import nn
 
-from vision_lab.models.stem import first_convolution, adapt_input_kernel, remove_stem_downsampling, set_in_channels
+from vision_lab.models.stem import adapt_input_kernel, first_convolution, remove_stem_downsampling, set_in_channels
 
 SMALL = {
     "alexnet": {"features.0": 1},

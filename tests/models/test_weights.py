@@ -35,21 +35,21 @@ def test_wrapped_and_prefixed(tmp_path: Path, learnt: dict[str, torch.Tensor], p
     torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth")
     assert all(torch.equal(value, learnt[key]) for key, value in network.state_dict().items())
-    assert loaded.sentence == "w.pth: 52 of 52 tensors loaded"
-    assert loaded.fresh == ()
+    assert loaded.summary == "w.pth: 52 of 52 tensors loaded"
+    assert loaded.missing_keys == ()
 
 
 def test_other_classes_are_drawn_anew_and_said(tmp_path: Path, learnt: dict[str, torch.Tensor]):
     torch.save(learnt, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth", classes=3)
-    assert loaded.sentence == ("w.pth: 50 of 52 tensors loaded; drawn anew: classifier.1.weight, classifier.1.bias")
-    assert set(loaded.fresh) == CLASSES
+    assert loaded.summary == ("w.pth: 50 of 52 tensors loaded; drawn anew: classifier.1.weight, classifier.1.bias")
+    assert set(loaded.missing_keys) == CLASSES
     assert torch.equal(network.features[0].weight, learnt["features.0.weight"])
 
 
 def test_a_trunk_alone(tmp_path: Path, learnt: dict[str, torch.Tensor]):
     torch.save({key: value for key, value in learnt.items() if key not in CLASSES}, tmp_path / "w.pth")
-    assert set(into(tmp_path / "w.pth")[1].fresh) == CLASSES
+    assert set(into(tmp_path / "w.pth")[1].missing_keys) == CLASSES
 
 
 def test_kernels_are_summed_for_grey_pictures(tmp_path: Path, learnt: dict[str, torch.Tensor]):
@@ -89,7 +89,7 @@ def test_auxiliary_classifiers_that_are_switched_off_are_left_over(tmp_path: Pat
     loaded = load(
         build(aux_logits=False), str(tmp_path / "w.pth"), constructor="googlenet", class_layers={"fc.weight", "fc.bias"}
     )
-    assert loaded.sentence.endswith("; left over: aux1, aux2")
+    assert loaded.summary.endswith("; left over: aux1, aux2")
 
 
 def test_old_densenet_names(tmp_path: Path):
@@ -104,7 +104,7 @@ def test_old_densenet_names(tmp_path: Path):
     torch.save(old, tmp_path / "w.pth")
     fresh = published.densenet121(num_classes=7)
     loaded = load(fresh, str(tmp_path / "w.pth"), constructor="densenet121", class_layers=set())
-    assert loaded.fresh == ()
+    assert loaded.missing_keys == ()
     assert torch.equal(
         fresh.features.denseblock1.denselayer1.norm1.weight, network.features.denseblock1.denselayer1.norm1.weight
     )

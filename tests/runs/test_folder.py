@@ -7,7 +7,7 @@ import pytest
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs.folder import Run
-from vision_lab.runs.naming import MAX_NAME_LENGTH, safe_dir_name, run_folder, sweep_folder
+from vision_lab.runs.naming import MAX_NAME_LENGTH, run_folder, safe_dir_name, sweep_folder
 
 SPEC = {
     "target": "labels",

@@ -10,7 +10,7 @@ from tests.conftest import FAST, Outcome
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.runs.folder import Run
-from vision_lab.runs.resume import config_differences, check_data_unchanged, run_progress
+from vision_lab.runs.resume import check_data_unchanged, config_differences, run_progress
 from vision_lab.training.checkpoint_io import load, save
 
 Command = Callable[..., Outcome]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.io import decode_jpeg, read_file
 
 from tests.heads.test_detectors import box_spec, objects
-from vision_lab.core.batch import Batch, Detections, BoxTargets, Sample
+from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
 from vision_lab.tasks.detection import DetectionTask, match_detections
 from vision_lab.training.lr_schedules import Constant
 

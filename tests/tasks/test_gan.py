@@ -169,7 +169,7 @@ def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
 def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
     task = generate(ema=0.5)
     trainer(tmp_path).fit(task, datamodule=data())
-    now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampler))
+    now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampling_generator))
     assert not torch.equal(now, mean)
     assert (now - mean).abs().max() < 0.1
     kept = task.weights()
@@ -178,14 +178,14 @@ def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
     other = generate(ema=0.5)
     other.load_weights(kept)
     places = range(4)
-    assert torch.equal(other.make(other.noise(places)), task.make(task.noise(places)))
+    assert torch.equal(other.generate(other.sample_latents(places)), task.generate(task.sample_latents(places)))
 
 
 def test_a_young_average_is_not_held_back_by_its_first_weights(tmp_path: Path):
     task = generate(ema=0.9999)
     first = task.pair.generator.state_dict()["layers.3.weight"].clone()
     trainer(tmp_path, max_epochs=4).fit(task, datamodule=data())
-    now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampler))
+    now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampling_generator))
     assert (now - mean).norm() < 0.5 * (now - first).norm()
 
 
@@ -206,7 +206,7 @@ def test_each_loss_comes_nearer_to_what_is_known(tmp_path: Path, loss: str, chan
     shades = Shades().tensors[0].float()
 
     def apart() -> float:
-        made = task.make(task.noise(range(400))).float()
+        made = task.generate(task.sample_latents(range(400))).float()
         return abs(made.mean() - shades.mean()).item() + abs(made.std() - shades.std()).item()
 
     before = apart()
@@ -219,7 +219,9 @@ def test_classes_are_learnt_apart(tmp_path: Path):
     torch.manual_seed(0)
     task = generate(Pair(conditional=True))
     trainer(tmp_path, max_epochs=40, limit_val_batches=0).fit(task, datamodule=data())
-    dark, light = (task.make(task.noise(range(100), labels=[label] * 100)).float().mean() for label in (0, 1))
+    dark, light = (
+        task.generate(task.sample_latents(range(100), labels=[label] * 100)).float().mean() for label in (0, 1)
+    )
     assert dark < 130 < 160 < light
 
 
@@ -234,7 +236,10 @@ def test_penalties_are_warned_of_batch_norm(tmp_path: Path, caplog: pytest.LogCa
 
 def test_what_does_not_fit_is_answered(tmp_path: Path):
     for changes, text in (
-        ({"schedule": ReduceOnPlateau()}, "scheduler=plateau is for one network: type scheduler=constant, cosine or steps"),
+        (
+            {"schedule": ReduceOnPlateau()},
+            "scheduler=plateau is for one network: type scheduler=constant, cosine or steps",
+        ),
         ({"generator_optim": {"momentum": 0.9}}, r"task\.generator_optim=.*momentum"),
         ({"discriminator_optim": {"lr": -1.0}}, r"task\.discriminator_optim=.*Invalid learning rate"),
     ):

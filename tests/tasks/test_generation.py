@@ -7,27 +7,27 @@ import torch
 
 from tests.tasks.pairs import Pair, Shades, data, generate, shade, trainer
 from vision_lab.core.errors import DataError, UnreadableFileError
-from vision_lab.metrics.generative import generative_metrics, fid
+from vision_lab.metrics.generative import fid, generative_metrics
 
 
 def test_noise_is_a_function_of_seed_and_place():
     task = generate()
-    few, many = task.noise(range(3)), task.noise(range(10))
+    few, many = task.sample_latents(range(3)), task.sample_latents(range(10))
     assert torch.equal(few.latents, many.latents[:3])
-    assert torch.equal(task.noise([7]).latents, many.latents[7:8])
-    assert not torch.equal(generate(seed=1).noise(range(3)).latents, few.latents)
+    assert torch.equal(task.sample_latents([7]).latents, many.latents[7:8])
+    assert not torch.equal(generate(seed=1).sample_latents(range(3)).latents, few.latents)
     assert many.latents.std() == pytest.approx(1, abs=0.4)
     assert few.labels is None
-    labels = generate(Pair(conditional=True)).noise(range(5)).labels
+    labels = generate(Pair(conditional=True)).sample_latents(range(5)).labels
     assert labels is not None
     assert labels.tolist() == [0, 1, 0, 1, 0]
 
 
 def test_pictures_do_not_hang_on_the_batch_they_are_made_in():
     task = generate()
-    together = task.make(task.noise(range(20)))
+    together = task.generate(task.sample_latents(range(20)))
     assert together.dtype == torch.uint8
-    assert torch.equal(task.make(task.noise([11])), together[11:12])
+    assert torch.equal(task.generate(task.sample_latents([11])), together[11:12])
 
 
 def test_measures_are_of_samples_and_of_real_pictures_against_the_split(tmp_path: Path):
@@ -35,7 +35,7 @@ def test_measures_are_of_samples_and_of_real_pictures_against_the_split(tmp_path
     trainer(tmp_path).fit(task, datamodule=data())
     values = task.results["val"]
     real = shade(Shades(64).tensors[0])
-    made = shade(task.make(task.noise(range(200))))
+    made = shade(task.generate(task.sample_latents(range(200))))
     assert values["fid"] == generative_metrics(real, made)["fid"].float()
     train = shade(Shades().tensors[0])[[place * 256 // 200 for place in range(200)]]
     assert values["real_fid"] == fid(real, train).float()
@@ -70,8 +70,8 @@ def test_samples_have_the_classes_of_the_split_in_their_shares(tmp_path: Path):
             self.tensors = (self.tensors[0], self.targets)
 
     task, seen = generate(Pair(conditional=True)), []
-    made = task.make
-    task.make = lambda noise: (seen.append(noise.labels), made(noise))[1]  # type: ignore[method-assign]
+    made = task.generate
+    task.generate = lambda noise: (seen.append(noise.labels), made(noise))[1]  # type: ignore[method-assign]
     trainer(tmp_path).validate(task, datamodule=data(val=Uneven), verbose=False)
     labels = torch.cat(seen)
     assert len(labels) == 200
@@ -82,7 +82,7 @@ def test_the_nearest_real_picture_of_a_copy_is_itself(tmp_path: Path):
     """A generator that knows training pictures by heart shows it."""
     train = Shades().tensors[0]
     task = generate()
-    task.make = lambda noise: train[: len(noise.latents)]  # type: ignore[method-assign]
+    task.generate = lambda noise: train[: len(noise.latents)]  # type: ignore[method-assign]
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
     drawn = task.figures("test")["neighbours"]
     # A row of a sample and its three nearest: in the first, of 144 pixels each with 4 between, the first two agree.
@@ -100,7 +100,7 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
 
     train = Shades().tensors[0]
     task = generate()
-    task.make = lambda noise: train[100 : 100 + len(noise.latents)]  # type: ignore[method-assign]
+    task.generate = lambda noise: train[100 : 100 + len(noise.latents)]  # type: ignore[method-assign]
     trainer(tmp_path).test(task, datamodule=data(train=Bad, on_bad="skip"), verbose=False)
     drawn = task.figures("test")["neighbours"]
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
@@ -109,7 +109,7 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
 def test_what_training_pictures_get_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     measured = []
     monkeypatch.setattr(
-        "vision_lab.tasks.generation.distances", lambda *sets: (measured.append(0), generative_metrics(*sets))[1]
+        "vision_lab.tasks.generation.generative_metrics", lambda *sets: (measured.append(0), generative_metrics(*sets))[1]
     )
     trainer(tmp_path, max_epochs=3).fit(generate(), datamodule=data())
     assert len(measured) == 3 + 1
@@ -124,7 +124,7 @@ def test_interpolations_end_at_their_samples(tmp_path: Path):
     task = generate()
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
     strip = task.figures("test")["interpolation"]
-    ends = task.make(task.noise([0, 1]))
+    ends = task.generate(task.sample_latents([0, 1]))
     assert strip[0, 10, 10] == ends[0, 0, 0, 0]
     assert strip[0, 10, -10] == ends[1, 0, 0, 0]
 

@@ -157,9 +157,9 @@ def test_mirror_images_are_laid_back(mask_spec: DataSpec):
 
     made = task(mask_spec, network=Left())
     images = torch.rand(1, 3, 4, 8)
-    one, both = made.see(images).softmax(1), None
+    one, both = made.forward_tta(images).softmax(1), None
     made.flip = True
-    both = made.see(images).softmax(1)
+    both = made.forward_tta(images).softmax(1)
     assert torch.allclose(both, (one + one.flip(-1)) / 2, atol=1e-6)
     assert torch.allclose(both, both.flip(-1), atol=1e-6)
     sure = torch.tensor([[[[0.0]], [[200.0]], [[0.0]]]])

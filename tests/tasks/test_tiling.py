@@ -13,8 +13,8 @@ def test_each_pixel_is_kept_once(picture: tuple[int, int], overlap: float):
     places = torch.arange(picture[0] * picture[1]).view(picture)
     for window, part in tiles(picture, (96, 96), overlap):
         assert places[window].shape == (96, 96)
-        assert torch.equal(places[window][part.inner], places[part.outer])
-        kept[part.outer] += 1
+        assert torch.equal(places[window][part.in_tile], places[part.in_image])
+        kept[part.in_image] += 1
     assert (kept == 1).all()
 
 
@@ -26,4 +26,4 @@ def test_neighbours_share_at_least_the_overlap():
 
 def test_parts_are_cut_in_the_middle_of_overlaps():
     (_, first), (_, second) = tiles((96, 160), (96, 96), 0.25)
-    assert (first.outer[1], second.outer[1]) == (slice(0, 80), slice(80, 160))
+    assert (first.in_image[1], second.in_image[1]) == (slice(0, 80), slice(80, 160))

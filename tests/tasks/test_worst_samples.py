@@ -19,7 +19,7 @@ def test_the_worst_and_of_equals_the_first():
         worst, drawn = WorstSamples(3), []
         random.Random(seed).shuffle(samples)
         for badness, index in samples:
-            worst.see(badness, index, partial(noted, drawn, index))
+            worst.offer(badness, index, partial(noted, drawn, index))
         assert [picture.item() for picture in worst.pictures()] == [2, 4, 1]
     assert len(drawn) <= 6
 
@@ -27,5 +27,5 @@ def test_the_worst_and_of_equals_the_first():
 def test_nothing_is_drawn_that_is_not_kept():
     worst, drawn = WorstSamples(1), []
     for badness in (0.9, 0.1, 0.5):
-        worst.see(badness, 0, partial(noted, drawn, badness))
+        worst.offer(badness, 0, partial(noted, drawn, badness))
     assert drawn == [0.9]

@@ -13,7 +13,7 @@ from tests.conftest import FAST, Outcome
 from tests.core.test_files import small_files  # noqa: F401
 from tests.killing import Killed
 from vision_lab.runs.folder import Run
-from vision_lab.training.checkpoint_io import AtomicCheckpointIO, corruption, load, latest_checkpoint, save
+from vision_lab.training.checkpoint_io import AtomicCheckpointIO, corruption, latest_checkpoint, load, save
 
 Command = Callable[..., Outcome]
 CONTENT = {"weights": torch.arange(1000.0), "step": 3}

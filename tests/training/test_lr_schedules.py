@@ -2,7 +2,7 @@
 
 import pytest
 
-from vision_lab.training.lr_schedules import Constant, Cosine, OneCycle, Polynomial, MultiStep
+from vision_lab.training.lr_schedules import Constant, Cosine, MultiStep, OneCycle, Polynomial
 
 
 @pytest.mark.parametrize(

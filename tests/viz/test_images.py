@@ -16,9 +16,9 @@ from vision_lab.viz.images import (
     LARGE_THUMBNAIL_SIZE,
     PALETTE,
     THUMBNAIL_SIZE,
+    colorize_mask,
     draw_boxes,
     draw_caption,
-    colorize_mask,
     draw_mask_errors,
     grid,
     overlay_mask,
@@ -148,7 +148,9 @@ def test_small_pictures_with_boxes_are_enlarged_and_empty_ones_stay():
     drawn = draw_boxes(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), [])
     assert drawn.shape == (3, LARGE_THUMBNAIL_SIZE // 2, LARGE_THUMBNAIL_SIZE)
     assert (drawn == 0).all()
-    large = draw_boxes(torch.zeros(3, 480, 960), torch.tensor([[0.0, 0.0, 960.0, 480.0]]), torch.tensor([0]), [""], side=120)
+    large = draw_boxes(
+        torch.zeros(3, 480, 960), torch.tensor([[0.0, 0.0, 960.0, 480.0]]), torch.tensor([0]), [""], side=120
+    )
     assert large.shape == (3, 60, 120)
     assert large[:, 59, 60].tolist() == list(PALETTE[1])  # the box went along
     at_the_top = draw_boxes(image, torch.tensor([[0.0, 0.0, 48.0, 24.0]]), torch.tensor([0]), ["a long name"])

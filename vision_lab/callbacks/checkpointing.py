@@ -95,7 +95,7 @@ class ResumeCheckpoint(Checkpoint):
     def __init__(self, *, every_n_steps: Count | None = None, minutes: NonNegative | None = None) -> None:
         self.every_n_steps = every_n_steps
         self.minutes = minutes
-        self.stands_at: tuple[int, int] = (0, 0)
+        self.position: tuple[int, int] = (0, 0)
         """(epoch, batches of it) of the newest checkpoint."""
         self.path: Path | None = None
         self.step = 0
@@ -103,9 +103,9 @@ class ResumeCheckpoint(Checkpoint):
         self.saved_at = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.stands_at == (0, 0):
+        if self.position == (0, 0):
             for logger in _tensorboard_loggers(trainer):
-                logger.rewind({}, step=0)  # of a life that ended before its first checkpoint
+                logger.truncate_to({}, step=0)  # of a life that ended before its first checkpoint
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals.defer_signals(False)
@@ -118,7 +118,7 @@ class ResumeCheckpoint(Checkpoint):
         signals.defer_signals(True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.stands_at != (trainer.current_epoch, 0):
+        if self.position != (trainer.current_epoch, 0):
             self._save(trainer, batches=0)
             _raise_if_interrupted(_any_rank(trainer, signals.signal_pending()))
 
@@ -126,7 +126,7 @@ class ResumeCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         batches = batch_idx + 1
-        due = self._by_steps(trainer, batches)
+        due = self._steps_due(trainer, batches)
         if trainer.world_size > 1 and not due and not is_log_step(trainer, batch_idx):
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
         asked = _any_rank(trainer, signals.signal_pending())
@@ -151,9 +151,9 @@ class ResumeCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        logs = {name: size for logger in _tensorboard_loggers(trainer) for name, size in logger.sizes().items()}
+        logs = {name: size for logger in _tensorboard_loggers(trainer) for name, size in logger.file_sizes().items()}
         checkpoint[STATE_KEY] = {
-            "stands_at": self.stands_at,
+            "stands_at": self.position,
             "steps_made": logged_step(trainer),
             "should_stop": trainer.should_stop,
             "processes": trainer.world_size,
@@ -170,20 +170,20 @@ class ResumeCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         state = checkpoint[STATE_KEY]
-        self.stands_at = state["stands_at"]
+        self.position = state["stands_at"]
         self.began -= state["seconds"]
         self.path, self.step = Path(str(trainer.ckpt_path)), state["steps_made"]
         trainer.should_stop = state["should_stop"]  # early stopping had decided, and Lightning does not keep it
         for logger in _tensorboard_loggers(trainer):
-            logger.rewind(state["logs"], step=state["steps_made"])
+            logger.truncate_to(state["logs"], step=state["steps_made"])
 
-    def _by_steps(self, trainer: pl.Trainer, batches: int) -> bool:
-        epoch, behind = self.stands_at
+    def _steps_due(self, trainer: pl.Trainer, batches: int) -> bool:
+        epoch, behind = self.position
         since = batches - (behind if epoch == trainer.current_epoch else 0)
         return self.every_n_steps is not None and since >= self.every_n_steps
 
     def _save(self, trainer: pl.Trainer, *, batches: int) -> None:
-        self.stands_at = (trainer.current_epoch, batches)
+        self.position = (trainer.current_epoch, batches)
         path = Path(trainer.default_root_dir) / "checkpoints" / LAST
         trainer.save_checkpoint(path)
         self.path, self.step = path, logged_step(trainer)
@@ -199,7 +199,9 @@ def find_problem(task: Task, checkpoint: Any) -> str | None:
         return f"it is no training's state: it has no {', '.join(missing)}"
     wrong = [key for key, kind in STATE_KEYS.items() if not isinstance(checkpoint[key], kind)]
     if not wrong:
-        wrong = [f"{STATE_KEY}.{key}" for key, kind in PLACE_KEYS.items() if not fits(checkpoint[STATE_KEY].get(key), kind)]
+        wrong = [
+            f"{STATE_KEY}.{key}" for key, kind in PLACE_KEYS.items() if not fits(checkpoint[STATE_KEY].get(key), kind)
+        ]
     if wrong:
         return f"it is no training's state: {', '.join(wrong)} is of another kind"
     return find_weights_problem(task, checkpoint)
@@ -241,4 +243,8 @@ def _is_resumable(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
 
 
 def _tensorboard_loggers(trainer: pl.Trainer) -> list[ResumableTensorBoardLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, ResumableTensorBoardLogger) and trainer.is_global_zero]
+    return [
+        logger
+        for logger in trainer.loggers
+        if isinstance(logger, ResumableTensorBoardLogger) and trainer.is_global_zero
+    ]

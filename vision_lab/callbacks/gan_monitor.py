@@ -29,33 +29,33 @@ class GanMonitor(EpochMetrics):
         self, *, action: Literal["warn", "stop"], diversity: NonNegative, accuracy: Fraction, patience: Count
     ) -> None:
         super().__init__()
-        self.stops = action == "stop"
-        self.diversity = diversity
-        self.accuracy = accuracy
+        self.stop_on_failure = action == "stop"
+        self.min_diversity = diversity
+        self.max_discriminator_accuracy = accuracy
         self.patience = patience
-        self.lasted = {"collapse": 0, "saturation": 0}
+        self.epochs_failing = {"collapse": 0, "saturation": 0}
         """Epochs that each has lasted by now."""
 
     def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         known = min(metrics.get("train/real_accuracy", 0.0), metrics.get("train/fake_accuracy", 0.0))
-        self._count(trainer, "saturation", known > self.accuracy, _saturated(known))
+        self._count(trainer, "saturation", known > self.max_discriminator_accuracy, _saturated(known))
         if "val/diversity" in metrics:
             apart = metrics["val/diversity"]
-            self._count(trainer, "collapse", apart < self.diversity, _collapsed(apart))
+            self._count(trainer, "collapse", apart < self.min_diversity, _collapsed(apart))
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"lasted": self.lasted}
+        return super().state_dict() | {"lasted": self.epochs_failing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.lasted = state_dict["lasted"]
+        self.epochs_failing = state_dict["lasted"]
 
     def _count(self, trainer: pl.Trainer, what: str, there: bool, text: str) -> None:
-        self.lasted[what] = self.lasted[what] + 1 if there else 0
-        if not self.lasted[what] or self.lasted[what] % self.patience:
+        self.epochs_failing[what] = self.epochs_failing[what] + 1 if there else 0
+        if not self.epochs_failing[what] or self.epochs_failing[what] % self.patience:
             return
         said = f"epoch {trainer.current_epoch + 1}: {text}"
-        if self.stops:
+        if self.stop_on_failure:
             raise DataError(f"{said}\nTo go on all the same, type callbacks.watchdog.action=warn and another name=")
         if trainer.is_global_zero:
             get_console().print(Text.assemble(("warning:", "yellow"), f" {said}"), highlight=False, soft_wrap=True)

@@ -28,7 +28,7 @@ class HparamsLogger(pl.Callback):
     """
 
     def __init__(self, choices: Mapping[str, Any]) -> None:
-        self.choices: dict[str, HparamValue] = {
+        self.hparams: dict[str, HparamValue] = {
             name: value if isinstance(value, HparamValue) else str(value) for name, value in choices.items()
         }
 
@@ -38,7 +38,8 @@ class HparamsLogger(pl.Callback):
             return
         config = (Path(trainer.default_root_dir) / "config.yaml").read_text(encoding="utf-8")
         curves = {
-            name: ["Multiline", [f"^{curve}$" for curve in together]] for name, together in pl_module.tensorboard_charts().items()
+            name: ["Multiline", [f"^{curve}$" for curve in together]]
+            for name, together in pl_module.tensorboard_charts().items()
         }
         for writer in _writers(trainer):
             writer.add_text("config", indent(config, "    "))  # Markdown's block of code
@@ -59,7 +60,7 @@ class HparamsLogger(pl.Callback):
             if best in metrics:
                 writer.add_scalar(best, metrics[best], logged_step(trainer))
             # Lightning's own log_hyperparams would add a second, wrong point at step 0 to each metric's curve.
-            for summary in hparams(self.choices, metrics):
+            for summary in hparams(self.hparams, metrics):
                 writer._get_file_writer().add_summary(summary)
             writer.flush()
 

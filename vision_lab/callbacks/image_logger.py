@@ -31,7 +31,7 @@ class ImageLogger(pl.Callback):
     """
 
     def __init__(self, count: Annotated[int, Range(least=0, most=MAX_DRAWN)]) -> None:
-        self.count = count
+        self.max_images = count
         self.drawn: list[Tensor] = []
 
     def on_validation_batch_end(
@@ -64,7 +64,7 @@ class ImageLogger(pl.Callback):
 
     def _collect(self, trainer: pl.Trainer, task: pl.LightningModule, predictions: Any, batch: Batch) -> None:
         assert isinstance(task, Task)
-        wanted = self.count - len(self.drawn)
+        wanted = self.max_images - len(self.drawn)
         if predictions is not None and wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
             self.drawn += task.draw_predictions(batch, predictions)[:wanted]
 

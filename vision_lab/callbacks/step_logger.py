@@ -24,21 +24,21 @@ class StepLogger(pl.Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.images = self.epoch_images = 0
-        self.since = self.epoch_since = self.last = 0.0
-        self.rates: dict[str, float] = {}
+        self.window_start = self.epoch_start = self.last = 0.0
+        self.learning_rates: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.since = self.epoch_since = time.perf_counter()  # a run may go on within an epoch
+        self.window_start = self.epoch_start = time.perf_counter()  # a run may go on within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.images = self.epoch_images = 0
-        self.since = self.epoch_since = time.perf_counter()
+        self.window_start = self.epoch_start = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Task)
-        self.rates = pl_module.learning_rates()  # after the step they are the next one's
+        self.learning_rates = pl_module.learning_rates()  # after the step they are the next one's
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -53,7 +53,7 @@ class StepLogger(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self.epoch_images:
             return
-        seconds = self.last - self.epoch_since  # validation came after the last step
+        seconds = self.last - self.epoch_start  # validation came after the last step
         speed = self.epoch_images / seconds
         row = {"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)}
         self.rows.append(row)
@@ -63,11 +63,11 @@ class StepLogger(pl.Callback):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, losses: Mapping[str, float]) -> None:
         """Reading the losses has waited for the device, so the clock is right."""
         now = time.perf_counter()
-        speed = self.images / (now - self.since)
-        self.images, self.since = 0, now
+        speed = self.images / (now - self.window_start)
+        self.images, self.window_start = 0, now
         metrics = {f"train/step_{name}": value for name, value in losses.items()}
         metrics |= {"train/images_per_second": speed}
-        metrics |= {f"train/{name}": rate for name, rate in self.rates.items()}
+        metrics |= {f"train/{name}": rate for name, rate in self.learning_rates.items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=logged_step(trainer))
         bar = {**{name.removesuffix("_loss"): value for name, value in losses.items()}, "images/s": speed}

@@ -31,32 +31,32 @@ class TerminateOnNaN(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self.unseen: list[_Step] = []
+        self.pending_steps: list[_Step] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         if outputs:
             losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
-            self.unseen.append(_Step(logged_step(trainer), losses, batch.samples))
+            self.pending_steps.append(_Step(logged_step(trainer), losses, batch.samples))
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if alone or is_log_step(trainer, batch_idx):
-            self._look(trainer)
+            self._check_pending(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._look(trainer)
+        self._check_pending(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._look(trainer)
+        self._check_pending(trainer)
         bad = [name for name, p in pl_module.named_parameters() if p.requires_grad and not bool(p.isfinite().all())]
         if bad:  # the same on every process
             _stop(trainer, f"after step {logged_step(trainer)} the weights are not finite: {', '.join(bad[:5])}")
 
-    def _look(self, trainer: pl.Trainer) -> None:
+    def _check_pending(self, trainer: pl.Trainer) -> None:
         plugin = trainer.precision_plugin
-        unseen, self.unseen = self.unseen, []
+        unseen, self.pending_steps = self.pending_steps, []
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return
         values = [value.float().reshape(()) for step in unseen for value in step.losses.values()]

@@ -97,7 +97,7 @@ def _defaults() -> dict[str, str]:
 def _format_option(choice: ConfigOption, width: int) -> str:
     columns = min(shutil.get_terminal_size((100, 24)).columns, 140)
     return fill(
-        choice.sentence, columns, initial_indent=f"  {choice.name:<{width}}  ", subsequent_indent=" " * (width + 4)
+        choice.summary, columns, initial_indent=f"  {choice.name:<{width}}  ", subsequent_indent=" " * (width + 4)
     )
 
 

@@ -120,9 +120,7 @@ def _values(override: Any) -> list[Any]:
 
 
 def _unknown_choice(group: str, value: Any, names: Sequence[str]) -> str:
-    return (
-        f"{group}={value}: there is no such {group}.{_did_you_mean(str(value), names)}\n  {group} is one of: {', '.join(names)}"
-    )
+    return f"{group}={value}: there is no such {group}.{_did_you_mean(str(value), names)}\n  {group} is one of: {', '.join(names)}"
 
 
 def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[ConfigOption]]) -> str:

@@ -22,20 +22,22 @@ class ConfigOption:
     file: Path
 
     @property
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """The first comment of the file: its one-line meaning."""
         with self.file.open(encoding="utf-8") as lines:
             comments = (line[1:].strip() for line in lines if line.startswith("#"))
             return next((comment for comment in comments if comment and not comment.startswith("@package")), "")
 
     @property
-    def targets(self) -> tuple[str, ...]:
+    def target_types(self) -> tuple[str, ...]:
         """What a file of data, head or task, or one it begins with, says it is for: labels, masks, boxes or none."""
         text = self.file.read_text(encoding="utf-8")
         if found := re.search(r"^\s*target: *(?:\$\{one_of:\[)?([\w,]+)", text, re.MULTILINE):
             return tuple(found[1].split(","))
         others = (self.file.with_name(f"{name}.yaml") for name in re.findall(r"^ *- (\w+)$", text, re.MULTILINE))
-        return next((targets for other in others if other.is_file() if (targets := ConfigOption("", other).targets)), ())
+        return next(
+            (targets for other in others if other.is_file() if (targets := ConfigOption("", other).target_types)), ()
+        )
 
 
 def groups(folders: Iterable[Path]) -> dict[str, list[ConfigOption]]:

@@ -12,7 +12,18 @@ from hydra.core.override_parser.types import Override
 PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.features"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
 
-FLAGS_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
+FLAGS_WITH_VALUE = {
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--package",
+    "-p",
+    "--cfg",
+    "-c",
+}
 """Hydra's flags that take the next word as their value."""
 
 MULTIRUN = ("-m", "--multirun")

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from vision_lab.config.groups import groups
-from vision_lab.config.overrides import parse_overrides, last_value
+from vision_lab.config.overrides import last_value, parse_overrides
 from vision_lab.config.trust import find_untrusted
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs.folder import Run

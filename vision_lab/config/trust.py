@@ -54,8 +54,8 @@ ALLOWED_ARGUMENTS: dict[str, frozenset[str]] = {
     "torchvision.datasets.CIFAR10": frozenset({"train"}),
     "torchvision.datasets.CIFAR100": frozenset({"train"}),
     "timm.create_model": frozenset("model_name num_classes in_chans drop_rate drop_path_rate global_pool".split()),
-    "vision_lab.callbacks.checkpointing.Best": frozenset({"monitor", "mode", "save_weights_only"}),
-    "vision_lab.loggers.tensorboard.TensorBoard": frozenset(),
+    "vision_lab.callbacks.checkpointing.BestCheckpoint": frozenset({"monitor", "mode", "save_weights_only"}),
+    "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger": frozenset(),
 }
 """name: the arguments that it may be called with, for what could write or fetch by others. Where loggers, profilers and
 checkpoints write is set by the command (``build.py``) and never read from a stored config."""
@@ -68,9 +68,9 @@ ALLOWED_VALUES: dict[tuple[str, str], str] = {
     ("pytorch_lightning.profilers.SimpleProfiler", "filename"): r"\w[\w.-]*",
     ("pytorch_lightning.profilers.AdvancedProfiler", "filename"): r"\w[\w.-]*",
     ("timm.create_model", "model_name"): r"\w[\w.]*",  # with a colon it names a place on a hub
-    ("vision_lab.data.formats.torchvision_download.downloaded", "download"): re.escape("${data.download}"),
-    ("vision_lab.data.formats.torchvision_masks.voc", "download"): re.escape("${data.download}"),
-    ("vision_lab.data.formats.torchvision_masks.oxford_pets", "download"): re.escape("${data.download}"),
+    ("vision_lab.data.formats.torchvision_download.load_or_download", "download"): re.escape("${data.download}"),
+    ("vision_lab.data.formats.torchvision_masks.voc_masks", "download"): re.escape("${data.download}"),
+    ("vision_lab.data.formats.torchvision_masks.oxford_pet_masks", "download"): re.escape("${data.download}"),
 }
 """(name, argument): the texts that it may have; a node of its own is looked at like any other."""
 

@@ -261,7 +261,7 @@ def _find_excesses(config: Config) -> list[str]:
 
 def _choice_names(group: str, target: str | None = None) -> list[str]:
     options = groups([CONFIG_DIR]).get(group, [])
-    return [option.name for option in options if target is None or target in option.targets]
+    return [option.name for option in options if target is None or target in option.target_types]
 
 
 def _find_mismatched_parts(config: Config) -> list[str]:

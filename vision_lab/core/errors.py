@@ -31,7 +31,7 @@ class AnnotationIssue(NamedTuple):
     """The picture."""
     source: str
     """The file that says it."""
-    what: str
+    problem: str
 
 
 class UnreadableFileError(Exception):

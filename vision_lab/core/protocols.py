@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from vision_lab.core.batch import Detections, BoxTargets
+from vision_lab.core.batch import BoxTargets, Detections
 from vision_lab.core.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class LoadedWeights:
         std: what they want divided by.
     """
 
-    sentence: str
-    fresh: tuple[str, ...]
+    summary: str
+    missing_keys: tuple[str, ...]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 

@@ -67,7 +67,9 @@ class DataSpec:
                     "or one for each channel"
                 )
         if self.target == "masks" and self.num_classes > IGNORE_INDEX:
-            errors.append(f"data.spec.class_names has {self.num_classes} names: masks hold {IGNORE_INDEX} classes at most")
+            errors.append(
+                f"data.spec.class_names has {self.num_classes} names: masks hold {IGNORE_INDEX} classes at most"
+            )
         if min(self.std, default=1) <= 0:
             errors.append(f"data.spec.std={list(self.std)}: type numbers above 0")
         if errors:

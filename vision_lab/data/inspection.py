@@ -39,7 +39,7 @@ class SampleReport:
     size: tuple[int, int] = (0, 0)
     digest: str = ""
     counts: Mapping[int, int] | None = None
-    tiny: int = 0
+    num_small: int = 0
 
 
 class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
@@ -70,7 +70,7 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
             size=(height, width),
             digest=digest.hexdigest(),
             counts=self._counts(target),
-            tiny=self._tiny(target, scale),
+            num_small=self._tiny(target, scale),
         )
 
     def _counts(self, target: Any) -> dict[int, int]:
@@ -93,7 +93,9 @@ def inspect_samples(examinations: Iterable[DatasetInspection], *, workers: int) 
         yield from DataLoader(each, batch_size=None, num_workers=workers, collate_fn=None, worker_init_fn=init_worker)
 
 
-def inspection_report(found: Sequence[SampleReport], faults: Sequence[AnnotationIssue], spec: DataSpec) -> dict[str, Any]:
+def inspection_report(
+    found: Sequence[SampleReport], faults: Sequence[AnnotationIssue], spec: DataSpec
+) -> dict[str, Any]:
     """All that was found, as JSON can hold it; ``broken`` counts what has to be mended.
 
     That is what cannot be read, broken annotations, pictures that are in two splits (a test that was learnt by heart is
@@ -137,7 +139,7 @@ def _summary(found: Sequence[SampleReport], spec: DataSpec) -> dict[str, Any]:
             name: {"count": counts[label], "pictures": pictures[label]} for label, name in enumerate(spec.class_names)
         },
         "without": [each.name for each in read if not each.counts],
-        "tiny": {each.name: each.tiny for each in read if each.tiny},
+        "tiny": {each.name: each.num_small for each in read if each.num_small},
     }
 
 

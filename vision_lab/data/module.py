@@ -17,16 +17,16 @@ from torchvision.transforms import v2
 
 from vision_lab.core.arguments import Count, Range
 from vision_lab.core.batch import Batch
-from vision_lab.core.errors import ConfigurationError, DataError, AnnotationIssue, UnreadableFile, UnreadableFileError
+from vision_lab.core.errors import AnnotationIssue, ConfigurationError, DataError, UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec, Split
 from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
 from vision_lab.data.image_io import MAX_PIXELS
 from vision_lab.data.inspection import DatasetInspection
 from vision_lab.data.sampler import EpochBatchSampler
-from vision_lab.data.splits import split_dataset, evenly_spaced, sample_per_class
+from vision_lab.data.splits import evenly_spaced, sample_per_class, split_dataset
 from vision_lab.data.targets import MaskTarget
-from vision_lab.data.transformed_dataset import TransformedDataset, init_worker, collate
+from vision_lab.data.transformed_dataset import TransformedDataset, collate, init_worker
 from vision_lab.data.transforms import MultiSampleTransform
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,11 @@ class DataModule(pl.LightningDataModule):
                     f"type +data.{split}._partial_=true"
                 )
         self.spec = spec
-        self.sources: dict[Split, DatasetFactory] = {"train": train or _no_dataset, "val": val or _no_dataset, "test": test or _no_dataset}
+        self.sources: dict[Split, DatasetFactory] = {
+            "train": train or _no_dataset,
+            "val": val or _no_dataset,
+            "test": test or _no_dataset,
+        }
         self.transforms = transforms
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -185,7 +189,9 @@ class DataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """As they are, in the order of the data set."""
-        return self._loader(self.test_split, training=False, limit=self._limit(self.test_split, of="limit_test_batches"))
+        return self._loader(
+            self.test_split, training=False, limit=self._limit(self.test_split, of="limit_test_batches")
+        )
 
     def eval_loader(self, split: Split, *, most: int | None = None) -> DataLoader[Any]:
         """Any split, train too, as it is; of it at most so many samples, evenly spaced."""
@@ -300,7 +306,7 @@ class DataModule(pl.LightningDataModule):
 
     def _pixels(self, dataset: Dataset, *, most: int) -> Tensor:
         """(n, num_classes + 1): the pixels of each class, and of none, in at most so many masks, evenly spaced."""
-        table, counts = MaskTarget(self.spec, self.label_map).table, []
+        table, counts = MaskTarget(self.spec, self.label_map).class_lookup, []
         for index in evenly_spaced(len(dataset), min(most, len(dataset))):
             with suppress(UnreadableFileError):  # met again in training, and dealt with there
                 mask = table[torch.as_tensor(np.asarray(dataset[index][1])).int().clamp(0, IGNORE_INDEX)]

@@ -57,8 +57,8 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         self.shuffle = shuffle
         self.rank = rank
         self.world = world
-        self.fixed = fixed
-        self.done = done
+        self.same_every_epoch = fixed
+        self.resume_position = done
         self.limit = limit
         self.epoch = done[0]
 
@@ -80,7 +80,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
                 rest = sorted(set(range(self.size)) - set(first))
                 return [*self._share(first), *self._share(rest)]
             return self._share(range(self.size))
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, 0 if self.fixed else self.epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, 0 if self.same_every_epoch else self.epoch))
         order = torch.randperm(self.size, generator=generator)
         steps = self.size // together
         if steps == 0:
@@ -94,7 +94,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         return [batch.tolist() for batch in own.tensor_split(-(-len(indices) // (self.batch_size * self.world)))]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, batches = self.done
+        epoch, batches = self.resume_position
         behind = batches if self.epoch == epoch else 0
         return ([(self.epoch, index) for index in batch] for batch in self.batches()[behind:])
 

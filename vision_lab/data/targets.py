@@ -22,13 +22,13 @@ class ResizedTarget:
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
-        self.fit = v2.Resize(size, antialias=True)  # a mask by its nearest values
+        self.resize = v2.Resize(size, antialias=True)  # a mask by its nearest values
 
-    def shown(self, image: Tensor) -> tuple[int, int]:
+    def content_size(self, image: Tensor) -> tuple[int, int]:
         """(height, width) in pixels of what the picture takes up when it is fitted."""
         return self.size
 
-    def finished(self, target: Any, *, trained: bool) -> Tensor:
+    def to_batch(self, target: Any, *, trained: bool) -> Tensor:
         """A target as it lies in a batch."""
         return target.as_subclass(Tensor)
 
@@ -69,7 +69,7 @@ class MaskTarget(ResizedTarget):
         super().__init__(spec.image_size)
         self.classes = len(relabel) if relabel else spec.num_classes
         named = relabel or range(spec.num_classes)
-        self.table = torch.tensor([*named, *[IGNORE_INDEX] * (256 - len(named))], dtype=torch.uint8)
+        self.class_lookup = torch.tensor([*named, *[IGNORE_INDEX] * (256 - len(named))], dtype=torch.uint8)
 
     def __call__(self, known: Any, image: Tensor) -> tv_tensors.Mask:
         """(H, W) uint8; 255 where it is not known.
@@ -92,7 +92,7 @@ class MaskTarget(ResizedTarget):
                 f"its mask holds {', '.join(map(str, strange))}, but data.spec.class_names has {self.classes} names "
                 f"(0 to {self.classes - 1}; {IGNORE_INDEX} does not count)"
             )
-        return tv_tensors.Mask(self.table[mask.int()])
+        return tv_tensors.Mask(self.class_lookup[mask.int()])
 
 
 class BoxTarget:
@@ -104,7 +104,7 @@ class BoxTarget:
         self.names = len(self.relabel)
         mean = spec.mean if len(spec.mean) == spec.channels else spec.mean[:1] * spec.channels
         self.fill = [255 * value for value in mean]  # 0 to the network
-        self.sound = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_other_columns)
+        self.sanitize = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_other_columns)
 
     def __call__(self, known: Any, image: Tensor) -> dict[str, Tensor]:
         """``boxes`` (n, 4) in the picture's pixels and the other columns of ``Objects``; no rows where it is not known.
@@ -117,9 +117,7 @@ class BoxTarget:
         if known.get("size") not in (None, (height, width)):
             said = " x ".join(map(str, known["size"][::-1]))
             turned = "; is it turned by its EXIF tag?" if known["size"] == (width, height) else ""
-            raise InvalidImageError(
-                f"its annotation is of {said} pixels, the picture has {width} x {height}{turned}"
-            )
+            raise InvalidImageError(f"its annotation is of {said} pixels, the picture has {width} x {height}{turned}")
         boxes = torch.as_tensor(known["boxes"], dtype=torch.float32).reshape(-1, 4)
         boxes = boxes * torch.tensor([width, height, width, height]) if known.get("relative") else boxes
         labels = torch.as_tensor(known["labels"], dtype=torch.int64)
@@ -146,20 +144,20 @@ class BoxTarget:
             "area": torch.where(area.isnan(), sizes.prod(dim=1), area),
         }
 
-    def shown(self, image: Tensor) -> tuple[int, int]:
+    def content_size(self, image: Tensor) -> tuple[int, int]:
         """(height, width) in pixels of what the picture takes up when it is fitted."""
         return letterbox_size((image.shape[-2], image.shape[-1]), self.size)
 
-    def fit(self, picture: Tensor, target: Any) -> tuple[Tensor, Any]:
+    def resize(self, picture: Tensor, target: Any) -> tuple[Tensor, Any]:
         """As large as fits, at the top left; the rest is of the mean colour."""
-        height, width = self.shown(picture)
+        height, width = self.content_size(picture)
         beyond = [0, 0, self.size[1] - width, self.size[0] - height]
         letterbox = v2.Compose([v2.Resize([height, width], antialias=True), v2.Pad(beyond, fill=self.fill)])
         return letterbox(picture, target)
 
-    def finished(self, target: Any, *, trained: bool) -> BoxTargets:
+    def to_batch(self, target: Any, *, trained: bool) -> BoxTargets:
         """A target as it lies in a batch; in training without what transforms have moved out of the picture."""
-        columns = self.sound(target) if trained else target
+        columns = self.sanitize(target) if trained else target
         return BoxTargets(**{name: column.as_subclass(Tensor) for name, column in columns.items()})
 
 
@@ -168,7 +166,9 @@ def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
     return tuple(column for name, column in target.items() if name != "boxes")
 
 
-def _make_target_handler(spec: DataSpec, relabel: Sequence[int] | None) -> NoTarget | LabelTarget | MaskTarget | BoxTarget:
+def _make_target_handler(
+    spec: DataSpec, relabel: Sequence[int] | None
+) -> NoTarget | LabelTarget | MaskTarget | BoxTarget:
     if spec.target == "none":
         return NoTarget(spec.image_size)
     if spec.target == "boxes":

@@ -16,7 +16,7 @@ from vision_lab.core.batch import Batch, BoxTargets, Sample
 from vision_lab.core.errors import UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.image_io import InvalidImageError, to_uint8_image, read_image
+from vision_lab.data.image_io import InvalidImageError, read_image, to_uint8_image
 from vision_lab.data.targets import _make_target_handler
 from vision_lab.data.transforms import MultiSampleTransform
 from vision_lab.training.seeding import seed_all
@@ -38,7 +38,7 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
     ) -> None:
         self.target = _make_target_handler(spec, relabel)
         self.max_pixels = max_pixels
-        self.whole = whole
+        self.keep_size = whole
         self.dataset = dataset
         self.spec = spec
         self.transforms = transforms
@@ -54,15 +54,15 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         if isinstance(read, UnreadableFile):
             return read
         picture, target, path = read
-        sample = Sample(index, path, (picture.shape[-2], picture.shape[-1]), self.target.shown(picture))
+        sample = Sample(index, path, (picture.shape[-2], picture.shape[-1]), self.target.content_size(picture))
         for transform in self.transforms:
             if isinstance(transform, MultiSampleTransform):
-                picture, target = transform(*self.target.fit(picture, target), self._others)
+                picture, target = transform(*self.target.resize(picture, target), self._others)
             else:
                 picture, target = transform(picture, target)
-        if not self.whole and picture.shape[-2:] != self.spec.image_size:
-            picture, target = self.target.fit(picture, target)
-        return picture.as_subclass(Tensor), self.target.finished(target, trained=bool(self.transforms)), sample
+        if not self.keep_size and picture.shape[-2:] != self.spec.image_size:
+            picture, target = self.target.resize(picture, target)
+        return picture.as_subclass(Tensor), self.target.to_batch(target, trained=bool(self.transforms)), sample
 
     def read(self, index: int) -> tuple[tv_tensors.Image, Any, str | None] | UnreadableFile:
         """A picture as its file has it, its target, and the file."""
@@ -81,7 +81,7 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
     def _others(self, count: int) -> list[tuple[tv_tensors.Image, Any]]:
         """Other samples by chance, fitted; those that cannot be read are met when it is their turn."""
         read = [self.read(index) for index in torch.randint(len(self), (count,)).tolist()]
-        return [self.target.fit(each[0], each[1]) for each in read if not isinstance(each, UnreadableFile)]
+        return [self.target.resize(each[0], each[1]) for each in read if not isinstance(each, UnreadableFile)]
 
 
 def init_worker(_: int) -> None:

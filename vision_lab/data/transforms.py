@@ -16,7 +16,9 @@ PAD_FILL = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
 """What is put where there is no picture."""
 
 
-def resize_center_crop(*, size: Sequence[int], fraction: Annotated[float, Range(above=0, most=1)] = 0.875) -> v2.Transform:
+def resize_center_crop(
+    *, size: Sequence[int], fraction: Annotated[float, Range(above=0, most=1)] = 0.875
+) -> v2.Transform:
     """What ImageNet's recipes evaluate on: the middle of a picture, (C, H, W) -> (C, *size).
 
     Args:
@@ -115,11 +117,11 @@ class ElasticDeformation(v2.Transform):
 
     def __init__(self, *, strength: Annotated[float, Range(least=0, most=1)] = 10 / 512) -> None:
         super().__init__()
-        self.strength = strength
+        self.sigma = strength
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         size = list(v2.query_size(flat_inputs))
-        coarse = torch.randn(1, 2, 3, 3) * self.strength * 2  # torch's grid goes from -1 to 1
+        coarse = torch.randn(1, 2, 3, 3) * self.sigma * 2  # torch's grid goes from -1 to 1
         fine = interpolate(coarse, size, mode="bicubic", align_corners=True)
         return {"displacement": fine.permute(0, 2, 3, 1)}
 

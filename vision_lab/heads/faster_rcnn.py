@@ -9,7 +9,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from vision_lab.core.arguments import Count, Fraction, Width
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.fpn import StrideAnchorGenerator, BackboneWithFPN
+from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
 from vision_lab.heads.torchvision_detectors import FasterRCNN, postprocess_arguments
 
 

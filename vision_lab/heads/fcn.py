@@ -9,7 +9,7 @@ from torchvision.models.segmentation.fcn import FCNHead
 from vision_lab.core.arguments import Fraction, Width
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.segmentation import SegmentationNetwork, upsample_to, segmentation_network
+from vision_lab.heads.segmentation import SegmentationNetwork, segmentation_network, upsample_to
 
 
 def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> SegmentationNetwork:

@@ -10,7 +10,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.fpn import StrideAnchorGenerator, BackboneWithFPN
+from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
 from vision_lab.heads.torchvision_detectors import FCOS, postprocess_arguments
 
 NORM_GROUPS = 32

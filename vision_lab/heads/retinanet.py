@@ -13,7 +13,7 @@ from vision_lab.core.arguments import Count, Fraction, Width
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.fpn import StrideAnchorGenerator, BackboneWithFPN
+from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
 from vision_lab.heads.torchvision_detectors import RetinaNet, postprocess_arguments
 
 NORM_GROUPS = 32

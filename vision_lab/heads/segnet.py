@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vision_lab.core.arguments import Counts
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
-from vision_lab.heads.segmentation import upsample_to, check_decoder_levels
+from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
 def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Counts) -> Segnet:

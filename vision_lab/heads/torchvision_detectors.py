@@ -16,7 +16,7 @@ from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from vision_lab.core.batch import Detections, BoxTargets
+from vision_lab.core.batch import BoxTargets, Detections
 
 Targets = list[dict[str, Tensor]]
 
@@ -61,14 +61,14 @@ class DenseOutputs(NamedTuple):
 
     scores: dict[str, Tensor]
     anchors: list[Tensor]
-    cells: list[int]
+    num_cells: list[int]
     sizes: list[tuple[int, int]]
 
     @property
     def by_level(self) -> tuple[dict[str, list[Tensor]], list[list[Tensor]]]:
         """Scores and anchors of each map."""
-        each = len(self.anchors[0]) // sum(self.cells)
-        counts = [cells * each for cells in self.cells]
+        each = len(self.anchors[0]) // sum(self.num_cells)
+        counts = [cells * each for cells in self.num_cells]
         scores = {name: list(score.split(counts, dim=1)) for name, score in self.scores.items()}
         return scores, [list(anchors.split(counts)) for anchors in self.anchors]
 
@@ -118,7 +118,7 @@ class FCOS(OneStageMixin, detection.FCOS):
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """For class, place and centre."""
-        return self.compute_loss(to_torchvision_targets(targets), outputs.scores, outputs.anchors, outputs.cells)
+        return self.compute_loss(to_torchvision_targets(targets), outputs.scores, outputs.anchors, outputs.num_cells)
 
 
 class SSD(OneStageMixin, detection.ssd.SSD):

@@ -25,7 +25,7 @@ from torchvision.ops import (
 )
 
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
-from vision_lab.core.batch import Detections, BoxTargets
+from vision_lab.core.batch import BoxTargets, Detections
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.fpn import BackboneWithFPN
@@ -61,7 +61,7 @@ class YoloOutputs(NamedTuple):
         size: (height, width) of the pictures.
     """
 
-    there: Tensor
+    objectness: Tensor
     classes: Tensor
     boxes: Tensor
     centres: Tensor
@@ -112,8 +112,8 @@ class Yolo(nn.Module):
 
     def losses(self, outputs: YoloOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """Of being there, over all cells; of class and box, over those that answer for an object; per such cell."""
-        wanted = torch.zeros_like(outputs.there)
-        counted = torch.ones_like(outputs.there)
+        wanted = torch.zeros_like(outputs.objectness)
+        counted = torch.ones_like(outputs.objectness)
         said_boxes, said_classes, boxes, labels = [], [], [], []
         for place, target in enumerate(targets):
             counted[place] = ~_centers_in_boxes(outputs.centres, target[target.crowd].boxes).any(dim=1)
@@ -130,14 +130,14 @@ class Yolo(nn.Module):
             boxes.append(owned.boxes)
             labels.append(owned.labels)
         positives = max(1, sum(map(len, labels)))
-        there = F.binary_cross_entropy_with_logits(outputs.there, wanted, weight=counted, reduction="sum")
+        there = F.binary_cross_entropy_with_logits(outputs.objectness, wanted, weight=counted, reduction="sum")
         classes = F.cross_entropy(torch.cat(said_classes), torch.cat(labels), reduction="sum")
         placed = generalized_box_iou_loss(torch.cat(said_boxes), torch.cat(boxes), reduction="sum")
         return {"there": there / positives, "class": classes / positives, "box": BOX_WEIGHT * placed / positives}
 
     def decode(self, outputs: YoloOutputs) -> list[Detections]:
         """What was found in each picture; a score is the probability of an object there times that of its class."""
-        scores = outputs.there.sigmoid()[..., None] * outputs.classes.softmax(dim=-1)
+        scores = outputs.objectness.sigmoid()[..., None] * outputs.classes.softmax(dim=-1)
         return [self._decoded(*each, outputs.size) for each in zip(scores, outputs.boxes, strict=True)]
 
     def _decoded(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Detections:

@@ -34,12 +34,12 @@ class ResumableTensorBoardLogger(TensorBoardLogger):
     def save(self) -> None:
         self.experiment.flush()
 
-    def sizes(self) -> dict[str, int]:
+    def file_sizes(self) -> dict[str, int]:
         """Event file: bytes written so far."""
         self.save()
         return {path.name: path.stat().st_size for path in self._files()}
 
-    def rewind(self, sizes: Mapping[str, int], *, step: int) -> None:
+    def truncate_to(self, sizes: Mapping[str, int], *, step: int) -> None:
         """Take back what was written after a checkpoint, since it will be written again.
 
         Args:

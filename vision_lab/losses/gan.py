@@ -18,7 +18,7 @@ ScoreFn = Callable[[Tensor], Tensor]
 class AdversarialLoss(ABC):
     """Two losses of (N,) scores, each to be made small by one of the networks."""
 
-    parts_at_zero: bool = True
+    has_zero_threshold: bool = True
     """Whether a discriminator that is right gives real pictures scores above 0, and made ones scores below."""
 
     @abstractmethod

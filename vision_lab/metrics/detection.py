@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
-from vision_lab.core.batch import Detections, BoxTargets, Sample
+from vision_lab.core.batch import BoxTargets, Detections, Sample
 
 METRIC_NAMES = {
     "map": "map",
@@ -63,7 +63,11 @@ class BoxMeanAveragePrecision(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The measures so far."""
-        found, truth, pictures = _sorted_rows(self.found, 7), _sorted_rows(self.truth, 8), _sorted_rows(self.pictures, 3)
+        found, truth, pictures = (
+            _sorted_rows(self.found, 7),
+            _sorted_rows(self.truth, 8),
+            _sorted_rows(self.pictures, 3),
+        )
         places = pictures[:, 0].contiguous()
         measure = MeanAveragePrecision(
             backend="faster_coco_eval",

@@ -120,7 +120,9 @@ def _build_network(classifier: Callable[..., nn.Module], spec: DataSpec, *, smal
     set_in_channels(network, spec.channels)
     if small:
         remove_stem_downsampling(network)
-        if introspection.forward_error(network, channels=spec.channels, size=(introspection.COARSE, introspection.COARSE)):
+        if introspection.forward_error(
+            network, channels=spec.channels, size=(introspection.COARSE, introspection.COARSE)
+        ):
             raise ConfigurationError(
                 "model.stem=small cannot be had: the network's first downsampling lies in its residual blocks; "
                 "type model.stem=imagenet"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vision_lab.models.introspection import COARSE, meta_copy, forward_hooks
+from vision_lab.models.introspection import COARSE, forward_hooks, meta_copy
 from vision_lab.models.stem import replace
 
 POOLS = nn.MaxPool2d | nn.AvgPool2d
@@ -22,12 +22,12 @@ class DilatedPool(nn.Module):
         super().__init__()
         self.kernel = kernel
         self.dilation = dilation
-        self.largest = largest
+        self.is_max = largest
 
     def forward(self, x: Tensor) -> Tensor:
         reach = self.dilation * (self.kernel - 1)
         x = F.pad(x, (reach // 2, reach - reach // 2) * 2, mode="replicate")
-        if self.largest:
+        if self.is_max:
             return F.max_pool2d(x, self.kernel, stride=1, dilation=self.dilation)
         mean = x.new_full((x.shape[1], 1, self.kernel, self.kernel), 1 / self.kernel**2)
         return F.conv2d(x, mean, dilation=self.dilation, groups=x.shape[1])  # torch's average pooling has no dilation

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision_lab.models.introspection import FINE, meta_copy, forward_hooks
+from vision_lab.models.introspection import FINE, forward_hooks, meta_copy
 
 
 def remove_stem_downsampling(classifier: nn.Module) -> None:

@@ -17,7 +17,7 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import reject_compressed
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.text import first_line, summarize_names
-from vision_lab.models.stem import first_convolution, adapt_input_kernel
+from vision_lab.models.stem import adapt_input_kernel, first_convolution
 
 State = dict[str, Tensor]
 
@@ -126,7 +126,9 @@ def _from_file(path: Path, key: str) -> State:
     return state
 
 
-def _match_state_dict(state: State, network: nn.Module, *, source: str, class_layers: Collection[str]) -> tuple[State, list[str]]:
+def _match_state_dict(
+    state: State, network: nn.Module, *, source: str, class_layers: Collection[str]
+) -> tuple[State, list[str]]:
     """The tensors to load under the network's own keys, and the keys without a place."""
     own = network.state_dict()
     state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
@@ -145,7 +147,9 @@ def _match_state_dict(state: State, network: nn.Module, *, source: str, class_la
     # An auxiliary classifier that is switched off leaves None in its place.
     strangers = [k for k in left_over if getattr(network, k.split(".")[0], network) is not None]
     if misfits or missing or strangers:
-        raise ConfigurationError(_mismatch_message(source, state, network, misfits=misfits, missing=missing, strangers=strangers))
+        raise ConfigurationError(
+            _mismatch_message(source, state, network, misfits=misfits, missing=missing, strangers=strangers)
+        )
     return fitted, sorted({k.split(".")[0] for k in left_over})
 
 
@@ -156,7 +160,8 @@ def _mismatch_message(
     lines = [f"{source} does not fit the network (only the layer of the classes may differ):"]
     if misfits:
         lines.append(
-            "  other shapes: " + summarize_names([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits], MAX_LISTED)
+            "  other shapes: "
+            + summarize_names([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits], MAX_LISTED)
         )
     if missing:
         lines.append("  not in the file: " + summarize_names(missing, MAX_LISTED))

@@ -65,7 +65,9 @@ def check(
     told = inspection_report(found, data.annotation_issues, spec)
     told = {"data": config.choices.get("data"), "root": config["data"].get("root"), "target": spec.target, **told}
     write_file(folder, "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    pictures = _contact_sheet_images(found, {each.split: each.examples for each in examinations}, told, spec, count=drawn)
+    pictures = _contact_sheet_images(
+        found, {each.split: each.examples for each in examinations}, told, spec, count=drawn
+    )
     if pictures:
         sheet = images.grid(pictures)
         sheet = images.with_legend(sheet, spec.class_names) if spec.target == "masks" else sheet
@@ -124,7 +126,12 @@ def _size(size: Sequence[int] | None) -> str:
 
 
 def _contact_sheet_images(
-    found: Sequence[SampleReport], splits: Mapping[str, TransformedDataset], told: Mapping[str, Any], spec: DataSpec, *, count: int
+    found: Sequence[SampleReport],
+    splits: Mapping[str, TransformedDataset],
+    told: Mapping[str, Any],
+    spec: DataSpec,
+    *,
+    count: int,
 ) -> list[Tensor]:
     """Pictures with their annotations: those with something broken first, then some of all, evenly spaced."""
     suspects = {each["path"] for each in told["broken_annotations"]}

@@ -69,14 +69,14 @@ class PredictionWriter(BasePredictionWriter):
         assert isinstance(pl_module, SupervisedTask)
         if prediction is None:  # nothing in the batch could be read
             return
-        self.rows += pl_module.rows(batch, prediction)
+        self.rows += pl_module.table_rows(batch, prediction)
         names = [self.names[sample.index] for sample in batch.samples]
         # As large as the files have them, and read only if the task draws on them.
         channels = pl_module.spec.channels
         pictures = (
             read_image(str(sample.path), channels=channels, max_pixels=self.max_pixels) for sample in batch.samples
         )
-        pl_module.save(batch, prediction, self.folder, names=names, pictures=pictures)
+        pl_module.save_predictions(batch, prediction, self.folder, names=names, pictures=pictures)
         wanted = self.drawn - len(self.pictures)
         if wanted > 0:
             self.pictures += pl_module.draw(batch, prediction)[:wanted]
@@ -123,7 +123,7 @@ def predict(
     if tta:
         task.mirror()
     if tiles:
-        task.look_in_tiles(overlap)
+        task.enable_tiling(overlap)
     if task.spec.target in ("masks", "boxes"):
         config = config.updated({"augment.eval": []})  # what is said of a crop is not said of the picture
     data = build.data(config, task.spec)
@@ -182,9 +182,9 @@ def _pretrained_task(config: Config) -> Task:
     if not config[key].get("weights"):
         raise ConfigurationError(f"mode=predict needs a trained network: type run=<its folder>, or {key}.weights=...")
     network = build.network(config, build.spec(config))
-    if network.fresh:
+    if network.missing_keys:
         raise ConfigurationError(
-            f"the weights have nothing for {', '.join(network.fresh)}, so its predictions would be random: they are "
+            f"the weights have nothing for {', '.join(network.missing_keys)}, so its predictions would be random: they are "
             f"not for the {network.spec.num_classes} classes of data={config.choices.get('data')}; type the data they "
             "were made for (ImageNet's: data=imagenet)"
         )

@@ -92,7 +92,9 @@ def unreadable(data: DataModule, folder: Path) -> None:
         file = folder / "unreadable.csv"
         rows = [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())]
         write_csv(folder, file.name, rows)
-        print_line(f"{len(data.unreadable)} files could not be read and were left out; they are listed in {format_path(file)}")
+        print_line(
+            f"{len(data.unreadable)} files could not be read and were left out; they are listed in {format_path(file)}"
+        )
 
 
 def _add_row(table: Table, *cells: str) -> None:

@@ -112,7 +112,7 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
     else:
         chosen = _labels(classes, task)
         labels = [chosen[place % len(chosen)] for place in range(count)] if chosen else None
-        noise = task.noise(range(count), labels=labels)
+        noise = task.sample_latents(range(count), labels=labels)
         suffix = "_" + "+".join(task.spec.class_names[label] for label in chosen) if chosen else ""
         name = safe_dir_name(f"seed-{seed}{suffix}")
     writer = SampleWriter(folder, f"{name}/samples", drawn=drawn)
@@ -129,7 +129,9 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
         sheet = tiled(torch.stack(writer.kept), columns=SHEET_COLUMNS)
         write_file(folder, f"{name}/contact_sheet.png", encode_png(sheet).numpy().tobytes())
     sheet_name = ", contact_sheet.png" if writer.kept else ""
-    console.print_line(f"{writer.count} pictures written to {format_path(folder / name)}: samples/, latents.npz{sheet_name}")
+    console.print_line(
+        f"{writer.count} pictures written to {format_path(folder / name)}: samples/, latents.npz{sheet_name}"
+    )
 
 
 def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]:

@@ -37,7 +37,7 @@ from vision_lab.runs import resume
 from vision_lab.runs.folder import Run
 from vision_lab.runs.lock import lock_run
 from vision_lab.tasks.base import Task
-from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, load, latest_checkpoint, save
+from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, latest_checkpoint, load, save
 
 REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger")
 
@@ -74,7 +74,9 @@ def train(config: Config, folder: Path) -> float:
             return _train_rank_zero(config, run, trainer, watch, started=started)
 
 
-def _train_rank_zero(config: Config, run: Run, trainer: pl.Trainer, watch: subprocesses.Watch, *, started: float) -> float:
+def _train_rank_zero(
+    config: Config, run: Run, trainer: pl.Trainer, watch: subprocesses.Watch, *, started: float
+) -> float:
     """What the first of the run's processes does, and the only one where there is one."""
     try:
         task, data, network = _build(config, trainer)
@@ -172,7 +174,9 @@ def _announce_resume(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
             f"type trainer.devices={stands['processes']}, or another name="
         )
     epoch, batches = stands["stands_at"]
-    console.print_line(f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)")
+    console.print_line(
+        f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)"
+    )
     changed = resume.environment_changes(run)
     if changed:
         console.print_warning(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")

@@ -49,7 +49,9 @@ def run_progress(run: Run, config: Config) -> RunProgress:
         return "new"
     differing = config_differences(run, config)
     if differing:
-        listed = [f"  {key}: {then} in the run, {now} now" for key, (then, now) in list(differing.items())[:MAX_LISTED_KEYS]]
+        listed = [
+            f"  {key}: {then} in the run, {now} now" for key, (then, now) in list(differing.items())[:MAX_LISTED_KEYS]
+        ]
         listed += [f"  and {len(differing) - MAX_LISTED_KEYS} more"] if len(differing) > MAX_LISTED_KEYS else []
         raise ConfigurationError(
             f"{run} holds a {run.state} run of another config:\n"

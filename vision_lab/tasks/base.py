@@ -200,12 +200,12 @@ class SplitMetrics(nn.Module):
     """What is measured on one split: modules, so that they follow the task to its device."""
 
     loss: MeanMetric
-    scores: MetricCollection
+    metrics: MetricCollection
 
     def __init__(self, scores: MetricCollection) -> None:
         super().__init__()
         self.loss = MeanMetric()
-        self.scores = scores
+        self.metrics = scores
 
 
 class SupervisedTask(Task):
@@ -219,7 +219,9 @@ class SupervisedTask(Task):
         super().__init__(**arguments)
         self.flip = False
         """Whether an evaluation looks at each picture and its mirror image, and takes the mean."""
-        self.meters = nn.ModuleDict({f"on_{split}": SplitMetrics(self.metrics(split)) for split in ("train", "val", "test")})
+        self.meters = nn.ModuleDict(
+            {f"on_{split}": SplitMetrics(self.metrics(split)) for split in ("train", "val", "test")}
+        )
 
     def forward(self, images: Tensor) -> Any:
         """(N, C, H, W) uint8, or float in [0, 1] -> the network's outputs."""
@@ -260,7 +262,7 @@ class SupervisedTask(Task):
     def decode(self, outputs: Any) -> Any:
         """Predictions as the metrics and a person take them."""
 
-    def averaged(self, outputs: Any, mirrored: Any) -> Any:
+    def average_flipped(self, outputs: Any, mirrored: Any) -> Any:
         """What the network says of pictures and of their mirror images, as outputs again.
 
         Raises:
@@ -271,7 +273,7 @@ class SupervisedTask(Task):
     def mirror(self) -> None:
         self.flip = True
 
-    def look_in_tiles(self, overlap: float) -> None:
+    def enable_tiling(self, overlap: float) -> None:
         """From now on predict on whole pictures, tile by tile.
 
         Args:
@@ -294,11 +296,11 @@ class SupervisedTask(Task):
         """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
 
     @abstractmethod
-    def rows(self, batch: Batch, predictions: Any) -> list[dict[str, str | float]]:
+    def table_rows(self, batch: Batch, predictions: Any) -> list[dict[str, str | float]]:
         """One table row for each picture; the same columns in each."""
 
     @abstractmethod
-    def save(
+    def save_predictions(
         self, batch: Batch, predictions: Any, folder: Path, *, names: Sequence[str], pictures: Iterable[Tensor]
     ) -> None:
         """Write predictions that are more than a table row, one file a picture.
@@ -312,26 +314,26 @@ class SupervisedTask(Task):
         """
 
     def measured_names(self, split: str) -> set[str]:
-        scores = self._meters(split).scores
+        scores = self._meters(split).metrics
         return {"loss"}.union(*(getattr(metric, "names", (name,)) for name, metric in scores.items()))
 
-    def measure(self, scores: MetricCollection, batch: Batch, predictions: Any) -> None:
+    def update_metrics(self, scores: MetricCollection, batch: Batch, predictions: Any) -> None:
         """Let the metrics see a batch."""
         scores.update(predictions, batch.targets)
 
-    def observe(self, split: str, batch: Batch, predictions: Any) -> None:
+    def collect_examples(self, split: str, batch: Batch, predictions: Any) -> None:
         """See a batch of an evaluation, for the figures."""
 
-    def forget(self, split: str) -> None:
+    def reset_examples(self, split: str) -> None:
         """Begin a split anew: what was observed of it before is not of this epoch."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         if not batch.samples:  # none of its files could be read
-            return None if self.trainer.world_size == 1 else self._nothing_learnt()
+            return None if self.trainer.world_size == 1 else self._zero_loss()
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
         # What is not measured while training need not be decoded, which of detectors takes long.
-        predictions = self.decode(outputs) if len(self._meters("train").scores) else None
+        predictions = self.decode(outputs) if len(self._meters("train").metrics) else None
         self._record("train", losses, predictions, batch)
         return losses
 
@@ -344,12 +346,12 @@ class SupervisedTask(Task):
     def predict_step(self, batch: Batch, batch_idx: int) -> Any:
         if not batch.samples:
             return None
-        return self.decode(self.see(batch.images))
+        return self.decode(self.forward_tta(batch.images))
 
-    def see(self, images: Tensor) -> Any:
+    def forward_tta(self, images: Tensor) -> Any:
         """The network's outputs for an evaluation."""
         outputs = self(images)
-        return self.averaged(outputs, self(images.flip(-1))) if self.flip else outputs
+        return self.average_flipped(outputs, self(images.flip(-1))) if self.flip else outputs
 
     def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Seed the losses that draw samples (Faster R-CNN's), so that a split comes to the same each time."""
@@ -360,50 +362,50 @@ class SupervisedTask(Task):
         seed_all(self.seed, 0, batch_idx, self.global_rank)
 
     def on_validation_epoch_start(self) -> None:
-        self.forget("val")
+        self.reset_examples("val")
 
     def on_test_epoch_start(self) -> None:
-        self.forget("test")
+        self.reset_examples("test")
 
     def on_train_epoch_end(self) -> None:
-        self._report("train")
+        self._log_metrics("train")
 
     def on_validation_epoch_end(self) -> None:
-        self._report("val")
+        self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
-        self._report("test")
+        self._log_metrics("test")
 
-    def _nothing_learnt(self) -> dict[str, Tensor]:
+    def _zero_loss(self) -> dict[str, Tensor]:
         """A loss without a slope: processes exchange the slopes of every step, so that none may leave one out."""
         return {"loss": torch.stack([parameter.sum() * 0 for parameter in self.network.parameters()]).sum()}
 
     def _evaluate(self, split: str, batch: Batch) -> Any:
         if not batch.samples:
             return None
-        outputs = self.see(batch.images)
+        outputs = self.forward_tta(batch.images)
         predictions = self.decode(outputs)
         self._record(split, self.losses(outputs, batch), predictions, batch)
         if not self.trainer.sanity_checking:
-            self.observe(split, batch, predictions)
+            self.collect_examples(split, batch, predictions)
         return predictions
 
     def _record(self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch) -> None:
         meters = self._meters(split)
         meters.loss.update(losses["loss"].detach(), weight=len(batch.samples))
-        if len(meters.scores):
-            self.measure(meters.scores, batch, predictions)
+        if len(meters.metrics):
+            self.update_metrics(meters.metrics, batch, predictions)
 
     def _meters(self, split: str) -> SplitMetrics:
         meters = self.meters[f"on_{split}"]
         assert isinstance(meters, SplitMetrics)
         return meters
 
-    def _report(self, split: str) -> None:
+    def _log_metrics(self, split: str) -> None:
         meters = self._meters(split)
-        values = {"loss": meters.loss.compute(), **meters.scores.compute()}
+        values = {"loss": meters.loss.compute(), **meters.metrics.compute()}
         meters.loss.reset()
-        meters.scores.reset()
+        meters.metrics.reset()
         if self.trainer.sanity_checking:
             return
         self.results[split] = values

@@ -19,7 +19,7 @@ from vision_lab.core.arguments import NonNegative, Range
 from vision_lab.core.batch import Batch
 from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
 from vision_lab.metrics.segmentation import Confusion, MacroF1
-from vision_lab.tasks.base import SupervisedTask, main_logits, average_logits
+from vision_lab.tasks.base import SupervisedTask, average_logits, main_logits
 from vision_lab.tasks.worst_samples import WorstSamples
 from vision_lab.viz.figures import confusion
 from vision_lab.viz.images import draw_caption, grid
@@ -49,14 +49,14 @@ class ClassificationTask(SupervisedTask):
     ) -> None:
         super().__init__(**arguments)
         self.label_smoothing = label_smoothing
-        self.balance = class_weights == "auto"
+        self.auto_class_weights = class_weights == "auto"
         self.aux_weight = aux_weight
         self.class_weights = parse_class_weights(class_weights, self.spec)
         self.mistakes: dict[str, WorstSamples] = {}
 
     def setup(self, stage: str) -> None:
         """Balance the classes by the training data, where asked; evaluation needs the weights for its loss."""
-        if self.balance and stage != "predict":
+        if self.auto_class_weights and stage != "predict":
             self.class_weights = self.trainer.datamodule.class_weights()  # type: ignore[attr-defined]
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ class ClassificationTask(SupervisedTask):
         worst = self.mistakes.setdefault(split, WorstSamples(NUM_MISTAKES_DRAWN))
         for place in wrong[confidence[wrong].topk(min(NUM_MISTAKES_DRAWN, len(wrong))).indices].tolist():
             shown = (batch.images[place], predictions[place], batch.targets[place])
-            worst.see(confidence[place].item(), batch.samples[place].index, partial(self._drawn, *shown))
+            worst.offer(confidence[place].item(), batch.samples[place].index, partial(self._drawn, *shown))
 
     def forget(self, split: str) -> None:
         """Drop the mistakes of the epoch before."""

@@ -15,7 +15,7 @@ from torchvision.io import encode_jpeg
 from torchvision.ops import box_iou
 
 from vision_lab.core.arguments import Fraction
-from vision_lab.core.batch import Batch, Detections, BoxTargets, Sample
+from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
 from vision_lab.core.files import write_file
 from vision_lab.metrics.detection import BoxMeanAveragePrecision, to_rows
 from vision_lab.tasks import coco_json
@@ -42,8 +42,8 @@ class DetectionTask(SupervisedTask):
 
     def __init__(self, *, shown_score: Fraction, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.shown_score = shown_score
-        self.truth_is_known = True
+        self.draw_score_threshold = shown_score
+        self.has_ground_truth = True
         """Whether a picture without objects is known to have none."""
         self.worst: dict[str, WorstSamples] = {}
         self.predicted: list[tuple[Tensor, Tensor]] = []
@@ -73,7 +73,7 @@ class DetectionTask(SupervisedTask):
         scores.update(_to_file_pixels(predictions, batch.samples), truth)
 
     def on_predict_start(self) -> None:
-        self.truth_is_known = False
+        self.has_ground_truth = False
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Detections] | None:
         """As every task; kept for ``documents`` too."""
@@ -87,10 +87,10 @@ class DetectionTask(SupervisedTask):
         """Keep the pictures with the most mistakes, drawn."""
         worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
-            shown = self._sure(said)
+            shown = self._above_threshold(said)
             wrong, missed = match_detections(shown, truth)
             drawn = partial(self._compared, _crop_content(image, sample), shown, truth)
-            worst.see(int(wrong.sum()) + int(missed.sum()), sample.index, drawn)
+            worst.offer(int(wrong.sum()) + int(missed.sum()), sample.index, drawn)
 
     def forget(self, split: str) -> None:
         """Drop the pictures of the epoch before."""
@@ -100,8 +100,8 @@ class DetectionTask(SupervisedTask):
         """Each picture with its truth, and with what was found; the latter alone where nothing is known."""
         drawn = []
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
-            part, shown = _crop_content(image, sample), self._sure(said)
-            drawn.append(self._compared(part, shown, truth) if self.truth_is_known else self._found(part, shown))
+            part, shown = _crop_content(image, sample), self._above_threshold(said)
+            drawn.append(self._compared(part, shown, truth) if self.has_ground_truth else self._found(part, shown))
         return drawn
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
@@ -136,14 +136,16 @@ class DetectionTask(SupervisedTask):
             pictures = torch.stack([picture for _, picture in self.predicted])
             return {"detections": coco_json.annotation_file(pictures, names, coco_json.detection_results(rows), paths)}
         came_to = self.results[split]
-        truth = coco_json.annotation_file(came_to["pictures"], names, coco_json.ground_truth_annotations(came_to["truth"]), paths)
+        truth = coco_json.annotation_file(
+            came_to["pictures"], names, coco_json.ground_truth_annotations(came_to["truth"]), paths
+        )
         return {"detections": coco_json.detection_results(came_to["found"]), "truth": truth}
 
     def rows(self, batch: Batch, predictions: Sequence[Detections]) -> list[dict[str, str | float]]:
         """A row for each object that is sure enough, boxes in pixels of the file; an empty one where there is none."""
         rows: list[dict[str, str | float]] = []
         for sample, said in _to_file_pixels(predictions, batch.samples):
-            path, sure = sample.path or str(sample.index), self._sure(said)
+            path, sure = sample.path or str(sample.index), self._above_threshold(said)
             places = ("left", "top", "right", "bottom")
             for label, score, box in zip(sure.labels.tolist(), sure.scores.tolist(), sure.boxes.tolist(), strict=True):
                 named = dict(zip(places, (round(value, 1) for value in box), strict=True))
@@ -164,11 +166,11 @@ class DetectionTask(SupervisedTask):
         """``pictures/<name>.jpg``: the file's picture with what was found in it."""
         found = _to_file_pixels(predictions, batch.samples)
         for (_, said), name, picture in zip(found, names, pictures, strict=True):
-            drawn = self._boxed(picture, self._sure(said))
+            drawn = self._boxed(picture, self._above_threshold(said))
             write_file(folder, f"pictures/{name}.jpg", encode_jpeg(drawn, quality=92).numpy().tobytes())
 
-    def _sure(self, said: Detections) -> Detections:
-        return said[said.scores >= self.shown_score]
+    def _above_threshold(self, said: Detections) -> Detections:
+        return said[said.scores >= self.draw_score_threshold]
 
     def _boxed(self, image: Tensor, said: Detections, *, side: int | None = None) -> Tensor:
         named = zip(said.labels.tolist(), said.scores.tolist(), strict=True)
@@ -184,13 +186,19 @@ class DetectionTask(SupervisedTask):
         known = images.draw_boxes(image, truth.boxes, truth.labels, texts, side=images.LARGE_THUMBNAIL_SIZE)
         counted = int((~(truth.crowd | truth.difficult)).sum())
         caption = f"truth, found.  {counted - int(missed.sum())} of {counted} found, {int(wrong.sum())} wrong"
-        return images.side_by_side([known, self._boxed(image, said, side=images.LARGE_THUMBNAIL_SIZE)], caption, side=images.LARGE_THUMBNAIL_SIZE)
+        return images.side_by_side(
+            [known, self._boxed(image, said, side=images.LARGE_THUMBNAIL_SIZE)],
+            caption,
+            side=images.LARGE_THUMBNAIL_SIZE,
+        )
 
     def _found(self, image: Tensor, said: Detections) -> Tensor:
         names = [f"{self.spec.class_names[label]}" for label in said.labels.tolist()]
         counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
         return images.side_by_side(
-            [self._boxed(image, said, side=images.LARGE_THUMBNAIL_SIZE)], ", ".join(counts) or "nothing", side=images.LARGE_THUMBNAIL_SIZE
+            [self._boxed(image, said, side=images.LARGE_THUMBNAIL_SIZE)],
+            ", ".join(counts) or "nothing",
+            side=images.LARGE_THUMBNAIL_SIZE,
         )
 
 

@@ -83,23 +83,25 @@ class GanTask(Task):
         self.gradient_penalty = gradient_penalty if loss == "wgan_gp" else 0.0
         self.r1 = r1
         self.discriminator_steps = discriminator_steps
-        self.changes = make_augmentations(diffaugment)
-        self.optims = dict(zip(NETWORKS, (generator_optim or {}, discriminator_optim or {}), strict=True))
+        self.augmentations = make_augmentations(diffaugment)
+        self.optimizer_overrides = dict(zip(NETWORKS, (generator_optim or {}, discriminator_optim or {}), strict=True))
         self.gradient_clip_val = gradient_clip_val or 0.0
         self.accumulate_grad_batches = accumulate_grad_batches
-        self.averaged = (
-            AveragedModel(self.pair.generator, multi_avg_fn=_ema_with_warmup(ema), use_buffers=True).requires_grad_(False)
+        self.ema_generator = (
+            AveragedModel(self.pair.generator, multi_avg_fn=_ema_with_warmup(ema), use_buffers=True).requires_grad_(
+                False
+            )
             if ema
             else None
         )
         names = ["generator_loss", "discriminator_loss", "real_score", "fake_score"]
-        names += ["real_accuracy", "fake_accuracy"] if self.loss.parts_at_zero else []
+        names += ["real_accuracy", "fake_accuracy"] if self.loss.has_zero_threshold else []
         names += ["penalty"] if self.gradient_penalty or self.r1 else []
         self.split_metrics["on_train"] = nn.ModuleDict({name: MeanMetric() for name in names})
-        self.step_is_whole = True
-        self.window: list[Tensor] = []
+        self._step_complete = True
+        self.accumulated_targets: list[Tensor] = []
         """The targets of each batch since the last step, of those that could be read."""
-        self.newest: dict[str, Tensor] = {}
+        self.last_losses: dict[str, Tensor] = {}
         """The losses of each network's last batch."""
 
     @property
@@ -108,9 +110,9 @@ class GanTask(Task):
         return cast(GanNetworks, self.network)
 
     @property
-    def sampler(self) -> nn.Module:
+    def sampling_generator(self) -> nn.Module:
         """The generator that samples are made by."""
-        return self.pair.generator if self.averaged is None else self.averaged.module
+        return self.pair.generator if self.ema_generator is None else self.ema_generator.module
 
     @property
     def takes_classes(self) -> bool:
@@ -118,16 +120,16 @@ class GanTask(Task):
 
     @property
     def whole(self) -> bool:
-        return self.step_is_whole
+        return self._step_complete
 
     def weights(self) -> dict[str, Tensor]:
         """Both networks, the generator's weights averaged."""
-        averaged = {f"generator.{name}": value for name, value in self.sampler.state_dict().items()}
+        averaged = {f"generator.{name}": value for name, value in self.sampling_generator.state_dict().items()}
         return self.network.state_dict() | averaged
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
         super().load_network_state_dict(state)
-        self.sampler.load_state_dict(self.pair.generator.state_dict())
+        self.sampling_generator.load_state_dict(self.pair.generator.state_dict())
 
     def charts(self) -> Mapping[str, Sequence[str]]:
         """The losses of both networks, and the scores of real and made pictures."""
@@ -150,14 +152,16 @@ class GanTask(Task):
                 "trainer.limit_train_batches=... for a part of an epoch"
             )
         self.total_steps()  # makes the loader, and refuses what has no end
-        windows = self._windows() * int(self.trainer.max_epochs or 0)
+        windows = self._steps_per_epoch() * int(self.trainer.max_epochs or 0)
         made = []
         for name, steps in zip(NETWORKS, (windows // self.discriminator_steps, windows), strict=True):
             parameters: list[nn.Parameter] = list(getattr(self.pair, name).parameters())
             try:
-                optimizer = self.optimizer(parameters, **self.optims[name])
+                optimizer = self.optimizer(parameters, **self.optimizer_overrides[name])
             except (TypeError, ValueError) as error:
-                raise ConfigurationError(f"task.{name}_optim={dict(self.optims[name])}: {error}") from error
+                raise ConfigurationError(
+                    f"task.{name}_optim={dict(self.optimizer_overrides[name])}: {error}"
+                ) from error
             scheduler = self.make_lr_scheduler(optimizer, steps=max(steps, 1))
             made.append({"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}})
         return tuple(made)  # type: ignore[return-value]
@@ -177,39 +181,39 @@ class GanTask(Task):
         """Slopes of the discriminator; where they are complete its step, and by turns one of the generator."""
         generator, discriminator = cast(list[Any], self.optimizers())
         window, place = divmod(batch_idx, self.accumulate_grad_batches)
-        self.step_is_whole = place + 1 == self.accumulate_grad_batches or self.trainer.is_last_batch
+        self._step_complete = place + 1 == self.accumulate_grad_batches or self.trainer.is_last_batch
         if batch.samples:  # else none of its files could be read
-            self.newest |= self._discriminate(batch)
-            self.window.append(batch.targets)
-        if not self.step_is_whole:
-            return self.newest
-        targets, self.window = self.window, []
+            self.last_losses |= self._discriminator_backward(batch)
+            self.accumulated_targets.append(batch.targets)
+        if not self._step_complete:
+            return self.last_losses
+        targets, self.accumulated_targets = self.accumulated_targets, []
         if not self.trainer.strategy.reduce_boolean_decision(bool(targets), all=False):
-            return self.newest  # no process has anything to learn from
+            return self.last_losses  # no process has anything to learn from
         self._step(discriminator, self.pair.discriminator)
         if self._is_generators_turn(window):
             with _no_parameter_grad(self.pair.discriminator):
                 for each in targets:
-                    self.newest |= self._deceive(each)
+                    self.last_losses |= self._generator_backward(each)
             self._step(generator, self.pair.generator)
-            if self.averaged is not None:
-                self.averaged.update_parameters(self.pair.generator)
-        return self.newest
+            if self.ema_generator is not None:
+                self.ema_generator.update_parameters(self.pair.generator)
+        return self.last_losses
 
     def on_validation_model_zero_grad(self) -> None:
         """Not within a step of several batches, whose slopes would be lost: Lightning does not know of them."""
-        if self.step_is_whole:
+        if self._step_complete:
             super().on_validation_model_zero_grad()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the newest losses too, which are logged until there are newer ones."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["newest"] = {name: value.cpu() for name, value in self.newest.items()}
+        checkpoint["newest"] = {name: value.cpu() for name, value in self.last_losses.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
         super().on_load_checkpoint(checkpoint)
-        self.newest = {name: value.to(self.device) for name, value in checkpoint["newest"].items()}
+        self.last_losses = {name: value.to(self.device) for name, value in checkpoint["newest"].items()}
 
     def rates(self) -> dict[str, float]:
         """The rate of each network's optimiser."""
@@ -224,7 +228,7 @@ class GanTask(Task):
             self.clip_gradients(optimizer, self.gradient_clip_val)
 
     def on_train_epoch_end(self) -> None:
-        meters = self.meters_of("train")
+        meters = self._metrics_of("train")
         learnt = self.trainer.strategy.reduce_boolean_decision
         values = {name: meter.compute() for name, meter in meters.items() if learnt(meter.update_called, all=False)}
         for meter in meters.values():
@@ -232,25 +236,25 @@ class GanTask(Task):
         self.results["train"] = values
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
-    def meters_of(self, split: str) -> dict[str, Any]:
+    def _metrics_of(self, split: str) -> dict[str, Any]:
         """name: what accumulates a measure of a split."""
         return dict(self.split_metrics[f"on_{split}"].items())  # type: ignore[operator]
 
     def _is_generators_turn(self, window: int) -> bool:
         """By where the run stands, so that nothing has to be counted."""
-        return (self.current_epoch * self._windows() + window + 1) % self.discriminator_steps == 0
+        return (self.current_epoch * self._steps_per_epoch() + window + 1) % self.discriminator_steps == 0
 
-    def _windows(self) -> int:
+    def _steps_per_epoch(self) -> int:
         """Steps of the discriminator in an epoch."""
         return math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
 
-    def _discriminate(self, batch: Batch) -> dict[str, Tensor]:
+    def _discriminator_backward(self, batch: Batch) -> dict[str, Tensor]:
         """Slopes by real pictures and by as many made ones, of the same classes."""
         labels = batch.targets if self.pair.conditional else None
         pixels = batch.images.to(self.mean.dtype)
         with torch.no_grad():
-            fake = self._changed(self.pair.generator(self._latents(len(pixels)), labels)).to(pixels.dtype)
-        real = self._changed(pixels.div_(255).sub_(self.mean).div_(self.std))
+            fake = self._augment(self.pair.generator(self._latents(len(pixels)), labels)).to(pixels.dtype)
+        real = self._augment(pixels.div_(255).sub_(self.mean).div_(self.std))
 
         def scores(pictures: Tensor) -> Tensor:
             return self.pair.discriminator(pictures, labels).float()
@@ -273,11 +277,11 @@ class GanTask(Task):
         }
         return self._record(measured, weight=len(pixels), newest=("discriminator_loss", "penalty"))
 
-    def _deceive(self, targets: Tensor) -> dict[str, Tensor]:
+    def _generator_backward(self, targets: Tensor) -> dict[str, Tensor]:
         """Slopes of the generator by as many made pictures, of classes drawn from the batch's."""
         count = len(targets)
         labels = targets[torch.randint(count, (count,), device=self.device)] if self.pair.conditional else None
-        fake = self._changed(self.pair.generator(self._latents(count), labels))
+        fake = self._augment(self.pair.generator(self._latents(count), labels))
         loss = self.loss.generator(self.pair.discriminator(fake, labels).float())
         self._backward(loss)
         return self._record({"generator_loss": loss}, weight=count, newest=("generator_loss",))
@@ -286,14 +290,14 @@ class GanTask(Task):
         """By the step's own random numbers."""
         return torch.randn(count, self.pair.latent, device=self.device)
 
-    def _changed(self, pictures: Tensor) -> Tensor:
-        for change in self.changes:
+    def _augment(self, pictures: Tensor) -> Tensor:
+        for change in self.augmentations:
             pictures = change(pictures)
         return pictures
 
     def _record(self, values: Mapping[str, Tensor], *, weight: int, newest: Sequence[str]) -> dict[str, Tensor]:
         """Measure what there is a meter for; some of these values, without their slopes."""
-        meters = {name: meter for name, meter in self.meters_of("train").items() if name in values}
+        meters = {name: meter for name, meter in self._metrics_of("train").items() if name in values}
         for name, meter in meters.items():
             meter.update(values[name].detach(), weight=weight)
         return {name: values[name].detach() for name in newest if name in meters}

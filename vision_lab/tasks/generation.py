@@ -12,7 +12,15 @@ from vision_lab.core.arguments import Count, Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import DataError
 from vision_lab.core.spec import Split
-from vision_lab.metrics.generative import DISTANCES, MIN_SAMPLES, FeatureCollector, generative_metrics, diversity, fid, nearest
+from vision_lab.metrics.generative import (
+    DISTANCES,
+    MIN_SAMPLES,
+    FeatureCollector,
+    diversity,
+    fid,
+    generative_metrics,
+    nearest,
+)
 from vision_lab.tasks.gan import GanTask
 from vision_lab.training.seeding import derive_seed
 from vision_lab.viz.images import grid, side_by_side, tiled
@@ -73,9 +81,11 @@ class GenerationTask(GanTask):
         self.features = features
         self.features_name = features_name
         self.samples = samples
-        self.shown = shown
+        self.num_preview = shown
         for split in ("val", "test"):
-            self.split_metrics[f"on_{split}"] = nn.ModuleDict({"real": FeatureCollector(), "labels": FeatureCollector()})
+            self.split_metrics[f"on_{split}"] = nn.ModuleDict(
+                {"real": FeatureCollector(), "labels": FeatureCollector()}
+            )
         self.training_points: Tensor | None = None
         """(n, D) features of ``samples`` training pictures, evenly spaced."""
         self.real_measures: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
@@ -88,15 +98,15 @@ class GenerationTask(GanTask):
             return super().measured_names(split)
         return {*DISTANCES, *(f"real_{name}" for name in DISTANCES), "diversity"}
 
-    def make(self, noise: Latents) -> Tensor:
+    def generate(self, noise: Latents) -> Tensor:
         """(N, C, H, W) uint8 pictures, by the averaged generator in evaluation mode."""
-        training = self.sampler.training
+        training = self.sampling_generator.training
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            made = self.sampler.eval()(noise.latents.to(self.mean.dtype), noise.labels)
-        self.sampler.train(training)
+            made = self.sampling_generator.eval()(noise.latents.to(self.mean.dtype), noise.labels)
+        self.sampling_generator.train(training)
         return ((made * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def noise(self, places: Sequence[int], *, labels: Sequence[int] | None = None) -> Latents:
+    def sample_latents(self, places: Sequence[int], *, labels: Sequence[int] | None = None) -> Latents:
         """What the samples at some places are made of, each a function of the seed and its place.
 
         Args:
@@ -112,7 +122,10 @@ class GenerationTask(GanTask):
     def gallery(self) -> Tensor:
         """The first samples as one picture, (3, H, W) uint8: of the same noise each time, classes in columns."""
         classes = self.spec.num_classes if self.pair.conditional else GRID_COLUMNS
-        return tiled(self.make(self.noise(range(self.shown))), columns=classes if classes <= 2 * GRID_COLUMNS else GRID_COLUMNS)
+        return tiled(
+            self.generate(self.sample_latents(range(self.num_preview))),
+            columns=classes if classes <= 2 * GRID_COLUMNS else GRID_COLUMNS,
+        )
 
     def one(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A pass of the generator."""
@@ -149,7 +162,7 @@ class GenerationTask(GanTask):
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Pictures of latents and, where the pair takes classes, labels."""
         latents, *labels = batch
-        return self.make(Latents(latents, labels[0] if labels else None))
+        return self.generate(Latents(latents, labels[0] if labels else None))
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
@@ -170,7 +183,7 @@ class GenerationTask(GanTask):
     def _see(self, split: str, batch: Batch) -> None:
         """Look at real pictures."""
         if batch.samples:
-            meters, places = self.meters_of(split), _places(batch)
+            meters, places = self._metrics_of(split), _places(batch)
             meters["real"].update(places, self.features(batch.images))
             if self.pair.conditional:
                 meters["labels"].update(places, batch.targets[:, None])
@@ -179,24 +192,30 @@ class GenerationTask(GanTask):
         """Hold samples against the pictures that were seen of a split."""
         if not self.trainer.sanity_checking:
             # In double precision the last digits hang on how many threads there are.
-            self.results[split] = {name: value.float() for name, value in self._came_to(split).items()}
+            self.results[split] = {name: value.float() for name, value in self._compute_metrics(split).items()}
             self.log_dict({f"{split}/{name}": value for name, value in self.results[split].items()})
-        for meter in self.meters_of(split).values():
+        for meter in self._metrics_of(split).values():
             meter.reset()
 
-    def _came_to(self, split: str) -> dict[str, Tensor]:
-        meters = self.meters_of(split)
-        self._join_in(meters["real"])
+    def _compute_metrics(self, split: str) -> dict[str, Tensor]:
+        meters = self._metrics_of(split)
+        self._fill_empty_state(meters["real"])
         _, real = meters["real"].compute()
         if len(real) < MIN_SAMPLES:
-            raise DataError(f"only {len(real)} pictures of {split} were seen, too few to measure by: {MIN_SAMPLES} at least")
-        self._agree()
-        labels = self._shares(self._seen_labels(split)) if self.pair.conditional else None
-        made = self._points(lambda places: self.make(self.noise(places, labels=_select(labels, places))))
-        values = generative_metrics(real, made) | {"diversity": diversity(real, made)} | self._of_real(split, real)
+            raise DataError(
+                f"only {len(real)} pictures of {split} were seen, too few to measure by: {MIN_SAMPLES} at least"
+            )
+        self._sync_buffers()
+        labels = self._sample_labels(self._seen_labels(split)) if self.pair.conditional else None
+        made = self._sample_features(
+            lambda places: self.generate(self.sample_latents(places, labels=_select(labels, places)))
+        )
+        values = (
+            generative_metrics(real, made) | {"diversity": diversity(real, made)} | self._real_baseline(split, real)
+        )
         if split == "test":
             shape = [self.spec.channels, *self.spec.image_size]
-            noise = self._points(
+            noise = self._sample_features(
                 lambda places: torch.stack([_seeded_draw(torch.rand, shape, self.seed, place) for place in places])
             )
             values["noise_fid"] = fid(real, noise)
@@ -207,7 +226,7 @@ class GenerationTask(GanTask):
             }
         return values
 
-    def _of_real(self, split: str, real: Tensor) -> dict[str, Tensor]:
+    def _real_baseline(self, split: str, real: Tensor) -> dict[str, Tensor]:
         """What training pictures get, as ``real_fid`` and so on."""
         if self.training_points is None:
             _, self.training_points = self._training(most=self.samples)
@@ -219,35 +238,35 @@ class GenerationTask(GanTask):
         self.counts = {"real": len(real), "training": len(self.training_points)}
         return values
 
-    def _join_in(self, points: FeatureCollector) -> None:
+    def _fill_empty_state(self, points: FeatureCollector) -> None:
         """A process that has seen nothing has something to exchange all the same: rows of which there are none."""
         if not points.update_called:
             nothing = torch.zeros(1, self.spec.channels, *self.spec.image_size, device=self.device)
             points.update(torch.empty(0, dtype=torch.int64), self.features(nothing)[:0])
 
     def _seen_labels(self, split: str) -> Tensor:
-        labels: FeatureCollector = self.meters_of(split)["labels"]
+        labels: FeatureCollector = self._metrics_of(split)["labels"]
         if not labels.update_called:
             labels.update(torch.empty(0, dtype=torch.int64), torch.empty(0, 1, dtype=torch.int64, device=self.device))
         return labels.compute()[1].flatten()
 
-    def _agree(self) -> None:
+    def _sync_buffers(self) -> None:
         """Let all processes sample by the same statistics of batch norm: each has seen batches of its own."""
         if self.trainer.world_size > 1:
-            for buffer in self.sampler.buffers():
+            for buffer in self.sampling_generator.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def _shares(self, labels: Tensor) -> list[int]:
+    def _sample_labels(self, labels: Tensor) -> list[int]:
         """The class of each sample: as many of each as there are among so many real pictures, in parts."""
         ordered = labels.sort().values.tolist()
         return [ordered[place * len(ordered) // self.samples] for place in range(self.samples)]
 
-    def _points(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
+    def _sample_features(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """(samples, D) features of what is made at each place, shared among the processes."""
         points = FeatureCollector()
         for places in _chunks(range(self.global_rank, self.samples, self.trainer.world_size)):
             points.update(torch.tensor(places), self.features(make(places).to(self.device)))
-        self._join_in(points)
+        self._fill_empty_state(points)
         return points.compute()[1]
 
     def _training(self, *, most: int) -> tuple[Tensor, Tensor]:
@@ -257,31 +276,31 @@ class GenerationTask(GanTask):
             data.note_unreadable(batch)
             if batch.samples:
                 points.update(_places(batch), self.features(batch.images.to(self.device)))
-        self._join_in(points)
+        self._fill_empty_state(points)
         return points.compute()
 
     def _real_gallery(self) -> Tensor:
         """As many real training pictures as there are samples in the gallery."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        places = range(min(self.shown, len(data.splits["train"])))
-        return tiled(torch.stack(data.pictures("train", places, most=self.shown)), columns=GRID_COLUMNS)
+        places = range(min(self.num_preview, len(data.splits["train"])))
+        return tiled(torch.stack(data.pictures("train", places, most=self.num_preview)), columns=GRID_COLUMNS)
 
     def _interpolated(self) -> Tensor:
         """Along the sphere on which latents lie nearly all (White 2016); the class is that of the first."""
-        ends = self.noise(range(GRID_COLUMNS))
+        ends = self.sample_latents(range(GRID_COLUMNS))
         ways = [
             slerp(first, last, torch.linspace(0, 1, INTERPOLATION_STEPS, device=self.device)[:, None])
             for first, last in zip(ends.latents[::2], ends.latents[1::2], strict=True)
         ]
         labels = None if ends.labels is None else ends.labels[::2].repeat_interleave(INTERPOLATION_STEPS)
-        return tiled(self.make(Latents(torch.cat(ways), labels)), columns=INTERPOLATION_STEPS)
+        return tiled(self.generate(Latents(torch.cat(ways), labels)), columns=INTERPOLATION_STEPS)
 
     def _neighbours(self, made: Tensor, labels: Sequence[int] | None) -> Tensor:
         """Evenly spaced samples, each beside the training pictures whose features are nearest to its own."""
         chosen = [place * len(made) // GRID_COLUMNS for place in range(GRID_COLUMNS)]
         places, points = self._training(most=MAX_NEIGHBOR_CANDIDATES)
         found = places[nearest(made[chosen], points, count=min(NUM_NEIGHBORS_DRAWN, len(points)))]
-        pictures = self.make(self.noise(chosen, labels=_select(labels, chosen)))
+        pictures = self.generate(self.sample_latents(chosen, labels=_select(labels, chosen)))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         caption = f"made, and the nearest of {len(points):,} real ones"
         return grid(

@@ -20,8 +20,14 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import write_file
 from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
-from vision_lab.metrics.segmentation import SegmentationMetrics, segmentation_scores, update_confusion, dice, intersection_over_union
-from vision_lab.tasks.base import SupervisedTask, main_logits, average_logits
+from vision_lab.metrics.segmentation import (
+    SegmentationMetrics,
+    dice,
+    intersection_over_union,
+    segmentation_scores,
+    update_confusion,
+)
+from vision_lab.tasks.base import SupervisedTask, average_logits, main_logits
 from vision_lab.tasks.tiling import Window, tiles
 from vision_lab.tasks.worst_samples import WorstSamples
 from vision_lab.viz import figures, images
@@ -68,7 +74,7 @@ class SegmentationTask(SupervisedTask):
         self.balance = class_weights == "auto"
         self.class_weights = parse_class_weights(class_weights, self.spec)
         self.aux_weight = aux_weight
-        self.overlap: float | None = None
+        self.tile_overlap: float | None = None
         self.worst: dict[str, WorstSamples] = {}
 
     def setup(self, stage: str) -> None:
@@ -96,15 +102,15 @@ class SegmentationTask(SupervisedTask):
 
     def look_in_tiles(self, overlap: float) -> None:
         """From now on predict on whole pictures by tiles of the size the network was trained on."""
-        self.overlap = overlap
+        self.tile_overlap = overlap
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Tensor] | None:
         """One (h, w) uint8 mask of classes a picture, of the size of its file."""
         if not batch.samples:
             return None
-        if self.overlap is not None:
-            return [self._by_tiles(image, self.overlap) for image in batch.images]
-        logits = main_logits(self.see(batch.images))
+        if self.tile_overlap is not None:
+            return [self._by_tiles(image, self.tile_overlap) for image in batch.images]
+        logits = main_logits(self.forward_tta(batch.images))
         return [_argmax_at_size(each, sample.size) for each, sample in zip(logits, batch.samples, strict=True)]
 
     def metrics(self, split: str) -> MetricCollection:
@@ -117,7 +123,7 @@ class SegmentationTask(SupervisedTask):
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
             if (truth != IGNORE_INDEX).any():
                 found = self._agreement(said, truth)
-                worst.see(1 - found["miou"].item(), sample.index, partial(self._compared, image, said, truth))
+                worst.offer(1 - found["miou"].item(), sample.index, partial(self._compared, image, said, truth))
 
     def forget(self, split: str) -> None:
         """Drop the pictures of the epoch before."""
@@ -194,7 +200,9 @@ class SegmentationTask(SupervisedTask):
 
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
         surprise = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
-        weighted = F.cross_entropy(logits, targets, weight=self._weights(logits), ignore_index=IGNORE_INDEX, reduction="none")
+        weighted = F.cross_entropy(
+            logits, targets, weight=self._weights(logits), ignore_index=IGNORE_INDEX, reduction="none"
+        )
         wrong = (1 - (-surprise).exp()).clamp(min=1e-6)  # at 0 a power below 1 has no slope
         return (wrong**self.focal_gamma * weighted).sum() / (targets != IGNORE_INDEX).sum().clamp(min=1)
 
@@ -219,8 +227,8 @@ class SegmentationTask(SupervisedTask):
         cut = tiles(sides, size, overlap)
         while some := list(islice(cut, TILE_BATCH_SIZE)):
             seen = torch.stack([_window(image, window) for window, _ in some])
-            for (_, part), prediction in zip(some, self.decode(self.see(seen)), strict=True):
-                mask[part.outer] = prediction[part.inner]
+            for (_, part), prediction in zip(some, self.decode(self.forward_tta(seen)), strict=True):
+                mask[part.in_image] = prediction[part.in_tile]
         return mask[:height, :width]
 
     def _agreement(self, said: Tensor, truth: Tensor) -> dict[str, Tensor]:

@@ -24,8 +24,8 @@ class TilePart(NamedTuple):
         inner: in the tile.
     """
 
-    outer: Window
-    inner: Window
+    in_image: Window
+    in_tile: Window
 
 
 def tiles(picture: Sequence[int], size: Sequence[int], overlap: float) -> Iterator[tuple[Window, TilePart]]:

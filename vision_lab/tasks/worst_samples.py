@@ -12,12 +12,12 @@ class WorstSamples:
     """Keeps drawings of the ``most`` worst; of equals those that come first in the data set."""
 
     def __init__(self, most: int) -> None:
-        self.most = most
+        self.capacity = most
         self.kept: list[tuple[float, int, Tensor]] = []
 
-    def see(self, badness: float, index: int, draw: Callable[[], Tensor]) -> None:
+    def offer(self, badness: float, index: int, draw: Callable[[], Tensor]) -> None:
         """Take a sample at a place of the split; it is drawn only if it is to be kept."""
-        if len(self.kept) < self.most:
+        if len(self.kept) < self.capacity:
             heapq.heappush(self.kept, (badness, -index, draw()))
         elif (badness, -index) > self.kept[0][:2]:
             heapq.heapreplace(self.kept, (badness, -index, draw()))

@@ -70,7 +70,11 @@ def draw_caption(image: Tensor, caption: str, *, colour: Literal["plain", "green
 
 
 def side_by_side(
-    images: Sequence[Tensor], caption: str, *, colour: Literal["plain", "green", "red"] = "plain", side: int = THUMBNAIL_SIZE
+    images: Sequence[Tensor],
+    caption: str,
+    *,
+    colour: Literal["plain", "green", "red"] = "plain",
+    side: int = THUMBNAIL_SIZE,
 ) -> Tensor:
     """Pictures of one size side by side over a caption.
 
@@ -154,7 +158,9 @@ def draw_mask_errors(image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
     return torch.where(truth == 255, 255, torch.where(said != truth, red, faint)).to(torch.uint8)
 
 
-def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *, side: int | None = None) -> Tensor:
+def draw_boxes(
+    image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *, side: int | None = None
+) -> Tensor:
     """A picture with boxes in the colours of their classes, each with its text.
 
     Args:

@@ -69,7 +69,8 @@ def test_one_set_in_three_formats_is_one_set(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "names"), [("coco", coco.category_names), ("voc_detect", voc_xml.class_names), ("yolo_txt", yolo_txt.class_names)]
+    ("name", "names"),
+    [("coco", coco.category_names), ("voc_detect", voc_xml.class_names), ("yolo_txt", yolo_txt.class_names)],
 )
 def test_the_classes_are_read_from_the_files(name: str, names: Callable[[str], list[str]], tmp_path: Path):
     assert tuple(names(str(box_files.FORMATS[name](tmp_path)))) == NAMES
@@ -110,12 +111,12 @@ def test_broken_boxes_are_mended_or_dropped_and_named(name: str, tmp_path: Path)
     objects = by_picture(dataset, (80, 80))["a"]
     assert objects.labels.tolist() == [0, 2, 0]
     torch.testing.assert_close(objects.boxes[1], torch.tensor([60.0, 20.0, 80.0, 40.0]))  # clipped
-    assert len(dataset.faults) == 6
-    for fault, says in zip(dataset.faults, SAID, strict=True):
+    assert len(dataset.issues) == 6
+    for fault, says in zip(dataset.issues, SAID, strict=True):
         assert Path(fault.path).stem == "a"
         assert Path(fault.source).is_file()
-        assert says in fault.what
-        assert fault.what.endswith("clipped" if says == "reaches beyond" else "dropped")
+        assert says in fault.problem
+        assert fault.problem.endswith("clipped" if says == "reaches beyond" else "dropped")
     with pytest.raises(DataError, match=r"(?s)6 annotations are broken:\n.*a\.png: box 2 .*data\.on_bad=skip"):
         READ[name](root, on_bad="raise")
 
@@ -133,7 +134,7 @@ def test_crowds_areas_and_outlines_of_coco(tmp_path: Path):
     objects = by_picture(dataset)["a"]
     assert objects.crowd.tolist() == [True, False]
     assert objects.area.tolist() == [77.5, 60 * 30]
-    assert [fault.what.split(" is ")[1] for fault in dataset.faults] == ["no number: dropped"]
+    assert [fault.problem.split(" is ")[1] for fault in dataset.issues] == ["no number: dropped"]
 
 
 def test_difficult_objects_and_splits_of_voc(tmp_path: Path):
@@ -175,7 +176,7 @@ def test_a_list_of_what_is_not_there_is_told(tmp_path: Path):
     assert voc_xml.class_names(str(root)) == ["ash", "cedar"]
     dataset = READ["voc_detect"](tmp_path, on_bad="skip")
     assert [path.stem for path in dataset.paths] == ["a"]
-    assert [Path(fault.source).name for fault in dataset.faults] == ["d.xml", "nothing.xml"]
+    assert [Path(fault.source).name for fault in dataset.issues] == ["d.xml", "nothing.xml"]
 
 
 @pytest.mark.parametrize("name", READ)
@@ -191,7 +192,7 @@ def test_one_picture_in_two_annotations_is_taken_once(tmp_path: Path):
     (root / "Annotations" / "again.xml").write_text(text)
     dataset = READ["voc_detect"](root, on_bad="skip")
     assert [path.stem for path in dataset.paths] == ["a", "b", "c", "d"]
-    assert [fault.what for fault in dataset.faults] == ["is listed more than once: the later is left out"]
+    assert [fault.problem for fault in dataset.issues] == ["is listed more than once: the later is left out"]
 
 
 def test_a_size_that_is_not_said_is_not_held_against_boxes(tmp_path: Path):
@@ -275,8 +276,8 @@ def test_a_file_that_cannot_be_read_is_named_and_its_picture_left_out(
     dataset = READ[name](root, on_bad="skip")
     assert dataset is not None
     assert [path.stem for path in dataset.paths] == ["b", "c", "d"]
-    (fault,) = dataset.faults
-    assert says in fault.what
+    (fault,) = dataset.issues
+    assert says in fault.problem
     assert fault.source == str(root / file)
     with pytest.raises(DataError, match="1 annotations are broken"):
         READ[name](root, on_bad="raise")

@@ -135,7 +135,9 @@ def test_no_json(tmp_path: Path):
 def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
     annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4)})
     made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_bad="raise")
-    with pytest.raises(UnreadableFileError, match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels"):
+    with pytest.raises(
+        UnreadableFileError, match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels"
+    ):
         made[1]
 
 

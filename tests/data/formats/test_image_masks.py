@@ -38,27 +38,27 @@ def test_indices_and_palettes(tmp_path: Path, mode: str | None):
 
 def test_black_and_white(tmp_path: Path):
     path = saved(tmp_path / "a.png", np.array([[0, 255], [255, 0]], dtype=np.uint8))
-    assert read(path, MaskEncoding(2, written=[0, 255])) == [[0, 1], [1, 0]]
-    assert read(path, MaskEncoding(2, written=[255, 0])) == [[1, 0], [0, 1]]
+    assert read(path, MaskEncoding(2, class_values=[0, 255])) == [[0, 1], [1, 0]]
+    assert read(path, MaskEncoding(2, class_values=[255, 0])) == [[1, 0], [0, 1]]
     rgb = saved(tmp_path / "b.png", np.repeat(np.array([[[0], [255]]], dtype=np.uint8), 3, axis=2))
-    assert read(rgb, MaskEncoding(2, written=[0, 255])) == [[0, 1]]  # grey in three channels
-    assert read(path, MaskEncoding(2, written=[0, 255], ignored=())) == [[0, 1], [1, 0]]
+    assert read(rgb, MaskEncoding(2, class_values=[0, 255])) == [[0, 1]]  # grey in three channels
+    assert read(path, MaskEncoding(2, class_values=[0, 255], ignored_values=())) == [[0, 1], [1, 0]]
     one_bit = tmp_path / "c.png"
     Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(one_bit)
     assert read(one_bit, MaskEncoding(2)) == [[0, 1]]
-    assert read(one_bit, MaskEncoding(2, written=[0, 255])) == [[0, 1]]  # as every viewer shows it
+    assert read(one_bit, MaskEncoding(2, class_values=[0, 255])) == [[0, 1]]  # as every viewer shows it
     deep = saved(tmp_path / "d.png", np.array([[0, 40000]], dtype=np.uint16))
-    assert read(deep, MaskEncoding(2, written=[0, 40000])) == [[0, 1]]
+    assert read(deep, MaskEncoding(2, class_values=[0, 40000])) == [[0, 1]]
 
 
 def test_colours_of_a_palette(tmp_path: Path):
     path = saved(tmp_path / "a.png", CLASSES, "P")
-    assert read(path, MaskEncoding(3, written=[[0, 200, 0], [200, 0, 0], [9, 9, 9]])) == [[2, 1, 0], [0, 1, 2]]
+    assert read(path, MaskEncoding(3, class_values=[[0, 200, 0], [200, 0, 0], [9, 9, 9]])) == [[2, 1, 0], [0, 1, 2]]
 
 
 def test_colours(tmp_path: Path):
     colours = np.array([[0, 0, 0], [128, 64, 0], [64, 0, 128]], dtype=np.uint8)
-    values = MaskEncoding(2, written=[[64, 0, 128], [128, 64, 0]], ignored=[0])
+    values = MaskEncoding(2, class_values=[[64, 0, 128], [128, 64, 0]], ignored_values=[0])
     path = saved(tmp_path / "a.png", colours[CLASSES])
     assert read(path, values) == [[255, 1, 0], [0, 1, 255]]
     grey = saved(tmp_path / "b.png", np.zeros((1, 2), dtype=np.uint8))
@@ -80,7 +80,7 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
         read(path, MaskEncoding(2))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(tmp_path / "c.jpg")
     with pytest.raises(InvalidImageError, match=r"and \d+ more: JPEG changes values, so masks are to be PNG$"):
-        read(tmp_path / "c.jpg", MaskEncoding(2, written=[0, 255]))
+        read(tmp_path / "c.jpg", MaskEncoding(2, class_values=[0, 255]))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
 )
 def test_values_that_say_nothing(written: list, said: str):
     with pytest.raises(ConfigurationError, match=re.escape(said)):
-        MaskEncoding(2, written=written)
+        MaskEncoding(2, class_values=written)
 
 
 def test_blue_is_no_number(tmp_path: Path):
@@ -108,7 +108,7 @@ def test_blue_is_no_number(tmp_path: Path):
         ConfigurationError,
         match=r"data\.ignored=\[\[1, 2\]\]: type a list of whole numbers of 0 or more, or of colours",
     ):
-        MaskEncoding(2, ignored=[[1, 2]])
+        MaskEncoding(2, ignored_values=[[1, 2]])
 
 
 def test_two_files_of_one_name(tmp_path: Path):

@@ -34,7 +34,9 @@ def test_mnist_files_that_are_there_need_no_network(tmp_path: Path):
             (raw / f"{name}-{kind}-ubyte").write_bytes(content)
             with gzip.open(raw / f"{name}-{kind}-ubyte.gz", "wb") as file:
                 file.write(content)
-    dataset = load_or_download(partial(torchvision.datasets.FashionMNIST, train=False), root=str(tmp_path), download=True)
+    dataset = load_or_download(
+        partial(torchvision.datasets.FashionMNIST, train=False), root=str(tmp_path), download=True
+    )
     assert len(dataset) == 4
     assert dataset[3][1] == 3
 

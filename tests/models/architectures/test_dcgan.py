@@ -112,7 +112,7 @@ def test_weights_of_a_pair(spec: DataSpec, tmp_path):
     torch.save(before.state_dict(), tmp_path / "model.pth")
     made = pair(spec, weights=str(tmp_path / "model.pth"))
     assert made.loaded is not None
-    assert made.loaded.fresh == ()
+    assert made.loaded.missing_keys == ()
     assert all(torch.equal(value, before.state_dict()[key]) for key, value in made.state_dict().items())
     with pytest.raises(ConfigurationError, match=r"model\.weights=.* does not fit the network"):
         pair(spec, generator_width=8, weights=str(tmp_path / "model.pth"))

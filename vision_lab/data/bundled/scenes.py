@@ -54,7 +54,9 @@ class Scene:
 
     def mask(self) -> Tensor:
         """(H, W) uint8: 0 for the background, label + 1 for garments, 255 for hidden ones."""
-        classes = [IGNORE_INDEX if hidden else label + 1 for label, hidden in zip(self.labels, self.hidden, strict=True)]
+        classes = [
+            IGNORE_INDEX if hidden else label + 1 for label, hidden in zip(self.labels, self.hidden, strict=True)
+        ]
         return torch.tensor([0, *classes], dtype=torch.uint8)[self.instances.int()]
 
     def boxes(self) -> Tensor:

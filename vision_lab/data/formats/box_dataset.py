@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_lab.core.errors import DataError, AnnotationIssue
+from vision_lab.core.errors import AnnotationIssue, DataError
 
 CLIP_TOLERANCE = 1.0
 """Pixels by which a box may reach beyond its picture without a word: rounding, and counting from 1."""
@@ -76,7 +76,7 @@ class BoxDataset:
     columns: Mapping[str, NDArray[Any]]
     sizes: NDArray[np.int64]
     relative: bool = False
-    faults: Sequence[AnnotationIssue] = field(default_factory=list)
+    issues: Sequence[AnnotationIssue] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -126,7 +126,9 @@ def build_box_dataset(
     rows = 0
     for each in told:
         if each.path in paths:
-            faults.append(AnnotationIssue(str(each.path), str(each.source), "is listed more than once: the later is left out"))
+            faults.append(
+                AnnotationIssue(str(each.path), str(each.source), "is listed more than once: the later is left out")
+            )
             continue
         rows += len(each.rows)
         good, bad = _valid_boxes(each, numbers)
@@ -135,11 +137,13 @@ def build_box_dataset(
         kept += good
         faults += bad
     if faults and (on_bad == "raise" or (rows and not kept)):
-        listed = [f"{fault.path}: {fault.what}" for fault in faults]
+        listed = [f"{fault.path}: {fault.problem}" for fault in faults]
         more = [f"and {len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
         mend = "Mend them, or type data.on_bad=skip to have them clipped or dropped, counted and listed."
         last = mend if kept or not rows else "Not one box can be used."
-        raise DataError("\n  ".join([f"{len(faults)} annotations are broken:", *listed[:MAX_LISTED], *more]) + f"\n{last}")
+        raise DataError(
+            "\n  ".join([f"{len(faults)} annotations are broken:", *listed[:MAX_LISTED], *more]) + f"\n{last}"
+        )
     columns: dict[str, NDArray[Any]] = {
         "boxes": np.array([row.box for row in kept], dtype=np.float32).reshape(-1, 4),
         "labels": np.array([numbers[row.name] for row in kept], dtype=np.int64),
@@ -151,7 +155,9 @@ def build_box_dataset(
     return BoxDataset([*paths], np.cumsum(counts), columns, sizes, relative, faults)
 
 
-def _valid_boxes(told: ImageAnnotation, numbers: Mapping[str, int]) -> tuple[list[BoxAnnotation], list[AnnotationIssue]]:
+def _valid_boxes(
+    told: ImageAnnotation, numbers: Mapping[str, int]
+) -> tuple[list[BoxAnnotation], list[AnnotationIssue]]:
     """A picture's boxes that can be used, and what is wrong with others."""
     good, faults = [], []
     for place, row in enumerate(told.rows):

@@ -20,7 +20,7 @@ from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.machine import memory_bytes
 from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.core.text import summarize_names
-from vision_lab.data.formats.box_dataset import BoxDataset, BoxAnnotation, ImageAnnotation, build_box_dataset
+from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset, ImageAnnotation, build_box_dataset
 from vision_lab.data.formats.image_folder import SPLITS
 
 LAYOUTS = (
@@ -171,7 +171,9 @@ def boxes(
     return build_box_dataset(told, class_names=class_names, on_bad=on_bad)
 
 
-def _split(root: str, split: str, class_names: Sequence[str], *, on_bad: str) -> tuple[Path, CategoryNames, AnnotatedImages] | None:
+def _split(
+    root: str, split: str, class_names: Sequence[str], *, on_bad: str
+) -> tuple[Path, CategoryNames, AnnotatedImages] | None:
     """The annotation file of a split and what it says; None where there is no such split."""
     found = _find_split(root, split)
     if found is None and split == "train":

@@ -62,7 +62,9 @@ def class_names(root: str) -> list[str]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     strange = [name for name in names if not is_utf8(name)]
     if strange:
-        raise DataError(f"{folder} has sub-folders whose names are not UTF-8: {summarize_names(strange, 5)}: rename them")
+        raise DataError(
+            f"{folder} has sub-folders whose names are not UTF-8: {summarize_names(strange, 5)}: rename them"
+        )
     if not names:
         raise DataError(
             f"{folder} has no sub-folders: data=folder takes one sub-folder of pictures for each class; for pictures "

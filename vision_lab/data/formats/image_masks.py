@@ -43,23 +43,23 @@ class MaskEncoding:
     """
 
     classes: int
-    written: Sequence[MaskValue] | None = None
-    ignored: Sequence[MaskValue] = (IGNORE_INDEX,)
+    class_values: Sequence[MaskValue] | None = None
+    ignored_values: Sequence[MaskValue] = (IGNORE_INDEX,)
 
     def __post_init__(self) -> None:
-        for key, values in (("data.values", self.written), ("data.ignored", self.ignored)):
+        for key, values in (("data.values", self.class_values), ("data.ignored", self.ignored_values)):
             if values is not None and not _numbers_or_colours(values):
                 raise ConfigurationError(
                     f"{key}={values}: type a list of whole numbers of 0 or more, or of colours [red,green,blue]"
                 )
-        if self.written is not None and len(self.written) != self.classes:
+        if self.class_values is not None and len(self.class_values) != self.classes:
             raise ConfigurationError(
-                f"data.values has {len(self.written)} entries for {self.classes} classes: type one for each of "
+                f"data.values has {len(self.class_values)} entries for {self.classes} classes: type one for each of "
                 "data.spec.class_names"
             )
-        if len({isinstance(value, int) for value in self.written or ()}) > 1:
+        if len({isinstance(value, int) for value in self.class_values or ()}) > 1:
             raise ConfigurationError("data.values: type numbers for all classes, or a colour [red,green,blue] for each")
-        if self.written is not None and len({self._code(value) for value in self.written}) < self.classes:
+        if self.class_values is not None and len({self._code(value) for value in self.class_values}) < self.classes:
             raise ConfigurationError("data.values has an entry twice: two classes cannot be told apart")
 
     def mask(self, path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
@@ -68,25 +68,25 @@ class MaskEncoding:
         Raises:
             UnreadablePictureError: where the file cannot be read or holds a value that stands for nothing.
         """
-        white = 255 if 255 in (self.written or ()) else 1
+        white = 255 if 255 in (self.class_values or ()) else 1
         found = self._coded(read_mask(path, max_pixels=max_pixels, colours=self._coloured, white=white))
         codes, classes = self._table
         places = np.searchsorted(codes, found).clip(max=len(codes) - 1)
         if (codes[places] != found).any():
-            raise InvalidImageError(self._refusal(path, np.unique(found), known=codes))
+            raise InvalidImageError(self._unknown_values_message(path, np.unique(found), known=codes))
         mask: NDArray[np.uint8] = classes[places]
         return mask
 
     @cached_property
     def _table(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """All values that mean something as whole numbers, rising, and the class of each."""
-        known = {self._code(value): IGNORE_INDEX for value in self.ignored}
-        known |= {self._code(value): k for k, value in enumerate(self.written or range(self.classes))}
+        known = {self._code(value): IGNORE_INDEX for value in self.ignored_values}
+        known |= {self._code(value): k for k, value in enumerate(self.class_values or range(self.classes))}
         return np.array(sorted(known)), np.array([known[code] for code in sorted(known)], dtype=np.uint8)
 
     @property
     def _coloured(self) -> bool:
-        return any(not isinstance(value, int) for value in self.written or ())
+        return any(not isinstance(value, int) for value in self.class_values or ())
 
     def _code(self, value: MaskValue) -> int:
         if isinstance(value, int) and not self._coloured:
@@ -101,9 +101,11 @@ class MaskEncoding:
             return raw[..., 0].astype(np.int64) << 16 | raw[..., 1] << 8 | raw[..., 2]
         return GRAY_CODE_OFFSET + raw.astype(np.int64)
 
-    def _refusal(self, path: Path, found: NDArray[np.int64], *, known: NDArray[np.int64]) -> str:
+    def _unknown_values_message(self, path: Path, found: NDArray[np.int64], *, known: NDArray[np.int64]) -> str:
         colours = found.max() < GRAY_CODE_OFFSET
-        shown = [f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - GRAY_CODE_OFFSET) for v in found.tolist()]
+        shown = [
+            f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - GRAY_CODE_OFFSET) for v in found.tolist()
+        ]
         strange = [text for text, value in zip(shown, found, strict=True) if value not in known]
         what = f"its values {summarize_names(strange, MAX_LISTED)} stand for no class; it holds {summarize_names(shown, MAX_LISTED)}"
         fitting = f"[{','.join(shown)}]" if len(shown) == self.classes else None
@@ -188,7 +190,12 @@ def image_masks(
     _check_missing_masks(found, partners, folders[1], held=drawn, on_bad=on_bad)
     unused = [str(path) for name, path in drawn.items() if name.removesuffix(suffix) not in found]
     if unused:
-        log.warning("%s: %d masks have no picture and are left out: %s", folders[1], len(unused), summarize_names(unused, MAX_LISTED))
+        log.warning(
+            "%s: %d masks have no picture and are left out: %s",
+            folders[1],
+            len(unused),
+            summarize_names(unused, MAX_LISTED),
+        )
     # A mask that is missing is met as a file that cannot be read.
     samples = [(path, partners[name] or folders[1] / f"{name}{suffix}.png") for name, path in found.items()]
     return ImageMaskDataset(samples, meaning, max_pixels)

@@ -40,7 +40,9 @@ def voc_masks(
     return ImageMaskDataset(samples, MaskEncoding(classes), max_pixels)
 
 
-def oxford_pet_masks(root: str, *, download: bool, split: Literal["trainval", "test"], max_pixels: int) -> ImageMaskDataset:
+def oxford_pet_masks(
+    root: str, *, download: bool, split: Literal["trainval", "test"], max_pixels: int
+) -> ImageMaskDataset:
     """Cats and dogs (Parkhi 2012): 1 is the animal, 2 what is around it, 3 its border, which does not count.
 
     Args:
@@ -57,4 +59,4 @@ def oxford_pet_masks(root: str, *, download: bool, split: Literal["trainval", "t
     lines = (folder / "annotations" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
     names = [line.split()[0] for line in lines if line]
     samples = [(folder / "images" / f"{n}.jpg", folder / "annotations" / "trimaps" / f"{n}.png") for n in names]
-    return ImageMaskDataset(samples, MaskEncoding(2, written=(2, 1), ignored=(3,)), max_pixels)
+    return ImageMaskDataset(samples, MaskEncoding(2, class_values=(2, 1), ignored_values=(3,)), max_pixels)

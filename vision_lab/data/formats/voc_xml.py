@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from vision_lab.core.documents import MAX_BYTES
-from vision_lab.core.errors import DataError, AnnotationIssue
+from vision_lab.core.errors import AnnotationIssue, DataError
 from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.text import summarize_names
 from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
 
 if TYPE_CHECKING:
-    from vision_lab.data.formats.box_dataset import BoxDataset, BoxAnnotation
+    from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset
 
 ANNOTATION_DIRS = ("Annotations", "annotations", "labels", "")
 """Folders of XML files below the root, or below a split's folder; the last is that itself."""
@@ -75,7 +75,7 @@ def boxes(
             continue
         told.append(ImageAnnotation(_picture(tree, file, pictures), rows, size, file))
     if not told:
-        listed = summarize_names([f"{fault.path} {fault.what}" for fault in broken], MAX_LISTED)
+        listed = summarize_names([f"{fault.path} {fault.problem}" for fault in broken], MAX_LISTED)
         raise DataError(f"not one of {len(files)} annotations can be read: {listed}")
     absent = [str(each.path) for each in told if not file_exists(each.path)]
     if absent and (on_bad == "raise" or len(absent) == len(told)):

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vision_lab.core.documents import DocumentError, read_text, read_yaml
-from vision_lab.core.errors import DataError, AnnotationIssue
+from vision_lab.core.errors import AnnotationIssue, DataError
 from vision_lab.core.spec import MAX_CLASSES
 from vision_lab.core.text import summarize_names
 from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
 
 if TYPE_CHECKING:
-    from vision_lab.data.formats.box_dataset import BoxDataset, BoxAnnotation
+    from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset
 
 CLASS_NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels/classes.txt")
 """Where the names of the classes are looked for below the root."""
@@ -64,9 +64,11 @@ def boxes(
         try:
             told.append(ImageAnnotation(path, list(_rows(file, class_names)) if file.is_file() else [], (1, 1), file))
         except (ValueError, OSError) as error:
-            broken.append(AnnotationIssue(str(path), str(file), f"its text file cannot be read ({error}): it is left out"))
+            broken.append(
+                AnnotationIssue(str(path), str(file), f"its text file cannot be read ({error}): it is left out")
+            )
     if not told:
-        listed = summarize_names([f"{fault.path}: {fault.what}" for fault in broken], MAX_LISTED)
+        listed = summarize_names([f"{fault.path}: {fault.problem}" for fault in broken], MAX_LISTED)
         raise DataError(f"not one of {len(pictures)} text files can be read: {listed}")
     if not any(_labels(path).is_file() for path in pictures):
         raise DataError(f"not one picture in {folder} has a text file; looked for {_labels(pictures[0])}")
