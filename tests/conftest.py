@@ -51,7 +51,7 @@ def command(
 WHOLE = ("debug=fast", "trainer=cpu", "logger=none")
 """A run of seconds with all that it shows and draws."""
 
-FAST = (*WHOLE, "callbacks.progress=null", "callbacks.pictures=null")
+FAST = (*WHOLE, "callbacks.progress_bar=null", "callbacks.image_logger=null")
 """A run in half the time."""
 
 

@@ -54,7 +54,7 @@ def test_every_command_composes(command: Command, words: list[str], make_folder:
     if any(word.startswith("run=") for word in words):
         assert outcome.code == 2
         assert "there is no such folder" in outcome.err
-    elif "optim.lrr=0.1" in words:
+    elif "optimizer.lrr=0.1" in words:
         assert outcome.err.startswith("error: model=resnet51: there is no such model. Did you mean resnet56")
     else:
         assert outcome.code == 0, outcome.err
@@ -107,7 +107,7 @@ def test_the_masks_and_the_head_of_the_docs(command: Command, tmp_path: Path):
     assert outcome.code == 0, outcome.err
     assert "streets: 8 train, 1 val, 1 test; 3 classes, 3x64x64" in outcome.out
     other = [word.replace("densenet121", "squeezenet1_1") for word in other]
-    assert command(*other, *FAST, "data.counts.test=8").code == 0
+    assert command(*other, *FAST, "data.num_images.test=8").code == 0
 
 
 def test_the_makefile_has_the_commands_of_the_readme():

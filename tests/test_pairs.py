@@ -58,7 +58,7 @@ def backbone(model: str, size: tuple[int, int], *, device: str) -> tuple[Backbon
     spec = replace(build.spec(config), image_size=size, class_names=tuple("abcdefg"), num_classes=7)
     if model == "inception_v3":
         config = config.updated(
-            {"model.classifier.aux_logits": False}
+            {"model.network.aux_logits": False}
         )  # its auxiliary classifier, which no head uses, wants 299 pixels
     with torch.device(device):
         return instantiate(without(config["model"], "target"), "model")(spec), spec

@@ -28,13 +28,13 @@ HUB = "import pathlib\npathlib.Path({stolen!r}).touch()\nimport torch\ndef go(*a
 
 
 WORDS = {
-    "labels": ("data.per_class=16",),
+    "labels": ("data.samples_per_class=16",),
     "made": (
-        *("task=generate", "model.generator_width=4", "model.discriminator_width=4", "task.samples=8"),
-        *("data.per_class=8", "data.spec.image_size=[16,16]", "trainer.limit_test_batches=1"),
+        *("task=generate", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=8"),
+        *("data.samples_per_class=8", "data.spec.image_size=[16,16]", "trainer.limit_test_batches=1"),
     ),
     "masks": (
-        *("task=segment", "data.counts={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]"),
+        *("task=segment", "data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]"),
         *("model.stem=imagenet", "task.class_weights=null"),
     ),
 }
@@ -135,14 +135,14 @@ def test_no_reference_becomes_code(command: Command, gift: Callable, stolen: Pat
 def test_no_features_become_code(command: Command, gift: Callable, stolen: Path):
     def change(config: dict[str, Any]) -> None:
         config["seed"] = 7
-        target = "${oc.select:model.classifier.tgt${oc.env:PL_GLOBAL_SEED},torch.nn.Identity}"
+        target = "${oc.select:model.network.tgt${oc.env:PL_GLOBAL_SEED},torch.nn.Identity}"
         config["model"]["classifier"] = {**hub("gift"), "_target_": target, "tgt7": "torch.hub.load"}
 
     gift(change, file="config_resolved.yaml")
-    outcome = command("task=generate", *FAST, "task.features=run:gift", "name=x")
+    outcome = command("task=generate", *FAST, "task.feature_extractor=run:gift", "name=x")
     assert not stolen.exists()
     assert outcome.code == 1
-    assert "task.features=run:gift: model.classifier._target_=" in outcome.err
+    assert "task.feature_extractor=run:gift: model.network._target_=" in outcome.err
 
 
 def names_of_classes(stolen: Path) -> list[str]:
@@ -279,7 +279,7 @@ def test_where_a_run_writes_goes_on_as_it_was(command: Command, gift: Callable):
     def change(config: dict[str, Any]) -> None:
         callbacks = config["callbacks"]
         callbacks["ema"] = {"_target_": "pytorch_lightning.callbacks.EMAWeightAveraging", "decay": 0.9}
-        stopping = {"monitor": "${task.monitor}", "mode": "${task.goal}", "patience": 3}
+        stopping = {"monitor": "${task.monitor}", "mode": "${task.monitor_mode}", "patience": 3}
         callbacks["stop"] = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", **stopping}
         config["logger"] = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "csv", "version": "a"}}
 
@@ -306,9 +306,9 @@ def precious(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("run", "link", "words"),
     [
-        ("made", "predict/seed-0/samples", ("mode=predict", "run=gift", "mode.count=2")),
-        ("made", "predict/seed-0", ("mode=predict", "run=gift", "mode.count=2")),
-        ("made", "predict", ("mode=predict", "run=gift", "mode.count=2")),
+        ("made", "predict/seed-0/samples", ("mode=predict", "run=gift", "mode.num_samples=2")),
+        ("made", "predict/seed-0", ("mode=predict", "run=gift", "mode.num_samples=2")),
+        ("made", "predict", ("mode=predict", "run=gift", "mode.num_samples=2")),
         ("made", "samples", ("resume=gift",)),
         ("masks", "predict/masks", ("mode=predict", "run=gift", "source=a.png")),
         ("masks", "predict/overlays", ("mode=predict", "run=gift", "source=a.png")),

@@ -165,7 +165,7 @@ def task(config: Config, network: BuiltNetwork, *, processes: int = 1) -> Task:
 
 
 def features(config: Config) -> FeatureExtractor:
-    """What ``task.features`` names: the space in which pictures are measured.
+    """What ``task.feature_extractor`` names: the space in which pictures are measured.
 
     Raises:
         ConfigurationError: where it names nothing, or what is not to be had.
@@ -179,25 +179,25 @@ def features(config: Config) -> FeatureExtractor:
     if name == "run" and place:
         return _classifier_features(place, trusted=config["trust"])
     raise ConfigurationError(
-        f"task.features={named}: type garments, inception, inception:<its file of weights>, "
+        f"task.feature_extractor={named}: type garments, inception, inception:<its file of weights>, "
         "or run:<the folder of a run of task=classify>"
     )
 
 
 def _classifier_features(folder: str, *, trusted: Sequence[str]) -> FeatureExtractor:
     """Those of a classifier that was trained here."""
-    run = Run.open(folder, key="task.features", prefix="run:")
+    run = Run.open(folder, key="task.feature_extractor", prefix="run:")
     saved = run.resolved
     values = {key: saved.get(key) for key in ("task", "model", "head", "seed")}
     told: Any = values["task"]
     if not isinstance(told, dict) or told.get("target") != "labels" or not run.weights.is_file():
         raise ConfigurationError(
-            f"task.features=run:{folder}: this is no finished run of task=classify, which is what can be looked through"
+            f"task.feature_extractor=run:{folder}: this is no finished run of task=classify, which is what can be looked through"
         )
     values = {key: values[key] for key in ("model", "head", "seed")}
     strange = find_untrusted(values, trusted=trusted)
     if strange:
-        raise ConfigurationError("\n".join(f"task.features=run:{folder}: {line}" for line in strange))
+        raise ConfigurationError("\n".join(f"task.feature_extractor=run:{folder}: {line}" for line in strange))
     config = Config(values=values | {"data": {"spec": run.spec}, "trust": list(trusted)}, choices=run.choices)
     check_config(config, ("model", "head"))
     made = network(config, DataSpec.from_config(run.spec), trained=True)
@@ -208,19 +208,19 @@ def _classifier_features(folder: str, *, trusted: Sequence[str]) -> FeatureExtra
 def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]:
     """Makes the optimiser of some parameters, by the config's settings and those that it is called with, which win.
 
-    With ``optim.scale_lr`` the rate grows with the pictures of a step, those of all processes together, in proportion
+    With ``optimizer.lr_reference_batch_size`` the rate grows with the pictures of a step, those of all processes together, in proportion
     to the batch it is meant for (Goyal 2017, section 2.1).
     """
-    settings = _arguments(config, "optim")
+    settings = _arguments(config, "optimizer")
     together = config["data"]["batch_size"] * processes * config["trainer"]["accumulate_grad_batches"]
-    meant_for = config["optim"].get("scale_lr")
+    meant_for = config["optimizer"].get("scale_lr")
     growth = together / meant_for if meant_for else 1
 
     def make(parameters: Iterable[Parameter], **changes: Any) -> Optimizer:
         changed = settings | changes
         changed["lr"] *= growth
-        with explained("optim"):
-            made: Optimizer = _partial(changed, "optim")(parameters)
+        with explained("optimizer"):
+            made: Optimizer = _partial(changed, "optimizer")(parameters)
         return made
 
     return make

@@ -35,8 +35,8 @@ def attack_annotations(chance: Random, folder: Path, runs: Path) -> list[str]:
         mutations.replace_by_special(chance, chance.choice(found), folder / "victim", secret=False)
     if chance.random() < 0.6:
         return ["mode=check", "data.num_workers=0", *words]
-    small = ["model.stem=imagenet"] if "task=segment" in words else ["head.width=16", "head.depth=1"]
-    bad = chance.choice([[], ["data.on_bad=skip"], ["data.on_bad=raise"]])
+    small = ["model.stem=imagenet"] if "task=segment" in words else ["head.channels=16", "head.num_convs=1"]
+    bad = chance.choice([[], ["data.on_error=skip"], ["data.on_error=raise"]])
     return [*words, *FAST, *small, *bad, "logger=none", "data.batch_size=2", "name=x"]
 
 

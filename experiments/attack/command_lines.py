@@ -16,7 +16,7 @@ DATA = ("fashion_mini", "scenes", "folder", "pictures", "masks", "coco", "yolo_t
 
 FLAGS = (
     "-m|--multirun|--cfg job|--cfg all|--cfg|--resolve|--package|--config-dir|--help|-h|--help model|--version|--info|"
-    "--config-name nope|--run|--hydra-help|-p optim|--nonsense|--"
+    "--config-name nope|--run|--hydra-help|-p optimizer|--nonsense|--"
 ).split("|")
 
 VALUES = (
@@ -53,9 +53,9 @@ def attack_command_line(chance: Random, folder: Path, runs: Path) -> list[str]:
     """Draw a few words beside those of a run of seconds."""
     shutil.copy(runs / "a.png", "a.png")
     task = chance.choice(["classify", "classify", "segment", "detect", "generate"])
-    small = {"classify": ["data.per_class=8"], "generate": ["data.per_class=8", "task.samples=4"]}
+    small = {"classify": ["data.samples_per_class=8"], "generate": ["data.samples_per_class=8", "task.num_samples=4"]}
     words = [*FAST, "logger=none", f"task={task}"]
-    words += small.get(task, ["data.counts={train: 8, val: 2, test: 2}", "data.spec.image_size=[64,64]"])
+    words += small.get(task, ["data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[64,64]"])
     drawn: list[str] = []
     for _ in range(chance.choice([1, 1, 1, 2, 2, 3])):
         drawn += _draw(chance, task)
@@ -85,4 +85,4 @@ def _draw(chance: Random, task: str) -> list[str]:
         return [f"{sign}{group}{'@head' if chance.random() < 0.05 else ''}={value}"]
     if kind == 17:
         return chance.choice(FLAGS).split(" ")
-    return [chance.choice([*VALUES, *mutations.NAMES, "optim", "=", "a=b=c", "-m seed=0,1"])]
+    return [chance.choice([*VALUES, *mutations.NAMES, "optimizer", "=", "a=b=c", "-m seed=0,1"])]

@@ -36,7 +36,7 @@ def attack_images(chance: Random, folder: Path, runs: Path) -> list[str]:
     words = ["data=folder", "data.root=images", "data.spec.image_size=[32,32]", "data.num_workers=0"]
     if use == 1:
         return ["mode=check", *words]
-    bad = chance.choice([[], ["data.on_bad=skip"]])
+    bad = chance.choice([[], ["data.on_error=skip"]])
     whole = ["trainer.limit_train_batches=1.0", "trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0"]
     return [*words, *FAST, *bad, *whole, "logger=none", "name=x"]
 

@@ -46,7 +46,7 @@ TARGETS = (
 ).split(" ") + [""]
 
 REFERENCES = (
-    "${seed} ${run} ${data.root} ${optim} ${model.classifier} ${a.b.c} ${ ${} ${x ${optim.} "
+    "${seed} ${run} ${data.root} ${optimizer} ${model.network} ${a.b.c} ${ ${} ${x ${optimizer.} "
     "${oc.env:SECRET_TOKEN} ${oc.env:PL_GLOBAL_SEED,z} ${oc.decode:os.system} ${oc.select:seed,1} ${now:%Y} "
     "${oc.create:{_target_:os.system}} ${packaged_lines:../../secret.txt} ${packaged_lines:/etc/hostname} "
     "${folder_classes:.} ${folder_classes:/} ${yolo_names:..} ${hydra:runtime.cwd} ${resume}/evil ${.a} "

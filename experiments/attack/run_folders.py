@@ -23,18 +23,18 @@ from PIL import Image
 FAST = ("debug=fast", "trainer=cpu", "data.num_workers=0")
 
 WORDS = {
-    "labels": ("data.per_class=16",),
+    "labels": ("data.samples_per_class=16",),
     "made": (
-        *("task=generate", "model.generator_width=4", "model.discriminator_width=4", "task.samples=8", "logger=none"),
-        *("data.per_class=8", "data.spec.image_size=[16,16]", "trainer.limit_test_batches=1"),
+        *("task=generate", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=8", "logger=none"),
+        *("data.samples_per_class=8", "data.spec.image_size=[16,16]", "trainer.limit_test_batches=1"),
     ),
     "masks": (
-        *("task=segment", "data.counts={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]", "logger=none"),
+        *("task=segment", "data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]", "logger=none"),
         *("model.stem=imagenet", "task.class_weights=null"),
     ),
     "boxes": (
-        *("task=detect", "data.counts={train: 8, val: 2, test: 2}", "data.spec.image_size=[64,64]", "logger=none"),
-        *("head.width=16", "head.depth=1"),
+        *("task=detect", "data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[64,64]", "logger=none"),
+        *("head.channels=16", "head.num_convs=1"),
     ),
 }
 """run: the words that it is trained with."""
@@ -44,12 +44,12 @@ MODES = {
     "predict": ("mode=predict", "run=gift", "source=a.png"),
     "train": ("run=gift", "name=new", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2"),
     "resume": ("resume=gift",),
-    "features": ("task=generate", *WORDS["made"][1:], *FAST, "task.features=run:gift"),
+    "features": ("task=generate", *WORDS["made"][1:], *FAST, "task.feature_extractor=run:gift"),
     "sweep": ("-m", "mode=evaluate", "run=gift", "seed=0,1"),
 }
 """mode: the words by which a run folder is used."""
 
-SAMPLES = ("mode=predict", "run=gift", "mode.count=2")
+SAMPLES = ("mode=predict", "run=gift", "mode.num_samples=2")
 
 HUB = "from pathlib import Path\nPath({marker!r}).touch()\nimport torch\ndef go(*a, **k): return torch.nn.Identity()\n"
 
@@ -69,7 +69,7 @@ def make_runs(folder: Path) -> None:
         Image.new("RGB", (40, 40), (90, 20, 160)).save("a.png")
         for name, words in WORDS.items():
             assert main([*words, *FAST, f"name={name}"]) == 0, name
-            predict = ("mode.count=2",) if name == "made" else ("source=a.png",)
+            predict = ("mode.num_samples=2",) if name == "made" else ("source=a.png",)
             assert main(["mode=predict", f"run=outputs/{name}", *predict]) == 0, name
         assert main(["mode=evaluate", "run=outputs/labels"]) == 0
 

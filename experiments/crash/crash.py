@@ -21,24 +21,24 @@ HERE = Path(__file__).parent
 
 CASES = {
     # dropout, batch norm, augmentation, one-cycle by steps, accumulated gradients, EMA, early stopping, best so far
-    "classify": "model=resnet20_dropout augment=shift trainer.accumulate_grad_batches=2 data.batch_size=32 "
+    "classify": "model=resnet20_dropout augment=pad_crop trainer.accumulate_grad_batches=2 data.batch_size=32 "
     "trainer.limit_train_batches=80 trainer.max_epochs=12",
     # checkpoints of 456 MB every 5 batches: half of the time goes into writing them
-    "heavy": "model=alexnet data.spec.image_size=[64,64] optim=sgd optim.lr=0.01 data.batch_size=8 "
+    "heavy": "model=alexnet data.spec.image_size=[64,64] optimizer=sgd optimizer.lr=0.01 data.batch_size=8 "
     "trainer.limit_train_batches=30 trainer.limit_val_batches=10 trainer.limit_test_batches=10 trainer.max_epochs=4",
     # the same by two processes
-    "two": "model=resnet20_dropout augment=shift trainer=ddp_cpu trainer.accumulate_grad_batches=2 data.batch_size=16 "
+    "two": "model=resnet20_dropout augment=pad_crop trainer=ddp_cpu trainer.accumulate_grad_batches=2 data.batch_size=16 "
     "trainer.limit_train_batches=80 trainer.max_epochs=12",
     # masks that move with their pictures by scale and crop, dropout in the head, an auxiliary head, balanced classes
-    "segment": "task=segment head=deeplabv3 augment=scale_crop data.spec.image_size=[64,64] data.counts.train=160 "
-    "data.counts.val=32 data.counts.test=32 trainer.max_epochs=8",
+    "segment": "task=segment head=deeplabv3 augment=scale_jitter data.spec.image_size=[64,64] data.num_images.train=160 "
+    "data.num_images.val=32 data.num_images.test=32 trainer.max_epochs=8",
     # boxes that move with their pictures, four pictures in one, losses that draw samples in training and in validation
-    "detect": "task=detect head=faster_rcnn head.width=32 augment=mosaic data.spec.image_size=[64,64] "
-    "data.counts.train=120 data.counts.val=24 data.counts.test=24 trainer.max_epochs=6",
+    "detect": "task=detect head=faster_rcnn head.channels=32 augment=mosaic data.spec.image_size=[64,64] "
+    "data.num_images.train=120 data.num_images.val=24 data.num_images.test=24 trainer.max_epochs=6",
     # two networks with an optimiser each, steps of two batches by turns, an averaged generator, penalties, classes
-    "generate": "task=generate model.condition=projection model.spectral_norm=true task.loss=hinge task.r1=0.1 "
-    "task.discriminator_steps=2 task.diffaugment=[translation] scheduler=cosine trainer.accumulate_grad_batches=2 "
-    "callbacks.ema=null task.samples=200 trainer.limit_train_batches=80 trainer.max_epochs=8",
+    "generate": "task=generate model.conditioning=projection model.spectral_norm=true task.loss=hinge task.r1_weight=0.1 "
+    "task.n_critic=2 task.diffaugment=[translation] scheduler=cosine trainer.accumulate_grad_batches=2 "
+    "callbacks.ema=null task.num_samples=200 trainer.limit_train_batches=80 trainer.max_epochs=8",
 }
 """A task is a line: words that its command has besides COMMON."""
 

@@ -26,7 +26,7 @@ def test_it_is_said_when_it_has_lasted(capsys: pytest.CaptureFixture[str]):
     assert said(capsys, FINE, SATURATED, FINE, SATURATED) == []
     (text,) = said(capsys, FINE, SATURATED, SATURATED, FINE)
     assert text.startswith("epoch 3: the discriminator knows 99.5% of real and made pictures")
-    assert "task.discriminator_optim.lr=" in text
+    assert "task.discriminator_optimizer.lr=" in text
     (text,) = said(capsys, COLLAPSED, COLLAPSED)
     assert text.startswith("epoch 2: samples are much alike, apart by 0.10 of what real pictures are")
     assert len(said(capsys, *[COLLAPSED] * 5)) == 2  # and again

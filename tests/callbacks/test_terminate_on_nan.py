@@ -12,7 +12,7 @@ from vision_lab.runs.folder import Run
 from vision_lab.training.checkpoint_io import load
 
 Command = Callable[..., Outcome]
-WORDS = (*FAST, "trainer.max_epochs=3", "callbacks.last.every_n_steps=1")
+WORDS = (*FAST, "trainer.max_epochs=3", "callbacks.resume_checkpoint.every_n_steps=1")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
     assert len(samples) == 8
     assert [Path(line.strip()).is_file() for line in lines[start + 2 : start + 10]] == [True] * 8
     assert lines[start + 10].endswith("checkpoints/last.ckpt of step 4.")
-    assert "type another name= and a smaller optim.lr, or trainer.gradient_clip_val=1" in lines[start + 11]
+    assert "type another name= and a smaller optimizer.lr, or trainer.gradient_clip_val=1" in lines[start + 11]
     assert Run(Path("outputs/x")).error == "at step 5 the loss is not finite: loss nan"
     state = load(Path("outputs/x/checkpoints/last.ckpt"))
     assert state["global_step"] == 4

@@ -23,8 +23,8 @@ def test_one_group_in_depth(command: Callable[..., Outcome]):
     text = command("--help", "model").out
     assert "stem: auto       # imagenet: as published;" in text
     assert "data" not in text.splitlines()[0]
-    assert "momentum: 0.9" in command("optim", "--help").out
-    assert command("--help", "optim=sgd").out == command("--help", "optim").out
+    assert "momentum: 0.9" in command("optimizer", "--help").out
+    assert command("--help", "optimizer=sgd").out == command("--help", "optimizer").out
 
 
 def test_an_unknown_group(command: Callable[..., Outcome]):

@@ -15,12 +15,12 @@ Command = Callable[..., Outcome]
 
 
 def test_a_misspelt_key_is_answered_with_what_was_meant(command: Command):
-    outcome = command("optim.lrr=0.1")
+    outcome = command("optimizer.lrr=0.1")
     assert outcome.code == 2
     assert outcome.err == (
-        "error: optim.lrr: there is no such key. Did you mean optim.lr?\n"
-        "  optim has: lr, betas, weight_decay, scale_lr\n"
-        "  To add it all the same, type +optim.lrr=...\n"
+        "error: optimizer.lrr: there is no such key. Did you mean optimizer.lr?\n"
+        "  optimizer has: lr, betas, weight_decay, scale_lr\n"
+        "  To add it all the same, type +optimizer.lrr=...\n"
     )
     assert outcome.out == ""
 
@@ -50,7 +50,7 @@ def test_a_key_that_goes_with_another_choice(command: Command):
 
 
 def test_a_bare_option_is_found_in_its_group(command: Command):
-    assert "lr: there is no such key or group. Did you mean optim.lr" in command("lr=0.1").err
+    assert "lr: there is no such key or group. Did you mean optimizer.lr" in command("lr=0.1").err
 
 
 def test_a_value_that_hydra_cannot_read(command: Command):
@@ -61,15 +61,15 @@ def test_a_value_that_hydra_cannot_read(command: Command):
 
 def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
     outcome = command(
-        "data=folder", "+optim.momentun=0.9", "+model.classifier.widht=3", "head.target=boxes", "task.monitor=???"
+        "data=folder", "+optimizer.momentun=0.9", "+model.network.widht=3", "head.target_type=boxes", "task.monitor=???"
     )
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
         "error: task.monitor is missing: type task.monitor=...",
-        "model.classifier.widht: CifarResNet takes no such argument; it takes depth, num_classes",
+        "model.network.widht: CifarResNet takes no such argument; it takes depth, num_classes",
         "head=linear is for boxes, but task=classify learns from labels: type head=linear",
         "data.root is missing: type data.root=...",
-        "optim.momentun: AdamW takes no such argument; it takes amsgrad, betas, capturable, differentiable, eps, "
+        "optimizer.momentun: AdamW takes no such argument; it takes amsgrad, betas, capturable, differentiable, eps, "
         "foreach, fused, lr, maximize, weight_decay",
     ] or set(outcome.err.splitlines()) >= {"data.root is missing: type data.root=..."}
     for part in ("task.monitor is missing", "widht", "momentun", "data.root is missing", "head=linear is for boxes"):
@@ -78,9 +78,9 @@ def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
 
 
 def test_a_class_that_cannot_be_found(command: Command):
-    outcome = command("model.classifier._target_=nowhere.Net", *FAST)
+    outcome = command("model.network._target_=nowhere.Net", *FAST)
     assert outcome.code == 1
-    assert "model.classifier._target_=nowhere.Net cannot be found: No module named 'nowhere'" in outcome.err
+    assert "model.network._target_=nowhere.Net cannot be found: No module named 'nowhere'" in outcome.err
 
 
 def test_a_run_writes_what_the_design_lists(command: Command):
@@ -132,8 +132,8 @@ def test_a_run_writes_what_the_design_lists(command: Command):
 
 
 def test_a_data_sets_own_options_are_known_and_misspelt_ones_are_not(command: Command):
-    small = ("data.counts={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]", "model.stem=imagenet")
-    assert command("task=segment", "data.classes=all", "data.seed=3", *small, *FAST).code == 0
+    small = ("data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]", "model.stem=imagenet")
+    assert command("task=segment", "data.label_set=all", "data.seed=3", *small, *FAST).code == 0
     outcome = command("task=segment", "+data.clases=all", *FAST)
     assert "data.clases: DataModule takes no such argument" in outcome.err
 
@@ -143,7 +143,7 @@ def test_the_whole_config_is_shown_with_references_followed(command: Command, ma
     assert outcome.code == 0, outcome.err
     assert "    class_names:\n    - ash\n    - beech\n    - cedar\n" in outcome.out
     assert "num_classes: 3" in outcome.out
-    scenes = command("task=segment", "data.classes=all", "--cfg", "job", "--resolve")
+    scenes = command("task=segment", "data.label_set=all", "--cfg", "job", "--resolve")
     assert "    - background\n    - t-shirt/top\n" in scenes.out
 
 
@@ -251,7 +251,7 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
         (tmp_path / "my_conf" / group).mkdir(parents=True)
         (tmp_path / "my_conf" / group / f"{name}.yaml").write_text(dedent(text))
     words = ("--config-dir", "my_conf", "model=mine", "data=shades", "model.stem=imagenet", "name=own", "trainer=cpu")
-    outcome = command(*words, "trainer.max_epochs=3", "logger=none", "optim.lr=0.05")
+    outcome = command(*words, "trainer.max_epochs=3", "logger=none", "optimizer.lr=0.05")
     assert outcome.code == 0, outcome.err
     result = Run(Path("outputs/own")).result
     assert result is not None
@@ -288,12 +288,12 @@ def test_paths_of_any_characters(command: Command, make_folder: Callable[..., Pa
 
 
 def test_hydras_own_flags_pass_through(command: Command):
-    shown = command("--cfg", "job", "--resolve", "--package", "optim")
+    shown = command("--cfg", "job", "--resolve", "--package", "optimizer")
     assert shown.code == 0
     assert "lr: " in shown.out
     assert command("--cfg", "job", "--resolve").code == 0
     assert (
-        command("model=resnet18", "--cfg", "job", "--package", "model.classifier")
+        command("model=resnet18", "--cfg", "job", "--package", "model.network")
         .out.strip()
         .endswith("_target_: torchvision.models.resnet18\n_partial_: true")
     )

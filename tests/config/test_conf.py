@@ -24,7 +24,7 @@ COUNTS = {
     "head": 12,
     "data": 18,
     "augment": 9,
-    "optim": 4,
+    "optimizer": 4,
     "scheduler": 6,
     "trainer": 5,
     "callbacks": 3,
@@ -89,7 +89,7 @@ def test_every_choice_composes_and_its_classes_take_it(choice: ConfigOption):
     if choice.name in NOT_INSTALLED:
         assert config["logger"][choice.name]["_target_"].startswith("pytorch_lightning.loggers.")
         return
-    parts = ["model", "head", "augment", "optim", "scheduler", "trainer", "callbacks", "logger", "task", "mode", "data"]
+    parts = ["model", "head", "augment", "optimizer", "scheduler", "trainer", "callbacks", "logger", "task", "mode", "data"]
     errors = [error for part in parts for error in find_part_errors(config, part)]
     assert [error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))] == []
 
@@ -107,7 +107,7 @@ def test_how_many_models_are_of_each_kind():
 def test_every_pair_makes_pictures_and_scores_them(choice: ConfigOption, size: int):
     """With and without classes, built without numbers."""
     for condition in ("null", "concatenation", "projection"):
-        config = composed("task=generate", f"model={choice.name}", f"model.condition={condition}")
+        config = composed("task=generate", f"model={choice.name}", f"model.conditioning={condition}")
         config = config.updated({"data.spec.image_size": [size, size]})
         with torch.device("meta"):
             pair: GanNetworks = build.network(config, build.spec(config)).module
@@ -138,7 +138,7 @@ def test_every_model_is_a_backbone_under_published_keys(choice: ConfigOption):
     spec = dataclasses.replace(build.spec(config), image_size=(size, size), channels=3)
     with torch.device("meta"):
         made: Backbone = instantiate(without(config["model"], "target"), "model")(spec)
-        published = instantiate(config["model"]["classifier"], "model.classifier")(num_classes=10)
+        published = instantiate(config["model"]["classifier"], "model.network")(num_classes=10)
     assert {k: v.shape for k, v in made.network.state_dict().items()} == {
         k: v.shape for k, v in published.state_dict().items()
     }
@@ -159,7 +159,7 @@ def test_how_many_models_are_torchvisions():
 @pytest.mark.parametrize("choice", GROUPS["augment"], ids=lambda c: c.name)
 def test_every_augmentation_moves_masks_and_boxes(choice: ConfigOption, task: str):
     """Or is refused: what cuts test pictures, for boxes; what needs boxes, for masks."""
-    config = composed(f"task={task}", f"augment={choice.name}", "data.counts={train: 8, val: 1, test: 1}")
+    config = composed(f"task={task}", f"augment={choice.name}", "data.num_images={train: 8, val: 1, test: 1}")
     refused = {"detect": {"imagenet", "middle"}, "segment": {"iou_crop", "mosaic"}}
     if choice.name in refused[task]:
         with pytest.raises(ConfigurationError, match=r"augment\.(eval must be empty|train has a transform) for boxes"):

@@ -52,10 +52,10 @@ def test_home_is_expanded_and_existing_paths_are_made_absolute(tmp_path: Path, m
 
 
 def test_words_that_are_no_paths_stay():
-    assert quote_paths(["model.weights=null", "data.root=???", "optim.lr=0.1", "seed=1,2", "run='x y'"]) == [
+    assert quote_paths(["model.weights=null", "data.root=???", "optimizer.lr=0.1", "seed=1,2", "run='x y'"]) == [
         "model.weights=null",
         "data.root=???",
-        "optim.lr=0.1",
+        "optimizer.lr=0.1",
         "seed=1,2",
         "run='x y'",
     ]

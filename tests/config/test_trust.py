@@ -55,7 +55,7 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        (planted("optim", "_target_", "os.system"), "optim._target_=os.system"),
+        (planted("optimizer", "_target_", "os.system"), "optimizer._target_=os.system"),
         (planted("callbacks", "mine", TOUCH), "callbacks.mine._target_=os.system"),
         (planted("augment", "eval", [TOUCH]), "augment.eval._target_=os.system"),
         (planted("model", "classifier", "${stolen}"), "stolen._target_=os.system"),
@@ -65,12 +65,12 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
         ),
         (planted("head", "_target_", "torch.nn.modules.module.functools.partial"), "functools.partial"),
         (planted("model", "classifier", {"_target_": "torch.hub.load", "_partial_": True}), "torch.hub.load"),
-        (planted("optim", "_target_", "torch.utils.collect_env.run"), "optim._target_=torch.utils.collect_env.run"),
+        (planted("optimizer", "_target_", "torch.utils.collect_env.run"), "optimizer._target_=torch.utils.collect_env.run"),
         (
             planted("callbacks", "mine", {"_target_": "vision_lab.training.checkpoint_io.save", "path": "stolen"}),
             "checkpoints.save",
         ),
-        (planted("optim", "_target_", "hydra.utils.get_method"), "optim._target_=hydra.utils.get_method"),
+        (planted("optimizer", "_target_", "hydra.utils.get_method"), "optimizer._target_=hydra.utils.get_method"),
         (planted("task", "_target_", "${oc.decode:'os.system'}"), "task._target_=${oc.decode:"),
         (planted("head", "_target_", "pytorch_lightning.LightningModule.load_from_checkpoint"), "load_from_checkpoint"),
     ],
@@ -93,8 +93,8 @@ def test_planted_code_is_refused(command: Command, strangers: Callable, change: 
 
 
 def test_a_list_of_defaults_in_a_stored_config_is_refused(command: Command, strangers: Callable):
-    folder = strangers(lambda config: config["optim"].update(defaults=[{"override /hydra/launcher": "basic"}]))
-    assert "is not a composed config: optim" in command("mode=evaluate", f"run={folder}").err
+    folder = strangers(lambda config: config["optimizer"].update(defaults=[{"override /hydra/launcher": "basic"}]))
+    assert "is not a composed config: optimizer" in command("mode=evaluate", f"run={folder}").err
 
 
 def hub(folder: Path) -> dict[str, Any]:
@@ -118,11 +118,11 @@ def test_a_group_that_is_a_string_is_refused(command: Command, strangers: Callab
     folder = strangers(lambda _: None)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["logger"] = hub(folder)
-    config["optim"] = "defaults:\n- /logger@_global_.hydra.callbacks.evil: _saved\n- _self_\n" + yaml.safe_dump(
-        config["optim"]
+    config["optimizer"] = "defaults:\n- /logger@_global_.hydra.callbacks.evil: _saved\n- _self_\n" + yaml.safe_dump(
+        config["optimizer"]
     )
     (folder / "config.yaml").write_text(dump_yaml(config))
-    refused(command, folder, "is not a composed config: optim")
+    refused(command, folder, "is not a composed config: optimizer")
 
 
 def test_a_reference_within_a_reference_is_refused(command: Command, strangers: Callable):
@@ -185,20 +185,20 @@ def test_damaged_files_of_a_run_are_named(command: Command, strangers: Callable,
 
 def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable, tmp_path: Path):
     (tmp_path / "my_optim.py").write_text("from torch.optim import AdamW\n\nclass Mine(AdamW):\n    pass\n")
-    folder = strangers(lambda config: config["optim"].update(_target_="my_optim.Mine"))
+    folder = strangers(lambda config: config["optimizer"].update(_target_="my_optim.Mine"))
     refused = command("mode=evaluate", f"run={folder}")
-    assert "optim._target_=my_optim.Mine: this comes with the run's folder" in refused.err
+    assert "optimizer._target_=my_optim.Mine: this comes with the run's folder" in refused.err
     assert "type trust=[my_optim]" in refused.err
     assert command("mode=evaluate", f"run={folder}", "trust=[my_optim]").code == 0
     # What the command line itself chooses is its own, and what it leaves out is gone.
     callbacks = strangers(lambda config: config["callbacks"].update(mine={"_target_": "my_optim.Mine"}), "outputs/y")
     assert command("mode=evaluate", f"run={callbacks}").code == 2
     assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine=null").code == 0
-    assert "comes with" not in command("-m", "mode=evaluate", f"run={folder}", "optim=sgd,adam").err
+    assert "comes with" not in command("-m", "mode=evaluate", f"run={folder}", "optimizer=sgd,adam").err
     assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine={x: 1}").code == 2
     assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine._target_=my_optim.Mine").code == 2
-    assert command("mode=evaluate", f"run={folder}", "optim=sgd").code == 0
-    assert command(*FAST, "name=own", "optim._target_=my_optim.Mine").code == 0
+    assert command("mode=evaluate", f"run={folder}", "optimizer=sgd").code == 0
+    assert command(*FAST, "name=own", "optimizer._target_=my_optim.Mine").code == 0
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_what_is_admitted(target: Any, arguments: dict[str, Any], admitted: bool
 @pytest.mark.parametrize(
     ("text", "admitted"),
     [
-        ("${optim.lr}", True),
+        ("${optimizer.lr}", True),
         ("${data.spec.class_names}", True),
         ("${hydra:runtime.output_dir}", False),
         ("${folder_classes:${data.root}}", True),
@@ -282,8 +282,8 @@ def test_what_is_admitted(target: Any, arguments: dict[str, Any], admitted: bool
         ("${oc.select:a,b}", False),
         ("${oc.decode:a}", False),
         ("\\${oc.env:HOME}", False),
-        ("a ${optim.lr}", False),
-        ("${optim.lr}${optim.lr}", False),
+        ("a ${optimizer.lr}", False),
+        ("${optimizer.lr}${optimizer.lr}", False),
         ("${hydra:job.name}", False),
         ("${", False),
     ],

@@ -14,7 +14,7 @@ from vision_lab.core.errors import ConfigurationError
 
 Command = Callable[..., Outcome]
 
-ALL = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks", "logger", "mode")
+ALL = ("task", "model", "head", "data", "augment", "optimizer", "scheduler", "trainer", "callbacks", "logger", "mode")
 
 
 @pytest.mark.parametrize(
@@ -29,29 +29,29 @@ ALL = ("task", "model", "head", "data", "augment", "optim", "scheduler", "traine
         ("force=maybe", "force=maybe: type true or false"),
         ("trust=abc", "trust=abc: type a list of packages"),
         ("trust=null", "trust=null: type a list of packages"),
-        ("optim.lr=-1", "optim.lr=-1: type a number of 0 or more"),
-        ("optim.lr=abc", "optim.lr=abc: type a number of 0 or more"),
-        ("optim.lr=nan", "optim.lr=nan: type a number of 0 or more"),
-        ("optim.lr=inf", "optim.lr=inf: type a number of 0 or more"),
-        ("optim.lr=null", "optim.lr=null: type a number of 0 or more"),
-        ("optim.weight_decay=-1", "optim.weight_decay=-1: type a number of 0 or more"),
-        ("optim.betas=[0.9]", "optim.betas=[0.9]: type two numbers of 0 or more, below 1"),
+        ("optimizer.lr=-1", "optimizer.lr=-1: type a number of 0 or more"),
+        ("optimizer.lr=abc", "optimizer.lr=abc: type a number of 0 or more"),
+        ("optimizer.lr=nan", "optimizer.lr=nan: type a number of 0 or more"),
+        ("optimizer.lr=inf", "optimizer.lr=inf: type a number of 0 or more"),
+        ("optimizer.lr=null", "optimizer.lr=null: type a number of 0 or more"),
+        ("optimizer.weight_decay=-1", "optimizer.weight_decay=-1: type a number of 0 or more"),
+        ("optimizer.betas=[0.9]", "optimizer.betas=[0.9]: type two numbers of 0 or more, below 1"),
         ("data.batch_size=abc", "data.batch_size=abc: type a whole number of 1 or more"),
         ("data.num_workers=-1", "data.num_workers=-1: type a whole number of 0 or more or auto"),
         ("data.num_workers=3000", "data.num_workers=3000: this machine has"),
-        ("data.on_bad=ignore", "data.on_bad=ignore: type raise or skip"),
+        ("data.on_error=ignore", "data.on_error=ignore: type raise or skip"),
         (f"data.batch_size={10**400}", "...: type a whole number of 1 or more"),
         (f"data.spec.image_size=[8,{10**400}]", "...: type [height,width] in pixels"),
-        ("data.holdout=0.9", "data.holdout=0.9: type a number above 0, below 0.5"),
-        ("data.per_class=0", "data.per_class=0: type a whole number of 1 or more or null"),
+        ("data.holdout_fraction=0.9", "data.holdout_fraction=0.9: type a number above 0, below 0.5"),
+        ("data.samples_per_class=0", "data.samples_per_class=0: type a whole number of 1 or more or null"),
         ("data.spec.class_names=[a]", "task=classify tells classes apart, but the data has 1: a"),
         ("task=segment data.spec.class_names=[a]", "task=segment tells classes apart, but the data has 1: a"),
-        ("task.target=[labels]", "task.target=[labels]: type labels, masks, boxes or none"),
-        ("head.target=5", "head.target=5: type labels, masks, boxes or none"),
-        ("optim.scale_lr=0", "optim.scale_lr=0: type a whole number of 1 or more or null"),
+        ("task.target_type=[labels]", "task.target_type=[labels]: type labels, masks, boxes or none"),
+        ("head.target_type=5", "head.target_type=5: type labels, masks, boxes or none"),
+        ("optimizer.lr_reference_batch_size=0", "optimizer.lr_reference_batch_size=0: type a whole number of 1 or more or null"),
         ("~augment.train", "augment.train=null: type a list of objects, each with its _target_"),
         ("augment.eval=[[]]", "augment.eval=[[]]: type a list of objects, each with its _target_"),
-        ("callbacks.progress=5", "callbacks.progress=5: type null, or an object with its _target_"),
+        ("callbacks.progress_bar=5", "callbacks.progress_bar=5: type null, or an object with its _target_"),
         ("+logger.x=[a]", "logger.x=[a]: type null, or an object with its _target_"),
         ("data.spec.class_names=[1,2]", "data.spec.class_names=[1,2]: type a list of names, numbers in quotes"),
         ("data.spec.image_size=64", "data.spec.image_size=64: type [height,width] in pixels"),
@@ -78,49 +78,49 @@ ALL = ("task", "model", "head", "data", "augment", "optim", "scheduler", "traine
         ("task.label_smoothing=1.0", "task.label_smoothing=1.0: type a number of 0 or more, below 1"),
         ("task.class_weights=balanced", "task.class_weights=balanced: type auto, null or a list of numbers of 0 or"),
         ("task.class_weights=[-1,1]", "task.class_weights=[-1,1]: type auto, null or a list of numbers of 0 or more"),
-        ("task.goal=minimize", "task.goal=minimize: type min or max"),
+        ("task.monitor_mode=minimize", "task.monitor_mode=minimize: type min or max"),
         ("task.monitor=1", "task.monitor=1: type text"),
-        ("scheduler=cosine scheduler.warmup=5", "scheduler.warmup=5: type a number from 0 to 1"),
-        ("scheduler=steps scheduler.milestones=[0.5,2]", "scheduler.milestones=[0.5,2]: type a list, each a number fr"),
+        ("scheduler=cosine scheduler.warmup_fraction=5", "scheduler.warmup_fraction=5: type a number from 0 to 1"),
+        ("scheduler=multistep scheduler.milestones=[0.5,2]", "scheduler.milestones=[0.5,2]: type a list, each a number fr"),
         ("scheduler=plateau scheduler.patience=-1", "scheduler.patience=-1: type a whole number of 0 or more"),
-        ("callbacks.last.minutes=-1", "callbacks.last.minutes=-1: type a number of 0 or more or null"),
-        ("callbacks.pictures.count=100000", "callbacks.pictures.count=100000: type a whole number from 0 to 1000"),
+        ("callbacks.resume_checkpoint.every_n_minutes=-1", "callbacks.resume_checkpoint.every_n_minutes=-1: type a number of 0 or more or null"),
+        ("callbacks.image_logger.max_images=100000", "callbacks.image_logger.max_images=100000: type a whole number from 0 to 1000"),
         ("callbacks=early_stopping callbacks.early_stopping.patience=0", "callbacks.early_stopping.patience=0: type"),
         ("callbacks=ema callbacks.ema.decay=2", "callbacks.ema.decay=2: type a number from 0 to 1"),
-        ("model.classifier.depth=1000000010", "model.classifier.depth=1000000010: type a whole number from 8 to 1202"),
+        ("model.network.depth=1000000010", "model.network.depth=1000000010: type a whole number from 8 to 1202"),
         ("model.stem=big", "model.stem=big: type auto, imagenet or small"),
         ("mode=evaluate mode.split=dev", "mode.split=dev: type train, val or test"),
         ("mode=predict mode.tiles=maybe", "mode.tiles=maybe: type true or false"),
-        ("task=detect head.width=30", "head.width=30: type a whole number from 1 to 16384, a multiple of 8"),
-        ("task=detect head.depth=0", "head.depth=0: type a whole number from 1 to 64"),
-        ("task=detect head=ssd head.width=1", "head.width=1: type a whole number from 2 to 16384"),
+        ("task=detect head.channels=30", "head.channels=30: type a whole number from 1 to 16384, a multiple of 8"),
+        ("task=detect head.num_convs=0", "head.num_convs=0: type a whole number from 1 to 64"),
+        ("task=detect head=ssd head.channels=1", "head.channels=1: type a whole number from 2 to 16384"),
         ("task=detect head=fcos head.score_threshold=-0.1", "head.score_threshold=-0.1: type a number from 0 to 1"),
-        ("task=detect head=retinanet head.width=null", "head.width=null: type a whole number from 1 to 16384"),
+        ("task=detect head=retinanet head.channels=null", "head.channels=null: type a whole number from 1 to 16384"),
         ("task=detect head=retinanet head.norm=batch", "head.norm=batch: type group or null"),
         ("task=detect head=faster_rcnn head.detections_per_image=0", "head.detections_per_image=0: type a whole num"),
-        ("task=detect task.shown_score=2", "task.shown_score=2: type a number from 0 to 1"),
-        ("task=segment head.widths=[]", "head.widths=[]: type a list of whole numbers of 1 or more"),
-        ("task=segment data.train.split=${model.classifier}", "'_partial_': True}: type train, val or test"),
-        ("optim.lr=${model.classifier}", "'depth': 20}: type a number of 0 or more"),
+        ("task=detect task.draw_score_threshold=2", "task.draw_score_threshold=2: type a number from 0 to 1"),
+        ("task=segment head.decoder_channels=[]", "head.decoder_channels=[]: type a list of whole numbers of 1 or more"),
+        ("task=segment data.train.split=${model.network}", "'_partial_': True}: type train, val or test"),
+        ("optimizer.lr=${model.network}", "'depth': 20}: type a number of 0 or more"),
         ("task.class_weights={_target_:torch.nn.Identity}", "type auto, null or a list of numbers of 0 or more"),
         ("trainer.plugins=x", "trainer.plugins=x: type objects by name, each with its _target_"),
         ("trainer.profiler=x", "trainer.profiler=x: type simple or advanced"),
-        ("task=segment data.counts.train=0", "data.counts.train=0: type a whole number from 1 to 1000000"),
-        ("task=segment data.classes=some", "data.classes=some: type grouped or all"),
-        ("task=segment task.losses.dice=nan", "task.losses={'cross_entropy': 1.0, 'dice': nan, 'focal': 0.0}: type "),
-        ("task=segment task.losses=1", "task.losses=1: type a mapping"),
+        ("task=segment data.num_images.train=0", "data.num_images.train=0: type a whole number from 1 to 1000000"),
+        ("task=segment data.label_set=some", "data.label_set=some: type grouped or all"),
+        ("task=segment task.loss_weights.dice=nan", "task.loss_weights={'cross_entropy': 1.0, 'dice': nan, 'focal': 0.0}: type "),
+        ("task=segment task.loss_weights=1", "task.loss_weights=1: type a mapping"),
         ("task=generate task.loss=gan", "task.loss=gan: type bce, hinge or wgan_gp"),
-        ("task=generate task.ema=1.0", "task.ema=1.0: type a number of 0 or more, below 1"),
-        ("task=generate task.r1=-1", "task.r1=-1: type a number of 0 or more"),
-        ("task=generate task.samples=3", "task.samples=3: type a whole number of 4 or more"),
-        ("task=generate task.discriminator_steps=0", "task.discriminator_steps=0: type a whole number of 1 or more"),
+        ("task=generate task.ema_decay=1.0", "task.ema_decay=1.0: type a number of 0 or more, below 1"),
+        ("task=generate task.r1_weight=-1", "task.r1_weight=-1: type a number of 0 or more"),
+        ("task=generate task.num_samples=3", "task.num_samples=3: type a whole number of 4 or more"),
+        ("task=generate task.n_critic=0", "task.n_critic=0: type a whole number of 1 or more"),
         ("task=generate trainer.gradient_clip_val=abc", "trainer.gradient_clip_val=abc: type a number of 0 or more"),
         ("task=generate task.diffaugment=[blur]", "task.diffaugment=[blur]: type a list, each colour, translation or"),
-        ("task=generate model.latent=0", "model.latent=0: type a whole number from 1 to 16384"),
-        ("task=generate model.condition=embedding", "model.condition=embedding: type concatenation, projection or n"),
-        ("task=generate callbacks.watchdog.action=shout", "callbacks.watchdog.action=shout: type warn or stop"),
-        ("data=voc_detect task=detect data.root=. data.first_pixel=2", "data.first_pixel=2: type 0 or 1"),
-        ("augment=shift augment.train.0.pixels=-1", "augment.train.0.pixels=-1: type a whole number of 0 or more"),
+        ("task=generate model.latent_dim=0", "model.latent_dim=0: type a whole number from 1 to 16384"),
+        ("task=generate model.conditioning=embedding", "model.conditioning=embedding: type concatenation, projection or n"),
+        ("task=generate callbacks.gan_monitor.action=shout", "callbacks.gan_monitor.action=shout: type warn or stop"),
+        ("data=voc_detect task=detect data.root=. data.pixel_offset=2", "data.pixel_offset=2: type 0 or 1"),
+        ("augment=pad_crop augment.train.0.pixels=-1", "augment.train.0.pixels=-1: type a whole number of 0 or more"),
         ("augment=mosaic task=detect augment.train.0.p=2", "augment.train.0.p=2: type a number from 0 to 1"),
     ],
 )  # fmt: skip
@@ -140,7 +140,7 @@ def test_a_wrong_value_is_answered(words: str, text: str, tmp_path: Path, monkey
 
 
 def test_all_that_is_wrong_comes_at_once(command: Command):
-    words = ("seed=-1", "optim.lr=nan", "data.batch_size=0", "trainer.precision=7", "scheduler.peak=2")
+    words = ("seed=-1", "optimizer.lr=nan", "data.batch_size=0", "trainer.precision=7", "scheduler.pct_start=2")
     outcome = command("name=x", *words)
     assert outcome.code == 1
     keys = [line.removeprefix("error: ").split("=")[0] for line in outcome.err.splitlines()]
@@ -157,9 +157,9 @@ def test_all_that_is_wrong_comes_at_once(command: Command):
         ("=5", "=5: what is it for? Type <key>=5"),
         ("-m model=resnet20,null", "model=resnet20,null: type model=<one of"),
         ("-m experiment=unet,null", "experiment=unet,null: null is what experiment is without a word"),
-        ("-m optim.lr=", "optim.lr=: type a number of 0 or more"),
+        ("-m optimizer.lr=", "optimizer.lr=: type a number of 0 or more"),
         ("hydra.run.dir=/proc/x", "/proc/x: No such file or directory: type hydra.run.dir=<a folder that can be"),
-        ("+scheduler=steps", "+scheduler=steps: each group has a choice already: type scheduler=steps"),
+        ("+scheduler=multistep", "+scheduler=multistep: each group has a choice already: type scheduler=multistep"),
         ("debug=[1,2]", "debug=[1,2]: type debug=<one of fast, overfit, profile>"),
         ("model=50", "model=50: type model=<one of alexnet"),
         ("head=[]", "head=[]: type head=<one of deeplabv3"),
@@ -167,7 +167,7 @@ def test_all_that_is_wrong_comes_at_once(command: Command):
         ("trainer.max_epochs=${nothing}", "trainer.max_epochs cannot be resolved: Interpolation key 'nothing'"),
         ("--resolve", "--resolve goes with --cfg: type --cfg job --resolve"),
         ("~data.train._partial_", "data.train is a Garments, but a function is needed that makes a data set: type +"),
-        ("+callbacks.finite._partial_=true", "callbacks.finite is a partial, but a Callback is needed"),
+        ("+callbacks.terminate_on_nan._partial_=true", "callbacks.terminate_on_nan is a partial, but a Callback is needed"),
         ("trainer.plugins.checkpoints._target_=torch.nn.Identity", "checkpoints is a Identity, but a CheckpointIO or"),
         ("--config-dir nope", "--config-dir: there is no folder nope"),
         ("name=replaced", "name=replaced: runs that were replaced are kept there: type another name="),
@@ -175,7 +175,7 @@ def test_all_that_is_wrong_comes_at_once(command: Command):
         ("callbacks=early_stopping callbacks.early_stopping.monitor=val/acc",
          "callbacks.early_stopping.monitor=val/acc: there is no such metric: type one of val/accuracy"),
         ("trainer.accelerator=tpu", "trainer"),
-        ("model.classifier.depth=21", "model.classifier.depth=21: type 6n + 2, such as 20, 32, 44, 56 or 110"),
+        ("model.network.depth=21", "model.network.depth=21: type 6n + 2, such as 20, 32, 44, 56 or 110"),
     ],
 )  # fmt: skip
 def test_a_wrong_word_is_answered_without_a_traceback(command: Command, words: str, text: str):
@@ -207,16 +207,16 @@ def test_arguments_of_base_classes_are_known():
 
 
 def test_an_error_names_the_key_that_was_typed():
-    config = composed("task=segment", "data.counts.train=7")
+    config = composed("task=segment", "data.num_images.train=7")
     assert config["data"]["train"]["count"] == 7
-    assert config.origin("data.train.count") == "data.counts.train"
-    changed = config.updated({"data.counts.train": 9})
+    assert config.origin("data.train.count") == "data.num_images.train"
+    changed = config.updated({"data.num_images.train": 9})
     assert changed["data"]["train"]["count"] == 9
     assert config["data"]["train"]["count"] == 7
 
 
 def test_a_config_of_other_values_is_checked_too():
     """As a program has it, which composes nothing."""
-    values = {"seed": 0, "optim": {"_target_": "torch.optim.SGD", "lr": -1, "_partial_": True}}
-    with pytest.raises(ConfigurationError, match=r"^optim\.lr=-1: type a number of 0 or more$"):
-        check_config(Config(values), ["optim"])
+    values = {"seed": 0, "optimizer": {"_target_": "torch.optim.SGD", "lr": -1, "_partial_": True}}
+    with pytest.raises(ConfigurationError, match=r"^optimizer\.lr=-1: type a number of 0 or more$"):
+        check_config(Config(values), ["optimizer"])

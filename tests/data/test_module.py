@@ -125,7 +125,7 @@ def test_a_bad_file_stops_the_run_by_name(spec: DataSpec, make_folder: Callable[
         made.on_after_batch_transfer(bad, 0)
     assert str(caught.value) == (
         f"1 picture cannot be read:\n  {root / 'ash' / '000.png'}: the file is empty\n"
-        "Mend or remove them, or type data.on_bad=skip to leave such files out, counted and listed."
+        "Mend or remove them, or type data.on_error=skip to leave such files out, counted and listed."
     )
 
 
@@ -285,7 +285,7 @@ def test_masks_that_would_teach_nothing_are_told(mask_spec: DataSpec, caplog: py
 
     module(mask_spec, train=Forgotten)
     assert "the training masks show no class but ash, and " in caplog.text
-    assert "if a value that is ignored (255) stands for a class, type data.values=[0,255]" in caplog.text
+    assert "if a value that is ignored (255) stands for a class, type data.class_values=[0,255]" in caplog.text
     caplog.clear()
     module(mask_spec, train=Drawn)
     assert caplog.text == ""

@@ -46,6 +46,6 @@ def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
         segnet(make_backbone("vgg11_bn"), mask_spec, convolutions=[2, 2])
     assert str(caught.value) == (
-        "head.convolutions=[2, 2]: this model has 5 levels to go up; type a number for each, as in "
-        "head.convolutions=[2, 2, 2, 2, 2]"
+        "head.convs_per_level=[2, 2]: this model has 5 levels to go up; type a number for each, as in "
+        "head.convs_per_level=[2, 2, 2, 2, 2]"
     )

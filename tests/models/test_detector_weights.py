@@ -31,7 +31,7 @@ def test_a_published_file_predicts(head: str, command: Command, tmp_path: Path):
     picture = box_files.picture(tmp_path / "noise.png", (side, side))
     words = ("mode=predict", "task=detect", f"model={model}", f"head={head}", f"source={picture}", "trainer=cpu")
     size = f"data.spec.image_size=[{side},{side}]"
-    outcome = command(*words, "data=coco_published", f"head.weights={tmp_path / 'weights.pth'}", size)
+    outcome = command(*words, "data=coco91", f"head.weights={tmp_path / 'weights.pth'}", size)
     assert outcome.code == 0, outcome.err
     assert f"{len(theirs.state_dict())} tensors loaded" in outcome.out
     fewer = command(*words, "data=scenes", f"head.weights={tmp_path / 'weights.pth'}", size)

@@ -113,7 +113,7 @@ def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.Mo
         inception(None)
     text = str(caught.value)
     assert "weights-inception-2015-12-05-6726825d.pth could not be fetched: no network" in text
-    assert "then type task.features=inception:<folder>/weights-inception-2015-12-05-6726825d.pth" in text
+    assert "then type task.feature_extractor=inception:<folder>/weights-inception-2015-12-05-6726825d.pth" in text
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("root:x:0:0:no weights")  # which torch reads as far as an index
     torch.save({"x": partial(print, "run")}, tmp_path / "code.pth")

@@ -156,7 +156,7 @@ def test_a_planted_fault_is_found_and_named(
 
 def test_what_is_no_fault_is_told_all_the_same(command: Command, tmp_path: Path):
     words = CLEAN["coco"](tmp_path / "data")
-    _, report = checked(command, tmp_path, [*words, "mode.tiny=30", "mode.drawn=0"])
+    _, report = checked(command, tmp_path, [*words, "mode.small_object_pixels=30", "mode.num_drawn=0"])
     splits = report["splits"].values()
     assert sum(len(split["without"]) for split in splits) == 1  # c has no objects
     assert sum(sum(split["tiny"].values()) for split in splits) == 5
@@ -166,6 +166,6 @@ def test_what_is_no_fault_is_told_all_the_same(command: Command, tmp_path: Path)
 
 
 def test_numbers_out_of_range_are_refused(command: Command):
-    outcome = command("mode=check", "data=scenes", "mode.tiny=-1")
+    outcome = command("mode=check", "data=scenes", "mode.small_object_pixels=-1")
     assert outcome.code == 1
-    assert "mode.tiny=-1: type a whole number of 0 or more" in outcome.err
+    assert "mode.small_object_pixels=-1: type a whole number of 0 or more" in outcome.err

@@ -18,7 +18,7 @@ from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
 
-SMALL = ("data.spec.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "logger=none", "callbacks.progress=null")
+SMALL = ("data.spec.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "logger=none", "callbacks.progress_bar=null")
 
 
 def squares(root: Path, count: int = 30) -> Path:
@@ -44,7 +44,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("squares")
     with chdir(folder):
         words = ("task=detect", "data=yolo_txt", f"data.root={squares(folder / 'squares')}", "model=resnet20", *SMALL)
-        settings = ("name=squares", "trainer.max_epochs=14", "data.batch_size=4", "head.width=32", "head.depth=1")
+        settings = ("name=squares", "trainer.max_epochs=14", "data.batch_size=4", "head.channels=32", "head.num_convs=1")
         assert main([*words, *settings]) == 0
     return folder
 
@@ -135,7 +135,7 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
         (["head=unet"], "head=unet is for masks, but task=detect learns from boxes: type head=faster_rcnn or fcos"),
         (["task=segment", "augment=mosaic"], "augment.train has a transform for boxes, but the data holds masks"),
         (["augment=imagenet"], "augment.eval must be empty for boxes"),
-        (["task.shown_score=-1"], "task.shown_score=-1: type a number from 0 to 1"),
+        (["task.draw_score_threshold=-1"], "task.draw_score_threshold=-1: type a number from 0 to 1"),
         (["head.weights=coco"], "head.weights=coco: torchvision has no weights for yolo_resnet18"),
         (["data=coco", "data.root=nowhere"], "nowhere has no annotations of COCO's kind"),
     ],
@@ -157,7 +157,7 @@ def test_scenes_are_for_two_tasks_and_no_third(command: Command):
 def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_path: Path):
     boxes = {**box_files.BOXES, "b": [("beech", (0, 0, 60, 60)), ("ash", (50, 20, 90, 40)), ("oak", (1, 1, 9, 9))]}
     root = box_files.FORMATS[kind](tmp_path / "data", boxes)
-    words = ("task=detect", f"data={kind}", f"data.root={root}", *SMALL, *FAST, "model=resnet20", "head.width=16")
+    words = ("task=detect", f"data={kind}", f"data.root={root}", *SMALL, *FAST, "model=resnet20", "head.channels=16")
     named = ("data.spec.class_names=[ash,beech,cedar]",)
     outcome = command(*words, *named, "name=x", "augment=mosaic")
     assert outcome.code == 0, outcome.err
@@ -169,17 +169,17 @@ def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_pat
         rows = list(csv.DictReader(file))
     assert [Path(row["path"]).name for row in rows] == ["b.png", "b.png"]
     assert [row["what"].rpartition(": ")[2] for row in rows] == ["clipped", "dropped"]
-    refused = command(*words, *named, "name=y", "data.on_bad=raise")
+    refused = command(*words, *named, "name=y", "data.on_error=raise")
     assert refused.code == 1
     assert "2 annotations are broken" in refused.err
 
 
 LEARNING = {
-    "yolo": ("head.width=64",),
-    "ssd": ("head.width=128", "head.score_threshold=0.1"),
-    "retinanet": ("head.width=64", "head.anchor_scale=3", "head.norm=group"),
-    "fcos": ("head.width=64",),
-    "faster_rcnn": ("head.width=64", "head.anchor_scale=4", "head.proposals=100", "head.samples=64"),
+    "yolo": ("head.channels=64",),
+    "ssd": ("head.channels=128", "head.score_threshold=0.1"),
+    "retinanet": ("head.channels=64", "head.anchor_scale=3", "head.norm=group"),
+    "fcos": ("head.channels=64",),
+    "faster_rcnn": ("head.channels=64", "head.anchor_scale=4", "head.rpn_post_nms_top_n=100", "head.box_batch_size_per_image=64"),
 }
 """head: what makes it small, and its boxes as large as the objects of small pictures."""
 
@@ -189,7 +189,7 @@ LEARNING = {
 def test_eight_scenes_are_learnt_by_heart(head: str, command: Command, tmp_path: Path):
     words = (
         *("task=detect", f"head={head}", *LEARNING[head], "augment=none", "data.batch_size=4", "trainer.max_epochs=50"),
-        *("data.counts.train=8", "data.counts.val=1", "data.counts.test=1", "trainer.check_val_every_n_epoch=50"),
+        *("data.num_images.train=8", "data.num_images.val=1", "data.num_images.test=1", "trainer.check_val_every_n_epoch=50"),
     )
     outcome = command(*words, *SMALL, "name=x")
     assert outcome.code == 0, outcome.err

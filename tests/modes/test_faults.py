@@ -19,9 +19,9 @@ from vision_lab.runs.folder import Run
 ROOT = str(Path(__file__).parents[2])
 
 WORDS = (
-    *("logger=none", "callbacks.pictures=null", "data.batch_size=8", "data.num_workers=1", "trainer.max_epochs=2"),
+    *("logger=none", "callbacks.image_logger=null", "data.batch_size=8", "data.num_workers=1", "trainer.max_epochs=2"),
     *("trainer.limit_train_batches=120", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "name=x"),
-    *("callbacks.last.every_n_steps=20", "data.holdout=0.02"),
+    *("callbacks.resume_checkpoint.every_n_steps=20", "data.holdout_fraction=0.02"),
 )
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}

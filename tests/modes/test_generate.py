@@ -20,7 +20,7 @@ from vision_lab.runs.folder import Run
 Command = Callable[..., Outcome]
 
 SMALL = (
-    *("task=generate", "trainer=cpu", "model.generator_width=4", "model.discriminator_width=4", "task.samples=60"),
+    *("task=generate", "trainer=cpu", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=60"),
     *(
         "trainer.log_every_n_steps=4",
         "trainer.max_epochs=2",
@@ -28,7 +28,7 @@ SMALL = (
         "trainer.limit_test_batches=4",
         "data.batch_size=16",
     ),
-    *("task.shown=16", "data.per_class=20"),
+    *("task.num_preview=16", "data.samples_per_class=20"),
 )
 
 
@@ -37,8 +37,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of a pair that takes classes, and one of a classifier, made once."""
     folder = tmp_path_factory.mktemp("made")
     with chdir(folder):
-        assert main([*SMALL, "model.condition=concatenation", "name=made"]) == 0
-        classifier = ("data.per_class=20", "model.classifier.depth=8", "callbacks.pictures=null")
+        assert main([*SMALL, "model.conditioning=concatenation", "name=made"]) == 0
+        classifier = ("data.samples_per_class=20", "model.network.depth=8", "callbacks.image_logger=null")
         assert main([*FAST, *classifier, "name=classifier"]) == 0
     return folder
 
@@ -95,7 +95,7 @@ def test_what_tensorboard_shows(run: Path):
 
 
 def test_samples_and_the_same_again(command: Command, run: Path):
-    assert command("mode=predict", f"run={run}", "mode.count=12", "seed=5").code == 0
+    assert command("mode=predict", f"run={run}", "mode.num_samples=12", "seed=5").code == 0
     folder = run / "predict" / "seed-5"
     first = pixels(folder / "samples")
     assert sorted(first) == [f"{number:05d}.png" for number in range(12)]
@@ -111,7 +111,7 @@ def test_samples_and_the_same_again(command: Command, run: Path):
     assert np.load(folder / "latents.npz")["seed"] == 5
     assert all(np.array_equal(first[name], again[name]) for name in first)
     # Fewer of the same seed are the first of them, and the others go.
-    assert command("mode=predict", f"run={run}", "mode.count=3", "seed=5").code == 0
+    assert command("mode=predict", f"run={run}", "mode.num_samples=3", "seed=5").code == 0
     fewer = pixels(run / "predict" / "seed-5" / "samples")
     assert sorted(fewer) == ["00000.png", "00001.png", "00002.png"]
     assert all(np.array_equal(first[name], fewer[name]) for name in fewer)
@@ -119,10 +119,10 @@ def test_samples_and_the_same_again(command: Command, run: Path):
 
 def test_another_seed_and_chosen_classes(command: Command, run: Path):
     for seed in (1, 2):
-        assert command("mode=predict", f"run={run}", "mode.count=2", f"seed={seed}").code == 0
+        assert command("mode=predict", f"run={run}", "mode.num_samples=2", f"seed={seed}").code == 0
     one, two = (pixels(run / "predict" / f"seed-{seed}" / "samples")["00000.png"] for seed in (1, 2))
     assert not np.array_equal(one, two)
-    assert command("mode=predict", f"run={run}", "mode.count=4", "mode.classes=[bag,dress]").code == 0
+    assert command("mode=predict", f"run={run}", "mode.num_samples=4", "mode.class_names=[bag,dress]").code == 0
     (folder,) = (run / "predict").glob("seed-0_bag-dress*")
     assert np.load(folder / "latents.npz")["labels"].tolist() == [8, 3, 8, 3]
 
@@ -138,7 +138,7 @@ def test_evaluate_comes_to_the_same(command: Command, run: Path):
 
 
 def test_the_same_command_twice_gives_the_same_bits(command: Command, run: Path):
-    assert command(*SMALL, "model.condition=concatenation", "name=twice").code == 0
+    assert command(*SMALL, "model.conditioning=concatenation", "name=twice").code == 0
     for file in sorted(path.relative_to(run) for path in run.rglob("*") if path.suffix in (".png", ".gif", ".pth")):
         assert (run / file).read_bytes() == (Path("outputs/twice") / file).read_bytes(), file
     assert (run / "metrics.csv").read_text() == Path("outputs/twice/metrics.csv").read_text()
@@ -146,7 +146,7 @@ def test_the_same_command_twice_gives_the_same_bits(command: Command, run: Path)
 
 def test_features_of_a_run(command: Command, run: Path):
     """Numbers of another space are not held against the run's own."""
-    outcome = command("mode=evaluate", f"run={run}", "task.features=run:outputs/classifier")
+    outcome = command("mode=evaluate", f"run={run}", "task.feature_extractor=run:outputs/classifier")
     assert outcome.code == 0, outcome.err
     assert "measured with features run:outputs/classifier, samples 60" in outcome.out
     assert "the run's own result" not in outcome.out
@@ -160,21 +160,21 @@ def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path
     root = make_folder(classes=("ash", "beech"), count=20)
     outcome = command("mode=evaluate", f"run={run}", "data=folder", f"data.root={root}", "data.num_workers=0")
     assert "the data has classes the network was not trained on: ash, beech" in outcome.err
-    outcome = command("mode=evaluate", f"run={run}", "data=pictures", f"data.root={root}", "data.num_workers=0")
+    outcome = command("mode=evaluate", f"run={run}", "data=images", f"data.root={root}", "data.num_workers=0")
     assert "the network was trained on labels, this data has none" in outcome.err
     assert command(*SMALL, "name=any").code == 0
     for name in ("folder", "pictures"):
-        words = (f"data={name}", f"data.root={root}", "data.num_workers=0", "data.holdout=0.2")
+        words = (f"data={name}", f"data.root={root}", "data.num_workers=0", "data.holdout_fraction=0.2")
         outcome = command("mode=evaluate", "run=outputs/any", *words)
         assert outcome.code == 0, outcome.err
         assert "real 8" in outcome.out
 
 
 def test_masks_and_boxes_are_left_alone(command: Command):
-    counts = ("data=scenes", "data.counts={train: 12, val: 4, test: 4}", "data.spec.image_size=[32,32]")
+    counts = ("data=scenes", "data.num_images={train: 12, val: 4, test: 4}", "data.spec.image_size=[32,32]")
     for target in ("masks", "boxes"):
-        words = (*SMALL, *counts, "data.per_class=null", "task.samples=8", "augment=middle", "data.batch_size=4")
-        outcome = command(*words, f"data.spec.target={target}", f"name={target}", "logger=none")
+        words = (*SMALL, *counts, "data.samples_per_class=null", "task.num_samples=8", "augment=center_crop", "data.batch_size=4")
+        outcome = command(*words, f"data.spec.target_type={target}", f"name={target}", "logger=none")
         assert outcome.code == 0, outcome.err
     one, other = (Path(f"outputs/{target}/pictures/test_real.png").read_bytes() for target in ("masks", "boxes"))
     assert one == other
@@ -183,12 +183,12 @@ def test_masks_and_boxes_are_left_alone(command: Command):
 def test_samples_need_no_features(command: Command, run: Path):
     """The classifier in whose space a pair was measured may be gone."""
     words = (*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none")
-    assert command(*words, "task.features=run:outputs/classifier", "name=x").code == 0
+    assert command(*words, "task.feature_extractor=run:outputs/classifier", "name=x").code == 0
     shutil.rmtree("outputs/classifier")
-    outcome = command("mode=predict", "run=outputs/x", "mode.count=2")
+    outcome = command("mode=predict", "run=outputs/x", "mode.num_samples=2")
     assert outcome.code == 0, outcome.err
     outcome = command("mode=evaluate", "run=outputs/x")
-    assert "task.features=run:outputs/classifier: there is no such folder" in outcome.err
+    assert "task.feature_extractor=run:outputs/classifier: there is no such folder" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -202,20 +202,20 @@ def test_samples_need_no_features(command: Command, run: Path):
          "or task=generate"),
         ("head=none", "head=none is for pictures alone, but task=classify learns from labels: type head=linear, or "
          "task=generate"),
-        ("task=generate task.features=vgg", "task.features=vgg: type garments, inception"),
-        ("task=generate task.features=run:outputs/made", "task.features=run:outputs/made: this is no finished run of "
+        ("task=generate task.feature_extractor=vgg", "task.feature_extractor=vgg: type garments, inception"),
+        ("task=generate task.feature_extractor=run:outputs/made", "task.feature_extractor=run:outputs/made: this is no finished run of "
          "task=classify"),
-        ("task=generate task.features=run:outputs/none", "task.features=run:outputs/none: there is no such folder"),
-        ("task=generate task.features=inception:none.pth", "task.features=inception:none.pth: there is no such file"),
+        ("task=generate task.feature_extractor=run:outputs/none", "task.feature_extractor=run:outputs/none: there is no such folder"),
+        ("task=generate task.feature_extractor=inception:none.pth", "task.feature_extractor=inception:none.pth: there is no such file"),
         ("task=generate data.spec.image_size=[28,28]", "type data.spec.image_size=[32,32]"),
-        ("mode=predict run=outputs/made mode.count=0", "mode.count=0: type a whole number from 1 to 1000000 or null"),
-        ("mode=predict run=outputs/made mode.classes=[hat]", "mode.classes=[hat]: type a list of t-shirt/top, trouser"),
+        ("mode=predict run=outputs/made mode.num_samples=0", "mode.num_samples=0: type a whole number from 1 to 1000000 or null"),
+        ("mode=predict run=outputs/made mode.class_names=[hat]", "mode.class_names=[hat]: type a list of t-shirt/top, trouser"),
         ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are for pictures that are looked at"),
         ("mode=predict run=outputs/made source=outputs", "source=outputs: no latents.npz of an earlier mode=predict"),
-        ("mode=predict run=outputs/made source=x mode.count=3", "mode.count and mode.classes: the file of source="),
+        ("mode=predict run=outputs/made source=x mode.num_samples=3", "mode.num_samples and mode.class_names: the file of source="),
         ("task=generate trainer.precision=64-true", "trainer.precision=64-true: type 32-true, 16-mixed or bf16-mixed"),
-        ("mode=predict run=outputs/made mode.classes=3", "mode.classes=3: type a list, each text, or null"),
-        ("mode=predict run=outputs/classifier mode.count=3 source=x", "mode.count and mode.classes are for task=gener"),
+        ("mode=predict run=outputs/made mode.class_names=3", "mode.class_names=3: type a list, each text, or null"),
+        ("mode=predict run=outputs/classifier mode.num_samples=3 source=x", "mode.num_samples and mode.class_names are for task=gener"),
         ("mode=evaluate run=outputs/made mode.tta=flip", "mode.tta=flip: this task does not know how to take a mean"),
         ("mode=predict task=generate model=dcgan head=none", "mode=predict needs a trained generator: type run="),
     ],
@@ -248,8 +248,8 @@ def test_folders_of_any_pictures(command: Command, make_folder: Callable[..., Pa
     root = make_folder(classes=("ash", "beech"), count=14)
     (root / "ash" / "003.png").write_bytes(b"no picture")
     shutil.copytree(root / "ash", tmp_path / "flat")
-    size = ("data.spec.image_size=[64,64]", "data.num_workers=0", "data.on_bad=skip", "data.holdout=0.25")
-    words = (*SMALL, *size, "data.batch_size=4", "task.samples=8", "logger=none", "data.per_class=null")
+    size = ("data.spec.image_size=[64,64]", "data.num_workers=0", "data.on_error=skip", "data.holdout_fraction=0.25")
+    words = (*SMALL, *size, "data.batch_size=4", "task.num_samples=8", "logger=none", "data.samples_per_class=null")
     for name, data in {"folder": f"data.root={root}", "pictures": f"data.root={tmp_path / 'flat'}"}.items():
         outcome = command(*words, f"data={name}", data, f"name={name}")
         assert outcome.code == 0, outcome.err
@@ -258,24 +258,24 @@ def test_folders_of_any_pictures(command: Command, make_folder: Callable[..., Pa
         assert "1 files could not be read" in outcome.out
         assert Image.open(f"outputs/{name}/samples/epoch=002.png").size == (8 * 66 + 2, 2 * 66 + 2)
     outcome = command("task=generate", "data=folder", f"data.root={tmp_path / 'flat'}", "name=x")
-    assert "for pictures without classes (task=generate), type data=pictures" in outcome.err
+    assert "for pictures without classes (task=generate), type data=images" in outcome.err
 
 
 def test_losses_that_are_no_numbers_end_it(command: Command):
-    outcome = command(*SMALL, "optim.lr=1e30", "logger=none", "name=x")
+    outcome = command(*SMALL, "optimizer.lr=1e30", "logger=none", "name=x")
     assert outcome.code == 1
     assert re.search(r"error: at step \d+ the loss is not finite: (generator|discriminator)_loss nan", outcome.err)
     assert Run(Path("outputs/x")).state == "failed"
 
 
 def test_what_is_watched_is_said(command: Command):
-    words = (*SMALL, "logger=none", "callbacks.watchdog.diversity=100.0", "trainer.limit_test_batches=1")
+    words = (*SMALL, "logger=none", "callbacks.gan_monitor.min_diversity=100.0", "trainer.limit_test_batches=1")
     outcome = command(*words, "name=warned")
     assert outcome.code == 0
     (line,) = re.findall("warning: (.*)", outcome.out)
     assert re.match(r"epoch 2: samples are much alike, apart by [\d.]+ of what real pictures are", line)
-    outcome = command(*words, "callbacks.watchdog.action=stop", "callbacks.watchdog.patience=1", "name=stopped")
+    outcome = command(*words, "callbacks.gan_monitor.action=stop", "callbacks.gan_monitor.patience=1", "name=stopped")
     assert outcome.code == 1
     assert "error: epoch 1: samples are much alike" in outcome.err
-    assert "To go on all the same, type callbacks.watchdog.action=warn and another name=" in outcome.err
+    assert "To go on all the same, type callbacks.gan_monitor.action=warn and another name=" in outcome.err
     assert Run(Path("outputs/stopped")).state == "failed"

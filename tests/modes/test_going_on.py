@@ -19,14 +19,14 @@ from vision_lab.runs.folder import Run
 Command = Callable[..., Outcome]
 
 EVERYTHING = (
-    *("model=mobilenet_v3_small", "augment=shift", "callbacks=ema", "callbacks.ema.decay=0.8", "trainer=cpu"),
+    *("model=mobilenet_v3_small", "augment=pad_crop", "callbacks=ema", "callbacks.ema.decay=0.8", "trainer=cpu"),
     *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=4", "trainer.limit_train_batches=9"),
     *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1"),
     *(
         "data.batch_size=4",
-        "callbacks.last.every_n_steps=3",
-        "callbacks.pictures=null",
-        "callbacks.progress=null",
+        "callbacks.resume_checkpoint.every_n_steps=3",
+        "callbacks.image_logger=null",
+        "callbacks.progress_bar=null",
         "seed=3",
     ),
     "+callbacks.early_stopping={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: 2, "
@@ -42,26 +42,26 @@ SECTIONS = (*EVERYTHING, "+trainer.val_check_interval=4", "callbacks.early_stopp
 """Validation within the epoch."""
 
 SEGMENT = (
-    *(*EVERYTHING, "task=segment", "data.counts.train=24", "data.counts.val=4", "data.counts.test=4"),
-    *("data.spec.image_size=[64,64]", "augment=scale_crop", "trainer.max_epochs=3"),
-    *("head=deeplabv3", "head.output_stride=16", "head.rates=[6,12,18]"),
+    *(*EVERYTHING, "task=segment", "data.num_images.train=24", "data.num_images.val=4", "data.num_images.test=4"),
+    *("data.spec.image_size=[64,64]", "augment=scale_jitter", "trainer.max_epochs=3"),
+    *("head=deeplabv3", "head.output_stride=16", "head.atrous_rates=[6,12,18]"),
 )
 """Masks that move with their pictures, an auxiliary head, dropout in the head, weights from the training masks."""
 
 DETECT = (
-    *(*EVERYTHING, "task=detect", "data.counts.train=24", "data.counts.val=4", "data.counts.test=4"),
-    *("data.spec.image_size=[64,64]", "augment=mosaic", "trainer.max_epochs=3", "head=faster_rcnn", "head.width=16"),
+    *(*EVERYTHING, "task=detect", "data.num_images.train=24", "data.num_images.val=4", "data.num_images.test=4"),
+    *("data.spec.image_size=[64,64]", "augment=mosaic", "trainer.max_epochs=3", "head=faster_rcnn", "head.channels=16"),
 )
 """Boxes that move with their pictures, four pictures in one, losses that draw samples, in validation too."""
 
 
 GENERATE = (
-    *("task=generate", "trainer=cpu", "model.generator_width=4", "model.discriminator_width=4", "data.batch_size=4"),
-    *("model.condition=projection", "model.spectral_norm=true", "task.loss=hinge", "task.r1=0.1", "scheduler=cosine"),
-    *("task.discriminator_steps=2", "task.diffaugment=[colour,translation,cutout]", "trainer.gradient_clip_val=1.0"),
+    *("task=generate", "trainer=cpu", "model.generator_channels=4", "model.discriminator_channels=4", "data.batch_size=4"),
+    *("model.conditioning=projection", "model.spectral_norm=true", "task.loss=hinge", "task.r1_weight=0.1", "scheduler=cosine"),
+    *("task.n_critic=2", "task.diffaugment=[colour,translation,cutout]", "trainer.gradient_clip_val=1.0"),
     *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=3", "trainer.limit_train_batches=9"),
     *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1", "seed=3"),
-    *("task.samples=20", "task.shown=8", "callbacks.last.every_n_steps=3"),
+    *("task.num_samples=20", "task.num_preview=8", "callbacks.resume_checkpoint.every_n_steps=3"),
     *("+callbacks.kill._target_=tests.killing.Kill",),
     "trainer.plugins.checkpoints._target_=tests.killing.KillingCheckpoints",
 )
@@ -142,7 +142,7 @@ def test_it_goes_on_to_the_bit(
 def test_a_checkpoint_every_so_many_minutes(command: Command, monkeypatch: pytest.MonkeyPatch, minutes: str, step: int):
     """With 0 there is one after each step of the optimiser; with 60 only that of the epoch's end."""
     words = (
-        *("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=2", f"callbacks.last.minutes={minutes}"),
+        *("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=2", f"callbacks.resume_checkpoint.every_n_minutes={minutes}"),
         *("+callbacks.kill._target_=tests.killing.Kill", "name=x"),
     )
     monkeypatch.setenv("KILL", "step:5")

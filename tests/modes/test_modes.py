@@ -19,7 +19,7 @@ from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
-SMALL = ("data.spec.image_size=[32,32]", "trainer=cpu", "logger=none", "callbacks.progress=null")
+SMALL = ("data.spec.image_size=[32,32]", "trainer=cpu", "logger=none", "callbacks.progress_bar=null")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_shades(folder / "pictures", count=30)
     words = ("data=folder", "data.root=pictures", "name=shades", "trainer.max_epochs=4", "data.batch_size=8")
     with chdir(folder):
-        assert main([*words, *SMALL, "data.num_workers=0", "augment=basic"]) == 0
+        assert main([*words, *SMALL, "data.num_workers=0", "augment=flip"]) == 0
     return folder
 
 
@@ -110,7 +110,7 @@ def test_bad_pictures_when_predicting(command: Command, trained: Run, tmp_path: 
     stopped = command(*words)
     assert stopped.code == 1
     assert f"1 picture cannot be read:\n  {folder / 'b.jpg'}: it is no picture" in stopped.err
-    skipped = command(*words, "data.on_bad=skip")
+    skipped = command(*words, "data.on_error=skip")
     assert skipped.code == 0
     assert "1 files could not be read and were left out" in skipped.out
     assert str(folder / "b.jpg") in (trained.folder / "predict" / "unreadable.csv").read_text()
@@ -170,7 +170,7 @@ def test_fine_tuning_from_a_run_of_ours(command: Command, trained: Run, make_fol
     """The weights of a run are a file like any other; only the layer of the classes is drawn anew."""
     other = make_folder("two", classes=("ash", "elm"), count=20)
     words = ("data=folder", f"data.root={other}", "name=tuned", f"model.weights={trained.weights}")
-    outcome = command(*words, *SMALL, "debug=fast", "model.freeze=trunk")
+    outcome = command(*words, *SMALL, "debug=fast", "model.freeze=backbone")
     assert outcome.code == 0, outcome.err
     assert "drawn anew: fc.weight, fc.bias" in outcome.out
     tuned = torch.load("outputs/tuned/model.pth", weights_only=True)
@@ -181,7 +181,7 @@ def test_fine_tuning_from_a_run_of_ours(command: Command, trained: Run, make_fol
 
 
 def test_a_run_can_be_repeated_from_its_folder(command: Command):
-    assert command("name=first", *FAST, "optim.lr=0.01", "seed=9").code == 0
+    assert command("name=first", *FAST, "optimizer.lr=0.01", "seed=9").code == 0
     assert command("run=outputs/first", "name=second").code == 0
     first, second = (torch.load(f"outputs/{name}/model.pth", weights_only=True) for name in ("first", "second"))
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -194,10 +194,10 @@ def test_a_run_can_be_repeated_from_its_folder(command: Command):
         ("callbacks=ema",),
         ("callbacks=early_stopping", "scheduler=plateau", "trainer.max_epochs=2"),
         (
-            "optim=sgd",
+            "optimizer=sgd",
             "scheduler=poly",
             "task.class_weights=auto",
-            "augment=shift",
+            "augment=pad_crop",
             "trainer.accumulate_grad_batches=2",
         ),
     ],
@@ -240,7 +240,7 @@ def test_a_bomb_in_a_folder_is_named(command: Command, make_folder: Callable[...
     assert outcome.code == 1
     assert f"{root / 'ash' / 'bomb.png'}: it has 60000 x 60000 pixels" in outcome.err
     skipped = command(
-        *("data=folder", f"data.root={root}", *SMALL, *FAST, "trainer.limit_train_batches=1.0", "data.on_bad=skip"),
+        *("data=folder", f"data.root={root}", *SMALL, *FAST, "trainer.limit_train_batches=1.0", "data.on_error=skip"),
         *("trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0", "name=y"),
     )
     assert skipped.code == 0

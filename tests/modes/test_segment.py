@@ -38,8 +38,8 @@ def drawn(root: Path, count: int = 24, *, images: str = "images", masks: str = "
 def own(root: Path) -> tuple[str, ...]:
     return (
         *("task=segment", "data=masks", f"data.root={root}", "data.spec.class_names=[ground,disc]"),
-        *("data.values=[0,255]", "data.spec.image_size=[32,32]", "data.num_workers=0", "model=unet"),
-        *("model.classifier.width=4", "trainer=cpu", "logger=none", "callbacks.progress=null"),
+        *("data.class_values=[0,255]", "data.spec.image_size=[32,32]", "data.num_workers=0", "model=unet"),
+        *("model.network.width=4", "trainer=cpu", "logger=none", "callbacks.progress_bar=null"),
     )
 
 
@@ -133,10 +133,10 @@ def test_a_mask_without_a_known_pixel_among_others(command: Command, tmp_path: P
             for number in names:
                 (root / kind / f"{number:02d}.png").rename(root / split / kind / f"{number:02d}.png")
     Image.fromarray(np.full((40, 48), 9, dtype=np.uint8)).save(root / "val" / "masks" / "09.png")
-    outcome = command(*own(root), "data.ignored=[9]", "debug=fast", "name=some")
+    outcome = command(*own(root), "data.ignored_values=[9]", "debug=fast", "name=some")
     assert outcome.code == 0, outcome.err
     (root / "val" / "masks").rename(root / "val" / "mask")
-    refused = command(*own(root), "data.ignored=[9]", "debug=fast")
+    refused = command(*own(root), "data.ignored_values=[9]", "debug=fast")
     assert f"{root} has no folder masks for val, where it has one of the two: it has" in refused.err
 
 
@@ -146,7 +146,7 @@ def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path)
     large = np.concatenate([np.concatenate(four[:2], axis=1), np.concatenate(four[2:], axis=1)])
     Image.fromarray(large).save(tmp_path / "large.png")
     words = ("mode=predict", f"run={trained}", f"source={tmp_path / 'large.png'}")
-    outcome = command(*words, "mode.tiles=true", "mode.overlap=0.5", "mode.tta=flip")
+    outcome = command(*words, "mode.tiles=true", "mode.tile_overlap=0.5", "mode.tta=flip")
     assert outcome.code == 0, outcome.err
     said = np.asarray(Image.open(trained.folder / "predict" / "masks" / "large.png"))
     assert said.shape == (80, 96)
@@ -160,8 +160,8 @@ def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path)
     )
     assert (said == (truth == 255)).mean() > 0.9
     assert (
-        "mode.overlap=1.0: type a number of 0 or more, below 1"
-        in command(*words, "mode.tiles=true", "mode.overlap=1.0").err
+        "mode.tile_overlap=1.0: type a number of 0 or more, below 1"
+        in command(*words, "mode.tiles=true", "mode.tile_overlap=1.0").err
     )
 
 
@@ -177,7 +177,7 @@ def test_tiles_and_classes(command: Command):
 
 @pytest.mark.slow
 def test_the_scenes_of_a_run(command: Command):
-    outcome = command("task=segment", "name=scenes", "data.classes=all", "debug=fast", "trainer=cpu", "head=fcn")
+    outcome = command("task=segment", "name=scenes", "data.label_set=all", "debug=fast", "trainer=cpu", "head=fcn")
     assert outcome.code == 0, outcome.err
     assert "model       resnet18, head fcn" in outcome.out
     assert "scenes: 600 train, 100 val, 300 test; 11 classes, 3x96x96" in outcome.out
@@ -194,7 +194,7 @@ def test_the_scenes_of_a_run(command: Command):
     assert data["train"]["count"] == 600
     assert "made_of" in data["train"]
     changed = command(
-        "task=segment", "name=scenes", "data.classes=all", "debug=fast", "trainer=cpu", "head=fcn", "data.seed=4"
+        "task=segment", "name=scenes", "data.label_set=all", "debug=fast", "trainer=cpu", "head=fcn", "data.seed=4"
     )
     assert "data.seed: 0 in the run, 4 now" in changed.err
 
@@ -210,12 +210,12 @@ def test_the_scenes_of_a_run(command: Command):
             ("task=segment", "head=linear"),
             "head=linear is for labels, but task=segment learns from masks: type head=deeplabv3 or fcn",
         ),
-        (("task=segment", "data.classes=some"), "data.classes=some: type grouped or all"),
+        (("task=segment", "data.label_set=some"), "data.label_set=some: type grouped or all"),
         (
-            ("task=segment", "model=inception_v3", "head=deeplabv3", "model.classifier.aux_logits=false"),
+            ("task=segment", "model=inception_v3", "head=deeplabv3", "model.network.aux_logits=false"),
             "type head.output_stride=null",
         ),
-        (("task=segment", "task.losses.lovasz=1"), "task.losses.lovasz: there is no such key"),
+        (("task=segment", "task.loss_weights.lovasz=1"), "task.loss_weights.lovasz: there is no such key"),
         (
             ("task=segment", "head=fcn", "head.weights=coco"),
             "head.weights=coco: torchvision has no weights for fcn_resnet18",
@@ -226,21 +226,21 @@ def test_the_scenes_of_a_run(command: Command):
             "data.spec.class_names is missing: type data.spec.class_names=...",
         ),
         (("task=segment", "data=coco_segment", "data.root=nowhere"), "nowhere has no annotations of COCO's kind"),
-        (("task=segment", "head.widths=16"), "head.widths=16: type a list of whole numbers of 1 or more"),
+        (("task=segment", "head.decoder_channels=16"), "head.decoder_channels=16: type a list of whole numbers of 1 or more"),
         (
-            ("task=segment", "head=deeplabv3", "head.rates=[]"),
-            "head.rates=[]: type a list of whole numbers of 1 or more",
+            ("task=segment", "head=deeplabv3", "head.atrous_rates=[]"),
+            "head.atrous_rates=[]: type a list of whole numbers of 1 or more",
         ),
         (
-            ("task=segment", "head=segnet", "head.convolutions=[a,1,1,1]"),
-            "head.convolutions=[a,1,1,1]: type a list of whole numbers of 1 or more",
+            ("task=segment", "head=segnet", "head.convs_per_level=[a,1,1,1]"),
+            "head.convs_per_level=[a,1,1,1]: type a list of whole numbers of 1 or more",
         ),
         (
-            ("task=segment", "head=fcn8s", "head.hidden=-3"),
-            "head.hidden=-3: type a whole number from 1 to 16384 or null",
+            ("task=segment", "head=fcn8s", "head.fc_channels=-3"),
+            "head.fc_channels=-3: type a whole number from 1 to 16384 or null",
         ),
         (("task=segment", "head=fcn8s", "head.dropout=3"), "head.dropout=3: type a number from 0 to 1"),
-        (("task=segment", "data.counts.train=abc"), "data.counts.train=abc: type a whole number from 1 to 1000000"),
+        (("task=segment", "data.num_images.train=abc"), "data.num_images.train=abc: type a whole number from 1 to 1000000"),
         (("task=segment", "data.seed=-1"), "data.seed=-1: type a whole number of 0 or more"),
         (
             ("task=segment", "data.spec.image_size=[8,8]"),
@@ -252,7 +252,7 @@ def test_the_scenes_of_a_run(command: Command):
             "class_names=bg: type a list of names, numbers in quotes",
         ),
         (("task=segment", "data=masks", "data.root=.", "data.spec.class_names=[a,a]"), "has a more than once"),
-        (("mode=predict", "source=.", "mode.drawn=abc"), "mode.drawn=abc: type a whole number from 0 to 1000"),
+        (("mode=predict", "source=.", "mode.num_drawn=abc"), "mode.num_drawn=abc: type a whole number from 0 to 1000"),
         (("mode=predict", "source=.", "mode.tiles=maybe"), "mode.tiles=maybe: type true or false"),
         (("mode=predict", "task=segment", "data=scenes", "source=."), "type run=<its folder>, or head.weights=..."),
     ],
@@ -285,7 +285,7 @@ def test_bad_masks_stop_the_run_by_name_or_are_listed(command: Command, tmp_path
         or "its values 7 stand for no class" in stopped.err
     )
     (root / "spare.png").rename(root / "images" / "05.png")
-    skipped = command(*words, "data.on_bad=skip", "name=skipped")
+    skipped = command(*words, "data.on_error=skip", "name=skipped")
     assert skipped.code == 0, skipped.err
     listed = Path("outputs/skipped/unreadable.csv").read_text()
     assert f'{root / "images" / "03.png"},"its mask has 10 x 10 pixels, the picture 48 x 40"' in listed
@@ -298,7 +298,7 @@ def test_masks_in_which_nothing_counts(command: Command, tmp_path: Path):
     root = drawn(tmp_path / "discs", count=12)
     for path in (root / "masks").iterdir():
         Image.fromarray(np.full((40, 48), 9, dtype=np.uint8)).save(path)
-    outcome = command(*own(root), "data.ignored=[9]", "debug=fast", "task.class_weights=auto", "name=nothing")
+    outcome = command(*own(root), "data.ignored_values=[9]", "debug=fast", "task.class_weights=auto", "name=nothing")
     assert outcome.code == 0, outcome.err
     result = json.loads(Path("outputs/nothing/result.json").read_text())
     assert result["metrics"] == {f"test/{name}": 0.0 for name in ("dice", "loss", "miou", "pixel_accuracy")}
@@ -307,12 +307,12 @@ def test_masks_in_which_nothing_counts(command: Command, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_file_of_the_whole_network_and_published_predictions(command: Command, tmp_path: Path):
-    words = ("task=segment", "model=squeezenet1_1", "head=fcn", "data.counts.test=4")
+    words = ("task=segment", "model=squeezenet1_1", "head=fcn", "data.num_images.test=4")
     assert command(*words, *FAST, "name=first").code == 0
-    again = command(*words, *FAST, "name=second", "head.weights=outputs/first/model.pth", "optim.lr=0.0")
+    again = command(*words, *FAST, "name=second", "head.weights=outputs/first/model.pth", "optimizer.lr=0.0")
     assert again.code == 0, again.err
     assert re.search(r"model\.pth: (\d+) of \1 tensors loaded\s", again.out)
-    other = command(*words, *FAST, "head.weights=outputs/first/model.pth", "data.classes=all")
+    other = command(*words, *FAST, "head.weights=outputs/first/model.pth", "data.label_set=all")
     assert "drawn anew: classifier.4.weight, classifier.4.bias, aux_classifier.4.weight" in other.out
     Image.fromarray(
         Scenes(split="test", count=1, size=(96, 96), classes="all", seed=0)[0][0].permute(1, 2, 0).numpy()

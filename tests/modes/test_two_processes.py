@@ -34,13 +34,13 @@ def typed(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPr
 @pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, make_folder: Callable[..., Path]):
     root = make_folder(classes=("ash", "beech", "cedar"), count=17)
-    data = ("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", "data.num_workers=0", "augment=basic")
-    words = (*data, "model=squeezenet1_1", "trainer.max_epochs=2", "+model.classifier.dropout=0.0", "optim=sgd")
+    data = ("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", "data.num_workers=0", "augment=flip")
+    words = (*data, "model=squeezenet1_1", "trainer.max_epochs=2", "+model.network.dropout=0.0", "optimizer=sgd")
     for name, extra in {
         "one": ("trainer=cpu", "data.batch_size=4"),
         "two": ("trainer=ddp_cpu", "data.batch_size=2"),
     }.items():
-        done = typed(tmp_path, *words, *extra, f"name={name}", "optim.lr=0.02")
+        done = typed(tmp_path, *words, *extra, f"name={name}", "optimizer.lr=0.02")
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("the run lies in") == 1
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["one", "two"]
@@ -70,10 +70,10 @@ def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
     words = (
         *(
             "task=segment",
-            "head.widths=[16,16,16,16]",
-            "data.counts.train=8",
-            "data.counts.val=7",
-            "data.counts.test=7",
+            "head.decoder_channels=[16,16,16,16]",
+            "data.num_images.train=8",
+            "data.num_images.val=7",
+            "data.num_images.test=7",
         ),
         *("data.spec.image_size=[64,64]", "data.batch_size=2", "trainer.max_epochs=1", "trainer.devices=2"),
     )
@@ -96,9 +96,9 @@ def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
 def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
     """Of 7 pictures, as above; detections and truth of both are one set."""
     words = (
-        *("task=detect", "model=resnet20", "head.width=16", "head.depth=1", "data.counts.train=16"),
-        *("data.counts.val=7", "data.counts.test=7", "data.spec.image_size=[64,64]", "data.batch_size=2"),
-        *("trainer.max_epochs=2", "trainer.devices=2", "optim.lr=0.01"),
+        *("task=detect", "model=resnet20", "head.channels=16", "head.num_convs=1", "data.num_images.train=16"),
+        *("data.num_images.val=7", "data.num_images.test=7", "data.spec.image_size=[64,64]", "data.batch_size=2"),
+        *("trainer.max_epochs=2", "trainer.devices=2", "optimizer.lr=0.01"),
     )
     done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
@@ -125,8 +125,8 @@ def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
 @pytest.mark.slow
 def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     words = (
-        *("-m", "trainer=ddp_cpu", "trainer.devices=2", "optim.lr=0.1,0.01", "debug=fast", "trainer.max_epochs=2"),
-        *("optim=sgd", "callbacks.last.every_n_steps=2", "+callbacks.kill._target_=tests.killing.Kill"),
+        *("-m", "trainer=ddp_cpu", "trainer.devices=2", "optimizer.lr=0.1,0.01", "debug=fast", "trainer.max_epochs=2"),
+        *("optimizer=sgd", "callbacks.resume_checkpoint.every_n_steps=2", "+callbacks.kill._target_=tests.killing.Kill"),
     )
     assert typed(tmp_path, *words, "name=alone").returncode == 0
     for death in ("step:5", "step:1", None):  # of the first job; again of the first job; none
@@ -135,8 +135,8 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["alone", "x"]
     for name in ("alone", "x"):
         found = sorted(path.name for path in (tmp_path / "outputs" / name).iterdir())
-        assert found == ["multirun.yaml", "optim.lr-0.01", "optim.lr-0.1"]
-    for job in ("optim.lr-0.1", "optim.lr-0.01"):
+        assert found == ["multirun.yaml", "optimizer.lr-0.01", "optimizer.lr-0.1"]
+    for job in ("optimizer.lr-0.1", "optimizer.lr-0.01"):
         one, other = (tmp_path / "outputs" / name / job for name in ("alone", "x"))
         assert Run(other).state == "finished"
         for file in ("metrics.csv", "model.pth"):
@@ -170,11 +170,11 @@ def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(tmp_path: Pat
         path.write_bytes(b"no picture")
     words = (
         *("-m", "trainer=ddp_cpu", "data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", "debug=fast"),
-        *("data.batch_size=1", "data.on_bad=raise,skip", "name=x", "logger=none", "model=resnet20"),
+        *("data.batch_size=1", "data.on_error=raise,skip", "name=x", "logger=none", "model=resnet20"),
     )
     done = typed(tmp_path, *words)
     assert done.returncode == 1
-    stop, skip = (Run(tmp_path / "outputs/x" / f"data.on_bad-{name}") for name in ("raise", "skip"))
+    stop, skip = (Run(tmp_path / "outputs/x" / f"data.on_error-{name}") for name in ("raise", "skip"))
     assert stop.state == "failed"
     assert "1 picture cannot be read:" in stop.error
     assert skip.state == "finished"
@@ -196,11 +196,11 @@ def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
         for words, processes, rate in (
             ((), 4, 0.1),
-            (("optim.scale_lr=256",), 1, 0.025),
-            (("optim.scale_lr=256",), 8, 0.2),
-            (("optim.scale_lr=256", "trainer.accumulate_grad_batches=2"), 8, 0.4),
+            (("optimizer.lr_reference_batch_size=256",), 1, 0.025),
+            (("optimizer.lr_reference_batch_size=256",), 8, 0.2),
+            (("optimizer.lr_reference_batch_size=256", "trainer.accumulate_grad_batches=2"), 8, 0.4),
         ):
-            config = compose("config", overrides=["optim=sgd", "data.batch_size=64", *words])
+            config = compose("config", overrides=["optimizer=sgd", "data.batch_size=64", *words])
             made = optimizer(resolve_config(config), processes=processes)([nn.Parameter(torch.zeros(1))])
             assert made.param_groups[0]["lr"] == pytest.approx(rate)
 
@@ -209,10 +209,10 @@ def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..
 def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
     """The same steps of both, since they average slopes; one run; its measures are those of one process."""
     words = (
-        *("task=generate", "model.generator_width=4", "model.discriminator_width=4", "task.samples=31"),
-        *("data.per_class=8", "trainer.max_epochs=2", "trainer.limit_val_batches=3", "trainer.limit_test_batches=3"),
-        *("trainer.accumulate_grad_batches=2", "task.discriminator_steps=2", "model.condition=projection"),
-        *("task.r1=0.1", "trainer.gradient_clip_val=1.0", "+callbacks.apart._target_=alike.Alike"),
+        *("task=generate", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=31"),
+        *("data.samples_per_class=8", "trainer.max_epochs=2", "trainer.limit_val_batches=3", "trainer.limit_test_batches=3"),
+        *("trainer.accumulate_grad_batches=2", "task.n_critic=2", "model.conditioning=projection"),
+        *("task.r1_weight=0.1", "trainer.gradient_clip_val=1.0", "+callbacks.apart._target_=alike.Alike"),
     )
     (tmp_path / "alike.py").write_text(
         "import pytorch_lightning as pl, torch\n\n"

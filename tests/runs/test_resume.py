@@ -17,7 +17,7 @@ Command = Callable[..., Outcome]
 CONFIG = {
     "name": "x",
     "force": False,
-    "optim": {"lr": 0.1},
+    "optimizer": {"lr": 0.1},
     "data": {"num_workers": 0, "root": "/here", "spec": {"class_names": "${names}"}},
     "names": ["a", "b"],
 }
@@ -51,11 +51,11 @@ def test_only_what_changes_the_numbers_counts(tmp_path: Path):
     run = begun(tmp_path / "x")
     free = {"name": "z", "trust": ["mine"], "data": {"num_workers": 3, "root": "/there"}, "mode": {"_target_": "t"}}
     assert config_differences(run, config(**free)) == {}
-    other = config(optim={"lr": 0.2, "momentum": 0.9}, names=["a", "c"])
+    other = config(optimizer={"lr": 0.2, "momentum": 0.9}, names=["a", "c"])
     assert config_differences(run, other) == {
-        "optim.lr": (0.1, 0.2),
+        "optimizer.lr": (0.1, 0.2),
         "names": (["a", "b"], ["a", "c"]),
-        "optim.momentum": ("nothing", 0.9),
+        "optimizer.momentum": ("nothing", 0.9),
     }
 
 
@@ -63,10 +63,10 @@ def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     run = begun(Path("outputs/x"))
     with pytest.raises(ConfigurationError) as caught:
-        run_progress(run, config(optim={"lr": 0.2}))
+        run_progress(run, config(optimizer={"lr": 0.2}))
     assert str(caught.value) == (
         "outputs/x holds a pending run of another config:\n"
-        "  optim.lr: 0.1 in the run, 0.2 now\n"
+        "  optimizer.lr: 0.1 in the run, 0.2 now\n"
         "Type another name=; or resume=outputs/x to take what it was told; or force=true to start over (the old "
         "folder is kept)."
     )
@@ -105,11 +105,11 @@ def test_finished_work_is_shown_and_not_done_again(command: Command):
 def test_another_config_under_a_name_touches_nothing(command: Command):
     assert command("name=x", *FAST).code == 0
     before = contents(Path("outputs/x"))
-    outcome = command("name=x", *FAST, "seed=1", "optim=sgd")
+    outcome = command("name=x", *FAST, "seed=1", "optimizer=sgd")
     assert outcome.code == 1
     assert "outputs/x holds a finished run of another config:" in outcome.err
     assert "  seed: 0 in the run, 1 now" in outcome.err
-    assert "  optim._target_: torch.optim.AdamW in the run, torch.optim.SGD now" in outcome.err
+    assert "  optimizer._target_: torch.optim.AdamW in the run, torch.optim.SGD now" in outcome.err
     assert contents(Path("outputs/x")) == before
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(command: Command, tmp_path: Path
 def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pytest.MonkeyPatch):
     from tests.killing import Killed
 
-    words = ("name=x", *FAST, "callbacks.last.every_n_steps=1", "+callbacks.kill._target_=tests.killing.Kill")
+    words = ("name=x", *FAST, "callbacks.resume_checkpoint.every_n_steps=1", "+callbacks.kill._target_=tests.killing.Kill")
     monkeypatch.setenv("KILL", "step:2")
     with pytest.raises(Killed):
         command(*words)
@@ -166,7 +166,7 @@ def test_force_starts_over_and_keeps_the_old_folder(command: Command):
 
 
 def test_resume_takes_what_the_run_was_told(command: Command, tmp_path: Path):
-    words = ("model=resnet20", "optim.lr=0.02", *FAST, "trainer.max_epochs=2")
+    words = ("model=resnet20", "optimizer.lr=0.02", *FAST, "trainer.max_epochs=2")
     assert command(*words, "name=x", "+callbacks.kill._target_=tests.killing.Kill").code == 0
     result = (tmp_path / "outputs/x/result.json").read_text()
     outcome = command("resume=outputs/x", "trust=[tests]")
@@ -195,14 +195,14 @@ def test_a_run_and_a_sweep_do_not_share_a_name(command: Command):
 
 def test_a_changed_default_is_another_config(command: Command, tmp_path: Path):
     """A default that changes in conf/ between two commands: here a group's file in the user's own folder."""
-    file = tmp_path / "my_conf" / "optim" / "mine.yaml"
+    file = tmp_path / "my_conf" / "optimizer" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("# Mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.01\n")
-    words = ("--config-dir", "my_conf", "optim=mine", *FAST)
+    words = ("--config-dir", "my_conf", "optimizer=mine", *FAST)
     assert command(*words, "name=x").code == 0
     file.write_text("# Mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.5\n")
-    assert "  optim.lr: 0.01 in the run, 0.5 now" in command(*words, "name=x").err
-    shown = command("--config-dir", "my_conf", "run=outputs/x", "--cfg", "job", "--package", "optim").out
+    assert "  optimizer.lr: 0.01 in the run, 0.5 now" in command(*words, "name=x").err
+    shown = command("--config-dir", "my_conf", "run=outputs/x", "--cfg", "job", "--package", "optimizer").out
     assert "lr: 0.01" in shown  # run= means what it meant
     assert command("--config-dir", "my_conf", "resume=outputs/x").code == 0
 

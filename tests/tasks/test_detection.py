@@ -63,7 +63,7 @@ def batch() -> Batch:
 
 
 def test_the_heads_losses_are_added(task: DetectionTask, batch: Batch):
-    losses = task.losses(task(batch.images), batch)
+    losses = task.loss_weights(task(batch.images), batch)
     assert losses.keys() == {"loss", "there", "box"}
     assert losses["loss"] == losses["there"] + losses["box"]
 

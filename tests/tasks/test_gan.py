@@ -226,7 +226,7 @@ def test_classes_are_learnt_apart(tmp_path: Path):
 
 
 def test_penalties_are_warned_of_batch_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    for setting, changes in (("task.loss=wgan_gp", {"loss": "wgan_gp"}), ("task.r1", {"r1": 0.1})):
+    for setting, changes in (("task.loss=wgan_gp", {"loss": "wgan_gp"}), ("task.r1_weight", {"r1": 0.1})):
         for norm in (False, True):
             caplog.clear()
             trainer(tmp_path, limit_train_batches=1).fit(generate(Pair(norm=norm), **changes), datamodule=data())

@@ -129,10 +129,10 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(mask_spec: DataSpec, nam
     [
         (
             {"losses": {"lovasz": 1.0}},
-            "task.losses.lovasz: there is no such loss; there are cross_entropy, dice, focal",
+            "task.loss_weights.lovasz: there is no such loss; there are cross_entropy, dice, focal",
         ),
-        ({"losses": {}}, "task.losses: type a number above 0 for at least one"),
-        ({"losses": {"dice": 0.0}}, "task.losses: type a number above 0 for at least one"),
+        ({"losses": {}}, "task.loss_weights: type a number above 0 for at least one"),
+        ({"losses": {"dice": 0.0}}, "task.loss_weights: type a number above 0 for at least one"),
         ({"class_weights": [0.0, 0.0, 0.0]}, "task.class_weights: type a number above 0 for at least one class"),
         (
             {"class_weights": [1.0]},

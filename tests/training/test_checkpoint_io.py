@@ -93,7 +93,7 @@ def test_the_one_before_survives_where_there_is_no_room(tmp_path: Path, monkeypa
 
 
 WORDS = (
-    *(*FAST, "trainer.max_epochs=3", "callbacks.last.every_n_steps=1"),
+    *(*FAST, "trainer.max_epochs=3", "callbacks.resume_checkpoint.every_n_steps=1"),
     *("+callbacks.kill._target_=tests.killing.Kill", "seed=2"),
 )
 

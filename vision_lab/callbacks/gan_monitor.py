@@ -56,7 +56,7 @@ class GanMonitor(EpochMetrics):
             return
         said = f"epoch {trainer.current_epoch + 1}: {text}"
         if self.stop_on_failure:
-            raise DataError(f"{said}\nTo go on all the same, type callbacks.watchdog.action=warn and another name=")
+            raise DataError(f"{said}\nTo go on all the same, type callbacks.gan_monitor.action=warn and another name=")
         if trainer.is_global_zero:
             get_console().print(Text.assemble(("warning:", "yellow"), f" {said}"), highlight=False, soft_wrap=True)
 
@@ -64,7 +64,7 @@ class GanMonitor(EpochMetrics):
 def _saturated(known: float) -> str:
     return (
         f"the discriminator knows {known:.1%} of real and made pictures, so that the generator learns little from it: "
-        "type model.discriminator_width=<less>, task.discriminator_optim.lr=<less>, task.real_label=0.9, or "
+        "type model.discriminator_channels=<less>, task.discriminator_optimizer.lr=<less>, task.real_label_value=0.9, or "
         "task.diffaugment=[colour,translation,cutout]"
     )
 
@@ -72,6 +72,6 @@ def _saturated(known: float) -> str:
 def _collapsed(apart: float) -> str:
     return (
         f"samples are much alike, apart by {apart:.2f} of what real pictures are: the generator has collapsed, or has "
-        "hardly begun. If it lasts, type task.loss=hinge model.spectral_norm=true, or task.r1=1 "
-        "model.discriminator_norm=layer, or a smaller optim.lr"
+        "hardly begun. If it lasts, type task.loss=hinge model.spectral_norm=true, or task.r1_weight=1 "
+        "model.discriminator_norm=layer, or a smaller optimizer.lr"
     )

@@ -91,6 +91,6 @@ def _stop(trainer: pl.Trainer, what: str) -> None:
     kept = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ResumeCheckpoint)), None)
     last = f"The last good checkpoint is {kept.path} of step {kept.step}." if kept and kept.path else "None was saved."
     raise DataError(
-        f"{what}\n{last}\nThe same command would come to the same step: type another name= and a smaller optim.lr, or "
+        f"{what}\n{last}\nThe same command would come to the same step: type another name= and a smaller optimizer.lr, or "
         "trainer.gradient_clip_val=1."
     )

@@ -11,7 +11,7 @@ PACKAGE_DIR = Path(__file__).resolve().parents[1]
 CONFIG_DIR = PACKAGE_DIR / "conf" if (PACKAGE_DIR / "conf").is_dir() else PACKAGE_DIR.parent / "conf"
 """``conf/`` travels inside an installed package; in a checkout it lies beside it."""
 
-ORDER = "task model head data augment optim scheduler trainer callbacks logger mode experiment debug hydra".split()
+ORDER = "task model head data augment optimizer scheduler trainer callbacks logger mode experiment debug hydra".split()
 
 
 @dataclass(frozen=True)

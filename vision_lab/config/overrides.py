@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.features"}
+PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.feature_extractor"}
 """Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
 
 FLAGS_WITH_VALUE = {

@@ -20,7 +20,7 @@ BUILD_KEYS = {
     "model": {"target"},
     "head": {"target", "weights", "published"},
     "task": {"target"},
-    "optim": {"scale_lr"},
+    "optimizer": {"scale_lr"},
 }
 """part: keys that are for ``build`` alone; no constructor takes them. ``target`` is one word for data's spec, head and
 task: what the data holds, what the head is for, what the task learns from. A model that has it needs no head."""
@@ -47,10 +47,10 @@ INJECTED_ARGUMENTS = {
     "model": {"spec"},
     "head": {"backbone", "pair", "spec"},
     "task": {"network", "spec", "optimizer", "schedule", "seed", "features", "features_name"},
-    "optim": {"params"},
+    "optimizer": {"params"},
     "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
-    "model.classifier": {"num_classes"},
+    "model.network": {"num_classes"},
     "data.train": set(),
     "data.val": set(),
     "data.test": set(),

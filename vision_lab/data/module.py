@@ -90,11 +90,11 @@ class DataModule(pl.LightningDataModule):
         if spec.target == "boxes" and transforms["eval"]:
             raise ConfigurationError(
                 "augment.eval must be empty for boxes, which are measured in the pixels of their files: "
-                "type augment.eval=[], or augment=basic"
+                "type augment.eval=[], or augment=flip"
             )
         if spec.target != "boxes" and any(isinstance(each, BOX_TRANSFORMS) for each in transforms["train"]):
             raise ConfigurationError(
-                f"augment.train has a transform for boxes, but the data holds {spec.target}: type augment=basic"
+                f"augment.train has a transform for boxes, but the data holds {spec.target}: type augment=flip"
             )
         for split, source in (("train", train), ("val", val), ("test", test)):
             if source is not None and not callable(source):
@@ -155,7 +155,7 @@ class DataModule(pl.LightningDataModule):
             if self.per_class:
                 if labels is None:
                     raise ConfigurationError(
-                        f"data.per_class={self.per_class} is for labels, this data has none: type null"
+                        f"data.samples_per_class={self.per_class} is for labels, this data has none: type null"
                     )
                 chosen = sample_per_class(labels_of(self.splits["train"]), count=self.per_class, seed=self.seed)
                 self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
@@ -256,7 +256,7 @@ class DataModule(pl.LightningDataModule):
         if self.on_bad == "raise":
             raise DataError(
                 f"{_count_images(len(batch.unreadable))} cannot be read:\n{listed}\n"
-                "Mend or remove them, or type data.on_bad=skip to leave such files out, counted and listed."
+                "Mend or remove them, or type data.on_error=skip to leave such files out, counted and listed."
             )
         self.unreadable.update(batch.unreadable)
 
@@ -299,7 +299,7 @@ class DataModule(pl.LightningDataModule):
         if len(seen) < 2 and self.spec.num_classes > 1:
             log.warning(
                 "the training masks show no class but %s, and %.0f %% of their pixels do not count: if a value that "
-                "is ignored (255) stands for a class, type data.values=[0,255], one for each class",
+                "is ignored (255) stands for a class, type data.class_values=[0,255], one for each class",
                 ", ".join(seen) or "none",
                 100 * pixels[-1] / pixels.sum().clamp(min=1),
             )

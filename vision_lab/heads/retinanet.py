@@ -48,7 +48,7 @@ def retinanet(
         ConfigurationError: where the channels cannot be grouped or the backbone has a single map.
     """
     if norm and width % NORM_GROUPS:
-        raise ConfigurationError(f"head.norm={norm}: type null, or group with a head.width that {NORM_GROUPS} divides")
+        raise ConfigurationError(f"head.norm={norm}: type null, or group with a head.channels that {NORM_GROUPS} divides")
     pyramid = BackboneWithFPN(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
     sides = [anchor_scale * stride for stride in pyramid.strides]
     sizes = [[side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))] for side in sides]

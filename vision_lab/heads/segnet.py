@@ -25,7 +25,7 @@ def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Counts) -> Segne
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    convolutions = check_decoder_levels("head.convolutions", convolutions, backbone, wanted="a number", example=[2] * 6)
+    convolutions = check_decoder_levels("head.convs_per_level", convolutions, backbone, wanted="a number", example=[2] * 6)
     return Segnet(backbone, spec.num_classes, convolutions=convolutions)
 
 

@@ -25,7 +25,7 @@ def unet(backbone: Backbone, spec: DataSpec, *, widths: Counts) -> Unet:
         ConfigurationError: where the backbone has more levels than that.
     """
     widths = check_decoder_levels(
-        "head.widths", widths, backbone, wanted="a number of channels", example=[512, 256, 128, 64, 32, 16]
+        "head.decoder_channels", widths, backbone, wanted="a number of channels", example=[512, 256, 128, 64, 32, 16]
     )
     return Unet(backbone, spec.num_classes, widths=widths)
 

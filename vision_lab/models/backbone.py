@@ -95,7 +95,7 @@ def build_backbone(
         raise ConfigurationError(
             f"{name} is not made for pictures of {height}x{width} pixels: type {typed}"
             if typed
-            else f"{name} takes no pictures of {spec.channels} channels ({refusal}): check model.classifier"
+            else f"{name} takes no pictures of {spec.channels} channels ({refusal}): check model.network"
         )
     class_layers = _class_dependent_keys(classifier, network) if weights or freeze else set()
     loaded = load(network, weights, constructor=name, class_layers=class_layers) if weights else None

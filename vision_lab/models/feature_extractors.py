@@ -24,7 +24,7 @@ from vision_lab.models.weights import LOAD_ERRORS
 FASHION_WEIGHTS = Path(__file__).with_name("garment_features.pth")
 """A residual network of 8 layers, 0.905 right on ``fashion_mini``'s test pictures, made by
 
-python -m vision_lab model=resnet20 model.classifier.depth=8 optim.lr=4.0e-3 trainer.max_epochs=20
+python -m vision_lab model=resnet20 model.network.depth=8 optimizer.lr=4.0e-3 trainer.max_epochs=20
 """
 
 
@@ -140,11 +140,11 @@ def inception(path: str | None) -> FeatureExtractor:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except ImportError as error:
         raise ConfigurationError(
-            "task.features=inception needs torch-fidelity: type pip install 'vision_lab[fid]', or take other features "
-            "(task.features=garments, or run:<the folder of a run of task=classify>)"
+            "task.feature_extractor=inception needs torch-fidelity: type pip install 'vision_lab[fid]', or take other features "
+            "(task.feature_extractor=fashion_mini, or run:<the folder of a run of task=classify>)"
         ) from error
     file = Path(path).expanduser() if path else None
-    typed = f"task.features=inception:{path}"
+    typed = f"task.feature_extractor=inception:{path}"
     if file and not file.is_file():
         raise ConfigurationError(f"{typed}: there is no such file")
     try:
@@ -154,9 +154,9 @@ def inception(path: str | None) -> FeatureExtractor:
     except OSError as error:  # urllib's errors are OSErrors
         name = URL_INCEPTION_V3.rsplit("/", 1)[-1]
         raise ConfigurationError(
-            f"task.features=inception: {URL_INCEPTION_V3} could not be fetched: {error}\n"
-            f"Fetch it where there is a network, then type task.features=inception:<folder>/{name}; or take other "
-            "features (task.features=garments, or run:<the folder of a run of task=classify>)"
+            f"task.feature_extractor=inception: {URL_INCEPTION_V3} could not be fetched: {error}\n"
+            f"Fetch it where there is a network, then type task.feature_extractor=inception:<folder>/{name}; or take other "
+            "features (task.feature_extractor=fashion_mini, or run:<the folder of a run of task=classify>)"
         ) from error
     except (*LOAD_ERRORS, AttributeError, TypeError) as error:
         raise ConfigurationError(f"{typed}: these are not torch-fidelity's weights ({first_line(error)})") from error

@@ -53,7 +53,7 @@ def check(
     console.silence_libraries()
     check_config(config, ["data"])
     # All that is wrong is to be told at once.
-    config = config.updated({"data.on_bad": "skip", "augment.train": [], "augment.eval": []})
+    config = config.updated({"data.on_error": "skip", "augment.train": [], "augment.eval": []})
     spec = build.spec(config)
     data = build.data(config, spec)
     data.prepare_data()

@@ -17,7 +17,7 @@ from vision_lab.modes import reports, subprocesses
 from vision_lab.modes.load import adapt_data_spec, load_trained_task
 from vision_lab.runs.folder import Run
 
-REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
+REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optimizer", "scheduler", "trainer", "callbacks")
 
 
 def evaluate(

@@ -30,7 +30,7 @@ from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import SupervisedTask, Task
 from vision_lab.viz.images import MAX_DRAWN
 
-REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optim", "scheduler", "trainer", "callbacks")
+REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optimizer", "scheduler", "trainer", "callbacks")
 
 
 MAX_MADE = 1_000_000
@@ -111,7 +111,7 @@ def predict(
         sample(config, folder, count=count, classes=classes, drawn=drawn)
         return
     if count is not None or classes is not None:
-        raise ConfigurationError("mode.count and mode.classes are for task=generate: leave them out")
+        raise ConfigurationError("mode.num_samples and mode.class_names are for task=generate: leave them out")
     files = find_images(config["source"])
     config = build.drop_datasets(config)
     reject_link(folder)

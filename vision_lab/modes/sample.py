@@ -94,13 +94,13 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
     if config["run"] is None:
         raise ConfigurationError("mode=predict needs a trained generator: type run=<its folder>")
     if config["source"] and (count is not None or classes is not None):
-        raise ConfigurationError("mode.count and mode.classes: the file of source= says both: leave them out")
+        raise ConfigurationError("mode.num_samples and mode.class_names: the file of source= says both: leave them out")
     count = DEFAULT_NUM_SAMPLES if count is None else count
     reject_link(folder)
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
     if "features" in config["task"]:
-        config = config.updated({"task.features": "garments"})  # nothing is measured: the run's need not be there
+        config = config.updated({"task.feature_extractor": "garments"})  # nothing is measured: the run's need not be there
     task = load_trained_task(config, Run.open(config["run"]))
     if not isinstance(task, GenerationTask):
         raise ConfigurationError(f"mode=predict makes pictures by task=generate, not by {type(task).__name__}")
@@ -192,12 +192,12 @@ def _labels(classes: Sequence[str] | None, task: GenerationTask) -> list[int] | 
     if classes is None:
         return None
     if not task.pair.conditional:
-        raise ConfigurationError("mode.classes: this generator takes no classes (model.condition=null): leave it out")
+        raise ConfigurationError("mode.class_names: this generator takes no classes (model.conditioning=null): leave it out")
     listed = [str(name) for name in classes] if isinstance(classes, Sequence) else [str(classes)]
     listed = [str(classes)] if isinstance(classes, str) else listed
     unknown = [name for name in listed if name not in names]
     if unknown or not listed:
-        raise ConfigurationError(f"mode.classes=[{','.join(listed)}]: type a list of {summarize_names(names, 12)}")
+        raise ConfigurationError(f"mode.class_names=[{','.join(listed)}]: type a list of {summarize_names(names, 12)}")
     return [names.index(name) for name in listed]
 
 

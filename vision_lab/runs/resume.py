@@ -20,8 +20,8 @@ RunProgress = Literal["new", "begun", "finished"]
 
 IGNORED_KEYS = (
     *("name", "run", "source", "resume", "force", "trust", "mode"),
-    *("data.num_workers", "data.root", "callbacks.progress", "trainer.profiler"),
-    *("callbacks.last.every_n_steps", "callbacks.last.minutes"),
+    *("data.num_workers", "data.root", "callbacks.progress_bar", "trainer.profiler"),
+    *("callbacks.resume_checkpoint.every_n_steps", "callbacks.resume_checkpoint.every_n_minutes"),
 )
 """Keys, with all below them, that may differ between two commands for one run: they do not change its numbers. What
 lies under ``data.root`` is held against the stored fingerprint instead, so that a data set may move."""

@@ -234,7 +234,7 @@ class SupervisedTask(Task):
         """The optimiser with a rate for each step, or after each validation for a plateau."""
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         if not parameters:
-            raise ConfigurationError("model.freeze leaves nothing to train: type model.freeze=trunk or null")
+            raise ConfigurationError("model.freeze leaves nothing to train: type model.freeze=backbone or null")
         optimizer = self.optimizer(parameters)
         schedule = self.schedule
         if isinstance(schedule, ReduceOnPlateau):

@@ -49,7 +49,7 @@ class GanTask(Task):
         r1: what the slopes at real pictures count, for any loss (Mescheder 2018); 0: not at all.
         discriminator_steps: of the discriminator for one of the generator.
         diffaugment: changes of what the discriminator sees: colour, translation, cutout (Zhao 2020).
-        generator_optim: settings of its optimiser that differ from ``optim``'s.
+        generator_optim: settings of its optimiser that differ from ``optimizer``'s.
         discriminator_optim: likewise.
         ema: how much of the generator's averaged weights is kept at each step, from which samples are made; 0: they
             are made by the weights as they are.
@@ -144,7 +144,7 @@ class GanTask(Task):
             raise ConfigurationError("scheduler=plateau is for one network: type scheduler=constant, cosine or steps")
         if any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise ConfigurationError(
-                "this task averages its generator's weights by itself (task.ema): type callbacks=default"
+                "this task averages its generator's weights by itself (task.ema_decay): type callbacks=default"
             )
         if self.trainer.max_steps > 0:
             raise ConfigurationError(
@@ -168,7 +168,7 @@ class GanTask(Task):
 
     def on_fit_start(self) -> None:
         """Warn of what the papers warn of."""
-        setting = "task.loss=wgan_gp" if self.gradient_penalty else "task.r1" if self.r1 else None
+        setting = "task.loss=wgan_gp" if self.gradient_penalty else "task.r1_weight" if self.r1 else None
         mixes = any(isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules())
         if setting and mixes and self.global_rank == 0:
             log.warning(

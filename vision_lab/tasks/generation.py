@@ -177,7 +177,7 @@ class GenerationTask(GanTask):
         if few:
             raise DataError(
                 f"there are too few pictures to measure by, {', '.join(few)}: there must be {MIN_SAMPLES} in each split; "
-                "type data.holdout=0.3, or give more"
+                "type data.holdout_fraction=0.3, or give more"
             )
 
     def _see(self, split: str, batch: Batch) -> None:
@@ -283,7 +283,7 @@ class GenerationTask(GanTask):
         """As many real training pictures as there are samples in the gallery."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         places = range(min(self.num_preview, len(data.splits["train"])))
-        return tiled(torch.stack(data.pictures("train", places, most=self.num_preview)), columns=GRID_COLUMNS)
+        return tiled(torch.stack(data.image_dir("train", places, most=self.num_preview)), columns=GRID_COLUMNS)
 
     def _interpolated(self) -> Tensor:
         """Along the sphere on which latents lie nearly all (White 2016); the class is that of the first."""
@@ -305,7 +305,7 @@ class GenerationTask(GanTask):
         caption = f"made, and the nearest of {len(points):,} real ones"
         return grid(
             [
-                side_by_side([picture, *data.pictures("train", neighbours, most=MAX_NEIGHBOR_CANDIDATES)], caption)
+                side_by_side([picture, *data.image_dir("train", neighbours, most=MAX_NEIGHBOR_CANDIDATES)], caption)
                 for picture, neighbours in zip(pictures, found.tolist(), strict=True)
             ],
             columns=2,

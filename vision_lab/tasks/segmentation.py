@@ -66,9 +66,9 @@ class SegmentationTask(SupervisedTask):
         super().__init__(**arguments)
         known = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
         if unknown := sorted(set(losses) - set(known)):
-            raise ConfigurationError(f"task.losses.{unknown[0]}: there is no such loss; there are {', '.join(known)}")
+            raise ConfigurationError(f"task.loss_weights.{unknown[0]}: there is no such loss; there are {', '.join(known)}")
         if not any(losses.values()):
-            raise ConfigurationError("task.losses: type a number above 0 for at least one")
+            raise ConfigurationError("task.loss_weights: type a number above 0 for at least one")
         self.terms = {name: (known[name], weight) for name, weight in losses.items() if weight > 0}
         self.focal_gamma = focal_gamma
         self.balance = class_weights == "auto"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from vision_lab.core.arguments import Fraction, NonNegative, Positive, Range
 
 Schedule = Callable[[float], float]
-"""progress in [0, 1] -> factor of ``optim.lr``."""
+"""progress in [0, 1] -> factor of ``optimizer.lr``."""
 
 
 @dataclass(frozen=True, kw_only=True)

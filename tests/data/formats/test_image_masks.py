@@ -70,8 +70,8 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     with pytest.raises(InvalidImageError) as caught:
         read(path, MaskEncoding(2))
     assert str(caught.value) == (
-        "its values 3, 200 stand for no class; it holds 0, 3, 200: type data.values=[0,255,...], one for each class, "
-        "and data.ignored=[...] for those not to count"
+        "its values 3, 200 stand for no class; it holds 0, 3, 200: type data.class_values=[0,255,...], one for each class, "
+        "and data.ignored_values=[...] for those not to count"
     )
     path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(
@@ -86,13 +86,13 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ([0], "data.values has 1 entries for 2 classes"),
+        ([0], "data.class_values has 1 entries for 2 classes"),
         ([0, [1, 1, 1]], "type numbers for all classes, or a colour [red,green,blue] for each"),
-        ([[0, 0], [1, 1]], "data.values=[[0, 0], [1, 1]]: type a list of whole numbers of 0 or more, or of colours"),
-        (5, "data.values=5: type a list of whole numbers"),
-        ([0, -1], "data.values=[0, -1]: type a list of whole numbers"),
-        ([0.0, 1.0], "data.values=[0.0, 1.0]: type a list of whole numbers"),
-        ([4, 4], "data.values has an entry twice"),
+        ([[0, 0], [1, 1]], "data.class_values=[[0, 0], [1, 1]]: type a list of whole numbers of 0 or more, or of colours"),
+        (5, "data.class_values=5: type a list of whole numbers"),
+        ([0, -1], "data.class_values=[0, -1]: type a list of whole numbers"),
+        ([0.0, 1.0], "data.class_values=[0.0, 1.0]: type a list of whole numbers"),
+        ([4, 4], "data.class_values has an entry twice"),
     ],
 )
 def test_values_that_say_nothing(written: list, said: str):
@@ -191,8 +191,8 @@ def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCapt
     images = tmp_path / "images"
     assert str(caught.value) == (
         f"2 of 4 pictures have no mask of their name in {tmp_path / 'masks'}: {images / 'b.png'}, {images / 'd.png'}\n"
-        "That folder holds a.png, c.png, e.png. Mend that, type data.suffix=... where masks' names end differently "
-        "(_mask), or type data.on_bad=skip to leave "
+        "That folder holds a.png, c.png, e.png. Mend that, type data.mask_suffix=... where masks' names end differently "
+        "(_mask), or type data.on_error=skip to leave "
         "such pictures out, counted and listed."
     )
     made = found(tmp_path, on_bad="skip")

@@ -28,5 +28,5 @@ def labels(classes: str) -> list[int]:
 
 def _groups(classes: str) -> Sequence[str]:
     if classes not in ("grouped", "all"):
-        raise ConfigurationError(f"data.classes={classes}: type grouped or all")
+        raise ConfigurationError(f"data.label_set={classes}: type grouped or all")
     return GROUP_NAMES if classes == "grouped" else GARMENTS

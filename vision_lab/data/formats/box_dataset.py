@@ -139,7 +139,7 @@ def build_box_dataset(
     if faults and (on_bad == "raise" or (rows and not kept)):
         listed = [f"{fault.path}: {fault.problem}" for fault in faults]
         more = [f"and {len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
-        mend = "Mend them, or type data.on_bad=skip to have them clipped or dropped, counted and listed."
+        mend = "Mend them, or type data.on_error=skip to have them clipped or dropped, counted and listed."
         last = mend if kept or not rows else "Not one box can be used."
         raise DataError(
             "\n  ".join([f"{len(faults)} annotations are broken:", *listed[:MAX_LISTED], *more]) + f"\n{last}"

@@ -68,7 +68,7 @@ def class_names(root: str) -> list[str]:
     if not names:
         raise DataError(
             f"{folder} has no sub-folders: data=folder takes one sub-folder of pictures for each class; for pictures "
-            "without classes (task=generate), type data=pictures"
+            "without classes (task=generate), type data=images"
         )
     return names
 

@@ -47,20 +47,20 @@ class MaskEncoding:
     ignored_values: Sequence[MaskValue] = (IGNORE_INDEX,)
 
     def __post_init__(self) -> None:
-        for key, values in (("data.values", self.class_values), ("data.ignored", self.ignored_values)):
+        for key, values in (("data.class_values", self.class_values), ("data.ignored_values", self.ignored_values)):
             if values is not None and not _numbers_or_colours(values):
                 raise ConfigurationError(
                     f"{key}={values}: type a list of whole numbers of 0 or more, or of colours [red,green,blue]"
                 )
         if self.class_values is not None and len(self.class_values) != self.classes:
             raise ConfigurationError(
-                f"data.values has {len(self.class_values)} entries for {self.classes} classes: type one for each of "
+                f"data.class_values has {len(self.class_values)} entries for {self.classes} classes: type one for each of "
                 "data.spec.class_names"
             )
         if len({isinstance(value, int) for value in self.class_values or ()}) > 1:
-            raise ConfigurationError("data.values: type numbers for all classes, or a colour [red,green,blue] for each")
+            raise ConfigurationError("data.class_values: type numbers for all classes, or a colour [red,green,blue] for each")
         if self.class_values is not None and len({self._code(value) for value in self.class_values}) < self.classes:
-            raise ConfigurationError("data.values has an entry twice: two classes cannot be told apart")
+            raise ConfigurationError("data.class_values has an entry twice: two classes cannot be told apart")
 
     def mask(self, path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
         """The classes in a file: (H, W), 255 where they do not count.
@@ -112,7 +112,7 @@ class MaskEncoding:
         if path.suffix.lower() in (".jpg", ".jpeg"):
             return f"{what}: JPEG changes values, so masks are to be PNG"
         typed = fitting or ("[[0,0,0],[255,0,0],...]" if colours else "[0,255,...]")
-        return f"{what}: type data.values={typed}, one for each class, and data.ignored=[...] for those not to count"
+        return f"{what}: type data.class_values={typed}, one for each class, and data.ignored_values=[...] for those not to count"
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _check_missing_masks(
         raise DataError(
             f"{len(alone)} of {len(found)} pictures have no mask of their name in {folder}: {summarize_names(alone, MAX_LISTED)}\n"
             f"That folder holds {summarize_names([path.name for path in held.values()], 4) or 'no pictures'}. "
-            "Mend that, type data.suffix=... where masks' names end differently (_mask), or type data.on_bad=skip to "
+            "Mend that, type data.mask_suffix=... where masks' names end differently (_mask), or type data.on_error=skip to "
             "leave such pictures out, counted and listed."
         )
 

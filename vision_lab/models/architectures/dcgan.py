@@ -198,7 +198,7 @@ def _check(spec: DataSpec, condition: str | None) -> None:
             f"{height}x{width}: type data.spec.image_size=[{size},{size}]"
         )
     if condition and spec.target != "labels":
-        errors.append(f"model.condition={condition} needs a class for each picture: type model.condition=null")
+        errors.append(f"model.conditioning={condition} needs a class for each picture: type model.conditioning=null")
     if errors:
         raise ConfigurationError("\n".join(errors))
 
