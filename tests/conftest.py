@@ -59,7 +59,7 @@ FAST = (*WHOLE, "callbacks.progress_bar=null", "callbacks.image_logger=null")
 def spec() -> DataSpec:
     """Small colour pictures of four classes."""
     return DataSpec(
-        target="labels",
+        target_type="labels",
         class_names=("ash", "beech", "cedar", "date"),
         num_classes=4,
         image_size=(32, 32),

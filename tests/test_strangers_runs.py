@@ -173,7 +173,7 @@ def test_a_class_folders_name_is_a_name(command: Command, tmp_path: Path, stolen
     outcome = command("data=folder", *words, "name=own")
     assert not stolen.exists()
     assert outcome.code == 0, outcome.err
-    spec = json.loads(Path("outputs/own/spec.json").read_text())
+    spec = json.loads(Path("outputs/own/data_spec.json").read_text())
     assert spec["class_names"] == sorted(names)
     assert "${oc.env:SECRET}" in Path("outputs/own/config_resolved.yaml").read_text()
     assert_nowhere(secret, Path("outputs/own"))
@@ -204,7 +204,7 @@ def test_names_in_annotations_are_names(
     words = ("task=detect", "model=resnet20", f"data={kind}", f"data.root={root}", "data.spec.image_size=[64,64]")
     outcome = command(*words, *FAST, "data.num_workers=0", "data.batch_size=2", "name=own")
     assert outcome.code == 0, outcome.err
-    spec = json.loads(Path("outputs/own/spec.json").read_text())
+    spec = json.loads(Path("outputs/own/data_spec.json").read_text())
     assert spec["class_names"] == names
     assert_nowhere(secret, Path("outputs/own"))
 
@@ -386,12 +386,12 @@ SPEC = {"target": "labels", "class_names": ["a", "b"], "num_classes": 2, "channe
         ("config.yaml", "a: !!python/object/apply:os.system [ls]\n", "config.yaml is damaged: it is not YAML"),
         ("config.yaml", "x" * 11_000_000, "config.yaml is damaged: it has more than 10,000,000 bytes"),
         ("config.yaml", b"\xff\xfe", "config.yaml is damaged: it is not UTF-8"),
-        ("spec.json", json.dumps(SPEC | {"image_size": [10**6, 10**6]}), "such pictures takes"),
-        ("spec.json", json.dumps(SPEC | {"image_size": [32.5, 32]}), "image_size=[32.5,32]: type [height,width]"),
-        ("spec.json", json.dumps(SPEC | {"image_size": [32, 32], "channels": 10**9}), "channels=1000000000: type a"),
-        ("spec.json", json.dumps(SPEC | {"image_size": [32, 32], "mean": ["a"]}), "mean=[a]: type a list of numbers"),
-        ("spec.json", "[" * 200_000, "spec.json is damaged: it is nested more than 50 levels deep"),
-        ("spec.json", "{}", "spec.json is not what a run writes: target is missing"),
+        ("data_spec.json", json.dumps(SPEC | {"image_size": [10**6, 10**6]}), "such pictures takes"),
+        ("data_spec.json", json.dumps(SPEC | {"image_size": [32.5, 32]}), "image_size=[32.5,32]: type [height,width]"),
+        ("data_spec.json", json.dumps(SPEC | {"image_size": [32, 32], "channels": 10**9}), "channels=1000000000: type a"),
+        ("data_spec.json", json.dumps(SPEC | {"image_size": [32, 32], "mean": ["a"]}), "mean=[a]: type a list of numbers"),
+        ("data_spec.json", "[" * 200_000, "data_spec.json is damaged: it is nested more than 50 levels deep"),
+        ("data_spec.json", "{}", "data_spec.json is not what a run writes: target is missing"),
         ("overrides.yaml", "choices: [1]", "choices are names of files in conf/"),
     ],
 )  # fmt: skip

@@ -73,8 +73,8 @@ def spec(config: Config) -> DataSpec:
     labels, so that masks and boxes need not be read, nor pictures fitted for them.
     """
     said = DataSpec.from_config(config["data"]["spec"])
-    alone = config["task"].get("target") == NO_TARGET and said.target in ("masks", "boxes")
-    return replace(said, target="none") if alone else said
+    alone = config["task"].get("target_type") == NO_TARGET and said.target_type in ("masks", "boxes")
+    return replace(said, target_type="none") if alone else said
 
 
 def data(config: Config, spec: DataSpec, *, relabel: Sequence[int] | None = None) -> DataModule:
@@ -109,7 +109,7 @@ def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNe
         changes = {"weights": None} | ({"stem": _resolve_auto_stem(model["stem"])} if "stem" in model else {})
     with explained("model", model):
         backbone: Backbone | GanNetworks = make(spec, **changes)
-    if model.get("target") == NO_TARGET:
+    if model.get("target_type") == NO_TARGET:
         spec = _normalised(spec, (0.5,), (0.5,))  # to [-1, 1]: see ``Adversarial``
     head: Head = _partial(_arguments(config, "head"), "head")
     with explained("head", config["head"]):
@@ -128,7 +128,7 @@ def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNe
 
 def _load_network_weights(config: Config, head: Head, module: nn.Module, spec: DataSpec) -> LoadedWeights:
     """Load ``head.weights`` into backbone and head together."""
-    published = config["head"].get("published") or f"{config.choices.get('head')}_{{model}}"
+    published = config["head"].get("torchvision_name") or f"{config.choices.get('head')}_{{model}}"
     make = _partial(_arguments(config, "model"), "model")
     shapes = []
     for more in (1, 2):  # the parameters whose shapes follow the number of classes
@@ -150,7 +150,7 @@ def _load_network_weights(config: Config, head: Head, module: nn.Module, spec: D
 def task(config: Config, network: BuiltNetwork, *, processes: int = 1) -> Task:
     """What is learnt, by so many processes together."""
     settings = _partial(_arguments(config, "task"), "task")
-    if "features" in config["task"]:
+    if "feature_extractor" in config["task"]:
         found = features(config)
         settings = partial(settings, features=found, features_name=found.name)
     with explained("task", config["task"]):
@@ -170,9 +170,9 @@ def features(config: Config) -> FeatureExtractor:
     Raises:
         ConfigurationError: where it names nothing, or what is not to be had.
     """
-    named = config["task"]["features"]
+    named = config["task"]["feature_extractor"]
     name, _, place = str(named).partition(":")
-    if name == "garments" and not place:
+    if name == "fashion_mini" and not place:
         return fashion_features()
     if name == "inception":
         return inception(place or None)
@@ -190,7 +190,7 @@ def _classifier_features(folder: str, *, trusted: Sequence[str]) -> FeatureExtra
     saved = run.resolved
     values = {key: saved.get(key) for key in ("task", "model", "head", "seed")}
     told: Any = values["task"]
-    if not isinstance(told, dict) or told.get("target") != "labels" or not run.weights.is_file():
+    if not isinstance(told, dict) or told.get("target_type") != "labels" or not run.weights.is_file():
         raise ConfigurationError(
             f"task.feature_extractor=run:{folder}: this is no finished run of task=classify, which is what can be looked through"
         )
@@ -213,7 +213,7 @@ def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]
     """
     settings = _arguments(config, "optimizer")
     together = config["data"]["batch_size"] * processes * config["trainer"]["accumulate_grad_batches"]
-    meant_for = config["optimizer"].get("scale_lr")
+    meant_for = config["optimizer"].get("lr_reference_batch_size")
     growth = together / meant_for if meant_for else 1
 
     def make(parameters: Iterable[Parameter], **changes: Any) -> Optimizer:

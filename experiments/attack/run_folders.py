@@ -25,7 +25,13 @@ FAST = ("debug=fast", "trainer=cpu", "data.num_workers=0")
 WORDS = {
     "labels": ("data.samples_per_class=16",),
     "made": (
-        *("task=generate", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=8", "logger=none"),
+        *(
+            "task=generate",
+            "model.generator_channels=4",
+            "model.discriminator_channels=4",
+            "task.num_samples=8",
+            "logger=none",
+        ),
         *("data.samples_per_class=8", "data.spec.image_size=[16,16]", "trainer.limit_test_batches=1"),
     ),
     "masks": (
@@ -54,8 +60,15 @@ SAMPLES = ("mode=predict", "run=gift", "mode.num_samples=2")
 HUB = "from pathlib import Path\nPath({marker!r}).touch()\nimport torch\ndef go(*a, **k): return torch.nn.Identity()\n"
 
 DOCUMENTS = ("config.yaml",) * 8 + (
-    *("config_resolved.yaml", "config_resolved.yaml", "overrides.yaml", "spec.json", "spec.json", "result.json"),
-    *("status.json", "data.json", "environment.json"),
+    *(
+        "config_resolved.yaml",
+        "config_resolved.yaml",
+        "overrides.yaml",
+        "data_spec.json",
+        "data_spec.json",
+        "result.json",
+    ),
+    *("status.json", "data_fingerprint.json", "environment.json"),
 )
 
 

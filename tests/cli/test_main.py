@@ -95,7 +95,7 @@ def test_a_run_writes_what_the_design_lists(command: Command):
         "checkpoints/last.ckpt",
         "config.yaml",
         "config_resolved.yaml",
-        "data.json",
+        "data_fingerprint.json",
         "environment.json",
         "metrics.csv",
         "model.pth",
@@ -107,7 +107,7 @@ def test_a_run_writes_what_the_design_lists(command: Command):
         "pictures/val_mistakes.png",
         "pictures/val_predictions.png",
         "result.json",
-        "spec.json",
+        "data_spec.json",
         "speed.csv",
         "status.json",
     }

@@ -89,7 +89,19 @@ def test_every_choice_composes_and_its_classes_take_it(choice: ConfigOption):
     if choice.name in NOT_INSTALLED:
         assert config["logger"][choice.name]["_target_"].startswith("pytorch_lightning.loggers.")
         return
-    parts = ["model", "head", "augment", "optimizer", "scheduler", "trainer", "callbacks", "logger", "task", "mode", "data"]
+    parts = [
+        "model",
+        "head",
+        "augment",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "callbacks",
+        "logger",
+        "task",
+        "mode",
+        "data",
+    ]
     errors = [error for part in parts for error in find_part_errors(config, part)]
     assert [error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))] == []
 

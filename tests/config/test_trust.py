@@ -65,7 +65,10 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
         ),
         (planted("head", "_target_", "torch.nn.modules.module.functools.partial"), "functools.partial"),
         (planted("model", "classifier", {"_target_": "torch.hub.load", "_partial_": True}), "torch.hub.load"),
-        (planted("optimizer", "_target_", "torch.utils.collect_env.run"), "optimizer._target_=torch.utils.collect_env.run"),
+        (
+            planted("optimizer", "_target_", "torch.utils.collect_env.run"),
+            "optimizer._target_=torch.utils.collect_env.run",
+        ),
         (
             planted("callbacks", "mine", {"_target_": "vision_lab.training.checkpoint_io.save", "path": "stolen"}),
             "checkpoints.save",
@@ -150,11 +153,19 @@ def test_choices_that_are_no_names_are_refused(command: Command, strangers: Call
         (planted("callbacks", "progress", {"_target_": "torchvision.models._api.WeightsEnum.get_state_dict"}), "_api"),
         (planted("data", "train", {"_target_": "torchvision.datasets.Kinetics", "_partial_": True}), "Kinetics"),
         (
-            planted("logger", "mine", {"_target_": "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger", "folder": "/tmp"}),
+            planted(
+                "logger",
+                "mine",
+                {"_target_": "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger", "folder": "/tmp"},
+            ),
             "folder",
         ),
         (
-            planted("callbacks", "best", {"_target_": "vision_lab.callbacks.checkpointing.BestCheckpoint", "dirpath": "/tmp"}),
+            planted(
+                "callbacks",
+                "best",
+                {"_target_": "vision_lab.callbacks.checkpointing.BestCheckpoint", "dirpath": "/tmp"},
+            ),
             "dirpath",
         ),
     ],
@@ -172,7 +183,7 @@ def test_a_misspelt_key_beside_a_run_is_answered(command: Command, strangers: Ca
     assert outcome.err.startswith("error: trainer.max_epoch: there is no such key. Did you mean trainer.max_epochs")
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "overrides.yaml", "spec.json"])
+@pytest.mark.parametrize("file", ["config.yaml", "overrides.yaml", "data_spec.json"])
 @pytest.mark.parametrize("content", ["", "[1", "{1: 2"])
 def test_damaged_files_of_a_run_are_named(command: Command, strangers: Callable, file: str, content: str):
     folder = strangers(lambda _: None)

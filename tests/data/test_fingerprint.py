@@ -82,10 +82,12 @@ def test_annotations_and_rules_are_told(tmp_path: Path):
     one, other = (CocoMaskDataset([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]"))
     assert fingerprint(one, labelled=False)["made_of"] != fingerprint(other, labelled=False)["made_of"]
     made = {
-        seed: fingerprint(Scenes(split="val", count=3, size=(16, 16), classes="all", seed=seed), labelled=False)
+        seed: fingerprint(
+            Scenes(split="val", num_images=3, image_size=(16, 16), label_set="all", seed=seed), labelled=False
+        )
         for seed in (0, 1)
     }
     assert made[0]["count"] == 3
     assert made[0] != made[1]
-    whole = Scenes(split="val", count=3, size=(16, 16), classes="all", seed=0)
+    whole = Scenes(split="val", num_images=3, image_size=(16, 16), label_set="all", seed=0)
     assert fingerprint(Subset(whole, [0, 1, 2]), labelled=False) == made[0]  # type: ignore[arg-type]

@@ -189,7 +189,7 @@ def test_unlabelled_pictures(spec: DataSpec, make_folder: Callable[..., Path]):
         transforms={"train": [], "eval": []},
         batch_size=2,
         num_workers=0,
-        on_bad="raise",
+        on_error="raise",
         seed=0,
     )
     made.set_predict_dataset(UnlabeledImages(sorted(root.rglob("*.png"))[:3]))

@@ -40,19 +40,19 @@ def test_each_pixel_is_moved_by_so_much(strength: float):
     shifts = []
     for seed in range(40):
         torch.manual_seed(seed)
-        moved, along = ElasticDeformation(strength=strength)(picture, mask)
+        moved, along = ElasticDeformation(sigma=strength)(picture, mask)
         inside = (along != IGNORE_INDEX) & (along > 3) & (along < 196)
         inside[:30], inside[-30:] = False, False  # where the picture is mixed with what lies beyond
         assert (moved[0][inside].int() - along[inside].int()).abs().float().mean() < 1.0
         shifts.append((moved[0].float() - picture[0])[inside])
     # At the nine points it is the strength; in between, where they cancel, less.
     assert 0.4 * strength * 200 < torch.cat(shifts).std().item() < strength * 200
-    assert ElasticDeformation(strength=strength)(*example(8, 8))[0].shape == (3, 8, 8)
+    assert ElasticDeformation(sigma=strength)(*example(8, 8))[0].shape == (3, 8, 8)
 
 
 def test_what_comes_in_from_beyond_does_not_count():
     torch.manual_seed(1)
-    for transform in (rotate(degrees=90), pad_and_crop(size=(64, 64), pixels=9), ElasticDeformation(strength=0.1)):
+    for transform in (rotate(degrees=90), pad_and_crop(size=(64, 64), pixels=9), ElasticDeformation(sigma=0.1)):
         picture, mask = transform(
             tv_tensors.Image(torch.full((3, 64, 64), 9, dtype=torch.uint8)),
             tv_tensors.Mask(torch.full((64, 64), 3, dtype=torch.uint8)),

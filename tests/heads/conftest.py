@@ -13,7 +13,7 @@ from vision_lab.models.backbone import ClassifierBackbone
 @pytest.fixture
 def mask_spec() -> DataSpec:
     return DataSpec(
-        target="masks",
+        target_type="masks",
         class_names=tuple("abcde"),
         num_classes=5,
         image_size=(65, 90),

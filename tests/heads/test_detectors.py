@@ -42,7 +42,7 @@ PUBLISHED = {
 def box_spec(size: tuple[int, int]) -> DataSpec:
     names = tuple("abcde")
     return DataSpec(
-        target="boxes", class_names=names, num_classes=5, image_size=size, channels=3, mean=(0.5,), std=(0.25,)
+        target_type="boxes", class_names=names, num_classes=5, image_size=size, channels=3, mean=(0.5,), std=(0.25,)
     )
 
 

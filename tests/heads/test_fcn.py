@@ -16,18 +16,18 @@ def test_it_is_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: 
     published = getattr(torchvision.models.segmentation, f"fcn_{name}")(
         weights=None, weights_backbone=None, num_classes=5, aux_loss=True
     )
-    made = fcn(make_backbone(name), mask_spec, output_stride=8, auxiliary=True)
+    made = fcn(make_backbone(name), mask_spec, output_stride=8, aux_loss=True)
     assert_same_network(made, published)
 
 
 def test_without_auxiliary_head_and_dilation(make_backbone: Callable, mask_spec: DataSpec):
-    made = fcn(make_backbone("alexnet"), mask_spec, output_stride=None, auxiliary=False)
+    made = fcn(make_backbone("alexnet"), mask_spec, output_stride=None, aux_loss=False)
     assert made(torch.rand(2, 3, 70, 99)).shape == (2, 5, 70, 99)
     assert not any(key.startswith("aux") for key in made.state_dict())
 
 
 def test_skips_begin_with_the_coarse_scores_enlarged(make_backbone: Callable, mask_spec: DataSpec):
-    made = fcn8s(make_backbone("vgg11_bn"), mask_spec, hidden=None, dropout=0.5).eval()
+    made = fcn8s(make_backbone("vgg11_bn"), mask_spec, fc_channels=None, dropout=0.5).eval()
     images = torch.rand(1, 3, 96, 128)
     with torch.no_grad():
         before = made(images)
@@ -42,7 +42,7 @@ def test_skips_begin_with_the_coarse_scores_enlarged(make_backbone: Callable, ma
 
 
 def test_the_papers_fully_connected_layers(make_backbone: Callable, mask_spec: DataSpec):
-    made = fcn8s(make_backbone("vgg11_bn"), mask_spec, hidden=16, dropout=0.5)
+    made = fcn8s(make_backbone("vgg11_bn"), mask_spec, fc_channels=16, dropout=0.5)
     shapes = {key: tuple(value.shape) for key, value in made.state_dict().items() if key.startswith("fully")}
     assert shapes["fully_connected.0.weight"] == (16, 512, 7, 7)
     assert shapes["fully_connected.3.weight"] == (16, 16, 1, 1)
@@ -50,7 +50,7 @@ def test_the_papers_fully_connected_layers(make_backbone: Callable, mask_spec: D
 
 
 def test_each_of_the_three_maps_is_learnt_from(make_backbone: Callable, mask_spec: DataSpec):
-    made = fcn8s(make_backbone("resnet18"), mask_spec, hidden=None, dropout=0.0)
+    made = fcn8s(make_backbone("resnet18"), mask_spec, fc_channels=None, dropout=0.0)
     made(torch.rand(2, 3, 64, 64)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in made.parameters())
     for layer in (made.score_fine, made.score_middle, made.score_coarse):

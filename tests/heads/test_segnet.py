@@ -12,7 +12,7 @@ from vision_lab.heads.segnet import _max_unpool, segnet
 
 
 def test_on_vgg16_it_is_the_paper(make_backbone: Callable, mask_spec: DataSpec):
-    made = segnet(make_backbone("vgg16_bn"), mask_spec, convolutions=[3, 3, 3, 2, 2])
+    made = segnet(make_backbone("vgg16_bn"), mask_spec, convs_per_level=[3, 3, 3, 2, 2])
     widths = [[m.out_channels for m in level if isinstance(m, nn.Conv2d)] for level in made.levels]
     assert widths == [[512, 512, 512], [512, 512, 256], [256, 256, 128], [128, 64], [64, 5]]
     assert isinstance(made.projection, nn.Identity)
@@ -35,7 +35,7 @@ def test_places_are_those_of_the_encoders_own_pooling(make_backbone: Callable, m
 
 
 def test_other_backbones(make_backbone: Callable, mask_spec: DataSpec):
-    made = segnet(make_backbone("resnet18"), mask_spec, convolutions=[1, 1, 1, 1])
+    made = segnet(make_backbone("resnet18"), mask_spec, convs_per_level=[1, 1, 1, 1])
     output = made(torch.rand(2, 3, 65, 91))
     assert output.shape == (2, 5, 65, 91)
     output.sum().backward()
@@ -44,7 +44,7 @@ def test_other_backbones(make_backbone: Callable, mask_spec: DataSpec):
 
 def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
-        segnet(make_backbone("vgg11_bn"), mask_spec, convolutions=[2, 2])
+        segnet(make_backbone("vgg11_bn"), mask_spec, convs_per_level=[2, 2])
     assert str(caught.value) == (
         "head.convs_per_level=[2, 2]: this model has 5 levels to go up; type a number for each, as in "
         "head.convs_per_level=[2, 2, 2, 2, 2]"

@@ -14,7 +14,7 @@ from vision_lab.models.backbone import ClassifierBackbone
 
 def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):
     backbone = ClassifierBackbone(UNetEncoder(num_classes=5), channels=3, loaded=None)
-    made = unet(backbone, mask_spec, widths=[512, 256, 128, 64])
+    made = unet(backbone, mask_spec, decoder_channels=[512, 256, 128, 64])
     ups = [tuple(level.up.weight.shape) for level in made.levels]
     assert ups == [(1024, 512, 2, 2), (512, 256, 2, 2), (256, 128, 2, 2), (128, 64, 2, 2)]
     assert tuple(made.levels[0].convolutions[0].weight.shape) == (512, 1024, 3, 3)
@@ -23,7 +23,7 @@ def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):
 
 
 def test_levels_are_as_wide_as_asked(make_backbone: Callable, mask_spec: DataSpec):
-    made = unet(make_backbone("resnet18"), mask_spec, widths=[64, 32, 16, 8, 4])
+    made = unet(make_backbone("resnet18"), mask_spec, decoder_channels=[64, 32, 16, 8, 4])
     assert [level.up.out_channels for level in made.levels] == [64, 32, 16, 8]
     output = made(torch.rand(2, 3, 65, 90))
     assert output.shape == (2, 5, 65, 90)
@@ -33,7 +33,7 @@ def test_levels_are_as_wide_as_asked(make_backbone: Callable, mask_spec: DataSpe
 
 def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
-        unet(make_backbone("vgg11_bn"), mask_spec, widths=[64, 32])
+        unet(make_backbone("vgg11_bn"), mask_spec, decoder_channels=[64, 32])
     assert str(caught.value) == (
         "head.decoder_channels=[64, 32]: this model has 5 levels to go up; type a number of channels for each, as in "
         "head.decoder_channels=[256, 128, 64, 32, 16]"

@@ -30,9 +30,7 @@ FAMILIES = {
 
 
 def made(spec: DataSpec, classifier=published.resnet18, **changes) -> ClassifierBackbone:
-    return build_backbone(
-        spec, classifier=classifier, **({"stem": "imagenet", "weights": None, "freeze": None} | changes)
-    )
+    return build_backbone(spec, network=classifier, **({"stem": "imagenet", "weights": None, "freeze": None} | changes))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

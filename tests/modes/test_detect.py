@@ -18,7 +18,13 @@ from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
 
-SMALL = ("data.spec.image_size=[64,64]", "data.num_workers=0", "trainer=cpu", "logger=none", "callbacks.progress_bar=null")
+SMALL = (
+    "data.spec.image_size=[64,64]",
+    "data.num_workers=0",
+    "trainer=cpu",
+    "logger=none",
+    "callbacks.progress_bar=null",
+)
 
 
 def squares(root: Path, count: int = 30) -> Path:
@@ -44,7 +50,13 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("squares")
     with chdir(folder):
         words = ("task=detect", "data=yolo_txt", f"data.root={squares(folder / 'squares')}", "model=resnet20", *SMALL)
-        settings = ("name=squares", "trainer.max_epochs=14", "data.batch_size=4", "head.channels=32", "head.num_convs=1")
+        settings = (
+            "name=squares",
+            "trainer.max_epochs=14",
+            "data.batch_size=4",
+            "head.channels=32",
+            "head.num_convs=1",
+        )
         assert main([*words, *settings]) == 0
     return folder
 
@@ -165,7 +177,7 @@ def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_pat
         "2 annotations are broken, so that boxes are clipped or dropped, or pictures left out; they are listed in"
         in outcome.out
     )
-    with (tmp_path / "outputs/x/broken.csv").open() as file:
+    with (tmp_path / "outputs/x/annotation_issues.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [Path(row["path"]).name for row in rows] == ["b.png", "b.png"]
     assert [row["what"].rpartition(": ")[2] for row in rows] == ["clipped", "dropped"]
@@ -179,7 +191,12 @@ LEARNING = {
     "ssd": ("head.channels=128", "head.score_threshold=0.1"),
     "retinanet": ("head.channels=64", "head.anchor_scale=3", "head.norm=group"),
     "fcos": ("head.channels=64",),
-    "faster_rcnn": ("head.channels=64", "head.anchor_scale=4", "head.rpn_post_nms_top_n=100", "head.box_batch_size_per_image=64"),
+    "faster_rcnn": (
+        "head.channels=64",
+        "head.anchor_scale=4",
+        "head.rpn_post_nms_top_n=100",
+        "head.box_batch_size_per_image=64",
+    ),
 }
 """head: what makes it small, and its boxes as large as the objects of small pictures."""
 
@@ -189,7 +206,12 @@ LEARNING = {
 def test_eight_scenes_are_learnt_by_heart(head: str, command: Command, tmp_path: Path):
     words = (
         *("task=detect", f"head={head}", *LEARNING[head], "augment=none", "data.batch_size=4", "trainer.max_epochs=50"),
-        *("data.num_images.train=8", "data.num_images.val=1", "data.num_images.test=1", "trainer.check_val_every_n_epoch=50"),
+        *(
+            "data.num_images.train=8",
+            "data.num_images.val=1",
+            "data.num_images.test=1",
+            "trainer.check_val_every_n_epoch=50",
+        ),
     )
     outcome = command(*words, *SMALL, "name=x")
     assert outcome.code == 0, outcome.err

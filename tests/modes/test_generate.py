@@ -20,7 +20,13 @@ from vision_lab.runs.folder import Run
 Command = Callable[..., Outcome]
 
 SMALL = (
-    *("task=generate", "trainer=cpu", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=60"),
+    *(
+        "task=generate",
+        "trainer=cpu",
+        "model.generator_channels=4",
+        "model.discriminator_channels=4",
+        "task.num_samples=60",
+    ),
     *(
         "trainer.log_every_n_steps=4",
         "trainer.max_epochs=2",
@@ -173,7 +179,14 @@ def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path
 def test_masks_and_boxes_are_left_alone(command: Command):
     counts = ("data=scenes", "data.num_images={train: 12, val: 4, test: 4}", "data.spec.image_size=[32,32]")
     for target in ("masks", "boxes"):
-        words = (*SMALL, *counts, "data.samples_per_class=null", "task.num_samples=8", "augment=center_crop", "data.batch_size=4")
+        words = (
+            *SMALL,
+            *counts,
+            "data.samples_per_class=null",
+            "task.num_samples=8",
+            "augment=center_crop",
+            "data.batch_size=4",
+        )
         outcome = command(*words, f"data.spec.target_type={target}", f"name={target}", "logger=none")
         assert outcome.code == 0, outcome.err
     one, other = (Path(f"outputs/{target}/pictures/test_real.png").read_bytes() for target in ("masks", "boxes"))

@@ -56,9 +56,21 @@ DETECT = (
 
 
 GENERATE = (
-    *("task=generate", "trainer=cpu", "model.generator_channels=4", "model.discriminator_channels=4", "data.batch_size=4"),
-    *("model.conditioning=projection", "model.spectral_norm=true", "task.loss=hinge", "task.r1_weight=0.1", "scheduler=cosine"),
-    *("task.n_critic=2", "task.diffaugment=[colour,translation,cutout]", "trainer.gradient_clip_val=1.0"),
+    *(
+        "task=generate",
+        "trainer=cpu",
+        "model.generator_channels=4",
+        "model.discriminator_channels=4",
+        "data.batch_size=4",
+    ),
+    *(
+        "model.conditioning=projection",
+        "model.spectral_norm=true",
+        "task.loss=hinge",
+        "task.r1_weight=0.1",
+        "scheduler=cosine",
+    ),
+    *("task.n_critic=2", "task.diffaugment=[color,translation,cutout]", "trainer.gradient_clip_val=1.0"),
     *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=3", "trainer.limit_train_batches=9"),
     *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1", "seed=3"),
     *("task.num_samples=20", "task.num_preview=8", "callbacks.resume_checkpoint.every_n_steps=3"),
@@ -142,7 +154,13 @@ def test_it_goes_on_to_the_bit(
 def test_a_checkpoint_every_so_many_minutes(command: Command, monkeypatch: pytest.MonkeyPatch, minutes: str, step: int):
     """With 0 there is one after each step of the optimiser; with 60 only that of the epoch's end."""
     words = (
-        *("debug=fast", "trainer=cpu", "logger=none", "trainer.max_epochs=2", f"callbacks.resume_checkpoint.every_n_minutes={minutes}"),
+        *(
+            "debug=fast",
+            "trainer=cpu",
+            "logger=none",
+            "trainer.max_epochs=2",
+            f"callbacks.resume_checkpoint.every_n_minutes={minutes}",
+        ),
         *("+callbacks.kill._target_=tests.killing.Kill", "name=x"),
     )
     monkeypatch.setenv("KILL", "step:5")

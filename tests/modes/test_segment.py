@@ -190,7 +190,7 @@ def test_the_scenes_of_a_run(command: Command):
         "classifier",
         "aux_classifier",
     }
-    data = json.loads(Path("outputs/scenes/data.json").read_text())
+    data = json.loads(Path("outputs/scenes/data_fingerprint.json").read_text())
     assert data["train"]["count"] == 600
     assert "made_of" in data["train"]
     changed = command(
@@ -226,7 +226,10 @@ def test_the_scenes_of_a_run(command: Command):
             "data.spec.class_names is missing: type data.spec.class_names=...",
         ),
         (("task=segment", "data=coco_segment", "data.root=nowhere"), "nowhere has no annotations of COCO's kind"),
-        (("task=segment", "head.decoder_channels=16"), "head.decoder_channels=16: type a list of whole numbers of 1 or more"),
+        (
+            ("task=segment", "head.decoder_channels=16"),
+            "head.decoder_channels=16: type a list of whole numbers of 1 or more",
+        ),
         (
             ("task=segment", "head=deeplabv3", "head.atrous_rates=[]"),
             "head.atrous_rates=[]: type a list of whole numbers of 1 or more",
@@ -240,7 +243,10 @@ def test_the_scenes_of_a_run(command: Command):
             "head.fc_channels=-3: type a whole number from 1 to 16384 or null",
         ),
         (("task=segment", "head=fcn8s", "head.dropout=3"), "head.dropout=3: type a number from 0 to 1"),
-        (("task=segment", "data.num_images.train=abc"), "data.num_images.train=abc: type a whole number from 1 to 1000000"),
+        (
+            ("task=segment", "data.num_images.train=abc"),
+            "data.num_images.train=abc: type a whole number from 1 to 1000000",
+        ),
         (("task=segment", "data.seed=-1"), "data.seed=-1: type a whole number of 0 or more"),
         (
             ("task=segment", "data.spec.image_size=[8,8]"),
@@ -315,7 +321,7 @@ def test_a_file_of_the_whole_network_and_published_predictions(command: Command,
     other = command(*words, *FAST, "head.weights=outputs/first/model.pth", "data.label_set=all")
     assert "drawn anew: classifier.4.weight, classifier.4.bias, aux_classifier.4.weight" in other.out
     Image.fromarray(
-        Scenes(split="test", count=1, size=(96, 96), classes="all", seed=0)[0][0].permute(1, 2, 0).numpy()
+        Scenes(split="test", num_images=1, image_size=(96, 96), label_set="all", seed=0)[0][0].permute(1, 2, 0).numpy()
     ).save("a.png")
     published = command(
         "mode=predict",

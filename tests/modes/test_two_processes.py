@@ -80,7 +80,7 @@ def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
     done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "outputs/two/result.json").read_text())
-    scenes = Scenes(split="test", count=7, size=(64, 64), classes="grouped", seed=0)
+    scenes = Scenes(split="test", num_images=7, image_size=(64, 64), label_set="grouped", seed=0)
     pixels = torch.stack([scenes[index][1] for index in range(7)])
     counted = {name: found["pixels"] for name, found in result["per_class"].items() if found["pixels"]}
     names = ("background", "top", "trouser", "dress", "shoe", "bag")
@@ -126,7 +126,11 @@ def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
 def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     words = (
         *("-m", "trainer=ddp_cpu", "trainer.devices=2", "optimizer.lr=0.1,0.01", "debug=fast", "trainer.max_epochs=2"),
-        *("optimizer=sgd", "callbacks.resume_checkpoint.every_n_steps=2", "+callbacks.kill._target_=tests.killing.Kill"),
+        *(
+            "optimizer=sgd",
+            "callbacks.resume_checkpoint.every_n_steps=2",
+            "+callbacks.kill._target_=tests.killing.Kill",
+        ),
     )
     assert typed(tmp_path, *words, "name=alone").returncode == 0
     for death in ("step:5", "step:1", None):  # of the first job; again of the first job; none
@@ -210,7 +214,12 @@ def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
     """The same steps of both, since they average slopes; one run; its measures are those of one process."""
     words = (
         *("task=generate", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=31"),
-        *("data.samples_per_class=8", "trainer.max_epochs=2", "trainer.limit_val_batches=3", "trainer.limit_test_batches=3"),
+        *(
+            "data.samples_per_class=8",
+            "trainer.max_epochs=2",
+            "trainer.limit_val_batches=3",
+            "trainer.limit_test_batches=3",
+        ),
         *("trainer.accumulate_grad_batches=2", "task.n_critic=2", "model.conditioning=projection"),
         *("task.r1_weight=0.1", "trainer.gradient_clip_val=1.0", "+callbacks.apart._target_=alike.Alike"),
     )

@@ -119,9 +119,13 @@ def test_a_name_that_is_read_as_a_number(name: object):
         ("result.json", '{"metrics": {}, "per_class": {}, "monitored": {}}', "result.json is damaged: monitored"),
         ("result.json", "[" * 100_000, "result.json is damaged: it is nested more than 50 levels deep"),
         ("result.json", "x", "What helps: type mode=evaluate run="),
-        ("data.json", '{"train": "x"}', "data.json is damaged: a mapping for each split is needed"),
+        (
+            "data_fingerprint.json",
+            '{"train": "x"}',
+            "data_fingerprint.json is damaged: a mapping for each split is needed",
+        ),
         ("environment.json", '{"versions": 1}', "environment.json is damaged: versions is not what a run writes"),
-        ("spec.json", '{"a": 1}', "spec.json is not what a run writes: target is missing"),
+        ("data_spec.json", '{"a": 1}', "data_spec.json is not what a run writes: target is missing"),
     ],
 )
 def test_damaged_files_say_what_helps(tmp_path: Path, file: str, content: str, text: str):

@@ -130,7 +130,12 @@ def test_a_run_that_cannot_begin_leaves_nothing(command: Command, tmp_path: Path
 def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pytest.MonkeyPatch):
     from tests.killing import Killed
 
-    words = ("name=x", *FAST, "callbacks.resume_checkpoint.every_n_steps=1", "+callbacks.kill._target_=tests.killing.Kill")
+    words = (
+        "name=x",
+        *FAST,
+        "callbacks.resume_checkpoint.every_n_steps=1",
+        "+callbacks.kill._target_=tests.killing.Kill",
+    )
     monkeypatch.setenv("KILL", "step:2")
     with pytest.raises(Killed):
         command(*words)

@@ -17,7 +17,7 @@ from vision_lab.tasks.generation import GenerationTask
 from vision_lab.training.lr_schedules import Constant
 
 SHADES = DataSpec(
-    target="labels",
+    target_type="labels",
     class_names=("dark", "light"),
     num_classes=2,
     image_size=(4, 4),

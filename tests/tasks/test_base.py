@@ -46,7 +46,7 @@ def fitted(spec: DataSpec, made: pl.LightningModule, tmp_path, epochs: int = 2) 
         transforms={"train": [], "eval": []},
         batch_size=6,
         num_workers=0,
-        on_bad="raise",
+        on_error="raise",
         seed=0,
     )
     watch = Watch()
@@ -70,10 +70,12 @@ def linear() -> nn.Module:
 
 
 def test_the_rate_follows_progress_step_by_step(spec: DataSpec, tmp_path):
-    made = task(spec, network=linear(), schedule=Cosine(warmup=0.0), optimizer=partial(torch.optim.SGD, lr=0.5))
+    made = task(
+        spec, network=linear(), schedule=Cosine(warmup_fraction=0.0), optimizer=partial(torch.optim.SGD, lr=0.5)
+    )
     rates = fitted(spec, made, tmp_path).rates
     assert len(rates) == 8
-    assert rates == pytest.approx([0.5 * Cosine(warmup=0.0)(step / 7) for step in range(8)])
+    assert rates == pytest.approx([0.5 * Cosine(warmup_fraction=0.0)(step / 7) for step in range(8)])
 
 
 def test_a_plateau_steps_by_epoch(spec: DataSpec, tmp_path):
@@ -93,7 +95,7 @@ def test_a_steps_random_numbers_hang_on_seed_epoch_and_batch_alone(spec: DataSpe
 
 def test_frozen_batch_norm_keeps_its_statistics_through_training(spec: DataSpec, tmp_path):
     made = build_backbone(
-        spec, classifier=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze="trunk"
+        spec, network=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze="trunk"
     ).classifier
     before = {key: value.clone() for key, value in made.state_dict().items()}
     fitted(spec, task(spec, network=made, optimizer=partial(torch.optim.SGD, lr=0.1)), tmp_path)

@@ -49,7 +49,7 @@ def task() -> DetectionTask:
         monitor="val/map",
         goal="max",
         seed=0,
-        shown_score=0.3,
+        draw_score_threshold=0.3,
     )
 
 

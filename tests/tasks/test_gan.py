@@ -66,7 +66,7 @@ def test_turns_go_on_in_the_next_epoch(tmp_path: Path):
 
 def test_each_has_its_rate_and_its_schedule(tmp_path: Path):
     """Over its own number of steps: 8 of the discriminator, 4 of the generator."""
-    schedule = Cosine(warmup=0.0)
+    schedule = Cosine(warmup_fraction=0.0)
     task = generate(schedule=schedule, generator_optim={"lr": 0.5}, discriminator_steps=2)
     rates = watched(tmp_path, task).rates
     assert [rate[1] for rate in rates] == pytest.approx([5e-3 * schedule(min(step / 7, 1)) for step in range(1, 9)])
@@ -95,10 +95,10 @@ def test_slopes_are_clipped_each_by_its_own_length(tmp_path: Path):
 
 def test_a_schedule_is_as_long_as_there_are_steps(tmp_path: Path):
     """Seven batches an epoch make two windows of four, of which one is short."""
-    task = generate(accumulate_grad_batches=4, schedule=Cosine(warmup=0.0))
+    task = generate(accumulate_grad_batches=4, schedule=Cosine(warmup_fraction=0.0))
     watch = watched(tmp_path, task, limit_train_batches=7, max_epochs=3)
     rates = [rate[1] / 5e-3 for rate, whole in zip(watch.rates, watch.whole, strict=True) if whole]
-    assert rates == pytest.approx([Cosine(warmup=0.0)(min(step / 5, 1)) for step in range(1, 7)])
+    assert rates == pytest.approx([Cosine(warmup_fraction=0.0)(min(step / 5, 1)) for step in range(1, 7)])
 
 
 def test_a_validation_within_a_step_keeps_its_slopes(tmp_path: Path):

@@ -109,7 +109,8 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
 def test_what_training_pictures_get_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     measured = []
     monkeypatch.setattr(
-        "vision_lab.tasks.generation.generative_metrics", lambda *sets: (measured.append(0), generative_metrics(*sets))[1]
+        "vision_lab.tasks.generation.generative_metrics",
+        lambda *sets: (measured.append(0), generative_metrics(*sets))[1],
     )
     trainer(tmp_path, max_epochs=3).fit(generate(), datamodule=data())
     assert len(measured) == 3 + 1

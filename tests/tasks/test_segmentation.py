@@ -22,7 +22,7 @@ from vision_lab.viz.images import PALETTE
 @pytest.fixture
 def mask_spec() -> DataSpec:
     return DataSpec(
-        target="masks",
+        target_type="masks",
         class_names=("sky", "sea", "sand"),
         num_classes=3,
         image_size=(8, 8),
@@ -66,7 +66,7 @@ def example() -> tuple[torch.Tensor, Batch]:
 @pytest.mark.parametrize("weights", [None, [0.2, 1.0, 3.0]])
 def test_cross_entropy_is_torchs(mask_spec: DataSpec, weights: list[float] | None):
     logits, given = example()
-    loss = task(mask_spec, class_weights=weights).losses(logits, given)["loss"]
+    loss = task(mask_spec, class_weights=weights).loss_weights(logits, given)["loss"]
     weight = None if weights is None else torch.tensor(weights)
     wanted = F.cross_entropy(logits, given.targets.long(), weight=weight, ignore_index=IGNORE_INDEX)
     assert loss.item() == pytest.approx(wanted.item())
@@ -76,7 +76,7 @@ def test_dice_by_hand(mask_spec: DataSpec):
     """Class 2 is not in the truth and does not count; what is ignored neither."""
     masks = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
     said = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
-    loss = task(mask_spec, losses={"dice": 1.0}).losses(said.log()[None, :, None], batch(masks))["loss"]
+    loss = task(mask_spec, losses={"dice": 1.0}).loss_weights(said.log()[None, :, None], batch(masks))["loss"]
     sky = 2 * (0.8 + 0.5) / (0.8 + 0.5 + 0.1 + 2)
     sea = 2 * 0.7 / (0.1 + 0.5 + 0.7 + 1)
     assert loss.item() == pytest.approx(1 - (sky + sea) / 2, abs=1e-5)
@@ -85,10 +85,10 @@ def test_dice_by_hand(mask_spec: DataSpec):
 def test_focal_by_hand(mask_spec: DataSpec):
     masks = torch.tensor([[[0, 1, IGNORE_INDEX]]])
     said = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[None, :, None]
-    loss = task(mask_spec, losses={"focal": 1.0}).losses(said, batch(masks))["loss"]
+    loss = task(mask_spec, losses={"focal": 1.0}).loss_weights(said, batch(masks))["loss"]
     wanted = -(0.1**2 * np.log(0.9) + 0.75**2 * np.log(0.25)) / 2
     assert loss.item() == pytest.approx(wanted, abs=1e-5)
-    flat = task(mask_spec, losses={"focal": 1.0}, focal_gamma=0.0).losses(said, batch(masks))["loss"]
+    flat = task(mask_spec, losses={"focal": 1.0}, focal_gamma=0.0).loss_weights(said, batch(masks))["loss"]
     assert flat.item() == pytest.approx(-(np.log(0.9) + np.log(0.25)) / 2, abs=1e-5)
 
 
@@ -96,16 +96,18 @@ def test_focal_by_hand(mask_spec: DataSpec):
 def test_the_focal_loss_has_a_slope_where_all_is_right(mask_spec: DataSpec, gamma: float):
     logits = torch.tensor([[40.0, 0.0, 0.0]])[:, :, None, None].expand(1, 3, 2, 2).clone().requires_grad_()
     made = task(mask_spec, losses={"focal": 1.0}, focal_gamma=gamma)
-    made.losses(logits, batch(torch.zeros(1, 2, 2)))["loss"].backward()
+    made.loss_weights(logits, batch(torch.zeros(1, 2, 2)))["loss"].backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
 
 def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
     logits, given = example()
-    single = [task(mask_spec, losses={name: 1.0}).losses(logits, given)["loss"] for name in ("cross_entropy", "dice")]
+    single = [
+        task(mask_spec, losses={name: 1.0}).loss_weights(logits, given)["loss"] for name in ("cross_entropy", "dice")
+    ]
     made = task(mask_spec, losses={"cross_entropy": 1.0, "dice": 2.0, "focal": 0.0}, aux_weight=0.5)
-    found = made.losses((logits, logits), given)
+    found = made.loss_weights((logits, logits), given)
     total = single[0] + 2 * single[1]
     assert found["loss"].item() == pytest.approx(1.5 * total.item())
     assert set(found) == {"loss", "cross_entropy", "dice", "auxiliary"}
@@ -117,7 +119,7 @@ def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
 def test_a_mask_in_which_nothing_counts_teaches_nothing(mask_spec: DataSpec, name: str, weights: list[float] | None):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     given = batch(torch.full((1, 4, 4), IGNORE_INDEX))
-    loss = task(mask_spec, losses={name: 1.0}, class_weights=weights).losses(logits, given)["loss"]
+    loss = task(mask_spec, losses={name: 1.0}, class_weights=weights).loss_weights(logits, given)["loss"]
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None

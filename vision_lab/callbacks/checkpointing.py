@@ -92,9 +92,9 @@ class ResumeCheckpoint(Checkpoint):
         minutes: of training; null: not by time.
     """
 
-    def __init__(self, *, every_n_steps: Count | None = None, minutes: NonNegative | None = None) -> None:
+    def __init__(self, *, every_n_steps: Count | None = None, every_n_minutes: NonNegative | None = None) -> None:
         self.every_n_steps = every_n_steps
-        self.minutes = minutes
+        self.every_n_minutes = every_n_minutes
         self.position: tuple[int, int] = (0, 0)
         """(epoch, batches of it) of the newest checkpoint."""
         self.path: Path | None = None
@@ -130,7 +130,7 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.world_size > 1 and not due and not is_log_step(trainer, batch_idx):
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
         asked = _any_rank(trainer, signals.signal_pending())
-        late = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
+        late = self.every_n_minutes is not None and time.monotonic() - self.saved_at >= 60 * self.every_n_minutes
         if (asked or due or _any_rank(trainer, late)) and _is_resumable(trainer, pl_module):
             self._save(trainer, batches=batches)
             _raise_if_interrupted(asked)

@@ -26,12 +26,17 @@ class GanMonitor(EpochMetrics):
     """
 
     def __init__(
-        self, *, action: Literal["warn", "stop"], diversity: NonNegative, accuracy: Fraction, patience: Count
+        self,
+        *,
+        action: Literal["warn", "stop"],
+        min_diversity: NonNegative,
+        max_discriminator_accuracy: Fraction,
+        patience: Count,
     ) -> None:
         super().__init__()
         self.stop_on_failure = action == "stop"
-        self.min_diversity = diversity
-        self.max_discriminator_accuracy = accuracy
+        self.min_diversity = min_diversity
+        self.max_discriminator_accuracy = max_discriminator_accuracy
         self.patience = patience
         self.epochs_failing = {"collapse": 0, "saturation": 0}
         """Epochs that each has lasted by now."""
@@ -65,7 +70,7 @@ def _saturated(known: float) -> str:
     return (
         f"the discriminator knows {known:.1%} of real and made pictures, so that the generator learns little from it: "
         "type model.discriminator_channels=<less>, task.discriminator_optimizer.lr=<less>, task.real_label_value=0.9, or "
-        "task.diffaugment=[colour,translation,cutout]"
+        "task.diffaugment=[color,translation,cutout]"
     )
 
 

@@ -27,9 +27,9 @@ class HparamsLogger(pl.Callback):
         choices: the handful of choices that tell this run from others.
     """
 
-    def __init__(self, choices: Mapping[str, Any]) -> None:
+    def __init__(self, hparams: Mapping[str, Any]) -> None:
         self.hparams: dict[str, HparamValue] = {
-            name: value if isinstance(value, HparamValue) else str(value) for name, value in choices.items()
+            name: value if isinstance(value, HparamValue) else str(value) for name, value in hparams.items()
         }
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -30,8 +30,8 @@ class ImageLogger(pl.Callback):
         count: pictures to draw.
     """
 
-    def __init__(self, count: Annotated[int, Range(least=0, most=MAX_DRAWN)]) -> None:
-        self.max_images = count
+    def __init__(self, max_images: Annotated[int, Range(least=0, most=MAX_DRAWN)]) -> None:
+        self.max_images = max_images
         self.drawn: list[Tensor] = []
 
     def on_validation_batch_end(

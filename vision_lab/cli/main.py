@@ -175,7 +175,7 @@ def _resolved(composed: DictConfig) -> Config:
 
     hydra_config = HydraConfig.get()
     made = {group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group}
-    made.pop("replay", None)
+    made.pop("saved", None)
     return resolve_config(
         composed,
         choices={group: OmegaConf.create({"name": f"${{choice:{group}}}"}).name for group in made},

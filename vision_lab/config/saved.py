@@ -19,7 +19,7 @@ from vision_lab.config.trust import find_untrusted
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs.folder import Run
 
-SAVED_OPTION = "_saved"
+SAVED_OPTION = "_from_run"
 
 COMMAND_KEYS = ("name", "run", "resume", "force", "trust", "source", "mode", "hydra", "debug")
 """What a command says for itself and never takes from the run."""
@@ -131,10 +131,10 @@ def _with_saved_groups(
             store.store(group=group, name=SAVED_OPTION, node=saved.pop(group))
             chosen += [] if group in named else [f"{group}={SAVED_OPTION}"]
     rest = {key: value for key, value in saved.items() if key not in COMMAND_KEYS}
-    store.store(group="replay", name=SAVED_OPTION, node=rest, package="_global_")
-    if f"+replay={SAVED_OPTION}" in words:  # a further process of the same run, started with the words of the first
+    store.store(group="saved", name=SAVED_OPTION, node=rest, package="_global_")
+    if f"+saved={SAVED_OPTION}" in words:  # a further process of the same run, started with the words of the first
         return list(words)
-    return [*chosen, f"+replay={SAVED_OPTION}", *words]
+    return [*chosen, f"+saved={SAVED_OPTION}", *words]
 
 
 def _trusted(words: Sequence[str]) -> list[str]:

@@ -17,19 +17,19 @@ from vision_lab.core.spec import DataSpec, Target
 
 BUILD_KEYS = {
     "data": {"spec"},
-    "model": {"target"},
-    "head": {"target", "weights", "published"},
-    "task": {"target"},
-    "optimizer": {"scale_lr"},
+    "model": {"target_type"},
+    "head": {"target_type", "weights", "torchvision_name"},
+    "task": {"target_type"},
+    "optimizer": {"lr_reference_batch_size"},
 }
 """part: keys that are for ``build`` alone; no constructor takes them. ``target`` is one word for data's spec, head and
 task: what the data holds, what the head is for, what the task learns from. A model that has it needs no head."""
 
 BUILD_ANNOTATIONS: dict[str, Any] = {
-    "target": Target,
+    "target_type": Target,
     "weights": str | None,
-    "published": str | None,
-    "scale_lr": Count | None,
+    "torchvision_name": str | None,
+    "lr_reference_batch_size": Count | None,
 }
 """What the values of these keys may be."""
 
@@ -46,7 +46,7 @@ INJECTED_ARGUMENTS = {
     "data": {"spec", "transforms", "seed", "relabel"},
     "model": {"spec"},
     "head": {"backbone", "pair", "spec"},
-    "task": {"network", "spec", "optimizer", "schedule", "seed", "features", "features_name"},
+    "task": {"network", "spec", "optimizer", "schedule", "seed", "feature_extractor", "feature_extractor_name"},
     "optimizer": {"params"},
     "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
@@ -268,10 +268,10 @@ def _find_mismatched_parts(config: Config) -> list[str]:
     """List data whose targets the task cannot learn from; a head, or a model without one, for another target."""
     nodes = {part: _mapping(config[part]) for part in ("task", "head", "model", "data")}
     spec = _mapping(nodes["data"].get("spec"))
-    wanted = nodes["task"].get("target")
-    found = {"head": nodes["head"].get("target"), "model": nodes["model"].get("target")}
+    wanted = nodes["task"].get("target_type")
+    found = {"head": nodes["head"].get("target_type"), "model": nodes["model"].get("target_type")}
     if wanted != NO_TARGET:
-        found["data"] = spec.get("target")
+        found["data"] = spec.get("target_type")
     elif not found["model"]:
         pairs = " or ".join(_choice_names("model", NO_TARGET))
         return [

@@ -37,7 +37,7 @@ class DataSpec:
         std: likewise.
     """
 
-    target: Target
+    target_type: Target
     class_names: Annotated[tuple[str, ...], Hint('a list of names, numbers in quotes: [cat,dog,"1"]')]
     num_classes: Annotated[int, Range(least=0, most=MAX_CLASSES)]
     image_size: Annotated[tuple[Count, Count], Hint("[height,width] in pixels")]
@@ -66,7 +66,7 @@ class DataSpec:
                     f"data.spec.{name} has {len(values)} numbers for {self.channels} channels: type one number, "
                     "or one for each channel"
                 )
-        if self.target == "masks" and self.num_classes > IGNORE_INDEX:
+        if self.target_type == "masks" and self.num_classes > IGNORE_INDEX:
             errors.append(
                 f"data.spec.class_names has {self.num_classes} names: masks hold {IGNORE_INDEX} classes at most"
             )

@@ -74,14 +74,14 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
         )
 
     def _counts(self, target: Any) -> dict[int, int]:
-        if self.spec.target == "boxes":
+        if self.spec.target_type == "boxes":
             return dict(Counter(target["labels"][~target["crowd"]].tolist()))
         values, counts = target.as_subclass(Tensor).flatten().unique(return_counts=True)
-        unknown = IGNORE_INDEX if self.spec.target == "masks" else -1
+        unknown = IGNORE_INDEX if self.spec.target_type == "masks" else -1
         return {value: n for value, n in zip(values.tolist(), counts.tolist(), strict=True) if value != unknown}
 
     def _tiny(self, target: Any, scale: float) -> int:
-        if self.spec.target != "boxes":
+        if self.spec.target_type != "boxes":
             return 0
         boxes = target["boxes"].as_subclass(Tensor)
         return int(((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) * scale < self.tiny).sum())

@@ -78,23 +78,23 @@ class DataModule(pl.LightningDataModule):
         transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]],
         batch_size: Count,
         num_workers: Annotated[int, Range(least=0)] | Literal["auto"],
-        on_bad: Literal["raise", "skip"],
+        on_error: Literal["raise", "skip"],
         seed: int,
-        holdout: Annotated[float, Range(above=0, below=0.5)] = 0.1,
-        per_class: Count | None = None,
+        holdout_fraction: Annotated[float, Range(above=0, below=0.5)] = 0.1,
+        samples_per_class: Count | None = None,
         shuffle: bool = True,
         max_pixels: Count = MAX_PIXELS,
-        relabel: Sequence[int] | None = None,
+        label_map: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if spec.target == "boxes" and transforms["eval"]:
+        if spec.target_type == "boxes" and transforms["eval"]:
             raise ConfigurationError(
                 "augment.eval must be empty for boxes, which are measured in the pixels of their files: "
                 "type augment.eval=[], or augment=flip"
             )
-        if spec.target != "boxes" and any(isinstance(each, BOX_TRANSFORMS) for each in transforms["train"]):
+        if spec.target_type != "boxes" and any(isinstance(each, BOX_TRANSFORMS) for each in transforms["train"]):
             raise ConfigurationError(
-                f"augment.train has a transform for boxes, but the data holds {spec.target}: type augment=flip"
+                f"augment.train has a transform for boxes, but the data holds {spec.target_type}: type augment=flip"
             )
         for split, source in (("train", train), ("val", val), ("test", test)):
             if source is not None and not callable(source):
@@ -111,13 +111,13 @@ class DataModule(pl.LightningDataModule):
         self.transforms = transforms
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.on_bad = on_bad
+        self.on_error = on_error
         self.seed = seed
-        self.holdout = holdout
-        self.per_class = per_class
+        self.holdout_fraction = holdout_fraction
+        self.samples_per_class = samples_per_class
         self.shuffle = shuffle
         self.max_pixels = max_pixels
-        self.label_map = relabel
+        self.label_map = label_map
         self.test_split: Split = "test"
         """The split that a test reads."""
         self.found: dict[Split, Dataset | None] = {}
@@ -145,19 +145,19 @@ class DataModule(pl.LightningDataModule):
             for split, dataset in found.items():
                 if dataset is not None and len(dataset) == 0:
                     raise DataError(f"the {split} split of the data is empty")
-                if dataset is not None and self.spec.target == "labels":
+                if dataset is not None and self.spec.target_type == "labels":
                     self._check_labels(split, dataset)
-            if self.spec.target == "masks":
+            if self.spec.target_type == "masks":
                 self._look_at_masks(found["train"])
             self.annotation_issues = [fault for dataset in found.values() for fault in getattr(dataset, "faults", ())]
-            labels = labels_of(found["train"]) if self.spec.target == "labels" else None
-            self.splits = split_dataset(found, labels, holdout=self.holdout, seed=self.seed)
-            if self.per_class:
+            labels = labels_of(found["train"]) if self.spec.target_type == "labels" else None
+            self.splits = split_dataset(found, labels, holdout=self.holdout_fraction, seed=self.seed)
+            if self.samples_per_class:
                 if labels is None:
                     raise ConfigurationError(
-                        f"data.samples_per_class={self.per_class} is for labels, this data has none: type null"
+                        f"data.samples_per_class={self.samples_per_class} is for labels, this data has none: type null"
                     )
-                chosen = sample_per_class(labels_of(self.splits["train"]), count=self.per_class, seed=self.seed)
+                chosen = sample_per_class(labels_of(self.splits["train"]), count=self.samples_per_class, seed=self.seed)
                 self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class DataModule(pl.LightningDataModule):
 
     def fingerprints(self) -> dict[str, dict[str, Any]]:
         """split: what its samples are, so that a change is noticed."""
-        labelled = self.spec.target == "labels"
+        labelled = self.spec.target_type == "labels"
         return {split: fingerprint(dataset, labelled=labelled) for split, dataset in self.splits.items()}
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -253,7 +253,7 @@ class DataModule(pl.LightningDataModule):
         if not batch.unreadable:
             return
         listed = "\n".join(f"  {path}: {reason}" for path, reason in batch.unreadable)
-        if self.on_bad == "raise":
+        if self.on_error == "raise":
             raise DataError(
                 f"{_count_images(len(batch.unreadable))} cannot be read:\n{listed}\n"
                 "Mend or remove them, or type data.on_error=skip to leave such files out, counted and listed."
@@ -283,7 +283,7 @@ class DataModule(pl.LightningDataModule):
         return self.weights
 
     def _class_weights(self) -> Tensor:
-        if self.spec.target == "labels":
+        if self.spec.target_type == "labels":
             counts = torch.bincount(torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes)
             return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
         pixels = self._pixels(self.splits["train"], most=MASKS_COUNTED)[:, :-1]

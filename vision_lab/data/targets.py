@@ -169,8 +169,8 @@ def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
 def _make_target_handler(
     spec: DataSpec, relabel: Sequence[int] | None
 ) -> NoTarget | LabelTarget | MaskTarget | BoxTarget:
-    if spec.target == "none":
+    if spec.target_type == "none":
         return NoTarget(spec.image_size)
-    if spec.target == "boxes":
+    if spec.target_type == "boxes":
         return BoxTarget(spec, relabel)
-    return MaskTarget(spec, relabel) if spec.target == "masks" else LabelTarget(spec.image_size, relabel)
+    return MaskTarget(spec, relabel) if spec.target_type == "masks" else LabelTarget(spec.image_size, relabel)

@@ -115,9 +115,9 @@ class ElasticDeformation(v2.Transform):
         strength: the vectors' standard deviation in parts of the picture's side (10 of 512 pixels in the paper).
     """
 
-    def __init__(self, *, strength: Annotated[float, Range(least=0, most=1)] = 10 / 512) -> None:
+    def __init__(self, *, sigma: Annotated[float, Range(least=0, most=1)] = 10 / 512) -> None:
         super().__init__()
-        self.sigma = strength
+        self.sigma = sigma
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         size = list(v2.query_size(flat_inputs))

@@ -17,10 +17,10 @@ def faster_rcnn(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: Width,
+    channels: Width,
     anchor_scale: Count,
-    proposals: Count,
-    samples: Count,
+    rpn_post_nms_top_n: Count,
+    box_batch_size_per_image: Count,
     score_threshold: Fraction,
     nms_threshold: Fraction,
     detections_per_image: Count,
@@ -42,17 +42,17 @@ def faster_rcnn(
         ConfigurationError: where the backbone has a single map.
     """
     told = postprocess_arguments(score_threshold, nms_threshold, detections_per_image)
-    pyramid = BackboneWithFPN(backbone, finest=4, width=width, extra=LastLevelMaxPool(), coarser=[2])
+    pyramid = BackboneWithFPN(backbone, finest=4, width=channels, extra=LastLevelMaxPool(), coarser=[2])
     sizes = [[anchor_scale * stride] for stride in pyramid.strides]
     return FasterRCNN(
         pyramid,
         spec.num_classes,
         rpn_anchor_generator=StrideAnchorGenerator(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
-        rpn_pre_nms_top_n_train=2 * proposals,
-        rpn_pre_nms_top_n_test=proposals,
-        rpn_post_nms_top_n_train=2 * proposals,
-        rpn_post_nms_top_n_test=proposals,
-        box_batch_size_per_image=samples,
+        rpn_pre_nms_top_n_train=2 * rpn_post_nms_top_n,
+        rpn_pre_nms_top_n_test=rpn_post_nms_top_n,
+        rpn_post_nms_top_n_train=2 * rpn_post_nms_top_n,
+        rpn_post_nms_top_n_test=rpn_post_nms_top_n,
+        box_batch_size_per_image=box_batch_size_per_image,
         box_roi_pool=MultiScaleRoIAlign([str(k) for k in range(len(pyramid.names))], output_size=7, sampling_ratio=2),
         **{f"box_{name}": limit for name, limit in told.items()},
     )

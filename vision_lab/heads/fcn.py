@@ -12,7 +12,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import SegmentationNetwork, segmentation_network, upsample_to
 
 
-def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxiliary: bool) -> SegmentationNetwork:
+def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, aux_loss: bool) -> SegmentationNetwork:
     """torchvision's form: a 3x3 convolution to a quarter of the channels, then the scores, on a dilated backbone.
 
     Args:
@@ -26,11 +26,11 @@ def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, auxili
         spec,
         FCNHead(backbone.stages[-1].channels, spec.num_classes),
         output_stride=output_stride,
-        auxiliary=auxiliary,
+        auxiliary=aux_loss,
     )
 
 
-def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: Width | None, dropout: Fraction) -> FCN8s:
+def fcn8s(backbone: Backbone, spec: DataSpec, *, fc_channels: Width | None, dropout: Fraction) -> FCN8s:
     """The paper's skip form: scores of the last three maps, the coarser enlarged twofold and added to the finer.
 
     Args:
@@ -40,7 +40,7 @@ def fcn8s(backbone: Backbone, spec: DataSpec, *, hidden: Width | None, dropout: 
             paper); None scores the last map directly, for backbones without such layers.
         dropout: behind each of the two.
     """
-    return FCN8s(backbone, spec.num_classes, hidden=hidden, dropout=dropout)
+    return FCN8s(backbone, spec.num_classes, hidden=fc_channels, dropout=dropout)
 
 
 class FCN8s(nn.Module):

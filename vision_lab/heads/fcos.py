@@ -21,7 +21,7 @@ def fcos(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=NORM_GROUPS)],
+    channels: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=NORM_GROUPS)],
     score_threshold: Fraction,
     nms_threshold: Fraction,
     detections_per_image: Count,
@@ -39,7 +39,9 @@ def fcos(
     Raises:
         ConfigurationError: where the backbone has a single map.
     """
-    pyramid = BackboneWithFPN(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
+    pyramid = BackboneWithFPN(
+        backbone, finest=8, width=channels, extra=LastLevelP6P7(channels, channels), coarser=[2, 4]
+    )
     # What torchvision calls an anchor is the square of a cell.
     cells = StrideAnchorGenerator([[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides)
     return FCOS(

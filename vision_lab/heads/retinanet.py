@@ -24,7 +24,7 @@ def retinanet(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: Width,
+    channels: Width,
     anchor_scale: Count,
     norm: Literal["group"] | None,
     score_threshold: Fraction,
@@ -47,16 +47,20 @@ def retinanet(
     Raises:
         ConfigurationError: where the channels cannot be grouped or the backbone has a single map.
     """
-    if norm and width % NORM_GROUPS:
-        raise ConfigurationError(f"head.norm={norm}: type null, or group with a head.channels that {NORM_GROUPS} divides")
-    pyramid = BackboneWithFPN(backbone, finest=8, width=width, extra=LastLevelP6P7(width, width), coarser=[2, 4])
+    if norm and channels % NORM_GROUPS:
+        raise ConfigurationError(
+            f"head.norm={norm}: type null, or group with a head.channels that {NORM_GROUPS} divides"
+        )
+    pyramid = BackboneWithFPN(
+        backbone, finest=8, width=channels, extra=LastLevelP6P7(channels, channels), coarser=[2, 4]
+    )
     sides = [anchor_scale * stride for stride in pyramid.strides]
     sizes = [[side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))] for side in sides]
     norm_layer = partial(nn.GroupNorm, NORM_GROUPS) if norm else None
     return RetinaNet(
         pyramid,
         spec.num_classes,
-        head=lambda classes: RetinaNetHead(width, 9, classes, norm_layer=norm_layer),
+        head=lambda classes: RetinaNetHead(channels, 9, classes, norm_layer=norm_layer),
         anchor_generator=StrideAnchorGenerator(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
         **postprocess_arguments(score_threshold, nms_threshold, detections_per_image),
     )

@@ -14,7 +14,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
-def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Counts) -> Segnet:
+def segnet(backbone: Backbone, spec: DataSpec, *, convs_per_level: Counts) -> Segnet:
     """The paper's decoder: maps are enlarged by putting each value where the encoder's pooling found its largest.
 
     Args:
@@ -25,8 +25,10 @@ def segnet(backbone: Backbone, spec: DataSpec, *, convolutions: Counts) -> Segne
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    convolutions = check_decoder_levels("head.convs_per_level", convolutions, backbone, wanted="a number", example=[2] * 6)
-    return Segnet(backbone, spec.num_classes, convolutions=convolutions)
+    convs_per_level = check_decoder_levels(
+        "head.convs_per_level", convs_per_level, backbone, wanted="a number", example=[2] * 6
+    )
+    return Segnet(backbone, spec.num_classes, convolutions=convs_per_level)
 
 
 class Segnet(nn.Module):

@@ -29,7 +29,7 @@ def ssd(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: Annotated[int, Range(least=2, most=MAX_WIDTH)],
+    channels: Annotated[int, Range(least=2, most=MAX_WIDTH)],
     score_threshold: Fraction,
     nms_threshold: Fraction,
     detections_per_image: Count,
@@ -57,12 +57,12 @@ def ssd(
             scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
             steps=[8, 16, 32, 64, 100, 300],
         )
-        channels = [512, 1024, 512, 256, 256, 256]
+        map_channels = [512, 1024, 512, 256, 256, 256]
     else:
-        maps = ExtraFeatureMaps(backbone, width=width, size=spec.image_size)
-        channels = maps.channels
-        boxes = DefaultBoxGenerator([[2, 3]] * len(channels))
-    maps.out_channels = channels  # type: ignore[assignment]  # where torchvision looks for it
+        maps = ExtraFeatureMaps(backbone, width=channels, size=spec.image_size)
+        map_channels = maps.channels
+        boxes = DefaultBoxGenerator([[2, 3]] * len(map_channels))
+    maps.out_channels = map_channels  # type: ignore[assignment]  # where torchvision looks for it
     return SSD(
         maps,
         spec.num_classes,

@@ -13,7 +13,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
-def unet(backbone: Backbone, spec: DataSpec, *, widths: Counts) -> Unet:
+def unet(backbone: Backbone, spec: DataSpec, *, decoder_channels: Counts) -> Unet:
     """The paper's decoder on all of a backbone's maps.
 
     Args:
@@ -24,10 +24,14 @@ def unet(backbone: Backbone, spec: DataSpec, *, widths: Counts) -> Unet:
     Raises:
         ConfigurationError: where the backbone has more levels than that.
     """
-    widths = check_decoder_levels(
-        "head.decoder_channels", widths, backbone, wanted="a number of channels", example=[512, 256, 128, 64, 32, 16]
+    decoder_channels = check_decoder_levels(
+        "head.decoder_channels",
+        decoder_channels,
+        backbone,
+        wanted="a number of channels",
+        example=[512, 256, 128, 64, 32, 16],
     )
-    return Unet(backbone, spec.num_classes, widths=widths)
+    return Unet(backbone, spec.num_classes, widths=decoder_channels)
 
 
 class Unet(nn.Module):

@@ -154,8 +154,8 @@ def yolo(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    width: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=NORM_GROUPS)],
-    depth: Annotated[int, Range(least=1, most=64)],
+    channels: Annotated[int, Range(least=1, most=MAX_WIDTH, multiple_of=NORM_GROUPS)],
+    num_convs: Annotated[int, Range(least=1, most=64)],
     score_threshold: Fraction,
     nms_threshold: Fraction,
     detections_per_image: Count,
@@ -175,9 +175,9 @@ def yolo(
         ConfigurationError: where the backbone has a single map.
     """
     return Yolo(
-        BackboneWithFPN(backbone, finest=8, width=width, extra=None, coarser=[]),
+        BackboneWithFPN(backbone, finest=8, width=channels, extra=None, coarser=[]),
         spec.num_classes,
-        depth=depth,
+        depth=num_convs,
         score_threshold=score_threshold,
         nms_threshold=nms_threshold,
         detections_per_image=detections_per_image,

@@ -54,7 +54,7 @@ def cutout(pictures: Tensor) -> Tensor:
     return pictures * (rows[:, None, :, None] | columns[:, None, None, :])
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {"colour": color, "translation": translation, "cutout": cutout}
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translation": translation, "cutout": cutout}
 
 
 def make_augmentations(names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:

@@ -66,7 +66,7 @@ class ClassifierBackbone:
 def build_backbone(
     spec: DataSpec,
     *,
-    classifier: Callable[..., nn.Module],
+    network: Callable[..., nn.Module],
     stem: Literal["auto", "imagenet", "small"],
     weights: str | None,
     freeze: str | None,
@@ -86,18 +86,18 @@ def build_backbone(
         ConfigurationError: where the pictures are too small, or the weights or the stage do not fit.
     """
     _check_stem(stem)
-    network = _build_network(classifier, spec, small=_is_small(stem, min(spec.image_size), weights=weights))
-    name = _name(classifier)
+    network = _build_network(network, spec, small=_is_small(stem, min(spec.image_size), weights=weights))
+    name = _name(network)
     refusal = introspection.forward_error(network, channels=spec.channels, size=spec.image_size)
     if refusal:
-        typed = _suggest_sizes(classifier, spec, stem=stem, weights=weights)
+        typed = _suggest_sizes(network, spec, stem=stem, weights=weights)
         height, width = spec.image_size
         raise ConfigurationError(
             f"{name} is not made for pictures of {height}x{width} pixels: type {typed}"
             if typed
             else f"{name} takes no pictures of {spec.channels} channels ({refusal}): check model.network"
         )
-    class_layers = _class_dependent_keys(classifier, network) if weights or freeze else set()
+    class_layers = _class_dependent_keys(network, network) if weights or freeze else set()
     loaded = load(network, weights, constructor=name, class_layers=class_layers) if weights else None
     made = ClassifierBackbone(network, channels=spec.channels, loaded=loaded)
     if freeze:
@@ -158,7 +158,7 @@ def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> 
     """Take parameters from training; put modules all of whose parameters are frozen into evaluation mode for good."""
     network = made.classifier
     names = [name for name, _ in network.named_parameters()]
-    if until == "trunk":
+    if until == "backbone":
         frozen = {name for name in names if name not in class_layers}
     else:
         stages = [stage.name for stage in made.stages]

@@ -119,7 +119,7 @@ def fashion_features() -> FeatureExtractor:
     network = CifarResNet(depth=8)
     set_in_channels(network, spec.channels)
     network.load_state_dict(torch.load(FASHION_WEIGHTS, map_location="cpu", weights_only=True))
-    return FeatureExtractor(PerChannel(PenultimateFeatures(network, spec)), "garments")
+    return FeatureExtractor(PerChannel(PenultimateFeatures(network, spec)), "fashion_mini")
 
 
 def classifier_features(classifier: nn.Module, spec: DataSpec, name: str) -> FeatureExtractor:
@@ -173,7 +173,7 @@ def _with_channels(pictures: Tensor, channels: int) -> Tensor:
 
 def _spec(size: tuple[int, int], *, channels: int, mean: Sequence[float], std: Sequence[float]) -> DataSpec:
     return DataSpec(
-        target="labels",
+        target_type="labels",
         class_names=("",),
         num_classes=1,
         image_size=size,

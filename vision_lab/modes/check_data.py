@@ -63,14 +63,14 @@ def check(
     reading = inspect_samples(examinations, workers=data.effective_num_workers)
     found = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
     told = inspection_report(found, data.annotation_issues, spec)
-    told = {"data": config.choices.get("data"), "root": config["data"].get("root"), "target": spec.target, **told}
+    told = {"data": config.choices.get("data"), "root": config["data"].get("root"), "target": spec.target_type, **told}
     write_file(folder, "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     pictures = _contact_sheet_images(
         found, {each.split: each.examples for each in examinations}, told, spec, count=drawn
     )
     if pictures:
         sheet = images.grid(pictures)
-        sheet = images.with_legend(sheet, spec.class_names) if spec.target == "masks" else sheet
+        sheet = images.with_legend(sheet, spec.class_names) if spec.target_type == "masks" else sheet
         write_file(folder, "contact_sheet.png", encode_png(sheet).numpy().tobytes())
     _show(told)
     console.print_line(f"written to {format_path(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
@@ -157,7 +157,7 @@ def _draw_annotations(image: Tensor, target: Any, name: str, spec: DataSpec) -> 
         texts = [names[label] for label in target.labels.tolist()]
         boxed = images.draw_boxes(image, target.boxes, target.labels, texts, side=images.LARGE_THUMBNAIL_SIZE)
         return images.side_by_side([boxed], name, side=images.LARGE_THUMBNAIL_SIZE)
-    if spec.target == "masks":
+    if spec.target_type == "masks":
         return images.side_by_side([image, images.colorize_mask(target)], name)
     label = int(torch.as_tensor(target))
     return images.draw_caption(image, f"{names[label] if label >= 0 else 'no label'}  {name}")

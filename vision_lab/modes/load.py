@@ -44,8 +44,10 @@ def class_mapping(task: Task, data: DataSpec) -> list[int] | None:
         ConfigurationError: where the data has a class that the network does not know.
     """
     ours = task.spec.class_names
-    if data.target != task.spec.target:
-        raise ConfigurationError(f"the network was trained on {task.spec.target}, this data has {data.target}")
+    if data.target_type != task.spec.target_type:
+        raise ConfigurationError(
+            f"the network was trained on {task.spec.target_type}, this data has {data.target_type}"
+        )
     if data.class_names == ours:
         return None
     unknown = [name for name in data.class_names if name not in ours]

@@ -105,7 +105,7 @@ def predict(
         count: how many pictures to make.
         classes: of which classes in turn.
     """
-    if config["task"]["target"] == NO_TARGET:
+    if config["task"]["target_type"] == NO_TARGET:
         if tta or tiles:
             raise ConfigurationError("mode.tta and mode.tiles are for pictures that are looked at: leave them out")
         sample(config, folder, count=count, classes=classes, drawn=drawn)
@@ -124,7 +124,7 @@ def predict(
         task.mirror()
     if tiles:
         task.enable_tiling(overlap)
-    if task.spec.target in ("masks", "boxes"):
+    if task.spec.target_type in ("masks", "boxes"):
         config = config.updated({"augment.eval": []})  # what is said of a crop is not said of the picture
     data = build.data(config, task.spec)
     data.set_predict_dataset(UnlabeledImages(files), whole=tiles)
@@ -178,7 +178,7 @@ def output_stems(files: Sequence[Path]) -> list[str]:
 
 def _pretrained_task(config: Config) -> Task:
     """A task of a network with published weights, all of which must have come."""
-    key = "model" if config["task"]["target"] == "labels" else "head"
+    key = "model" if config["task"]["target_type"] == "labels" else "head"
     if not config[key].get("weights"):
         raise ConfigurationError(f"mode=predict needs a trained network: type run=<its folder>, or {key}.weights=...")
     network = build.network(config, build.spec(config))

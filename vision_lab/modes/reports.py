@@ -76,9 +76,9 @@ def print_table(title: str, found: Sequence[Mapping[str, str | float]], *, most:
 
 
 def report_annotation_issues(data: DataModule, folder: Path) -> None:
-    """Say how many annotations were broken, and list them in ``broken.csv``."""
+    """Say how many annotations were broken, and list them in ``annotation_issues.csv``."""
     if data.annotation_issues:
-        file = folder / "broken.csv"
+        file = folder / "annotation_issues.csv"
         write_csv(folder, file.name, [fault._asdict() for fault in data.annotation_issues])
         print_warning(
             f"{len(data.annotation_issues)} annotations are broken, so that boxes are clipped or dropped, or pictures left out; "

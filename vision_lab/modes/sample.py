@@ -99,8 +99,10 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
     reject_link(folder)
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
-    if "features" in config["task"]:
-        config = config.updated({"task.feature_extractor": "garments"})  # nothing is measured: the run's need not be there
+    if "feature_extractor" in config["task"]:
+        config = config.updated(
+            {"task.feature_extractor": "fashion_mini"}
+        )  # nothing is measured: the run's need not be there
     task = load_trained_task(config, Run.open(config["run"]))
     if not isinstance(task, GenerationTask):
         raise ConfigurationError(f"mode=predict makes pictures by task=generate, not by {type(task).__name__}")
@@ -192,7 +194,9 @@ def _labels(classes: Sequence[str] | None, task: GenerationTask) -> list[int] | 
     if classes is None:
         return None
     if not task.pair.conditional:
-        raise ConfigurationError("mode.class_names: this generator takes no classes (model.conditioning=null): leave it out")
+        raise ConfigurationError(
+            "mode.class_names: this generator takes no classes (model.conditioning=null): leave it out"
+        )
     listed = [str(name) for name in classes] if isinstance(classes, Sequence) else [str(classes)]
     listed = [str(classes)] if isinstance(classes, str) else listed
     unknown = [name for name in listed if name not in names]

@@ -39,7 +39,18 @@ from vision_lab.runs.lock import lock_run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, latest_checkpoint, load, save
 
-REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optimizer", "scheduler", "trainer", "callbacks", "logger")
+REQUIRED_GROUPS = (
+    "task",
+    "model",
+    "head",
+    "data",
+    "augment",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+    "logger",
+)
 
 
 def train(config: Config, folder: Path) -> float:

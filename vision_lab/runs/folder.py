@@ -126,9 +126,9 @@ class Run:
     @property
     def data(self) -> dict[str, Any] | None:
         """split: the fingerprint of the data it learns from; None before they are taken."""
-        found = self._json("data.json")
+        found = self._json("data_fingerprint.json")
         if found is not None and not fits(found, dict[str, dict[str, Any]]):
-            raise self._damaged("data.json", "a mapping for each split is needed")
+            raise self._damaged("data_fingerprint.json", "a mapping for each split is needed")
         return found
 
     @property
@@ -143,9 +143,9 @@ class Run:
         Raises:
             ConfigurationError: if the file is missing or damaged, or holds anything else.
         """
-        found = self._json("spec.json")
+        found = self._json("data_spec.json")
         if found is None:
-            raise ConfigurationError(f"{self} is not a whole run: it has no spec.json")
+            raise ConfigurationError(f"{self} is not a whole run: it has no data_spec.json")
         annotations = get_type_hints(DataSpec, include_extras=True)
         problems = [f"{key} is missing" for key in annotations if key not in found]
         problems += [f"there is no {key}" for key in found if key not in annotations]
@@ -153,7 +153,7 @@ class Run:
             checked = [check_value(key, found[key], annotation) for key, annotation in annotations.items()]
             problems = [problem for problem in checked if problem]
         if problems:
-            file = format_path(self.folder / "spec.json")
+            file = format_path(self.folder / "data_spec.json")
             raise ConfigurationError(f"{file} is not what a run writes: {'; '.join(problems)}")
         return found
 
@@ -179,7 +179,7 @@ class Run:
         facts, difference = environment.describe_environment()
         write_file(self.folder, "config_resolved.yaml", resolved)
         write_file(self.folder, "overrides.yaml", told)
-        write_file(self.folder, "spec.json", _to_json(spec))
+        write_file(self.folder, "data_spec.json", _to_json(spec))
         write_file(self.folder, "environment.json", _to_json(facts))
         if difference:
             write_file(self.folder, "uncommitted.diff", difference)
@@ -187,7 +187,7 @@ class Run:
 
     def write_data_fingerprint(self, data: Mapping[str, Any]) -> None:
         """Keep the fingerprints of the data."""
-        write_file(self.folder, "data.json", _to_json(data))
+        write_file(self.folder, "data_fingerprint.json", _to_json(data))
 
     def mark_pending(self) -> None:
         """Its folder is taken; what it needs is being prepared."""
@@ -261,7 +261,7 @@ class Run:
         cures = {
             "status.json": "remove it and repeat the command, which then resumes",
             "result.json": f"type mode=evaluate run={self} to measure the run again, or force=true to train it anew",
-            "data.json": "remove it and repeat the command",
+            "data_fingerprint.json": "remove it and repeat the command",
             "environment.json": "remove it",
         }
         return f"\nWhat helps: {cures[name]}." if name in cures else ""

@@ -56,7 +56,7 @@ class Task(pl.LightningModule, ABC):
         optimizer: Callable[..., Optimizer],
         schedule: Schedule | ReduceOnPlateau,
         monitor: str,
-        goal: MonitorMode,
+        monitor_mode: MonitorMode,
         seed: int,
     ) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Task(pl.LightningModule, ABC):
         self.optimizer = optimizer
         self.schedule = schedule
         self.monitor = monitor
-        self.monitor_mode = goal
+        self.monitor_mode = monitor_mode
         self.seed = seed
         # Not persistent: a checkpoint of the network holds the published keys and no others.
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)

@@ -40,9 +40,9 @@ class DetectionTask(SupervisedTask):
         arguments: what every task takes.
     """
 
-    def __init__(self, *, shown_score: Fraction, **arguments: Any) -> None:
+    def __init__(self, *, draw_score_threshold: Fraction, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.draw_score_threshold = shown_score
+        self.draw_score_threshold = draw_score_threshold
         self.has_ground_truth = True
         """Whether a picture without objects is known to have none."""
         self.worst: dict[str, WorstSamples] = {}

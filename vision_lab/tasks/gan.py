@@ -65,38 +65,40 @@ class GanTask(Task):
         self,
         *,
         loss: Literal["bce", "hinge", "wgan_gp"],
-        real_label: Annotated[float, Range(above=0.5, most=1)],
-        gradient_penalty: NonNegative,
-        r1: NonNegative,
-        discriminator_steps: Count,
-        diffaugment: Sequence[Literal["colour", "translation", "cutout"]],
-        generator_optim: Mapping[str, Any],
-        discriminator_optim: Mapping[str, Any],
-        ema: Annotated[float, Range(least=0, below=1)],
+        real_label_value: Annotated[float, Range(above=0.5, most=1)],
+        gradient_penalty_weight: NonNegative,
+        r1_weight: NonNegative,
+        n_critic: Count,
+        diffaugment: Sequence[Literal["color", "translation", "cutout"]],
+        generator_optimizer: Mapping[str, Any],
+        discriminator_optimizer: Mapping[str, Any],
+        ema_decay: Annotated[float, Range(least=0, below=1)],
         gradient_clip_val: NonNegative | None,
         accumulate_grad_batches: Count,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.automatic_optimization = False
-        self.loss = make_loss(loss, real_label=real_label)
-        self.gradient_penalty = gradient_penalty if loss == "wgan_gp" else 0.0
-        self.r1 = r1
-        self.discriminator_steps = discriminator_steps
+        self.loss = make_loss(loss, real_label=real_label_value)
+        self.gradient_penalty_weight = gradient_penalty_weight if loss == "wgan_gp" else 0.0
+        self.r1_weight = r1_weight
+        self.n_critic = n_critic
         self.augmentations = make_augmentations(diffaugment)
-        self.optimizer_overrides = dict(zip(NETWORKS, (generator_optim or {}, discriminator_optim or {}), strict=True))
+        self.optimizer_overrides = dict(
+            zip(NETWORKS, (generator_optimizer or {}, discriminator_optimizer or {}), strict=True)
+        )
         self.gradient_clip_val = gradient_clip_val or 0.0
         self.accumulate_grad_batches = accumulate_grad_batches
         self.ema_generator = (
-            AveragedModel(self.pair.generator, multi_avg_fn=_ema_with_warmup(ema), use_buffers=True).requires_grad_(
-                False
-            )
-            if ema
+            AveragedModel(
+                self.pair.generator, multi_avg_fn=_ema_with_warmup(ema_decay), use_buffers=True
+            ).requires_grad_(False)
+            if ema_decay
             else None
         )
         names = ["generator_loss", "discriminator_loss", "real_score", "fake_score"]
         names += ["real_accuracy", "fake_accuracy"] if self.loss.has_zero_threshold else []
-        names += ["penalty"] if self.gradient_penalty or self.r1 else []
+        names += ["penalty"] if self.gradient_penalty_weight or self.r1_weight else []
         self.split_metrics["on_train"] = nn.ModuleDict({name: MeanMetric() for name in names})
         self._step_complete = True
         self.accumulated_targets: list[Tensor] = []
@@ -154,7 +156,7 @@ class GanTask(Task):
         self.total_steps()  # makes the loader, and refuses what has no end
         windows = self._steps_per_epoch() * int(self.trainer.max_epochs or 0)
         made = []
-        for name, steps in zip(NETWORKS, (windows // self.discriminator_steps, windows), strict=True):
+        for name, steps in zip(NETWORKS, (windows // self.n_critic, windows), strict=True):
             parameters: list[nn.Parameter] = list(getattr(self.pair, name).parameters())
             try:
                 optimizer = self.optimizer(parameters, **self.optimizer_overrides[name])
@@ -168,7 +170,7 @@ class GanTask(Task):
 
     def on_fit_start(self) -> None:
         """Warn of what the papers warn of."""
-        setting = "task.loss=wgan_gp" if self.gradient_penalty else "task.r1_weight" if self.r1 else None
+        setting = "task.loss=wgan_gp" if self.gradient_penalty_weight else "task.r1_weight" if self.r1_weight else None
         mixes = any(isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules())
         if setting and mixes and self.global_rank == 0:
             log.warning(
@@ -242,7 +244,7 @@ class GanTask(Task):
 
     def _is_generators_turn(self, window: int) -> bool:
         """By where the run stands, so that nothing has to be counted."""
-        return (self.current_epoch * self._steps_per_epoch() + window + 1) % self.discriminator_steps == 0
+        return (self.current_epoch * self._steps_per_epoch() + window + 1) % self.n_critic == 0
 
     def _steps_per_epoch(self) -> int:
         """Steps of the discriminator in an epoch."""
@@ -262,10 +264,10 @@ class GanTask(Task):
         of_real, of_fake = scores(real), scores(fake)
         loss = self.loss.discriminator(of_real, of_fake)
         penalty = torch.zeros_like(loss)
-        if self.gradient_penalty:
-            penalty = penalty + self.gradient_penalty * gradient_penalty(scores, real, fake)
-        if self.r1:
-            penalty = penalty + self.r1 * r1_penalty(scores, real)
+        if self.gradient_penalty_weight:
+            penalty = penalty + self.gradient_penalty_weight * gradient_penalty(scores, real, fake)
+        if self.r1_weight:
+            penalty = penalty + self.r1_weight * r1_penalty(scores, real)
         self._backward(loss + penalty)
         measured = {
             "discriminator_loss": loss,

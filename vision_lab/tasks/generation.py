@@ -71,17 +71,17 @@ class GenerationTask(GanTask):
     def __init__(
         self,
         *,
-        features: Callable[[Tensor], Tensor],
-        features_name: str,
-        samples: Annotated[int, Range(least=MIN_SAMPLES)],
-        shown: Count,
+        feature_extractor: Callable[[Tensor], Tensor],
+        feature_extractor_name: str,
+        num_samples: Annotated[int, Range(least=MIN_SAMPLES)],
+        num_preview: Count,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self.features = features
-        self.features_name = features_name
-        self.samples = samples
-        self.num_preview = shown
+        self.feature_extractor = feature_extractor
+        self.feature_extractor_name = feature_extractor_name
+        self.num_samples = num_samples
+        self.num_preview = num_preview
         for split in ("val", "test"):
             self.split_metrics[f"on_{split}"] = nn.ModuleDict(
                 {"real": FeatureCollector(), "labels": FeatureCollector()}
@@ -140,7 +140,7 @@ class GenerationTask(GanTask):
 
     def measured_with(self) -> dict[str, Any]:
         """The features, how many samples, and how many real pictures of the split and of training."""
-        return {"features": self.features_name, "samples": self.samples, **self.counts}
+        return {"features": self.feature_extractor_name, "samples": self.num_samples, **self.counts}
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """After the test: ways between samples, samples beside the nearest training pictures, and real ones."""
@@ -184,7 +184,7 @@ class GenerationTask(GanTask):
         """Look at real pictures."""
         if batch.samples:
             meters, places = self._metrics_of(split), _places(batch)
-            meters["real"].update(places, self.features(batch.images))
+            meters["real"].update(places, self.feature_extractor(batch.images))
             if self.pair.conditional:
                 meters["labels"].update(places, batch.targets[:, None])
 
@@ -229,7 +229,7 @@ class GenerationTask(GanTask):
     def _real_baseline(self, split: str, real: Tensor) -> dict[str, Tensor]:
         """What training pictures get, as ``real_fid`` and so on."""
         if self.training_points is None:
-            _, self.training_points = self._training(most=self.samples)
+            _, self.training_points = self._training(most=self.num_samples)
         seen, values = self.real_measures.get(split, (torch.empty(0), {}))
         if not torch.equal(seen, real):
             found = generative_metrics(real, self.training_points)
@@ -242,7 +242,7 @@ class GenerationTask(GanTask):
         """A process that has seen nothing has something to exchange all the same: rows of which there are none."""
         if not points.update_called:
             nothing = torch.zeros(1, self.spec.channels, *self.spec.image_size, device=self.device)
-            points.update(torch.empty(0, dtype=torch.int64), self.features(nothing)[:0])
+            points.update(torch.empty(0, dtype=torch.int64), self.feature_extractor(nothing)[:0])
 
     def _seen_labels(self, split: str) -> Tensor:
         labels: FeatureCollector = self._metrics_of(split)["labels"]
@@ -259,13 +259,13 @@ class GenerationTask(GanTask):
     def _sample_labels(self, labels: Tensor) -> list[int]:
         """The class of each sample: as many of each as there are among so many real pictures, in parts."""
         ordered = labels.sort().values.tolist()
-        return [ordered[place * len(ordered) // self.samples] for place in range(self.samples)]
+        return [ordered[place * len(ordered) // self.num_samples] for place in range(self.num_samples)]
 
     def _sample_features(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """(samples, D) features of what is made at each place, shared among the processes."""
         points = FeatureCollector()
-        for places in _chunks(range(self.global_rank, self.samples, self.trainer.world_size)):
-            points.update(torch.tensor(places), self.features(make(places).to(self.device)))
+        for places in _chunks(range(self.global_rank, self.num_samples, self.trainer.world_size)):
+            points.update(torch.tensor(places), self.feature_extractor(make(places).to(self.device)))
         self._fill_empty_state(points)
         return points.compute()[1]
 
@@ -275,7 +275,7 @@ class GenerationTask(GanTask):
         for batch in data.eval_loader("train", most=most):
             data.note_unreadable(batch)
             if batch.samples:
-                points.update(_places(batch), self.features(batch.images.to(self.device)))
+                points.update(_places(batch), self.feature_extractor(batch.images.to(self.device)))
         self._fill_empty_state(points)
         return points.compute()
 

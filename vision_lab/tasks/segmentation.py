@@ -57,7 +57,7 @@ class SegmentationTask(SupervisedTask):
     def __init__(
         self,
         *,
-        losses: Mapping[str, NonNegative],
+        loss_weights: Mapping[str, NonNegative],
         focal_gamma: NonNegative,
         class_weights: ClassWeights,
         aux_weight: NonNegative,
@@ -65,11 +65,13 @@ class SegmentationTask(SupervisedTask):
     ) -> None:
         super().__init__(**arguments)
         known = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
-        if unknown := sorted(set(losses) - set(known)):
-            raise ConfigurationError(f"task.loss_weights.{unknown[0]}: there is no such loss; there are {', '.join(known)}")
-        if not any(losses.values()):
+        if unknown := sorted(set(loss_weights) - set(known)):
+            raise ConfigurationError(
+                f"task.loss_weights.{unknown[0]}: there is no such loss; there are {', '.join(known)}"
+            )
+        if not any(loss_weights.values()):
             raise ConfigurationError("task.loss_weights: type a number above 0 for at least one")
-        self.terms = {name: (known[name], weight) for name, weight in losses.items() if weight > 0}
+        self.terms = {name: (known[name], weight) for name, weight in loss_weights.items() if weight > 0}
         self.focal_gamma = focal_gamma
         self.balance = class_weights == "auto"
         self.class_weights = parse_class_weights(class_weights, self.spec)
@@ -82,7 +84,7 @@ class SegmentationTask(SupervisedTask):
         if self.balance and stage != "predict":
             self.class_weights = self.trainer.datamodule.class_weights()  # type: ignore[attr-defined]
 
-    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+    def loss_weights(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """The weighted sum for (N, K, H, W) logits, and its terms; of a tuple of them the later ones are auxiliary."""
         main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         targets = batch.targets.long()

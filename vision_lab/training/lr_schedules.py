@@ -28,13 +28,13 @@ class Constant:
 class Cosine:
     """A linear warm-up, then half a cosine from 1 to ``final`` (Loshchilov 2017, without restarts)."""
 
-    warmup: Fraction = 0.05
+    warmup_fraction: Fraction = 0.05
     final_factor: NonNegative = 0.0
 
     def __call__(self, progress: float) -> float:
-        if progress < self.warmup or self.warmup == 1:
-            return _linear_warmup(progress, self.warmup)
-        return _cosine(1.0, self.final_factor, (progress - self.warmup) / (1 - self.warmup))
+        if progress < self.warmup_fraction or self.warmup_fraction == 1:
+            return _linear_warmup(progress, self.warmup_fraction)
+        return _cosine(1.0, self.final_factor, (progress - self.warmup_fraction) / (1 - self.warmup_fraction))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,12 @@ class OneCycle:
     """
 
     peak_fraction: Fraction = 0.3
-    start: NonNegative = 0.04
+    start_factor: NonNegative = 0.04
     final_factor: NonNegative = 4e-6
 
     def __call__(self, progress: float) -> float:
         if progress < self.peak_fraction or self.peak_fraction == 1:
-            return _cosine(self.start, 1.0, progress / self.peak_fraction)
+            return _cosine(self.start_factor, 1.0, progress / self.peak_fraction)
         return _cosine(1.0, self.final_factor, (progress - self.peak_fraction) / (1 - self.peak_fraction))
 
 
@@ -60,11 +60,11 @@ class MultiStep:
 
     milestones: Sequence[Fraction] = (1 / 3, 2 / 3)
     gamma: Positive = 0.1
-    warmup: Fraction = 0.0
+    warmup_fraction: Fraction = 0.0
 
     def __call__(self, progress: float) -> float:
         passed = sum(progress >= milestone for milestone in self.milestones)
-        return _linear_warmup(progress, self.warmup) * self.gamma**passed
+        return _linear_warmup(progress, self.warmup_fraction) * self.gamma**passed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +72,10 @@ class Polynomial:
     """(1 - progress) to the power of ``power``, after a linear warm-up (Chen 2017: 0.9)."""
 
     power: NonNegative = 0.9
-    warmup: Fraction = 0.0
+    warmup_fraction: Fraction = 0.0
 
     def __call__(self, progress: float) -> float:
-        return _linear_warmup(progress, self.warmup) * (1 - progress) ** self.power
+        return _linear_warmup(progress, self.warmup_fraction) * (1 - progress) ** self.power
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ READ: dict[str, Callable[..., BoxDataset | None]] = {
 
 def box_spec(size: tuple[int, int] = (40, 40)) -> DataSpec:
     return DataSpec(
-        target="boxes", class_names=NAMES, num_classes=3, image_size=size, channels=3, mean=(0.5,), std=(0.25,)
+        target_type="boxes", class_names=NAMES, num_classes=3, image_size=size, channels=3, mean=(0.5,), std=(0.25,)
     )
 
 

@@ -36,7 +36,7 @@ def annotated(root: Path, *objects: dict, **changes) -> Path:
 
 
 def masks(root: Path) -> CocoMaskDataset:
-    made = coco_masks(str(root), split="train", class_names=NAMES, max_pixels=100, on_bad="raise")
+    made = coco_masks(str(root), split="train", class_names=NAMES, max_pixels=100, on_error="raise")
     assert made is not None
     return made
 
@@ -73,7 +73,7 @@ def test_an_object_of_several_outlines(tmp_path: Path):
 
 def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
     assert category_names(str(annotated(tmp_path))) == ["cat", "dog"]
-    assert coco_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_bad="raise") is None
+    assert coco_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_error="raise") is None
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_files_that_are_wrong(tmp_path: Path, changes: dict, said: str):
 def test_pictures_that_are_not_there_are_left_out_where_asked(tmp_path: Path):
     annotated(tmp_path)
     (tmp_path / "train" / "a.png").unlink()
-    made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=100, on_bad="skip")
+    made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=100, on_error="skip")
     assert len(made) == 2  # met by name as it is read
     with pytest.raises(DataError, match=r"lists 1 of 2 pictures that are not there: .*a\.png"):
         masks(tmp_path)
@@ -134,7 +134,7 @@ def test_no_json(tmp_path: Path):
 
 def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
     annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4)})
-    made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_bad="raise")
+    made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_error="raise")
     with pytest.raises(
         UnreadableFileError, match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels"
     ):

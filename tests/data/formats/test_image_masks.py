@@ -88,7 +88,10 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     [
         ([0], "data.class_values has 1 entries for 2 classes"),
         ([0, [1, 1, 1]], "type numbers for all classes, or a colour [red,green,blue] for each"),
-        ([[0, 0], [1, 1]], "data.class_values=[[0, 0], [1, 1]]: type a list of whole numbers of 0 or more, or of colours"),
+        (
+            [[0, 0], [1, 1]],
+            "data.class_values=[[0, 0], [1, 1]]: type a list of whole numbers of 0 or more, or of colours",
+        ),
         (5, "data.class_values=5: type a list of whole numbers"),
         ([0, -1], "data.class_values=[0, -1]: type a list of whole numbers"),
         ([0.0, 1.0], "data.class_values=[0.0, 1.0]: type a list of whole numbers"),

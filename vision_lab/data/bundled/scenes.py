@@ -104,17 +104,19 @@ class Scenes:
         self,
         *,
         split: Literal["train", "val", "test"],
-        count: Annotated[int, Range(least=1, most=MAX_COUNT)],
-        size: Annotated[tuple[Side, Side], Hint("[height,width], 16 pixels or more: scenes are made of garments")],
-        classes: Literal["grouped", "all"],
+        num_images: Annotated[int, Range(least=1, most=MAX_COUNT)],
+        image_size: Annotated[
+            tuple[Side, Side], Hint("[height,width], 16 pixels or more: scenes are made of garments")
+        ],
+        label_set: Literal["grouped", "all"],
         seed: Annotated[int, Range(least=0)],
-        target: Literal["masks", "boxes"] = "masks",
+        target_type: Literal["masks", "boxes"] = "masks",
     ) -> None:
         self.split = split
-        self.count = count
-        self.size = tuple(size)
-        self.labels = labels(classes)
-        self.target = target
+        self.num_images = num_images
+        self.image_size = tuple(image_size)
+        self.labels = labels(label_set)
+        self.target_type = target_type
         self.seed = seed
         self.garments, self.garment_labels = _garments(split)
         # Read at once: an archive left open would be shared by forked workers.
@@ -123,24 +125,24 @@ class Scenes:
             self.photographs = [torch.from_numpy(archive[name]).permute(2, 0, 1) for name in names]
 
     def __len__(self) -> int:
-        return self.count
+        return self.num_images
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
         scene = self.scene(index)
-        return scene.picture, scene.objects() if self.target == "boxes" else scene.mask()
+        return scene.picture, scene.objects() if self.target_type == "boxes" else scene.mask()
 
     @property
     def config_key(self) -> Mapping[str, object]:
         """What the pictures are a function of."""
-        return {"seed": self.seed, "size": self.size, "labels": self.labels, "target": self.target}
+        return {"seed": self.seed, "size": self.image_size, "labels": self.labels, "target": self.target_type}
 
     def scene(self, index: int) -> Scene:
         """All that is known of a picture."""
-        if not 0 <= index < self.count:
+        if not 0 <= index < self.num_images:
             raise IndexError(index)
         random = np.random.default_rng([self.seed, ("train", "val", "test").index(self.split), index])
         picture = self._background(random)
-        instances = torch.zeros(self.size, dtype=torch.uint8)
+        instances = torch.zeros(self.image_size, dtype=torch.uint8)
         found, areas = [], []
         for number in range(1, int(random.integers(1, MAX_OBJECTS + 1)) + 1):
             which = int(random.integers(len(self.garments)))
@@ -155,7 +157,7 @@ class Scenes:
         """A part of a photograph, from a third to all of its height, turned, in another light: there are few."""
         photograph = self.photographs[random.integers(len(self.photographs))]
         photograph = photograph.rot90(int(random.integers(4)), dims=(1, 2))[random.permutation(3).tolist()]
-        height, width = self.size
+        height, width = self.image_size
         scale = random.uniform(1 / 3, 1.0) * min(photograph.shape[1] / height, photograph.shape[2] / width)
         rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
         top = int(random.integers(photograph.shape[1] - rows + 1))

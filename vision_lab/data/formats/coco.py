@@ -108,7 +108,7 @@ def coco_masks(
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
     max_pixels: Count,
-    on_bad: Literal["raise", "skip"],
+    on_error: Literal["raise", "skip"],
 ) -> CocoMaskDataset | None:
     """The pictures of a split, those without objects too.
 
@@ -125,7 +125,7 @@ def coco_masks(
     Raises:
         DataError: where the annotations or a picture are missing, or hold a category that ``class_names`` has not.
     """
-    found = _split(root, split, class_names, on_bad=on_bad)
+    found = _split(root, split, class_names, on_bad=on_error)
     if found is None:
         return None
     file, names, listed = found
@@ -143,7 +143,7 @@ def boxes(
     *,
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
-    on_bad: Literal["raise", "skip"],
+    on_error: Literal["raise", "skip"],
 ) -> BoxDataset | None:
     """The pictures of a split and their boxes; those without objects too. Outlines and run lengths are not looked at.
 
@@ -160,7 +160,7 @@ def boxes(
         DataError: where the annotations are missing, none of the pictures is there or not one box can be used, or there
             are categories that ``class_names`` has not; or where ``on_bad`` says so.
     """
-    found = _split(root, split, class_names, on_bad=on_bad)
+    found = _split(root, split, class_names, on_bad=on_error)
     if found is None:
         return None
     file, names, listed = found
@@ -168,7 +168,7 @@ def boxes(
     for path, image, objects in listed:
         size = (image["width"], image["height"]) if image["width"] > 0 and image["height"] > 0 else None
         told.append(ImageAnnotation(path, [_row(each, names) for each in objects], size, file))
-    return build_box_dataset(told, class_names=class_names, on_bad=on_bad)
+    return build_box_dataset(told, class_names=class_names, on_bad=on_error)
 
 
 def _split(

@@ -58,7 +58,9 @@ class MaskEncoding:
                 "data.spec.class_names"
             )
         if len({isinstance(value, int) for value in self.class_values or ()}) > 1:
-            raise ConfigurationError("data.class_values: type numbers for all classes, or a colour [red,green,blue] for each")
+            raise ConfigurationError(
+                "data.class_values: type numbers for all classes, or a colour [red,green,blue] for each"
+            )
         if self.class_values is not None and len({self._code(value) for value in self.class_values}) < self.classes:
             raise ConfigurationError("data.class_values has an entry twice: two classes cannot be told apart")
 
@@ -138,14 +140,14 @@ def image_masks(
     root: str,
     *,
     split: Literal["train", "val", "test"],
-    pictures: str,
-    masks: str,
-    suffix: str | None,
+    image_dir: str,
+    mask_dir: str,
+    mask_suffix: str | None,
     classes: int,
-    values: Sequence[MaskValue] | None,
-    ignored: Sequence[MaskValue] | None,
+    class_values: Sequence[MaskValue] | None,
+    ignored_values: Sequence[MaskValue] | None,
     max_pixels: Count,
-    on_bad: Literal["raise", "skip"],
+    on_error: Literal["raise", "skip"],
 ) -> ImageMaskDataset | None:
     """The pictures of one split and the masks of the same names.
 
@@ -170,25 +172,25 @@ def image_masks(
     Raises:
         DataError: where the folders are not there or are empty, or a picture has no mask.
     """
-    meaning = MaskEncoding(classes, values, ignored or ())
-    suffix = suffix or ""
+    meaning = MaskEncoding(classes, class_values, ignored_values or ())
+    mask_suffix = mask_suffix or ""
     base = Path(root).expanduser()
-    folders = [_folder(base, name, split) for name in (pictures, masks)]
+    folders = [_folder(base, name, split) for name in (image_dir, mask_dir)]
     if split != "train" and folders == [None, None]:
         return None
-    for folder, key, name in zip(folders, ("pictures", "masks"), (pictures, masks), strict=True):
+    for folder, key, name in zip(folders, ("image_dir", "mask_dir"), (image_dir, mask_dir), strict=True):
         if folder is None:
             raise DataError(_missing(base, key, name, split))
     assert folders[0]
     assert folders[1]
     found, drawn = _index_by_stem(folders[0]), _index_by_stem(folders[1])
-    if folders[0] == folders[1] and suffix:  # one folder for both
-        found = {name: path for name, path in found.items() if not name.endswith(suffix)}
+    if folders[0] == folders[1] and mask_suffix:  # one folder for both
+        found = {name: path for name, path in found.items() if not name.endswith(mask_suffix)}
     if not found:
         raise DataError(f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
-    partners = {name: drawn.get(name + suffix) for name in found}
-    _check_missing_masks(found, partners, folders[1], held=drawn, on_bad=on_bad)
-    unused = [str(path) for name, path in drawn.items() if name.removesuffix(suffix) not in found]
+    partners = {name: drawn.get(name + mask_suffix) for name in found}
+    _check_missing_masks(found, partners, folders[1], held=drawn, on_bad=on_error)
+    unused = [str(path) for name, path in drawn.items() if name.removesuffix(mask_suffix) not in found]
     if unused:
         log.warning(
             "%s: %d masks have no picture and are left out: %s",
@@ -197,7 +199,7 @@ def image_masks(
             summarize_names(unused, MAX_LISTED),
         )
     # A mask that is missing is met as a file that cannot be read.
-    samples = [(path, partners[name] or folders[1] / f"{name}{suffix}.png") for name, path in found.items()]
+    samples = [(path, partners[name] or folders[1] / f"{name}{mask_suffix}.png") for name, path in found.items()]
     return ImageMaskDataset(samples, meaning, max_pixels)
 
 

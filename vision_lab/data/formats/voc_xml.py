@@ -36,8 +36,8 @@ def boxes(
     *,
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
-    first_pixel: Literal[0, 1],
-    on_bad: Literal["raise", "skip"],
+    pixel_offset: Literal[0, 1],
+    on_error: Literal["raise", "skip"],
 ) -> BoxDataset | None:
     """The pictures of a split and their boxes.
 
@@ -69,7 +69,7 @@ def boxes(
     for file in files:
         try:
             tree = _parsed(file)
-            rows, size = list(_rows(tree, first_pixel)), _size(tree)
+            rows, size = list(_rows(tree, pixel_offset)), _size(tree)
         except PARSE_ERRORS as error:
             broken.append(AnnotationIssue(str(file), str(file), f"cannot be read ({error}): its picture is left out"))
             continue
@@ -78,9 +78,9 @@ def boxes(
         listed = summarize_names([f"{fault.path} {fault.problem}" for fault in broken], MAX_LISTED)
         raise DataError(f"not one of {len(files)} annotations can be read: {listed}")
     absent = [str(each.path) for each in told if not file_exists(each.path)]
-    if absent and (on_bad == "raise" or len(absent) == len(told)):
+    if absent and (on_error == "raise" or len(absent) == len(told)):
         raise DataError(f"{len(absent)} of {len(told)} pictures are not there: {summarize_names(absent, MAX_LISTED)}")
-    return build_box_dataset(told, class_names=class_names, on_bad=on_bad, broken=broken)
+    return build_box_dataset(told, class_names=class_names, on_bad=on_error, broken=broken)
 
 
 def class_names(root: str) -> list[str]:

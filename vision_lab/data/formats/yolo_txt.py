@@ -30,7 +30,7 @@ def boxes(
     *,
     split: Literal["train", "val", "test"],
     class_names: Sequence[str],
-    on_bad: Literal["raise", "skip"],
+    on_error: Literal["raise", "skip"],
 ) -> BoxDataset | None:
     """The pictures of a split and their boxes; a picture without a text file has none.
 
@@ -72,7 +72,7 @@ def boxes(
         raise DataError(f"not one of {len(pictures)} text files can be read: {listed}")
     if not any(_labels(path).is_file() for path in pictures):
         raise DataError(f"not one picture in {folder} has a text file; looked for {_labels(pictures[0])}")
-    return build_box_dataset(told, class_names=class_names, on_bad=on_bad, broken=broken, relative=True)
+    return build_box_dataset(told, class_names=class_names, on_bad=on_error, broken=broken, relative=True)
 
 
 def class_names(root: str) -> list[str]:

@@ -145,12 +145,12 @@ class DCGAN(nn.Module):
 def dcgan(
     spec: DataSpec,
     *,
-    latent: Width,
-    generator_width: Width,
-    discriminator_width: Width,
+    latent_dim: Width,
+    generator_channels: Width,
+    discriminator_channels: Width,
     discriminator_norm: Norm,
     spectral_norm: bool,
-    condition: Condition | None,
+    conditioning: Condition | None,
     weights: str | None,
 ) -> DCGAN:
     """Make a pair for the data; see ``Generator`` and ``Discriminator``.
@@ -169,19 +169,19 @@ def dcgan(
     Raises:
         ConfigurationError: where an argument or the pictures' size does not fit, or the data has no classes.
     """
-    _check(spec, condition)
-    classes = spec.num_classes if condition else 0
+    _check(spec, conditioning)
+    classes = spec.num_classes if conditioning else 0
     shape = {"channels": spec.channels, "size": spec.image_size[0], "classes": classes}
     pair = DCGAN(
-        Generator(latent=latent, width=generator_width, **shape),
+        Generator(latent=latent_dim, width=generator_channels, **shape),
         Discriminator(
-            width=discriminator_width,
+            width=discriminator_channels,
             norm=discriminator_norm,
-            condition=condition,
+            condition=conditioning,
             spectral_norm=spectral_norm,
             **shape,
         ),
-        latent=latent,
+        latent=latent_dim,
     )
     if weights:
         pair.loaded = load(pair, weights, constructor="dcgan", class_layers=())
@@ -197,7 +197,7 @@ def _check(spec: DataSpec, condition: str | None) -> None:
             f"dcgan makes pictures of {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]} pixels, as wide as high, not of "
             f"{height}x{width}: type data.spec.image_size=[{size},{size}]"
         )
-    if condition and spec.target != "labels":
+    if condition and spec.target_type != "labels":
         errors.append(f"model.conditioning={condition} needs a class for each picture: type model.conditioning=null")
     if errors:
         raise ConfigurationError("\n".join(errors))
