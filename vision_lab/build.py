@@ -77,12 +77,12 @@ def spec(config: Config) -> DataSpec:
     return replace(said, target_type="none") if alone else said
 
 
-def data(config: Config, spec: DataSpec, *, relabel: Sequence[int] | None = None) -> DataModule:
-    """Loaders of the data, fitted to ``spec``; ``relabel`` gives the network's class for each of the data's labels."""
+def data(config: Config, spec: DataSpec, *, label_map: Sequence[int] | None = None) -> DataModule:
+    """Loaders of the data, fitted to ``spec``; ``label_map`` gives the network's class for each of the data's labels."""
     transforms = {name: _transforms(config["augment"][name], f"augment.{name}") for name in ("train", "eval")}
     make = _partial(_arguments(config, "data"), "data")
     with explained("data", config["data"]):
-        made: DataModule = make(spec=spec, transforms=transforms, seed=config["seed"], relabel=relabel)
+        made: DataModule = make(spec=spec, transforms=transforms, seed=config["seed"], label_map=label_map)
     return made
 
 

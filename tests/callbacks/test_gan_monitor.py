@@ -18,7 +18,7 @@ def said(capsys: pytest.CaptureFixture[str], *epochs: dict[str, float], **change
     watchdog = GanMonitor(**SETTINGS | changes)
     for number, metrics in enumerate(epochs):
         trainer: Any = SimpleNamespace(current_epoch=number, is_global_zero=True)
-        watchdog.see(trainer, metrics)
+        watchdog.on_epoch_metrics(trainer, metrics)
     return [line for line in capsys.readouterr().out.replace("\n", " ").split("warning: ") if line.strip()]
 
 
@@ -49,7 +49,7 @@ def test_it_stops_where_it_is_told_to(capsys: pytest.CaptureFixture[str]):
 def test_what_has_lasted_goes_with_a_checkpoint():
     one, other = GanMonitor(**SETTINGS), GanMonitor(**SETTINGS | {"action": "stop"})
     trainer: Any = SimpleNamespace(current_epoch=0, is_global_zero=True)
-    one.see(trainer, COLLAPSED)
+    one.on_epoch_metrics(trainer, COLLAPSED)
     other.load_state_dict(one.state_dict())
     with pytest.raises(DataError):
-        other.see(trainer, COLLAPSED)
+        other.on_epoch_metrics(trainer, COLLAPSED)

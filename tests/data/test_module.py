@@ -168,7 +168,7 @@ def test_labels_beyond_the_spec(spec: DataSpec):
 
 
 def test_relabelled(spec: DataSpec):
-    batch = next(iter(module(spec, relabel=[3, 2, 1, 0]).val_dataloader()))
+    batch = next(iter(module(spec, label_map=[3, 2, 1, 0]).val_dataloader()))
     plain = next(iter(module(spec).val_dataloader()))
     assert torch.equal(batch.targets, 3 - plain.targets)
 
@@ -298,7 +298,7 @@ def test_too_few_pictures(mask_spec: DataSpec):
 
 def test_masks_relabelled(mask_spec: DataSpec):
     plain = next(iter(module(mask_spec, train=Drawn).val_dataloader())).targets
-    other = next(iter(module(mask_spec, train=Drawn, relabel=[2, 0]).val_dataloader())).targets
+    other = next(iter(module(mask_spec, train=Drawn, label_map=[2, 0]).val_dataloader())).targets
     assert torch.equal(other, torch.where(plain == 0, 2, 0).to(torch.uint8))
 
 

@@ -117,7 +117,7 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
     probabilities[:, 0] = 1 - probabilities[:, 1]
     for half in (slice(0, 20), slice(20, 40)):
         many = batch([2] * 20)
-        made.observe("val", many, probabilities[half])
+        made.collect_examples("val", many, probabilities[half])
     kept = made.mistakes["val"].kept
     assert len(kept) == NUM_MISTAKES_DRAWN
     assert min(sure for sure, _, _ in kept) == pytest.approx(probabilities[40 - NUM_MISTAKES_DRAWN, 1].item())
@@ -128,7 +128,7 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
 
 def test_right_answers_are_no_mistakes(spec: DataSpec):
     made = task(spec)
-    made.observe("val", batch([0, 1]), made.decode(LOGITS[:2]))
+    made.collect_examples("val", batch([0, 1]), made.decode(LOGITS[:2]))
     assert made.mistakes["val"].pictures() == []
 
 
@@ -136,13 +136,13 @@ def test_rows_and_pictures(spec: DataSpec):
     made = task(spec)
     one = batch([0, 3], paths=["a.png", "b.png"])
     probabilities = made.decode(LOGITS[[0, 2]])
-    rows = made.rows(one, probabilities)
+    rows = made.table_rows(one, probabilities)
     assert [row["path"] for row in rows] == ["a.png", "b.png"]
     assert [row["class"] for row in rows] == ["ash", "beech"]
     assert rows[0]["class_2"] == "beech"
     assert sum(float(rows[0][f"confidence{suffix}"]) for suffix in ("", "_2", "_3", "_4")) == pytest.approx(1)
-    right, wrong = made.draw(one, probabilities)
-    unknown = made.draw(Batch(one.images, torch.tensor([-1, -1]), one.samples), probabilities)[0]
+    right, wrong = made.draw_predictions(one, probabilities)
+    unknown = made.draw_predictions(Batch(one.images, torch.tensor([-1, -1]), one.samples), probabilities)[0]
     assert right.shape == wrong.shape == unknown.shape
     assert not torch.equal(right, unknown)
 

@@ -72,7 +72,7 @@ def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
     scores = task.metrics("val")
     assert len(task.metrics("train")) == 0  # augmented pictures are not measured
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 0, 0, 10, 10, 0.8], [2, 22, 6, 39, 19, 0.7]])]
-    task.measure(scores, batch, said)
+    task.update_metrics(scores, batch, said)
     came_to = scores.compute()
     assert came_to["map"] == 1.0  # what is in the crowd is no mistake
     assert came_to["found"][0].tolist() == pytest.approx([0, 1, 8, 4, 40, 30, 0.9])
@@ -82,7 +82,7 @@ def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
     task.results["val"] = came_to
     assert task.per_class("val")["b"]["objects"] == 1
     assert set(task.per_class("val")) == {"a", "b"}
-    documents = task.documents("val", ["x.png", "y.png"])
+    documents = task.export("val", ["x.png", "y.png"])
     assert documents["detections"][0] == {
         "image_id": 1,
         "category_id": 2,
@@ -95,7 +95,7 @@ def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
 
 
 def test_rows_name_what_is_sure_enough_and_pictures_without(task: DetectionTask, batch: Batch):
-    rows = task.rows(batch, [found([[1, 4, 2, 20, 15, 0.9], [0, 1, 1, 5, 5, 0.2]]), found([])])
+    rows = task.table_rows(batch, [found([[1, 4, 2, 20, 15, 0.9], [0, 1, 1, 5, 5, 0.2]]), found([])])
     assert rows[0] == {"path": "0.png", "class": "b", "score": pytest.approx(0.9), **sides(8, 4, 40, 30)}
     assert rows[1] == {"path": "1.png", "class": "", "score": "", **sides("", "", "", "")}
     assert len(rows) == 2
@@ -108,7 +108,7 @@ def sides(*values: object) -> dict[str, object]:
 def test_boxes_are_drawn_on_the_files_own_picture(task: DetectionTask, batch: Batch, tmp_path: Path):
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([])]
     pictures = [torch.full((3, 400, 800), 255, dtype=torch.uint8)] * 2
-    task.save(batch, said, tmp_path, names=["one", "two"], pictures=iter(pictures))
+    task.save_predictions(batch, said, tmp_path, names=["one", "two"], pictures=iter(pictures))
     # The files are ten times as large as the samples say, so that the box of (8, 4) to (40, 30) stays near the corner.
     drawn, empty = (decode_jpeg(read_file(str(tmp_path / "pictures" / f"{name}.jpg"))) for name in ("one", "two"))
     assert drawn.shape == (3, 400, 800)
@@ -119,13 +119,13 @@ def test_boxes_are_drawn_on_the_files_own_picture(task: DetectionTask, batch: Ba
 
 def test_drawings_compare_what_is_known(task: DetectionTask, batch: Batch):
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 20, 5, 40, 20, 0.6]])]
-    drawn = task.draw(batch, said)
+    drawn = task.draw_predictions(batch, said)
     assert len({each.shape for each in drawn}) == 1
     assert drawn[0].shape[0] == 3
-    task.observe("val", batch, said)
+    task.collect_examples("val", batch, said)
     pictures = task.worst["val"].pictures()
     assert torch.equal(pictures[0], drawn[1])  # one missed and one wrong; the other picture is right
-    task.forget("val")
+    task.reset_examples("val")
     assert task.worst == {}
 
 
@@ -153,8 +153,8 @@ def test_mistakes_are_counted_from_the_surest_on():
 def test_the_measured_rows_are_the_same_for_any_batch(task: DetectionTask, batch: Batch):
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 0, 0, 10, 10, 0.8]])]
     together, one_by_one = task.metrics("val"), task.metrics("val")
-    task.measure(together, batch, said)
+    task.update_metrics(together, batch, said)
     for k in (1, 0):
         single = Batch(batch.images[k : k + 1], batch.targets[k : k + 1], batch.samples[k : k + 1])
-        task.measure(one_by_one, single, said[k : k + 1])
+        task.update_metrics(one_by_one, single, said[k : k + 1])
     assert together.compute()["map"] == one_by_one.compute()["map"]

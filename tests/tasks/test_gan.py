@@ -151,7 +151,7 @@ def test_mixed_precision(tmp_path: Path, loss: str):
     trainer(tmp_path, precision="bf16-mixed", limit_train_batches=4).fit(task, datamodule=data())
     assert all(parameter.isfinite().all() for parameter in task.network.parameters())
     assert task.results["val"]["fid"].isfinite()
-    assert task.gallery().dtype == torch.uint8
+    assert task.sample_grid().dtype == torch.uint8
 
 
 def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
@@ -172,11 +172,11 @@ def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
     now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampling_generator))
     assert not torch.equal(now, mean)
     assert (now - mean).abs().max() < 0.1
-    kept = task.weights()
+    kept = task.network_state_dict()
     assert kept.keys() == task.network.state_dict().keys()
     assert torch.equal(kept["generator.layers.3.weight"], mean)
     other = generate(ema=0.5)
-    other.load_weights(kept)
+    other.load_network_state_dict(kept)
     places = range(4)
     assert torch.equal(other.generate(other.sample_latents(places)), task.generate(task.sample_latents(places)))
 

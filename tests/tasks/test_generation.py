@@ -56,7 +56,7 @@ def test_a_test_measures_noise_too_and_draws(tmp_path: Path):
         assert figure.dtype == torch.uint8
         assert figure.shape[0] == 3
     assert task.figures("val") == {}
-    assert task.measured_with() == {"features": "shade", "samples": 200, "real": 64, "training": 200}
+    assert task.metric_settings() == {"features": "shade", "samples": 200, "real": 64, "training": 200}
 
 
 def test_samples_have_the_classes_of_the_split_in_their_shares(tmp_path: Path):
@@ -117,8 +117,8 @@ def test_what_training_pictures_get_is_measured_once(tmp_path: Path, monkeypatch
 
 
 def test_the_gallery_has_classes_in_columns():
-    assert generate(Pair(conditional=True)).gallery().shape == (3, 4 * 74 + 2, 2 * 74 + 2)
-    assert generate().gallery().shape == (3, 74 + 2, 8 * 74 + 2)
+    assert generate(Pair(conditional=True)).sample_grid().shape == (3, 4 * 74 + 2, 2 * 74 + 2)
+    assert generate().sample_grid().shape == (3, 74 + 2, 8 * 74 + 2)
 
 
 def test_interpolations_end_at_their_samples(tmp_path: Path):

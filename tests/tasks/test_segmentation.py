@@ -165,7 +165,7 @@ def test_mirror_images_are_laid_back(mask_spec: DataSpec):
     assert torch.allclose(both, (one + one.flip(-1)) / 2, atol=1e-6)
     assert torch.allclose(both, both.flip(-1), atol=1e-6)
     sure = torch.tensor([[[[0.0]], [[200.0]], [[0.0]]]])
-    assert made.averaged(sure, sure).isfinite().all()
+    assert made.average_flipped(sure, sure).isfinite().all()
 
 
 def test_predictions_have_the_size_of_the_file(mask_spec: DataSpec):
@@ -197,7 +197,7 @@ def test_tiles_say_what_the_whole_picture_says(mask_spec: DataSpec, size: tuple[
     made = task(replace(mask_spec, image_size=(16, 16)), network=Near())
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
     given = Batch(image, torch.full((1, *size), IGNORE_INDEX), [Sample(0, None, size)])
-    made.look_in_tiles(0.5)
+    made.enable_tiling(0.5)
     (found,) = made.predict_step(given, 0)
     assert found.shape == size
     whole = made.decode(made(image))[0]
@@ -210,11 +210,13 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
     given = batch(torch.full((1, 8, 8), IGNORE_INDEX), ["photos/a.jpg"])
     mask = torch.zeros(8, 8, dtype=torch.uint8)
     mask[:, 6:] = 2
-    assert made.rows(given, [mask]) == [
+    assert made.table_rows(given, [mask]) == [
         {"path": "photos/a.jpg", "share_sky": 0.75, "share_sea": 0.0, "share_sand": 0.25}
     ]
     # On the file's own picture, which may be larger than the mask.
-    made.save(given, [mask], tmp_path, names=["below/a"], pictures=[torch.zeros(3, 16, 16, dtype=torch.uint8)])
+    made.save_predictions(
+        given, [mask], tmp_path, names=["below/a"], pictures=[torch.zeros(3, 16, 16, dtype=torch.uint8)]
+    )
     with Image.open(tmp_path / "masks" / "below" / "a.png") as image:
         assert image.mode == "P"
         assert np.array_equal(np.asarray(image), mask.numpy())
@@ -227,10 +229,10 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
 def test_pictures(mask_spec: DataSpec):
     made = task(mask_spec)
     _, given = example()
-    drawn = made.draw(given, given.targets.clamp(max=2))
-    alone = made.draw(batch(torch.full((1, 8, 8), IGNORE_INDEX)), [torch.zeros(8, 8, dtype=torch.uint8)])
+    drawn = made.draw_predictions(given, given.targets.clamp(max=2))
+    alone = made.draw_predictions(batch(torch.full((1, 8, 8), IGNORE_INDEX)), [torch.zeros(8, 8, dtype=torch.uint8)])
     assert [picture.shape[-1] for picture in (*drawn, *alone)] == [4 * 148 - 4] * 2 + [2 * 148 - 4]
-    sheet = made.sheet(drawn)
+    sheet = made.contact_sheet(drawn)
     assert sheet.shape[-1] == 2 * (4 * 148 - 4 + 6) + 6
     legend = torch.tensor(PALETTE[2], dtype=torch.uint8)[:, None, None]
     assert (sheet[:, -30:] == legend).all(dim=0).any()
@@ -240,7 +242,7 @@ def test_the_worst_pictures_and_the_table(mask_spec: DataSpec):
     made = task(mask_spec)
     _, given = example()
     right = torch.where(given.targets == IGNORE_INDEX, 0, given.targets)
-    made.observe("val", given, torch.stack([right[0], (right[1] + 1) % 3]))
+    made.collect_examples("val", given, torch.stack([right[0], (right[1] + 1) % 3]))
     measure = made.metrics("val")
     measure.update(right, given.targets)
     made.results["val"] = measure.compute()
@@ -250,8 +252,8 @@ def test_the_worst_pictures_and_the_table(mask_spec: DataSpec):
     figures = made.figures("val")
     assert set(figures) == {"confusion", "iou", "worst"}
     assert all(picture.dtype == torch.uint8 and picture.shape[0] == 3 for picture in figures.values())
-    made.observe("val", given, right)
-    made.forget("val")
+    made.collect_examples("val", given, right)
+    made.reset_examples("val")
     assert "worst" not in made.figures("val")
 
 

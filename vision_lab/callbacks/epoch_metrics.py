@@ -53,7 +53,7 @@ class MetricsCsv(EpochMetrics):
         super().__init__()
         self.rows: list[dict[str, float]] = []
 
-    def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+    def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         self.rows.append({"epoch": trainer.current_epoch, "step": logged_step(trainer), **metrics})
         if trainer.is_global_zero:
             write_csv(Path(trainer.default_root_dir), FILE, self.rows)
@@ -77,7 +77,7 @@ class EpochSummary(EpochMetrics):
         super().__init__()
         self.names = tuple(f"/{name}" for name in names)
 
-    def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+    def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         if trainer.is_global_zero:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith(self.names))
             line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}"

@@ -41,7 +41,7 @@ class GanMonitor(EpochMetrics):
         self.epochs_failing = {"collapse": 0, "saturation": 0}
         """Epochs that each has lasted by now."""
 
-    def see(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+    def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         known = min(metrics.get("train/real_accuracy", 0.0), metrics.get("train/fake_accuracy", 0.0))
         self._count(trainer, "saturation", known > self.max_discriminator_accuracy, _saturated(known))
         if "val/diversity" in metrics:

@@ -43,7 +43,7 @@ TARGET_DESCRIPTIONS = {NO_TARGET: "pictures alone"}
 """target: how it is called in an error."""
 
 INJECTED_ARGUMENTS = {
-    "data": {"spec", "transforms", "seed", "relabel"},
+    "data": {"spec", "transforms", "seed", "label_map"},
     "model": {"spec"},
     "head": {"backbone", "pair", "spec"},
     "task": {"network", "spec", "optimizer", "schedule", "seed", "feature_extractor", "feature_extractor_name"},

@@ -62,7 +62,7 @@ class DataModule(pl.LightningDataModule):
         per_class: train on that many pictures of each class only.
         shuffle: another order in each epoch; false keeps the first.
         max_pixels: a file whose picture has more is not decoded and counts as bad.
-        relabel: the network's class for each of the data's labels, where the two differ.
+        label_map: the network's class for each of the data's labels, where the two differ.
 
     Raises:
         ConfigurationError, DataError: where an argument is out of range or the data does not hold what spec says.
@@ -338,7 +338,7 @@ class DataModule(pl.LightningDataModule):
             spec=self.spec,
             transforms=self.transforms["train" if training else "eval"],
             seed=self.seed,
-            relabel=self.label_map,
+            label_map=self.label_map,
             max_pixels=self.max_pixels,
             whole=self.keep_size,
         )

@@ -36,9 +36,9 @@ class ResizedTarget:
 class LabelTarget(ResizedTarget):
     """What a data set says of a picture as a label."""
 
-    def __init__(self, size: tuple[int, int], relabel: Sequence[int] | None) -> None:
+    def __init__(self, size: tuple[int, int], label_map: Sequence[int] | None) -> None:
         super().__init__(size)
-        self.relabel = relabel
+        self.label_map = label_map
 
     def __call__(self, known: Any, image: Tensor) -> Tensor:
         """() int64; -1 where it is not known.
@@ -51,7 +51,7 @@ class LabelTarget(ResizedTarget):
         label = int(known)
         if label != known:
             raise InvalidImageError(f"its label {known} is no whole number: the number of a class is needed")
-        return torch.tensor(self.relabel[label] if self.relabel else label)
+        return torch.tensor(self.label_map[label] if self.label_map else label)
 
 
 class NoTarget(ResizedTarget):
@@ -65,10 +65,10 @@ class NoTarget(ResizedTarget):
 class MaskTarget(ResizedTarget):
     """What a data set says of a picture as a mask, which transforms move with the picture."""
 
-    def __init__(self, spec: DataSpec, relabel: Sequence[int] | None) -> None:
+    def __init__(self, spec: DataSpec, label_map: Sequence[int] | None) -> None:
         super().__init__(spec.image_size)
-        self.classes = len(relabel) if relabel else spec.num_classes
-        named = relabel or range(spec.num_classes)
+        self.classes = len(label_map) if label_map else spec.num_classes
+        named = label_map or range(spec.num_classes)
         self.class_lookup = torch.tensor([*named, *[IGNORE_INDEX] * (256 - len(named))], dtype=torch.uint8)
 
     def __call__(self, known: Any, image: Tensor) -> tv_tensors.Mask:
@@ -98,10 +98,10 @@ class MaskTarget(ResizedTarget):
 class BoxTarget:
     """What a data set says of a picture as boxes, which transforms move with the picture; it is fitted whole."""
 
-    def __init__(self, spec: DataSpec, relabel: Sequence[int] | None) -> None:
+    def __init__(self, spec: DataSpec, label_map: Sequence[int] | None) -> None:
         self.size = spec.image_size
-        self.relabel = torch.tensor(relabel or range(spec.num_classes))
-        self.names = len(self.relabel)
+        self.label_map = torch.tensor(label_map or range(spec.num_classes))
+        self.names = len(self.label_map)
         mean = spec.mean if len(spec.mean) == spec.channels else spec.mean[:1] * spec.channels
         self.fill = [255 * value for value in mean]  # 0 to the network
         self.sanitize = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_other_columns)
@@ -138,7 +138,7 @@ class BoxTarget:
         area = torch.as_tensor(known.get("area", torch.full((len(boxes),), torch.nan)), dtype=torch.float32)
         return {
             "boxes": tv_tensors.BoundingBoxes(clipped, format="XYXY", canvas_size=(height, width)),
-            "labels": self.relabel[labels],
+            "labels": self.label_map[labels],
             "crowd": torch.as_tensor(known.get("crowd", nothing)).bool(),
             "difficult": torch.as_tensor(known.get("difficult", nothing)).bool(),
             "area": torch.where(area.isnan(), sizes.prod(dim=1), area),
@@ -167,10 +167,10 @@ def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
 
 
 def _make_target_handler(
-    spec: DataSpec, relabel: Sequence[int] | None
+    spec: DataSpec, label_map: Sequence[int] | None
 ) -> NoTarget | LabelTarget | MaskTarget | BoxTarget:
     if spec.target_type == "none":
         return NoTarget(spec.image_size)
     if spec.target_type == "boxes":
-        return BoxTarget(spec, relabel)
-    return MaskTarget(spec, relabel) if spec.target_type == "masks" else LabelTarget(spec.image_size, relabel)
+        return BoxTarget(spec, label_map)
+    return MaskTarget(spec, label_map) if spec.target_type == "masks" else LabelTarget(spec.image_size, label_map)

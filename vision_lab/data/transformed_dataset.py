@@ -32,11 +32,11 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         spec: DataSpec,
         transforms: Sequence[v2.Transform],
         seed: int,
-        relabel: Sequence[int] | None,
+        label_map: Sequence[int] | None,
         max_pixels: int,
         whole: bool = False,
     ) -> None:
-        self.target = _make_target_handler(spec, relabel)
+        self.target = _make_target_handler(spec, label_map)
         self.max_pixels = max_pixels
         self.keep_size = whole
         self.dataset = dataset

@@ -41,8 +41,8 @@ def evaluate(
     task = load_trained_task(config, run)
     if tta:
         task.enable_flip_tta()
-    spec, relabel = adapt_data_spec(task, build.spec(config))
-    data = build.data(config, spec, relabel=relabel)
+    spec, label_map = adapt_data_spec(task, build.spec(config))
+    data = build.data(config, spec, label_map=label_map)
     data.test_split = split
     trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
     with subprocesses.subprocesses_for_job(trainer):

@@ -79,7 +79,7 @@ class PredictionWriter(BasePredictionWriter):
         pl_module.save_predictions(batch, prediction, self.folder, names=names, pictures=pictures)
         wanted = self.drawn - len(self.pictures)
         if wanted > 0:
-            self.pictures += pl_module.draw(batch, prediction)[:wanted]
+            self.pictures += pl_module.draw_predictions(batch, prediction)[:wanted]
 
 
 def predict(
@@ -121,7 +121,7 @@ def predict(
     task = load_trained_task(config, Run.open(config["run"])) if config["run"] else _pretrained_task(config)
     assert isinstance(task, SupervisedTask)
     if tta:
-        task.mirror()
+        task.enable_flip_tta()
     if tiles:
         task.enable_tiling(overlap)
     if task.spec.target_type in ("masks", "boxes"):

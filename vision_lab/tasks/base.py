@@ -270,7 +270,7 @@ class SupervisedTask(Task):
         """
         raise ConfigurationError(TTA_UNSUPPORTED)
 
-    def mirror(self) -> None:
+    def enable_flip_tta(self) -> None:
         self.flip = True
 
     def enable_tiling(self, overlap: float) -> None:
@@ -292,7 +292,7 @@ class SupervisedTask(Task):
         """
 
     @abstractmethod
-    def draw(self, batch: Batch, predictions: Any) -> list[Tensor]:
+    def draw_predictions(self, batch: Batch, predictions: Any) -> list[Tensor]:
         """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
 
     @abstractmethod

@@ -71,7 +71,7 @@ class ClassificationTask(SupervisedTask):
         """(N, K) probabilities."""
         return main_logits(outputs).detach().float().softmax(dim=1)
 
-    def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
+    def average_flipped(self, outputs: Any, mirrored: Any) -> Tensor:
         """Logits whose probabilities are the mean of both."""
         return average_logits(main_logits(outputs), main_logits(mirrored))
 
@@ -88,7 +88,7 @@ class ClassificationTask(SupervisedTask):
         # Groups would be found by equal states after the first batch, where top-5 and accuracy may agree by chance.
         return MetricCollection(measured, compute_groups=False)
 
-    def observe(self, split: str, batch: Batch, predictions: Tensor) -> None:
+    def collect_examples(self, split: str, batch: Batch, predictions: Tensor) -> None:
         """Keep the most confident mistakes, drawn."""
         confidence, said = predictions.max(dim=1)
         wrong = (said != batch.targets).nonzero().flatten()
@@ -97,11 +97,11 @@ class ClassificationTask(SupervisedTask):
             shown = (batch.images[place], predictions[place], batch.targets[place])
             worst.offer(confidence[place].item(), batch.samples[place].index, partial(self._drawn, *shown))
 
-    def forget(self, split: str) -> None:
+    def reset_examples(self, split: str) -> None:
         """Drop the mistakes of the epoch before."""
         self.mistakes.pop(split, None)
 
-    def draw(self, batch: Batch, predictions: Tensor) -> list[Tensor]:
+    def draw_predictions(self, batch: Batch, predictions: Tensor) -> list[Tensor]:
         """Each picture under its class, confidence and truth."""
         return [self._drawn(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]
 
@@ -126,7 +126,7 @@ class ClassificationTask(SupervisedTask):
             for k, name in enumerate(self.spec.class_names)
         }
 
-    def rows(self, batch: Batch, predictions: Tensor) -> list[dict[str, str | float]]:
+    def table_rows(self, batch: Batch, predictions: Tensor) -> list[dict[str, str | float]]:
         """The file, the class, its confidence, and the four next likely."""
         best = predictions.topk(min(5, predictions.shape[1]), dim=1)
         rows: list[dict[str, str | float]] = []
@@ -138,7 +138,7 @@ class ClassificationTask(SupervisedTask):
             rows.append(row)
         return rows
 
-    def save(
+    def save_predictions(
         self, batch: Batch, predictions: Tensor, folder: Path, *, names: Sequence[str], pictures: Iterable[Tensor]
     ) -> None:
         """A class is a table row: there is nothing more to write."""

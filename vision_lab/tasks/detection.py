@@ -64,7 +64,7 @@ class DetectionTask(SupervisedTask):
         """COCO's; of training pictures, which are augmented, the loss alone."""
         return MetricCollection({} if split == "train" else {"boxes": BoxMeanAveragePrecision(self.spec.num_classes)})
 
-    def measure(self, scores: MetricCollection, batch: Batch, predictions: Sequence[Detections]) -> None:
+    def update_metrics(self, scores: MetricCollection, batch: Batch, predictions: Sequence[Detections]) -> None:
         """In pixels of the files."""
         truth = [
             replace(each, boxes=_boxes_to_file_pixels(each.boxes, sample))
@@ -83,7 +83,7 @@ class DetectionTask(SupervisedTask):
             self.predicted.append((to_rows(sample.index, said.labels, said.boxes, said.scores).cpu(), picture))
         return predictions
 
-    def observe(self, split: str, batch: Batch, predictions: Sequence[Detections]) -> None:
+    def collect_examples(self, split: str, batch: Batch, predictions: Sequence[Detections]) -> None:
         """Keep the pictures with the most mistakes, drawn."""
         worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
@@ -92,11 +92,11 @@ class DetectionTask(SupervisedTask):
             drawn = partial(self._compared, _crop_content(image, sample), shown, truth)
             worst.offer(int(wrong.sum()) + int(missed.sum()), sample.index, drawn)
 
-    def forget(self, split: str) -> None:
+    def reset_examples(self, split: str) -> None:
         """Drop the pictures of the epoch before."""
         self.worst.pop(split, None)
 
-    def draw(self, batch: Batch, predictions: Sequence[Detections]) -> list[Tensor]:
+    def draw_predictions(self, batch: Batch, predictions: Sequence[Detections]) -> list[Tensor]:
         """Each picture with its truth, and with what was found; the latter alone where nothing is known."""
         drawn = []
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
@@ -127,7 +127,7 @@ class DetectionTask(SupervisedTask):
             if found[k][0] >= 0
         }
 
-    def documents(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
+    def export(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
         """COCO's results and, for programs that have no annotations, what they are held against."""
         names = self.spec.class_names
         if split == "predict":
@@ -141,7 +141,7 @@ class DetectionTask(SupervisedTask):
         )
         return {"detections": coco_json.detection_results(came_to["found"]), "truth": truth}
 
-    def rows(self, batch: Batch, predictions: Sequence[Detections]) -> list[dict[str, str | float]]:
+    def table_rows(self, batch: Batch, predictions: Sequence[Detections]) -> list[dict[str, str | float]]:
         """A row for each object that is sure enough, boxes in pixels of the file; an empty one where there is none."""
         rows: list[dict[str, str | float]] = []
         for sample, said in _to_file_pixels(predictions, batch.samples):
@@ -154,7 +154,7 @@ class DetectionTask(SupervisedTask):
                 rows.append({"path": path, "class": "", "score": "", **dict.fromkeys(places, "")})
         return rows
 
-    def save(
+    def save_predictions(
         self,
         batch: Batch,
         predictions: Sequence[Detections],

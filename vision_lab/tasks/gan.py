@@ -117,23 +117,23 @@ class GanTask(Task):
         return self.pair.generator if self.ema_generator is None else self.ema_generator.module
 
     @property
-    def takes_classes(self) -> bool:
+    def uses_class_labels(self) -> bool:
         return self.pair.conditional
 
     @property
-    def whole(self) -> bool:
+    def step_is_complete(self) -> bool:
         return self._step_complete
 
-    def weights(self) -> dict[str, Tensor]:
+    def network_state_dict(self) -> dict[str, Tensor]:
         """Both networks, the generator's weights averaged."""
         averaged = {f"generator.{name}": value for name, value in self.sampling_generator.state_dict().items()}
         return self.network.state_dict() | averaged
 
-    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+    def load_network_state_dict(self, state: Mapping[str, Tensor]) -> None:
         super().load_network_state_dict(state)
         self.sampling_generator.load_state_dict(self.pair.generator.state_dict())
 
-    def charts(self) -> Mapping[str, Sequence[str]]:
+    def tensorboard_charts(self) -> Mapping[str, Sequence[str]]:
         """The losses of both networks, and the scores of real and made pictures."""
         return {
             "losses": ["train/generator_loss", "train/discriminator_loss"],
@@ -217,7 +217,7 @@ class GanTask(Task):
         super().on_load_checkpoint(checkpoint)
         self.last_losses = {name: value.to(self.device) for name, value in checkpoint["newest"].items()}
 
-    def rates(self) -> dict[str, float]:
+    def learning_rates(self) -> dict[str, float]:
         """The rate of each network's optimiser."""
         return {
             f"{name}_lr": optimizer.param_groups[0]["lr"]

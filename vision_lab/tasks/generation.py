@@ -119,7 +119,7 @@ class GenerationTask(GanTask):
         chosen = [place % self.spec.num_classes for place in places] if labels is None else list(labels)
         return Latents(torch.stack(latents).to(self.device), torch.tensor(chosen, device=self.device))
 
-    def gallery(self) -> Tensor:
+    def sample_grid(self) -> Tensor:
         """The first samples as one picture, (3, H, W) uint8: of the same noise each time, classes in columns."""
         classes = self.spec.num_classes if self.pair.conditional else GRID_COLUMNS
         return tiled(
@@ -127,18 +127,18 @@ class GenerationTask(GanTask):
             columns=classes if classes <= 2 * GRID_COLUMNS else GRID_COLUMNS,
         )
 
-    def one(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A pass of the generator."""
         latents = torch.empty(1, self.pair.latent, device="meta")
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
         return self.pair.generator, (latents, labels) if self.pair.conditional else (latents,)
 
-    def charts(self) -> Mapping[str, Sequence[str]]:
+    def tensorboard_charts(self) -> Mapping[str, Sequence[str]]:
         """Besides the losses and scores, what samples get and what real pictures get."""
         names = ("fid", "kid", "precision", "recall")
-        return {**super().charts(), **{name: [f"val/{name}", f"val/real_{name}"] for name in names}}
+        return {**super().tensorboard_charts(), **{name: [f"val/{name}", f"val/real_{name}"] for name in names}}
 
-    def measured_with(self) -> dict[str, Any]:
+    def metric_settings(self) -> dict[str, Any]:
         """The features, how many samples, and how many real pictures of the split and of training."""
         return {"features": self.feature_extractor_name, "samples": self.num_samples, **self.counts}
 
@@ -165,10 +165,10 @@ class GenerationTask(GanTask):
         return self.generate(Latents(latents, labels[0] if labels else None))
 
     def on_validation_epoch_end(self) -> None:
-        self._report("val")
+        self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
-        self._report("test")
+        self._log_metrics("test")
 
     def _check_sizes(self, *splits: Split) -> None:
         """Before hours are spent."""
@@ -188,7 +188,7 @@ class GenerationTask(GanTask):
             if self.pair.conditional:
                 meters["labels"].update(places, batch.targets[:, None])
 
-    def _report(self, split: str) -> None:
+    def _log_metrics(self, split: str) -> None:
         """Hold samples against the pictures that were seen of a split."""
         if not self.trainer.sanity_checking:
             # In double precision the last digits hang on how many threads there are.

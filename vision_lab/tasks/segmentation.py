@@ -98,11 +98,11 @@ class SegmentationTask(SupervisedTask):
         """(N, H, W) uint8 classes."""
         return main_logits(outputs).detach().argmax(dim=1).to(torch.uint8)
 
-    def averaged(self, outputs: Any, mirrored: Any) -> Tensor:
+    def average_flipped(self, outputs: Any, mirrored: Any) -> Tensor:
         """Logits whose probabilities are the mean of both."""
         return average_logits(main_logits(outputs), main_logits(mirrored).flip(-1))
 
-    def look_in_tiles(self, overlap: float) -> None:
+    def enable_tiling(self, overlap: float) -> None:
         """From now on predict on whole pictures by tiles of the size the network was trained on."""
         self.tile_overlap = overlap
 
@@ -119,7 +119,7 @@ class SegmentationTask(SupervisedTask):
         """Mean IoU, dice, pixel accuracy and the counts they come from, over the whole split."""
         return MetricCollection({"overlap": SegmentationMetrics(self.spec.num_classes)})
 
-    def observe(self, split: str, batch: Batch, predictions: Tensor) -> None:
+    def collect_examples(self, split: str, batch: Batch, predictions: Tensor) -> None:
         """Keep the pictures that agree least with their truth, drawn."""
         worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
         for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
@@ -127,17 +127,17 @@ class SegmentationTask(SupervisedTask):
                 found = self._agreement(said, truth)
                 worst.offer(1 - found["miou"].item(), sample.index, partial(self._compared, image, said, truth))
 
-    def forget(self, split: str) -> None:
+    def reset_examples(self, split: str) -> None:
         """Drop the pictures of the epoch before."""
         self.worst.pop(split, None)
 
-    def draw(self, batch: Batch, predictions: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    def draw_predictions(self, batch: Batch, predictions: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """Each picture beside its truth, its prediction and where they differ; beside masks of files' sizes alone."""
         if isinstance(predictions, Tensor):
             return [self._compared(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]
         return [self._predicted(*each) for each in zip(batch.images, predictions, strict=True)]
 
-    def sheet(self, pictures: Sequence[Tensor]) -> Tensor:
+    def contact_sheet(self, pictures: Sequence[Tensor]) -> Tensor:
         """The pictures over the colours of the classes."""
         return images.with_legend(images.grid(pictures), self.spec.class_names)
 
@@ -148,7 +148,7 @@ class SegmentationTask(SupervisedTask):
         overlaps = {name: measured["iou"] for name, measured in self.per_class(split).items()}
         drawn = {"confusion": figures.confusion(counts, names, unit="pixels"), "iou": figures.bars(overlaps, "IoU")}
         worst = self.worst.pop(split, WorstSamples(0)).pictures()
-        return {**drawn, "worst": self.sheet(worst)} if worst else drawn
+        return {**drawn, "worst": self.contact_sheet(worst)} if worst else drawn
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: its IoU, dice, accuracy (recall) and number of pixels; those neither there nor said are left out."""
@@ -165,7 +165,7 @@ class SegmentationTask(SupervisedTask):
             if not iou[k].isnan()
         }
 
-    def rows(self, batch: Batch, predictions: Sequence[Tensor]) -> list[dict[str, str | float]]:
+    def table_rows(self, batch: Batch, predictions: Sequence[Tensor]) -> list[dict[str, str | float]]:
         """The file, and the part of its pixels that each class has."""
         rows: list[dict[str, str | float]] = []
         for sample, mask in zip(batch.samples, predictions, strict=True):
@@ -175,7 +175,7 @@ class SegmentationTask(SupervisedTask):
             rows.append({"path": sample.path or str(sample.index), **named})
         return rows
 
-    def save(
+    def save_predictions(
         self,
         batch: Batch,
         predictions: Sequence[Tensor],

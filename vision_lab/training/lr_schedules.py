@@ -44,14 +44,14 @@ class OneCycle:
     The momentum stays as it is, unlike in torch's ``OneCycleLR``.
     """
 
-    peak_fraction: Fraction = 0.3
+    pct_start: Fraction = 0.3
     start_factor: NonNegative = 0.04
     final_factor: NonNegative = 4e-6
 
     def __call__(self, progress: float) -> float:
-        if progress < self.peak_fraction or self.peak_fraction == 1:
-            return _cosine(self.start_factor, 1.0, progress / self.peak_fraction)
-        return _cosine(1.0, self.final_factor, (progress - self.peak_fraction) / (1 - self.peak_fraction))
+        if progress < self.pct_start or self.pct_start == 1:
+            return _cosine(self.start_factor, 1.0, progress / self.pct_start)
+        return _cosine(1.0, self.final_factor, (progress - self.pct_start) / (1 - self.pct_start))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def box_spec(size: tuple[int, int] = (40, 40)) -> DataSpec:
 
 
 def examples(dataset: BoxDataset, **changes) -> TransformedDataset:
-    settings = {"spec": box_spec(), "transforms": [], "seed": 0, "relabel": None, "max_pixels": 10_000}
+    settings = {"spec": box_spec(), "transforms": [], "seed": 0, "label_map": None, "max_pixels": 10_000}
     return TransformedDataset(dataset, **{**settings, **changes})
 
 
