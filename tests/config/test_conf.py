@@ -124,7 +124,7 @@ def test_every_pair_makes_pictures_and_scores_them(choice: ConfigOption, size: i
         with torch.device("meta"):
             pair: GanNetworks = build.network(config, build.spec(config)).module
             labels = torch.zeros(2, dtype=torch.int64) if pair.conditional else None
-            pictures = pair.generator(torch.empty(2, pair.latent), labels)
+            pictures = pair.generator(torch.empty(2, pair.latent_dim), labels)
             assert pictures.shape == (2, 1, size, size)
             assert pair.discriminator(pictures, labels).shape == (2,)
         assert pair.conditional == (condition != "null")

@@ -39,7 +39,7 @@ def test_outputs_are_torchvisions_to_the_bit(name: str, spec: DataSpec):
     extra = {"init_weights": False, "aux_logits": name == "googlenet"} if name in ("inception_v3", "googlenet") else {}
     constructor = partial(getattr(published, name), **extra)
     theirs = constructor(num_classes=4).eval()
-    ours = made(replace(spec, image_size=(size, size)), constructor).classifier
+    ours = made(replace(spec, image_size=(size, size)), constructor).network
     ours.load_state_dict(theirs.state_dict())
     images = torch.rand(2, 3, size, size)
     with torch.inference_mode():
@@ -55,7 +55,7 @@ def test_features_are_the_classifiers_own_maps(spec: DataSpec):
     assert list(maps) == names
     for stage in it.stages[1:]:
         assert maps[stage.name].shape == (2, stage.channels, 64 // stage.stride, 64 // stage.stride)
-    trunk = it.classifier.eval()
+    trunk = it.network.eval()
     pooled = trunk.fc(trunk.avgpool(maps["layer4.1"]).flatten(1))
     assert torch.equal(pooled, trunk(images))
     assert set(features.state_dict()) == {key for key in trunk.state_dict() if not key.startswith("fc.")}
@@ -71,7 +71,7 @@ def test_a_densenets_last_map_is_complete_after_its_relu(spec: DataSpec):
 @pytest.mark.parametrize(("size", "stride"), [(32, 1), (63, 1), (64, 2), (224, 2)])
 def test_auto_stem(spec: DataSpec, size: int, stride: int):
     it = made(replace(spec, image_size=(size, size)), stem="auto")
-    assert it.classifier.conv1.stride == (stride, stride)
+    assert it.network.conv1.stride == (stride, stride)
 
 
 def test_too_small_pictures_are_told_the_size(spec: DataSpec):
@@ -102,26 +102,26 @@ def test_stem_choices(spec: DataSpec):
 
 def test_a_frozen_trunk_leaves_the_layer_of_the_classes(spec: DataSpec):
     it = made(spec, freeze="trunk")
-    trained = [name for name, parameter in it.classifier.named_parameters() if parameter.requires_grad]
+    trained = [name for name, parameter in it.network.named_parameters() if parameter.requires_grad]
     assert trained == ["fc.weight", "fc.bias"]
-    norms = [module for module in it.classifier.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in it.network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 20
     assert not any(norm.training for norm in norms)
-    assert it.classifier.fc.training
+    assert it.network.fc.training
 
 
 @pytest.mark.parametrize("until", ["layer2", "layer2.1"])
 def test_frozen_up_to_a_stage(spec: DataSpec, until: str):
     it = made(spec, freeze=until)
-    frozen = {name.split(".")[0] for name, p in it.classifier.named_parameters() if not p.requires_grad}
+    frozen = {name.split(".")[0] for name, p in it.network.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "bn1", "layer1", "layer2"}
-    assert not it.classifier.bn1.training
-    assert it.classifier.layer3[0].bn1.training
+    assert not it.network.bn1.training
+    assert it.network.layer3[0].bn1.training
 
 
 def test_a_stage_without_parameters_freezes_what_comes_before(spec: DataSpec):
     it = made(spec, freeze="relu")
-    assert {n for n, p in it.classifier.named_parameters() if not p.requires_grad} == {
+    assert {n for n, p in it.network.named_parameters() if not p.requires_grad} == {
         "conv1.weight",
         "bn1.weight",
         "bn1.bias",

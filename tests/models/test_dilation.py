@@ -21,11 +21,11 @@ def backbone(name: str) -> ClassifierBackbone:
 def test_it_is_torchvisions_for_residual_networks(output_stride: int, dilated: list[bool]):
     published = torchvision.models.resnet50(replace_stride_with_dilation=dilated).eval()
     made = backbone("resnet50")
-    made.classifier.load_state_dict(published.state_dict())
-    dilate(made.classifier, channels=3, output_stride=output_stride)
+    made.network.load_state_dict(published.state_dict())
+    dilate(made.network, channels=3, output_stride=output_stride)
     images = torch.rand(1, 3, 65, 90)
     with torch.no_grad():
-        assert torch.equal(made.classifier(images), published(images))
+        assert torch.equal(made.network(images), published(images))
 
 
 @pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"])

@@ -96,7 +96,7 @@ def test_a_steps_random_numbers_hang_on_seed_epoch_and_batch_alone(spec: DataSpe
 def test_frozen_batch_norm_keeps_its_statistics_through_training(spec: DataSpec, tmp_path):
     made = build_backbone(
         spec, network=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze="trunk"
-    ).classifier
+    ).network
     before = {key: value.clone() for key, value in made.state_dict().items()}
     fitted(spec, task(spec, network=made, optimizer=partial(torch.optim.SGD, lr=0.1)), tmp_path)
     changed = {key for key, value in made.state_dict().items() if not torch.equal(value, before[key])}

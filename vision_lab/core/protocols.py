@@ -98,7 +98,7 @@ class GanNetworks(Protocol):
     """A pair of networks: one makes pictures of noise, the other tells them from real ones. It is a module of both."""
 
     @property
-    def latent(self) -> int:
+    def latent_dim(self) -> int:
         """Numbers that a picture is made of, drawn from the standard normal distribution."""
 
     @property

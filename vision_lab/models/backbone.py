@@ -25,15 +25,15 @@ SMALL_IMAGE_SIZE = 64
 class ClassifierBackbone:
     """A classifier and what the heads want to know of it; see the Protocol ``Backbone``."""
 
-    def __init__(self, classifier: nn.Module, *, channels: int, loaded: LoadedWeights | None) -> None:
-        self.classifier = classifier
+    def __init__(self, network: nn.Module, *, channels: int, loaded: LoadedWeights | None) -> None:
+        self.network = network
         self.channels = channels
         self.loaded = loaded
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Its maps from the finest to the coarsest, found by running it on the meta device."""
-        return introspection.stages(self.classifier, channels=self.channels)
+        return introspection.stages(self.network, channels=self.channels)
 
     def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
         """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's.
@@ -48,9 +48,9 @@ class ClassifierBackbone:
         if output_stride is not None:
             if output_stride not in (8, 16, 32):
                 raise ConfigurationError(f"head.output_stride={output_stride}: type 8, 16, 32 or null")
-            changed = dilate(self.classifier, channels=self.channels, output_stride=output_stride)
+            changed = dilate(self.network, channels=self.channels, output_stride=output_stride)
             size = (introspection.COARSE, introspection.COARSE)
-            if changed and introspection.forward_error(self.classifier, channels=self.channels, size=size):
+            if changed and introspection.forward_error(self.network, channels=self.channels, size=size):
                 raise ConfigurationError(
                     f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no "
                     "layers of their own: type head.output_stride=null, or another model"
@@ -60,7 +60,7 @@ class ClassifierBackbone:
     @cached_property
     def _traces(self) -> TrainEvalGraphs:
         """A dilated layer is at the place of the one before: traces stay right."""
-        return TrainEvalGraphs(self.classifier)
+        return TrainEvalGraphs(self.network)
 
 
 def build_backbone(
@@ -156,7 +156,7 @@ def _class_dependent_keys(classifier: Callable[..., nn.Module], network: nn.Modu
 
 def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> None:
     """Take parameters from training; put modules all of whose parameters are frozen into evaluation mode for good."""
-    network = made.classifier
+    network = made.network
     names = [name for name, _ in network.named_parameters()]
     if until == "backbone":
         frozen = {name for name in names if name not in class_layers}

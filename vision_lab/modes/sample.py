@@ -159,9 +159,9 @@ def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]
         zipfile.BadZipFile,
     ) as error:
         raise ConfigurationError(f"source={file}: no latents.npz of an earlier mode=predict: {error}") from error
-    if latents.ndim != 2 or latents.shape[1] != task.pair.latent or not len(latents):
+    if latents.ndim != 2 or latents.shape[1] != task.pair.latent_dim or not len(latents):
         raise ConfigurationError(
-            f"source={file}: holds latents of shape {list(latents.shape)}, the network takes [count,{task.pair.latent}]"
+            f"source={file}: holds latents of shape {list(latents.shape)}, the network takes [count,{task.pair.latent_dim}]"
         )
     if not task.pair.conditional:
         return Latents(latents, None), seed

@@ -290,7 +290,7 @@ class GanTask(Task):
 
     def _latents(self, count: int) -> Tensor:
         """By the step's own random numbers."""
-        return torch.randn(count, self.pair.latent, device=self.device)
+        return torch.randn(count, self.pair.latent_dim, device=self.device)
 
     def _augment(self, pictures: Tensor) -> Tensor:
         for change in self.augmentations:

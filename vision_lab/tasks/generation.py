@@ -113,7 +113,7 @@ class GenerationTask(GanTask):
             places: from 0.
             labels: the class of each; None: the classes in turn.
         """
-        latents = [_seeded_draw(torch.randn, [self.pair.latent], self.seed, place) for place in places]
+        latents = [_seeded_draw(torch.randn, [self.pair.latent_dim], self.seed, place) for place in places]
         if not self.pair.conditional:
             return Latents(torch.stack(latents).to(self.device), None)
         chosen = [place % self.spec.num_classes for place in places] if labels is None else list(labels)
@@ -129,7 +129,7 @@ class GenerationTask(GanTask):
 
     def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A pass of the generator."""
-        latents = torch.empty(1, self.pair.latent, device="meta")
+        latents = torch.empty(1, self.pair.latent_dim, device="meta")
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
         return self.pair.generator, (latents, labels) if self.pair.conditional else (latents,)
 
