@@ -152,7 +152,7 @@ def task(config: Config, network: BuiltNetwork, *, processes: int = 1) -> Task:
     settings = _partial(_arguments(config, "task"), "task")
     if "feature_extractor" in config["task"]:
         found = features(config)
-        settings = partial(settings, features=found, features_name=found.name)
+        settings = partial(settings, feature_extractor=found, feature_extractor_name=found.name)
     with explained("task", config["task"]):
         made: Task = settings(
             network=network.module,
@@ -179,7 +179,7 @@ def features(config: Config) -> FeatureExtractor:
     if name == "run" and place:
         return _classifier_features(place, trusted=config["trust"])
     raise ConfigurationError(
-        f"task.feature_extractor={named}: type garments, inception, inception:<its file of weights>, "
+        f"task.feature_extractor={named}: type fashion_mini, inception, inception:<its file of weights>, "
         "or run:<the folder of a run of task=classify>"
     )
 

@@ -33,7 +33,7 @@ MonitorMode = Literal["min", "max"]
 class Task(pl.LightningModule, ABC):
     """A network that learns something.
 
-    What is measured while training lies in ``meters["on_train"]``, and goes with a checkpoint.
+    What is measured while training lies in ``split_metrics["on_train"]``, and goes with a checkpoint.
 
     Args:
         network: what learns.
@@ -219,7 +219,7 @@ class SupervisedTask(Task):
         super().__init__(**arguments)
         self.flip = False
         """Whether an evaluation looks at each picture and its mirror image, and takes the mean."""
-        self.meters = nn.ModuleDict(
+        self.split_metrics = nn.ModuleDict(
             {f"on_{split}": SplitMetrics(self.metrics(split)) for split in ("train", "val", "test")}
         )
 
@@ -397,7 +397,7 @@ class SupervisedTask(Task):
             self.update_metrics(meters.metrics, batch, predictions)
 
     def _meters(self, split: str) -> SplitMetrics:
-        meters = self.meters[f"on_{split}"]
+        meters = self.split_metrics[f"on_{split}"]
         assert isinstance(meters, SplitMetrics)
         return meters
 

@@ -84,7 +84,7 @@ class SegmentationTask(SupervisedTask):
         if self.balance and stage != "predict":
             self.class_weights = self.trainer.datamodule.class_weights()  # type: ignore[attr-defined]
 
-    def loss_weights(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """The weighted sum for (N, K, H, W) logits, and its terms; of a tuple of them the later ones are auxiliary."""
         main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         targets = batch.targets.long()
