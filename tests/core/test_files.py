@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vision_lab.core.documents import DocumentError, read_yaml
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.files import (
     delete_file,
@@ -216,6 +217,21 @@ def test_a_pipe_is_not_read(tmp_path: Path):
     assert read_bytes(tmp_path / "file") == b"12345"
     with pytest.raises(ValueError, match="more than 4 bytes"):
         read_bytes(tmp_path / "file", max_bytes=4)
+
+
+def test_a_file_that_has_nothing_to_read_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As the kernel's log in /proc, which passes for a file: reading it would wait, or give None."""
+    (tmp_path / "log").write_bytes(b"x")
+    assert read_bytes(tmp_path / "log") == b"x"
+
+    def wait(*_: int) -> bytes:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "read", wait)
+    with pytest.raises(OSError, match="not a file"):
+        read_bytes(tmp_path / "log")
+    with pytest.raises(DocumentError, match="not a file"):
+        read_yaml(tmp_path / "log")
 
 
 def test_a_pipe_in_a_runs_folder_is_refused(tmp_path: Path):
