@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from vision_lab.core.documents import DocumentError, read_yaml
 from vision_lab.core.failures import explain_failure
@@ -205,6 +206,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     assert "Permission denied. Type hydra.run.dir=<a folder that can be written>" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode in (1, 2)
+
+
+def test_memory_that_is_used_up(tmp_path: Path):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    for error in (caught.value, gpu, MemoryError("Unable to allocate 7 TiB for an array")):
+        text = str(explain_failure(error, tmp_path))
+        assert text.startswith("the memory is used up (")
+        assert "type a smaller data.batch_size=" in text
 
 
 def test_a_pipe_is_not_read(tmp_path: Path):
