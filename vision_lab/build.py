@@ -251,11 +251,11 @@ def trainer(config: Config, folder: Path, **changes: Any) -> pl.Trainer:
     if isinstance(settings.get("profiler"), str):
         arguments["profiler"] = settings["profiler"]
     arguments |= {key: value for key, value in MANUAL_OPTIMIZATION_DEFAULTS.items() if key in config["task"]} | changes
-    try:
-        with explained("trainer", settings):
+    with explained("trainer", settings):
+        try:
             made: pl.Trainer = make(**arguments)
-    except (MisconfigurationException, RuntimeError) as error:
-        raise ConfigurationError(f"{error}\nType trainer=auto for what this machine has.") from error
+        except (MisconfigurationException, RuntimeError) as error:
+            raise ConfigurationError(f"{error}\nType trainer=auto for what this machine has.") from error
     if settings.get("sync_batchnorm") and made.strategy.root_device.type == "cpu":
         raise ConfigurationError("torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false")
     return made

@@ -125,7 +125,7 @@ def _change_document(chance: Random, gift: Path, folder: Path) -> None:
     except (ValueError, RecursionError, yaml.YAMLError):  # damaged by a change before this one
         return
     content = mutations.mutate_values(chance, content, folder / "victim")
-    with suppress(UnicodeEncodeError, ValueError, yaml.YAMLError):
+    with suppress(UnicodeEncodeError, ValueError, RecursionError, yaml.YAMLError):  # what cannot be written
         if path.suffix == ".yaml":
             path.write_text(yaml.safe_dump(content, sort_keys=False))
         else:

@@ -169,6 +169,8 @@ def test_all_that_is_wrong_comes_at_once(command: Command):
         ("~data.train._partial_", "data.train is a Garments, but a function is needed that makes a data set: type +"),
         ("+callbacks.terminate_on_nan._partial_=true", "callbacks.terminate_on_nan is a partial, but a Callback is needed"),
         ("trainer.plugins.checkpoints._target_=torch.nn.Identity", "checkpoints is a Identity, but a CheckpointIO or"),
+        ("+callbacks.x={_target_:pytorch_lightning.Trainer,plugins:{a:{_target_:torch.nn.Identity}}}",
+         "callbacks.x cannot be built: "),
         ("--config-dir nope", "--config-dir: there is no folder nope"),
         ("name=replaced", "name=replaced: runs that were replaced are kept there: type another name="),
         ("task.monitor=val/nothing", "task.monitor=val/nothing: there is no such metric: type one of val/accuracy"),

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from vision_lab.core.documents import DocumentError, read_yaml
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.files import (
@@ -206,6 +208,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     assert done.returncode in (1, 2)
 
 
+def test_memory_that_is_used_up(tmp_path: Path):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    for error in (caught.value, gpu, MemoryError("Unable to allocate 7 TiB for an array")):
+        text = str(explain_failure(error, tmp_path))
+        assert text.startswith("the memory is used up (")
+        assert "type a smaller data.batch_size=" in text
+
+
 def test_a_pipe_is_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
@@ -216,6 +228,21 @@ def test_a_pipe_is_not_read(tmp_path: Path):
     assert read_bytes(tmp_path / "file") == b"12345"
     with pytest.raises(ValueError, match="more than 4 bytes"):
         read_bytes(tmp_path / "file", max_bytes=4)
+
+
+def test_a_file_that_has_nothing_to_read_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As the kernel's log in /proc, which passes for a file: reading it would wait, or give None."""
+    (tmp_path / "log").write_bytes(b"x")
+    assert read_bytes(tmp_path / "log") == b"x"
+
+    def wait(*_: int) -> bytes:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "read", wait)
+    with pytest.raises(OSError, match="not a file"):
+        read_bytes(tmp_path / "log")
+    with pytest.raises(DocumentError, match="not a file"):
+        read_yaml(tmp_path / "log")
 
 
 def test_a_pipe_in_a_runs_folder_is_refused(tmp_path: Path):

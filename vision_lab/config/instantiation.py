@@ -32,6 +32,10 @@ def locate(name: str) -> Callable[..., Any]:
     return found
 
 
+BUILD_ERRORS = (TypeError, ValueError, AssertionError, LookupError, ArithmeticError, ImportError)
+"""What constructors raise about their arguments."""
+
+
 def instantiate(node: Any, path: str) -> Any:
     """Build what plain values describe.
 
@@ -76,7 +80,10 @@ def explained(path: str, node: Any = None) -> Iterator[None]:
     except ArgumentError as error:
         key = _find_key(node, error.name, error.value, path) or f"{path}.{error.name}"
         raise ConfigurationError(f"{key}={error.value}: type {error.needed}") from error
-    except (TypeError, ValueError, AssertionError, LookupError, ArithmeticError, ImportError) as error:
+    except Exception as error:
+        # Lightning's own error is known by its name: to import it here would import torch.
+        if not isinstance(error, BUILD_ERRORS) and type(error).__name__ != "MisconfigurationException":
+            raise
         reason = str(error).strip() or type(error).__name__
         raise ConfigurationError(f"{path} cannot be built: {reason}") from error
 

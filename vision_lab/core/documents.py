@@ -36,7 +36,8 @@ def read_text(file: Path, *, max_bytes: int = MAX_BYTES) -> str:
         max_bytes: its size at most.
 
     Raises:
-        DocumentError: if it is larger, or not UTF-8.
+        DocumentError: if it is no file, or larger, or not UTF-8.
+        OSError: if it cannot be read.
     """
     try:
         return read_bytes(file, max_bytes=max_bytes).decode("utf-8")
@@ -44,6 +45,10 @@ def read_text(file: Path, *, max_bytes: int = MAX_BYTES) -> str:
         raise DocumentError(f"it is not UTF-8: {error.reason} at byte {error.start:,}") from error
     except ValueError as error:
         raise DocumentError(str(error)) from error
+    except OSError as error:
+        if error.filename is not None:  # the system's own answer names the file
+            raise
+        raise DocumentError(error.strerror) from error
 
 
 def read_json(file: Path, *, max_bytes: int = MAX_BYTES) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vision_lab.core.errors import UserError
 from vision_lab.core.files import format_path
+from vision_lab.core.text import first_line
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -19,6 +20,9 @@ IN_THE_WAY_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP}
 
 BATCH_OF_ONE = "Expected more than 1 value per channel when training"
 """What torch's batch norm says of a batch whose channels have one value each."""
+
+OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|\w+ out of memory|std::bad_alloc")
+"""What torch says of it, for a CPU and for GPUs."""
 
 LOST_WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (exited unexpectedly|is killed by signal: \w+)"
@@ -41,6 +45,11 @@ def explain_failure(error: BaseException | None, folder: Path) -> UserError | No
             explained = error
         elif isinstance(error, OSError):
             explained = _explain_os_error(error, folder)
+        elif isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+            explained = UserError(
+                f"the memory is used up ({first_line(error)}): type a smaller data.batch_size= or "
+                "data.spec.image_size=, or a smaller model="
+            )
         elif isinstance(error, RuntimeError):
             explained = _explain_lost_worker(error)
         elif isinstance(error, ValueError) and BATCH_OF_ONE in str(error):

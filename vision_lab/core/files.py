@@ -86,6 +86,9 @@ def replace_file(folder: Path, name: str, fill: Callable[[IO[bytes]], object], *
             raise
 
 
+NO_FILE = "it is a pipe, a device or a folder, not a file"
+
+
 def open_file(path: Path | str) -> IO[bytes]:
     """Open a file for reading, if it is one: to read a pipe or a device may never end.
 
@@ -95,7 +98,16 @@ def open_file(path: Path | str) -> IO[bytes]:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is a pipe, a device or a folder, not a file")
+        raise OSError(errno.EINVAL, NO_FILE)
+    try:
+        os.read(descriptor, 1)  # some files of /proc have nothing to read yet, like a pipe
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, NO_FILE) from None
+    except OSError:
+        os.close(descriptor)
+        raise
     return os.fdopen(descriptor, "rb")
 
 
