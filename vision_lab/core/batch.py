@@ -18,30 +18,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Where a picture of a batch comes from."""
+    """The origin of an image in a batch."""
 
     index: int
-    """Its place in the split."""
+    """Index in the split."""
     path: str | None
-    """Its file, where it has one."""
+    """Path of the image file; None for datasets without files."""
     size: tuple[int, int]
-    """(height, width) in pixels of the file, before any resizing."""
+    """(height, width) of the original image in pixels."""
     content_size: tuple[int, int] | None = None
-    """(height, width) in pixels of the part of the batch's picture, from its top left, that holds the file's whole
-    picture; None where it is not known."""
+    """(height, width) of the top-left region of the batch image that shows the original image, in
+    pixels; None if unknown (after augmentation)."""
 
 
 @dataclass(frozen=True)
 class BoxTargets:
-    """What is to be found in one picture, a row for each object.
+    """The ground-truth objects of one image, one row per object.
 
     Attributes:
-        boxes: (n, 4) float32, left, top, right and bottom in pixels of the batch's picture.
-        labels: (n,) int64 from 0.
-        crowd: (n,) bool: a region of many objects, or one too well hidden: not learnt, and what is found there is no
-            mistake.
-        difficult: (n,) bool: learnt, but measured like a crowd.
-        area: (n,) float32 in pixels of the file, which says whether it counts as small, medium or large.
+        boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the batch image.
+        labels: (n,) int64 class indices, starting at 0.
+        crowd: (n,) bool; True for regions of many objects and for hardly visible ones. They are
+            ignored in training, and detections in them are not counted as false positives.
+        difficult: (n,) bool; True for objects that are trained on, but evaluated like crowds.
+        area: (n,) float32 in pixels of the original image; decides whether an object is evaluated
+            as small, medium or large.
     """
 
     boxes: Tensor
@@ -54,29 +55,29 @@ class BoxTargets:
         return len(self.labels)
 
     def __getitem__(self, rows: Tensor) -> BoxTargets:
-        """Some of the rows, all columns together."""
-        return self._each(lambda column: column[rows])
+        """Select rows by index or mask, in all columns."""
+        return self._map(lambda column: column[rows])
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> BoxTargets:
-        """The same on another device."""
-        return self._each(lambda column: column.to(device, non_blocking=non_blocking))
+        """Copy all columns to a device."""
+        return self._map(lambda column: column.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> BoxTargets:
-        """The same in page-locked memory."""
-        return self._each(lambda column: column.pin_memory())
+        """Copy all columns to page-locked memory."""
+        return self._map(lambda column: column.pin_memory())
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> BoxTargets:
-        columns = {name: change(column) for name, column in vars(self).items()}
+    def _map(self, function: Callable[[Tensor], Tensor]) -> BoxTargets:
+        columns = {name: function(column) for name, column in vars(self).items()}
         return replace(self, **columns)
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, a row for each object, the surest first.
+    """The detected objects of one image, one row per object, in descending order of score.
 
     Attributes:
-        boxes: (n, 4) float32, left, top, right and bottom in pixels.
-        labels: (n,) int64 from 0.
+        boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels.
+        labels: (n,) int64 class indices, starting at 0.
         scores: (n,) float32 in [0, 1].
     """
 
@@ -88,26 +89,36 @@ class Detections:
         return len(self.labels)
 
     def __getitem__(self, rows: Tensor) -> Detections:
-        """Some of the rows, all columns together."""
+        """Select rows by index or mask, in all columns."""
         return Detections(self.boxes[rows], self.labels[rows], self.scores[rows])
 
 
 def letterbox_size(size: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a picture of ``size`` made as large as fits ``into``, its shape kept."""
+    """Compute the largest size with the aspect ratio of an image that fits into another size.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        into: (height, width) to fit into, in pixels.
+
+    Returns:
+        (height, width) in pixels, each at least 1.
+    """
     scale = min(into[0] / size[0], into[1] / size[1])
-    return max(1, min(round(size[0] * scale), into[0])), max(1, min(round(size[1] * scale), into[1]))
+    height = min(round(size[0] * scale), into[0])
+    width = min(round(size[1] * scale), into[1])
+    return max(1, height), max(1, width)
 
 
 @dataclass
 class Batch:
-    """What a loader yields and a task's step takes.
+    """A batch of samples, as yielded by the data loaders.
 
     Attributes:
         images: (N, C, H, W) uint8.
-        targets: (N,) int64 labels, -1 where they are not known; or (N, H, W) uint8 masks of classes, 255 where they
-            are not known or not to be counted; or N ``Objects``.
-        samples: N origins.
-        unreadable: the files left out of this batch.
+        targets: (N,) int64 class indices, -1 for unknown; or (N, H, W) uint8 masks of class
+            indices, 255 for pixels to ignore; or a list of N ``BoxTargets``.
+        samples: the origins of the N images.
+        unreadable: files that were left out of the batch.
     """
 
     images: Tensor
@@ -116,19 +127,19 @@ class Batch:
     unreadable: Sequence[UnreadableFile] = ()
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=non_blocking),
-            targets=_each(self.targets, lambda target: target.to(device, non_blocking=non_blocking)),
-        )
+        """Copy images and targets to a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, from which a copy to a GPU need not wait. Called by the DataLoader."""
-        targets = _each(self.targets, lambda target: target.pin_memory())
-        return replace(self, images=self.images.pin_memory(), targets=targets)
+        """Copy images and targets to page-locked memory, for asynchronous copies to a GPU.
 
+        Called by the DataLoader if ``pin_memory=True``.
+        """
+        return self._map(lambda tensor: tensor.pin_memory())
 
-def _each(targets: Any, change: Callable[[Any], Any]) -> Any:
-    """Targets changed: one tensor, or a list with one for each picture."""
-    return [change(target) for target in targets] if isinstance(targets, list) else change(targets)
+    def _map(self, function: Callable[[Any], Any]) -> Batch:
+        if isinstance(self.targets, list):
+            targets: Any = [function(target) for target in self.targets]
+        else:
+            targets = function(self.targets)
+        return replace(self, images=function(self.images), targets=targets)

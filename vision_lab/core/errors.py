@@ -1,4 +1,4 @@
-"""Errors that the user can fix, and files that cannot be read."""
+"""Errors that the user can fix, and records of files and annotations that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from typing import NamedTuple
 
 
 class UserError(Exception):
-    """Something its user can mend: shown as its text alone, without a traceback."""
+    """An error that the user can fix; shown as its message alone, without a traceback."""
 
 
 class ConfigurationError(UserError):
-    """What was asked for cannot work: says what came, what is needed, what to type."""
+    """An invalid configuration; the message names the value, what is required and what to type."""
 
 
 class DataError(UserError):
-    """A data set or a picture cannot be used: names the files."""
+    """A dataset or image that cannot be used; the message names the files."""
 
 
 class UnreadableFile(NamedTuple):
-    """A file that should hold a picture or its target and does not."""
+    """A file that does not contain a valid image or target."""
 
     path: str
     reason: str
 
 
 class AnnotationIssue(NamedTuple):
-    """What is wrong with a picture's annotation, and what was done about it."""
+    """A problem in the annotation of an image, and how it was handled."""
 
     path: str
-    """The picture."""
+    """Path of the image."""
     source: str
-    """The file that says it."""
+    """Path of the annotation file."""
     problem: str
 
 
 class UnreadableFileError(Exception):
-    """A file that should hold a picture or its target and does not.
+    """Raised by a dataset for a sample whose file does not contain a valid image or target.
 
     Args:
-        path: which.
-        reason: why.
+        path: path of the file.
+        reason: why it cannot be used.
     """
 
     def __init__(self, path: str, reason: str) -> None:

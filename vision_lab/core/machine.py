@@ -1,4 +1,4 @@
-"""What this machine has, for limits that are said before work begins. No torch here."""
+"""The memory and cores of this machine. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def memory_bytes() -> int | None:
-    """Return the memory of this machine in bytes, or None where it does not say."""
+    """Return the physical memory in bytes; None if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -14,5 +14,5 @@ def memory_bytes() -> int | None:
 
 
 def core_count() -> int:
-    """Return how many cores there are."""
+    """Return the number of CPU cores."""
     return os.cpu_count() or 1

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 
 
 class Dataset(Protocol):
-    """Any map-style data set: a picture and its target.
+    """A map-style dataset of (image, target).
 
-    The picture is a path, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (C, H, W), 8 bits a channel. The
-    target is a label; or a mask (H, W) of classes as an array or a tensor, with 255 for pixels that do not count; or a
-    mapping with ``boxes`` (n, 4), left, top, right and bottom in pixels of the picture, ``labels`` (n,) and, where they
-    are known, ``crowd``, ``difficult`` and ``area`` (see ``Objects``); with ``relative: True`` boxes are in parts of
-    the picture's width and height. None where it is not known. ``UnreadableError`` may be raised for a sample that
-    cannot be had. What was wrong with annotations a data set may tell by ``faults``.
+    The image is a path, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (C, H, W), with
+    8 bits per channel. The target is one of
+
+    - a class index;
+    - a mask (H, W) of class indices, as an array or tensor, with 255 for pixels to ignore;
+    - a mapping with ``boxes`` (n, 4), (x1, y1, x2, y2) in pixels of the image, ``labels`` (n,) and
+      optionally ``crowd``, ``difficult`` and ``area`` (see ``BoxTargets``); with
+      ``relative: True``, boxes are fractions of the image's width and height;
+    - None if it is unknown.
+
+    A dataset may raise ``UnreadableFileError`` for a sample that cannot be read, and may list
+    problems of its annotations in an attribute ``issues``.
     """
 
     def __len__(self) -> int: ...
@@ -33,24 +39,25 @@ class Dataset(Protocol):
 
 
 class Stage(NamedTuple):
-    """One of a backbone's maps, the last of its size."""
+    """The last feature map of a backbone at one resolution."""
 
     name: str
-    """The module that makes it."""
+    """Name of the submodule that computes it."""
     channels: int
     stride: int
-    """Picture pixels per map pixel."""
+    """Image pixels per pixel of the feature map."""
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What became of learnt weights.
+    """The result of loading pretrained weights into a network.
 
     Attributes:
-        sentence: one line for the user.
-        fresh: parameters that keep their random first values.
-        mean: what the weights want subtracted, one number a channel; None where they do not say.
-        std: what they want divided by.
+        summary: one line to print.
+        missing_keys: parameters that keep their random initial values.
+        mean: per-channel mean that the weights expect images to be normalized with; None if
+            unknown.
+        std: per-channel standard deviation that the weights expect; None if unknown.
     """
 
     summary: str
@@ -60,64 +67,73 @@ class LoadedWeights:
 
 
 class Backbone(Protocol):
-    """A classifier seen as multi-scale features."""
+    """A classification network, with access to its multi-scale feature maps."""
 
     @property
     def network(self) -> nn.Module:
-        """The whole network of the paper: (N, C, H, W) -> (N, num_classes) logits."""
+        """The complete classifier, (N, C, H, W) -> (N, num_classes) logits."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Its maps from the finest to the coarsest."""
+        """The feature maps, from the finest to the coarsest."""
 
     @property
     def loaded(self) -> LoadedWeights | None:
-        """What became of learnt weights; None where there are none."""
+        """The result of loading pretrained weights; None for random initialization."""
 
     def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
-        """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's.
+        """Build a module that returns feature maps.
 
-        No map's stride is larger than ``output_stride``: those that would be are dilated instead.
+        Args:
+            names: names of the stages to return.
+            output_stride: maximum stride; strides beyond it are replaced by dilation.
+
+        Returns:
+            A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}. The keys of its
+            state dict are those of the classifier.
         """
 
 
 class Detector(Protocol):
-    """A network that finds objects: one pass gives what both its losses and its detections are made of."""
+    """A detection network that computes losses and detections from the same outputs."""
 
     def __call__(self, images: Tensor) -> Any:
-        """(N, C, H, W) normalised pictures -> outputs, whatever they are."""
+        """Map (N, C, H, W) normalized images to outputs of any type."""
 
     def losses(self, outputs: Any, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
-        """Scalars, to be added up; crowds are for the head to leave out."""
+        """Compute scalar losses by name, to be summed. The head must ignore crowds."""
 
     def decode(self, outputs: Any) -> list[Detections]:
-        """What was found in each picture, in its pixels."""
+        """Compute the detections of each image, in pixels of the batch images."""
 
 
 class GanNetworks(Protocol):
-    """A pair of networks: one makes pictures of noise, the other tells them from real ones. It is a module of both."""
+    """A generator and a discriminator, as one module."""
 
     @property
     def latent_dim(self) -> int:
-        """Numbers that a picture is made of, drawn from the standard normal distribution."""
+        """Number of standard normal latent variables per image."""
 
     @property
     def conditional(self) -> bool:
-        """Whether both take the class of each picture."""
+        """Whether both networks are conditioned on class labels."""
 
     @property
     def generator(self) -> nn.Module:
-        """(N, latent), and (N,) labels or None -> (N, C, H, W) pictures in [-1, 1]."""
+        """Maps (N, latent_dim) and (N,) labels or None to (N, C, H, W) images in [-1, 1]."""
 
     @property
     def discriminator(self) -> nn.Module:
-        """(N, C, H, W) pictures in [-1, 1], and (N,) labels or None -> (N,) scores, those of real ones higher."""
+        """Maps (N, C, H, W) images in [-1, 1] and (N,) labels or None to (N,) scores.
+
+        Real images have higher scores.
+        """
 
     @property
     def loaded(self) -> LoadedWeights | None:
-        """What became of learnt weights; None where there are none."""
+        """The result of loading pretrained weights; None for random initialization."""
 
 
 Head = Callable[[Any, DataSpec], "nn.Module"]
-"""What a task puts on a ``Backbone`` (or on a pair, which it leaves as it is); it owns the attribute names of the
-network it returns."""
+"""Builds the task's network from a ``Backbone`` (or ``GanNetworks``, returned unchanged). The head
+owns the attribute names of the network it returns."""

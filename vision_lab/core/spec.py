@@ -14,72 +14,107 @@ Target = Literal["labels", "masks", "boxes", "none"]
 Split = Literal["train", "val", "test", "predict"]
 
 IGNORE_INDEX = 255
-"""The value of a mask's pixels that are neither learnt from nor measured."""
-
+"""Mask value of pixels that losses and metrics ignore."""
 
 MAX_CLASSES = 100_000
-"""More than any data set has by far; a number beyond it is a mistake, or meant to fill the memory."""
+"""Upper limit that catches mistakes and files crafted to exhaust the memory."""
 
 MAX_CHANNELS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """What the other parts may know of the data.
+    """The properties of a dataset that models, heads and tasks depend on.
 
     Attributes:
-        target: what comes with a picture.
-        class_names: one name a class, in the order of the labels.
-        num_classes: how many there are.
-        image_size: (height, width) in pixels of the pictures in a batch.
-        channels: 1 for grey, 3 for colour, any other number for tensors of one's own.
-        mean: one number a channel, of pictures in [0, 1].
-        std: likewise.
+        target_type: what the targets are.
+        class_names: the name of each class, in the order of the class indices.
+        num_classes: number of classes.
+        image_size: (height, width) of the batch images in pixels.
+        channels: number of image channels: 1 for grayscale, 3 for RGB, any other for custom tensors.
+        mean: mean of the pixels in [0, 1], one per channel or one for all.
+        std: standard deviation of the pixels in [0, 1], one per channel or one for all.
+
+    Raises:
+        ConfigurationError: if the values do not fit together, listing all problems.
     """
 
     target_type: Target
-    class_names: Annotated[tuple[str, ...], Hint('a list of names, numbers in quotes: [cat,dog,"1"]')]
+    class_names: Annotated[
+        tuple[str, ...], Hint('a list of names, numbers in quotes: [cat,dog,"1"]')
+    ]
     num_classes: Annotated[int, Range(least=0, most=MAX_CLASSES)]
     image_size: Annotated[tuple[Count, Count], Hint("[height,width] in pixels")]
     channels: Annotated[int, Range(least=1, most=MAX_CHANNELS)]
-    mean: Annotated[tuple[float, ...], Hint("a list of numbers, one for each channel or one for all")]
-    std: Annotated[tuple[Positive, ...], Hint("a list of numbers above 0, one for each channel or one for all")]
+    mean: Annotated[
+        tuple[float, ...], Hint("a list of numbers, one for each channel or one for all")
+    ]
+    std: Annotated[
+        tuple[Positive, ...], Hint("a list of numbers above 0, one for each channel or one for all")
+    ]
 
     def __post_init__(self) -> None:
-        errors = []
-        names: object = self.class_names
-        if isinstance(names, str):  # which would count as a list of letters
-            raise ConfigurationError(f"data.spec.class_names={names}: type a list, [{names},...]")
-        twice = [name for name, count in Counter(self.class_names).items() if count > 1]
-        if twice:
-            errors.append(f"data.spec.class_names has {', '.join(map(str, twice))} more than once: classes go by names")
-        if len(self.class_names) != self.num_classes:
-            names = len(self.class_names)
-            errors.append(f"data.spec.num_classes={self.num_classes}, but data.spec.class_names has {names}")
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            errors.append(f"data.spec.image_size={list(self.image_size)}: type [height,width] in pixels")
-        if self.channels < 1:
-            errors.append(f"data.spec.channels={self.channels}: type 1 for grey or 3 for colour")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, self.channels):
-                errors.append(
-                    f"data.spec.{name} has {len(values)} numbers for {self.channels} channels: type one number, "
-                    "or one for each channel"
-                )
-        if self.target_type == "masks" and self.num_classes > IGNORE_INDEX:
-            errors.append(
-                f"data.spec.class_names has {self.num_classes} names: masks hold {IGNORE_INDEX} classes at most"
-            )
-        if min(self.std, default=1) <= 0:
-            errors.append(f"data.spec.std={list(self.std)}: type numbers above 0")
+        errors = [*self._find_class_errors(), *self._find_pixel_errors()]
         if errors:
             raise ConfigurationError("\n".join(errors))
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> Self:
-        """Made of plain lists and numbers, as a YAML file holds them."""
-        plain: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
+        """Create a spec from the plain values of a config or a JSON file.
+
+        Args:
+            values: the attributes, with lists for tuples.
+
+        Raises:
+            ConfigurationError: if an attribute is missing, unknown or invalid.
+        """
+        arguments = dict(values)
+        for key, value in values.items():
+            if isinstance(value, list):
+                arguments[key] = tuple(value)
         try:
-            return cls(**plain)
+            return cls(**arguments)
         except TypeError as error:
             raise ConfigurationError(f"data.spec: {error}") from error
+
+    def _find_class_errors(self) -> list[str]:
+        names: object = self.class_names
+        if isinstance(names, str):  # its letters would be taken for the names
+            return [f"data.spec.class_names={names}: type a list, [{names},...]"]
+        errors = []
+        count = len(self.class_names)
+        repeated = [name for name, uses in Counter(self.class_names).items() if uses > 1]
+        if repeated:
+            errors.append(
+                f"data.spec.class_names contains {', '.join(map(str, repeated))} more than once: "
+                "class names must be unique"
+            )
+        if count != self.num_classes:
+            errors.append(
+                f"data.spec.num_classes={self.num_classes}, but data.spec.class_names has {count}"
+            )
+        if self.target_type == "masks" and self.num_classes > IGNORE_INDEX:
+            errors.append(
+                f"data.spec.class_names has {self.num_classes} names: masks can hold at most "
+                f"{IGNORE_INDEX} classes"
+            )
+        return errors
+
+    def _find_pixel_errors(self) -> list[str]:
+        errors = []
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            size = list(self.image_size)
+            errors.append(f"data.spec.image_size={size}: type [height,width] in pixels")
+        if self.channels < 1:
+            errors.append(
+                f"data.spec.channels={self.channels}: type 1 for grayscale or 3 for RGB"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                errors.append(
+                    f"data.spec.{name} has {len(values)} numbers for {self.channels} channels: "
+                    "type one number, or one for each channel"
+                )
+        if min(self.std, default=1) <= 0:
+            errors.append(f"data.spec.std={list(self.std)}: type numbers above 0")
+        return errors

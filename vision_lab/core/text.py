@@ -1,8 +1,9 @@
-"""Text that comes from files or from strangers, made harmless for where it is shown. No torch here.
+"""Display of text from untrusted sources: files, users of other machines, libraries.
 
-Class names, file names and error messages of libraries may hold control characters that move a terminal's cursor or
-rename its window, and marks that HTML would follow. Whatever shows such text calls ``display_text``; Rich gets it as
-``Text``, in which it reads no marks.
+Class names, file names and error messages may contain control characters that move the cursor of a
+terminal or rename its window, and HTML markup. Whatever displays such text passes it through
+``display_text``; Rich receives it as ``Text``, in which it does not interpret markup. Does not
+import torch.
 """
 
 from __future__ import annotations
@@ -15,36 +16,36 @@ from typing import Any, Literal
 Medium = Literal["terminal", "html"]
 
 _INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Control, format (direction marks), surrogate, private, unassigned, and the separators of lines and paragraphs."""
+"""Control, format (direction marks), surrogate, private, unassigned, line and paragraph separators."""
 
 _KEPT = {"\n", "\t"}
 
 _JOINERS = {"\u200c", "\u200d"}
-"""Format characters that belong to words and emoji of many scripts."""
+"""Format characters that are part of words and emoji in many scripts."""
 
 
 def display_text(text: Any, medium: Medium = "terminal") -> str:
-    """Make a text harmless to show, and otherwise leave it as it is.
+    """Escape whatever in a text a terminal or a browser would interpret.
 
     Args:
-        text: anything; its ``str`` is taken.
-        medium: where it is shown. Control and direction characters are written as escapes everywhere; in ``html`` the
-            marks are escaped too.
+        text: any object; converted by ``str``.
+        medium: where the text is displayed. Control and direction characters are escaped in both,
+            markup in ``html`` only.
 
     Returns:
-        The text; lines and tabs stay.
+        The text, with line breaks and tabs kept.
     """
     shown = "".join(_escape(character) for character in str(text))
     return html.escape(shown, quote=True) if medium == "html" else shown
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind where it says nothing."""
+    """Return the first line of an error's message, or the name of its class if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether a name can be written as UTF-8; names of files may hold other bytes."""
+    """Return whether a text can be encoded as UTF-8; file names may contain other bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -52,17 +53,26 @@ def is_utf8(text: str) -> bool:
     return True
 
 
+def summarize_names(names: Sequence[str], limit: int) -> str:
+    """Join the first names of a list for an error message.
+
+    Args:
+        names: the names.
+        limit: maximum number of names to list.
+
+    Returns:
+        For example ``"a, b and 3 more"``.
+    """
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
 def _escape(character: str) -> str:
     if character.isprintable() or character in _KEPT or character in _JOINERS:
         return character
     if unicodedata.category(character) not in _INVISIBLE_CATEGORIES:
         return character  # unusual spaces
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file's name that is not UTF-8
-        return f"\\x{number - 0xDC00:02x}"
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
-
-
-def summarize_names(names: Sequence[str], most: int) -> str:
-    """The first of many names, and how many more there are, for an error."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
