@@ -103,7 +103,7 @@ def _lead(config: Config, run: Run, trainer: pl.Trainer, watch: processes.Watch,
     except BaseException as error:
         cause = None
         if not isinstance(error, UserError | Interrupted):
-            cause = watch.cause() or explain_failure(error, run.folder)
+            cause = explain_failure(error, run.folder) or watch.cause()
         if run.told:
             with suppress(OSError):  # the disk may be full: the error itself matters more
                 run.fail(cause or error)
