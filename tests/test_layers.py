@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "vision_lab"
 
 ALLOWED = {
     "__init__": "",
-    "__main__": "app",
+    "__main__": "app interruption",
     "again": "config.resolution core.documents environment runs types",
     "app": "build command_line config core help interruption modes.stored runs sweeps types",
     "build": "checkpoints config core.arguments data models runs tasks types",
@@ -45,7 +45,7 @@ ALLOWED = {
     "config.validation": "config core.arguments types",
     "core.arguments": "",
     "core.documents": "core.files core.text",
-    "core.failures": "core.files types",
+    "core.failures": "core.files core.text types",
     "core.files": "types",
     "core.machine": "",
     "core.text": "",

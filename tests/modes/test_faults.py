@@ -70,9 +70,10 @@ def assert_it_ended_in_words(process: subprocess.Popen[str], folder: Path, text:
     ("words", "is_reader", "text"),
     [
         (("trainer=cpu",), True, "that reads images ahead was lost"),
+        (("trainer=ddp_cpu",), True, "that reads images ahead was lost"),
         (("trainer=ddp_cpu", "data.num_workers=0"), False, "process 1 of this run was killed (SIGKILL)"),
     ],
-    ids=["reader", "second process"],
+    ids=["reader", "reader of the first of two processes", "second process"],
 )
 def test_a_lost_process_is_named_and_the_command_resumes(
     tmp_path: Path, words: tuple[str, ...], is_reader: bool, text: str
@@ -90,6 +91,18 @@ def test_a_lost_process_is_named_and_the_command_resumes(
     assert done.returncode == 0, done.stderr
     assert "goes on " in done.stdout
     assert Run(tmp_path / "outputs/x").state == "finished"
+
+
+@pytest.mark.slow
+def test_a_reader_that_cannot_end_does_not_hold_the_command(tmp_path: Path):
+    """Such as one that waits for a lock which another one held when it was killed; here it is stopped."""
+    process = start(tmp_path, "trainer=cpu", "data.num_workers=2")
+    readers: list[str] = []
+    while len(readers) < 2:
+        readers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(readers[0]), signal.SIGSTOP)
+    os.kill(int(readers[1]), signal.SIGKILL)
+    assert_it_ended_in_words(process, tmp_path, "that reads images ahead was lost")
 
 
 @pytest.mark.slow

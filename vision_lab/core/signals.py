@@ -5,6 +5,7 @@ No torch here.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -80,6 +81,18 @@ def ignore_signals_in_worker() -> None:
         if number is not None:
             signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def end_children() -> None:
+    """Kill the processes that read ahead and are left when the command is done.
+
+    One of them may wait for ever, for a lock that another one held when it was killed.
+    """
+    children = multiprocessing.active_children()
+    if children and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error for each that is killed
+    for child in children:
+        child.kill()
 
 
 def _handle(number: int, _: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,12 +41,18 @@ ERROR_FILENAME = "process-{}.error"
 """Where a further process says with what it has failed: its first one only sees that it is gone."""
 
 
+LOST_PEER = re.compile("[Cc]onnection (closed|reset) by peer|remote process exited")
+"""What gloo and NCCL say in a process when another one is gone."""
+
+
 @contextmanager
 def report_errors(trainer: pl.Trainer) -> Iterator[None]:
     """Let the first process say what is wrong in this one."""
     try:
         yield
     except Exception as error:
+        if LOST_PEER.search(str(error)):  # whoever was lost, or the first process, says why
+            sys.exit(1)
         known = isinstance(error, UserError)
         report = {"known": known, "text": str(error) or type(error).__name__}
         write_file(Path(trainer.default_root_dir), ERROR_FILENAME.format(trainer.global_rank), json.dumps(report))

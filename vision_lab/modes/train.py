@@ -118,7 +118,7 @@ def _train_rank_zero(
     except BaseException as error:
         cause = None
         if not isinstance(error, UserError | Interrupted):
-            cause = watch.cause() or explain_failure(error, run.folder)
+            cause = explain_failure(error, run.folder) or watch.cause()
         if run.is_initialized:
             with suppress(OSError):  # the disk may be full: the error itself matters more
                 run.fail(cause or error)
