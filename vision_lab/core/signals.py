@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM, and a terminal that closes (SIGHUP): they end a command, while it trains after the step it is in.
+"""Handling of SIGINT (Ctrl-C), SIGTERM and SIGHUP: end the command, in training after the current step.
 
-No torch here.
+Does not import torch.
 """
 
 from __future__ import annotations
@@ -15,67 +15,78 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
-"""What a terminal that closes sends; not on Windows."""
+"""Signal sent when a terminal closes; None on Windows."""
 
-NOTICE = b"\ninterrupted: this step (or validation) is finished and saved first; once more ends it at once\n"
+NOTICE = (
+    b"\ninterrupted: finishing and saving this step (or validation); "
+    b"interrupt again to end immediately\n"
+)
 
 
 class Interrupted(BaseException):
-    """The command was asked to end; not an ``Exception``, so that nothing takes it for a failure."""
+    """Raised when the user asks the command to end.
+
+    Not an ``Exception``, so that no handler mistakes it for a failure.
+    """
 
 
 class _SignalState:
-    patient = False
-    signal: int | None = None
+    is_deferred = False
+    pending: int | None = None
     process = 0
     signals: tuple[int, ...] = ()
     terminals: tuple[int, ...] = ()
 
 
-_asked = _SignalState()
+_state = _SignalState()
 
 
 @contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """Turn the signals into ``Interrupted`` while inside."""
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other set handlers
+    """Raise ``Interrupted`` for signals received within this context."""
+    if threading.current_thread() is not threading.main_thread():  # only this one may set handlers
         yield
         return
-    _asked.patient, _asked.signal, _asked.process = False, None, os.getpid()
-    # Under nohup a closing terminal is to be survived.
+    _state.is_deferred, _state.pending, _state.process = False, None, os.getpid()
+    # nohup ignores SIGHUP, so that the command survives its terminal.
     hangup = HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN
-    _asked.signals = (signal.SIGINT, signal.SIGTERM, *((HANGUP,) if HANGUP and hangup else ()))
-    _asked.terminals = tuple(number for number in (1, 2) if os.isatty(number))
-    before = {number: signal.signal(number, _handle) for number in _asked.signals}
+    _state.signals = (signal.SIGINT, signal.SIGTERM, *((HANGUP,) if HANGUP and hangup else ()))
+    _state.terminals = tuple(number for number in (1, 2) if os.isatty(number))
+    before = {number: signal.signal(number, _handle) for number in _state.signals}
     try:
         yield
     finally:
-        _asked.process = 0
+        _state.process = 0
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def defer_signals(waits: bool) -> None:
-    """Say whether whoever works now will look at ``asked`` soon, so that it need not be torn out of its work."""
-    _asked.patient = waits
-    for number in _asked.signals if _asked.process == os.getpid() else ():
-        signal.signal(number, _handle)  # Lightning has put its own in between
+def defer_signals(deferred: bool) -> None:
+    """Choose whether signals are deferred or raise ``Interrupted`` immediately.
+
+    Args:
+        deferred: True while the training loop polls ``signal_pending`` after each step.
+    """
+    _state.is_deferred = deferred
+    for number in _state.signals if _state.process == os.getpid() else ():
+        signal.signal(number, _handle)  # Lightning has installed its own in between
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the one of several processes for a run that speaks."""
+    """Return whether this is the process of a run that prints messages."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def signal_pending() -> bool:
-    """Whether a signal is waiting to be heeded."""
-    return _asked.signal is not None
+    """Return whether a deferred signal has been received."""
+    return _state.pending is not None
 
 
 def ignore_signals_in_worker() -> None:
-    """In a process forked from this one: leave a signal to the whole group to the parent, which still needs the child.
+    """Ignore signals in a data loading worker: they are sent to the whole process group, and the
+    parent still needs its workers to finish the current step.
 
-    A second SIGTERM ends it: that is how a parent gets rid of a child that does not end by itself.
+    A second SIGTERM ends the worker: that is how a parent ends workers that do not exit.
     """
     for number in (signal.SIGINT, HANGUP):
         if number is not None:
@@ -84,13 +95,13 @@ def ignore_signals_in_worker() -> None:
 
 
 def end_children() -> None:
-    """Kill the processes that read ahead and are left when the command is done.
+    """Kill the data loading workers that are left at the end of the command.
 
-    One of them may wait for ever, for a lock that another one held when it was killed.
+    A worker may wait forever for a lock held by another worker that was killed.
     """
     children = multiprocessing.active_children()
     if children and hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error for each that is killed
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
     for child in children:
         child.kill()
 
@@ -98,18 +109,18 @@ def end_children() -> None:
 def _handle(number: int, _: FrameType | None) -> None:
     if number == HANGUP:
         _leave_terminals()
-    waiting = _asked.signal is not None
-    _asked.signal = number
-    if not _asked.patient or waiting:
+    waiting = _state.pending is not None
+    _state.pending = number
+    if not _state.is_deferred or waiting:
         raise Interrupted(signal.Signals(number).name)
     if is_rank_zero():
         with suppress(OSError):
-            os.write(sys.stderr.fileno(), NOTICE)  # print is not safe within whatever was interrupted
+            os.write(sys.stderr.fileno(), NOTICE)  # print is not reentrant
 
 
 def _leave_terminals() -> None:
-    """Send what is still printed nowhere: to write to a terminal that is gone is an error."""
+    """Redirect output to /dev/null: writing to a closed terminal is an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for terminal in _asked.terminals:
+    for terminal in _state.terminals:
         os.dup2(nowhere, terminal)
     os.close(nowhere)
