@@ -33,7 +33,7 @@ def test_frames_in_order_and_the_last_one_stays(tmp_path: Path):
 
 
 def test_of_many_some_are_left_out_but_never_the_first_or_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sample_logger, "FRAMES", 4)
+    monkeypatch.setattr(sample_logger, "MAX_FRAMES", 4)
     assert seen(animation(files(tmp_path, 10)))[0] == [0, 60, 120, 180]
 
 

@@ -59,7 +59,7 @@ def test_fid_of_unlike_counts():
 
 def test_kid_over_subsets_comes_near_that_of_all(monkeypatch: pytest.MonkeyPatch):
     real, fake = points(900, seed=1), points(700, seed=2, mean=0.8)
-    monkeypatch.setattr(ours, "SUBSET", 300)
+    monkeypatch.setattr(ours, "KID_SUBSET_SIZE", 300)
     value = kid(real, fake)
     assert value.item() == pytest.approx(kernel_by_numpy(real, fake), rel=0.1)
     torch.rand(1)
@@ -79,7 +79,7 @@ def precision_by_hand(real: np.ndarray, fake: np.ndarray) -> float:
 
 
 def test_precision_and_recall_by_hand(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ours, "AT_ONCE", 7)
+    monkeypatch.setattr(ours, "CHUNK_SIZE", 7)
     real, fake = points(40, seed=1), points(30, seed=2, mean=0.6)
     one, other = real.double().numpy(), fake.double().numpy()
     assert precision(real, fake).item() == pytest.approx(precision_by_hand(one, other))

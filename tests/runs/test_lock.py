@@ -19,10 +19,10 @@ from vision_lab.runs.lock import lock_run
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from vision_lab.runs.lock import claim
+from vision_lab.runs.lock import lock_run
 from vision_lab.runs import Run
 run = Run(Path(sys.argv[1]))
-with claim(run):
+with lock_run(run):
     run.pend()
     if os.fork() == 0:  # as a loader's worker: it lives on for a while when its parent is killed
         time.sleep(20)
@@ -85,7 +85,7 @@ def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path
 
 
 def test_the_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lock, "BEAT", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_INTERVAL_SECONDS", 0.02)
     run = Run(tmp_path / "x")
     with lock_run(run):
         run.start()

@@ -7,10 +7,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import FAST, Outcome
-from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.runs.folder import Run
-from vision_lab.runs.resume import check_data_unchanged, config_differences, run_progress
+from vision_lab.runs.resume import (
+    check_data_unchanged,
+    find_config_differences,
+    find_progress,
+)
 from vision_lab.training.checkpoint_io import load, save
 
 Command = Callable[..., Outcome]
@@ -23,8 +26,8 @@ CONFIG = {
 }
 
 
-def config(**changes: object) -> Config:
-    return resolve_config(OmegaConf.merge(CONFIG, changes))
+def config(**changes: object) -> str:
+    return OmegaConf.to_yaml(OmegaConf.merge(CONFIG, changes))
 
 
 def begun(folder: Path, **changes: object) -> Run:
@@ -37,22 +40,22 @@ def begun(folder: Path, **changes: object) -> Run:
 
 
 def test_how_far_it_is(tmp_path: Path):
-    assert run_progress(Run(tmp_path / "none"), config()) == "new"
+    assert find_progress(Run(tmp_path / "none"), config()) == "new"
     run = begun(tmp_path / "x")
-    assert run_progress(run, config()) == "begun"
+    assert find_progress(run, config()) == "started"
     run.fail(ValueError("broke"))
-    assert run_progress(run, config()) == "begun"
+    assert find_progress(run, config()) == "started"
     run.finish({"metrics": {}})
-    assert run_progress(run, config()) == "finished"
-    assert run_progress(run, config(force=True)) == "new"
+    assert find_progress(run, config()) == "finished"
+    assert find_progress(run, config(), force=True) == "new"
 
 
 def test_only_what_changes_the_numbers_counts(tmp_path: Path):
     run = begun(tmp_path / "x")
     free = {"name": "z", "trust": ["mine"], "data": {"num_workers": 3, "root": "/there"}, "mode": {"_target_": "t"}}
-    assert config_differences(run, config(**free)) == {}
+    assert find_config_differences(run, config(**free)) == {}
     other = config(optimizer={"lr": 0.2, "momentum": 0.9}, names=["a", "c"])
-    assert config_differences(run, other) == {
+    assert find_config_differences(run, other) == {
         "optimizer.lr": (0.1, 0.2),
         "names": (["a", "b"], ["a", "c"]),
         "optimizer.momentum": ("nothing", 0.9),
@@ -63,16 +66,16 @@ def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     run = begun(Path("outputs/x"))
     with pytest.raises(ConfigurationError) as caught:
-        run_progress(run, config(optimizer={"lr": 0.2}))
+        find_progress(run, config(optimizer={"lr": 0.2}))
     assert str(caught.value) == (
         "outputs/x holds a pending run of another config:\n"
         "  optimizer.lr: 0.1 in the run, 0.2 now\n"
-        "Type another name=; or resume=outputs/x to take what it was told; or force=true to start over (the old "
-        "folder is kept)."
+        "Type another name=; or resume=outputs/x to continue with its config; or force=true to "
+        "start over (the old folder is kept)."
     )
     many = {f"key{number}": number for number in range(14)}
     with pytest.raises(ConfigurationError, match="  key11: nothing in the run, 11 now\n  and 2 more\nType another"):
-        run_progress(run, config(**many))
+        find_progress(run, config(**many))
 
 
 def test_changed_data_is_noticed(tmp_path: Path):
@@ -83,7 +86,7 @@ def test_changed_data_is_noticed(tmp_path: Path):
     check_data_unchanged(run, data)
     with pytest.raises(DataError) as caught:
         check_data_unchanged(run, data | {"train": {"count": 6, "labels": "aa", "files": "dd"}})
-    assert "  train: count 5 then, 6 now, files bb then, dd now\nPut it back" in str(caught.value)
+    assert "  train: count was 5, is 6, files was bb, is dd\nRestore it" in str(caught.value)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -117,7 +120,7 @@ def test_a_folder_of_other_things_is_refused(command: Command, tmp_path: Path):
     (tmp_path / "outputs/classify/resnet20/x").mkdir(parents=True)
     outcome = command("name=classify", *FAST, "model.weights=./none.pth")
     assert outcome.code == 1
-    assert "outputs/classify holds other things and no run: type another name=" in outcome.err
+    assert "outputs/classify exists, but is not the folder of a run: type another name=" in outcome.err
     assert (tmp_path / "outputs/classify/resnet20/x").is_dir()
 
 
@@ -182,7 +185,7 @@ def test_resume_takes_what_the_run_was_told(command: Command, tmp_path: Path):
     assert "not both" in command("resume=outputs/x", "run=outputs/x").err
     assert "there is no such folder" in command("resume=outputs/y").err
     assert (
-        "to go on with a sweep, type its command again"
+        "to continue a sweep, repeat its command"
         in command("-m", "resume=outputs/x", "trust=[tests]", "seed=1,2").err
     )
 

@@ -84,7 +84,7 @@ def _run_hydra(words: list[str]) -> int:
     except sweep.SweepRefused as refused:
         return _print_error(UserError(str(refused)), code=2)
     except Exception as error:
-        if _started_jobs and sweep.sweep_started():  # each job of the sweep said what was wrong when it failed
+        if _started_jobs and sweep.has_started():  # each job of the sweep said what was wrong when it failed
             return max(sweep.finish_sweep(), 1)
         if _started_jobs:
             raise

@@ -23,7 +23,7 @@ def show_if_finished(config: Config, folder: Path) -> float | None:
         ConfigurationError: where the folder holds a run of another config.
     """
     run = Run(folder)
-    if config.choices.get("mode") != "train" or resume.run_progress(run, config) != "finished":
+    if config.choices.get("mode") != "train" or resume.find_progress(run, config.source, force=config["force"]) != "finished":
         return None
     return show_result(run, root=config["data"].get("root"))
 
@@ -54,7 +54,7 @@ def show_result(run: Run, *, root: str | None) -> float:
             measured_with=found.get("measured_with"),
         )
     console.print_line(f"{run} was finished before; to train it anew, type force=true")
-    changed = resume.data_root_change(run, root)
+    changed = resume.describe_root_change(run, root)
     if changed:
         console.print_warning(changed)
     return float(next(iter(found["monitored"].values())))

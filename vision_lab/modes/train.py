@@ -79,7 +79,7 @@ def train(config: Config, folder: Path) -> float:
                 task, data, _ = _build(config, trainer)
                 return _fit(trainer, task, data, _newest(folder, task, damaged=lambda *_: None))
         with lock_run(run):
-            if resume.run_progress(run, config) == "finished":
+            if resume.find_progress(run, config.source, force=config["force"]) == "finished":
                 return finished.show_result(run, root=config["data"].get("root"))
             run.mark_pending()
             return _train_rank_zero(config, run, trainer, watch, started=started)
@@ -105,7 +105,7 @@ def _train_rank_zero(
         fingerprints = data.fingerprints()
         if checkpoint:  # nothing is lost otherwise, and a file that stopped the run may have been mended since
             resume.check_data_unchanged(run, fingerprints)
-        run.write_data_fingerprint({**fingerprints, "root": resume.hash_file_listing(config["data"].get("root"))})
+        run.write_data_fingerprint({**fingerprints, "root": resume.fingerprint_root(config["data"].get("root"))})
         cost = flops(task)
         reports.summary(run, task=task, data=data, flops=cost, notes=network.notes)
         reports.report_annotation_issues(data, run.folder)
@@ -188,7 +188,7 @@ def _announce_resume(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
     console.print_line(
         f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)"
     )
-    changed = resume.environment_changes(run)
+    changed = resume.describe_environment_changes(run)
     if changed:
         console.print_warning(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
     return float(stands["seconds"])

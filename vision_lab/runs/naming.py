@@ -1,4 +1,4 @@
-"""Where the folders of runs and sweeps lie, and what they are called."""
+"""Names and locations of run folders and sweep folders. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path
 
-MAX_NAME_LENGTH = 120
-"""Characters of a folder's name; longer ones are cut and end with a hash of the whole."""
+OUTPUTS = Path("outputs")
 
+MAX_NAME_LENGTH = 120
+"""Maximum length of a folder name; longer names are cut and end with a hash of the full name."""
 
 REPLACED = "replaced"
-"""The folder beside runs that keeps those which force=true has replaced."""
+"""Name of the folder that keeps the runs replaced by ``force=true``, beside the new ones."""
 
 
 def run_folder(
@@ -28,45 +29,78 @@ def run_folder(
     resume: str | None,
     now: str,
 ) -> str:
-    """Where a single run lies: its name, or what it is made of and when; another mode below the run it is for."""
+    """Return the folder that a command writes to.
+
+    A training writes to ``outputs/<name>``, or without a name to a folder named by its choices and
+    the time. Other modes write to a subfolder of the run they use.
+
+    Args:
+        name: the key ``name``.
+        task: the choice of the group; ``model``, ``head``, ``data`` and ``mode`` likewise.
+        model: see ``task``.
+        head: see ``task``.
+        data: see ``task``.
+        mode: see ``task``.
+        run: the key ``run``.
+        resume: the key ``resume``.
+        now: the time, as part of a folder name.
+
+    Raises:
+        ConfigurationError: if the keys contradict each other, or the name is reserved.
+    """
     if mode != "train":
         if resume:
-            raise ConfigurationError(
-                f"resume= goes on with a training: for mode={mode}, type run={format_path(Path(resume))}"
-            )
-        return str((Path(run).expanduser() if run else Path("outputs") / mode / now).absolute() / (mode if run else ""))
+            path = format_path(Path(resume))
+            raise ConfigurationError(f"resume= continues a training: for mode={mode}, type run={path}")
+        folder = Path(run).expanduser() / mode if run else OUTPUTS / mode / now
+        return str(folder.absolute())
     if resume:
         return str(Path(resume).expanduser())
     if name:
-        return str(Path("outputs") / _own_name(name))
-    return str(Path("outputs") / safe_dir_name(task) / safe_dir_name(f"{model}-{head}-{data}") / now)
+        return str(OUTPUTS / _named_folder(name))
+    return str(OUTPUTS / safe_dir_name(task) / safe_dir_name(f"{model}-{head}-{data}") / now)
 
 
 def sweep_folder(name: str | None, task: str, now: str) -> str:
-    """Where a sweep's runs lie."""
-    return str(Path("outputs") / _own_name(name) if name else Path("outputs") / safe_dir_name(task) / f"sweep-{now}")
+    """Return the folder that contains the runs of a sweep.
 
-
-def _own_name(name: str) -> str:
-    """The folder of a run's name.
+    Args:
+        name: the key ``name``.
+        task: the choice of the group.
+        now: the time, as part of a folder name.
 
     Raises:
-        ConfigurationError: if it is the one in which replaced runs are kept.
+        ConfigurationError: if the name is reserved.
     """
-    if safe_dir_name(name) == REPLACED:
-        raise ConfigurationError(f"name={name}: runs that were replaced are kept there: type another name=")
-    return safe_dir_name(name)
+    folder = OUTPUTS / _named_folder(name) if name else OUTPUTS / safe_dir_name(task) / f"sweep-{now}"
+    return str(folder)
 
 
-def safe_dir_name(what: str, otherwise: str = "run") -> str:
-    """A name of ``[A-Za-z0-9._-]``, at most ``LONGEST`` characters, no two alike for unlike ``what``.
+def _named_folder(name: str) -> str:
+    folder = safe_dir_name(name)
+    if folder == REPLACED:
+        raise ConfigurationError(
+            f"name={name}: this folder is reserved for replaced runs: type another name="
+        )
+    return folder
 
-    >>> folder_name("model-resnet18_optim.lr-0.1")
-    'model-resnet18_optim.lr-0.1'
+
+def safe_dir_name(text: str, default: str = "run") -> str:
+    """Convert a text to a valid folder name, such that different texts have different names.
+
+    Args:
+        text: any text.
+        default: the name for a text without any valid character.
+
+    Returns:
+        At most ``MAX_NAME_LENGTH`` characters of ``[A-Za-z0-9._-]``.
+
+    >>> safe_dir_name("model-resnet18_optimizer.lr-0.1")
+    'model-resnet18_optimizer.lr-0.1'
     """
-    what = str(what)  # Hydra reads name=7 as a number, and name=nan too
-    clean = re.sub(r"[^A-Za-z0-9._]+", "-", what).strip("-.") or otherwise
-    if clean in (what, what or otherwise) and len(clean) <= MAX_NAME_LENGTH:
+    text = str(text)  # Hydra parses name=7 as an integer, and name=nan as a float
+    clean = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.") or default
+    if clean == (text or default) and len(clean) <= MAX_NAME_LENGTH:
         return clean
-    digest = blake2b(what.encode(), digest_size=4).hexdigest()
+    digest = blake2b(text.encode(), digest_size=4).hexdigest()
     return f"{clean[: MAX_NAME_LENGTH - len(digest) - 1]}-{digest}"

@@ -1,4 +1,7 @@
-"""The same command once more: what a run's folder already holds decides what is left to do. No torch here."""
+"""Decide what repeating a command means: start, resume, or show the finished result.
+
+Does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -10,114 +13,136 @@ from typing import Any, Literal
 
 import yaml
 
-from vision_lab.config.resolution import Config
 from vision_lab.core.documents import Loader
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.runs.environment import PACKAGES, describe_environment
 from vision_lab.runs.folder import Run
 
-RunProgress = Literal["new", "begun", "finished"]
+RunProgress = Literal["new", "started", "finished"]
 
 IGNORED_KEYS = (
     *("name", "run", "source", "resume", "force", "trust", "mode"),
     *("data.num_workers", "data.root", "callbacks.progress_bar", "trainer.profiler"),
-    *("callbacks.resume_checkpoint.every_n_steps", "callbacks.resume_checkpoint.every_n_minutes"),
+    *(
+        "callbacks.resume_checkpoint.every_n_steps",
+        "callbacks.resume_checkpoint.every_n_minutes",
+    ),
 )
-"""Keys, with all below them, that may differ between two commands for one run: they do not change its numbers. What
-lies under ``data.root`` is held against the stored fingerprint instead, so that a data set may move."""
+"""Keys, including those below them, that may differ between two commands for the same run: they do
+not change its results. Files below ``data.root`` are compared by fingerprint instead, so that a
+dataset may move."""
 
 MAX_LISTED_KEYS = 12
-"""Differing keys that are listed."""
+"""Maximum number of differing keys in an error message."""
 
 MAX_HASHED_FILES = 100_000
-"""Files that are looked at in a moment."""
+"""Maximum number of files whose names and sizes are hashed, which takes about a second."""
+
+ABSENT = "nothing"
+"""Stands for the value of a key that only one of two configs has."""
 
 
-def run_progress(run: Run, config: Config) -> RunProgress:
-    """How far the run of this command has come.
-
-    Raises:
-        ConfigurationError: where the folder holds something else: runs of a sweep, or a run that was told otherwise.
-    """
-    if (run.folder / "multirun.yaml").exists():  # which Hydra writes
-        raise ConfigurationError(f"{run} is a sweep: type another name=, or -m to add to it")
-    if not run.is_initialized:
-        if _holds_foreign_files(run):
-            raise ConfigurationError(f"{run} holds other things and no run: type another name=")
-        return "new"
-    if config["force"]:
-        return "new"
-    differing = config_differences(run, config)
-    if differing:
-        listed = [
-            f"  {key}: {then} in the run, {now} now" for key, (then, now) in list(differing.items())[:MAX_LISTED_KEYS]
-        ]
-        listed += [f"  and {len(differing) - MAX_LISTED_KEYS} more"] if len(differing) > MAX_LISTED_KEYS else []
-        raise ConfigurationError(
-            f"{run} holds a {run.state} run of another config:\n"
-            + "\n".join(listed)
-            + f"\nType another name=; or resume={run} to take what it was told; or force=true to start over "
-            "(the old folder is kept)."
-        )
-    return "finished" if run.state == "finished" else "begun"
-
-
-def _holds_foreign_files(run: Run) -> bool:
-    """Whether a folder that holds no run holds anything but traces of one that came to nothing."""
-    found = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
-    return bool(found - {".lock"}) and "status.json" not in found
-
-
-def config_differences(run: Run, config: Config) -> dict[str, tuple[Any, Any]]:
-    """key: (value in the run, value now), of all that differ and matter."""
-    then = flatten_keys(run.config)
-    now = flatten_keys(yaml.load(config.source, Loader))
-    keys = [key for key in dict.fromkeys([*then, *now]) if not _is_ignored(key)]
-    absent = "nothing"
-    return {
-        key: (then.get(key, absent), now.get(key, absent))
-        for key in keys
-        if then.get(key, absent) != now.get(key, absent)
-    }
-
-
-def check_data_unchanged(run: Run, data: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare the fingerprints of the data with those it was begun with.
+def find_progress(run: Run, config: str, *, force: bool = False) -> RunProgress:
+    """Determine how far the run of a command has come.
 
     Args:
         run: the run.
-        data: split: its fingerprint now.
+        config: the command's config as YAML, unresolved.
+        force: whether the command replaces an existing run.
 
     Raises:
-        DataError: where they differ.
+        ConfigurationError: if the folder contains a sweep, other files, or a run of another config.
     """
-    then = run.data
-    if then is None or all(then.get(split) == now for split, now in data.items()):
+    if (run.folder / "multirun.yaml").exists():  # written by Hydra
+        raise ConfigurationError(f"{run} is a sweep: type another name=, or -m to add to it")
+    if not run.is_initialized:
+        if _has_foreign_files(run):
+            raise ConfigurationError(
+                f"{run} exists, but is not the folder of a run: type another name="
+            )
+        return "new"
+    if force:
+        return "new"
+    differences = find_config_differences(run, config)
+    if differences:
+        raise ConfigurationError(
+            f"{run} holds a {run.state} run of another config:\n"
+            f"{_format_differences(differences)}\n"
+            f"Type another name=; or resume={run} to continue with its config; or force=true to "
+            "start over (the old folder is kept)."
+        )
+    return "finished" if run.state == "finished" else "started"
+
+
+def find_config_differences(run: Run, config: str) -> dict[str, tuple[Any, Any]]:
+    """Compare the config of a run with another one, except for ``IGNORED_KEYS``.
+
+    Args:
+        run: the run.
+        config: the other config as YAML, unresolved.
+
+    Returns:
+        For each differing key, its value in the run and in the other config.
+    """
+    stored = flatten_keys(run.config)
+    current = flatten_keys(yaml.load(config, Loader))
+    differences = {}
+    for key in dict.fromkeys([*stored, *current]):
+        values = stored.get(key, ABSENT), current.get(key, ABSENT)
+        if values[0] != values[1] and not _is_ignored(key):
+            differences[key] = values
+    return differences
+
+
+def check_data_unchanged(run: Run, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare the fingerprints of the data with those that a run was started with.
+
+    Args:
+        run: the run.
+        fingerprints: the current fingerprint of each split.
+
+    Raises:
+        DataError: if they differ, listing the differences.
+    """
+    stored = run.data
+    if stored is None:
         return
-    changed = []
-    for split, now in data.items():
-        before = then.get(split, {})
-        differing = [
-            f"{what} {before.get(what)} then, {now[what]} now" for what in now if before.get(what) != now[what]
-        ]
-        changed += [f"  {split}: {', '.join(differing)}"] if differing else []
-    raise DataError(
-        f"the data has changed since {run} was begun:\n"
-        + "\n".join(changed)
-        + "\nPut it back, or type another name=, or force=true to start over (the old folder is kept)."
-    )
+    changes = []
+    for split, current in fingerprints.items():
+        before = stored.get(split, {})
+        if before == current:
+            continue
+        differing = [key for key in current if before.get(key) != current[key]]
+        details = [f"{key} was {before.get(key)}, is {current[key]}" for key in differing]
+        changes.append(f"  {split}: {', '.join(details)}")
+    if changes:
+        raise DataError(
+            f"the data has changed since {run} was started:\n"
+            + "\n".join(changes)
+            + "\nRestore it, or type another name=, or force=true to start over "
+            "(the old folder is kept)."
+        )
 
 
-def hash_file_listing(root: str | None) -> dict[str, Any]:
-    """How many files lie below ``data.root``, and a hash of their names and sizes: what a finished run is held against.
+def fingerprint_root(root: str | None) -> dict[str, Any]:
+    """Hash the names and sizes of all files below ``data.root``, without reading them.
 
-    It takes no torch, and a second for 100,000 files; of more it says nothing.
+    Args:
+        root: the folder; None for data without one.
+
+    Returns:
+        ``count`` and ``files`` (the hash); empty without files, or if there are more than
+        ``MAX_HASHED_FILES``.
     """
+    if not root:
+        return {}
+    top = Path(root).expanduser()
     digest, count = blake2b(digest_size=8), 0
-    for folder, below, names in os.walk(Path(root).expanduser()) if root else ():
-        below.sort()
-        for path in (Path(folder, name) for name in sorted(names)):
-            line = f"{path.relative_to(Path(root or '').expanduser())}:{path.lstat().st_size}\n"
+    for folder, subfolders, names in os.walk(top):
+        subfolders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            line = f"{path.relative_to(top)}:{path.lstat().st_size}\n"
             digest.update(line.encode(errors="surrogateescape"))
         count += len(names)
         if count > MAX_HASHED_FILES:
@@ -125,39 +150,67 @@ def hash_file_listing(root: str | None) -> dict[str, Any]:
     return {"count": count, "files": digest.hexdigest()} if count else {}
 
 
-def data_root_change(run: Run, root: str | None) -> str | None:
-    """What has changed below ``data.root`` since a run, where that can be told in a moment."""
-    then = (run.data or {}).get("root")
-    now = hash_file_listing(root) if then else None
-    if not then or not now or then == now:
+def describe_root_change(run: Run, root: str | None) -> str | None:
+    """Describe how the files below ``data.root`` have changed since a run was started.
+
+    Args:
+        run: the run.
+        root: the folder now.
+
+    Returns:
+        One sentence; None if nothing has changed, or if that cannot be determined quickly.
+    """
+    stored = (run.data or {}).get("root")
+    current = fingerprint_root(root) if stored else None
+    if not stored or not current or stored == current:
         return None
-    count = then.get("count")
-    counts = f": {count} files then, {now['count']} now" if count != now["count"] else ""
-    return f"what lies in {root} has changed since{counts}; the result is that of the data as it was"
+    counts = ""
+    if stored.get("count") != current["count"]:
+        counts = f" ({stored.get('count')} files before, {current['count']} now)"
+    return f"the files in {root} have changed since{counts}: the result is that of the old files"
 
 
-def environment_changes(run: Run) -> str | None:
-    """What else is not as it was when the run was begun, and may change the last bits of its numbers."""
-    then, (now, _) = run.environment, describe_environment()
-    differing = [
-        f"{package} {then['versions'].get(package)} then, {now['versions'][package]} now"
-        for package in PACKAGES
-        if then.get("versions", {}).get(package, now["versions"][package]) != now["versions"][package]
-    ]
-    if then.get("commit") != now["commit"]:
-        differing.append(f"commit {str(then.get('commit'))[:8]} then, {str(now['commit'])[:8]} now")
-    return "; ".join(differing) or None
+def describe_environment_changes(run: Run) -> str | None:
+    """Describe differences in versions and commit that may change the last bits of results.
 
-
-def _is_ignored(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in IGNORED_KEYS)
+    Returns:
+        The differences as one line; None without any.
+    """
+    stored, (current, _) = run.environment, describe_environment()
+    stored_versions = stored.get("versions", {})
+    changes = []
+    for package in PACKAGES:
+        version = current["versions"][package]
+        before = stored_versions.get(package, version)
+        if before != version:
+            changes.append(f"{package} was {before}, is {version}")
+    if stored.get("commit") != current["commit"]:
+        before, now = str(stored.get("commit"))[:8], str(current["commit"])[:8]
+        changes.append(f"commit was {before}, is {now}")
+    return "; ".join(changes) or None
 
 
 def flatten_keys(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key: value."""
+    """Map the dotted key of each leaf of nested mappings to its value."""
     if not isinstance(node, dict) or not node:
         return {prefix: node}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in node.items():
-        found |= flatten_keys(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        leaves |= flatten_keys(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def _has_foreign_files(run: Run) -> bool:
+    """Return whether a folder without a run contains more than traces of an abandoned one."""
+    names = {path.name for path in run.folder.iterdir()} if run.folder.is_dir() else set()
+    return bool(names - {".lock"}) and "status.json" not in names
+
+
+def _format_differences(differences: Mapping[str, tuple[Any, Any]]) -> str:
+    lines = [f"  {key}: {old} in the run, {new} now" for key, (old, new) in differences.items()]
+    hidden = len(lines) - MAX_LISTED_KEYS
+    return "\n".join(lines[:MAX_LISTED_KEYS] + ([f"  and {hidden} more"] if hidden > 0 else []))
+
+
+def _is_ignored(key: str) -> bool:
+    return any(key == ignored or key.startswith(f"{ignored}.") for ignored in IGNORED_KEYS)
