@@ -5,7 +5,6 @@ No torch here.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -88,7 +87,8 @@ def end_children() -> None:
 
     One of them may wait for ever, for a lock that another one held when it was killed.
     """
-    children = multiprocessing.active_children()
+    multiprocessing = sys.modules.get("multiprocessing")  # not imported by --help, which is to be fast
+    children = multiprocessing.active_children() if multiprocessing else []
     if children and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error for each that is killed
     for child in children:
