@@ -5,7 +5,6 @@ Does not import torch.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -99,7 +98,8 @@ def end_children() -> None:
 
     A worker may wait forever for a lock held by another worker that was killed.
     """
-    children = multiprocessing.active_children()
+    multiprocessing = sys.modules.get("multiprocessing")  # --help must not import it: it is slow
+    children = multiprocessing.active_children() if multiprocessing else []
     if children and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
     for child in children:
