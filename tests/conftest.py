@@ -69,7 +69,9 @@ def spec() -> DataSpec:
     )
 
 
-def make_shades(root: Path, classes: tuple[str, ...] = ("ash", "beech", "cedar"), count: int = 12) -> None:
+def make_shades(
+    root: Path, classes: tuple[str, ...] = ("ash", "beech", "cedar"), count: int = 12
+) -> None:
     """A folder of pictures with one sub-folder a class; class k is mostly of shade k, so that it can be learnt."""
     random = np.random.default_rng(0)
     for label, class_name in enumerate(classes):
@@ -85,7 +87,11 @@ def make_shades(root: Path, classes: tuple[str, ...] = ("ash", "beech", "cedar")
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
     """Makes folders of shades below the test's own folder."""
 
-    def make(name: str = "pictures", classes: tuple[str, ...] = ("ash", "beech", "cedar"), count: int = 12) -> Path:
+    def make(
+        name: str = "pictures",
+        classes: tuple[str, ...] = ("ash", "beech", "cedar"),
+        count: int = 12,
+    ) -> Path:
         make_shades(tmp_path / name, classes, count)
         return tmp_path / name
 

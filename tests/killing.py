@@ -63,7 +63,9 @@ class Kill(pl.Callback):
 class KillingCheckpoints(AtomicCheckpointIO):
     """Ends the run when half of a checkpoint is written."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         path = Path(path)
         if passing(path.stem):
             part = path.with_name(path.name + ".part")

@@ -39,7 +39,9 @@ def test_how_many_commands_there_are():
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_every_command_composes(command: Command, words: list[str], make_folder: Callable[..., Path]):
+def test_every_command_composes(
+    command: Command, words: list[str], make_folder: Callable[..., Path]
+):
     """With the reader's own folder filled in, and the first value of each list of a sweep.
 
     A run that a command names is looked for, and missed by name.
@@ -55,7 +57,9 @@ def test_every_command_composes(command: Command, words: list[str], make_folder:
         assert outcome.code == 2
         assert "there is no such folder" in outcome.err
     elif "optimizer.lrr=0.1" in words:
-        assert outcome.err.startswith("error: model=resnet51: there is no such model. Did you mean resnet56")
+        assert outcome.err.startswith(
+            "error: model=resnet51: there is no such model. Did you mean resnet56"
+        )
     else:
         assert outcome.code == 0, outcome.err
 
@@ -79,7 +83,9 @@ def test_the_data_set_of_the_docs(command: Command, tmp_path: Path):
     (tmp_path / "shapes").mkdir()
     for number in range(40):
         name = ("circle", "square")[number % 2]
-        Image.fromarray(np.full((50, 60, 3), number, dtype=np.uint8)).save(tmp_path / "shapes" / f"{name}_{number}.png")
+        Image.fromarray(np.full((50, 60, 3), number, dtype=np.uint8)).save(
+            tmp_path / "shapes" / f"{name}_{number}.png"
+        )
     (words,) = [words for words in typed(text) if "data=shapes" in words]
     words = [word.replace("~", str(tmp_path)) for word in words]
     outcome = command(*words, *FAST, "name=shapes")
@@ -99,7 +105,11 @@ def test_the_masks_and_the_head_of_the_docs(command: Command, tmp_path: Path):
         for kind, values in (("images", [9, 99, 199]), ("masks", [0, 1, 2])):
             (tmp_path / "streets" / kind).mkdir(parents=True, exist_ok=True)
             pixels = np.repeat(np.array(values)[:, None], 64, axis=1).repeat(20, axis=0)
-            picture = colours[pixels] if kind == "masks" else np.repeat(pixels[..., None], 3, axis=2).astype(np.uint8)
+            picture = (
+                colours[pixels]
+                if kind == "masks"
+                else np.repeat(pixels[..., None], 3, axis=2).astype(np.uint8)
+            )
             Image.fromarray(picture).save(tmp_path / "streets" / kind / f"{number}.png")
     own, other = [words for words in typed(text) if "--config-dir" in words]
     words = [word.replace("~", str(tmp_path)) for word in own]
@@ -112,5 +122,7 @@ def test_the_masks_and_the_head_of_the_docs(command: Command, tmp_path: Path):
 
 def test_the_makefile_has_the_commands_of_the_readme():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE):
+    for target in re.findall(
+        r"^make ([\w-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    ):
         assert f"\n{target}:" in makefile

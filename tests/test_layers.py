@@ -143,15 +143,22 @@ def _files() -> dict[str, Path]:
 def _imported(file: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vision_lab"):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("vision_lab")
+        ):
             base = node.module.removeprefix("vision_lab").lstrip(".")
             inside = [f"{base}.{alias.name}" if base else alias.name for alias in node.names]
             found |= {
-                name if (PACKAGE / Path(*name.split("."))).with_suffix(".py").exists() else base for name in inside
+                name if (PACKAGE / Path(*name.split("."))).with_suffix(".py").exists() else base
+                for name in inside
             }
         elif isinstance(node, ast.Import):
             found |= {
-                alias.name.removeprefix("vision_lab.") for alias in node.names if alias.name.startswith("vision_lab")
+                alias.name.removeprefix("vision_lab.")
+                for alias in node.names
+                if alias.name.startswith("vision_lab")
             }
     return found
 
@@ -161,7 +168,10 @@ def test_every_file_imports_only_what_its_row_allows():
     assert set(files) == set(ALLOWED)
     wrong = []
     for name, file in files.items():
-        allowed = [*ALLOWED[name].split(), *([] if name.startswith("core.") else ["core"])]  # the ground
+        allowed = [
+            *ALLOWED[name].split(),
+            *([] if name.startswith("core.") else ["core"]),
+        ]  # the ground
         wrong += [
             f"{name} imports {other}"
             for other in sorted(_imported(file))
@@ -179,9 +189,16 @@ def test_init_files_are_empty():
 
 def test_only_build_instantiates_and_only_app_reads_argv():
     texts = {name: file.read_text(encoding="utf-8") for name, file in _files().items()}
-    assert [name for name, text in texts.items() if "instantiate(" in text] == ["build", "config.instantiation"]
+    assert [name for name, text in texts.items() if "instantiate(" in text] == [
+        "build",
+        "config.instantiation",
+    ]
     readers = sorted(name for name, text in texts.items() if "sys.argv" in text)
-    assert readers == ["app", "environment", "modes.processes"]  # which record it, and hand it on to further processes
+    assert readers == [
+        "app",
+        "environment",
+        "modes.processes",
+    ]  # which record it, and hand it on to further processes
 
 
 def test_no_torch_before_a_mode_needs_it():
@@ -193,5 +210,7 @@ def test_no_torch_before_a_mode_needs_it():
 def test_help_and_cfg_import_no_torch():
     for words in (["--help"], ["--help", "model"], ["--cfg", "job", "--resolve"]):
         code = f"import sys; from vision_lab.cli.main import main; code = main({words!r}); sys.exit(code or {HEAVY})"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr

@@ -14,7 +14,16 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (made,) = folder.glob("*.whl")
     return made
@@ -22,14 +31,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_configs_data_and_licences_travel(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    configs = {f"vision_lab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
+    configs = {
+        f"vision_lab/conf/{path.relative_to(ROOT / 'conf')}"
+        for path in (ROOT / "conf").rglob("*.yaml")
+    }
     assert len(configs) > 90
     assert configs <= names
     assert "vision_lab/data/bundled/fashion_mini.npz" in names
     assert "vision_lab/data/imagenet_classes.txt" in names
     assert "vision_lab/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert any(name.endswith("licenses/vision_lab/data/bundled/fashion_mini.LICENSE") for name in names)
+    assert any(
+        name.endswith("licenses/vision_lab/data/bundled/fashion_mini.LICENSE") for name in names
+    )
     assert not any(name.startswith(("conf/", "tests/")) for name in names)
     assert "vision_lab/models/garment_features.pth" in names
 

@@ -27,14 +27,22 @@ HEADS = {
 }
 
 IMPOSSIBLE = {
-    ("inception_v3", "fcn"): "head.output_stride=8 cannot be had of this model",  # it pools beside its convolutions
+    (
+        "inception_v3",
+        "fcn",
+    ): "head.output_stride=8 cannot be had of this model",  # it pools beside its convolutions
     ("inception_v3", "deeplabv3"): "head.output_stride=8 cannot be had of this model",
 }
 """(model, head): what is said of a pair that cannot work as it stands."""
 
 
 POSSIBLE = {
-    target: [(model, name) for model in MODELS for name in HEADS[target] if (model, name) not in IMPOSSIBLE]
+    target: [
+        (model, name)
+        for model in MODELS
+        for name in HEADS[target]
+        if (model, name) not in IMPOSSIBLE
+    ]
     for target in ("masks", "boxes")
 }
 
@@ -47,10 +55,17 @@ TRUNK = {"masks": "backbone.", "boxes": "backbone.body."}
 
 
 def test_how_many_pairs_there_are():
-    assert {target: len(heads) for target, heads in HEADS.items()} == {"labels": 1, "masks": 5, "boxes": 5}
+    assert {target: len(heads) for target, heads in HEADS.items()} == {
+        "labels": 1,
+        "masks": 5,
+        "boxes": 5,
+    }
     assert len(set(LARGER) & set(MODELS)) == len(LARGER) == 20
     assert len(MODELS) * len(HEADS["masks"]) == len(MODELS) * len(HEADS["boxes"]) == 255
-    assert {target: len(pairs) for target, pairs in POSSIBLE.items()} == {"masks": 253, "boxes": 255}
+    assert {target: len(pairs) for target, pairs in POSSIBLE.items()} == {
+        "masks": 253,
+        "boxes": 255,
+    }
 
 
 def backbone(model: str, size: tuple[int, int], *, device: str) -> tuple[Backbone, DataSpec]:
@@ -81,7 +96,8 @@ def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 EACH_DAY = [
-    pytest.param(model, marks=[pytest.mark.slow, pytest.mark.pairs]) if model in LARGER else model for model in MODELS
+    pytest.param(model, marks=[pytest.mark.slow, pytest.mark.pairs]) if model in LARGER else model
+    for model in MODELS
 ]
 
 
@@ -92,7 +108,10 @@ def test_every_head_goes_on_it(model: str, no_norm: None):
     images = torch.empty(2, 3, 129, 171, device="meta")
     trunks: dict[str, set[frozenset[str]]] = {"masks": set(), "boxes": set()}
     # One backbone for all, for it takes long to make; those that dilate it come last.
-    for target, names in (("boxes", HEADS["boxes"]), ("masks", sorted(HEADS["masks"], key=DILATING.count))):
+    for target, names in (
+        ("boxes", HEADS["boxes"]),
+        ("masks", sorted(HEADS["masks"], key=DILATING.count)),
+    ):
         for name in names:
             if (model, name) in IMPOSSIBLE:
                 with pytest.raises(ConfigurationError, match=IMPOSSIBLE[model, name]):
@@ -140,7 +159,9 @@ def test_every_pair_learns(model: str, name: str):
     assert all(output.shape == (2, 7, *size) for output in found)
     sum(output.square().mean() for output in found).backward()
     slopes = {name: parameter.grad for name, parameter in network.named_parameters()}
-    assert [name for name, slope in slopes.items() if slope is None or not slope.isfinite().all()] == []
+    assert [
+        name for name, slope in slopes.items() if slope is None or not slope.isfinite().all()
+    ] == []
 
 
 @pytest.mark.slow
@@ -152,11 +173,17 @@ def test_every_detector_learns_and_predicts(model: str, name: str):
     made, spec = backbone(model, size, device="cpu")
     network = head(name)(made, spec).train()
     many = [[3 * k, 2 * k, 3 * k + 20, 2 * k + 25] for k in range(20)]
-    targets = [objects([], []), objects([[10, 10, 60, 50]], [2]), objects(many, [k % 7 for k in range(20)])]
+    targets = [
+        objects([], []),
+        objects([[10, 10, 60, 50]], [2]),
+        objects(many, [k % 7 for k in range(20)]),
+    ]
     losses = network.losses(network(torch.rand(3, 3, *size)), targets)
     torch.stack([*losses.values()]).sum().backward()
     slopes = {name: parameter.grad for name, parameter in network.named_parameters()}
-    assert [name for name, slope in slopes.items() if slope is None or not slope.isfinite().all()] == []
+    assert [
+        name for name, slope in slopes.items() if slope is None or not slope.isfinite().all()
+    ] == []
     with torch.no_grad():
         (found,) = network.eval().decode(network(torch.rand(1, 3, *size)))
     assert (found.boxes >= 0).all()

@@ -11,7 +11,9 @@ Command = Callable[..., Outcome]
 WORDS = (*FAST, "trainer.max_epochs=2")
 
 
-def test_the_same_command_twice_and_any_number_of_workers(command: Command, make_folder: Callable[..., Path]):
+def test_the_same_command_twice_and_any_number_of_workers(
+    command: Command, make_folder: Callable[..., Path]
+):
     root = make_folder(classes=("ash", "beech", "cedar", "date"), count=20)
     data = (
         "data=folder",
@@ -32,7 +34,9 @@ def test_the_same_command_twice_and_any_number_of_workers(command: Command, make
 def test_another_seed_gives_other_numbers(command: Command):
     for seed in (0, 1):
         assert command(*WORDS, f"name=s{seed}", f"seed={seed}").code == 0
-    assert Path("outputs/s0/metrics.csv").read_bytes() != Path("outputs/s1/metrics.csv").read_bytes()
+    assert (
+        Path("outputs/s0/metrics.csv").read_bytes() != Path("outputs/s1/metrics.csv").read_bytes()
+    )
 
 
 @pytest.mark.slow

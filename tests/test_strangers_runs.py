@@ -30,11 +30,24 @@ HUB = "import pathlib\npathlib.Path({stolen!r}).touch()\nimport torch\ndef go(*a
 WORDS = {
     "labels": ("data.samples_per_class=16",),
     "made": (
-        *("task=generate", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=8"),
-        *("data.samples_per_class=8", "data.spec.image_size=[16,16]", "trainer.limit_test_batches=1"),
+        *(
+            "task=generate",
+            "model.generator_channels=4",
+            "model.discriminator_channels=4",
+            "task.num_samples=8",
+        ),
+        *(
+            "data.samples_per_class=8",
+            "data.spec.image_size=[16,16]",
+            "trainer.limit_test_batches=1",
+        ),
     ),
     "masks": (
-        *("task=segment", "data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]"),
+        *(
+            "task=segment",
+            "data.num_images={train: 8, val: 2, test: 2}",
+            "data.spec.image_size=[32,32]",
+        ),
         *("model.stem=imagenet", "task.class_weights=null"),
     ),
 }
@@ -62,10 +75,14 @@ def stolen(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gift(command: Command, runs: Callable[[str], Path], tmp_path: Path, stolen: Path) -> Callable[..., Path]:
+def gift(
+    command: Command, runs: Callable[[str], Path], tmp_path: Path, stolen: Path
+) -> Callable[..., Path]:
     """A copy of a run, its config changed, with a repository of code beside it."""
 
-    def make(change: Change = lambda _: None, *, run: str = "labels", file: str = "config.yaml") -> Path:
+    def make(
+        change: Change = lambda _: None, *, run: str = "labels", file: str = "config.yaml"
+    ) -> Path:
         folder = Path(shutil.copytree(runs(run), tmp_path / "gift"))
         (folder / "evil").mkdir()
         (folder / "evil" / "hubconf.py").write_text(HUB.format(stolen=str(stolen)))
@@ -79,7 +96,12 @@ def gift(command: Command, runs: Callable[[str], Path], tmp_path: Path, stolen: 
 
 
 def hub(folder: str) -> dict[str, Any]:
-    return {"_target_": "torch.hub.load", "repo_or_dir": f"{folder}/evil", "model": "go", "source": "local"}
+    return {
+        "_target_": "torch.hub.load",
+        "repo_or_dir": f"{folder}/evil",
+        "model": "go",
+        "source": "local",
+    }
 
 
 def by_seed(config: dict[str, Any]) -> None:
@@ -94,7 +116,9 @@ def by_deletion(config: dict[str, Any]) -> None:
     """Another class once mode=predict has taken keys of the data away."""
     config["data"]["lure"] = "torch.nn.Identity"
     config["data"]["train"]["split"] = "${one_of:[train],${data.lure}}"
-    config["augment"]["eval"] = [{**hub("${run}"), "_target_": "${oc.select:data.lure,torch.hub.load}"}]
+    config["augment"]["eval"] = [
+        {**hub("${run}"), "_target_": "${oc.select:data.lure,torch.hub.load}"}
+    ]
 
 
 def by_decoding(config: dict[str, Any]) -> None:
@@ -120,8 +144,12 @@ def _no_seed_of_another_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mode", COMMANDS)
-@pytest.mark.parametrize("change", [by_seed, by_deletion, by_decoding, by_a_string], ids=lambda f: f.__name__)
-def test_no_reference_becomes_code(command: Command, gift: Callable, stolen: Path, change: Change, mode: str):
+@pytest.mark.parametrize(
+    "change", [by_seed, by_deletion, by_decoding, by_a_string], ids=lambda f: f.__name__
+)
+def test_no_reference_becomes_code(
+    command: Command, gift: Callable, stolen: Path, change: Change, mode: str
+):
     folder = gift(change)
     if mode == "resume":
         (folder / "result.json").unlink()
@@ -136,7 +164,11 @@ def test_no_features_become_code(command: Command, gift: Callable, stolen: Path)
     def change(config: dict[str, Any]) -> None:
         config["seed"] = 7
         target = "${oc.select:model.network.tgt${oc.env:PL_GLOBAL_SEED},torch.nn.Identity}"
-        config["model"]["classifier"] = {**hub("gift"), "_target_": target, "tgt7": "torch.hub.load"}
+        config["model"]["classifier"] = {
+            **hub("gift"),
+            "_target_": target,
+            "tgt7": "torch.hub.load",
+        }
 
     gift(change, file="config_resolved.yaml")
     outcome = command("task=generate", *FAST, "task.feature_extractor=run:gift", "name=x")
@@ -146,7 +178,11 @@ def test_no_features_become_code(command: Command, gift: Callable, stolen: Path)
 
 
 def names_of_classes(stolen: Path) -> list[str]:
-    return ["${oc.create:{_target_:torch.hub.load,repo_or_dir:imgs,model:go,source:local}}", "${oc.env:SECRET}", "???"]
+    return [
+        "${oc.create:{_target_:torch.hub.load,repo_or_dir:imgs,model:go,source:local}}",
+        "${oc.env:SECRET}",
+        "???",
+    ]
 
 
 @pytest.fixture
@@ -161,7 +197,9 @@ def assert_nowhere(text: str, folder: Path) -> None:
     assert not [path for path in files if text.encode() in path.read_bytes()]
 
 
-def test_a_class_folders_name_is_a_name(command: Command, tmp_path: Path, stolen: Path, secret: str):
+def test_a_class_folders_name_is_a_name(
+    command: Command, tmp_path: Path, stolen: Path, secret: str
+):
     names = names_of_classes(stolen)
     (tmp_path / "imgs").mkdir()
     (tmp_path / "imgs" / "hubconf.py").write_text(HUB.format(stolen=str(stolen)))
@@ -169,7 +207,9 @@ def test_a_class_folders_name_is_a_name(command: Command, tmp_path: Path, stolen
     for name in names:
         (tmp_path / "imgs" / "train" / name).mkdir(parents=True)
         for number in range(4):
-            Image.new("RGB", (32, 32), (60 * number,) * 3).save(tmp_path / "imgs" / "train" / name / f"{number}.png")
+            Image.new("RGB", (32, 32), (60 * number,) * 3).save(
+                tmp_path / "imgs" / "train" / name / f"{number}.png"
+            )
     outcome = command("data=folder", *words, "name=own")
     assert not stolen.exists()
     assert outcome.code == 0, outcome.err
@@ -188,7 +228,12 @@ def test_a_class_folders_name_is_a_name(command: Command, tmp_path: Path, stolen
 
 @pytest.mark.parametrize("kind", ["yolo_txt", "coco", "voc_detect"])
 def test_names_in_annotations_are_names(
-    command: Command, tmp_path: Path, stolen: Path, secret: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    command: Command,
+    tmp_path: Path,
+    stolen: Path,
+    secret: str,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     from tests.data import box_files
 
@@ -201,7 +246,13 @@ def test_names_in_annotations_are_names(
     root = box_files.FORMATS[kind](tmp_path / "data", boxes)
     if kind == "yolo_txt":
         (root / "data.yaml").write_text(yaml.safe_dump({"names": names}))
-    words = ("task=detect", "model=resnet20", f"data={kind}", f"data.root={root}", "data.spec.image_size=[64,64]")
+    words = (
+        "task=detect",
+        "model=resnet20",
+        f"data={kind}",
+        f"data.root={root}",
+        "data.spec.image_size=[64,64]",
+    )
     outcome = command(*words, *FAST, "data.num_workers=0", "data.batch_size=2", "name=own")
     assert outcome.code == 0, outcome.err
     spec = json.loads(Path("outputs/own/data_spec.json").read_text())
@@ -222,32 +273,63 @@ WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "absolute name of the best": lambda c, v: c["callbacks"]["best"].update(filename=f"{v}/x"),
     "folder of the best": lambda c, v: c["callbacks"]["best"].update(dirpath=v),
     "positional": lambda c, v: c["callbacks"].update(
-        best={"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "_args_": [v], "monitor": "val/accuracy"}
+        best={
+            "_target_": "pytorch_lightning.callbacks.ModelCheckpoint",
+            "_args_": [v],
+            "monitor": "val/accuracy",
+        }
     ),
     "name of a table": lambda c, v: c.update(
-        logger={"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": up(v), "version": "x"}}
+        logger={
+            "csv": {
+                "_target_": "pytorch_lightning.loggers.CSVLogger",
+                "name": up(v),
+                "version": "x",
+            }
+        }
     ),
     "version of a table": lambda c, v: c.update(
-        logger={"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "a", "version": v}}
+        logger={
+            "csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "a", "version": v}
+        }
     ),
     "folder of a table": lambda c, v: c.update(
         logger={"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": v}}
     ),
     "folder of curves": lambda c, v: c.update(
-        logger={"tb": {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "save_dir": ".", "sub_dir": v}}
+        logger={
+            "tb": {
+                "_target_": "pytorch_lightning.loggers.TensorBoardLogger",
+                "save_dir": ".",
+                "sub_dir": v,
+            }
+        }
     ),
     "folder of our curves": lambda c, v: c.update(
-        logger={"tb": {"_target_": "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger", "folder": v}}
+        logger={
+            "tb": {
+                "_target_": "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger",
+                "folder": v,
+            }
+        }
     ),
     "profiler": lambda c, v: c["trainer"].update(
         profiler={"_target_": "pytorch_lightning.profilers.SimpleProfiler", "_args_": [v, "x"]}
     ),
     "name of a profile": lambda c, v: c["trainer"].update(
-        profiler={"_target_": "pytorch_lightning.profilers.SimpleProfiler", "filename": up(f"{v}/x")}
+        profiler={
+            "_target_": "pytorch_lightning.profilers.SimpleProfiler",
+            "filename": up(f"{v}/x"),
+        }
     ),
     "root of the trainer": lambda c, v: c["trainer"].update(default_root_dir=v),
     "download": lambda c, v: c["data"].update(
-        train={"_target_": "torchvision.datasets.MNIST", "_partial_": True, "root": v, "download": True}
+        train={
+            "_target_": "torchvision.datasets.MNIST",
+            "_partial_": True,
+            "root": v,
+            "download": True,
+        }
     ),
     "our download": lambda c, v: c["data"].update(
         root=v,
@@ -262,7 +344,9 @@ WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_nothing_is_written_elsewhere(command: Command, gift: Callable, tmp_path: Path, writer: str):
+def test_nothing_is_written_elsewhere(
+    command: Command, gift: Callable, tmp_path: Path, writer: str
+):
     folder = gift(lambda config: WRITERS[writer](config, victim(tmp_path)))
     for name in ("result.json", "status.json"):
         (folder / name).unlink()
@@ -278,10 +362,19 @@ def test_where_a_run_writes_goes_on_as_it_was(command: Command, gift: Callable):
 
     def change(config: dict[str, Any]) -> None:
         callbacks = config["callbacks"]
-        callbacks["ema"] = {"_target_": "pytorch_lightning.callbacks.EMAWeightAveraging", "decay": 0.9}
+        callbacks["ema"] = {
+            "_target_": "pytorch_lightning.callbacks.EMAWeightAveraging",
+            "decay": 0.9,
+        }
         stopping = {"monitor": "${task.monitor}", "mode": "${task.monitor_mode}", "patience": 3}
         callbacks["stop"] = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", **stopping}
-        config["logger"] = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "csv", "version": "a"}}
+        config["logger"] = {
+            "csv": {
+                "_target_": "pytorch_lightning.loggers.CSVLogger",
+                "name": "csv",
+                "version": "a",
+            }
+        }
 
     gift(change)
     outcome = command("run=gift", "name=new")
@@ -333,8 +426,12 @@ def test_links_to_folders_are_not_followed(
     assert "Traceback" not in outcome.err
 
 
-@pytest.mark.parametrize("link", ["events.out.tfevents.1.evil", ".lock", "status.json", "metrics.csv"])
-def test_links_to_files_are_not_followed(command: Command, gift: Callable, precious: Path, link: str):
+@pytest.mark.parametrize(
+    "link", ["events.out.tfevents.1.evil", ".lock", "status.json", "metrics.csv"]
+)
+def test_links_to_files_are_not_followed(
+    command: Command, gift: Callable, precious: Path, link: str
+):
     folder = gift()
     for name in ("result.json", "status.json", link):
         (folder / name).unlink(missing_ok=True)
@@ -349,7 +446,12 @@ def test_links_to_files_are_not_followed(command: Command, gift: Callable, preci
 
 
 @pytest.mark.parametrize(
-    "reference", ["${packaged_lines:/etc/passwd}", "${packaged_lines:../../../../../../etc/passwd}", "${oc.env:SECRET}"]
+    "reference",
+    [
+        "${packaged_lines:/etc/passwd}",
+        "${packaged_lines:../../../../../../etc/passwd}",
+        "${oc.env:SECRET}",
+    ],
 )
 def test_references_read_no_secrets(command: Command, gift: Callable, secret: str, reference: str):
     gift(lambda config: config["callbacks"]["run_card"]["choices"].update(secret=reference))
@@ -370,10 +472,20 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-BOMB = "".join(f"{letter}: &{letter} [{','.join([f'*{chr(ord(letter) - 1)}'] * 9)}]\n" for letter in "bcdefghij")
+BOMB = "".join(
+    f"{letter}: &{letter} [{','.join([f'*{chr(ord(letter) - 1)}'] * 9)}]\n"
+    for letter in "bcdefghij"
+)
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + BOMB
 
-SPEC = {"target": "labels", "class_names": ["a", "b"], "num_classes": 2, "channels": 1, "mean": [0.5], "std": [0.5]}
+SPEC = {
+    "target": "labels",
+    "class_names": ["a", "b"],
+    "num_classes": 2,
+    "channels": 1,
+    "mean": [0.5],
+    "std": [0.5],
+}
 
 
 @pytest.mark.parametrize(
@@ -396,7 +508,12 @@ SPEC = {"target": "labels", "class_names": ["a", "b"], "num_classes": 2, "channe
     ],
 )  # fmt: skip
 def test_small_files_fill_nothing(
-    command: Command, gift: Callable, little_memory: None, file: str, content: str | bytes, text: str
+    command: Command,
+    gift: Callable,
+    little_memory: None,
+    file: str,
+    content: str | bytes,
+    text: str,
 ):
     folder = gift()
     (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
@@ -410,12 +527,17 @@ def test_small_files_fill_nothing(
     ("content", "text"),
     [
         (BOMB + "names: [*j]\n", "data.yaml cannot be read: it uses the alias *a"),
-        ("names: {100000000: x, 0: y}\n", "data.yaml numbers a class 100000000: 100,000 classes are the most"),
+        (
+            "names: {100000000: x, 0: y}\n",
+            "data.yaml numbers a class 100000000: 100,000 classes are the most",
+        ),
         ("names: {x: y}\n", "names are to be a list of text, or a whole number for each name"),
         ("names: [[a], b]\n", "names are to be a list of text"),
     ],
 )
-def test_small_annotations_fill_nothing(command: Command, tmp_path: Path, little_memory: None, content: str, text: str):
+def test_small_annotations_fill_nothing(
+    command: Command, tmp_path: Path, little_memory: None, content: str, text: str
+):
     from tests.data import box_files
 
     root = box_files.yolo(tmp_path / "data")
@@ -430,13 +552,17 @@ def test_numbers_of_a_stored_config_have_limits(command: Command, gift: Callable
     assert "data.num_workers=3000: this machine has" in command("mode=evaluate", "run=gift").err
 
 
-def test_latents_that_claim_much(command: Command, gift: Callable, little_memory: None, tmp_path: Path):
+def test_latents_that_claim_much(
+    command: Command, gift: Callable, little_memory: None, tmp_path: Path
+):
     import io
     import zipfile
 
     gift(run="made")
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 100)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 100)}
+    )
     with zipfile.ZipFile(tmp_path / "latents.npz", "w") as archive:
         archive.writestr("latents.npy", header.getvalue())
     outcome = command("mode=predict", "run=gift", "source=latents.npz")
@@ -455,7 +581,13 @@ def test_what_is_shown_is_text(command: Command, tmp_path: Path):
         folder.mkdir(parents=True)
         for number in range(6):
             Image.new("RGB", (32, 32), (40 * index,) * 3).save(folder / f"p[{number}.png")
-    words = ("data=folder", "data.root=imgs", "data.spec.image_size=[32,32]", "data.num_workers=0", "name=own")
+    words = (
+        "data=folder",
+        "data.root=imgs",
+        "data.spec.image_size=[32,32]",
+        "data.num_workers=0",
+        "name=own",
+    )
     outcome = command(*words, *FAST)
     assert outcome.code == 0, outcome.err
     for mode in (("mode=evaluate",), ("mode=predict", "source=imgs")):

@@ -22,13 +22,24 @@ from torch.optim import Optimizer
 from vision_lab.config.instantiation import explained, instantiate, locate
 from vision_lab.config.resolution import Config
 from vision_lab.config.trust import find_untrusted
-from vision_lab.config.validation import BUILD_KEYS, NO_TARGET, build_only_keys, check_config, find_part_errors
+from vision_lab.config.validation import (
+    BUILD_KEYS,
+    NO_TARGET,
+    build_only_keys,
+    check_config,
+    find_part_errors,
+)
 from vision_lab.core.arguments import parameters_of
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone, GanNetworks, Head, LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.models.feature_extractors import FeatureExtractor, classifier_features, fashion_features, inception
+from vision_lab.models.feature_extractors import (
+    FeatureExtractor,
+    classifier_features,
+    fashion_features,
+    inception,
+)
 from vision_lab.models.weights import load
 from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Task
@@ -73,16 +84,23 @@ def spec(config: Config) -> DataSpec:
     labels, so that masks and boxes need not be read, nor pictures fitted for them.
     """
     said = DataSpec.from_config(config["data"]["spec"])
-    alone = config["task"].get("target_type") == NO_TARGET and said.target_type in ("masks", "boxes")
+    alone = config["task"].get("target_type") == NO_TARGET and said.target_type in (
+        "masks",
+        "boxes",
+    )
     return replace(said, target_type="none") if alone else said
 
 
 def data(config: Config, spec: DataSpec, *, label_map: Sequence[int] | None = None) -> DataModule:
     """Loaders of the data, fitted to ``spec``; ``label_map`` gives the network's class for each of the data's labels."""
-    transforms = {name: _transforms(config["augment"][name], f"augment.{name}") for name in ("train", "eval")}
+    transforms = {
+        name: _transforms(config["augment"][name], f"augment.{name}") for name in ("train", "eval")
+    }
     make = _partial(_arguments(config, "data"), "data")
     with explained("data", config["data"]):
-        made: DataModule = make(spec=spec, transforms=transforms, seed=config["seed"], label_map=label_map)
+        made: DataModule = make(
+            spec=spec, transforms=transforms, seed=config["seed"], label_map=label_map
+        )
     return made
 
 
@@ -106,7 +124,9 @@ def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNe
     make = _partial(_arguments(config, "model"), "model")
     changes: dict[str, Any] = {}
     if trained and model.get("weights"):
-        changes = {"weights": None} | ({"stem": _resolve_auto_stem(model["stem"])} if "stem" in model else {})
+        changes = {"weights": None} | (
+            {"stem": _resolve_auto_stem(model["stem"])} if "stem" in model else {}
+        )
     with explained("model", model):
         backbone: Backbone | GanNetworks = make(spec, **changes)
     if model.get("target_type") == NO_TARGET:
@@ -122,18 +142,24 @@ def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNe
     notes = [loaded.summary]
     if loaded.mean and loaded.std:
         spec = _normalised(spec, loaded.mean, loaded.std)
-        notes.append(f"pictures are normalised as the weights want it: mean {list(spec.mean)}, std {list(spec.std)}")
+        notes.append(
+            f"pictures are normalised as the weights want it: mean {list(spec.mean)}, std {list(spec.std)}"
+        )
     return BuiltNetwork(module, spec, tuple(notes), loaded.missing_keys)
 
 
-def _load_network_weights(config: Config, head: Head, module: nn.Module, spec: DataSpec) -> LoadedWeights:
+def _load_network_weights(
+    config: Config, head: Head, module: nn.Module, spec: DataSpec
+) -> LoadedWeights:
     """Load ``head.weights`` into backbone and head together."""
     published = config["head"].get("torchvision_name") or f"{config.choices.get('head')}_{{model}}"
     make = _partial(_arguments(config, "model"), "model")
     shapes = []
     for more in (1, 2):  # the parameters whose shapes follow the number of classes
         other = replace(
-            spec, num_classes=spec.num_classes + more, class_names=tuple(map(str, range(spec.num_classes + more)))
+            spec,
+            num_classes=spec.num_classes + more,
+            class_names=tuple(map(str, range(spec.num_classes + more))),
         )
         with torch.device("meta"):
             made = head(make(other, weights=None), other)
@@ -190,15 +216,23 @@ def _classifier_features(folder: str, *, trusted: Sequence[str]) -> FeatureExtra
     saved = run.resolved
     values = {key: saved.get(key) for key in ("task", "model", "head", "seed")}
     told: Any = values["task"]
-    if not isinstance(told, dict) or told.get("target_type") != "labels" or not run.weights.is_file():
+    if (
+        not isinstance(told, dict)
+        or told.get("target_type") != "labels"
+        or not run.weights.is_file()
+    ):
         raise ConfigurationError(
             f"task.feature_extractor=run:{folder}: this is no finished run of task=classify, which is what can be looked through"
         )
     values = {key: values[key] for key in ("model", "head", "seed")}
     strange = find_untrusted(values, trusted=trusted)
     if strange:
-        raise ConfigurationError("\n".join(f"task.feature_extractor=run:{folder}: {line}" for line in strange))
-    config = Config(values=values | {"data": {"spec": run.spec}, "trust": list(trusted)}, choices=run.choices)
+        raise ConfigurationError(
+            "\n".join(f"task.feature_extractor=run:{folder}: {line}" for line in strange)
+        )
+    config = Config(
+        values=values | {"data": {"spec": run.spec}, "trust": list(trusted)}, choices=run.choices
+    )
     check_config(config, ("model", "head"))
     made = network(config, DataSpec.from_config(run.spec), trained=True)
     load_weights(made.module.load_state_dict, run.weights)
@@ -212,7 +246,9 @@ def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]
     to the batch it is meant for (Goyal 2017, section 2.1).
     """
     settings = _arguments(config, "optimizer")
-    together = config["data"]["batch_size"] * processes * config["trainer"]["accumulate_grad_batches"]
+    together = (
+        config["data"]["batch_size"] * processes * config["trainer"]["accumulate_grad_batches"]
+    )
     meant_for = config["optimizer"].get("lr_reference_batch_size")
     growth = together / meant_for if meant_for else 1
 
@@ -242,22 +278,35 @@ def trainer(config: Config, folder: Path, **changes: Any) -> pl.Trainer:
         arguments["logger"] = _loggers(config, folder) or False
     if settings.get("plugins"):
         named = settings["plugins"].items()
-        arguments["plugins"] = [_object(node, f"trainer.plugins.{name}", PLUGINS) for name, node in named if node]
+        arguments["plugins"] = [
+            _object(node, f"trainer.plugins.{name}", PLUGINS) for name, node in named if node
+        ]
     if isinstance(settings.get("profiler"), dict):
-        arguments["profiler"] = _object(_placed(settings["profiler"], folder), "trainer.profiler", Profiler)
+        arguments["profiler"] = _object(
+            _placed(settings["profiler"], folder), "trainer.profiler", Profiler
+        )
     # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time for nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class
-    make = _partial({key: value for key, value in settings.items() if key not in ("plugins", "profiler")}, "trainer")
+    make = _partial(
+        {key: value for key, value in settings.items() if key not in ("plugins", "profiler")},
+        "trainer",
+    )
     if isinstance(settings.get("profiler"), str):
         arguments["profiler"] = settings["profiler"]
-    arguments |= {key: value for key, value in MANUAL_OPTIMIZATION_DEFAULTS.items() if key in config["task"]} | changes
+    arguments |= {
+        key: value for key, value in MANUAL_OPTIMIZATION_DEFAULTS.items() if key in config["task"]
+    } | changes
     with explained("trainer", settings):
         try:
             made: pl.Trainer = make(**arguments)
         except (MisconfigurationException, RuntimeError) as error:
-            raise ConfigurationError(f"{error}\nType trainer=auto for what this machine has.") from error
+            raise ConfigurationError(
+                f"{error}\nType trainer=auto for what this machine has."
+            ) from error
     if settings.get("sync_batchnorm") and made.strategy.root_device.type == "cpu":
-        raise ConfigurationError("torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false")
+        raise ConfigurationError(
+            "torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false"
+        )
     return made
 
 
@@ -270,7 +319,9 @@ def callbacks(config: Config, *, only: Sequence[str] | None = None) -> list[pl.C
 
 def _loggers(config: Config, folder: Path) -> list[Any]:
     named = (config["logger"] or {}).items()
-    return [_object(_placed(node, folder), f"logger.{name}", Logger) for name, node in named if node]
+    return [
+        _object(_placed(node, folder), f"logger.{name}", Logger) for name, node in named if node
+    ]
 
 
 def _transforms(nodes: Sequence[Any], path: str) -> list[Any]:
@@ -289,14 +340,20 @@ def _object(node: Any, path: str, kind: Any) -> Any:
     except MisconfigurationException as error:  # of Lightning's own classes
         raise ConfigurationError(f"{path} cannot be built: {error}") from error
     if not isinstance(made, kind):
-        names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        names = " or ".join(
+            each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,))
+        )
         raise ConfigurationError(f"{path} is a {type(made).__name__}, but a {names} is needed")
     return made
 
 
 def _placed(node: Any, folder: Path) -> Any:
     """A logger or profiler, told to write below the run's folder unless the command line says where."""
-    taken = parameters_of(locate(node["_target_"]))[0] if isinstance(node, dict) and "_target_" in node else {}
+    taken = (
+        parameters_of(locate(node["_target_"]))[0]
+        if isinstance(node, dict) and "_target_" in node
+        else {}
+    )
     if "tracking_uri" in taken:
         return {"save_dir": str(folder / "mlruns"), **node}
     places = {"folder": folder, "save_dir": folder, "dirpath": folder / "profile"}
@@ -309,7 +366,10 @@ def _resolve_auto_stem(stem: str) -> str:
 
 
 def _normalised(spec: DataSpec, mean: Sequence[float], std: Sequence[float]) -> DataSpec:
-    if len(mean) not in (1, spec.channels):  # a grey picture for weights of colours, or many channels
+    if len(mean) not in (
+        1,
+        spec.channels,
+    ):  # a grey picture for weights of colours, or many channels
         mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
     return replace(spec, mean=tuple(mean), std=tuple(std))
 

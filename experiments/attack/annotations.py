@@ -35,7 +35,11 @@ def attack_annotations(chance: Random, folder: Path, runs: Path) -> list[str]:
         mutations.replace_by_special(chance, chance.choice(found), folder / "victim", secret=False)
     if chance.random() < 0.6:
         return ["mode=check", "data.num_workers=0", *words]
-    small = ["model.stem=imagenet"] if "task=segment" in words else ["head.channels=16", "head.num_convs=1"]
+    small = (
+        ["model.stem=imagenet"]
+        if "task=segment" in words
+        else ["head.channels=16", "head.num_convs=1"]
+    )
     bad = chance.choice([[], ["data.on_error=skip"], ["data.on_error=raise"]])
     return [*words, *FAST, *small, *bad, "logger=none", "data.batch_size=2", "name=x"]
 
@@ -68,7 +72,10 @@ def _coco_content(chance: Random) -> dict[str, Any]:
                     "category_id": 3 + 4 * (number % 2),
                     "iscrowd": number % 3 == 0,
                 },
-                **{"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)},
+                **{
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": (right - left) * (bottom - top),
+                },
                 "segmentation": outline,
             }
         )
@@ -99,11 +106,30 @@ def _coco_masks(chance: Random, root: Path, folder: Path) -> list[str]:
 
 def _voc(chance: Random, root: Path, folder: Path) -> list[str]:
     (root / "Annotations").mkdir(parents=True)
-    odd = [*mutations.NAMES, *map(str, mutations.NUMBERS), "<a/>", "&i;", "</object>", "<![CDATA[x]]>", "1e5", "1_0"]
+    odd = [
+        *mutations.NAMES,
+        *map(str, mutations.NUMBERS),
+        "<a/>",
+        "&i;",
+        "</object>",
+        "<![CDATA[x]]>",
+        "1e5",
+        "1_0",
+    ]
     for number in range(COUNT):
         _image(root / "JPEGImages" / f"{number}.png", chance)
         left, top, right, bottom = map(str, _box(chance))
-        values = ["ash" if number % 2 else "beech", left, top, right, bottom, "48", "40", f"{number}.png", "0"]
+        values = [
+            "ash" if number % 2 else "beech",
+            left,
+            top,
+            right,
+            bottom,
+            "48",
+            "40",
+            f"{number}.png",
+            "0",
+        ]
         if number < 2:
             for _ in range(chance.choice([1, 1, 2])):
                 values[chance.randrange(len(values))] = chance.choice(odd)
@@ -115,7 +141,9 @@ def _voc(chance: Random, root: Path, folder: Path) -> list[str]:
         )
         if number < 2:
             if chance.random() < 0.2:
-                text = chance.choice([ENTITIES, EXTERNAL]) + text.replace("ash", "&i;").replace("beech", "&i;")
+                text = chance.choice([ENTITIES, EXTERNAL]) + text.replace("ash", "&i;").replace(
+                    "beech", "&i;"
+                )
             if chance.random() < 0.1:
                 text = "<a>" * 50_000 + text
         content = text.encode(errors="surrogatepass")
@@ -131,26 +159,41 @@ def _yolo(chance: Random, root: Path, folder: Path) -> list[str]:
     for number in range(COUNT):
         _image(root / "images" / f"{number}.png", chance)
         left, top, right, bottom = _box(chance)
-        row = [str(number % 2), str((left + right) / 96), str((top + bottom) / 80), str((right - left) / 48), "0.2"]
+        row = [
+            str(number % 2),
+            str((left + right) / 96),
+            str((top + bottom) / 80),
+            str((right - left) / 48),
+            "0.2",
+        ]
         if number < 2 and chance.random() < 0.8:
             row[chance.randrange(5)] = chance.choice(odd)
         content = (" ".join(row) + "\n").encode(errors="surrogatepass")
         if number < 2 and chance.random() < 0.3:
             content = mutations.mutate_bytes(chance, content)
         (root / "labels" / f"{number}.txt").write_bytes(content)
-    settings: Any = {"names": {0: "ash", 1: "beech"}, "nc": 2, "train": "images", "val": "images", "path": "."}
+    settings: Any = {
+        "names": {0: "ash", 1: "beech"},
+        "nc": 2,
+        "train": "images",
+        "val": "images",
+        "path": ".",
+    }
     if chance.random() < 0.6:
         settings = mutations.mutate_values(chance, settings, folder / "victim")
         if chance.random() < 0.3 and isinstance(settings, dict):
             names = {
-                chance.choice([0, -1, 5, 10**8, 10**20, "a", None]): chance.choice(mutations.NAMES) for _ in range(3)
+                chance.choice([0, -1, 5, 10**8, 10**20, "a", None]): chance.choice(mutations.NAMES)
+                for _ in range(3)
             }
             settings["names"] = names
     content = b"names: [ash, beech]\n"
     with suppress(UnicodeEncodeError, yaml.YAMLError, RecursionError):
         content = yaml.safe_dump(settings).encode()
     if chance.random() < 0.2:
-        content = chance.choice([mutations.BOMB.encode() + content, mutations.mutate_bytes(chance, content)])
+        content = chance.choice(
+            [mutations.BOMB.encode() + content, mutations.mutate_bytes(chance, content)]
+        )
     (root / "data.yaml").write_bytes(content)
     return ["task=detect", "data=yolo_txt", f"data.root={root}", "data.spec.image_size=[64,64]"]
 
@@ -164,14 +207,24 @@ def _masks(chance: Random, root: Path, folder: Path) -> list[str]:
         path = root / "masks" / f"{number}.png"
         if number < 2 and chance.random() < 0.5:
             mask[chance.randrange(40), chance.randrange(48)] = chance.randrange(256)
-        shape = chance.choice([(48, 40), (1, 1), (30, 30)]) if number < 2 and chance.random() < 0.2 else None
-        image = Image.fromarray(mask if number > 1 or chance.random() < 0.8 else np.stack([mask] * 3, axis=-1))
+        shape = (
+            chance.choice([(48, 40), (1, 1), (30, 30)])
+            if number < 2 and chance.random() < 0.2
+            else None
+        )
+        image = Image.fromarray(
+            mask if number > 1 or chance.random() < 0.8 else np.stack([mask] * 3, axis=-1)
+        )
         (image.resize(shape) if shape else image).save(path)
         if number < 2 and chance.random() < 0.5:
             path.write_bytes(mutations.mutate_bytes(chance, path.read_bytes()))
     words = ["task=segment", "data=masks", f"data.root={root}", "data.spec.image_size=[32,32]"]
-    names = chance.choice([["ground", "line"], ["a", "a"], ["[/b]", "${seed}"], ["a"], ["a", "b", "c"]])
+    names = chance.choice(
+        [["ground", "line"], ["a", "a"], ["[/b]", "${seed}"], ["a"], ["a", "b", "c"]]
+    )
     if chance.random() < 0.2:
-        (root / "images" / os.fsdecode(b"\xff.png")).write_bytes((root / "images" / "0.png").read_bytes())
+        (root / "images" / os.fsdecode(b"\xff.png")).write_bytes(
+            (root / "images" / "0.png").read_bytes()
+        )
     quoted = ",".join(json.dumps(name) for name in names)
     return [*words, f"data.spec.class_names=[{quoted}]"]

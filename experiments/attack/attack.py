@@ -35,12 +35,18 @@ FULL_COUNTS = {"runs": 5000, "annotations": 5000, "images": 2000, "words": 2000}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("families", nargs="*", help=f"of {', '.join(FAMILIES)}; all by default")
-    parser.add_argument("--count", default="100", help="attempts of each family, or full: 5000, 5000, 2000, 2000")
+    parser.add_argument(
+        "--count", default="100", help="attempts of each family, or full: 5000, 5000, 2000, 2000"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="attempts at the same time")
-    parser.add_argument("--start", type=int, default=0, help="the number of the first attempt, to continue")
+    parser.add_argument(
+        "--start", type=int, default=0, help="the number of the first attempt, to continue"
+    )
     parser.add_argument("--only", type=int, help="the number of one attempt")
     parser.add_argument("--folder", type=Path, default=Path("outputs/attack"))
     options = parser.parse_args()
@@ -73,7 +79,9 @@ def attack(family: str, numbers: range | list[int], *, folder: Path, seed: int, 
             if waiting and len(running) < jobs:
                 number = waiting.pop()
                 place = folder / family / str(number)
-                attempt = guard.start(FAMILIES[family], Random(f"{seed} {family} {number}"), folder / "runs", place)
+                attempt = guard.start(
+                    FAMILIES[family], Random(f"{seed} {family} {number}"), folder / "runs", place
+                )
                 running[number] = attempt
                 continue
             for number, attempt in list(running.items()):
@@ -82,7 +90,10 @@ def attack(family: str, numbers: range | list[int], *, folder: Path, seed: int, 
                     continue
                 del running[number]
                 codes[outcome.ending] += 1
-                log.write(json.dumps({"number": number, "ending": outcome.ending, "words": outcome.words}) + "\n")
+                log.write(
+                    json.dumps({"number": number, "ending": outcome.ending, "words": outcome.words})
+                    + "\n"
+                )
                 for finding in outcome.findings:
                     findings.append(finding)
                     print(f"  {family} {number}: {finding.kind}: {finding.text}", flush=True)
@@ -90,7 +101,9 @@ def attack(family: str, numbers: range | list[int], *, folder: Path, seed: int, 
                     shutil.rmtree(attempt.folder, ignore_errors=True)
             time.sleep(0.005)
     minutes = (time.monotonic() - began) / 60
-    print(f"{family}: {len(numbers)} attempts in {minutes:.1f} minutes, {dict(codes.most_common())}")
+    print(
+        f"{family}: {len(numbers)} attempts in {minutes:.1f} minutes, {dict(codes.most_common())}"
+    )
     kinds = Counter(finding.kind for finding in findings)
     print(f"{family}: {len(findings)} findings {dict(kinds.most_common())}", flush=True)
     return len(findings)

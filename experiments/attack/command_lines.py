@@ -12,7 +12,18 @@ from run_folders import FAST
 
 SMALL_MODELS = ("resnet20", "squeezenet1_1", "mobilenet_v3_small", "resnet18", "unet", "dcgan")
 
-DATA = ("fashion_mini", "scenes", "folder", "pictures", "masks", "coco", "yolo_txt", "voc_detect", "camvid", "imagenet")
+DATA = (
+    "fashion_mini",
+    "scenes",
+    "folder",
+    "pictures",
+    "masks",
+    "coco",
+    "yolo_txt",
+    "voc_detect",
+    "camvid",
+    "imagenet",
+)
 
 FLAGS = (
     "-m|--multirun|--cfg job|--cfg all|--cfg|--resolve|--package|--config-dir|--help|-h|--help model|--version|--info|"
@@ -45,7 +56,10 @@ def _choices() -> dict[str, tuple[str, ...]]:
     """The choices of each group, without the largest models and what would be downloaded."""
     from vision_lab.config.groups import CONFIG_DIR, groups
 
-    found = {group: tuple(choice.name for choice in listed) for group, listed in groups([CONFIG_DIR]).items()}
+    found = {
+        group: tuple(choice.name for choice in listed)
+        for group, listed in groups([CONFIG_DIR]).items()
+    }
     return found | {"model": SMALL_MODELS, "data": DATA}
 
 
@@ -53,9 +67,14 @@ def attack_command_line(chance: Random, folder: Path, runs: Path) -> list[str]:
     """Draw a few words beside those of a run of seconds."""
     shutil.copy(runs / "a.png", "a.png")
     task = chance.choice(["classify", "classify", "segment", "detect", "generate"])
-    small = {"classify": ["data.samples_per_class=8"], "generate": ["data.samples_per_class=8", "task.num_samples=4"]}
+    small = {
+        "classify": ["data.samples_per_class=8"],
+        "generate": ["data.samples_per_class=8", "task.num_samples=4"],
+    }
     words = [*FAST, "logger=none", f"task={task}"]
-    words += small.get(task, ["data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[64,64]"])
+    words += small.get(
+        task, ["data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[64,64]"]
+    )
     drawn: list[str] = []
     for _ in range(chance.choice([1, 1, 1, 2, 2, 3])):
         drawn += _draw(chance, task)

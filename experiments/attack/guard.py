@@ -37,10 +37,27 @@ NOT_OURS = 98
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
-CHANGES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.symlink", "os.link", "shutil.rmtree"}
+CHANGES = {
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.symlink",
+    "os.link",
+    "shutil.rmtree",
+}
 """Audit events of functions that change files; the first argument is a path."""
 
-STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "socket.connect", "ctypes.dlopen"}
+STARTS = {
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "socket.connect",
+    "ctypes.dlopen",
+}
 """Audit events of what starts another program, loads one, or connects to another machine."""
 
 ALLOWED_PROGRAMS = {"git", "uname", "lscpu"}
@@ -139,7 +156,9 @@ class Attempt:
         words = _read(self.folder / "words")
         code = os.waitstatus_to_exitcode(status)
         errors, printed = _read(self.folder / "stderr"), _read(self.folder / "stdout")
-        findings = [Finding(*line.split("\t", 1)) for line in _read(self.folder / "audit").splitlines()]
+        findings = [
+            Finding(*line.split("\t", 1)) for line in _read(self.folder / "audit").splitlines()
+        ]
         if code == NOT_OURS:
             findings.append(Finding("defect of the attack", errors.strip().splitlines()[-1]))
         elif "Traceback (most recent call last)" in errors + printed:
@@ -159,7 +178,10 @@ class Attempt:
         strange = {path.name for path in self.folder.iterdir()} - EXPECTED
         if strange:
             findings.append(Finding("write elsewhere", f"created {sorted(strange)}"))
-        findings += [Finding("secret", f"copied to {path}") for path in _files_with_secret(self.folder / "here")]
+        findings += [
+            Finding("secret", f"copied to {path}")
+            for path in _files_with_secret(self.folder / "here")
+        ]
         if re.search(r"\x1b\]|\x07", printed + errors):
             findings.append(Finding("terminal", "an escape sequence was printed"))
         ending = "at work after 30 s" if timed_out else str(code)
@@ -184,7 +206,9 @@ def _work(make: Make, chance: Random, runs: Path, folder: Path) -> None:
         _watch(folder)
         from vision_lab.cli.main import main
 
-        sys.modules["__main__"].__spec__ = find_spec(PROGRAM)  # by which Lightning starts further processes
+        sys.modules["__main__"].__spec__ = find_spec(
+            PROGRAM
+        )  # by which Lightning starts further processes
         code = 1
         code = main(words)
     except SystemExit as end:  # of Hydra's parser of flags
@@ -250,7 +274,11 @@ def _files_with_secret(folder: Path) -> list[str]:
     for parent, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(parent, name)
-            if os.path.islink(path) or not os.path.isfile(path) or os.path.getsize(path) > 2_000_000:
+            if (
+                os.path.islink(path)
+                or not os.path.isfile(path)
+                or os.path.getsize(path) > 2_000_000
+            ):
                 continue
             with open(path, "rb") as file:
                 if SECRET.encode() in file.read():
@@ -266,7 +294,9 @@ def _where(text: str) -> str:
     """The place in the package and the message of the last traceback."""
     places = re.findall(r'File "[^"]*/vision_lab/([^"]+)", line (\d+)', text)
     last = [
-        line for line in text.strip().splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Warning)?\b", line)
+        line
+        for line in text.strip().splitlines()
+        if re.match(r"[\w.]+(Error|Exception|Interrupt|Warning)?\b", line)
     ]
     place = ":".join(places[-1]) if places else "?"
     return f"{place} {last[-1][:160] if last else ''}"

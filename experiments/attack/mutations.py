@@ -16,15 +16,73 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 """YAML of a few hundred bytes that stands for gigabytes."""
 
 NAMES = (
-    *("", " ", ".", "..", "???", "null", "true", "1e3", "-", "=", "a,b", "'", '"', "\\", "a/b", "../up", "a\nb"),
-    *("[/b]", "[red]x[/red]", "[link=http://x]x[/link]", "<script>alert(1)</script>", "$\\frac{", "`rm`", "=cmd|x"),
-    *("a\x1b]0;title\x07b", "\u202egnp", "caf\u00e9", "\ud800", "x" * 300, "\U0001f99d", "%s%n", "{0.__class__}"),
-    *("${oc.env:SECRET_TOKEN}", "${seed}", "${oc.create:{_target_:os.system,command:x}}", "${packaged_lines:secret}"),
+    *(
+        "",
+        " ",
+        ".",
+        "..",
+        "???",
+        "null",
+        "true",
+        "1e3",
+        "-",
+        "=",
+        "a,b",
+        "'",
+        '"',
+        "\\",
+        "a/b",
+        "../up",
+        "a\nb",
+    ),
+    *(
+        "[/b]",
+        "[red]x[/red]",
+        "[link=http://x]x[/link]",
+        "<script>alert(1)</script>",
+        "$\\frac{",
+        "`rm`",
+        "=cmd|x",
+    ),
+    *(
+        "a\x1b]0;title\x07b",
+        "\u202egnp",
+        "caf\u00e9",
+        "\ud800",
+        "x" * 300,
+        "\U0001f99d",
+        "%s%n",
+        "{0.__class__}",
+    ),
+    *(
+        "${oc.env:SECRET_TOKEN}",
+        "${seed}",
+        "${oc.create:{_target_:os.system,command:x}}",
+        "${packaged_lines:secret}",
+    ),
 )
 """Texts that somebody may take for more than a name."""
 
 NUMBERS = (
-    *(0, -1, 1, 2, 0.5, 1.5, -0.0, 255, 256, 10**6, 10**9, 2**31, 2**63, 2**64, 10**20, 10**400, -(10**12)),
+    *(
+        0,
+        -1,
+        1,
+        2,
+        0.5,
+        1.5,
+        -0.0,
+        255,
+        256,
+        10**6,
+        10**9,
+        2**31,
+        2**63,
+        2**64,
+        10**20,
+        10**400,
+        -(10**12),
+    ),
     *(float("nan"), float("inf"), -float("inf"), 1e-300, 1e300),
 )
 
@@ -62,7 +120,12 @@ ARGUMENTS = (
 
 def hub(folder: str) -> dict[str, Any]:
     """A call that runs the code beside the config."""
-    return {"_target_": "torch.hub.load", "repo_or_dir": f"{folder}/evil", "model": "go", "source": "local"}
+    return {
+        "_target_": "torch.hub.load",
+        "repo_or_dir": f"{folder}/evil",
+        "model": "go",
+        "source": "local",
+    }
 
 
 def random_value(chance: Random, victim: Path, depth: int = 0) -> Any:
@@ -75,17 +138,28 @@ def random_value(chance: Random, victim: Path, depth: int = 0) -> Any:
     if kind == 2:
         return chance.choice(REFERENCES)
     if kind == 3:
-        return chance.choice([None, True, False, [], {}, "", [[]], {"": None}, "x" * 10_000, [0] * 10_000])
+        return chance.choice(
+            [None, True, False, [], {}, "", [[]], {"": None}, "x" * 10_000, [0] * 10_000]
+        )
     if kind == 4:
         return chance.choice(
-            [str(victim), f"{victim}/x", "../victim", "../" * 30 + str(victim)[1:], "/dev/zero", "/proc/self"]
+            [
+                str(victim),
+                f"{victim}/x",
+                "../victim",
+                "../" * 30 + str(victim)[1:],
+                "/dev/zero",
+                "/proc/self",
+            ]
         )
     if kind == 5:
         return hub(chance.choice(["gift", "${run}", "${resume}", "."]))
     if kind == 6:
         node = {"_target_": chance.choice(TARGETS)}
         for _ in range(chance.randrange(4)):
-            node[chance.choice(ARGUMENTS)] = random_value(chance, victim, depth + 1) if depth < 3 else str(victim)
+            node[chance.choice(ARGUMENTS)] = (
+                random_value(chance, victim, depth + 1) if depth < 3 else str(victim)
+            )
         return node
     if kind == 7 and depth < 3:
         return [random_value(chance, victim, depth + 1) for _ in range(chance.randrange(4))]
@@ -107,7 +181,13 @@ def nested(levels: int) -> Any:
 
 def places(node: Any) -> Iterator[tuple[Any, Any]]:
     """Yield each (mapping or list, key or index) of nested values."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    items = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     for key, value in list(items):
         yield node, key
         yield from places(value)
@@ -129,7 +209,9 @@ def mutate_values(chance: Random, content: Any, victim: Path) -> Any:
             other, index = chance.choice(found)
             node[key] = deepcopy(chance.choice([other[index], other[index], other]))
         elif action == 3 and isinstance(node[key], int | float) and not isinstance(node[key], bool):
-            node[key] = chance.choice([node[key] * factor for factor in (-1, 0, 1.5)] + list(NUMBERS))
+            node[key] = chance.choice(
+                [node[key] * factor for factor in (-1, 0, 1.5)] + list(NUMBERS)
+            )
         else:
             node[key] = random_value(chance, victim)
     return content
@@ -149,10 +231,21 @@ def mutate_bytes(chance: Random, content: bytes) -> bytes:
     if action == 2:
         return chance.randbytes(chance.choice([1, 10, 5000]))
     if action == 3:
-        return bytes(data[:place]) + bytes(data[place : place + 50]) * chance.choice([2, 100]) + bytes(data[place:])
+        return (
+            bytes(data[:place])
+            + bytes(data[place : place + 50]) * chance.choice([2, 100])
+            + bytes(data[place:])
+        )
     if action == 4:
         text = chance.choice(
-            [*NAMES, *REFERENCES, *map(str, NUMBERS), "[" * 100_000, BOMB, "!!python/object:os.system x"]
+            [
+                *NAMES,
+                *REFERENCES,
+                *map(str, NUMBERS),
+                "[" * 100_000,
+                BOMB,
+                "!!python/object:os.system x",
+            ]
         )
         return bytes(data[:place]) + text.encode(errors="surrogatepass") + bytes(data[place:])
     if action == 5:
@@ -184,7 +277,11 @@ def replace_by_special(chance: Random, path: Path, victim: Path, *, secret: bool
     elif kind == 1:
         path.symlink_to(victim / chance.choice(["notes.txt", "best.ckpt", "a.png"]))
     elif kind == 2:
-        path.symlink_to(chance.choice(["/dev/zero", "/dev/random", "/proc/self/mem", "/proc/kmsg", path, "nowhere"]))
+        path.symlink_to(
+            chance.choice(
+                ["/dev/zero", "/dev/random", "/proc/self/mem", "/proc/kmsg", path, "nowhere"]
+            )
+        )
     elif kind == 3 and secret:
         path.symlink_to(victim.parent / "secret.txt")
     elif kind == 4:

@@ -32,14 +32,28 @@ WORDS = {
             "task.num_samples=8",
             "logger=none",
         ),
-        *("data.samples_per_class=8", "data.spec.image_size=[16,16]", "trainer.limit_test_batches=1"),
+        *(
+            "data.samples_per_class=8",
+            "data.spec.image_size=[16,16]",
+            "trainer.limit_test_batches=1",
+        ),
     ),
     "masks": (
-        *("task=segment", "data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]", "logger=none"),
+        *(
+            "task=segment",
+            "data.num_images={train: 8, val: 2, test: 2}",
+            "data.spec.image_size=[32,32]",
+            "logger=none",
+        ),
         *("model.stem=imagenet", "task.class_weights=null"),
     ),
     "boxes": (
-        *("task=detect", "data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[64,64]", "logger=none"),
+        *(
+            "task=detect",
+            "data.num_images={train: 8, val: 2, test: 2}",
+            "data.spec.image_size=[64,64]",
+            "logger=none",
+        ),
         *("head.channels=16", "head.num_convs=1"),
     ),
 }
@@ -48,7 +62,13 @@ WORDS = {
 MODES = {
     "evaluate": ("mode=evaluate", "run=gift"),
     "predict": ("mode=predict", "run=gift", "source=a.png"),
-    "train": ("run=gift", "name=new", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=2"),
+    "train": (
+        "run=gift",
+        "name=new",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+    ),
     "resume": ("resume=gift",),
     "features": ("task=generate", *WORDS["made"][1:], *FAST, "task.feature_extractor=run:gift"),
     "sweep": ("-m", "mode=evaluate", "run=gift", "seed=0,1"),
@@ -108,7 +128,13 @@ def attack_run_folder(chance: Random, folder: Path, runs: Path) -> list[str]:
     if mode == "resume" and chance.random() < 0.7:
         (gift / "result.json").unlink()
         (gift / "status.json").unlink()
-    changes = [_change_document] * 6 + [_change_bytes, _replace_checkpoint, _change_checkpoint, _link, _add]
+    changes = [_change_document] * 6 + [
+        _change_bytes,
+        _replace_checkpoint,
+        _change_checkpoint,
+        _link,
+        _add,
+    ]
     for _ in range(chance.choice([1, 1, 2])):
         chance.choice(changes)(chance, gift, folder)
     return list(SAMPLES if kind == "made" and mode == "predict" else MODES[mode])
@@ -125,7 +151,9 @@ def _change_document(chance: Random, gift: Path, folder: Path) -> None:
     except (ValueError, RecursionError, yaml.YAMLError):  # damaged by a change before this one
         return
     content = mutations.mutate_values(chance, content, folder / "victim")
-    with suppress(UnicodeEncodeError, ValueError, RecursionError, yaml.YAMLError):  # what cannot be written
+    with suppress(
+        UnicodeEncodeError, ValueError, RecursionError, yaml.YAMLError
+    ):  # what cannot be written
         if path.suffix == ".yaml":
             path.write_text(yaml.safe_dump(content, sort_keys=False))
         else:
@@ -134,16 +162,26 @@ def _change_document(chance: Random, gift: Path, folder: Path) -> None:
 
 def _change_bytes(chance: Random, gift: Path, folder: Path) -> None:
     """Damage any file."""
-    path = chance.choice(sorted(path for path in gift.rglob("*") if path.is_file() and not path.is_symlink()))
+    path = chance.choice(
+        sorted(path for path in gift.rglob("*") if path.is_file() and not path.is_symlink())
+    )
     content = path.read_bytes()
     if chance.random() < 0.1:
         content = (
-            chance.choice([mutations.BOMB.encode(), b"[" * 50_000, b"{" * 9_000_000, b"x: 1\n" * 3_000_000]) + content
+            chance.choice(
+                [mutations.BOMB.encode(), b"[" * 50_000, b"{" * 9_000_000, b"x: 1\n" * 3_000_000]
+            )
+            + content
         )
     path.write_bytes(mutations.mutate_bytes(chance, content))
 
 
-CHECKPOINTS = ("model.pth", "checkpoints/last.ckpt", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+CHECKPOINTS = (
+    "model.pth",
+    "checkpoints/last.ckpt",
+    "checkpoints/last.ckpt",
+    "checkpoints/best.ckpt",
+)
 
 
 def _replace_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
@@ -173,7 +211,12 @@ def _change_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
         return
     try:
         content = torch.load(path, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError):  # damaged by a change before this one
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+    ):  # damaged by a change before this one
         return
     found = list(mutations.places(content))
     if not found:
@@ -184,7 +227,9 @@ def _change_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
         link.symlink_to(folder / "victim" / "notes.txt")
         content["last"]["logs"] = {link.name: 0}
     else:
-        node, key = chance.choice([place for place in found if place[0] is content] if chance.random() < 0.3 else found)
+        node, key = chance.choice(
+            [place for place in found if place[0] is content] if chance.random() < 0.3 else found
+        )
         tensors = [
             torch.zeros(0),
             torch.full((3,), float("nan")),
@@ -200,8 +245,20 @@ def _change_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
 
 def _link(chance: Random, gift: Path, folder: Path) -> None:
     """Put a link, a pipe, a folder or a device in the place of something."""
-    found = sorted(path for path in gift.rglob("*") if "evil" not in path.parts and not path.is_symlink())
-    names = ["predict", "evaluate", "samples", "pictures", "checkpoints", ".lock", "metrics.csv", "x.part", "model.pth"]
+    found = sorted(
+        path for path in gift.rglob("*") if "evil" not in path.parts and not path.is_symlink()
+    )
+    names = [
+        "predict",
+        "evaluate",
+        "samples",
+        "pictures",
+        "checkpoints",
+        ".lock",
+        "metrics.csv",
+        "x.part",
+        "model.pth",
+    ]
     path = chance.choice(found) if chance.random() < 0.6 else gift / chance.choice(names)
     if path.exists() or path.is_symlink() or path.parent.is_dir():
         mutations.replace_by_special(chance, path, folder / "victim")
@@ -209,12 +266,27 @@ def _link(chance: Random, gift: Path, folder: Path) -> None:
 
 def _add(chance: Random, gift: Path, folder: Path) -> None:
     """Add a file or a folder with an odd name."""
-    parent = chance.choice([gift, *sorted(path for path in gift.iterdir() if path.is_dir() and not path.is_symlink())])
-    names = [name for name in mutations.NAMES if name not in ("", ".", "..") and "/" not in name and len(name) < 200]
-    names += ["events.out.tfevents.9", "multirun.yaml", "process-1.error", "last.ckpt", "previous.ckpt", ".hydra"]
+    parent = chance.choice(
+        [gift, *sorted(path for path in gift.iterdir() if path.is_dir() and not path.is_symlink())]
+    )
+    names = [
+        name
+        for name in mutations.NAMES
+        if name not in ("", ".", "..") and "/" not in name and len(name) < 200
+    ]
+    names += [
+        "events.out.tfevents.9",
+        "multirun.yaml",
+        "process-1.error",
+        "last.ckpt",
+        "previous.ckpt",
+        ".hydra",
+    ]
     with suppress(OSError, UnicodeEncodeError):
         path = parent / chance.choice(names)
         if chance.random() < 0.3:
             path.mkdir()
         else:
-            path.write_bytes(chance.choice([b"", b"{}", b'{"known": true, "text": 5}', chance.randbytes(30)]))
+            path.write_bytes(
+                chance.choice([b"", b"{}", b'{"known": true, "text": 5}', chance.randbytes(30)])
+            )

@@ -120,12 +120,21 @@ class Life:
             return None
         last = Path(self.log.name).read_text().rstrip().splitlines()[-1]
         if code != 1 or "Traceback" in Path(self.log.name).read_text() or "was" not in last:
-            raise SystemExit(f"after the loss of a child it ended with code {code}: see {self.log.name}")
+            raise SystemExit(
+                f"after the loss of a child it ended with code {code}: see {self.log.name}"
+            )
         return phase
 
 
 def killed(
-    name: str, words: list[str], *, kills: int, rhythm: float, chance: random.Random, folder: Path, children: bool
+    name: str,
+    words: list[str],
+    *,
+    kills: int,
+    rhythm: float,
+    chance: random.Random,
+    folder: Path,
+    children: bool,
 ) -> Counter:
     """Run to the end through many deaths; phase: deaths in it."""
     deaths: Counter = Counter()
@@ -141,7 +150,9 @@ def killed(
                 phase = life.die_after(chance.uniform(0, 6))  # while it starts, reads and builds
             else:
                 life.wait_until_at_work()
-                phase = life.die_after(chance.uniform(0, 1.2 * rhythm))  # so that it does not end too early
+                phase = life.die_after(
+                    chance.uniform(0, 1.2 * rhythm)
+                )  # so that it does not end too early
             if phase is not None:
                 deaths[phase] += 1
                 continue
@@ -156,9 +167,12 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     seen = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0})
     seen.Reload()
     tags = seen.Tags()
-    found = {tag: [(event.step, event.value) for event in seen.Scalars(tag)] for tag in tags["scalars"]}
+    found = {
+        tag: [(event.step, event.value) for event in seen.Scalars(tag)] for tag in tags["scalars"]
+    }
     found |= {
-        tag: [(event.step, len(event.encoded_image_string)) for event in seen.Images(tag)] for tag in tags["images"]
+        tag: [(event.step, len(event.encoded_image_string)) for event in seen.Images(tag)]
+        for tag in tags["images"]
     }
     found.pop("train/images_per_second", None)
     return found
@@ -166,7 +180,10 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 def compare(alone: Path, killed: Path) -> dict[str, bool]:
     """What is the same to the bit."""
-    same = {file: (alone / file).read_bytes() == (killed / file).read_bytes() for file in ("model.pth", "metrics.csv")}
+    same = {
+        file: (alone / file).read_bytes() == (killed / file).read_bytes()
+        for file in ("model.pth", "metrics.csv")
+    }
     results = [json.loads((run / "result.json").read_text()) for run in (alone, killed)]
     for key in ("metrics", "per_class", "monitored", "epochs", "steps"):
         same[f"result.json {key}"] = results[0][key] == results[1][key]
@@ -196,7 +213,13 @@ def main() -> int:
         rhythm = seconds / options.kills
         children = case in CHILDREN
         deaths = killed(
-            "killed", words, kills=options.kills, rhythm=rhythm, chance=chance, folder=folder, children=children
+            "killed",
+            words,
+            kills=options.kills,
+            rhythm=rhythm,
+            chance=chance,
+            folder=folder,
+            children=children,
         )
         same = compare(folder / "outputs/alone", folder / "outputs/killed")
         print(f"{case}: {seconds:.0f} s of work alone; {deaths.total()} kills")

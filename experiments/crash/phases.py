@@ -44,7 +44,9 @@ class Phase(pl.Callback):
 class TellingCheckpoints(AtomicCheckpointIO):
     """Says when a checkpoint is being written or read."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         tell(f"writing {Path(path).name}")
         super().save_checkpoint(checkpoint, path, storage_options)
         tell("after a checkpoint")

@@ -30,10 +30,23 @@ def main() -> None:
             with (run / "metrics.csv").open() as file:
                 rows = list(csv.DictReader(file))
             steps = [int(row["step"]) for row in rows]
-            axes.plot(steps, [float(row["val/fid"]) for row in rows], style, color=colour, label=f"{loss}, seed {seed}")
+            axes.plot(
+                steps,
+                [float(row["val/fid"]) for row in rows],
+                style,
+                color=colour,
+                label=f"{loss}, seed {seed}",
+            )
             if loss == "bce":
                 floor = [float(row["val/real_fid"]) for row in rows]
-                axes.plot(steps, floor, style, color="black", linewidth=1, label=f"real pictures, seed {seed}")
+                axes.plot(
+                    steps,
+                    floor,
+                    style,
+                    color="black",
+                    linewidth=1,
+                    label=f"real pictures, seed {seed}",
+                )
             if seed == 0:
                 last = Image.open(max((run / "samples").glob("epoch=*.png")))
                 grids.append(last.crop((0, 0, last.width, ROWS * TILE + 2)))
@@ -41,7 +54,9 @@ def main() -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(HERE / "fid.png")
-    together = Image.new("RGB", (grids[0].width, sum(grid.height for grid in grids) + 8 * (len(grids) - 1)), "white")
+    together = Image.new(
+        "RGB", (grids[0].width, sum(grid.height for grid in grids) + 8 * (len(grids) - 1)), "white"
+    )
     for place, grid in enumerate(grids):
         together.paste(grid, (0, place * (grid.height + 8)))
     together.save(HERE / "samples.png", optimize=True)

@@ -34,7 +34,12 @@ def main(runs: list[Path]) -> None:
     times: dict[str, list[float]] = {name: [] for name in made}
     spec = next(iter(made.values()))[1]
     scenes = Scenes(
-        split="test", num_images=BATCH, image_size=spec.image_size, label_set="grouped", target_type="boxes", seed=0
+        split="test",
+        num_images=BATCH,
+        image_size=spec.image_size,
+        label_set="grouped",
+        target_type="boxes",
+        seed=0,
     )
     images = torch.stack([scenes[k][0] for k in range(BATCH)]) / 255
     images = (images - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)

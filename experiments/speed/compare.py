@@ -133,14 +133,27 @@ def reading_pair(folder: Path) -> tuple[float, float]:
         ]
     )
     dataset = torchvision.datasets.ImageFolder(str(folder), transform)
-    plain = timed_plainly(300, 32, Tiny(CLASSES), DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2))
-    words = ("--config-dir", str(HERE / "conf"), "model=tiny", "data=folder", f"data.root={folder}", "augment=imagenet")
+    plain = timed_plainly(
+        300, 32, Tiny(CLASSES), DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2)
+    )
+    words = (
+        "--config-dir",
+        str(HERE / "conf"),
+        "model=tiny",
+        "data=folder",
+        f"data.root={folder}",
+        "augment=imagenet",
+    )
     return timed_by_us(300, 32, *words, "data.num_workers=2"), plain
 
 
 def safety_pair() -> tuple[float, float]:
     """ResNet-18 as configured by default, and without what makes it reproducible and lets it go on."""
-    bare = ("callbacks.resume_checkpoint=null", "callbacks.best_checkpoint=null", "callbacks.terminate_on_nan=null")
+    bare = (
+        "callbacks.resume_checkpoint=null",
+        "callbacks.best_checkpoint=null",
+        "callbacks.terminate_on_nan=null",
+    )
     with patch("vision_lab.tasks.base.seed_all"), patch("vision_lab.data.module.seed_all"):
         without = timed_by_us(EPOCH, 64, "model=resnet18", *bare)
     return timed_by_us(EPOCH, 64, "model=resnet18"), without
@@ -155,10 +168,14 @@ def make_pictures(folder: Path, count: int = 2200, names: int = 6) -> None:
     for number in range(count):
         image, label = garments[number * 6000 // count]
         grain = random.normal(0, 12, (375, 500, 3))
-        large = np.asarray(Image.fromarray(image[0].numpy()).resize((500, 375), Image.Resampling.BICUBIC))
+        large = np.asarray(
+            Image.fromarray(image[0].numpy()).resize((500, 375), Image.Resampling.BICUBIC)
+        )
         target = folder / str(int(label)) / f"{number:05d}.jpg"
         target.parent.mkdir(exist_ok=True, parents=True)
-        Image.fromarray((large[..., None] + grain).clip(0, 255).astype(np.uint8)).save(target, quality=90)
+        Image.fromarray((large[..., None] + grain).clip(0, 255).astype(np.uint8)).save(
+            target, quality=90
+        )
         for name in range(1, names):
             target.with_stem(f"{number:05d}_{name}").hardlink_to(target)
 
@@ -170,7 +187,10 @@ def compared(pair: Callable[[], tuple[float, float]]) -> None:
         ours, plain = pair()
         if number:
             rows.append((ours, plain, ours / plain))
-            print(f"pair {number}: ours {ours:.1f} images/s, other {plain:.1f}, ratio {ours / plain:.3f}", flush=True)
+            print(
+                f"pair {number}: ours {ours:.1f} images/s, other {plain:.1f}, ratio {ours / plain:.3f}",
+                flush=True,
+            )
     ours, plain, ratio = (statistics.median(column) for column in zip(*rows, strict=True))
     print(f"median: ours {ours:.1f} images/s, other {plain:.1f}, ratio {ratio:.3f}")
 

@@ -14,12 +14,18 @@ SATURATED = FINE | {"train/real_accuracy": 0.995}
 COLLAPSED = FINE | {"val/diversity": 0.1}
 
 
-def said(capsys: pytest.CaptureFixture[str], *epochs: dict[str, float], **changes: Any) -> list[str]:
+def said(
+    capsys: pytest.CaptureFixture[str], *epochs: dict[str, float], **changes: Any
+) -> list[str]:
     watchdog = GanMonitor(**SETTINGS | changes)
     for number, metrics in enumerate(epochs):
         trainer: Any = SimpleNamespace(current_epoch=number, is_global_zero=True)
         watchdog.on_epoch_metrics(trainer, metrics)
-    return [line for line in capsys.readouterr().out.replace("\n", " ").split("warning: ") if line.strip()]
+    return [
+        line
+        for line in capsys.readouterr().out.replace("\n", " ").split("warning: ")
+        if line.strip()
+    ]
 
 
 def test_it_is_said_when_it_has_lasted(capsys: pytest.CaptureFixture[str]):
@@ -28,7 +34,9 @@ def test_it_is_said_when_it_has_lasted(capsys: pytest.CaptureFixture[str]):
     assert text.startswith("epoch 3: the discriminator knows 99.5% of real and made pictures")
     assert "task.discriminator_optimizer.lr=" in text
     (text,) = said(capsys, COLLAPSED, COLLAPSED)
-    assert text.startswith("epoch 2: samples are much alike, apart by 0.10 of what real pictures are")
+    assert text.startswith(
+        "epoch 2: samples are much alike, apart by 0.10 of what real pictures are"
+    )
     assert len(said(capsys, *[COLLAPSED] * 5)) == 2  # and again
 
 

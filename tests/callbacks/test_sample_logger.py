@@ -32,7 +32,9 @@ def test_frames_in_order_and_the_last_one_stays(tmp_path: Path):
     assert seen(animation(files(tmp_path, 4))) == ([0, 20, 40, 60], [200, 200, 200, 2000])
 
 
-def test_of_many_some_are_left_out_but_never_the_first_or_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_of_many_some_are_left_out_but_never_the_first_or_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(sample_logger, "MAX_FRAMES", 4)
     assert seen(animation(files(tmp_path, 10)))[0] == [0, 60, 120, 180]
 

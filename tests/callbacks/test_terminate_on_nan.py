@@ -51,7 +51,10 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
     assert len(samples) == 8
     assert [Path(line.strip()).is_file() for line in lines[start + 2 : start + 10]] == [True] * 8
     assert lines[start + 10].endswith("checkpoints/last.ckpt of step 4.")
-    assert "type another name= and a smaller optimizer.lr, or trainer.gradient_clip_val=1" in lines[start + 11]
+    assert (
+        "type another name= and a smaller optimizer.lr, or trainer.gradient_clip_val=1"
+        in lines[start + 11]
+    )
     assert Run(Path("outputs/x")).error == "at step 5 the loss is not finite: loss nan"
     state = load(Path("outputs/x/checkpoints/last.ckpt"))
     assert state["global_step"] == 4
@@ -62,7 +65,9 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
 
 
 def test_steps_that_are_not_logged_are_looked_at_all_the_same(command: Command, broken: None):
-    outcome = command(*WORDS, "task._target_=broken_loss.Loss", "name=x", "trainer.log_every_n_steps=0")
+    outcome = command(
+        *WORDS, "task._target_=broken_loss.Loss", "name=x", "trainer.log_every_n_steps=0"
+    )
     assert "at step 5 the loss is not finite: loss nan" in outcome.err
 
 

@@ -37,7 +37,9 @@ def test_tensorboard(folder: Path):
     assert len(seen.Scalars("val/accuracy")) == 2
     assert len(seen.Scalars("test/accuracy")) == 1
     kinds = {"predictions", "confusion", "mistakes"}
-    assert set(seen.Tags()["images"]) == {f"{split}/{kind}" for split in ("val", "test") for kind in kinds}
+    assert set(seen.Tags()["images"]) == {
+        f"{split}/{kind}" for split in ("val", "test") for kind in kinds
+    }
     assert [len(seen.Images(f"val/{kind}")) for kind in sorted(kinds)] == [2, 2, 2]
     text = seen.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "    seed: 5" in text
@@ -48,9 +50,12 @@ def test_hparams_hold_the_handful_of_choices_and_the_best_metric(folder: Path):
     seen = EventAccumulator(str(folder))
     seen.Reload()
     metadata = seen.summary_metadata
-    start = HParamsPluginData.FromString(metadata["_hparams_/session_start_info"].plugin_data.content)
+    start = HParamsPluginData.FromString(
+        metadata["_hparams_/session_start_info"].plugin_data.content
+    )
     chosen = {
-        name: getattr(value, str(value.WhichOneof("kind"))) for name, value in start.session_start_info.hparams.items()
+        name: getattr(value, str(value.WhichOneof("kind")))
+        for name, value in start.session_start_info.hparams.items()
     }
     assert chosen == {
         "model": "resnet20",
@@ -59,7 +64,9 @@ def test_hparams_hold_the_handful_of_choices_and_the_best_metric(folder: Path):
         "lr": 0.001,
         "seed": 5.0,
     }
-    experiment = HParamsPluginData.FromString(metadata["_hparams_/experiment"].plugin_data.content).experiment
+    experiment = HParamsPluginData.FromString(
+        metadata["_hparams_/experiment"].plugin_data.content
+    ).experiment
     metrics = [info.name.tag for info in experiment.metric_infos]
     assert metrics == ["val/best_accuracy", "test/accuracy", "test/loss"]
     result = Run(folder).result
@@ -77,4 +84,6 @@ def test_metrics_and_speed_have_a_row_for_each_epoch(folder: Path):
     with (folder / "speed.csv").open() as file:
         speeds = list(csv.DictReader(file))
     assert [row["epoch"] for row in speeds] == ["0", "1"]
-    assert float(speeds[0]["images_per_second"]) == pytest.approx(24 / float(speeds[0]["seconds"]), rel=0.05)
+    assert float(speeds[0]["images_per_second"]) == pytest.approx(
+        24 / float(speeds[0]["seconds"]), rel=0.05
+    )

@@ -30,7 +30,9 @@ def test_one_group_in_depth(command: Callable[..., Outcome]):
 def test_an_unknown_group(command: Callable[..., Outcome]):
     outcome = command("--help", "modle")
     assert outcome.code == 2
-    assert outcome.err.startswith("error: there is no group modle. Did you mean mode or model? The groups are task, ")
+    assert outcome.err.startswith(
+        "error: there is no group modle. Did you mean mode or model? The groups are task, "
+    )
 
 
 def test_numbers_sort_as_numbers():

@@ -38,7 +38,10 @@ def test_all_misspelt_words_are_answered_together(command: Command):
 def test_a_misspelt_choice_lists_all(command: Command, flag: tuple[str, ...]):
     outcome = command(*flag, "model=resnet51,resnet18" if flag else "model=resnet51")
     assert outcome.code == 2
-    assert "model=resnet51: there is no such model. Did you mean resnet56 or resnet50 or resnet18?" in outcome.err
+    assert (
+        "model=resnet51: there is no such model. Did you mean resnet56 or resnet50 or resnet18?"
+        in outcome.err
+    )
     assert "model is one of: alexnet, convnext_base" in outcome.err
     assert "Traceback" not in outcome.err
 
@@ -61,7 +64,11 @@ def test_a_value_that_hydra_cannot_read(command: Command):
 
 def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
     outcome = command(
-        "data=folder", "+optimizer.momentun=0.9", "+model.network.widht=3", "head.target_type=boxes", "task.monitor=???"
+        "data=folder",
+        "+optimizer.momentun=0.9",
+        "+model.network.widht=3",
+        "head.target_type=boxes",
+        "task.monitor=???",
     )
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
@@ -72,7 +79,13 @@ def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
         "optimizer.momentun: AdamW takes no such argument; it takes amsgrad, betas, capturable, differentiable, eps, "
         "foreach, fused, lr, maximize, weight_decay",
     ] or set(outcome.err.splitlines()) >= {"data.root is missing: type data.root=..."}
-    for part in ("task.monitor is missing", "widht", "momentun", "data.root is missing", "head=linear is for boxes"):
+    for part in (
+        "task.monitor is missing",
+        "widht",
+        "momentun",
+        "data.root is missing",
+        "head=linear is for boxes",
+    ):
         assert part in outcome.err
     assert not Path("outputs").exists() or not list(Path("outputs").rglob("*.*"))
 
@@ -80,7 +93,10 @@ def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
 def test_a_class_that_cannot_be_found(command: Command):
     outcome = command("model.network._target_=nowhere.Net", *FAST)
     assert outcome.code == 1
-    assert "model.network._target_=nowhere.Net cannot be found: No module named 'nowhere'" in outcome.err
+    assert (
+        "model.network._target_=nowhere.Net cannot be found: No module named 'nowhere'"
+        in outcome.err
+    )
 
 
 def test_a_run_writes_what_the_design_lists(command: Command):
@@ -132,13 +148,19 @@ def test_a_run_writes_what_the_design_lists(command: Command):
 
 
 def test_a_data_sets_own_options_are_known_and_misspelt_ones_are_not(command: Command):
-    small = ("data.num_images={train: 8, val: 2, test: 2}", "data.spec.image_size=[32,32]", "model.stem=imagenet")
+    small = (
+        "data.num_images={train: 8, val: 2, test: 2}",
+        "data.spec.image_size=[32,32]",
+        "model.stem=imagenet",
+    )
     assert command("task=segment", "data.label_set=all", "data.seed=3", *small, *FAST).code == 0
     outcome = command("task=segment", "+data.clases=all", *FAST)
     assert "data.clases: DataModule takes no such argument" in outcome.err
 
 
-def test_the_whole_config_is_shown_with_references_followed(command: Command, make_folder: Callable[..., Path]):
+def test_the_whole_config_is_shown_with_references_followed(
+    command: Command, make_folder: Callable[..., Path]
+):
     outcome = command("data=folder", f"data.root={make_folder()}", "--cfg", "job", "--resolve")
     assert outcome.code == 0, outcome.err
     assert "    class_names:\n    - ash\n    - beech\n    - cedar\n" in outcome.out
@@ -147,7 +169,9 @@ def test_the_whole_config_is_shown_with_references_followed(command: Command, ma
     assert "    - background\n    - t-shirt/top\n" in scenes.out
 
 
-def test_names_from_files_are_read_anew_by_each_command(command: Command, make_folder: Callable[..., Path]):
+def test_names_from_files_are_read_anew_by_each_command(
+    command: Command, make_folder: Callable[..., Path]
+):
     words = ("data=folder", f"data.root={make_folder()}", "--cfg", "job", "--resolve")
     assert "num_classes: 3" in command(*words).out
     shutil.copytree(Path("pictures/ash"), "pictures/elm")
@@ -175,7 +199,10 @@ def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
         "or data.spec.image_size=[75,75] model.stem=small"
     )
     assert "outputs/two: 3 runs" in outcome.out
-    assert "model-inception_v3 failed: inception_v3 is not made for pictures of 32x32 pixels" in outcome.out
+    assert (
+        "model-inception_v3 failed: inception_v3 is not made for pictures of 32x32 pixels"
+        in outcome.out
+    )
 
 
 def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):
@@ -250,7 +277,15 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
     ):
         (tmp_path / "my_conf" / group).mkdir(parents=True)
         (tmp_path / "my_conf" / group / f"{name}.yaml").write_text(dedent(text))
-    words = ("--config-dir", "my_conf", "model=mine", "data=shades", "model.stem=imagenet", "name=own", "trainer=cpu")
+    words = (
+        "--config-dir",
+        "my_conf",
+        "model=mine",
+        "data=shades",
+        "model.stem=imagenet",
+        "name=own",
+        "trainer=cpu",
+    )
     outcome = command(*words, "trainer.max_epochs=3", "logger=none", "optimizer.lr=0.05")
     assert outcome.code == 0, outcome.err
     result = Run(Path("outputs/own")).result
@@ -260,7 +295,9 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
     assert "My own network" in help_text
     assert "Dark and light" in help_text
     assert "there is no such model. Did you mean mine" in command(*words[:2], "model=min").err
-    evaluated = command("--config-dir", "my_conf", "mode=evaluate", "run=outputs/own", "trust=[own_parts]")
+    evaluated = command(
+        "--config-dir", "my_conf", "mode=evaluate", "run=outputs/own", "trust=[own_parts]"
+    )
     assert evaluated.code == 0, evaluated.err
     shutil.rmtree(tmp_path / "my_conf")
     assert (
@@ -271,7 +308,9 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
 AWKWARD = "my data = 1, #2 (é)"
 
 
-def test_paths_of_any_characters(command: Command, make_folder: Callable[..., Path], tmp_path: Path, monkeypatch):
+def test_paths_of_any_characters(
+    command: Command, make_folder: Callable[..., Path], tmp_path: Path, monkeypatch
+):
     root = make_folder(AWKWARD)
     words = ("data=folder", f"data.root={root}", "data.spec.image_size=[32,32]", "name=odd", *FAST)
     assert command(*words).code == 0
@@ -308,7 +347,12 @@ def test_tab_completion_knows_the_choices(command: Command, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_debug_overfit_learns_its_batches(command: Command):
-    assert command("name=over", "debug=overfit", "trainer=cpu", "logger=none", "trainer.max_epochs=40").code == 0
+    assert (
+        command(
+            "name=over", "debug=overfit", "trainer=cpu", "logger=none", "trainer.max_epochs=40"
+        ).code
+        == 0
+    )
     rows = (Path("outputs/over") / "metrics.csv").read_text().splitlines()
     header = rows[0].split(",")
     last = dict(zip(header, rows[-1].split(","), strict=True))
@@ -316,7 +360,13 @@ def test_debug_overfit_learns_its_batches(command: Command):
 
 
 def test_debug_profile_writes_its_table(command: Command):
-    words = ("name=slow", "debug=profile", "trainer=cpu", "logger=none", "trainer.limit_train_batches=2")
+    words = (
+        "name=slow",
+        "debug=profile",
+        "trainer=cpu",
+        "logger=none",
+        "trainer.limit_train_batches=2",
+    )
     assert command(*words, "trainer.limit_val_batches=1", "trainer.limit_test_batches=1").code == 0
     assert "run_training_batch" in next(Path("outputs/slow/profile").iterdir()).read_text()
 

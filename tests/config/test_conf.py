@@ -53,9 +53,15 @@ def _hydra():
 def composed(*words: str) -> Config:
     """A config as a command would have it, with Hydra's own part known to the resolvers."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        config = compose("config", overrides=[*words, "+hydra.runtime.output_dir=outputs"], return_hydra_config=True)
+        config = compose(
+            "config",
+            overrides=[*words, "+hydra.runtime.output_dir=outputs"],
+            return_hydra_config=True,
+        )
     HydraConfig.instance().set_config(config)
-    choices = {group: choice for group, choice in config.hydra.runtime.choices.items() if "/" not in group}
+    choices = {
+        group: choice for group, choice in config.hydra.runtime.choices.items() if "/" not in group
+    }
     resolved = resolve_config(config, choices=choices)
     del resolved.values["hydra"]
     return resolved
@@ -76,12 +82,19 @@ def test_every_file_says_what_it_is_in_one_line(group: str):
         assert 10 < len(choice.summary) < 120, choice.file
         assert not choice.summary.removesuffix("...").endswith("."), choice.file
         first = choice.file.read_text(encoding="utf-8").splitlines()[0]
-        reaches_out = group in ("experiment", "debug") or choice.name in ("predict", "segment", "detect", "generate")
+        reaches_out = group in ("experiment", "debug") or choice.name in (
+            "predict",
+            "segment",
+            "detect",
+            "generate",
+        )
         assert first.startswith("# @package _global_") == reaches_out, choice.file
 
 
 @pytest.mark.parametrize(
-    "choice", [c for g in GROUPS for c in GROUPS[g] if g != "hydra"], ids=lambda c: f"{c.file.parent.name}={c.name}"
+    "choice",
+    [c for g in GROUPS for c in GROUPS[g] if g != "hydra"],
+    ids=lambda c: f"{c.file.parent.name}={c.name}",
 )
 def test_every_choice_composes_and_its_classes_take_it(choice: ConfigOption):
     group = choice.file.parent.name
@@ -103,7 +116,9 @@ def test_every_choice_composes_and_its_classes_take_it(choice: ConfigOption):
         "data",
     ]
     errors = [error for part in parts for error in find_part_errors(config, part)]
-    assert [error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))] == []
+    assert [
+        error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))
+    ] == []
 
 
 BACKBONES = [choice for choice in GROUPS["model"] if not choice.target_types]
@@ -119,7 +134,9 @@ def test_how_many_models_are_of_each_kind():
 def test_every_pair_makes_pictures_and_scores_them(choice: ConfigOption, size: int):
     """With and without classes, built without numbers."""
     for condition in ("null", "concatenation", "projection"):
-        config = composed("task=generate", f"model={choice.name}", f"model.conditioning={condition}")
+        config = composed(
+            "task=generate", f"model={choice.name}", f"model.conditioning={condition}"
+        )
         config = config.updated({"data.spec.image_size": [size, size]})
         with torch.device("meta"):
             pair: GanNetworks = build.network(config, build.spec(config)).module
@@ -131,8 +148,22 @@ def test_every_pair_makes_pictures_and_scores_them(choice: ConfigOption, size: i
 
 
 LARGER = (
-    *("resnet101", "resnet110", "resnet152", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2"),
-    *("densenet161", "densenet169", "densenet201", "convnext_small", "convnext_base", "convnext_large"),
+    *(
+        "resnet101",
+        "resnet110",
+        "resnet152",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "wide_resnet101_2",
+    ),
+    *(
+        "densenet161",
+        "densenet169",
+        "densenet201",
+        "convnext_small",
+        "convnext_base",
+        "convnext_large",
+    ),
     *(f"efficientnet_{size}" for size in ("b1", "b2", "b3", "b5", "b6", "b7", "v2_m", "v2_l")),
 )
 """Models of whose families a smaller one is tried each day."""
@@ -155,7 +186,9 @@ def test_every_model_is_a_backbone_under_published_keys(choice: ConfigOption):
         k: v.shape for k, v in published.state_dict().items()
     }
     strides = [stage.stride for stage in made.stages]
-    assert strides == [2**power for power in range(strides[0].bit_length() - 1, strides[-1].bit_length())]
+    assert strides == [
+        2**power for power in range(strides[0].bit_length() - 1, strides[-1].bit_length())
+    ]
     assert len(strides) >= 3
     assert all(stage.channels >= 16 for stage in made.stages)
     logits = made.network.eval()(torch.empty(2, 3, size, size, device="meta"))
@@ -171,10 +204,15 @@ def test_how_many_models_are_torchvisions():
 @pytest.mark.parametrize("choice", GROUPS["augment"], ids=lambda c: c.name)
 def test_every_augmentation_moves_masks_and_boxes(choice: ConfigOption, task: str):
     """Or is refused: what cuts test pictures, for boxes; what needs boxes, for masks."""
-    config = composed(f"task={task}", f"augment={choice.name}", "data.num_images={train: 8, val: 1, test: 1}")
+    config = composed(
+        f"task={task}", f"augment={choice.name}", "data.num_images={train: 8, val: 1, test: 1}"
+    )
     refused = {"detect": {"imagenet", "middle"}, "segment": {"iou_crop", "mosaic"}}
     if choice.name in refused[task]:
-        with pytest.raises(ConfigurationError, match=r"augment\.(eval must be empty|train has a transform) for boxes"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"augment\.(eval must be empty|train has a transform) for boxes",
+        ):
             build.data(config, build.spec(config))
         return
     data = build.data(config, build.spec(config))

@@ -42,7 +42,9 @@ def test_any_character(value: str, monkeypatch: pytest.MonkeyPatch):
         assert read_by_hydra(f"{key}=/x/{value}") == f"/x/{value}"
 
 
-def test_home_is_expanded_and_existing_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_home_is_expanded_and_existing_paths_are_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a b").mkdir()
@@ -52,7 +54,9 @@ def test_home_is_expanded_and_existing_paths_are_made_absolute(tmp_path: Path, m
 
 
 def test_words_that_are_no_paths_stay():
-    assert quote_paths(["model.weights=null", "data.root=???", "optimizer.lr=0.1", "seed=1,2", "run='x y'"]) == [
+    assert quote_paths(
+        ["model.weights=null", "data.root=???", "optimizer.lr=0.1", "seed=1,2", "run='x y'"]
+    ) == [
         "model.weights=null",
         "data.root=???",
         "optimizer.lr=0.1",
@@ -62,7 +66,9 @@ def test_words_that_are_no_paths_stay():
     assert read_by_hydra("model.weights=imagenet") == "imagenet"
 
 
-def test_in_a_sweep_commas_separate_unless_the_path_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_in_a_sweep_commas_separate_unless_the_path_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     assert quote_paths(["-m", "model.weights=null,a b.pth"])[1] == "model.weights=null,'a b.pth'"
     (tmp_path / "a,b").mkdir()

@@ -63,26 +63,48 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
             planted("head", "_target_", "vision_lab.runs.folder.os.system"),
             "head._target_=vision_lab.runs.folder.os.system",
         ),
-        (planted("head", "_target_", "torch.nn.modules.module.functools.partial"), "functools.partial"),
-        (planted("model", "classifier", {"_target_": "torch.hub.load", "_partial_": True}), "torch.hub.load"),
+        (
+            planted("head", "_target_", "torch.nn.modules.module.functools.partial"),
+            "functools.partial",
+        ),
+        (
+            planted("model", "classifier", {"_target_": "torch.hub.load", "_partial_": True}),
+            "torch.hub.load",
+        ),
         (
             planted("optimizer", "_target_", "torch.utils.collect_env.run"),
             "optimizer._target_=torch.utils.collect_env.run",
         ),
         (
-            planted("callbacks", "mine", {"_target_": "vision_lab.training.checkpoint_io.save", "path": "stolen"}),
+            planted(
+                "callbacks",
+                "mine",
+                {"_target_": "vision_lab.training.checkpoint_io.save", "path": "stolen"},
+            ),
             "checkpoints.save",
         ),
-        (planted("optimizer", "_target_", "hydra.utils.get_method"), "optimizer._target_=hydra.utils.get_method"),
+        (
+            planted("optimizer", "_target_", "hydra.utils.get_method"),
+            "optimizer._target_=hydra.utils.get_method",
+        ),
         (planted("task", "_target_", "${oc.decode:'os.system'}"), "task._target_=${oc.decode:"),
-        (planted("head", "_target_", "pytorch_lightning.LightningModule.load_from_checkpoint"), "load_from_checkpoint"),
+        (
+            planted("head", "_target_", "pytorch_lightning.LightningModule.load_from_checkpoint"),
+            "load_from_checkpoint",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_planted_code_is_refused(command: Command, strangers: Callable, change: Callable, place: str):
+def test_planted_code_is_refused(
+    command: Command, strangers: Callable, change: Callable, place: str
+):
     def both(config: dict[str, Any]) -> None:
         config["stolen"] = TOUCH
-        config["trust"] = ["os", "functools", "torch"]  # what a folder says of whom to trust does not count
+        config["trust"] = [
+            "os",
+            "functools",
+            "torch",
+        ]  # what a folder says of whom to trust does not count
         change(config)
 
     folder = strangers(both)
@@ -96,7 +118,9 @@ def test_planted_code_is_refused(command: Command, strangers: Callable, change: 
 
 
 def test_a_list_of_defaults_in_a_stored_config_is_refused(command: Command, strangers: Callable):
-    folder = strangers(lambda config: config["optimizer"].update(defaults=[{"override /hydra/launcher": "basic"}]))
+    folder = strangers(
+        lambda config: config["optimizer"].update(defaults=[{"override /hydra/launcher": "basic"}])
+    )
     assert "is not a composed config: optimizer" in command("mode=evaluate", f"run={folder}").err
 
 
@@ -105,7 +129,12 @@ def hub(folder: Path) -> dict[str, Any]:
     evil = folder / "evil"
     evil.mkdir()
     (evil / "hubconf.py").write_text("open('stolen', 'w')\ndef go(*a, **k): pass\n")
-    return {"_target_": "torch.hub.load", "repo_or_dir": str(evil.absolute()), "model": "go", "source": "local"}
+    return {
+        "_target_": "torch.hub.load",
+        "repo_or_dir": str(evil.absolute()),
+        "model": "go",
+        "source": "local",
+    }
 
 
 def refused(command: Command, folder: Path, text: str) -> None:
@@ -121,8 +150,9 @@ def test_a_group_that_is_a_string_is_refused(command: Command, strangers: Callab
     folder = strangers(lambda _: None)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["logger"] = hub(folder)
-    config["optimizer"] = "defaults:\n- /logger@_global_.hydra.callbacks.evil: _saved\n- _self_\n" + yaml.safe_dump(
-        config["optimizer"]
+    config["optimizer"] = (
+        "defaults:\n- /logger@_global_.hydra.callbacks.evil: _saved\n- _self_\n"
+        + yaml.safe_dump(config["optimizer"])
     )
     (folder / "config.yaml").write_text(dump_yaml(config))
     refused(command, folder, "is not a composed config: optimizer")
@@ -150,13 +180,28 @@ def test_choices_that_are_no_names_are_refused(command: Command, strangers: Call
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (planted("callbacks", "progress", {"_target_": "torchvision.models._api.WeightsEnum.get_state_dict"}), "_api"),
-        (planted("data", "train", {"_target_": "torchvision.datasets.Kinetics", "_partial_": True}), "Kinetics"),
+        (
+            planted(
+                "callbacks",
+                "progress",
+                {"_target_": "torchvision.models._api.WeightsEnum.get_state_dict"},
+            ),
+            "_api",
+        ),
+        (
+            planted(
+                "data", "train", {"_target_": "torchvision.datasets.Kinetics", "_partial_": True}
+            ),
+            "Kinetics",
+        ),
         (
             planted(
                 "logger",
                 "mine",
-                {"_target_": "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger", "folder": "/tmp"},
+                {
+                    "_target_": "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger",
+                    "folder": "/tmp",
+                },
             ),
             "folder",
         ),
@@ -164,7 +209,10 @@ def test_choices_that_are_no_names_are_refused(command: Command, strangers: Call
             planted(
                 "callbacks",
                 "best",
-                {"_target_": "vision_lab.callbacks.checkpointing.BestCheckpoint", "dirpath": "/tmp"},
+                {
+                    "_target_": "vision_lab.callbacks.checkpointing.BestCheckpoint",
+                    "dirpath": "/tmp",
+                },
             ),
             "dirpath",
         ),
@@ -180,12 +228,16 @@ def test_what_fetches_or_writes_elsewhere_is_refused(
 def test_a_misspelt_key_beside_a_run_is_answered(command: Command, strangers: Callable):
     folder = strangers(lambda _: None)
     outcome = command("mode=evaluate", f"run={folder}", "trainer.max_epoch=1")
-    assert outcome.err.startswith("error: trainer.max_epoch: there is no such key. Did you mean trainer.max_epochs")
+    assert outcome.err.startswith(
+        "error: trainer.max_epoch: there is no such key. Did you mean trainer.max_epochs"
+    )
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "overrides.yaml", "data_spec.json"])
 @pytest.mark.parametrize("content", ["", "[1", "{1: 2"])
-def test_damaged_files_of_a_run_are_named(command: Command, strangers: Callable, file: str, content: str):
+def test_damaged_files_of_a_run_are_named(
+    command: Command, strangers: Callable, file: str, content: str
+):
     folder = strangers(lambda _: None)
     (folder / file).write_text(content)
     outcome = command("mode=evaluate", f"run={folder}")
@@ -195,19 +247,29 @@ def test_damaged_files_of_a_run_are_named(command: Command, strangers: Callable,
 
 
 def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable, tmp_path: Path):
-    (tmp_path / "my_optim.py").write_text("from torch.optim import AdamW\n\nclass Mine(AdamW):\n    pass\n")
+    (tmp_path / "my_optim.py").write_text(
+        "from torch.optim import AdamW\n\nclass Mine(AdamW):\n    pass\n"
+    )
     folder = strangers(lambda config: config["optimizer"].update(_target_="my_optim.Mine"))
     refused = command("mode=evaluate", f"run={folder}")
     assert "optimizer._target_=my_optim.Mine: this comes with the run's folder" in refused.err
     assert "type trust=[my_optim]" in refused.err
     assert command("mode=evaluate", f"run={folder}", "trust=[my_optim]").code == 0
     # What the command line itself chooses is its own, and what it leaves out is gone.
-    callbacks = strangers(lambda config: config["callbacks"].update(mine={"_target_": "my_optim.Mine"}), "outputs/y")
+    callbacks = strangers(
+        lambda config: config["callbacks"].update(mine={"_target_": "my_optim.Mine"}), "outputs/y"
+    )
     assert command("mode=evaluate", f"run={callbacks}").code == 2
     assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine=null").code == 0
-    assert "comes with" not in command("-m", "mode=evaluate", f"run={folder}", "optimizer=sgd,adam").err
+    assert (
+        "comes with"
+        not in command("-m", "mode=evaluate", f"run={folder}", "optimizer=sgd,adam").err
+    )
     assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine={x: 1}").code == 2
-    assert command("mode=evaluate", f"run={callbacks}", "callbacks.mine._target_=my_optim.Mine").code == 2
+    assert (
+        command("mode=evaluate", f"run={callbacks}", "callbacks.mine._target_=my_optim.Mine").code
+        == 2
+    )
     assert command("mode=evaluate", f"run={folder}", "optimizer=sgd").code == 0
     assert command(*FAST, "name=own", "optimizer._target_=my_optim.Mine").code == 0
 
@@ -242,7 +304,11 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
         ("torch.optim.SGD", {"_args_": []}, False),
         ("torchvision.models.resnet18", {"weights": "DEFAULT"}, False),
         ("torchvision.datasets.MNIST", {"train": True, "root": "/", "download": True}, False),
-        ("vision_lab.data.formats.torchvision_download.load_or_download", {"root": "/", "download": True}, False),
+        (
+            "vision_lab.data.formats.torchvision_download.load_or_download",
+            {"root": "/", "download": True},
+            False,
+        ),
         (
             "vision_lab.data.formats.torchvision_download.load_or_download",
             {"root": "/", "download": "${data.download}"},
@@ -255,7 +321,11 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
         ("pytorch_lightning.loggers.CSVLogger", {"save_dir": "/"}, False),
         ("pytorch_lightning.loggers.CSVLogger", {"name": "../x"}, False),
         ("pytorch_lightning.loggers.CSVLogger", {"name": ["x"]}, False),
-        ("vision_lab.data.formats.torchvision_download.load_or_download", {"root": "/", "download": {"x": 1}}, False),
+        (
+            "vision_lab.data.formats.torchvision_download.load_or_download",
+            {"root": "/", "download": {"x": 1}},
+            False,
+        ),
         ("pytorch_lightning.loggers.CSVLogger", {"version": "${secret}"}, False),
         ("pytorch_lightning.loggers.MLFlowLogger", {"tracking_uri": "http://elsewhere"}, False),
         ("pytorch_lightning.loggers.TensorBoardLogger", {"save_dir": "."}, False),
@@ -266,7 +336,11 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
         ("pytorch_lightning.Trainer", {"default_root_dir": "/"}, False),
         ("pytorch_lightning.Trainer", {"strategy": "deepspeed_stage_3_offload"}, False),
         ("pytorch_lightning.Trainer", {"strategy": "ddp", "devices": 2}, True),
-        ("vision_lab.callbacks.checkpointing.BestCheckpoint", {"monitor": "x", "mode": "max"}, True),
+        (
+            "vision_lab.callbacks.checkpointing.BestCheckpoint",
+            {"monitor": "x", "mode": "max"},
+            True,
+        ),
         ("vision_lab.callbacks.checkpointing.BestCheckpoint", {"filename": "../x"}, False),
         ("vision_lab.loggers.tensorboard.ResumableTensorBoardLogger", {"folder": "/"}, False),
     ],
@@ -304,7 +378,11 @@ def test_which_references_are_admitted(text: str, admitted: bool):
 
 
 def test_what_the_command_line_says_itself_is_its_own():
-    config = {"logger": {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "/", "name": "x"}}}
+    config = {
+        "logger": {
+            "csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "/", "name": "x"}
+        }
+    }
     assert len(find_untrusted(config, trusted=[])) == 1
     assert find_untrusted(config, trusted=[], typed=["logger.csv.save_dir"]) == []
     # A mapping that is typed is merged with what the file has for it.
@@ -315,11 +393,19 @@ def test_what_the_command_line_says_itself_is_its_own():
 
 def test_every_choice_of_conf_is_admitted():
     """What we ship must not be refused when it comes back with a run."""
-    files = [file for file in CONFIG_DIR.rglob("*.yaml") if file.parent.name not in ("hydra", "mode", "experiment")]
+    files = [
+        file
+        for file in CONFIG_DIR.rglob("*.yaml")
+        if file.parent.name not in ("hydra", "mode", "experiment")
+    ]
     nodes = 0
     for file in files:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        content = content if file.parent.name in ("task", "debug", "mode") else {file.parent.name: content}
+        content = (
+            content
+            if file.parent.name in ("task", "debug", "mode")
+            else {file.parent.name: content}
+        )
         assert find_untrusted(content, trusted=[]) == [], file
         nodes += file.read_text(encoding="utf-8").count("_target_:")
     assert len(files) == 125

@@ -14,7 +14,19 @@ from vision_lab.core.errors import ConfigurationError
 
 Command = Callable[..., Outcome]
 
-ALL = ("task", "model", "head", "data", "augment", "optimizer", "scheduler", "trainer", "callbacks", "logger", "mode")
+ALL = (
+    "task",
+    "model",
+    "head",
+    "data",
+    "augment",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+    "logger",
+    "mode",
+)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +136,9 @@ ALL = ("task", "model", "head", "data", "augment", "optimizer", "scheduler", "tr
         ("augment=mosaic task=detect augment.train.0.p=2", "augment.train.0.p=2: type a number from 0 to 1"),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_answered(words: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_wrong_value_is_answered(
+    words: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     settings = [word for word in words.split(" ") if not word.startswith("augment.train.")]
     config = composed(*settings)
@@ -140,7 +154,13 @@ def test_a_wrong_value_is_answered(words: str, text: str, tmp_path: Path, monkey
 
 
 def test_all_that_is_wrong_comes_at_once(command: Command):
-    words = ("seed=-1", "optimizer.lr=nan", "data.batch_size=0", "trainer.precision=7", "scheduler.pct_start=2")
+    words = (
+        "seed=-1",
+        "optimizer.lr=nan",
+        "data.batch_size=0",
+        "trainer.precision=7",
+        "scheduler.pct_start=2",
+    )
     outcome = command("name=x", *words)
     assert outcome.code == 1
     keys = [line.removeprefix("error: ").split("=")[0] for line in outcome.err.splitlines()]

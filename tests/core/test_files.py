@@ -74,12 +74,16 @@ def test_trouble_says_what_to_do(tmp_path: Path):
     wrapped = RuntimeError("unexpected pos")
     wrapped.__context__ = OSError(errno.EDQUOT, "Disk quota exceeded")
     assert "Disk quota exceeded" in str(explain_failure(wrapped, tmp_path))
-    forbidden = explain_failure(PermissionError(errno.EACCES, "Permission denied", f"{tmp_path}/x"), tmp_path)
+    forbidden = explain_failure(
+        PermissionError(errno.EACCES, "Permission denied", f"{tmp_path}/x"), tmp_path
+    )
     assert str(forbidden) == (
         f"{tmp_path}/x: Permission denied. Type hydra.run.dir=<a folder that can be written> (in a sweep "
         "hydra.sweep.dir), or change the permissions."
     )
-    elsewhere = explain_failure(PermissionError(errno.EACCES, "Permission denied", "/data/train"), tmp_path)
+    elsewhere = explain_failure(
+        PermissionError(errno.EACCES, "Permission denied", "/data/train"), tmp_path
+    )
     assert str(elsewhere) == "/data/train: Permission denied. Change the permissions."
     in_the_way = IsADirectoryError(errno.EISDIR, "Is a directory", "a.png.part", None, "a.png")
     assert str(explain_failure(in_the_way, tmp_path)) == (
@@ -90,7 +94,9 @@ def test_trouble_says_what_to_do(tmp_path: Path):
         "/data/train/a: Not a directory. Type another path, or change what is in its way."
     )
     assert explain_failure(ValueError("other"), tmp_path) is None
-    small = explain_failure(ValueError("Expected more than 1 value per channel when training, got ..."), tmp_path)
+    small = explain_failure(
+        ValueError("Expected more than 1 value per channel when training, got ..."), tmp_path
+    )
     assert "type another data.batch_size=" in str(small)
 
 
@@ -123,7 +129,9 @@ def test_no_folder_on_the_way_is_a_link(tmp_path: Path, name: str):
         lambda: delete_file(run, name),
         lambda: rename_file(run, name, "other"),
     ):
-        with pytest.raises(ConfigurationError, match="samples is a link: remove it, for a folder to be created"):
+        with pytest.raises(
+            ConfigurationError, match="samples is a link: remove it, for a folder to be created"
+        ):
             act()
     assert sorted(path.name for path in elsewhere.rglob("*")) == ["inner", "precious"]
     assert (elsewhere / "precious").read_text() == "mine"
@@ -152,7 +160,9 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path):
         write_file(tmp_path / "gone", "status.json", "{}")
     assert not (tmp_path / "gone").exists()
     explained = explain_failure(caught.value, tmp_path / "gone")
-    assert "gone is gone: it was deleted or renamed while the command was writing into it" in str(explained)
+    assert "gone is gone: it was deleted or renamed while the command was writing into it" in str(
+        explained
+    )
 
 
 def test_links_in_a_folder_are_named(tmp_path: Path):
@@ -162,7 +172,8 @@ def test_links_in_a_folder_are_named(tmp_path: Path):
     (run / "checkpoints" / "best.ckpt").symlink_to("/nowhere")
     (tmp_path / "link").symlink_to(run)
     with pytest.raises(
-        ConfigurationError, match="holds links, pipes or devices, through which other files would be written:"
+        ConfigurationError,
+        match="holds links, pipes or devices, through which other files would be written:",
     ) as caught:
         reject_links(tmp_path / "link")  # the folder itself may be one
     assert "checkpoints/best.ckpt" in str(caught.value)
@@ -172,7 +183,12 @@ def test_links_in_a_folder_are_named(tmp_path: Path):
 
 def test_what_was_there_keeps_a_name(tmp_path: Path):
     for content in (b"one", b"two", b"three"):
-        replace_file(tmp_path, "c/last", lambda file, content=content: file.write(content), keep_as="previous")
+        replace_file(
+            tmp_path,
+            "c/last",
+            lambda file, content=content: file.write(content),
+            keep_as="previous",
+        )
     found = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
     assert found == {"last": b"three", "previous": b"two"}
 
@@ -196,12 +212,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
         "sys.exit(main(['name=x', 'debug=fast', 'trainer=cpu', 'logger=none']))"
     )
     for parent in tmp_path.parents:  # nobody must be able to walk in
-        if os.access(parent, os.W_OK) and parent.stat().st_uid == os.getuid() and parent != Path("/"):
+        if (
+            os.access(parent, os.W_OK)
+            and parent.stat().st_uid == os.getuid()
+            and parent != Path("/")
+        ):
             parent.chmod(parent.stat().st_mode | 0o055)
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": root, "HOME": str(tmp_path), "MPLCONFIGDIR": "/tmp"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Permission denied. Type hydra.run.dir=<a folder that can be written>" in done.stderr
     assert "Traceback" not in done.stderr

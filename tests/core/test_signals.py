@@ -15,8 +15,19 @@ from vision_lab.runs.folder import Run
 from vision_lab.training.checkpoint_io import load
 
 WORDS = (
-    *("trainer=cpu", "logger=none", "callbacks.image_logger=null", "data.batch_size=16", "data.num_workers=1"),
-    *("trainer.max_epochs=2", "trainer.limit_train_batches=150", "trainer.limit_val_batches=2", "seed=4"),
+    *(
+        "trainer=cpu",
+        "logger=none",
+        "callbacks.image_logger=null",
+        "data.batch_size=16",
+        "data.num_workers=1",
+    ),
+    *(
+        "trainer.max_epochs=2",
+        "trainer.limit_train_batches=150",
+        "trainer.limit_val_batches=2",
+        "seed=4",
+    ),
     "trainer.limit_test_batches=2",
 )
 
@@ -46,7 +57,9 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     process = started(tmp_path, *name)
     folder = None
     while folder is None and process.poll() is None:
-        folder = next((f.parent for f in tmp_path.rglob("status.json") if '"running"' in f.read_text()), None)
+        folder = next(
+            (f.parent for f in tmp_path.rglob("status.json") if '"running"' in f.read_text()), None
+        )
         time.sleep(0.1)
     assert folder is not None, process.communicate()
     time.sleep(2.5)

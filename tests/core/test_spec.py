@@ -25,7 +25,13 @@ def test_from_plain_lists():
 
 
 def test_all_that_is_wrong_comes_at_once():
-    wrong = PLAIN | {"num_classes": 3, "image_size": [8], "channels": 0, "mean": [0.1, 0.2], "std": [0.0]}
+    wrong = PLAIN | {
+        "num_classes": 3,
+        "image_size": [8],
+        "channels": 0,
+        "mean": [0.1, 0.2],
+        "std": [0.0],
+    }
     with pytest.raises(ConfigurationError) as caught:
         DataSpec.from_config(wrong)
     assert str(caught.value).splitlines() == [

@@ -26,7 +26,9 @@ Boxes = Mapping[str, Sequence[tuple[str, Sequence[float]]]]
 def picture(path: Path, size: tuple[int, int], *, seed: int = 0) -> Path:
     """Noise, so that no two are alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng([seed, *path.stem.encode()]).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    pixels = np.random.default_rng([seed, *path.stem.encode()]).integers(
+        0, 255, (size[1], size[0], 3), dtype=np.uint8
+    )
     Image.fromarray(pixels).save(path)
     return path
 
@@ -37,7 +39,9 @@ def coco(root: Path, boxes: Boxes = BOXES, *, split: str = "train") -> Path:
     images, annotations = [], []
     for place, (name, (width, height)) in enumerate(SIZES.items()):
         picture(root / split / f"{name}.png", (width, height))
-        images.append({"id": 5 * place + 3, "file_name": f"{name}.png", "width": width, "height": height})
+        images.append(
+            {"id": 5 * place + 3, "file_name": f"{name}.png", "width": width, "height": height}
+        )
         for kind, (left, top, right, bottom) in boxes[name]:
             annotations.append(
                 {
@@ -81,10 +85,14 @@ def yolo(root: Path, boxes: Boxes = BOXES) -> Path:
         for kind, (left, top, right, bottom) in boxes[name]:
             x, y = (left + right) / 2 / width, (top + bottom) / 2 / height
             number = NAMES.index(kind) if kind in NAMES else len(NAMES)
-            lines.append(f"{number} {x!r} {y!r} {(right - left) / width!r} {(bottom - top) / height!r}")
+            lines.append(
+                f"{number} {x!r} {y!r} {(right - left) / width!r} {(bottom - top) / height!r}"
+            )
         if lines:
             (root / "labels" / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    (root / "data.yaml").write_text("names:\n" + "".join(f"  {k}: {name}\n" for k, name in enumerate(NAMES)))
+    (root / "data.yaml").write_text(
+        "names:\n" + "".join(f"  {k}: {name}\n" for k, name in enumerate(NAMES))
+    )
     return root
 
 

@@ -16,7 +16,9 @@ from vision_lab.data.formats.image_masks import ImageMaskDataset, MaskEncoding
 
 def labelled(root: Path) -> LabeledImages:
     paths = sorted(root.rglob("*.png"))
-    return LabeledImages(paths, [sorted({p.parent for p in paths}).index(path.parent) for path in paths])
+    return LabeledImages(
+        paths, [sorted({p.parent for p in paths}).index(path.parent) for path in paths]
+    )
 
 
 def test_files(make_folder: Callable[..., Path], tmp_path: Path):
@@ -61,7 +63,9 @@ def test_files_of_a_part_and_of_torchvisions_folders(make_folder: Callable[..., 
     images = ImageFolder(root)  # yields decoded pictures, and says their files in `samples`
     assert fingerprint(images, labelled=True) == fingerprint(labelled(root), labelled=True)
     part = Subset(images, [0, 35])
-    assert fingerprint(part, labelled=True) == fingerprint(Subset(labelled(root), [0, 35]), labelled=True)  # type: ignore[arg-type]
+    assert fingerprint(part, labelled=True) == fingerprint(
+        Subset(labelled(root), [0, 35]), labelled=True
+    )  # type: ignore[arg-type]
     assert fingerprint(part, labelled=True)["files"] != fingerprint(images, labelled=True)["files"]
 
 
@@ -79,11 +83,16 @@ def test_masks_are_files_too(make_folder: Callable[..., Path]):
 
 
 def test_annotations_and_rules_are_told(tmp_path: Path):
-    one, other = (CocoMaskDataset([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]"))
-    assert fingerprint(one, labelled=False)["made_of"] != fingerprint(other, labelled=False)["made_of"]
+    one, other = (
+        CocoMaskDataset([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]")
+    )
+    assert (
+        fingerprint(one, labelled=False)["made_of"] != fingerprint(other, labelled=False)["made_of"]
+    )
     made = {
         seed: fingerprint(
-            Scenes(split="val", num_images=3, image_size=(16, 16), label_set="all", seed=seed), labelled=False
+            Scenes(split="val", num_images=3, image_size=(16, 16), label_set="all", seed=seed),
+            labelled=False,
         )
         for seed in (0, 1)
     }

@@ -42,7 +42,9 @@ def test_webp_lossless(tmp_path: Path):
 
 
 def test_jpeg(tmp_path: Path):
-    assert first_pixel(saved(tmp_path / "a.jpg", solid("RGB", RED), quality=95)) == pytest.approx(RED, abs=3)
+    assert first_pixel(saved(tmp_path / "a.jpg", solid("RGB", RED), quality=95)) == pytest.approx(
+        RED, abs=3
+    )
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif"])
@@ -97,12 +99,20 @@ def test_sixteen_bit_colour_png(tmp_path: Path):
     import zlib
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     row = b"\0" + struct.pack(">3H", 65535, 257 * 7, 0) * 8
     header = struct.pack(">2I5B", 8, 6, 16, 2, 0, 0, 0)
     content = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 6)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(row * 6))
+        + chunk(b"IEND", b"")
     )
     (tmp_path / "a.png").write_bytes(content)
     assert first_pixel(tmp_path / "a.png") == [255, 7, 0]
@@ -123,7 +133,9 @@ def test_a_turned_picture_is_put_upright(tmp_path: Path, name: str):
 
 def test_of_an_animation_the_first_frame(tmp_path: Path):
     frames = [solid("RGB", RED), solid("RGB", (0, 0, 255))]
-    assert first_pixel(saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])) == list(RED)
+    assert first_pixel(
+        saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
+    ) == list(RED)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
@@ -170,14 +182,21 @@ def bomb(path: Path, side: int = 60_000) -> Path:
     """A whole PNG of side x side black pixels, one bit each: some 400 kB that would unfold to gigabytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     deflate = zlib.compressobj(1)
     rows = bytes(100 * (1 + -(-side // 8)))
     pixels = b"".join(deflate.compress(rows) for _ in range(side // 100)) + deflate.flush()
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     signature = b"\x89PNG\r\n\x1a\n"
-    path.write_bytes(signature + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    path.write_bytes(
+        signature + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
     return path
 
 
@@ -185,7 +204,12 @@ def test_a_png_that_holds_less_than_it_says(tmp_path: Path):
     """torchvision's decoder ends the process at these; the pictures are said to be broken."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     signature, header = b"\x89PNG\r\n\x1a\n", struct.pack(">IIBBBBB", 90, 90, 8, 2, 0, 0, 0)
     rows = bytes(90 * 271)
@@ -196,7 +220,9 @@ def test_a_png_that_holds_less_than_it_says(tmp_path: Path):
     }
     for name, content in pixels.items():
         path = tmp_path / f"{name}.png"
-        path.write_bytes(signature + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b""))
+        path.write_bytes(
+            signature + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+        )
         with pytest.raises(InvalidImageError):
             read_image(path, channels=3)
 
@@ -206,14 +232,18 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path: Path):
     assert path.stat().st_size < 3_000_000
     with pytest.raises(InvalidImageError) as caught:
         read_image(path, channels=1)
-    assert str(caught.value) == ("it has 60000 x 60000 pixels, more than data.max_pixels=100000000: it is not decoded")
+    assert str(caught.value) == (
+        "it has 60000 x 60000 pixels, more than data.max_pixels=100000000: it is not decoded"
+    )
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif"])
 def test_the_limit_holds_for_every_kind_of_file(tmp_path: Path, name: str):
     path = saved(tmp_path / name, solid("RGB", RED, size=(20, 10)))
     assert read_image(path, channels=3, max_pixels=200).shape == (3, 10, 20)
-    with pytest.raises(InvalidImageError, match=r"it has 20 x 10 pixels, more than data.max_pixels=199"):
+    with pytest.raises(
+        InvalidImageError, match=r"it has 20 x 10 pixels, more than data.max_pixels=199"
+    ):
         read_image(path, channels=3, max_pixels=199)
 
 
@@ -224,5 +254,7 @@ def test_a_pil_image_is_asked_before_it_is_decoded(tmp_path: Path):
 
 def test_more_than_pillow_would_take_can_be_allowed(tmp_path: Path):
     assert Image.MAX_IMAGE_PIXELS is None
-    path = saved(tmp_path / "a.png", solid("1", 0, size=(20_000, 9_000)))  # 180 million: Pillow's own limit is 179
+    path = saved(
+        tmp_path / "a.png", solid("1", 0, size=(20_000, 9_000))
+    )  # 180 million: Pillow's own limit is 179
     assert read_image(path, channels=1, max_pixels=10**9).shape == (1, 9_000, 20_000)

@@ -50,7 +50,8 @@ def module(spec: DataSpec, **changes) -> DataModule:
 def folder_module(spec: DataSpec, root: Path, **changes) -> DataModule:
     names = class_names(str(root))
     sources = {
-        split: partial(image_folder, str(root), split=split, folders=names) for split in ("train", "val", "test")
+        split: partial(image_folder, str(root), split=split, folders=names)
+        for split in ("train", "val", "test")
     }
     return module(spec, **(sources | changes))
 
@@ -61,10 +62,15 @@ def seen(loader) -> list[int]:
 
 def test_missing_splits_are_stratified_parts_of_train(spec: DataSpec):
     made = module(spec, holdout=0.25)
-    counts = {split: torch.bincount(torch.tensor(labels_of(data))).tolist() for split, data in made.splits.items()}
+    counts = {
+        split: torch.bincount(torch.tensor(labels_of(data))).tolist()
+        for split, data in made.splits.items()
+    }
     assert counts["test"] == [1, 2, 3, 4]
     assert sum(counts["val"]) == 10
-    assert all(abs(count - share) <= 1 for count, share in zip(counts["val"], (1, 2, 3, 4), strict=True))
+    assert all(
+        abs(count - share) <= 1 for count, share in zip(counts["val"], (1, 2, 3, 4), strict=True)
+    )
     assert [sum(each) for each in zip(*counts.values(), strict=True)] == [4, 8, 12, 16]
     again, other = module(spec, holdout=0.25), module(spec, holdout=0.25, seed=1)
     assert again.splits["val"].indices == made.splits["val"].indices
@@ -92,12 +98,19 @@ def test_per_class(spec: DataSpec):
     assert len(made.splits["val"]) == 4
 
 
-def test_any_number_of_workers_gives_the_same_batches(spec: DataSpec, make_folder: Callable[..., Path]):
+def test_any_number_of_workers_gives_the_same_batches(
+    spec: DataSpec, make_folder: Callable[..., Path]
+):
     root = make_folder(classes=spec.class_names)
-    transforms = {"train": [v2.RandomResizedCrop(32), v2.RandomHorizontalFlip(), v2.ColorJitter(0.3)], "eval": []}
+    transforms = {
+        "train": [v2.RandomResizedCrop(32), v2.RandomHorizontalFlip(), v2.ColorJitter(0.3)],
+        "eval": [],
+    }
     batches = []
     for workers in (0, 1, 3):
-        loader = folder_module(spec, root, num_workers=workers, transforms=transforms).train_dataloader()
+        loader = folder_module(
+            spec, root, num_workers=workers, transforms=transforms
+        ).train_dataloader()
         loader.batch_sampler.set_epoch(2)
         batches.append(list(loader))
     for others in batches[1:]:
@@ -109,7 +122,11 @@ def test_any_number_of_workers_gives_the_same_batches(spec: DataSpec, make_folde
 
 
 def test_augmentation_differs_between_epochs_and_samples(spec: DataSpec):
-    dataset = module(spec, transforms={"train": [v2.RandomErasing(p=1)], "eval": []}).train_dataloader().dataset
+    dataset = (
+        module(spec, transforms={"train": [v2.RandomErasing(p=1)], "eval": []})
+        .train_dataloader()
+        .dataset
+    )
     first = dataset[(0, 3)][0]
     assert torch.equal(dataset[(0, 3)][0], first)
     assert not torch.equal(dataset[(1, 3)][0], first)
@@ -158,12 +175,16 @@ def test_a_batch_of_bad_files_alone_is_empty(spec: DataSpec, tmp_path: Path):
 
 def test_pictures_stay_bytes_until_they_are_on_the_device(spec: DataSpec):
     made = module(spec, transforms={"train": [], "eval": [v2.ToDtype(torch.float32, scale=True)]})
-    with pytest.raises(ConfigurationError, match=r"a transform of augment makes torch\.float32 of pictures"):
+    with pytest.raises(
+        ConfigurationError, match=r"a transform of augment makes torch\.float32 of pictures"
+    ):
         made.on_after_batch_transfer(next(iter(made.val_dataloader())), 0)
 
 
 def test_labels_beyond_the_spec(spec: DataSpec):
-    with pytest.raises(DataError, match=r"labels reach from 1 to 4, but data\.spec\.class_names has 4 names"):
+    with pytest.raises(
+        DataError, match=r"labels reach from 1 to 4, but data\.spec\.class_names has 4 names"
+    ):
         module(spec, train=lambda: Tensors(shift=1))
 
 
@@ -222,8 +243,14 @@ class Drawn:
 
 
 def test_masks_move_with_their_pictures(mask_spec: DataSpec):
-    transforms = [v2.RandomHorizontalFlip(), v2.RandomRotation(40), scale_jitter_crop(size=(32, 32))]
-    made = module(mask_spec, train=Drawn, transforms={"train": transforms, "eval": []}, batch_size=16)
+    transforms = [
+        v2.RandomHorizontalFlip(),
+        v2.RandomRotation(40),
+        scale_jitter_crop(size=(32, 32)),
+    ]
+    made = module(
+        mask_spec, train=Drawn, transforms={"train": transforms, "eval": []}, batch_size=16
+    )
     batch = next(iter(made.train_dataloader()))
     assert (batch.images.shape, batch.targets.shape) == ((16, 3, 32, 32), (16, 32, 32))
     assert batch.targets.dtype == torch.uint8
@@ -240,12 +267,21 @@ def test_masks_move_with_their_pictures(mask_spec: DataSpec):
 
 def test_splits_of_masks_are_held_out_by_chance(mask_spec: DataSpec):
     made = module(mask_spec, train=Drawn, holdout=0.2)
-    assert {split: len(data) for split, data in made.splits.items()} == {"train": 12, "val": 4, "test": 4}
+    assert {split: len(data) for split, data in made.splits.items()} == {
+        "train": 12,
+        "val": 4,
+        "test": 4,
+    }
     held = [index for split in ("train", "val", "test") for index in made.splits[split].indices]
     assert sorted(held) == list(range(20))
-    assert made.splits["val"].indices != module(mask_spec, train=Drawn, holdout=0.2, seed=1).splits["val"].indices
+    assert (
+        made.splits["val"].indices
+        != module(mask_spec, train=Drawn, holdout=0.2, seed=1).splits["val"].indices
+    )
     assert made.fingerprints()["train"] == {"count": 12}
-    with pytest.raises(ConfigurationError, match=r"data\.per_class=3 is for labels, this data has none: type null"):
+    with pytest.raises(
+        ConfigurationError, match=r"data\.per_class=3 is for labels, this data has none: type null"
+    ):
         module(mask_spec, train=Drawn, per_class=3)
 
 
@@ -275,7 +311,9 @@ def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
     }
 
 
-def test_masks_that_would_teach_nothing_are_told(mask_spec: DataSpec, caplog: pytest.LogCaptureFixture):
+def test_masks_that_would_teach_nothing_are_told(
+    mask_spec: DataSpec, caplog: pytest.LogCaptureFixture
+):
     class Forgotten(Drawn):
         """255 for what is one of the classes."""
 
@@ -285,14 +323,19 @@ def test_masks_that_would_teach_nothing_are_told(mask_spec: DataSpec, caplog: py
 
     module(mask_spec, train=Forgotten)
     assert "the training masks show no class but ash, and " in caplog.text
-    assert "if a value that is ignored (255) stands for a class, type data.class_values=[0,255]" in caplog.text
+    assert (
+        "if a value that is ignored (255) stands for a class, type data.class_values=[0,255]"
+        in caplog.text
+    )
     caplog.clear()
     module(mask_spec, train=Drawn)
     assert caplog.text == ""
 
 
 def test_too_few_pictures(mask_spec: DataSpec):
-    with pytest.raises(DataError, match=r"2 pictures cannot be divided into train, val and test: there must be 3"):
+    with pytest.raises(
+        DataError, match=r"2 pictures cannot be divided into train, val and test: there must be 3"
+    ):
         module(mask_spec, train=partial(Drawn, 2))
 
 
@@ -350,10 +393,16 @@ def test_a_part_of_a_split_evenly_spaced(spec: DataSpec):
 @pytest.mark.parametrize(("limit", "batches"), [(2, 2), (0.5, 5), (1.0, 10)])
 def test_a_limited_validation_reads_every_class(spec: DataSpec, limit: float, batches: int):
     made = module(spec, val=Tensors)
-    made.trainer = pl.Trainer(limit_val_batches=limit, accelerator="cpu", devices=1, logger=False, barebones=False)
+    made.trainer = pl.Trainer(
+        limit_val_batches=limit, accelerator="cpu", devices=1, logger=False, barebones=False
+    )
     loader = made.val_dataloader()
     assert len(loader) == 10
-    first = [index for batch in list(loader)[:batches] for index in [sample.index for sample in batch.samples]]
+    first = [
+        index
+        for batch in list(loader)[:batches]
+        for index in [sample.index for sample in batch.samples]
+    ]
     assert first == [place * 40 // (4 * batches) for place in range(4 * batches)]
     assert {int(Tensors().targets[index]) for index in first} == {0, 1, 2, 3}
 

@@ -7,7 +7,9 @@ from vision_lab.data.sampler import EpochBatchSampler
 
 
 def order(**arguments) -> EpochBatchSampler:
-    return EpochBatchSampler(**({"size": 103, "batch_size": 5, "seed": 7, "shuffle": True} | arguments))
+    return EpochBatchSampler(
+        **({"size": 103, "batch_size": 5, "seed": 7, "shuffle": True} | arguments)
+    )
 
 
 def test_an_epoch_is_a_permutation_less_the_incomplete_batch():
@@ -48,9 +50,13 @@ def test_two_ranks_share_the_batches_of_one_process_with_twice_the_batch():
 @pytest.mark.parametrize("size", [4, 9, 103])
 def test_evaluation_sees_each_sample_once_in_as_many_batches_on_every_rank(size: int):
     for world in (1, 2, 3, 4):
-        orders = [order(size=size, batch_size=4, shuffle=False, rank=r, world=world) for r in range(world)]
+        orders = [
+            order(size=size, batch_size=4, shuffle=False, rank=r, world=world) for r in range(world)
+        ]
         ranks = [each.batches() for each in orders]
-        assert sorted(index for batches in ranks for batch in batches for index in batch) == list(range(size))
+        assert sorted(index for batches in ranks for batch in batches for index in batch) == list(
+            range(size)
+        )
         assert len({len(batches) for batches in ranks}) == 1
         assert all(1 <= len(batch) <= 4 for batches in ranks for batch in batches)
         assert [len(each) for each in orders] == [len(batches) for batches in ranks]
@@ -63,7 +69,9 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
 
 
 def test_fewer_samples_than_processes():
-    with pytest.raises(ConfigurationError, match=r"2 processes cannot share 1 pictures: type trainer\.devices=1"):
+    with pytest.raises(
+        ConfigurationError, match=r"2 processes cannot share 1 pictures: type trainer\.devices=1"
+    ):
         order(size=1, world=2)
 
 
@@ -81,11 +89,16 @@ def test_what_is_done_is_not_yielded_again():
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_limited_evaluation_sees_all_of_a_sorted_set(world: int):
     """Its first batches are evenly spaced; the rest follows, though nobody reads it."""
-    orders = [order(size=100, batch_size=4, shuffle=False, rank=r, world=world, limit=2) for r in range(world)]
+    orders = [
+        order(size=100, batch_size=4, shuffle=False, rank=r, world=world, limit=2)
+        for r in range(world)
+    ]
     ranks = [each.batches() for each in orders]
     seen = sorted(index for batches in ranks for batch in batches[:2] for index in batch)
     assert seen == [place * 100 // (8 * world) for place in range(8 * world)]
-    assert sorted(index for batches in ranks for batch in batches for index in batch) == list(range(100))
+    assert sorted(index for batches in ranks for batch in batches for index in batch) == list(
+        range(100)
+    )
     assert [len(batches) for batches in ranks] == [len(each) for each in orders]
     whole = order(size=100, batch_size=4, shuffle=False, limit=25).batches()
     assert whole == order(size=100, batch_size=4, shuffle=False).batches()

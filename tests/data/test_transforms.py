@@ -5,7 +5,13 @@ import torch
 from torchvision import tv_tensors
 
 from vision_lab.core.spec import IGNORE_INDEX
-from vision_lab.data.transforms import ElasticDeformation, pad_and_crop, resize_center_crop, rotate, scale_jitter_crop
+from vision_lab.data.transforms import (
+    ElasticDeformation,
+    pad_and_crop,
+    resize_center_crop,
+    rotate,
+    scale_jitter_crop,
+)
 
 
 def example(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
@@ -52,7 +58,11 @@ def test_each_pixel_is_moved_by_so_much(strength: float):
 
 def test_what_comes_in_from_beyond_does_not_count():
     torch.manual_seed(1)
-    for transform in (rotate(degrees=90), pad_and_crop(size=(64, 64), pixels=9), ElasticDeformation(sigma=0.1)):
+    for transform in (
+        rotate(degrees=90),
+        pad_and_crop(size=(64, 64), pixels=9),
+        ElasticDeformation(sigma=0.1),
+    ):
         picture, mask = transform(
             tv_tensors.Image(torch.full((3, 64, 64), 9, dtype=torch.uint8)),
             tv_tensors.Mask(torch.full((64, 64), 3, dtype=torch.uint8)),

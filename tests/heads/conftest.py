@@ -29,6 +29,8 @@ def make_backbone() -> Callable[..., ClassifierBackbone]:
 
     def make(name: str) -> ClassifierBackbone:
         torch.manual_seed(0)
-        return ClassifierBackbone(getattr(torchvision.models, name)(weights=None), channels=3, loaded=None)
+        return ClassifierBackbone(
+            getattr(torchvision.models, name)(weights=None), channels=3, loaded=None
+        )
 
     return make

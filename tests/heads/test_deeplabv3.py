@@ -16,12 +16,20 @@ def test_it_is_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: 
     published = getattr(torchvision.models.segmentation, f"deeplabv3_{name}")(
         weights=None, weights_backbone=None, num_classes=5, aux_loss=True
     )
-    made = deeplabv3(make_backbone(name), mask_spec, output_stride=8, atrous_rates=[12, 24, 36], aux_loss=True)
+    made = deeplabv3(
+        make_backbone(name), mask_spec, output_stride=8, atrous_rates=[12, 24, 36], aux_loss=True
+    )
     assert_same_network(made, published)
 
 
 def test_a_batch_of_one_picture_trains(make_backbone: Callable, mask_spec: DataSpec):
-    made = deeplabv3(make_backbone("resnet18"), mask_spec, output_stride=16, atrous_rates=[6, 12, 18], aux_loss=False)
+    made = deeplabv3(
+        make_backbone("resnet18"),
+        mask_spec,
+        output_stride=16,
+        atrous_rates=[6, 12, 18],
+        aux_loss=False,
+    )
     made(torch.rand(1, 3, 64, 64)).sum().backward()
     assert all(parameter.grad is not None for parameter in made.parameters())
 

@@ -25,15 +25,25 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "faster_rcnn": lambda *a, **k: faster_rcnn(
         *a, **{"width": 64, "anchor_scale": 8, "proposals": 1000, "samples": 512, **TOLD, **k}
     ),
-    "retinanet": lambda *a, **k: retinanet(*a, **{"width": 64, "anchor_scale": 4, "norm": None, **TOLD, **k}),
+    "retinanet": lambda *a, **k: retinanet(
+        *a, **{"width": 64, "anchor_scale": 4, "norm": None, **TOLD, **k}
+    ),
     "fcos": lambda *a, **k: fcos(*a, **{"width": 64, **TOLD, **k}),
     "ssd": lambda *a, **k: ssd(*a, **{"width": 64, **TOLD, **k}),
     "yolo": lambda *a, **k: yolo(*a, **{"width": 32, "depth": 1, **TOLD, **k}),
 }
 
 PUBLISHED = {
-    "faster_rcnn": ("resnet50", "fasterrcnn_resnet50_fpn", "box_score_thresh box_nms_thresh box_detections_per_img"),
-    "retinanet": ("resnet50", "retinanet_resnet50_fpn", "score_thresh nms_thresh detections_per_img"),
+    "faster_rcnn": (
+        "resnet50",
+        "fasterrcnn_resnet50_fpn",
+        "box_score_thresh box_nms_thresh box_detections_per_img",
+    ),
+    "retinanet": (
+        "resnet50",
+        "retinanet_resnet50_fpn",
+        "score_thresh nms_thresh detections_per_img",
+    ),
     "fcos": ("resnet50", "fcos_resnet50_fpn", "score_thresh nms_thresh detections_per_img"),
     "ssd": ("vgg16", "ssd300_vgg16", "score_thresh nms_thresh detections_per_img"),
 }
@@ -42,16 +52,29 @@ PUBLISHED = {
 def box_spec(size: tuple[int, int]) -> DataSpec:
     names = tuple("abcde")
     return DataSpec(
-        target_type="boxes", class_names=names, num_classes=5, image_size=size, channels=3, mean=(0.5,), std=(0.25,)
+        target_type="boxes",
+        class_names=names,
+        num_classes=5,
+        image_size=size,
+        channels=3,
+        mean=(0.5,),
+        std=(0.25,),
     )
 
 
-def objects(boxes: Sequence[Sequence[float]], labels: Sequence[int], crowd: Sequence[bool] | None = None) -> BoxTargets:
+def objects(
+    boxes: Sequence[Sequence[float]], labels: Sequence[int], crowd: Sequence[bool] | None = None
+) -> BoxTargets:
     """As a batch has them."""
     count = len(labels)
     crowds = torch.tensor(crowd) if crowd else torch.zeros(count, dtype=torch.bool)
     area = torch.zeros(count)
-    columns = (torch.tensor(labels, dtype=torch.int64), crowds, torch.zeros(count, dtype=torch.bool), area)
+    columns = (
+        torch.tensor(labels, dtype=torch.int64),
+        crowds,
+        torch.zeros(count, dtype=torch.bool),
+        area,
+    )
     return BoxTargets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), *columns)
 
 
@@ -71,7 +94,9 @@ def test_keys_losses_and_detections_are_torchvisions(name: str):
         **sizes,
         **telling,
     )
-    backbone = ClassifierBackbone(getattr(torchvision.models, model)(weights=None), channels=3, loaded=None)
+    backbone = ClassifierBackbone(
+        getattr(torchvision.models, model)(weights=None), channels=3, loaded=None
+    )
     made = HEADS[name](backbone, box_spec((side, side)), width=256)
     state = published.state_dict()
     assert list(made.state_dict()) == list(state)
@@ -87,10 +112,16 @@ def test_keys_losses_and_detections_are_torchvisions(name: str):
         found, wanted = made.decode(outputs), published(list(images))
         torch.manual_seed(3)
         losses = made.losses(outputs, targets)
-        for module in (published, getattr(published, "rpn", published), getattr(published, "roi_heads", published)):
+        for module in (
+            published,
+            getattr(published, "rpn", published),
+            getattr(published, "roi_heads", published),
+        ):
             module.training = True
         torch.manual_seed(3)
-        theirs_too = published(list(images), [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets])
+        theirs_too = published(
+            list(images), [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets]
+        )
     assert losses.keys() == theirs_too.keys()
     assert all(torch.equal(losses[key], theirs_too[key]) for key in losses)
     assert sum(len(each["boxes"]) for each in wanted) > 50
@@ -111,12 +142,18 @@ def made_of(
 def test_pictures_with_none_one_and_many_objects_are_learnt_from(name: str, make_backbone):
     network = made_of(name, make_backbone).train()
     many = [[4 * k, 3 * k, 4 * k + 20, 3 * k + 30] for k in range(20)]
-    targets = [objects([], []), objects([[10, 10, 60, 70]], [2]), objects(many, [k % 5 for k in range(20)])]
+    targets = [
+        objects([], []),
+        objects([[10, 10, 60, 70]], [2]),
+        objects(many, [k % 5 for k in range(20)]),
+    ]
     losses = network.losses(network(torch.rand(3, 3, 96, 128)), targets)
     assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
     torch.stack([*losses.values()]).sum().backward()
     slopes = {key: parameter.grad for key, parameter in network.named_parameters()}
-    assert [key for key, slope in slopes.items() if slope is None or not slope.isfinite().all()] == []
+    assert [
+        key for key, slope in slopes.items() if slope is None or not slope.isfinite().all()
+    ] == []
     nothing = network.losses(network(torch.rand(2, 3, 96, 128)), [objects([], [])] * 2)
     assert all(loss.isfinite() for loss in nothing.values())
 
@@ -168,15 +205,26 @@ def test_losses_and_detections_leave_the_mode_as_it_was(name: str, make_backbone
 
 def test_a_model_that_steps_less_gives_its_coarsest_maps(make_backbone):
     backbone = make_backbone("resnet18")
-    assert BackboneWithFPN(backbone, finest=8, width=32, extra=None, coarser=[]).strides == [8, 16, 32]
-    assert BackboneWithFPN(backbone, finest=64, width=32, extra=None, coarser=[2]).strides == [16, 32, 64]
+    assert BackboneWithFPN(backbone, finest=8, width=32, extra=None, coarser=[]).strides == [
+        8,
+        16,
+        32,
+    ]
+    assert BackboneWithFPN(backbone, finest=64, width=32, extra=None, coarser=[2]).strides == [
+        16,
+        32,
+        64,
+    ]
     backbone.stages = backbone.stages[:1]
     with pytest.raises(ConfigurationError, match="a single map"):
         BackboneWithFPN(backbone, finest=8, width=32, extra=None, coarser=[])
 
 
 def test_a_group_norm_needs_channels_it_divides(make_backbone):
-    with pytest.raises(ConfigurationError, match=r"head\.norm=group: type null, or group with a head\.width that 32"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"head\.norm=group: type null, or group with a head\.width that 32",
+    ):
         HEADS["retinanet"](make_backbone("resnet18"), box_spec((96, 96)), norm="group", width=48)
 
 
@@ -186,12 +234,18 @@ def test_anchors_of_a_map_that_leaves_a_border_lie_by_its_stride():
     from torchvision.models.detection.image_list import ImageList
 
     images = torch.zeros(1, 3, 96, 96)
-    (whole,) = anchors(ImageList(images, [(96, 96)]), [torch.zeros(1, 1, 12, 12), torch.zeros(1, 1, 6, 6)])
+    (whole,) = anchors(
+        ImageList(images, [(96, 96)]), [torch.zeros(1, 1, 12, 12), torch.zeros(1, 1, 6, 6)]
+    )
     assert whole[1].tolist() == [-8, -16, 24, 16]
     odd = torch.zeros(1, 3, 100, 100)  # stride 8 still, though 100 // 13 is 7
-    (fine,) = anchors(ImageList(odd, [(100, 100)]), [torch.zeros(1, 1, 13, 13), torch.zeros(1, 1, 7, 7)])
+    (fine,) = anchors(
+        ImageList(odd, [(100, 100)]), [torch.zeros(1, 1, 13, 13), torch.zeros(1, 1, 7, 7)]
+    )
     assert fine[12].tolist() == [96 - 16, -16, 96 + 16, 16]
-    (cut,) = anchors(ImageList(images, [(96, 96)]), [torch.zeros(1, 1, 11, 11), torch.zeros(1, 1, 5, 5)])
+    (cut,) = anchors(
+        ImageList(images, [(96, 96)]), [torch.zeros(1, 1, 11, 11), torch.zeros(1, 1, 5, 5)]
+    )
     assert cut[1].tolist() == [-8, -16, 24, 16]
     assert cut[-1].tolist() == [64 - 32, 64 - 32, 64 + 32, 64 + 32]
 
@@ -204,12 +258,19 @@ def grid(stride: int, side: int) -> tuple[Tensor, Tensor]:
 
 def test_an_object_is_answered_for_by_the_cells_around_its_centre_on_the_map_of_its_size():
     parts = [grid(8, 64), grid(16, 64)]
-    centres, strides = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    owners = assign_targets(torch.tensor([[16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 64.0, 64.0]]), centres, strides)
+    centres, strides = (
+        torch.cat([part[0] for part in parts]),
+        torch.cat([part[1] for part in parts]),
+    )
+    owners = assign_targets(
+        torch.tensor([[16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 64.0, 64.0]]), centres, strides
+    )
     assert set(strides[owners == 0].tolist()) == {8.0}
     assert set(strides[owners == 1].tolist()) == {16.0}
     assert ((centres[owners == 0] - 32).abs() < 12).all()
-    assert (owners == 0).sum() == 4  # the two by two cells around the centre, which lies on a corner
+    assert (
+        owners == 0
+    ).sum() == 4  # the two by two cells around the centre, which lies on a corner
     small = assign_targets(torch.tensor([[20.5, 20.5, 21.5, 21.5]]), centres, strides)
     assert (small >= 0).sum() == 1  # no cell's centre lies in it
     assert centres[small == 0].tolist() == [[20.0, 20.0]]
@@ -217,7 +278,9 @@ def test_an_object_is_answered_for_by_the_cells_around_its_centre_on_the_map_of_
 
 def test_of_two_objects_at_one_place_the_smaller_is_answered_for():
     centres, strides = grid(8, 64)
-    owners = assign_targets(torch.tensor([[8.0, 8.0, 56.0, 56.0], [20.0, 20.0, 44.0, 44.0]]), centres, strides)
+    owners = assign_targets(
+        torch.tensor([[8.0, 8.0, 56.0, 56.0], [20.0, 20.0, 44.0, 44.0]]), centres, strides
+    )
     assert (owners == 1).sum() == 4
     assert (owners == 0).sum() == 0
 

@@ -38,12 +38,18 @@ def test_skips_begin_with_the_coarse_scores_enlarged(make_backbone: Callable, ma
     assert before.shape == (1, 5, 96, 128)
     # Bilinear at first: away from the border the enlarged scores are those of plain interpolation.
     plain = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear")
-    assert torch.allclose(made.enlarge_coarse(coarse)[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2], atol=1e-5)
+    assert torch.allclose(
+        made.enlarge_coarse(coarse)[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2], atol=1e-5
+    )
 
 
 def test_the_papers_fully_connected_layers(make_backbone: Callable, mask_spec: DataSpec):
     made = fcn8s(make_backbone("vgg11_bn"), mask_spec, fc_channels=16, dropout=0.5)
-    shapes = {key: tuple(value.shape) for key, value in made.state_dict().items() if key.startswith("fully")}
+    shapes = {
+        key: tuple(value.shape)
+        for key, value in made.state_dict().items()
+        if key.startswith("fully")
+    }
     assert shapes["fully_connected.0.weight"] == (16, 512, 7, 7)
     assert shapes["fully_connected.3.weight"] == (16, 16, 1, 1)
     assert made(torch.rand(2, 3, 64, 64)).shape == (2, 5, 64, 64)

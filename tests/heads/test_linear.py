@@ -9,5 +9,7 @@ from vision_lab.models.backbone import build_backbone
 
 
 def test_it_is_the_classifier_itself(spec: DataSpec):
-    made = build_backbone(spec, network=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze=None)
+    made = build_backbone(
+        spec, network=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze=None
+    )
     assert linear(made, spec) is made.network

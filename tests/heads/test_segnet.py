@@ -21,14 +21,18 @@ def test_on_vgg16_it_is_the_paper(make_backbone: Callable, mask_spec: DataSpec):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 99)])
-def test_places_are_those_of_the_encoders_own_pooling(make_backbone: Callable, mask_spec: DataSpec, size):
+def test_places_are_those_of_the_encoders_own_pooling(
+    make_backbone: Callable, mask_spec: DataSpec, size
+):
     """The coarsest map put back where VGG's last pooling took it from."""
     backbone = make_backbone("vgg11_bn")
     *_, fine, coarse = backbone.stages
     maps = backbone.features([fine.name, coarse.name]).eval()(torch.rand(1, 3, *size))
     pooled, places = nn.functional.max_pool2d(maps[fine.name], 2, 2, return_indices=True)
     assert torch.equal(pooled, maps[coarse.name])
-    wanted = nn.functional.max_unpool2d(pooled, places, 2, 2, output_size=maps[fine.name].shape[-2:])
+    wanted = nn.functional.max_unpool2d(
+        pooled, places, 2, 2, output_size=maps[fine.name].shape[-2:]
+    )
     found = _max_unpool(maps[coarse.name], maps[fine.name])
     assert torch.equal(found, wanted)
     assert torch.equal(found[found != 0], maps[fine.name][found != 0])

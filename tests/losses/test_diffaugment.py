@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.losses.diffaugment import AUGMENTATIONS, color, cutout, make_augmentations, translation
+from vision_lab.losses.diffaugment import (
+    AUGMENTATIONS,
+    color,
+    cutout,
+    make_augmentations,
+    translation,
+)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -32,7 +38,10 @@ def test_how_far_colours_go():
     torch.manual_seed(0)
     grey = torch.tensor([-0.2, 0.2]).view(1, 1, 1, 2).expand(400, 3, 1, 2)
     changed = color(grey)
-    means, contrasts = changed.mean(dim=(1, 2, 3)), (changed[:, 0, 0, 1] - changed[:, 0, 0, 0]) / 0.4
+    means, contrasts = (
+        changed.mean(dim=(1, 2, 3)),
+        (changed[:, 0, 0, 1] - changed[:, 0, 0, 0]) / 0.4,
+    )
     assert means.abs().max() <= 0.5
     assert means.abs().max() > 0.45
     assert contrasts.min() == pytest.approx(0.5, abs=0.03)
@@ -66,6 +75,7 @@ def test_names():
     assert make_augmentations([]) == []
     for wrong in (["blur"], "colour"):
         with pytest.raises(
-            ConfigurationError, match=r"task\.diffaugment=.*: type a list of colour, translation, cutout"
+            ConfigurationError,
+            match=r"task\.diffaugment=.*: type a list of colour, translation, cutout",
         ):
             make_augmentations(wrong)

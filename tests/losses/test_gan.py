@@ -55,7 +55,9 @@ def test_which_way_they_push(name: str):
 def test_the_hinge_lets_go_beyond_its_margin():
     loss = make_loss("hinge", real_label=1.0)
     real, fake = torch.tensor([1.5], requires_grad=True), torch.tensor([-1.5], requires_grad=True)
-    assert [slope.item() for slope in torch.autograd.grad(loss.discriminator(real, fake), [real, fake])] == [0, 0]
+    assert [
+        slope.item() for slope in torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
+    ] == [0, 0]
 
 
 def linear_scores(pictures: Tensor) -> Tensor:
@@ -80,7 +82,11 @@ def test_a_penalty_is_learnt_from(penalty: str):
         def scores(pictures: Tensor) -> Tensor:
             return network(pictures).flatten()
 
-        return gradient_penalty(scores, real, fake) if penalty == "gradient" else r1_penalty(scores, real)
+        return (
+            gradient_penalty(scores, real, fake)
+            if penalty == "gradient"
+            else r1_penalty(scores, real)
+        )
 
     before = measured().item()
     for _ in range(20):
@@ -93,5 +99,7 @@ def test_a_penalty_is_learnt_from(penalty: str):
 def test_a_loss_that_is_none():
     with pytest.raises(ConfigurationError, match=r"task\.loss=wgan: type bce, hinge or wgan_gp"):
         make_loss("wgan", real_label=1.0)
-    with pytest.raises(ConfigurationError, match=r"task\.real_label=0\.2: type a number above 0\.5, at most 1"):
+    with pytest.raises(
+        ConfigurationError, match=r"task\.real_label=0\.2: type a number above 0\.5, at most 1"
+    ):
         make_loss("bce", real_label=0.2)

@@ -29,7 +29,10 @@ def picture(index: int, found: Sequence[Sequence[float]], truth: Sequence[Sequen
     area = (known[:, 3:5] - known[:, 1:3]).prod(dim=1)
     crowd = known[:, 5].bool()
     objects = BoxTargets(known[:, 1:5], known[:, 0].long(), crowd, torch.zeros_like(crowd), area)
-    return (Sample(index, None, (200, 300)), Detections(said[:, 1:5], said[:, 0].long(), said[:, 5])), objects
+    return (
+        Sample(index, None, (200, 300)),
+        Detections(said[:, 1:5], said[:, 0].long(), said[:, 5]),
+    ), objects
 
 
 def made_set(seed: int) -> list[Pair]:
@@ -51,7 +54,16 @@ def made_set(seed: int) -> list[Pair]:
                 found.append([said, *moved, random.integers(1, 11) / 10])  # many of the same score
         for _ in range(random.integers(0, 4) if index % 5 else 0):
             left, top, width, height = random.uniform(5, 90, size=4)
-            found.append([random.integers(CLASSES), left, top, left + width, top + height, random.integers(1, 6) / 10])
+            found.append(
+                [
+                    random.integers(CLASSES),
+                    left,
+                    top,
+                    left + width,
+                    top + height,
+                    random.integers(1, 6) / 10,
+                ]
+            )
         found.sort(key=lambda row: -row[-1])
         pairs.append(picture(index, found, truth))
     return pairs

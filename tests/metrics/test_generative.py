@@ -19,18 +19,24 @@ from vision_lab.metrics.generative import (
 )
 
 
-def points(count: int, *, seed: int, mean: float = 0.0, scale: float = 1.0, size: int = 6) -> Tensor:
+def points(
+    count: int, *, seed: int, mean: float = 0.0, scale: float = 1.0, size: int = 6
+) -> Tensor:
     """Correlated, skewed features, as a ReLU makes them."""
     random = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(size, size))
-    return torch.from_numpy(np.maximum(random.normal(mean, scale, size=(count, size)) @ mixing, 0).astype(np.float32))
+    return torch.from_numpy(
+        np.maximum(random.normal(mean, scale, size=(count, size)) @ mixing, 0).astype(np.float32)
+    )
 
 
 def frechet_by_scipy(real: Tensor, fake: Tensor) -> float:
     one, other = real.double().numpy(), fake.double().numpy()
     root = scipy.linalg.sqrtm(np.cov(one, rowvar=False) @ np.cov(other, rowvar=False)).real
     means = ((one.mean(axis=0) - other.mean(axis=0)) ** 2).sum()
-    return float(means + np.trace(np.cov(one, rowvar=False) + np.cov(other, rowvar=False) - 2 * root))
+    return float(
+        means + np.trace(np.cov(one, rowvar=False) + np.cov(other, rowvar=False) - 2 * root)
+    )
 
 
 def kernel_by_numpy(real: Tensor, fake: Tensor) -> float:
@@ -41,7 +47,10 @@ def kernel_by_numpy(real: Tensor, fake: Tensor) -> float:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
     n, m = len(one), len(other)
-    within = [(similar(x, x).sum() - np.trace(similar(x, x))) / (len(x) * (len(x) - 1)) for x in (one, other)]
+    within = [
+        (similar(x, x).sum() - np.trace(similar(x, x))) / (len(x) * (len(x) - 1))
+        for x in (one, other)
+    ]
     return float(sum(within) - 2 * similar(one, other).sum() / (n * m))
 
 

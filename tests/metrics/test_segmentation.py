@@ -4,9 +4,17 @@ import pytest
 import torch
 
 from vision_lab.core.spec import IGNORE_INDEX
-from vision_lab.metrics.segmentation import Confusion, MacroF1, SegmentationMetrics, dice, intersection_over_union
+from vision_lab.metrics.segmentation import (
+    Confusion,
+    MacroF1,
+    SegmentationMetrics,
+    dice,
+    intersection_over_union,
+)
 
-TRUTH = torch.tensor([[[0, 0, 1], [1, 1, IGNORE_INDEX]], [[0, 0, 0], [0, 3, IGNORE_INDEX]]], dtype=torch.uint8)
+TRUTH = torch.tensor(
+    [[[0, 0, 1], [1, 1, IGNORE_INDEX]], [[0, 0, 0], [0, 3, IGNORE_INDEX]]], dtype=torch.uint8
+)
 SAID = torch.tensor([[[0, 1, 1], [1, 0, 3]], [[0, 0, 0], [0, 1, 1]]], dtype=torch.uint8)
 """Class 2 is neither there nor said; class 3 is there and never said."""
 
@@ -43,7 +51,10 @@ def test_classes_that_are_nowhere():
 
 def test_where_nothing_counts_it_is_zero_and_no_nan():
     measure = SegmentationMetrics(3)
-    measure.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.full((1, 2, 2), IGNORE_INDEX, dtype=torch.uint8))
+    measure.update(
+        torch.zeros(1, 2, 2, dtype=torch.uint8),
+        torch.full((1, 2, 2), IGNORE_INDEX, dtype=torch.uint8),
+    )
     assert {name: value.sum().item() for name, value in measure.compute().items()} == {
         "miou": 0,
         "dice": 0,

@@ -30,13 +30,21 @@ FAMILIES = {
 
 
 def made(spec: DataSpec, classifier=published.resnet18, **changes) -> ClassifierBackbone:
-    return build_backbone(spec, network=classifier, **({"stem": "imagenet", "weights": None, "freeze": None} | changes))
+    return build_backbone(
+        spec,
+        network=classifier,
+        **({"stem": "imagenet", "weights": None, "freeze": None} | changes),
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_outputs_are_torchvisions_to_the_bit(name: str, spec: DataSpec):
     size = FAMILIES[name]
-    extra = {"init_weights": False, "aux_logits": name == "googlenet"} if name in ("inception_v3", "googlenet") else {}
+    extra = (
+        {"init_weights": False, "aux_logits": name == "googlenet"}
+        if name in ("inception_v3", "googlenet")
+        else {}
+    )
     constructor = partial(getattr(published, name), **extra)
     theirs = constructor(num_classes=4).eval()
     ours = made(replace(spec, image_size=(size, size)), constructor).network
@@ -58,7 +66,9 @@ def test_features_are_the_classifiers_own_maps(spec: DataSpec):
     trunk = it.network.eval()
     pooled = trunk.fc(trunk.avgpool(maps["layer4.1"]).flatten(1))
     assert torch.equal(pooled, trunk(images))
-    assert set(features.state_dict()) == {key for key in trunk.state_dict() if not key.startswith("fc.")}
+    assert set(features.state_dict()) == {
+        key for key in trunk.state_dict() if not key.startswith("fc.")
+    }
 
 
 def test_a_densenets_last_map_is_complete_after_its_relu(spec: DataSpec):
@@ -77,7 +87,9 @@ def test_auto_stem(spec: DataSpec, size: int, stride: int):
 def test_too_small_pictures_are_told_the_size(spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
         made(spec, published.alexnet)
-    assert str(caught.value) == ("alexnet is not made for pictures of 32x32 pixels: type data.spec.image_size=[63,63]")
+    assert str(caught.value) == (
+        "alexnet is not made for pictures of 32x32 pixels: type data.spec.image_size=[63,63]"
+    )
     made(replace(spec, image_size=(63, 63)), published.alexnet)
 
 
@@ -96,7 +108,9 @@ def test_the_size_to_type_goes_with_the_stem_that_it_brings(spec: DataSpec):
 
 
 def test_stem_choices(spec: DataSpec):
-    with pytest.raises(ConfigurationError, match=r"^model\.stem=tiny: type auto, imagenet or small$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^model\.stem=tiny: type auto, imagenet or small$"
+    ):
         made(spec, stem="tiny")
 
 
@@ -113,7 +127,9 @@ def test_a_frozen_trunk_leaves_the_layer_of_the_classes(spec: DataSpec):
 @pytest.mark.parametrize("until", ["layer2", "layer2.1"])
 def test_frozen_up_to_a_stage(spec: DataSpec, until: str):
     it = made(spec, freeze=until)
-    frozen = {name.split(".")[0] for name, p in it.network.named_parameters() if not p.requires_grad}
+    frozen = {
+        name.split(".")[0] for name, p in it.network.named_parameters() if not p.requires_grad
+    }
     assert frozen == {"conv1", "bn1", "layer1", "layer2"}
     assert not it.network.bn1.training
     assert it.network.layer3[0].bn1.training
@@ -129,9 +145,7 @@ def test_a_stage_without_parameters_freezes_what_comes_before(spec: DataSpec):
 
 
 def test_an_unknown_stage_lists_those_there_are(spec: DataSpec):
-    expected = (
-        r"^model\.freeze=layer9: type trunk, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
-    )
+    expected = r"^model\.freeze=layer9: type trunk, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
     with pytest.raises(ConfigurationError, match=expected):
         made(spec, freeze="layer9")
 

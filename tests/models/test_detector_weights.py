@@ -29,7 +29,14 @@ def test_a_published_file_predicts(head: str, command: Command, tmp_path: Path):
     theirs = getattr(detection, constructor)(weights=None, weights_backbone=None, num_classes=91)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     picture = box_files.picture(tmp_path / "noise.png", (side, side))
-    words = ("mode=predict", "task=detect", f"model={model}", f"head={head}", f"source={picture}", "trainer=cpu")
+    words = (
+        "mode=predict",
+        "task=detect",
+        f"model={model}",
+        f"head={head}",
+        f"source={picture}",
+        "trainer=cpu",
+    )
     size = f"data.spec.image_size=[{side},{side}]"
     outcome = command(*words, "data=coco91", f"head.weights={tmp_path / 'weights.pth'}", size)
     assert outcome.code == 0, outcome.err

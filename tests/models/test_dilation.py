@@ -14,10 +14,14 @@ from vision_lab.models.dilation import DilatedPool, dilate
 
 def backbone(name: str) -> ClassifierBackbone:
     torch.manual_seed(0)
-    return ClassifierBackbone(getattr(torchvision.models, name)(weights=None).eval(), channels=3, loaded=None)
+    return ClassifierBackbone(
+        getattr(torchvision.models, name)(weights=None).eval(), channels=3, loaded=None
+    )
 
 
-@pytest.mark.parametrize(("output_stride", "dilated"), [(8, [False, True, True]), (16, [False, False, True])])
+@pytest.mark.parametrize(
+    ("output_stride", "dilated"), [(8, [False, True, True]), (16, [False, False, True])]
+)
 def test_it_is_torchvisions_for_residual_networks(output_stride: int, dilated: list[bool]):
     published = torchvision.models.resnet50(replace_stride_with_dilation=dilated).eval()
     made = backbone("resnet50")
@@ -28,7 +32,9 @@ def test_it_is_torchvisions_for_residual_networks(output_stride: int, dilated: l
         assert torch.equal(made.network(images), published(images))
 
 
-@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", ["vgg11_bn", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"]
+)
 def test_every_other_value_is_that_of_the_strided_map(name: str):
     """At half the stride a network computes what it did, and as much again in between (away from the border)."""
     strided, dilated = backbone(name), backbone(name)
@@ -41,10 +47,14 @@ def test_every_other_value_is_that_of_the_strided_map(name: str):
     if name in ("mobilenet_v3_small", "efficientnet_b0"):
         return  # squeeze-and-excitation takes the mean over another number of pixels
     inner = slice(3, 5)
-    assert torch.allclose(one[..., inner, inner], other[..., ::2, ::2][..., inner, inner], atol=1e-4)
+    assert torch.allclose(
+        one[..., inner, inner], other[..., ::2, ::2][..., inner, inner], atol=1e-4
+    )
 
 
-@pytest.mark.parametrize("name", ["alexnet", "densenet121", "squeezenet1_0", "googlenet", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["alexnet", "densenet121", "squeezenet1_0", "googlenet", "mobilenet_v2"]
+)
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_no_stride_is_larger(name: str, output_stride: int):
     with torch.device("meta"):
@@ -54,18 +64,25 @@ def test_no_stride_is_larger(name: str, output_stride: int):
     keys = set(classifier.state_dict())
     names = [stage.name for stage in made.stages]
     strides = [stage.stride for stage in made.stages]
-    maps = made.features(names, output_stride=output_stride)(torch.empty(2, 3, 512, 512, device="meta"))
-    found = [2 ** round(log2(512 / maps[name].shape[-1])) for name in names]  # some networks pad less than others
+    maps = made.features(names, output_stride=output_stride)(
+        torch.empty(2, 3, 512, 512, device="meta")
+    )
+    found = [
+        2 ** round(log2(512 / maps[name].shape[-1])) for name in names
+    ]  # some networks pad less than others
     assert found == [min(stride, output_stride) for stride in strides]
     assert set(classifier.state_dict()) == keys
 
 
 def test_a_network_that_cannot_be_dilated_says_what_to_type():
     made = ClassifierBackbone(
-        torchvision.models.inception_v3(init_weights=False, aux_logits=False), channels=3, loaded=None
+        torchvision.models.inception_v3(init_weights=False, aux_logits=False),
+        channels=3,
+        loaded=None,
     )
     with pytest.raises(
-        ConfigurationError, match=r"head\.output_stride=8 cannot be had of this model.*output_stride=null"
+        ConfigurationError,
+        match=r"head\.output_stride=8 cannot be had of this model.*output_stride=null",
     ):
         made.features([made.stages[-1].name], output_stride=8)
 
@@ -83,9 +100,12 @@ def test_a_wide_pool_is_the_pool_at_each_pixel(largest: bool, pool: type[nn.Modu
     assert wide.shape == x.shape
     first = (kernel - 1) // 2
     assert torch.allclose(
-        wide[..., first : first + 9 - kernel + 1, first : first + 11 - kernel + 1], pool(kernel, 1)(x)
+        wide[..., first : first + 9 - kernel + 1, first : first + 11 - kernel + 1],
+        pool(kernel, 1)(x),
     )
     spread = DilatedPool(kernel=kernel, dilation=2, largest=largest)(x)
     alone = pool(kernel, 1)(x[..., ::2, ::2])
     begin = (kernel - 1) // 2 * 2 + (kernel == 2)
-    assert torch.allclose(spread[..., begin::2, begin::2][..., : alone.shape[-2], : alone.shape[-1]], alone)
+    assert torch.allclose(
+        spread[..., begin::2, begin::2][..., : alone.shape[-2], : alone.shape[-1]], alone
+    )

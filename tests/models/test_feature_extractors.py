@@ -16,7 +16,12 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.data.bundled.fashion_mini import FashionMini
 from vision_lab.metrics.generative import fid
 from vision_lab.models import feature_extractors
-from vision_lab.models.feature_extractors import FASHION_WEIGHTS, classifier_features, fashion_features, inception
+from vision_lab.models.feature_extractors import (
+    FASHION_WEIGHTS,
+    classifier_features,
+    fashion_features,
+    inception,
+)
 
 
 def test_the_shipped_network_tells_garments_apart():
@@ -28,14 +33,18 @@ def test_the_shipped_network_tells_garments_apart():
     assert points.shape == (500, 64)
     assert right.float().mean() > 0.85
     assert FASHION_WEIGHTS.stat().st_size < 400_000
-    noise = torch.randint(0, 256, (500, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    noise = torch.randint(
+        0, 256, (500, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     assert fid(others, look(noise)) > 50 * fid(others, points)
 
 
 def test_any_pictures_are_made_to_fit():
     look = fashion_features()
     grey = torch.rand(3, 1, 32, 32)
-    assert torch.allclose(look((grey * 255).round().to(torch.uint8)), look((grey * 255).round() / 255), atol=1e-4)
+    assert torch.allclose(
+        look((grey * 255).round().to(torch.uint8)), look((grey * 255).round() / 255), atol=1e-4
+    )
     assert look(torch.rand(2, 5, 40, 50)).shape == (2, 5 * 64)
     expected = look(grey)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -48,10 +57,14 @@ def test_each_channel_is_seen_by_itself():
     together = look(colour)
     for place in range(3):
         alone = look(colour[:, place : place + 1])
-        assert torch.allclose(together[:, 64 * place : 64 * place + 64], alone, rtol=1e-4, atol=1e-5)
+        assert torch.allclose(
+            together[:, 64 * place : 64 * place + 64], alone, rtol=1e-4, atol=1e-5
+        )
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "vgg11", "densenet121", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "squeezenet1_0", "vgg11", "densenet121", "mobilenet_v2"]
+)
 def test_of_a_classifier_it_is_what_the_last_layer_takes(spec: DataSpec, name: str):
     """For a layer of weights and biases, classes are that layer's of the features."""
     classifier = torchvision.models.get_model(name, num_classes=4).eval()
@@ -87,7 +100,10 @@ def _state(path: Path) -> dict[str, Tensor]:
         torch.manual_seed(0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-            patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: {})
+            patch.setattr(
+                "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url",
+                lambda *_, **__: {},
+            )
             torch.save(FeatureExtractorInceptionV3("x", ["2048"]).state_dict(), file)
     return torch.load(file, weights_only=True)
 
@@ -108,24 +124,36 @@ def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.Mo
     def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline)
+    monkeypatch.setattr(
+        "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline
+    )
     with pytest.raises(ConfigurationError) as caught:
         inception(None)
     text = str(caught.value)
     assert "weights-inception-2015-12-05-6726825d.pth could not be fetched: no network" in text
-    assert "then type task.feature_extractor=inception:<folder>/weights-inception-2015-12-05-6726825d.pth" in text
+    assert (
+        "then type task.feature_extractor=inception:<folder>/weights-inception-2015-12-05-6726825d.pth"
+        in text
+    )
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    (tmp_path / "text.pth").write_text("root:x:0:0:no weights")  # which torch reads as far as an index
+    (tmp_path / "text.pth").write_text(
+        "root:x:0:0:no weights"
+    )  # which torch reads as far as an index
     torch.save({"x": partial(print, "run")}, tmp_path / "code.pth")
     for name in ("other", "text", "code"):
         with pytest.raises(
-            ConfigurationError, match=rf"inception:.*{name}\.pth: these are not torch-fidelity's weights"
+            ConfigurationError,
+            match=rf"inception:.*{name}\.pth: these are not torch-fidelity's weights",
         ):
             inception(str(tmp_path / f"{name}.pth"))
     with pytest.raises(ConfigurationError, match=r"inception:none\.pth: there is no such file"):
         inception("none.pth")
-    monkeypatch.setitem(__import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(ConfigurationError, match=r"needs torch-fidelity: type pip install 'vision_lab\[fid\]'"):
+    monkeypatch.setitem(
+        __import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"needs torch-fidelity: type pip install 'vision_lab\[fid\]'"
+    ):
         inception(None)
 
 

@@ -27,7 +27,9 @@ class Dropping(nn.Module):
 def test_keys_and_values_are_the_classifiers():
     classifier = torchvision.models.resnet18().eval()
     maps = TrainEvalGraphs(classifier).maps(["layer1.1", "layer4.1"])
-    assert set(maps.state_dict()) == {key for key in classifier.state_dict() if not key.startswith("fc.")}
+    assert set(maps.state_dict()) == {
+        key for key in classifier.state_dict() if not key.startswith("fc.")
+    }
     images = torch.rand(1, 3, 64, 96)
     found = maps(images)
     assert {name: value.shape for name, value in found.items()} == {

@@ -20,13 +20,17 @@ def test_stages_of_a_resnet():
     )
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("alexnet", 63), ("vgg11", 32), ("squeezenet1_0", 21)])
+@pytest.mark.parametrize(
+    ("name", "smallest"), [("alexnet", 63), ("vgg11", 32), ("squeezenet1_0", 21)]
+)
 def test_the_smallest_picture_is_torchvisions(name: str, smallest: int):
     with torch.device("meta"):
         network = getattr(published, name)()
     assert introspection.min_image_size(network, channels=3, start=1) == smallest
     assert introspection.forward_error(network, channels=3, size=(smallest, smallest)) is None
-    assert "too small" in str(introspection.forward_error(network, channels=3, size=(smallest - 1, smallest - 1)))
+    assert "too small" in str(
+        introspection.forward_error(network, channels=3, size=(smallest - 1, smallest - 1))
+    )
 
 
 def test_a_copy_has_no_numbers_and_shares_nothing():

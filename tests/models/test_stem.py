@@ -5,7 +5,12 @@ import torch
 import torchvision.models as published
 from torch import nn
 
-from vision_lab.models.stem import adapt_input_kernel, first_convolution, remove_stem_downsampling, set_in_channels
+from vision_lab.models.stem import (
+    adapt_input_kernel,
+    first_convolution,
+    remove_stem_downsampling,
+    set_in_channels,
+)
 
 SMALL = {
     "alexnet": {"features.0": 1},
@@ -61,7 +66,9 @@ def test_new_weights_have_the_spread_of_the_paper():
 def test_grey_kernels_answer_as_the_colour_kernels_do():
     kernel, grey = torch.randn(8, 3, 3, 3), torch.rand(2, 1, 9, 9)
     colour = nn.functional.conv2d(grey.expand(-1, 3, -1, -1), kernel)
-    assert torch.allclose(nn.functional.conv2d(grey, adapt_input_kernel(kernel, 1)), colour, atol=1e-5)
+    assert torch.allclose(
+        nn.functional.conv2d(grey, adapt_input_kernel(kernel, 1)), colour, atol=1e-5
+    )
 
 
 def test_more_channels_repeat_the_kernels_at_the_same_strength():

@@ -30,7 +30,9 @@ def into(file: Path, classes: int = 7, network: nn.Module | None = None):
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "backbone.", "network."])
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict"])
-def test_wrapped_and_prefixed(tmp_path: Path, learnt: dict[str, torch.Tensor], prefix: str, wrapper: str | None):
+def test_wrapped_and_prefixed(
+    tmp_path: Path, learnt: dict[str, torch.Tensor], prefix: str, wrapper: str | None
+):
     content = {prefix + key: value for key, value in learnt.items()}
     torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth")
@@ -42,13 +44,17 @@ def test_wrapped_and_prefixed(tmp_path: Path, learnt: dict[str, torch.Tensor], p
 def test_other_classes_are_drawn_anew_and_said(tmp_path: Path, learnt: dict[str, torch.Tensor]):
     torch.save(learnt, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth", classes=3)
-    assert loaded.summary == ("w.pth: 50 of 52 tensors loaded; drawn anew: classifier.1.weight, classifier.1.bias")
+    assert loaded.summary == (
+        "w.pth: 50 of 52 tensors loaded; drawn anew: classifier.1.weight, classifier.1.bias"
+    )
     assert set(loaded.missing_keys) == CLASSES
     assert torch.equal(network.features[0].weight, learnt["features.0.weight"])
 
 
 def test_a_trunk_alone(tmp_path: Path, learnt: dict[str, torch.Tensor]):
-    torch.save({key: value for key, value in learnt.items() if key not in CLASSES}, tmp_path / "w.pth")
+    torch.save(
+        {key: value for key, value in learnt.items() if key not in CLASSES}, tmp_path / "w.pth"
+    )
     assert set(into(tmp_path / "w.pth")[1].missing_keys) == CLASSES
 
 
@@ -57,7 +63,9 @@ def test_kernels_are_summed_for_grey_pictures(tmp_path: Path, learnt: dict[str, 
     grey = published.squeezenet1_1(num_classes=7)
     set_in_channels(grey, 1)
     network, _ = into(tmp_path / "w.pth", network=grey)
-    assert torch.allclose(network.features[0].weight, learnt["features.0.weight"].sum(dim=1, keepdim=True))
+    assert torch.allclose(
+        network.features[0].weight, learnt["features.0.weight"].sum(dim=1, keepdim=True)
+    )
 
 
 def test_a_small_stem_does_not_take_them(tmp_path: Path):
@@ -65,7 +73,12 @@ def test_a_small_stem_does_not_take_them(tmp_path: Path):
     network = published.resnet18(num_classes=7)
     remove_stem_downsampling(network)
     with pytest.raises(ConfigurationError) as caught:
-        load(network, str(tmp_path / "w.pth"), constructor="resnet18", class_layers={"fc.weight", "fc.bias"})
+        load(
+            network,
+            str(tmp_path / "w.pth"),
+            constructor="resnet18",
+            class_layers={"fc.weight", "fc.bias"},
+        )
     assert "other shapes: conv1.weight 64x3x7x7 for 64x3x3x3" in str(caught.value)
     assert str(caught.value).endswith("type model.stem=imagenet.")
 
@@ -87,7 +100,10 @@ def test_auxiliary_classifiers_that_are_switched_off_are_left_over(tmp_path: Pat
     build = partial(published.googlenet, num_classes=7, init_weights=False)
     torch.save(build(aux_logits=True).state_dict(), tmp_path / "w.pth")
     loaded = load(
-        build(aux_logits=False), str(tmp_path / "w.pth"), constructor="googlenet", class_layers={"fc.weight", "fc.bias"}
+        build(aux_logits=False),
+        str(tmp_path / "w.pth"),
+        constructor="googlenet",
+        class_layers={"fc.weight", "fc.bias"},
     )
     assert loaded.summary.endswith("; left over: aux1, aux2")
 
@@ -106,7 +122,8 @@ def test_old_densenet_names(tmp_path: Path):
     loaded = load(fresh, str(tmp_path / "w.pth"), constructor="densenet121", class_layers=set())
     assert loaded.missing_keys == ()
     assert torch.equal(
-        fresh.features.denseblock1.denselayer1.norm1.weight, network.features.denseblock1.denselayer1.norm1.weight
+        fresh.features.denseblock1.denselayer1.norm1.weight,
+        network.features.denseblock1.denselayer1.norm1.weight,
     )
 
 
@@ -134,21 +151,31 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path):
         with pytest.raises(ConfigurationError, match=text):
             into(tmp_path / name)
     with pytest.raises(
-        ConfigurationError, match=r"neither a file nor one of torchvision's .* imagenet, IMAGENET1K_V1$"
+        ConfigurationError,
+        match=r"neither a file nor one of torchvision's .* imagenet, IMAGENET1K_V1$",
     ):
-        load(published.squeezenet1_1(), "imagenett", constructor="squeezenet1_1", class_layers=CLASSES)
+        load(
+            published.squeezenet1_1(),
+            "imagenett",
+            constructor="squeezenet1_1",
+            class_layers=CLASSES,
+        )
     with pytest.raises(ConfigurationError, match="torchvision has no weights for MyNet"):
         load(published.squeezenet1_1(), "imagenet", constructor="MyNet", class_layers=CLASSES)
 
 
-def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_offline_says_what_to_fetch_and_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def refuse(*_args, **_options):
         raise URLError("no network in tests")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", refuse)
     with pytest.raises(ConfigurationError) as caught:
-        load(published.squeezenet1_1(), "imagenet", constructor="squeezenet1_1", class_layers=CLASSES)
+        load(
+            published.squeezenet1_1(), "imagenet", constructor="squeezenet1_1", class_layers=CLASSES
+        )
     text = str(caught.value)
     assert "https://download.pytorch.org/models/squeezenet1_1-" in text
     assert "no network in tests" in text
@@ -156,7 +183,9 @@ def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path: Path, monkeypa
     assert str(tmp_path / "hub" / "checkpoints") in text
 
 
-def test_cached_published_weights_bring_their_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cached_published_weights_bring_their_normalisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     network = published.squeezenet1_1()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
@@ -170,7 +199,9 @@ def test_cached_published_weights_bring_their_normalisation(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_pictures_for_weights_from_tensorflow_are_what_transform_input_makes_of_them(tmp_path: Path, name: str):
+def test_pictures_for_weights_from_tensorflow_are_what_transform_input_makes_of_them(
+    tmp_path: Path, name: str
+):
     build = partial(getattr(published, name), num_classes=7, init_weights=False, aux_logits=False)
     theirs = build(transform_input=True)
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
@@ -178,6 +209,11 @@ def test_pictures_for_weights_from_tensorflow_are_what_transform_input_makes_of_
     assert loaded.mean is not None
     assert loaded.std is not None
     images = torch.rand(2, 3, 8, 8)
-    imagenet_mean, imagenet_std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    expected = theirs._transform_input((images - imagenet_mean[:, None, None]) / imagenet_std[:, None, None])
+    imagenet_mean, imagenet_std = (
+        torch.tensor([0.485, 0.456, 0.406]),
+        torch.tensor([0.229, 0.224, 0.225]),
+    )
+    expected = theirs._transform_input(
+        (images - imagenet_mean[:, None, None]) / imagenet_std[:, None, None]
+    )
     assert torch.allclose((images - loaded.mean[0]) / loaded.std[0], expected, atol=1e-5)

@@ -61,7 +61,10 @@ def test_a_data_set_that_is_right_is_told_so(kind: str, command: Command, tmp_pa
     assert "nothing is broken" in outcome.out
     assert report["broken"] == 0
     assert set(report["splits"]) == {"train", "val", "test"}
-    assert sum(split["pictures"] for split in report["splits"].values()) == {"folder": 8, "masks": 6}.get(kind, 4)
+    assert sum(split["pictures"] for split in report["splits"].values()) == {
+        "folder": 8,
+        "masks": 6,
+    }.get(kind, 4)
     (sheet,) = (tmp_path / "outputs" / "check").glob("*/contact_sheet.png")
     assert Image.open(sheet).width > 200
 
@@ -79,7 +82,9 @@ def cut(path: Path) -> None:
 def twice(root: Path) -> None:
     """One picture under two names, with other annotations, so that it matters in one split too."""
     shutil.copy(root / "JPEGImages/a.png", root / "JPEGImages/e.png")
-    text = (root / "Annotations/a.xml").read_text().replace("a.png", "e.png").replace("cedar", "ash")
+    text = (
+        (root / "Annotations/a.xml").read_text().replace("a.png", "e.png").replace("cedar", "ash")
+    )
     (root / "Annotations/e.xml").write_text(text)
 
 
@@ -87,7 +92,12 @@ COCO = "annotations/instances_train.json"
 
 FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("coco", "a picture that is cut short", lambda r: cut(r / "train/a.png"), "a.png"),
-    ("coco", "a picture that is not there", lambda r: (r / "train/b.png").unlink(), "there is no such file"),
+    (
+        "coco",
+        "a picture that is not there",
+        lambda r: (r / "train/b.png").unlink(),
+        "there is no such file",
+    ),
     (
         "coco",
         "a box with reversed corners",
@@ -106,23 +116,68 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda r: replaced(r / COCO, '"category_id": 10', '"category_id": 7'),
         "of no class",
     ),
-    ("voc_detect", "an empty file", lambda r: (r / "JPEGImages/c.png").write_bytes(b""), "the file is empty"),
+    (
+        "voc_detect",
+        "an empty file",
+        lambda r: (r / "JPEGImages/c.png").write_bytes(b""),
+        "the file is empty",
+    ),
     (
         "voc_detect",
         "a box outside of its picture",
         lambda r: replaced(r / "Annotations/a.xml", "<xmin>9<", "<xmin>90<"),
         "reversed",
     ),
-    ("voc_detect", "XML that is cut short", lambda r: cut(r / "Annotations/d.xml"), "cannot be read"),
+    (
+        "voc_detect",
+        "XML that is cut short",
+        lambda r: cut(r / "Annotations/d.xml"),
+        "cannot be read",
+    ),
     ("voc_detect", "one picture twice", twice, "a.png"),
-    ("yolo_txt", "a box beyond its picture", lambda r: replaced(r / "labels/a.txt", "0.3 ", "0.95 "), "reaches beyond"),
-    ("yolo_txt", "a class without a name", lambda r: replaced(r / "labels/b.txt", "1 ", "8 "), "class 8"),
-    ("yolo_txt", "words among the numbers", lambda r: replaced(r / "labels/b.txt", "1 ", "one "), "more than numbers"),
-    ("yolo_txt", "a text that is no picture", lambda r: (r / "images/d.png").write_text("hello"), "no picture"),
+    (
+        "yolo_txt",
+        "a box beyond its picture",
+        lambda r: replaced(r / "labels/a.txt", "0.3 ", "0.95 "),
+        "reaches beyond",
+    ),
+    (
+        "yolo_txt",
+        "a class without a name",
+        lambda r: replaced(r / "labels/b.txt", "1 ", "8 "),
+        "class 8",
+    ),
+    (
+        "yolo_txt",
+        "words among the numbers",
+        lambda r: replaced(r / "labels/b.txt", "1 ", "one "),
+        "more than numbers",
+    ),
+    (
+        "yolo_txt",
+        "a text that is no picture",
+        lambda r: (r / "images/d.png").write_text("hello"),
+        "no picture",
+    ),
     ("folder", "a picture that is cut short", lambda r: cut(r / "ash/0.png"), "0.png"),
-    ("folder", "one picture in two classes", lambda r: shutil.copy(r / "ash/0.png", r / "beech/0.png"), "beech/0.png"),
-    ("folder", "a text that is no picture", lambda r: (r / "ash/1.png").write_text("hello"), "no picture"),
-    ("masks", "a mask of another size", lambda r: box_files.picture(r / "masks/0.png", (20, 20)), "0.png"),
+    (
+        "folder",
+        "one picture in two classes",
+        lambda r: shutil.copy(r / "ash/0.png", r / "beech/0.png"),
+        "beech/0.png",
+    ),
+    (
+        "folder",
+        "a text that is no picture",
+        lambda r: (r / "ash/1.png").write_text("hello"),
+        "no picture",
+    ),
+    (
+        "masks",
+        "a mask of another size",
+        lambda r: box_files.picture(r / "masks/0.png", (20, 20)),
+        "0.png",
+    ),
     (
         "masks",
         "a value of no class",
@@ -139,16 +194,28 @@ def test_how_many_faults_are_planted():
     assert {kind for kind, *_ in FAULTS} == set(CLEAN)
 
 
-@pytest.mark.parametrize(("kind", "what", "plant", "says"), FAULTS, ids=[f"{f[0]}: {f[1]}" for f in FAULTS])
+@pytest.mark.parametrize(
+    ("kind", "what", "plant", "says"), FAULTS, ids=[f"{f[0]}: {f[1]}" for f in FAULTS]
+)
 def test_a_planted_fault_is_found_and_named(
-    kind: str, what: str, plant: Callable[[Path], object], says: str, command: Command, tmp_path: Path
+    kind: str,
+    what: str,
+    plant: Callable[[Path], object],
+    says: str,
+    command: Command,
+    tmp_path: Path,
 ):
     words = CLEAN[kind](tmp_path / "data")
     plant(tmp_path / "data")
     outcome, report = checked(command, tmp_path, words)
     assert outcome.code == 1
     assert report["broken"] >= 1
-    kinds = ("unreadable", "broken_annotations", "duplicates_across_splits", "contradicting_duplicates")
+    kinds = (
+        "unreadable",
+        "broken_annotations",
+        "duplicates_across_splits",
+        "contradicting_duplicates",
+    )
     assert says in json.dumps([report[kind] for kind in kinds])
     assert says in outcome.out
     assert "broken: all are listed in" in outcome.err
@@ -156,7 +223,9 @@ def test_a_planted_fault_is_found_and_named(
 
 def test_what_is_no_fault_is_told_all_the_same(command: Command, tmp_path: Path):
     words = CLEAN["coco"](tmp_path / "data")
-    _, report = checked(command, tmp_path, [*words, "mode.small_object_pixels=30", "mode.num_drawn=0"])
+    _, report = checked(
+        command, tmp_path, [*words, "mode.small_object_pixels=30", "mode.num_drawn=0"]
+    )
     splits = report["splits"].values()
     assert sum(len(split["without"]) for split in splits) == 1  # c has no objects
     assert sum(sum(split["tiny"].values()) for split in splits) == 5

@@ -49,7 +49,13 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with squares/ and a run that learnt them, made once."""
     folder = tmp_path_factory.mktemp("squares")
     with chdir(folder):
-        words = ("task=detect", "data=yolo_txt", f"data.root={squares(folder / 'squares')}", "model=resnet20", *SMALL)
+        words = (
+            "task=detect",
+            "data=yolo_txt",
+            f"data.root={squares(folder / 'squares')}",
+            "model=resnet20",
+            *SMALL,
+        )
         settings = (
             "name=squares",
             "trainer.max_epochs=14",
@@ -76,7 +82,12 @@ def test_squares_are_learnt_and_measured_again(command: Command, trained: Run):
     assert set(result["per_class"]) <= {"red", "green"}
     assert sum(found["objects"] for found in result["per_class"].values()) == 3
     assert {path.name for path in (trained.folder / "pictures").iterdir()} >= {
-        *("test_predictions.png", "test_precision_recall.png", "test_precision.png", "test_worst.png")
+        *(
+            "test_predictions.png",
+            "test_precision_recall.png",
+            "test_precision.png",
+            "test_worst.png",
+        )
     }
     outcome = command("mode=evaluate", f"run={trained}")
     assert outcome.code == 0, outcome.err
@@ -97,7 +108,9 @@ def test_any_program_can_score_what_an_evaluation_writes(command: Command, train
     assert len(truth["images"]) == len(truth["annotations"]) == 24
     assert all(Path(image["file_name"]).is_file() for image in truth["images"])
     assert {(image["width"], image["height"]) for image in truth["images"]} == {(96, 48)}
-    assert all(each["bbox"][2:] == pytest.approx([30, 30], abs=1e-3) for each in truth["annotations"])
+    assert all(
+        each["bbox"][2:] == pytest.approx([30, 30], abs=1e-3) for each in truth["annotations"]
+    )
     with redirect_stdout(StringIO()):
         known = COCO(str(folder / "train_truth.json"))
         evaluation = COCOeval(known, known.loadRes(str(folder / "train_detections.json")), "bbox")
@@ -109,7 +122,9 @@ def test_any_program_can_score_what_an_evaluation_writes(command: Command, train
     assert ours["train/map50"] == pytest.approx(evaluation.stats[1], abs=1e-6)
 
 
-def test_predictions_are_pictures_a_table_and_a_document(command: Command, trained: Run, tmp_path: Path):
+def test_predictions_are_pictures_a_table_and_a_document(
+    command: Command, trained: Run, tmp_path: Path
+):
     box_files.picture(tmp_path / "squares" / "images" / "zz_noise.png", (50, 50))
     outcome = command("mode=predict", f"run={trained}", f"source={tmp_path / 'squares' / 'images'}")
     assert outcome.code == 0, outcome.err
@@ -123,7 +138,10 @@ def test_predictions_are_pictures_a_table_and_a_document(command: Command, train
     assert first["class"] == ["red", "green"][int(number)]
     assert (float(first["left"]) + float(first["right"])) / 2 == pytest.approx(96 * x, abs=4)
     assert (float(first["top"]) + float(first["bottom"])) / 2 == pytest.approx(48 * y, abs=4)
-    assert Image.open(folder / "pictures" / "zz_noise.jpg").size == (240, 240)  # small ones are enlarged
+    assert Image.open(folder / "pictures" / "zz_noise.jpg").size == (
+        240,
+        240,
+    )  # small ones are enlarged
     document = json.loads((folder / "detections.json").read_text())
     assert len(document["images"]) == 31
     assert {"image_id", "category_id", "bbox", "score", "id"} == set(document["annotations"][0])
@@ -132,7 +150,9 @@ def test_predictions_are_pictures_a_table_and_a_document(command: Command, train
 
 
 def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_path: Path):
-    outcome = command("mode=predict", f"run={trained}", f"source={tmp_path / 'squares'}", "mode.tiles=true")
+    outcome = command(
+        "mode=predict", f"run={trained}", f"source={tmp_path / 'squares'}", "mode.tiles=true"
+    )
     assert outcome.code == 1
     assert "mode.tiles=true is for tasks that say something of each pixel" in outcome.err
     outcome = command("mode=evaluate", f"run={trained}", "mode.tta=flip")
@@ -143,16 +163,30 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["data=fashion_mini"], "data=fashion_mini is for labels, but task=detect learns from boxes: type data=coco"),
-        (["head=unet"], "head=unet is for masks, but task=detect learns from boxes: type head=faster_rcnn or fcos"),
-        (["task=segment", "augment=mosaic"], "augment.train has a transform for boxes, but the data holds masks"),
+        (
+            ["data=fashion_mini"],
+            "data=fashion_mini is for labels, but task=detect learns from boxes: type data=coco",
+        ),
+        (
+            ["head=unet"],
+            "head=unet is for masks, but task=detect learns from boxes: type head=faster_rcnn or fcos",
+        ),
+        (
+            ["task=segment", "augment=mosaic"],
+            "augment.train has a transform for boxes, but the data holds masks",
+        ),
         (["augment=imagenet"], "augment.eval must be empty for boxes"),
-        (["task.draw_score_threshold=-1"], "task.draw_score_threshold=-1: type a number from 0 to 1"),
+        (
+            ["task.draw_score_threshold=-1"],
+            "task.draw_score_threshold=-1: type a number from 0 to 1",
+        ),
         (["head.weights=coco"], "head.weights=coco: torchvision has no weights for yolo_resnet18"),
         (["data=coco", "data.root=nowhere"], "nowhere has no annotations of COCO's kind"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_to_type(words: list[str], says: str, command: Command):
+def test_what_does_not_fit_is_refused_with_what_to_type(
+    words: list[str], says: str, command: Command
+):
     outcome = command("task=detect", *words)
     assert outcome.code == 1
     assert says in outcome.err
@@ -167,9 +201,20 @@ def test_scenes_are_for_two_tasks_and_no_third(command: Command):
 
 @pytest.mark.parametrize("kind", box_files.FORMATS)
 def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_path: Path):
-    boxes = {**box_files.BOXES, "b": [("beech", (0, 0, 60, 60)), ("ash", (50, 20, 90, 40)), ("oak", (1, 1, 9, 9))]}
+    boxes = {
+        **box_files.BOXES,
+        "b": [("beech", (0, 0, 60, 60)), ("ash", (50, 20, 90, 40)), ("oak", (1, 1, 9, 9))],
+    }
     root = box_files.FORMATS[kind](tmp_path / "data", boxes)
-    words = ("task=detect", f"data={kind}", f"data.root={root}", *SMALL, *FAST, "model=resnet20", "head.channels=16")
+    words = (
+        "task=detect",
+        f"data={kind}",
+        f"data.root={root}",
+        *SMALL,
+        *FAST,
+        "model=resnet20",
+        "head.channels=16",
+    )
     named = ("data.spec.class_names=[ash,beech,cedar]",)
     outcome = command(*words, *named, "name=x", "augment=mosaic")
     assert outcome.code == 0, outcome.err
@@ -205,7 +250,14 @@ LEARNING = {
 @pytest.mark.parametrize("head", LEARNING)
 def test_eight_scenes_are_learnt_by_heart(head: str, command: Command, tmp_path: Path):
     words = (
-        *("task=detect", f"head={head}", *LEARNING[head], "augment=none", "data.batch_size=4", "trainer.max_epochs=50"),
+        *(
+            "task=detect",
+            f"head={head}",
+            *LEARNING[head],
+            "augment=none",
+            "data.batch_size=4",
+            "trainer.max_epochs=50",
+        ),
         *(
             "data.num_images.train=8",
             "data.num_images.val=1",

@@ -19,8 +19,19 @@ from vision_lab.runs.folder import Run
 ROOT = str(Path(__file__).parents[2])
 
 WORDS = (
-    *("logger=none", "callbacks.image_logger=null", "data.batch_size=8", "data.num_workers=1", "trainer.max_epochs=1"),
-    *("trainer.limit_train_batches=120", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "name=x"),
+    *(
+        "logger=none",
+        "callbacks.image_logger=null",
+        "data.batch_size=8",
+        "data.num_workers=1",
+        "trainer.max_epochs=1",
+    ),
+    *(
+        "trainer.limit_train_batches=120",
+        "trainer.limit_val_batches=2",
+        "trainer.limit_test_batches=2",
+        "name=x",
+    ),
     *("callbacks.resume_checkpoint.every_n_steps=20", "data.holdout_fraction=0.02"),
 )
 
@@ -73,7 +84,11 @@ def assert_it_ended_in_words(process: subprocess.Popen[str], folder: Path, text:
     ("words", "are_readers", "text"),
     [
         (("trainer=cpu", "data.num_workers=2"), True, "that reads images ahead was lost"),
-        (("trainer=ddp_cpu", "data.num_workers=0"), False, "process 1 of this run was killed (SIGKILL)"),
+        (
+            ("trainer=ddp_cpu", "data.num_workers=0"),
+            False,
+            "process 1 of this run was killed (SIGKILL)",
+        ),
     ],
     ids=["reader", "second process"],
 )
@@ -82,7 +97,9 @@ def test_a_lost_process_is_named_and_the_command_resumes(
 ):
     process = start(tmp_path, *words)
     lost, *others = children_of(process, count=2 if are_readers else 1, are_readers=are_readers)
-    for other in others:  # as one that waits for a lock which the lost one held: it cannot end by itself
+    for (
+        other
+    ) in others:  # as one that waits for a lock which the lost one held: it cannot end by itself
         os.kill(other, signal.SIGSTOP)
     os.kill(lost, signal.SIGKILL)
     assert_it_ended_in_words(process, tmp_path, text)
@@ -115,5 +132,8 @@ def test_a_folder_that_is_gone_is_named(tmp_path: Path, lose: Callable[[Path], o
     lose(tmp_path / "outputs/x")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "outputs/x is gone: it was deleted or renamed while the command was writing into it" in errors
+    assert (
+        "outputs/x is gone: it was deleted or renamed while the command was writing into it"
+        in errors
+    )
     assert "Traceback" not in errors

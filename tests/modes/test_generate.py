@@ -44,7 +44,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with chdir(folder):
         assert main([*SMALL, "model.conditioning=concatenation", "name=made"]) == 0
-        classifier = ("data.samples_per_class=20", "model.network.depth=8", "callbacks.image_logger=null")
+        classifier = (
+            "data.samples_per_class=20",
+            "model.network.depth=8",
+            "callbacks.image_logger=null",
+        )
         assert main([*FAST, *classifier, "name=classifier"]) == 0
     return folder
 
@@ -64,17 +68,29 @@ def test_what_a_run_leaves(run: Path):
         *("epoch=000.png", "epoch=001.png", "epoch=002.png", "epochs.gif"),
     ]
     with Image.open(run / "samples" / "epochs.gif") as animation:
-        assert (animation.n_frames, animation.size) == (3, (10 * 66 + 2, 2 * 66 + 2))  # ten classes in columns
+        assert (animation.n_frames, animation.size) == (
+            3,
+            (10 * 66 + 2, 2 * 66 + 2),
+        )  # ten classes in columns
     assert sorted(path.name for path in (run / "pictures").iterdir()) == [
         *("test_interpolation.png", "test_neighbours.png", "test_real.png"),
     ]
     result = json.loads((run / "result.json").read_text())
-    assert result["measured_with"] == {"features": "garments", "samples": 60, "real": 64, "training": 60}
+    assert result["measured_with"] == {
+        "features": "garments",
+        "samples": 60,
+        "real": 64,
+        "training": 60,
+    }
     assert result["steps"] == 16
     metrics = result["metrics"]
     assert metrics["test/real_fid"] < metrics["test/noise_fid"]
     assert set(metrics) == {
-        *(f"test/{kind}{name}" for kind in ("", "real_") for name in ("fid", "kid", "precision", "recall")),
+        *(
+            f"test/{kind}{name}"
+            for kind in ("", "real_")
+            for name in ("fid", "kid", "precision", "recall")
+        ),
         *("test/diversity", "test/noise_fid"),
     }
     state = torch.load(run / "model.pth", weights_only=True)
@@ -126,9 +142,16 @@ def test_samples_and_the_same_again(command: Command, run: Path):
 def test_another_seed_and_chosen_classes(command: Command, run: Path):
     for seed in (1, 2):
         assert command("mode=predict", f"run={run}", "mode.num_samples=2", f"seed={seed}").code == 0
-    one, two = (pixels(run / "predict" / f"seed-{seed}" / "samples")["00000.png"] for seed in (1, 2))
+    one, two = (
+        pixels(run / "predict" / f"seed-{seed}" / "samples")["00000.png"] for seed in (1, 2)
+    )
     assert not np.array_equal(one, two)
-    assert command("mode=predict", f"run={run}", "mode.num_samples=4", "mode.class_names=[bag,dress]").code == 0
+    assert (
+        command(
+            "mode=predict", f"run={run}", "mode.num_samples=4", "mode.class_names=[bag,dress]"
+        ).code
+        == 0
+    )
     (folder,) = (run / "predict").glob("seed-0_bag-dress*")
     assert np.load(folder / "latents.npz")["labels"].tolist() == [8, 3, 8, 3]
 
@@ -139,20 +162,29 @@ def test_evaluate_comes_to_the_same(command: Command, run: Path):
     assert "identical to the run's own result, to the last bit" in outcome.out
     assert "measured with features garments, samples 60, real 64, training 60" in outcome.out
     written = json.loads((run / "evaluate" / "test.json").read_text())
-    assert written["measured_with"] == {"features": "garments", "samples": 60, "real": 64, "training": 60}
+    assert written["measured_with"] == {
+        "features": "garments",
+        "samples": 60,
+        "real": 64,
+        "training": 60,
+    }
     assert (run / "evaluate" / "test_neighbours.png").is_file()
 
 
 def test_the_same_command_twice_gives_the_same_bits(command: Command, run: Path):
     assert command(*SMALL, "model.conditioning=concatenation", "name=twice").code == 0
-    for file in sorted(path.relative_to(run) for path in run.rglob("*") if path.suffix in (".png", ".gif", ".pth")):
+    for file in sorted(
+        path.relative_to(run) for path in run.rglob("*") if path.suffix in (".png", ".gif", ".pth")
+    ):
         assert (run / file).read_bytes() == (Path("outputs/twice") / file).read_bytes(), file
     assert (run / "metrics.csv").read_text() == Path("outputs/twice/metrics.csv").read_text()
 
 
 def test_features_of_a_run(command: Command, run: Path):
     """Numbers of another space are not held against the run's own."""
-    outcome = command("mode=evaluate", f"run={run}", "task.feature_extractor=run:outputs/classifier")
+    outcome = command(
+        "mode=evaluate", f"run={run}", "task.feature_extractor=run:outputs/classifier"
+    )
     assert outcome.code == 0, outcome.err
     assert "measured with features run:outputs/classifier, samples 60" in outcome.out
     assert "the run's own result" not in outcome.out
@@ -164,20 +196,33 @@ def test_features_of_a_run(command: Command, run: Path):
 def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path]):
     """Of a pair that takes classes it must have the same; another one takes any pictures."""
     root = make_folder(classes=("ash", "beech"), count=20)
-    outcome = command("mode=evaluate", f"run={run}", "data=folder", f"data.root={root}", "data.num_workers=0")
+    outcome = command(
+        "mode=evaluate", f"run={run}", "data=folder", f"data.root={root}", "data.num_workers=0"
+    )
     assert "the data has classes the network was not trained on: ash, beech" in outcome.err
-    outcome = command("mode=evaluate", f"run={run}", "data=images", f"data.root={root}", "data.num_workers=0")
+    outcome = command(
+        "mode=evaluate", f"run={run}", "data=images", f"data.root={root}", "data.num_workers=0"
+    )
     assert "the network was trained on labels, this data has none" in outcome.err
     assert command(*SMALL, "name=any").code == 0
     for name in ("folder", "pictures"):
-        words = (f"data={name}", f"data.root={root}", "data.num_workers=0", "data.holdout_fraction=0.2")
+        words = (
+            f"data={name}",
+            f"data.root={root}",
+            "data.num_workers=0",
+            "data.holdout_fraction=0.2",
+        )
         outcome = command("mode=evaluate", "run=outputs/any", *words)
         assert outcome.code == 0, outcome.err
         assert "real 8" in outcome.out
 
 
 def test_masks_and_boxes_are_left_alone(command: Command):
-    counts = ("data=scenes", "data.num_images={train: 12, val: 4, test: 4}", "data.spec.image_size=[32,32]")
+    counts = (
+        "data=scenes",
+        "data.num_images={train: 12, val: 4, test: 4}",
+        "data.spec.image_size=[32,32]",
+    )
     for target in ("masks", "boxes"):
         words = (
             *SMALL,
@@ -187,9 +232,14 @@ def test_masks_and_boxes_are_left_alone(command: Command):
             "augment=center_crop",
             "data.batch_size=4",
         )
-        outcome = command(*words, f"data.spec.target_type={target}", f"name={target}", "logger=none")
+        outcome = command(
+            *words, f"data.spec.target_type={target}", f"name={target}", "logger=none"
+        )
         assert outcome.code == 0, outcome.err
-    one, other = (Path(f"outputs/{target}/pictures/test_real.png").read_bytes() for target in ("masks", "boxes"))
+    one, other = (
+        Path(f"outputs/{target}/pictures/test_real.png").read_bytes()
+        for target in ("masks", "boxes")
+    )
     assert one == other
 
 
@@ -243,9 +293,15 @@ def test_words_that_do_not_fit(command: Command, run: Path, words: str, text: st
 @pytest.mark.parametrize(
     ("arrays", "text"),
     [
-        ({"latents": np.zeros((3, 7))}, "holds latents of shape [3, 7], the network takes [count,100]"),
+        (
+            {"latents": np.zeros((3, 7))},
+            "holds latents of shape [3, 7], the network takes [count,100]",
+        ),
         ({"latents": np.zeros((3, 100))}, "does not hold a class from 0 to 9 for each picture"),
-        ({"latents": np.zeros((3, 100)), "labels": np.array([0, 1, 10])}, "does not hold a class from 0 to 9"),
+        (
+            {"latents": np.zeros((3, 100)), "labels": np.array([0, 1, 10])},
+            "does not hold a class from 0 to 9",
+        ),
         ({"other": np.zeros(3)}, "no latents.npz of an earlier mode=predict"),
     ],
 )
@@ -256,14 +312,31 @@ def test_a_file_of_latents_that_does_not_fit(command: Command, run: Path, arrays
     assert text in outcome.err
 
 
-def test_folders_of_any_pictures(command: Command, make_folder: Callable[..., Path], tmp_path: Path):
+def test_folders_of_any_pictures(
+    command: Command, make_folder: Callable[..., Path], tmp_path: Path
+):
     """With classes or without; at 64 pixels, in colour; some of the files are broken."""
     root = make_folder(classes=("ash", "beech"), count=14)
     (root / "ash" / "003.png").write_bytes(b"no picture")
     shutil.copytree(root / "ash", tmp_path / "flat")
-    size = ("data.spec.image_size=[64,64]", "data.num_workers=0", "data.on_error=skip", "data.holdout_fraction=0.25")
-    words = (*SMALL, *size, "data.batch_size=4", "task.num_samples=8", "logger=none", "data.samples_per_class=null")
-    for name, data in {"folder": f"data.root={root}", "pictures": f"data.root={tmp_path / 'flat'}"}.items():
+    size = (
+        "data.spec.image_size=[64,64]",
+        "data.num_workers=0",
+        "data.on_error=skip",
+        "data.holdout_fraction=0.25",
+    )
+    words = (
+        *SMALL,
+        *size,
+        "data.batch_size=4",
+        "task.num_samples=8",
+        "logger=none",
+        "data.samples_per_class=null",
+    )
+    for name, data in {
+        "folder": f"data.root={root}",
+        "pictures": f"data.root={tmp_path / 'flat'}",
+    }.items():
         outcome = command(*words, f"data={name}", data, f"name={name}")
         assert outcome.code == 0, outcome.err
         result = json.loads(Path(f"outputs/{name}/result.json").read_text())
@@ -277,18 +350,36 @@ def test_folders_of_any_pictures(command: Command, make_folder: Callable[..., Pa
 def test_losses_that_are_no_numbers_end_it(command: Command):
     outcome = command(*SMALL, "optimizer.lr=1e30", "logger=none", "name=x")
     assert outcome.code == 1
-    assert re.search(r"error: at step \d+ the loss is not finite: (generator|discriminator)_loss nan", outcome.err)
+    assert re.search(
+        r"error: at step \d+ the loss is not finite: (generator|discriminator)_loss nan",
+        outcome.err,
+    )
     assert Run(Path("outputs/x")).state == "failed"
 
 
 def test_what_is_watched_is_said(command: Command):
-    words = (*SMALL, "logger=none", "callbacks.gan_monitor.min_diversity=100.0", "trainer.limit_test_batches=1")
+    words = (
+        *SMALL,
+        "logger=none",
+        "callbacks.gan_monitor.min_diversity=100.0",
+        "trainer.limit_test_batches=1",
+    )
     outcome = command(*words, "name=warned")
     assert outcome.code == 0
     (line,) = re.findall("warning: (.*)", outcome.out)
-    assert re.match(r"epoch 2: samples are much alike, apart by [\d.]+ of what real pictures are", line)
-    outcome = command(*words, "callbacks.gan_monitor.action=stop", "callbacks.gan_monitor.patience=1", "name=stopped")
+    assert re.match(
+        r"epoch 2: samples are much alike, apart by [\d.]+ of what real pictures are", line
+    )
+    outcome = command(
+        *words,
+        "callbacks.gan_monitor.action=stop",
+        "callbacks.gan_monitor.patience=1",
+        "name=stopped",
+    )
     assert outcome.code == 1
     assert "error: epoch 1: samples are much alike" in outcome.err
-    assert "To go on all the same, type callbacks.gan_monitor.action=warn and another name=" in outcome.err
+    assert (
+        "To go on all the same, type callbacks.gan_monitor.action=warn and another name="
+        in outcome.err
+    )
     assert Run(Path("outputs/stopped")).state == "failed"

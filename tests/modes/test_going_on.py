@@ -19,7 +19,13 @@ from vision_lab.runs.folder import Run
 Command = Callable[..., Outcome]
 
 EVERYTHING = (
-    *("model=mobilenet_v3_small", "augment=pad_crop", "callbacks=ema", "callbacks.ema.decay=0.8", "trainer=cpu"),
+    *(
+        "model=mobilenet_v3_small",
+        "augment=pad_crop",
+        "callbacks=ema",
+        "callbacks.ema.decay=0.8",
+        "trainer=cpu",
+    ),
     *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=4", "trainer.limit_train_batches=9"),
     *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1"),
     *(
@@ -36,21 +42,50 @@ EVERYTHING = (
 )
 """Dropout, batch norm, augmentation, a step-wise schedule, accumulation, EMA, best so far, early stopping."""
 
-PLATEAU = (*EVERYTHING, "scheduler=plateau", "scheduler.patience=0", "callbacks.early_stopping=null", "model=resnet20")
+PLATEAU = (
+    *EVERYTHING,
+    "scheduler=plateau",
+    "scheduler.patience=0",
+    "callbacks.early_stopping=null",
+    "model=resnet20",
+)
 
-SECTIONS = (*EVERYTHING, "+trainer.val_check_interval=4", "callbacks.early_stopping=null", "model=resnet20")
+SECTIONS = (
+    *EVERYTHING,
+    "+trainer.val_check_interval=4",
+    "callbacks.early_stopping=null",
+    "model=resnet20",
+)
 """Validation within the epoch."""
 
 SEGMENT = (
-    *(*EVERYTHING, "task=segment", "data.num_images.train=24", "data.num_images.val=4", "data.num_images.test=4"),
+    *(
+        *EVERYTHING,
+        "task=segment",
+        "data.num_images.train=24",
+        "data.num_images.val=4",
+        "data.num_images.test=4",
+    ),
     *("data.spec.image_size=[64,64]", "augment=scale_jitter", "trainer.max_epochs=3"),
     *("head=deeplabv3", "head.output_stride=16", "head.atrous_rates=[6,12,18]"),
 )
 """Masks that move with their pictures, an auxiliary head, dropout in the head, weights from the training masks."""
 
 DETECT = (
-    *(*EVERYTHING, "task=detect", "data.num_images.train=24", "data.num_images.val=4", "data.num_images.test=4"),
-    *("data.spec.image_size=[64,64]", "augment=mosaic", "trainer.max_epochs=3", "head=faster_rcnn", "head.channels=16"),
+    *(
+        *EVERYTHING,
+        "task=detect",
+        "data.num_images.train=24",
+        "data.num_images.val=4",
+        "data.num_images.test=4",
+    ),
+    *(
+        "data.spec.image_size=[64,64]",
+        "augment=mosaic",
+        "trainer.max_epochs=3",
+        "head=faster_rcnn",
+        "head.channels=16",
+    ),
 )
 """Boxes that move with their pictures, four pictures in one, losses that draw samples, in validation too."""
 
@@ -70,9 +105,18 @@ GENERATE = (
         "task.r1_weight=0.1",
         "scheduler=cosine",
     ),
-    *("task.n_critic=2", "task.diffaugment=[color,translation,cutout]", "trainer.gradient_clip_val=1.0"),
+    *(
+        "task.n_critic=2",
+        "task.diffaugment=[color,translation,cutout]",
+        "trainer.gradient_clip_val=1.0",
+    ),
     *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=3", "trainer.limit_train_batches=9"),
-    *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1", "seed=3"),
+    *(
+        "trainer.limit_val_batches=2",
+        "trainer.limit_test_batches=2",
+        "trainer.log_every_n_steps=1",
+        "seed=3",
+    ),
     *("task.num_samples=20", "task.num_preview=8", "callbacks.resume_checkpoint.every_n_steps=3"),
     *("+callbacks.kill._target_=tests.killing.Kill",),
     "trainer.plugins.checkpoints._target_=tests.killing.KillingCheckpoints",
@@ -110,7 +154,10 @@ def assert_same(run: Path, other: Path) -> None:
     for key in ("metrics", "per_class", "monitored", "epochs", "steps"):
         assert results[0][key] == results[1][key], key
     assert curves(run) == curves(other)
-    samples = [{file.name: file.read_bytes() for file in (folder / "samples").glob("*")} for folder in (run, other)]
+    samples = [
+        {file.name: file.read_bytes() for file in (folder / "samples").glob("*")}
+        for folder in (run, other)
+    ]
     assert samples[0] == samples[1]
 
 
@@ -124,17 +171,27 @@ def assert_same(run: Path, other: Path) -> None:
         pytest.param(EVERYTHING, ["epoch:1", "epoch:1"], marks=pytest.mark.slow),
         pytest.param(EVERYTHING, ["step:9", "last:1"], marks=pytest.mark.slow),
         pytest.param(EVERYTHING, ["best:1", "last:4"], marks=pytest.mark.slow),
-        pytest.param(EVERYTHING, ["test:1", "test:2"], marks=pytest.mark.slow),  # after early stopping has decided
+        pytest.param(
+            EVERYTHING, ["test:1", "test:2"], marks=pytest.mark.slow
+        ),  # after early stopping has decided
         pytest.param(PLATEAU, ["epoch:2", "step:2", "validation:1"], marks=pytest.mark.slow),
         pytest.param(SECTIONS, ["step:5", "validation:2", "step:13"], marks=pytest.mark.slow),
         pytest.param(SEGMENT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
         pytest.param(DETECT, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
-        pytest.param(GENERATE, ["step:4", "validation:2", "epoch:1", "last:2", "test:1"], marks=pytest.mark.slow),
+        pytest.param(
+            GENERATE,
+            ["step:4", "validation:2", "epoch:1", "last:2", "test:1"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda value: "-".join(value).replace(":", "") if isinstance(value, list) else "",
 )
 def test_it_goes_on_to_the_bit(
-    command: Command, monkeypatch: pytest.MonkeyPatch, alone: Callable, words: tuple[str, ...], deaths: list[str]
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    alone: Callable,
+    words: tuple[str, ...],
+    deaths: list[str],
 ):
     left_alone = alone(words)
     for number, death in enumerate(deaths):
@@ -151,7 +208,9 @@ def test_it_goes_on_to_the_bit(
 
 
 @pytest.mark.parametrize(("minutes", "step"), [("0", 4), ("60", 3)])
-def test_a_checkpoint_every_so_many_minutes(command: Command, monkeypatch: pytest.MonkeyPatch, minutes: str, step: int):
+def test_a_checkpoint_every_so_many_minutes(
+    command: Command, monkeypatch: pytest.MonkeyPatch, minutes: str, step: int
+):
     """With 0 there is one after each step of the optimiser; with 60 only that of the epoch's end."""
     words = (
         *(
@@ -192,7 +251,9 @@ def test_sigkill_in_other_processes(alone: Callable, tmp_path: Path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "DEATH": "SIGKILL"}
     for number, death in enumerate(("step:7", "last:2", "validation:2", "best:1", "test:1")):
         workers = f"data.num_workers={number % 3}"
-        done = subprocess.run([*words, workers], cwd=tmp_path, env=environment | {"KILL": death}, check=False)
+        done = subprocess.run(
+            [*words, workers], cwd=tmp_path, env=environment | {"KILL": death}, check=False
+        )
         assert done.returncode == -9
         assert Run(tmp_path / "outputs/killed").state == "running"
     done = subprocess.run(words, cwd=tmp_path, env=environment, check=False)

@@ -19,7 +19,12 @@ from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
-SMALL = ("data.spec.image_size=[32,32]", "trainer=cpu", "logger=none", "callbacks.progress_bar=null")
+SMALL = (
+    "data.spec.image_size=[32,32]",
+    "trainer=cpu",
+    "logger=none",
+    "callbacks.progress_bar=null",
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,13 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pictures/ and a run that learnt them, made once."""
     folder = tmp_path_factory.mktemp("shades")
     make_shades(folder / "pictures", count=30)
-    words = ("data=folder", "data.root=pictures", "name=shades", "trainer.max_epochs=4", "data.batch_size=8")
+    words = (
+        "data=folder",
+        "data.root=pictures",
+        "name=shades",
+        "trainer.max_epochs=4",
+        "data.batch_size=8",
+    )
     with chdir(folder):
         assert main([*words, *SMALL, "data.num_workers=0", "augment=flip"]) == 0
     return folder
@@ -54,10 +65,14 @@ def test_shades_are_learnt_and_measured_again(command: Command, trained: Run):
     assert command("mode=evaluate", f"run={trained.folder}", "mode.split=train").code == 0
     train = json.loads((trained.folder / "evaluate" / "train.json").read_text())
     assert sum(each["samples"] for each in train["per_class"].values()) == 72
-    assert set(train["metrics"]) == {f"train/{name}" for name in ("accuracy", "f1", "loss", "calibration_error")}
+    assert set(train["metrics"]) == {
+        f"train/{name}" for name in ("accuracy", "f1", "loss", "calibration_error")
+    }
 
 
-def test_a_change_of_conf_or_of_options_does_not_change_what_a_run_means(command: Command, trained: Run):
+def test_a_change_of_conf_or_of_options_does_not_change_what_a_run_means(
+    command: Command, trained: Run
+):
     config = trained.folder / "config.yaml"
     text = config.read_text()
     assert "depth: 20" in text
@@ -71,7 +86,13 @@ def test_other_data_is_mapped_by_the_names_of_its_classes(
 ):
     other = make_folder("other", classes=("beech", "ash"), count=4)
     # "beech" is darkest there, and "ash" next: the network, which looks at shades, is wrong about both
-    words = ("mode=evaluate", f"run={trained.folder}", "data=folder", f"data.root={other}", "mode.split=train")
+    words = (
+        "mode=evaluate",
+        f"run={trained.folder}",
+        "data=folder",
+        f"data.root={other}",
+        "mode.split=train",
+    )
     outcome = command(*words, "data.num_workers=0")
     assert outcome.code == 0, outcome.err
     result = json.loads((trained.folder / "evaluate" / "train.json").read_text())
@@ -79,7 +100,9 @@ def test_other_data_is_mapped_by_the_names_of_its_classes(
     assert result["metrics"]["train/accuracy"] < 0.2
 
 
-def test_other_classes_are_refused(command: Command, trained: Run, make_folder: Callable[..., Path]):
+def test_other_classes_are_refused(
+    command: Command, trained: Run, make_folder: Callable[..., Path]
+):
     other = make_folder("other", classes=("ash", "elm"), count=4)
     outcome = command("mode=evaluate", f"run={trained.folder}", "data=folder", f"data.root={other}")
     assert outcome.code == 1
@@ -88,14 +111,24 @@ def test_other_classes_are_refused(command: Command, trained: Run, make_folder: 
 
 def test_prediction_needs_no_data_set(command: Command, trained: Run, tmp_path: Path):
     shutil.move(tmp_path / "pictures", tmp_path / "kept")
-    outcome = command("mode=predict", f"run={trained.folder}", f"source={tmp_path / 'kept' / 'cedar'}")
+    outcome = command(
+        "mode=predict", f"run={trained.folder}", f"source={tmp_path / 'kept' / 'cedar'}"
+    )
     assert outcome.code == 0, outcome.err
     with (trained.folder / "predict" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 30
     assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
     assert sum(row["class"] == "cedar" for row in rows) > 25
-    assert set(rows[0]) == {"path", "class", "confidence", "class_2", "confidence_2", "class_3", "confidence_3"}
+    assert set(rows[0]) == {
+        "path",
+        "class",
+        "confidence",
+        "class_2",
+        "confidence_2",
+        "class_3",
+        "confidence_3",
+    }
     sheet = Image.open(trained.folder / "predict" / "contact_sheet.png")
     assert sheet.width > 8 * 144
     assert "... and 10 more" in outcome.out
@@ -120,7 +153,10 @@ def test_bad_pictures_when_predicting(command: Command, trained: Run, tmp_path: 
     ("words", "text"),
     [
         (("mode=predict",), "mode=predict looks at pictures: type source="),
-        (("mode=predict", "source=nothing/here"), "source=nothing/here: there is no such file or folder, nor a match"),
+        (
+            ("mode=predict", "source=nothing/here"),
+            "source=nothing/here: there is no such file or folder, nor a match",
+        ),
         (("mode=predict", "source=."), "source=.: this folder holds no pictures"),
         (("mode=evaluate",), "mode=evaluate measures a run: type run="),
         (("mode=evaluate", "run=nowhere"), "run=nowhere: there is no such folder"),
@@ -141,7 +177,10 @@ def test_predicting_with_nothing_learnt_is_refused(command: Command, tmp_path: P
     words = ("mode=predict", "source=a.png", "model=squeezenet1_1", "model.weights=w.pth")
     refused = command(*words, "data=fashion_mini")
     assert refused.code == 1
-    assert "its predictions would be random: they are not for the 10 classes of data=fashion_mini" in refused.err
+    assert (
+        "its predictions would be random: they are not for the 10 classes of data=fashion_mini"
+        in refused.err
+    )
     outcome = command(*words)  # without a run, published classes
     assert outcome.code == 0, outcome.err
     assert "weights: w.pth: 52 of 52 tensors loaded" in outcome.out
@@ -166,7 +205,9 @@ def test_an_unfinished_run_cannot_be_evaluated(command: Command):
     assert "has no model.pth: the run is finished; repeat its command" in outcome.err
 
 
-def test_fine_tuning_from_a_run_of_ours(command: Command, trained: Run, make_folder: Callable[..., Path]):
+def test_fine_tuning_from_a_run_of_ours(
+    command: Command, trained: Run, make_folder: Callable[..., Path]
+):
     """The weights of a run are a file like any other; only the layer of the classes is drawn anew."""
     other = make_folder("two", classes=("ash", "elm"), count=20)
     words = ("data=folder", f"data.root={other}", "name=tuned", f"model.weights={trained.weights}")
@@ -183,7 +224,9 @@ def test_fine_tuning_from_a_run_of_ours(command: Command, trained: Run, make_fol
 def test_a_run_can_be_repeated_from_its_folder(command: Command):
     assert command("name=first", *FAST, "optimizer.lr=0.01", "seed=9").code == 0
     assert command("run=outputs/first", "name=second").code == 0
-    first, second = (torch.load(f"outputs/{name}/model.pth", weights_only=True) for name in ("first", "second"))
+    first, second = (
+        torch.load(f"outputs/{name}/model.pth", weights_only=True) for name in ("first", "second")
+    )
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert Run(Path("outputs/second")).choices["model"] == "resnet20"
 
@@ -203,7 +246,9 @@ def test_a_run_can_be_repeated_from_its_folder(command: Command):
     ],
     ids=lambda words: words[0],
 )
-def test_choices_beside_the_default_run_and_measure_the_same_again(command: Command, words: tuple[str, ...]):
+def test_choices_beside_the_default_run_and_measure_the_same_again(
+    command: Command, words: tuple[str, ...]
+):
     assert command("name=other", *FAST, *words).code == 0
     assert command("mode=evaluate", "run=outputs/other", "trainer.limit_test_batches=2").code == 0
     stored = json.loads(Path("outputs/other/result.json").read_text())
@@ -217,13 +262,17 @@ def test_what_differs_when_it_is_measured_again_is_said(command: Command, traine
     torch.save(weights, trained.weights)
     outcome = command("mode=evaluate", f"run={trained.folder}")
     then = trained.result["metrics"]["test/loss"]
-    now = json.loads((trained.folder / "evaluate" / "test.json").read_text())["metrics"]["test/loss"]
+    now = json.loads((trained.folder / "evaluate" / "test.json").read_text())["metrics"][
+        "test/loss"
+    ]
     assert now != then
     assert f"differs from the run's own result: test/loss {then} then, {now} now" in outcome.out
     assert "identical" not in outcome.out
 
 
-def test_a_run_from_another_folder_means_what_it_meant(command: Command, trained: Run, tmp_path: Path):
+def test_a_run_from_another_folder_means_what_it_meant(
+    command: Command, trained: Run, tmp_path: Path
+):
     """Moved, its data moved, and its own copy of conf gone: the same numbers."""
     (tmp_path / "elsewhere").mkdir()
     moved = Path(shutil.move(trained.folder, tmp_path / "elsewhere" / "run"))
@@ -236,11 +285,25 @@ def test_a_run_from_another_folder_means_what_it_meant(command: Command, trained
 def test_a_bomb_in_a_folder_is_named(command: Command, make_folder: Callable[..., Path]):
     root = make_folder()
     bomb(root / "ash" / "bomb.png")
-    outcome = command("data=folder", f"data.root={root}", *SMALL, *FAST, "trainer.limit_train_batches=1.0", "name=x")
+    outcome = command(
+        "data=folder",
+        f"data.root={root}",
+        *SMALL,
+        *FAST,
+        "trainer.limit_train_batches=1.0",
+        "name=x",
+    )
     assert outcome.code == 1
     assert f"{root / 'ash' / 'bomb.png'}: it has 60000 x 60000 pixels" in outcome.err
     skipped = command(
-        *("data=folder", f"data.root={root}", *SMALL, *FAST, "trainer.limit_train_batches=1.0", "data.on_error=skip"),
+        *(
+            "data=folder",
+            f"data.root={root}",
+            *SMALL,
+            *FAST,
+            "trainer.limit_train_batches=1.0",
+            "data.on_error=skip",
+        ),
         *("trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0", "name=y"),
     )
     assert skipped.code == 0

@@ -38,7 +38,12 @@ def drawn(root: Path, count: int = 24, *, images: str = "images", masks: str = "
 def own(root: Path) -> tuple[str, ...]:
     return (
         *("task=segment", "data=masks", f"data.root={root}", "data.spec.class_names=[ground,disc]"),
-        *("data.class_values=[0,255]", "data.spec.image_size=[32,32]", "data.num_workers=0", "model=unet"),
+        *(
+            "data.class_values=[0,255]",
+            "data.spec.image_size=[32,32]",
+            "data.num_workers=0",
+            "model=unet",
+        ),
         *("model.network.width=4", "trainer=cpu", "logger=none", "callbacks.progress_bar=null"),
     )
 
@@ -78,7 +83,10 @@ def test_discs_are_learnt_and_measured_again(command: Command, trained: Run):
     both = json.loads((trained.folder / "evaluate" / "test.json").read_text())["metrics"]
     assert both["test/loss"] != result["metrics"]["test/loss"]
     assert both["test/miou"] == pytest.approx(result["metrics"]["test/miou"], abs=0.1)
-    assert "mode.tta=turn: type flip or null" in command("mode=evaluate", f"run={trained}", "mode.tta=turn").err
+    assert (
+        "mode.tta=turn: type flip or null"
+        in command("mode=evaluate", f"run={trained}", "mode.tta=turn").err
+    )
 
 
 def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path):
@@ -97,14 +105,20 @@ def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path)
         with Image.open(path) as mask:
             sizes[str(path.relative_to(folder / "masks"))] = mask.size
             assert json.loads(mask.text["classes"]) == ["ground", "disc"]
-    assert sizes == {"a.png.png": (130, 97), "below/a.jpg.png": (20, 31), "below/a.png.png": (48, 40)}
+    assert sizes == {
+        "a.png.png": (130, 97),
+        "below/a.jpg.png": (20, 31),
+        "below/a.png.png": (48, 40),
+    }
     assert len(list((folder / "overlays").rglob("*.jpg"))) == 3
     truth = np.asarray(Image.open(tmp_path / "discs" / "masks" / "00.png")) == 255
     said = np.asarray(Image.open(folder / "masks" / "below" / "a.png.png"))
     assert (said == truth).mean() > 0.9
     with (folder / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == [str(source / name) for name in ("a.png", "below/a.jpg", "below/a.png")]
+    assert [row["path"] for row in rows] == [
+        str(source / name) for name in ("a.png", "below/a.jpg", "below/a.png")
+    ]
     assert float(rows[2]["share_disc"]) == pytest.approx((said == 1).mean())
     assert float(rows[2]["share_disc"]) + float(rows[2]["share_ground"]) == pytest.approx(1)
 
@@ -131,7 +145,9 @@ def test_a_mask_without_a_known_pixel_among_others(command: Command, tmp_path: P
         for kind in ("images", "masks"):
             (root / split / kind).mkdir(parents=True)
             for number in names:
-                (root / kind / f"{number:02d}.png").rename(root / split / kind / f"{number:02d}.png")
+                (root / kind / f"{number:02d}.png").rename(
+                    root / split / kind / f"{number:02d}.png"
+                )
     Image.fromarray(np.full((40, 48), 9, dtype=np.uint8)).save(root / "val" / "masks" / "09.png")
     outcome = command(*own(root), "data.ignored_values=[9]", "debug=fast", "name=some")
     assert outcome.code == 0, outcome.err
@@ -142,7 +158,10 @@ def test_a_mask_without_a_known_pixel_among_others(command: Command, tmp_path: P
 
 def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path):
     """Discs keep their size: where one picture is the four of another, so is its mask."""
-    four = [np.asarray(Image.open(tmp_path / "discs" / "images" / f"{number:02d}.png")) for number in range(4)]
+    four = [
+        np.asarray(Image.open(tmp_path / "discs" / "images" / f"{number:02d}.png"))
+        for number in range(4)
+    ]
     large = np.concatenate([np.concatenate(four[:2], axis=1), np.concatenate(four[2:], axis=1)])
     Image.fromarray(large).save(tmp_path / "large.png")
     words = ("mode=predict", f"run={trained}", f"source={tmp_path / 'large.png'}")
@@ -153,7 +172,11 @@ def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path)
     truth = np.concatenate(
         [
             np.concatenate(
-                [np.asarray(Image.open(tmp_path / "discs" / "masks" / f"{n:02d}.png")) for n in pair], axis=1
+                [
+                    np.asarray(Image.open(tmp_path / "discs" / "masks" / f"{n:02d}.png"))
+                    for n in pair
+                ],
+                axis=1,
             )
             for pair in ((0, 1), (2, 3))
         ]
@@ -171,13 +194,18 @@ def test_tiles_and_classes(command: Command):
     Image.new("L", (40, 40)).save("a.png")
     refused = command(*words, "mode.tiles=true")
     assert refused.code == 1
-    assert "mode.tiles=true is for tasks that say something of each pixel (task=segment)" in refused.err
+    assert (
+        "mode.tiles=true is for tasks that say something of each pixel (task=segment)"
+        in refused.err
+    )
     assert command(*words, "mode.tta=flip").code == 0
 
 
 @pytest.mark.slow
 def test_the_scenes_of_a_run(command: Command):
-    outcome = command("task=segment", "name=scenes", "data.label_set=all", "debug=fast", "trainer=cpu", "head=fcn")
+    outcome = command(
+        "task=segment", "name=scenes", "data.label_set=all", "debug=fast", "trainer=cpu", "head=fcn"
+    )
     assert outcome.code == 0, outcome.err
     assert "model       resnet18, head fcn" in outcome.out
     assert "scenes: 600 train, 100 val, 300 test; 11 classes, 3x96x96" in outcome.out
@@ -194,7 +222,13 @@ def test_the_scenes_of_a_run(command: Command):
     assert data["train"]["count"] == 600
     assert "made_of" in data["train"]
     changed = command(
-        "task=segment", "name=scenes", "data.label_set=all", "debug=fast", "trainer=cpu", "head=fcn", "data.seed=4"
+        "task=segment",
+        "name=scenes",
+        "data.label_set=all",
+        "debug=fast",
+        "trainer=cpu",
+        "head=fcn",
+        "data.seed=4",
     )
     assert "data.seed: 0 in the run, 4 now" in changed.err
 
@@ -212,20 +246,34 @@ def test_the_scenes_of_a_run(command: Command):
         ),
         (("task=segment", "data.label_set=some"), "data.label_set=some: type grouped or all"),
         (
-            ("task=segment", "model=inception_v3", "head=deeplabv3", "model.network.aux_logits=false"),
+            (
+                "task=segment",
+                "model=inception_v3",
+                "head=deeplabv3",
+                "model.network.aux_logits=false",
+            ),
             "type head.output_stride=null",
         ),
-        (("task=segment", "task.loss_weights.lovasz=1"), "task.loss_weights.lovasz: there is no such key"),
+        (
+            ("task=segment", "task.loss_weights.lovasz=1"),
+            "task.loss_weights.lovasz: there is no such key",
+        ),
         (
             ("task=segment", "head=fcn", "head.weights=coco"),
             "head.weights=coco: torchvision has no weights for fcn_resnet18",
         ),
-        (("task=segment", "head.weights=nothing.pth"), "head.weights=nothing.pth: there is no such file"),
+        (
+            ("task=segment", "head.weights=nothing.pth"),
+            "head.weights=nothing.pth: there is no such file",
+        ),
         (
             ("task=segment", "data=masks", "data.root=nowhere"),
             "data.spec.class_names is missing: type data.spec.class_names=...",
         ),
-        (("task=segment", "data=coco_segment", "data.root=nowhere"), "nowhere has no annotations of COCO's kind"),
+        (
+            ("task=segment", "data=coco_segment", "data.root=nowhere"),
+            "nowhere has no annotations of COCO's kind",
+        ),
         (
             ("task=segment", "head.decoder_channels=16"),
             "head.decoder_channels=16: type a list of whole numbers of 1 or more",
@@ -242,7 +290,10 @@ def test_the_scenes_of_a_run(command: Command):
             ("task=segment", "head=fcn8s", "head.fc_channels=-3"),
             "head.fc_channels=-3: type a whole number from 1 to 16384 or null",
         ),
-        (("task=segment", "head=fcn8s", "head.dropout=3"), "head.dropout=3: type a number from 0 to 1"),
+        (
+            ("task=segment", "head=fcn8s", "head.dropout=3"),
+            "head.dropout=3: type a number from 0 to 1",
+        ),
         (
             ("task=segment", "data.num_images.train=abc"),
             "data.num_images.train=abc: type a whole number from 1 to 1000000",
@@ -257,10 +308,19 @@ def test_the_scenes_of_a_run(command: Command):
             ("task=segment", "data=masks", "data.root=.", "data.spec.class_names=bg"),
             "class_names=bg: type a list of names, numbers in quotes",
         ),
-        (("task=segment", "data=masks", "data.root=.", "data.spec.class_names=[a,a]"), "has a more than once"),
-        (("mode=predict", "source=.", "mode.num_drawn=abc"), "mode.num_drawn=abc: type a whole number from 0 to 1000"),
+        (
+            ("task=segment", "data=masks", "data.root=.", "data.spec.class_names=[a,a]"),
+            "has a more than once",
+        ),
+        (
+            ("mode=predict", "source=.", "mode.num_drawn=abc"),
+            "mode.num_drawn=abc: type a whole number from 0 to 1000",
+        ),
         (("mode=predict", "source=.", "mode.tiles=maybe"), "mode.tiles=maybe: type true or false"),
-        (("mode=predict", "task=segment", "data=scenes", "source=."), "type run=<its folder>, or head.weights=..."),
+        (
+            ("mode=predict", "task=segment", "data=scenes", "source=."),
+            "type run=<its folder>, or head.weights=...",
+        ),
     ],
 )
 def test_what_cannot_be_is_said(command: Command, words: tuple[str, ...], said: str):
@@ -280,7 +340,8 @@ def test_bad_masks_stop_the_run_by_name_or_are_listed(command: Command, tmp_path
     stopped = command(*words)
     assert stopped.code == 1
     assert (
-        f"1 of 24 pictures have no mask of their name in {root / 'masks'}: {root / 'images' / '05.png'}" in stopped.err
+        f"1 of 24 pictures have no mask of their name in {root / 'masks'}: {root / 'images' / '05.png'}"
+        in stopped.err
     )
     (root / "images" / "05.png").rename(root / "spare.png")
     stopped = command(*words)
@@ -294,7 +355,9 @@ def test_bad_masks_stop_the_run_by_name_or_are_listed(command: Command, tmp_path
     skipped = command(*words, "data.on_error=skip", "name=skipped")
     assert skipped.code == 0, skipped.err
     listed = Path("outputs/skipped/unreadable.csv").read_text()
-    assert f'{root / "images" / "03.png"},"its mask has 10 x 10 pixels, the picture 48 x 40"' in listed
+    assert (
+        f'{root / "images" / "03.png"},"its mask has 10 x 10 pixels, the picture 48 x 40"' in listed
+    )
     assert f"{root / 'masks' / '04.png'}," in listed
     assert f"{root / 'masks' / '05.png'},there is no such file" in listed
 
@@ -304,10 +367,18 @@ def test_masks_in_which_nothing_counts(command: Command, tmp_path: Path):
     root = drawn(tmp_path / "discs", count=12)
     for path in (root / "masks").iterdir():
         Image.fromarray(np.full((40, 48), 9, dtype=np.uint8)).save(path)
-    outcome = command(*own(root), "data.ignored_values=[9]", "debug=fast", "task.class_weights=auto", "name=nothing")
+    outcome = command(
+        *own(root),
+        "data.ignored_values=[9]",
+        "debug=fast",
+        "task.class_weights=auto",
+        "name=nothing",
+    )
     assert outcome.code == 0, outcome.err
     result = json.loads(Path("outputs/nothing/result.json").read_text())
-    assert result["metrics"] == {f"test/{name}": 0.0 for name in ("dice", "loss", "miou", "pixel_accuracy")}
+    assert result["metrics"] == {
+        f"test/{name}": 0.0 for name in ("dice", "loss", "miou", "pixel_accuracy")
+    }
     assert result["per_class"] == {}
 
 
@@ -315,13 +386,19 @@ def test_masks_in_which_nothing_counts(command: Command, tmp_path: Path):
 def test_a_file_of_the_whole_network_and_published_predictions(command: Command, tmp_path: Path):
     words = ("task=segment", "model=squeezenet1_1", "head=fcn", "data.num_images.test=4")
     assert command(*words, *FAST, "name=first").code == 0
-    again = command(*words, *FAST, "name=second", "head.weights=outputs/first/model.pth", "optimizer.lr=0.0")
+    again = command(
+        *words, *FAST, "name=second", "head.weights=outputs/first/model.pth", "optimizer.lr=0.0"
+    )
     assert again.code == 0, again.err
     assert re.search(r"model\.pth: (\d+) of \1 tensors loaded\s", again.out)
     other = command(*words, *FAST, "head.weights=outputs/first/model.pth", "data.label_set=all")
-    assert "drawn anew: classifier.4.weight, classifier.4.bias, aux_classifier.4.weight" in other.out
+    assert (
+        "drawn anew: classifier.4.weight, classifier.4.bias, aux_classifier.4.weight" in other.out
+    )
     Image.fromarray(
-        Scenes(split="test", num_images=1, image_size=(96, 96), label_set="all", seed=0)[0][0].permute(1, 2, 0).numpy()
+        Scenes(split="test", num_images=1, image_size=(96, 96), label_set="all", seed=0)[0][0]
+        .permute(1, 2, 0)
+        .numpy()
     ).save("a.png")
     published = command(
         "mode=predict",

@@ -32,10 +32,24 @@ def typed(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, make_folder: Callable[..., Path]):
+def test_two_processes_are_one_with_twice_the_batch(
+    tmp_path: Path, make_folder: Callable[..., Path]
+):
     root = make_folder(classes=("ash", "beech", "cedar"), count=17)
-    data = ("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", "data.num_workers=0", "augment=flip")
-    words = (*data, "model=squeezenet1_1", "trainer.max_epochs=2", "+model.network.dropout=0.0", "optimizer=sgd")
+    data = (
+        "data=folder",
+        f"data.root={root}",
+        "data.spec.image_size=[16,16]",
+        "data.num_workers=0",
+        "augment=flip",
+    )
+    words = (
+        *data,
+        "model=squeezenet1_1",
+        "trainer.max_epochs=2",
+        "+model.network.dropout=0.0",
+        "optimizer=sgd",
+    )
     for name, extra in {
         "one": ("trainer=cpu", "data.batch_size=4"),
         "two": ("trainer=ddp_cpu", "data.batch_size=2"),
@@ -44,7 +58,10 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, make_folder:
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("the run lies in") == 1
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["one", "two"]
-    results = [json.loads((tmp_path / "outputs" / name / "result.json").read_text()) for name in ("one", "two")]
+    results = [
+        json.loads((tmp_path / "outputs" / name / "result.json").read_text())
+        for name in ("one", "two")
+    ]
     # 51 pictures, a tenth held out twice: 5, which two processes share as 3 and 2, in two batches each
     assert [sum(c["samples"] for c in result["per_class"].values()) for result in results] == [5, 5]
     tables = []
@@ -60,7 +77,9 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, make_folder:
     assert "identical to the run's own result, to the last bit" in evaluated.stdout
     events = list((tmp_path / "outputs" / "two").glob("events.*"))
     assert len(events) == len(list((tmp_path / "outputs" / "one").glob("events.*")))
-    checkpoints = sorted(path.name for path in (tmp_path / "outputs" / "two" / "checkpoints").iterdir())
+    checkpoints = sorted(
+        path.name for path in (tmp_path / "outputs" / "two" / "checkpoints").iterdir()
+    )
     assert checkpoints == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
@@ -75,14 +94,21 @@ def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
             "data.num_images.val=7",
             "data.num_images.test=7",
         ),
-        *("data.spec.image_size=[64,64]", "data.batch_size=2", "trainer.max_epochs=1", "trainer.devices=2"),
+        *(
+            "data.spec.image_size=[64,64]",
+            "data.batch_size=2",
+            "trainer.max_epochs=1",
+            "trainer.devices=2",
+        ),
     )
     done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "outputs/two/result.json").read_text())
     scenes = Scenes(split="test", num_images=7, image_size=(64, 64), label_set="grouped", seed=0)
     pixels = torch.stack([scenes[index][1] for index in range(7)])
-    counted = {name: found["pixels"] for name, found in result["per_class"].items() if found["pixels"]}
+    counted = {
+        name: found["pixels"] for name, found in result["per_class"].items() if found["pixels"]
+    }
     names = ("background", "top", "trouser", "dress", "shoe", "bag")
     assert counted == {name: n for k, name in enumerate(names) if (n := int((pixels == k).sum()))}
     alone = typed(tmp_path, "mode=evaluate", "run=outputs/two", "trainer=cpu")
@@ -96,8 +122,19 @@ def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
 def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
     """Of 7 pictures, as above; detections and truth of both are one set."""
     words = (
-        *("task=detect", "model=resnet20", "head.channels=16", "head.num_convs=1", "data.num_images.train=16"),
-        *("data.num_images.val=7", "data.num_images.test=7", "data.spec.image_size=[64,64]", "data.batch_size=2"),
+        *(
+            "task=detect",
+            "model=resnet20",
+            "head.channels=16",
+            "head.num_convs=1",
+            "data.num_images.train=16",
+        ),
+        *(
+            "data.num_images.val=7",
+            "data.num_images.test=7",
+            "data.spec.image_size=[64,64]",
+            "data.batch_size=2",
+        ),
         *("trainer.max_epochs=2", "trainer.devices=2", "optimizer.lr=0.01"),
     )
     done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")
@@ -109,7 +146,10 @@ def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
         assert evaluated.returncode == 0, evaluated.stderr
         folder = tmp_path / "outputs/two/evaluate"
         documents.append(
-            [json.loads((folder / f"test{name}.json").read_text()) for name in ("", "_truth", "_detections")]
+            [
+                json.loads((folder / f"test{name}.json").read_text())
+                for name in ("", "_truth", "_detections")
+            ]
         )
     two, one = documents
     assert two[0]["metrics"].keys() == one[0]["metrics"].keys()
@@ -125,7 +165,14 @@ def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
 @pytest.mark.slow
 def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     words = (
-        *("-m", "trainer=ddp_cpu", "trainer.devices=2", "optimizer.lr=0.1,0.01", "debug=fast", "trainer.max_epochs=2"),
+        *(
+            "-m",
+            "trainer=ddp_cpu",
+            "trainer.devices=2",
+            "optimizer.lr=0.1,0.01",
+            "debug=fast",
+            "trainer.max_epochs=2",
+        ),
         *(
             "optimizer=sgd",
             "callbacks.resume_checkpoint.every_n_steps=2",
@@ -134,7 +181,9 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     )
     assert typed(tmp_path, *words, "name=alone").returncode == 0
     for death in ("step:5", "step:1", None):  # of the first job; again of the first job; none
-        done = typed(tmp_path, *words, "name=x", **({"KILL": death, "DEATH": "SIGKILL"} if death else {}))
+        done = typed(
+            tmp_path, *words, "name=x", **({"KILL": death, "DEATH": "SIGKILL"} if death else {})
+        )
         assert done.returncode == (-9 if death else 0), done.stderr
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["alone", "x"]
     for name in ("alone", "x"):
@@ -158,7 +207,13 @@ def test_a_loss_that_is_no_number_in_one_process_ends_both(tmp_path: Path):
         "        wrong = self.training and self.trainer.global_step == 4 and self.global_rank == 1\n"
         "        return {**losses, 'loss': losses['loss'] * (float('nan') if wrong else 1)}\n"
     )
-    words = ("trainer=ddp_cpu", "debug=fast", "trainer.max_epochs=3", "task._target_=broken_loss.Loss", "name=x")
+    words = (
+        "trainer=ddp_cpu",
+        "debug=fast",
+        "trainer.max_epochs=3",
+        "task._target_=broken_loss.Loss",
+        "name=x",
+    )
     done = typed(tmp_path, *words)
     assert done.returncode == 1
     assert done.stderr.count("error: at step 5 the loss is not finite: loss nan") == 1
@@ -167,18 +222,35 @@ def test_a_loss_that_is_no_number_in_one_process_ends_both(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(tmp_path: Path, make_folder: Callable[..., Path]):
+def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(
+    tmp_path: Path, make_folder: Callable[..., Path]
+):
     """The second process of the first job meets it; the sweep must outlive Lightning's watch over its processes."""
     root = make_folder(classes=("ash", "beech"), count=20)
     for path in sorted(root.rglob("*.png"))[:36]:
         path.write_bytes(b"no picture")
     words = (
-        *("-m", "trainer=ddp_cpu", "data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", "debug=fast"),
-        *("data.batch_size=1", "data.on_error=raise,skip", "name=x", "logger=none", "model=resnet20"),
+        *(
+            "-m",
+            "trainer=ddp_cpu",
+            "data=folder",
+            f"data.root={root}",
+            "data.spec.image_size=[16,16]",
+            "debug=fast",
+        ),
+        *(
+            "data.batch_size=1",
+            "data.on_error=raise,skip",
+            "name=x",
+            "logger=none",
+            "model=resnet20",
+        ),
     )
     done = typed(tmp_path, *words)
     assert done.returncode == 1
-    stop, skip = (Run(tmp_path / "outputs/x" / f"data.on_error-{name}") for name in ("raise", "skip"))
+    stop, skip = (
+        Run(tmp_path / "outputs/x" / f"data.on_error-{name}") for name in ("raise", "skip")
+    )
     assert stop.state == "failed"
     assert "1 picture cannot be read:" in stop.error
     assert skip.state == "finished"
@@ -189,7 +261,10 @@ def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(tmp_path: Pat
 def test_what_needs_gpus_is_said(command: Callable[..., Outcome]):
     outcome = command("trainer=ddp_cpu", "trainer.sync_batchnorm=true", "name=x")
     assert outcome.code == 1
-    assert "torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false" in outcome.err
+    assert (
+        "torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false"
+        in outcome.err
+    )
 
 
 def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..., Outcome]):
@@ -202,10 +277,16 @@ def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..
             ((), 4, 0.1),
             (("optimizer.lr_reference_batch_size=256",), 1, 0.025),
             (("optimizer.lr_reference_batch_size=256",), 8, 0.2),
-            (("optimizer.lr_reference_batch_size=256", "trainer.accumulate_grad_batches=2"), 8, 0.4),
+            (
+                ("optimizer.lr_reference_batch_size=256", "trainer.accumulate_grad_batches=2"),
+                8,
+                0.4,
+            ),
         ):
             config = compose("config", overrides=["optimizer=sgd", "data.batch_size=64", *words])
-            made = optimizer(resolve_config(config), processes=processes)([nn.Parameter(torch.zeros(1))])
+            made = optimizer(resolve_config(config), processes=processes)(
+                [nn.Parameter(torch.zeros(1))]
+            )
             assert made.param_groups[0]["lr"] == pytest.approx(rate)
 
 
@@ -213,7 +294,12 @@ def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..
 def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
     """The same steps of both, since they average slopes; one run; its measures are those of one process."""
     words = (
-        *("task=generate", "model.generator_channels=4", "model.discriminator_channels=4", "task.num_samples=31"),
+        *(
+            "task=generate",
+            "model.generator_channels=4",
+            "model.discriminator_channels=4",
+            "task.num_samples=31",
+        ),
         *(
             "data.samples_per_class=8",
             "trainer.max_epochs=2",
@@ -221,7 +307,11 @@ def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
             "trainer.limit_test_batches=3",
         ),
         *("trainer.accumulate_grad_batches=2", "task.n_critic=2", "model.conditioning=projection"),
-        *("task.r1_weight=0.1", "trainer.gradient_clip_val=1.0", "+callbacks.apart._target_=alike.Alike"),
+        *(
+            "task.r1_weight=0.1",
+            "trainer.gradient_clip_val=1.0",
+            "+callbacks.apart._target_=alike.Alike",
+        ),
     )
     (tmp_path / "alike.py").write_text(
         "import pytorch_lightning as pl, torch\n\n"
@@ -240,7 +330,12 @@ def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
     assert len(list((run / "samples").glob("epoch=*.png"))) == 3
     with (run / "metrics.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
-    words = ("mode=evaluate", "run=outputs/two", "trainer.limit_test_batches=1.0", "callbacks.apart=null")
+    words = (
+        "mode=evaluate",
+        "run=outputs/two",
+        "trainer.limit_test_batches=1.0",
+        "callbacks.apart=null",
+    )
     both = []
     for trainer in ("trainer=ddp_cpu", "trainer=cpu"):
         evaluated = typed(tmp_path, *words, trainer)

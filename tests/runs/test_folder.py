@@ -19,13 +19,24 @@ SPEC = {
     "std": [0.25],
 }
 
-RESULT = {"metrics": {"test/accuracy": 0.5}, "per_class": {}, "monitored": {"val/accuracy": 0.4}, "measured_with": {}}
+RESULT = {
+    "metrics": {"test/accuracy": 0.5},
+    "per_class": {},
+    "monitored": {"val/accuracy": 0.4},
+    "measured_with": {},
+}
 
 
 def begun(folder: Path) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
-    run.write_config(config="seed: 1\n", resolved="seed: 1\n", overrides=["seed=1"], choices={"model": "x"}, spec=SPEC)
+    run.write_config(
+        config="seed: 1\n",
+        resolved="seed: 1\n",
+        overrides=["seed=1"],
+        choices={"model": "x"},
+        spec=SPEC,
+    )
     return run
 
 
@@ -54,13 +65,19 @@ def test_where_runs_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     what = ("classify", "resnet18", "linear", "folder")
     assert run_folder("mine", *what, "train", None, None, "now") == "outputs/mine"
-    assert run_folder(None, *what, "train", None, None, "now") == "outputs/classify/resnet18-linear-folder/now"
+    assert (
+        run_folder(None, *what, "train", None, None, "now")
+        == "outputs/classify/resnet18-linear-folder/now"
+    )
     assert run_folder("mine", *what, "train", None, "outputs/x", "now") == "outputs/x"
     evaluate = run_folder(None, *what, "evaluate", "outputs/mine", None, "now")
     assert evaluate == str(tmp_path / "outputs/mine/evaluate")
-    assert run_folder(None, *what, "predict", None, None, "now") == str(tmp_path / "outputs/predict/now")
+    assert run_folder(None, *what, "predict", None, None, "now") == str(
+        tmp_path / "outputs/predict/now"
+    )
     with pytest.raises(
-        ConfigurationError, match="resume= goes on with a training: for mode=predict, type run=outputs/x"
+        ConfigurationError,
+        match="resume= goes on with a training: for mode=predict, type run=outputs/x",
     ):
         run_folder(None, *what, "predict", None, "outputs/x", "now")
     assert sweep_folder("mine", "classify", "now") == "outputs/mine"
@@ -97,7 +114,9 @@ def test_what_is_no_run_is_said(tmp_path: Path):
         Run.open(str(tmp_path / "sweep"))
     assert "this folder holds several runs; type one of" in str(caught.value)
     assert f"run={tmp_path / 'sweep' / 'a'}" in str(caught.value)
-    with pytest.raises(ConfigurationError, match=r"there is no such folder; .* holds the runs a, b"):
+    with pytest.raises(
+        ConfigurationError, match=r"there is no such folder; .* holds the runs a, b"
+    ):
         Run.open(str(tmp_path / "sweep" / "c"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match="this folder holds no run"):
@@ -113,19 +132,47 @@ def test_a_name_that_is_read_as_a_number(name: object):
     ("file", "content", "text"),
     [
         ("status.json", "", "status.json is damaged: it is not JSON"),
-        ("status.json", "[]", "status.json is damaged: it holds a list\nWhat helps: remove it and repeat the command"),
-        ("result.json", "{}", "result.json is damaged: metrics, per_class, monitored is not what a run writes"),
-        ("result.json", '{"metrics": {"a": "b"}, "per_class": {}, "monitored": {}}', "result.json is damaged: metrics"),
-        ("result.json", '{"metrics": {}, "per_class": {}, "monitored": {}}', "result.json is damaged: monitored"),
-        ("result.json", "[" * 100_000, "result.json is damaged: it is nested more than 50 levels deep"),
+        (
+            "status.json",
+            "[]",
+            "status.json is damaged: it holds a list\nWhat helps: remove it and repeat the command",
+        ),
+        (
+            "result.json",
+            "{}",
+            "result.json is damaged: metrics, per_class, monitored is not what a run writes",
+        ),
+        (
+            "result.json",
+            '{"metrics": {"a": "b"}, "per_class": {}, "monitored": {}}',
+            "result.json is damaged: metrics",
+        ),
+        (
+            "result.json",
+            '{"metrics": {}, "per_class": {}, "monitored": {}}',
+            "result.json is damaged: monitored",
+        ),
+        (
+            "result.json",
+            "[" * 100_000,
+            "result.json is damaged: it is nested more than 50 levels deep",
+        ),
         ("result.json", "x", "What helps: type mode=evaluate run="),
         (
             "data_fingerprint.json",
             '{"train": "x"}',
             "data_fingerprint.json is damaged: a mapping for each split is needed",
         ),
-        ("environment.json", '{"versions": 1}', "environment.json is damaged: versions is not what a run writes"),
-        ("data_spec.json", '{"a": 1}', "data_spec.json is not what a run writes: target is missing"),
+        (
+            "environment.json",
+            '{"versions": 1}',
+            "environment.json is damaged: versions is not what a run writes",
+        ),
+        (
+            "data_spec.json",
+            '{"a": 1}',
+            "data_spec.json is not what a run writes: target is missing",
+        ),
     ],
 )
 def test_damaged_files_say_what_helps(tmp_path: Path, file: str, content: str, text: str):

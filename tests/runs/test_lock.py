@@ -52,7 +52,9 @@ def test_another_process_holds_it_until_it_dies(tmp_path: Path):
         with pytest.raises(ConfigurationError) as caught, lock_run(run):
             pass
         assert f"x is at work in process {process.pid} on " in str(caught.value)
-        assert re.search(r"heard of \d s ago: wait for it, or type another name=", str(caught.value))
+        assert re.search(
+            r"heard of \d s ago: wait for it, or type another name=", str(caught.value)
+        )
         assert run.state == "pending"
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -66,7 +68,11 @@ def test_another_process_holds_it_until_it_dies(tmp_path: Path):
 def status(run: Run, *, host: str, silent: float, state: str = "running") -> None:
     run.folder.mkdir(exist_ok=True)
     file = run.folder / "status.json"
-    file.write_text(json.dumps({"state": state, "host": host, "pid": 1, "heartbeat": "2026-01-01T00:00:00+00:00"}))
+    file.write_text(
+        json.dumps(
+            {"state": state, "host": host, "pid": 1, "heartbeat": "2026-01-01T00:00:00+00:00"}
+        )
+    )
     os.utime(file, (time.time() - silent, time.time() - silent))
 
 
@@ -74,7 +80,9 @@ def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path
     run = Run(tmp_path / "x")
     status(run, host="elsewhere", silent=20)
     with (
-        pytest.raises(ConfigurationError, match=r"x is at work in process 1 on elsewhere, heard of \d+ s ago"),
+        pytest.raises(
+            ConfigurationError, match=r"x is at work in process 1 on elsewhere, heard of \d+ s ago"
+        ),
         lock_run(run),
     ):
         pass
@@ -91,7 +99,9 @@ def test_the_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.Mo
         run.start()
         first = (run.folder / "status.json").stat().st_mtime_ns
         deadline = time.monotonic() + 5
-        while (run.folder / "status.json").stat().st_mtime_ns == first and time.monotonic() < deadline:
+        while (
+            run.folder / "status.json"
+        ).stat().st_mtime_ns == first and time.monotonic() < deadline:
             time.sleep(0.01)
         assert (run.folder / "status.json").stat().st_mtime_ns > first
         assert run.status["state"] == "running"

@@ -35,7 +35,9 @@ def begun(folder: Path, **changes: object) -> Run:
     text = OmegaConf.to_yaml(OmegaConf.create(CONFIG | changes))
     folder.mkdir(parents=True)
     run.mark_pending()
-    run.write_config(config=text, resolved=text, overrides=["name=x"], choices={"model": "y"}, spec={})
+    run.write_config(
+        config=text, resolved=text, overrides=["name=x"], choices={"model": "y"}, spec={}
+    )
     return run
 
 
@@ -52,7 +54,12 @@ def test_how_far_it_is(tmp_path: Path):
 
 def test_only_what_changes_the_numbers_counts(tmp_path: Path):
     run = begun(tmp_path / "x")
-    free = {"name": "z", "trust": ["mine"], "data": {"num_workers": 3, "root": "/there"}, "mode": {"_target_": "t"}}
+    free = {
+        "name": "z",
+        "trust": ["mine"],
+        "data": {"num_workers": 3, "root": "/there"},
+        "mode": {"_target_": "t"},
+    }
     assert find_config_differences(run, config(**free)) == {}
     other = config(optimizer={"lr": 0.2, "momentum": 0.9}, names=["a", "c"])
     assert find_config_differences(run, other) == {
@@ -74,13 +81,18 @@ def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: py
         "start over (the old folder is kept)."
     )
     many = {f"key{number}": number for number in range(14)}
-    with pytest.raises(ConfigurationError, match="  key11: nothing in the run, 11 now\n  and 2 more\nType another"):
+    with pytest.raises(
+        ConfigurationError, match="  key11: nothing in the run, 11 now\n  and 2 more\nType another"
+    ):
         find_progress(run, config(**many))
 
 
 def test_changed_data_is_noticed(tmp_path: Path):
     run = begun(tmp_path / "x")
-    data = {"train": {"count": 5, "labels": "aa", "files": "bb"}, "val": {"count": 1, "labels": "cc"}}
+    data = {
+        "train": {"count": 5, "labels": "aa", "files": "bb"},
+        "val": {"count": 1, "labels": "cc"},
+    }
     check_data_unchanged(run, data)  # nothing to compare with
     run.write_data_fingerprint(data)
     check_data_unchanged(run, data)
@@ -120,7 +132,9 @@ def test_a_folder_of_other_things_is_refused(command: Command, tmp_path: Path):
     (tmp_path / "outputs/classify/resnet20/x").mkdir(parents=True)
     outcome = command("name=classify", *FAST, "model.weights=./none.pth")
     assert outcome.code == 1
-    assert "outputs/classify exists, but is not the folder of a run: type another name=" in outcome.err
+    assert (
+        "outputs/classify exists, but is not the folder of a run: type another name=" in outcome.err
+    )
     assert (tmp_path / "outputs/classify/resnet20/x").is_dir()
 
 
@@ -147,7 +161,9 @@ def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pyte
     state["last"]["processes"] = 2
     save(state, Path("outputs/x"), "checkpoints/last.ckpt")
     outcome = command(*words)
-    assert "outputs/x was begun by 2 processes, now there are 1: type trainer.devices=2" in outcome.err
+    assert (
+        "outputs/x was begun by 2 processes, now there are 1: type trainer.devices=2" in outcome.err
+    )
     assert Run(Path("outputs/x")).state == "failed"
 
 
@@ -163,7 +179,9 @@ def test_outputs_may_be_a_link(command: Command, tmp_path: Path):
 def test_force_starts_over_and_keeps_the_old_folder(command: Command):
     words = ("debug=fast", "trainer=cpu")  # TensorBoard too
     assert command("name=x", *words).code == 0
-    before = {path.relative_to("outputs/x"): text for path, text in contents(Path("outputs/x")).items()}
+    before = {
+        path.relative_to("outputs/x"): text for path, text in contents(Path("outputs/x")).items()
+    }
     outcome = command("name=x", *words, "seed=1", "force=true")
     assert outcome.code == 0, outcome.err
     (kept,) = Path("outputs/replaced").iterdir()
@@ -195,9 +213,13 @@ def test_a_run_and_a_sweep_do_not_share_a_name(command: Command):
     assert command("-m", "name=y", "seed=1,2", *FAST).code == 0
     before = contents(Path("outputs"))
     assert (
-        "outputs/x is a single run, not a sweep: type another name=" in command("-m", "name=x", "seed=1,2", *FAST).err
+        "outputs/x is a single run, not a sweep: type another name="
+        in command("-m", "name=x", "seed=1,2", *FAST).err
     )
-    assert "outputs/y is a sweep: type another name=, or -m to add to it" in command("name=y", *FAST).err
+    assert (
+        "outputs/y is a sweep: type another name=, or -m to add to it"
+        in command("name=y", *FAST).err
+    )
     assert contents(Path("outputs")) == before
 
 
@@ -210,17 +232,28 @@ def test_a_changed_default_is_another_config(command: Command, tmp_path: Path):
     assert command(*words, "name=x").code == 0
     file.write_text("# Mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.5\n")
     assert "  optimizer.lr: 0.01 in the run, 0.5 now" in command(*words, "name=x").err
-    shown = command("--config-dir", "my_conf", "run=outputs/x", "--cfg", "job", "--package", "optimizer").out
+    shown = command(
+        "--config-dir", "my_conf", "run=outputs/x", "--cfg", "job", "--package", "optimizer"
+    ).out
     assert "lr: 0.01" in shown  # run= means what it meant
     assert command("--config-dir", "my_conf", "resume=outputs/x").code == 0
 
 
-def test_a_changed_data_set_is_refused(command: Command, make_folder: Callable[..., Path], monkeypatch):
+def test_a_changed_data_set_is_refused(
+    command: Command, make_folder: Callable[..., Path], monkeypatch
+):
     from tests.killing import Killed
 
     root = make_folder(count=12)
     words = (
-        *("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]", *FAST, "trainer.max_epochs=2", "name=x"),
+        *(
+            "data=folder",
+            f"data.root={root}",
+            "data.spec.image_size=[16,16]",
+            *FAST,
+            "trainer.max_epochs=2",
+            "name=x",
+        ),
         "+callbacks.kill._target_=tests.killing.Kill",
     )
     monkeypatch.setenv("KILL", "epoch:2")
@@ -240,10 +273,15 @@ def test_a_changed_data_set_is_refused(command: Command, make_folder: Callable[.
     (moved / "ash" / "003.png").unlink()
     outcome = command(*words, f"data.root={moved}")
     assert outcome.code == 0
-    assert "has changed since: 36 files then, 35 now; the result is that of the data as it was" in outcome.out
+    assert (
+        "has changed since: 36 files then, 35 now; the result is that of the data as it was"
+        in outcome.out
+    )
 
 
-def test_a_file_that_stopped_a_run_at_once_may_be_mended(command: Command, make_folder: Callable[..., Path]):
+def test_a_file_that_stopped_a_run_at_once_may_be_mended(
+    command: Command, make_folder: Callable[..., Path]
+):
     """The error says to mend or remove it; nothing was learnt yet, so that the same command begins anew."""
     root = make_folder(count=12)
     bad = root / "ash" / "bad.png"

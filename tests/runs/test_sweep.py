@@ -19,13 +19,27 @@ WORDS = (
 
 
 def typed(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "150"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "COLUMNS": "150",
+    }
     command = [sys.executable, "-m", "vision_lab", *WORDS]
-    return subprocess.run(command, cwd=folder, env=environment | variables, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def states(folder: Path) -> dict[str, str | None]:
-    return {path.parent.name.removeprefix("model-"): Run(path.parent).state for path in folder.glob("*/status.json")}
+    return {
+        path.parent.name.removeprefix("model-"): Run(path.parent).state
+        for path in folder.glob("*/status.json")
+    }
 
 
 def models(folder: Path) -> dict[Path, int]:
@@ -35,7 +49,9 @@ def models(folder: Path) -> dict[Path, int]:
 @pytest.mark.slow
 def test_a_killed_sweep_does_what_is_missing(tmp_path: Path):
     folder = tmp_path / "outputs" / "x"
-    killed = typed(tmp_path, KILL="step:2", RUN="3", DEATH="SIGKILL")  # squeezenet1_1, the third that trains
+    killed = typed(
+        tmp_path, KILL="step:2", RUN="3", DEATH="SIGKILL"
+    )  # squeezenet1_1, the third that trains
     assert killed.returncode == -9
     assert states(folder) == {
         "resnet20": "finished",
@@ -49,7 +65,9 @@ def test_a_killed_sweep_does_what_is_missing(tmp_path: Path):
     assert done.returncode == 1
     assert done.stdout.count("was finished before") == 2
     assert done.stdout.count("epoch 1/1") == 3
-    assert states(folder) == {name: "failed" if name == "inception_v3" else "finished" for name in MODELS}
+    assert states(folder) == {
+        name: "failed" if name == "inception_v3" else "finished" for name in MODELS
+    }
     assert {path: time for path, time in models(folder).items() if path in first} == first
     again = typed(tmp_path)
     assert again.returncode == 1
@@ -57,4 +75,7 @@ def test_a_killed_sweep_does_what_is_missing(tmp_path: Path):
     assert "epoch 1/1" not in again.stdout
     assert "outputs/x: 6 runs" in again.stdout
     assert again.stdout.count("│ finished │") == 5
-    assert "model-inception_v3 failed: inception_v3 is not made for pictures of 32x32 pixels" in again.stdout
+    assert (
+        "model-inception_v3 failed: inception_v3 is not made for pictures of 32x32 pixels"
+        in again.stdout
+    )

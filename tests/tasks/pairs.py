@@ -34,7 +34,9 @@ class Shades(TensorDataset):
         generator = torch.Generator().manual_seed(0)
         self.targets = torch.arange(count) % 2
         shade = 100 + 90 * self.targets + 12 * torch.randn(count, generator=generator)
-        super().__init__(shade.round().to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4), self.targets)
+        super().__init__(
+            shade.round().to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4), self.targets
+        )
 
 
 class Pair(nn.Module):
@@ -54,10 +56,14 @@ class Maker(nn.Module):
     def __init__(self, conditional: bool) -> None:
         super().__init__()
         self.conditional = conditional
-        self.layers = nn.Sequential(nn.Linear(2 + conditional, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+        self.layers = nn.Sequential(
+            nn.Linear(2 + conditional, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1)
+        )
 
     def forward(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        given = torch.cat([latents, labels[:, None].float()], dim=1) if self.conditional else latents
+        given = (
+            torch.cat([latents, labels[:, None].float()], dim=1) if self.conditional else latents
+        )
         return self.layers(given).tanh().view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
 
 

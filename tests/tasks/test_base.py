@@ -71,23 +71,32 @@ def linear() -> nn.Module:
 
 def test_the_rate_follows_progress_step_by_step(spec: DataSpec, tmp_path):
     made = task(
-        spec, network=linear(), schedule=Cosine(warmup_fraction=0.0), optimizer=partial(torch.optim.SGD, lr=0.5)
+        spec,
+        network=linear(),
+        schedule=Cosine(warmup_fraction=0.0),
+        optimizer=partial(torch.optim.SGD, lr=0.5),
     )
     rates = fitted(spec, made, tmp_path).rates
     assert len(rates) == 8
-    assert rates == pytest.approx([0.5 * Cosine(warmup_fraction=0.0)(step / 7) for step in range(8)])
+    assert rates == pytest.approx(
+        [0.5 * Cosine(warmup_fraction=0.0)(step / 7) for step in range(8)]
+    )
 
 
 def test_a_plateau_steps_by_epoch(spec: DataSpec, tmp_path):
     schedule = ReduceOnPlateau(patience=0, factor=0.5)
-    made = task(spec, network=linear(), schedule=schedule, optimizer=partial(torch.optim.SGD, lr=0.0))
+    made = task(
+        spec, network=linear(), schedule=schedule, optimizer=partial(torch.optim.SGD, lr=0.0)
+    )
     made.optimizer = partial(torch.optim.SGD, lr=1e-12)
     rates = fitted(spec, made, tmp_path, epochs=3).rates
     assert rates == pytest.approx([1e-12] * 8 + [5e-13] * 4)
 
 
 def test_a_steps_random_numbers_hang_on_seed_epoch_and_batch_alone(spec: DataSpec, tmp_path):
-    draws = [fitted(spec, task(spec, network=linear(), seed=seed), tmp_path).draws for seed in (0, 0, 1)]
+    draws = [
+        fitted(spec, task(spec, network=linear(), seed=seed), tmp_path).draws for seed in (0, 0, 1)
+    ]
     assert draws[0] == draws[1]
     assert draws[0] != draws[2]
     assert len(set(draws[0])) == 8
@@ -99,7 +108,9 @@ def test_frozen_batch_norm_keeps_its_statistics_through_training(spec: DataSpec,
     ).network
     before = {key: value.clone() for key, value in made.state_dict().items()}
     fitted(spec, task(spec, network=made, optimizer=partial(torch.optim.SGD, lr=0.1)), tmp_path)
-    changed = {key for key, value in made.state_dict().items() if not torch.equal(value, before[key])}
+    changed = {
+        key for key, value in made.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert changed == {"fc.weight", "fc.bias"}
 
 

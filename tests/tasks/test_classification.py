@@ -35,7 +35,9 @@ def batch(labels: list[int], paths: list[str] | None = None) -> Batch:
     return Batch(images, torch.tensor(labels), samples)
 
 
-LOGITS = torch.tensor([[4.0, 1.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+LOGITS = torch.tensor(
+    [[4.0, 1.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+)
 
 
 def test_forward_normalises(spec: DataSpec):
@@ -59,7 +61,9 @@ def test_cross_entropy_and_its_options(spec: DataSpec):
         nn.functional.cross_entropy(LOGITS, labels.targets, label_smoothing=0.1).item()
     )
     weighted = task(spec, class_weights=[0, 0, 1, 0]).losses(LOGITS, labels)["loss"]
-    assert weighted.item() == pytest.approx(nn.functional.cross_entropy(LOGITS[2:3], labels.targets[2:3]).item())
+    assert weighted.item() == pytest.approx(
+        nn.functional.cross_entropy(LOGITS[2:3], labels.targets[2:3]).item()
+    )
 
 
 def test_auxiliary_classifiers_count_less(spec: DataSpec):
@@ -86,7 +90,11 @@ def test_metrics_by_hand(spec: DataSpec):
     assert values["confusion"].tolist() == [[2, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]]
     assert "top5" not in values
     made.results["val"] = values
-    assert made.per_class("val")["beech"] == {"accuracy": 1.0, "precision": pytest.approx(1 / 3), "samples": 1}
+    assert made.per_class("val")["beech"] == {
+        "accuracy": 1.0,
+        "precision": pytest.approx(1 / 3),
+        "samples": 1,
+    }
     assert made.per_class("val")["cedar"] == {"accuracy": 0.0, "precision": 0.0, "samples": 2}
     assert set(made.scalar_metrics("val")) == {"accuracy", "f1", "calibration_error"}
 
@@ -120,7 +128,9 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
         made.collect_examples("val", many, probabilities[half])
     kept = made.mistakes["val"].kept
     assert len(kept) == NUM_MISTAKES_DRAWN
-    assert min(sure for sure, _, _ in kept) == pytest.approx(probabilities[40 - NUM_MISTAKES_DRAWN, 1].item())
+    assert min(sure for sure, _, _ in kept) == pytest.approx(
+        probabilities[40 - NUM_MISTAKES_DRAWN, 1].item()
+    )
     made.results["val"] = {"confusion": torch.eye(4, dtype=torch.int64)}
     assert set(made.figures("val")) == {"confusion", "mistakes"}
     assert set(made.figures("val")) == {"confusion"}  # drawn once, then forgotten
@@ -140,9 +150,13 @@ def test_rows_and_pictures(spec: DataSpec):
     assert [row["path"] for row in rows] == ["a.png", "b.png"]
     assert [row["class"] for row in rows] == ["ash", "beech"]
     assert rows[0]["class_2"] == "beech"
-    assert sum(float(rows[0][f"confidence{suffix}"]) for suffix in ("", "_2", "_3", "_4")) == pytest.approx(1)
+    assert sum(
+        float(rows[0][f"confidence{suffix}"]) for suffix in ("", "_2", "_3", "_4")
+    ) == pytest.approx(1)
     right, wrong = made.draw_predictions(one, probabilities)
-    unknown = made.draw_predictions(Batch(one.images, torch.tensor([-1, -1]), one.samples), probabilities)[0]
+    unknown = made.draw_predictions(
+        Batch(one.images, torch.tensor([-1, -1]), one.samples), probabilities
+    )[0]
     assert right.shape == wrong.shape == unknown.shape
     assert not torch.equal(right, unknown)
 
@@ -150,7 +164,10 @@ def test_rows_and_pictures(spec: DataSpec):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"class_weights": [1, 2]}, r"has 2 numbers for 4 classes: type one for each of ash, beech, cedar, date"),
+        (
+            {"class_weights": [1, 2]},
+            r"has 2 numbers for 4 classes: type one for each of ash, beech, cedar, date",
+        ),
         ({"class_weights": [0, 0, 0, 0]}, r"type a number above 0 for at least one class"),
     ],
 )

@@ -56,7 +56,10 @@ def task() -> DetectionTask:
 @pytest.fixture
 def batch() -> Batch:
     """Two pictures of 80 x 40 pixels, fitted to 40 x 40: the lower half is empty."""
-    targets = [objects([[4, 2, 20, 15]], [1]), objects([[0, 0, 10, 10], [20, 5, 40, 20]], [0, 2], [False, True])]
+    targets = [
+        objects([[4, 2, 20, 15]], [1]),
+        objects([[0, 0, 10, 10], [20, 5, 40, 20]], [0, 2], [False, True]),
+    ]
     targets = [replace(each, area=torch.full((len(each),), 400.0)) for each in targets]
     samples = [Sample(k, f"{k}.png", (40, 80), (20, 40)) for k in range(2)]
     return Batch(torch.randint(0, 255, (2, 3, 40, 40), dtype=torch.uint8), targets, samples)
@@ -71,7 +74,10 @@ def test_the_heads_losses_are_added(task: DetectionTask, batch: Batch):
 def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
     scores = task.metrics("val")
     assert len(task.metrics("train")) == 0  # augmented pictures are not measured
-    said = [found([[1, 4, 2, 20, 15, 0.9]]), found([[0, 0, 0, 10, 10, 0.8], [2, 22, 6, 39, 19, 0.7]])]
+    said = [
+        found([[1, 4, 2, 20, 15, 0.9]]),
+        found([[0, 0, 0, 10, 10, 0.8], [2, 22, 6, 39, 19, 0.7]]),
+    ]
     task.update_metrics(scores, batch, said)
     came_to = scores.compute()
     assert came_to["map"] == 1.0  # what is in the crowd is no mistake
@@ -95,8 +101,15 @@ def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
 
 
 def test_rows_name_what_is_sure_enough_and_pictures_without(task: DetectionTask, batch: Batch):
-    rows = task.table_rows(batch, [found([[1, 4, 2, 20, 15, 0.9], [0, 1, 1, 5, 5, 0.2]]), found([])])
-    assert rows[0] == {"path": "0.png", "class": "b", "score": pytest.approx(0.9), **sides(8, 4, 40, 30)}
+    rows = task.table_rows(
+        batch, [found([[1, 4, 2, 20, 15, 0.9], [0, 1, 1, 5, 5, 0.2]]), found([])]
+    )
+    assert rows[0] == {
+        "path": "0.png",
+        "class": "b",
+        "score": pytest.approx(0.9),
+        **sides(8, 4, 40, 30),
+    }
     assert rows[1] == {"path": "1.png", "class": "", "score": "", **sides("", "", "", "")}
     assert len(rows) == 2
 
@@ -105,12 +118,17 @@ def sides(*values: object) -> dict[str, object]:
     return dict(zip(("left", "top", "right", "bottom"), values, strict=True))
 
 
-def test_boxes_are_drawn_on_the_files_own_picture(task: DetectionTask, batch: Batch, tmp_path: Path):
+def test_boxes_are_drawn_on_the_files_own_picture(
+    task: DetectionTask, batch: Batch, tmp_path: Path
+):
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([])]
     pictures = [torch.full((3, 400, 800), 255, dtype=torch.uint8)] * 2
     task.save_predictions(batch, said, tmp_path, names=["one", "two"], pictures=iter(pictures))
     # The files are ten times as large as the samples say, so that the box of (8, 4) to (40, 30) stays near the corner.
-    drawn, empty = (decode_jpeg(read_file(str(tmp_path / "pictures" / f"{name}.jpg"))) for name in ("one", "two"))
+    drawn, empty = (
+        decode_jpeg(read_file(str(tmp_path / "pictures" / f"{name}.jpg")))
+        for name in ("one", "two")
+    )
     assert drawn.shape == (3, 400, 800)
     assert (drawn[:, :60, :60] < 128).any()
     assert (drawn[:, 100:, 200:] > 240).all()
@@ -124,13 +142,17 @@ def test_drawings_compare_what_is_known(task: DetectionTask, batch: Batch):
     assert drawn[0].shape[0] == 3
     task.collect_examples("val", batch, said)
     pictures = task.worst["val"].pictures()
-    assert torch.equal(pictures[0], drawn[1])  # one missed and one wrong; the other picture is right
+    assert torch.equal(
+        pictures[0], drawn[1]
+    )  # one missed and one wrong; the other picture is right
     task.reset_examples("val")
     assert task.worst == {}
 
 
 def test_mistakes_are_counted_from_the_surest_on():
-    truth = objects([[0, 0, 20, 20], [50, 50, 70, 70], [30, 0, 60, 30]], [0, 1, 0], [False, False, True])
+    truth = objects(
+        [[0, 0, 20, 20], [50, 50, 70, 70], [30, 0, 60, 30]], [0, 1, 0], [False, False, True]
+    )
     said = found(
         [
             [0, 0, 0, 20, 20, 0.9],  # right

@@ -28,7 +28,11 @@ class Watch(pl.Callback):
         self.before = {name: self._of(pl_module, name) for name in ("generator", "discriminator")}
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        moved = [name[0] for name, was in self.before.items() if not torch.equal(was, self._of(pl_module, name))]
+        moved = [
+            name[0]
+            for name, was in self.before.items()
+            if not torch.equal(was, self._of(pl_module, name))
+        ]
         self.changed.append("".join(moved))
         self.whole.append(pl_module.whole)
         self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
@@ -69,9 +73,13 @@ def test_each_has_its_rate_and_its_schedule(tmp_path: Path):
     schedule = Cosine(warmup_fraction=0.0)
     task = generate(schedule=schedule, generator_optim={"lr": 0.5}, discriminator_steps=2)
     rates = watched(tmp_path, task).rates
-    assert [rate[1] for rate in rates] == pytest.approx([5e-3 * schedule(min(step / 7, 1)) for step in range(1, 9)])
+    assert [rate[1] for rate in rates] == pytest.approx(
+        [5e-3 * schedule(min(step / 7, 1)) for step in range(1, 9)]
+    )
     steps = [0, 1, 1, 2, 2, 3, 3, 4]
-    assert [rate[0] for rate in rates] == pytest.approx([0.5 * schedule(min(step / 3, 1)) for step in steps])
+    assert [rate[0] for rate in rates] == pytest.approx(
+        [0.5 * schedule(min(step / 3, 1)) for step in steps]
+    )
 
 
 def test_slopes_are_clipped_each_by_its_own_length(tmp_path: Path):
@@ -80,11 +88,15 @@ def test_slopes_are_clipped_each_by_its_own_length(tmp_path: Path):
     class Measured(torch.optim.SGD):
         def step(self, closure=None):
             super().step(closure)
-            lengths.append(nn.utils.get_total_norm([p.grad for p in self.param_groups[0]["params"]]).item())
+            lengths.append(
+                nn.utils.get_total_norm([p.grad for p in self.param_groups[0]["params"]]).item()
+            )
 
     def fit(clip: float | None) -> list[float]:
         lengths.clear()
-        task = generate(gradient_clip_val=clip, optimizer=lambda parameters: Measured(parameters, lr=0.1))
+        task = generate(
+            gradient_clip_val=clip, optimizer=lambda parameters: Measured(parameters, lr=0.1)
+        )
         trainer(tmp_path).fit(task, datamodule=data())
         return lengths
 
@@ -98,7 +110,9 @@ def test_a_schedule_is_as_long_as_there_are_steps(tmp_path: Path):
     task = generate(accumulate_grad_batches=4, schedule=Cosine(warmup_fraction=0.0))
     watch = watched(tmp_path, task, limit_train_batches=7, max_epochs=3)
     rates = [rate[1] / 5e-3 for rate, whole in zip(watch.rates, watch.whole, strict=True) if whole]
-    assert rates == pytest.approx([Cosine(warmup_fraction=0.0)(min(step / 5, 1)) for step in range(1, 7)])
+    assert rates == pytest.approx(
+        [Cosine(warmup_fraction=0.0)(min(step / 5, 1)) for step in range(1, 7)]
+    )
 
 
 def test_a_validation_within_a_step_keeps_its_slopes(tmp_path: Path):
@@ -159,7 +173,9 @@ def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
     stepped = []
     for size, together in ((32, 1), (16, 2)):
         torch.manual_seed(0)
-        task = generate(accumulate_grad_batches=together, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+        task = generate(
+            accumulate_grad_batches=together, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
+        )
         task._latents = lambda count: torch.ones(count, 2)  # type: ignore[method-assign]  # the same in both
         trainer(tmp_path, limit_train_batches=together).fit(task, datamodule=data(batch_size=size))
         stepped.append(nn.utils.parameters_to_vector(task.pair.discriminator.parameters()))
@@ -169,7 +185,10 @@ def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
 def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
     task = generate(ema=0.5)
     trainer(tmp_path).fit(task, datamodule=data())
-    now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampling_generator))
+    now, mean = (
+        network.state_dict()["layers.3.weight"]
+        for network in (task.pair.generator, task.sampling_generator)
+    )
     assert not torch.equal(now, mean)
     assert (now - mean).abs().max() < 0.1
     kept = task.network_state_dict()
@@ -178,14 +197,19 @@ def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
     other = generate(ema=0.5)
     other.load_network_state_dict(kept)
     places = range(4)
-    assert torch.equal(other.generate(other.sample_latents(places)), task.generate(task.sample_latents(places)))
+    assert torch.equal(
+        other.generate(other.sample_latents(places)), task.generate(task.sample_latents(places))
+    )
 
 
 def test_a_young_average_is_not_held_back_by_its_first_weights(tmp_path: Path):
     task = generate(ema=0.9999)
     first = task.pair.generator.state_dict()["layers.3.weight"].clone()
     trainer(tmp_path, max_epochs=4).fit(task, datamodule=data())
-    now, mean = (network.state_dict()["layers.3.weight"] for network in (task.pair.generator, task.sampling_generator))
+    now, mean = (
+        network.state_dict()["layers.3.weight"]
+        for network in (task.pair.generator, task.sampling_generator)
+    )
     assert (now - mean).norm() < 0.5 * (now - first).norm()
 
 
@@ -199,7 +223,9 @@ def test_a_young_average_is_not_held_back_by_its_first_weights(tmp_path: Path):
         ("hinge", {"diffaugment": ["translation"]}),
     ],
 )
-def test_each_loss_comes_nearer_to_what_is_known(tmp_path: Path, loss: str, changes: dict[str, Any]):
+def test_each_loss_comes_nearer_to_what_is_known(
+    tmp_path: Path, loss: str, changes: dict[str, Any]
+):
     """Shades have a mean of 145 and a deviation of 47 of 255: moments before and after."""
     torch.manual_seed(0)
     task = generate(loss=loss, **changes)
@@ -220,16 +246,22 @@ def test_classes_are_learnt_apart(tmp_path: Path):
     task = generate(Pair(conditional=True))
     trainer(tmp_path, max_epochs=40, limit_val_batches=0).fit(task, datamodule=data())
     dark, light = (
-        task.generate(task.sample_latents(range(100), labels=[label] * 100)).float().mean() for label in (0, 1)
+        task.generate(task.sample_latents(range(100), labels=[label] * 100)).float().mean()
+        for label in (0, 1)
     )
     assert dark < 130 < 160 < light
 
 
 def test_penalties_are_warned_of_batch_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    for setting, changes in (("task.loss=wgan_gp", {"loss": "wgan_gp"}), ("task.r1_weight", {"r1": 0.1})):
+    for setting, changes in (
+        ("task.loss=wgan_gp", {"loss": "wgan_gp"}),
+        ("task.r1_weight", {"r1": 0.1}),
+    ):
         for norm in (False, True):
             caplog.clear()
-            trainer(tmp_path, limit_train_batches=1).fit(generate(Pair(norm=norm), **changes), datamodule=data())
+            trainer(tmp_path, limit_train_batches=1).fit(
+                generate(Pair(norm=norm), **changes), datamodule=data()
+            )
             assert (f"{setting} looks at each picture's slope" in caplog.text) == norm
     assert "type model.discriminator_norm=layer" in caplog.text
 
@@ -241,11 +273,18 @@ def test_what_does_not_fit_is_answered(tmp_path: Path):
             "scheduler=plateau is for one network: type scheduler=constant, cosine or steps",
         ),
         ({"generator_optim": {"momentum": 0.9}}, r"task\.generator_optim=.*momentum"),
-        ({"discriminator_optim": {"lr": -1.0}}, r"task\.discriminator_optim=.*Invalid learning rate"),
+        (
+            {"discriminator_optim": {"lr": -1.0}},
+            r"task\.discriminator_optim=.*Invalid learning rate",
+        ),
     ):
         with pytest.raises(ConfigurationError, match=text):
             trainer(tmp_path).fit(generate(**changes), datamodule=data())
-    with pytest.raises(ConfigurationError, match=r"trainer\.max_steps would count the steps of both networks"):
+    with pytest.raises(
+        ConfigurationError, match=r"trainer\.max_steps would count the steps of both networks"
+    ):
         trainer(tmp_path, max_steps=5).fit(generate(), datamodule=data())
-    with pytest.raises(ConfigurationError, match=r"averages its generator's weights by itself \(task\.ema\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"averages its generator's weights by itself \(task\.ema\)"
+    ):
         trainer(tmp_path, callbacks=[EMAWeightAveraging()]).fit(generate(), datamodule=data())

@@ -42,7 +42,17 @@ def test_measures_are_of_samples_and_of_real_pictures_against_the_split(tmp_path
     assert values["real_fid"] < 0.05 < values["fid"]
     assert "noise_fid" not in values
     assert sorted(values) == [
-        *("diversity", "fid", "kid", "precision", "real_fid", "real_kid", "real_precision", "real_recall", "recall"),
+        *(
+            "diversity",
+            "fid",
+            "kid",
+            "precision",
+            "real_fid",
+            "real_kid",
+            "real_precision",
+            "real_recall",
+            "recall",
+        ),
     ]
 
 
@@ -56,7 +66,12 @@ def test_a_test_measures_noise_too_and_draws(tmp_path: Path):
         assert figure.dtype == torch.uint8
         assert figure.shape[0] == 3
     assert task.figures("val") == {}
-    assert task.metric_settings() == {"features": "shade", "samples": 200, "real": 64, "training": 200}
+    assert task.metric_settings() == {
+        "features": "shade",
+        "samples": 200,
+        "real": 64,
+        "training": 200,
+    }
 
 
 def test_samples_have_the_classes_of_the_split_in_their_shares(tmp_path: Path):
@@ -106,7 +121,9 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
 
-def test_what_training_pictures_get_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_training_pictures_get_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     measured = []
     monkeypatch.setattr(
         "vision_lab.tasks.generation.generative_metrics",
@@ -132,9 +149,13 @@ def test_interpolations_end_at_their_samples(tmp_path: Path):
 
 def test_too_few_pictures_to_measure_by(tmp_path: Path):
     """Said before training begins; or after, where fewer are seen than there are."""
-    with pytest.raises(DataError, match="too few pictures to measure by, 3 in test: there must be 4 in each split"):
+    with pytest.raises(
+        DataError, match="too few pictures to measure by, 3 in test: there must be 4 in each split"
+    ):
         trainer(tmp_path).fit(generate(), datamodule=data(test=lambda: Shades(3)))
-    with pytest.raises(DataError, match="only 2 pictures of val were seen, too few to measure by: 4 at least"):
+    with pytest.raises(
+        DataError, match="only 2 pictures of val were seen, too few to measure by: 4 at least"
+    ):
         trainer(tmp_path, limit_val_batches=1).fit(generate(), datamodule=data(batch_size=2))
 
 

@@ -76,7 +76,9 @@ def test_dice_by_hand(mask_spec: DataSpec):
     """Class 2 is not in the truth and does not count; what is ignored neither."""
     masks = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
     said = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
-    loss = task(mask_spec, losses={"dice": 1.0}).loss_weights(said.log()[None, :, None], batch(masks))["loss"]
+    loss = task(mask_spec, losses={"dice": 1.0}).loss_weights(
+        said.log()[None, :, None], batch(masks)
+    )["loss"]
     sky = 2 * (0.8 + 0.5) / (0.8 + 0.5 + 0.1 + 2)
     sea = 2 * 0.7 / (0.1 + 0.5 + 0.7 + 1)
     assert loss.item() == pytest.approx(1 - (sky + sea) / 2, abs=1e-5)
@@ -84,17 +86,26 @@ def test_dice_by_hand(mask_spec: DataSpec):
 
 def test_focal_by_hand(mask_spec: DataSpec):
     masks = torch.tensor([[[0, 1, IGNORE_INDEX]]])
-    said = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[None, :, None]
+    said = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[
+        None, :, None
+    ]
     loss = task(mask_spec, losses={"focal": 1.0}).loss_weights(said, batch(masks))["loss"]
     wanted = -(0.1**2 * np.log(0.9) + 0.75**2 * np.log(0.25)) / 2
     assert loss.item() == pytest.approx(wanted, abs=1e-5)
-    flat = task(mask_spec, losses={"focal": 1.0}, focal_gamma=0.0).loss_weights(said, batch(masks))["loss"]
+    flat = task(mask_spec, losses={"focal": 1.0}, focal_gamma=0.0).loss_weights(said, batch(masks))[
+        "loss"
+    ]
     assert flat.item() == pytest.approx(-(np.log(0.9) + np.log(0.25)) / 2, abs=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_the_focal_loss_has_a_slope_where_all_is_right(mask_spec: DataSpec, gamma: float):
-    logits = torch.tensor([[40.0, 0.0, 0.0]])[:, :, None, None].expand(1, 3, 2, 2).clone().requires_grad_()
+    logits = (
+        torch.tensor([[40.0, 0.0, 0.0]])[:, :, None, None]
+        .expand(1, 3, 2, 2)
+        .clone()
+        .requires_grad_()
+    )
     made = task(mask_spec, losses={"focal": 1.0}, focal_gamma=gamma)
     made.loss_weights(logits, batch(torch.zeros(1, 2, 2)))["loss"].backward()
     assert logits.grad is not None
@@ -104,7 +115,8 @@ def test_the_focal_loss_has_a_slope_where_all_is_right(mask_spec: DataSpec, gamm
 def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
     logits, given = example()
     single = [
-        task(mask_spec, losses={name: 1.0}).loss_weights(logits, given)["loss"] for name in ("cross_entropy", "dice")
+        task(mask_spec, losses={name: 1.0}).loss_weights(logits, given)["loss"]
+        for name in ("cross_entropy", "dice")
     ]
     made = task(mask_spec, losses={"cross_entropy": 1.0, "dice": 2.0, "focal": 0.0}, aux_weight=0.5)
     found = made.loss_weights((logits, logits), given)
@@ -116,10 +128,14 @@ def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal"])
 @pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0]])
-def test_a_mask_in_which_nothing_counts_teaches_nothing(mask_spec: DataSpec, name: str, weights: list[float] | None):
+def test_a_mask_in_which_nothing_counts_teaches_nothing(
+    mask_spec: DataSpec, name: str, weights: list[float] | None
+):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     given = batch(torch.full((1, 4, 4), IGNORE_INDEX))
-    loss = task(mask_spec, losses={name: 1.0}, class_weights=weights).loss_weights(logits, given)["loss"]
+    loss = task(mask_spec, losses={name: 1.0}, class_weights=weights).loss_weights(logits, given)[
+        "loss"
+    ]
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None
@@ -135,7 +151,10 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(mask_spec: DataSpec, nam
         ),
         ({"losses": {}}, "task.loss_weights: type a number above 0 for at least one"),
         ({"losses": {"dice": 0.0}}, "task.loss_weights: type a number above 0 for at least one"),
-        ({"class_weights": [0.0, 0.0, 0.0]}, "task.class_weights: type a number above 0 for at least one class"),
+        (
+            {"class_weights": [0.0, 0.0, 0.0]},
+            "task.class_weights: type a number above 0 for at least one class",
+        ),
         (
             {"class_weights": [1.0]},
             "task.class_weights has 1 numbers for 3 classes: type one for each of sky, sea, sand",
@@ -201,7 +220,10 @@ def test_tiles_say_what_the_whole_picture_says(mask_spec: DataSpec, size: tuple[
     (found,) = made.predict_step(given, 0)
     assert found.shape == size
     whole = made.decode(made(image))[0]
-    inside = slice(0, size[0] - 3 if size[0] < 16 else None), slice(0, size[1] - 3 if size[1] < 16 else None)
+    inside = (
+        slice(0, size[0] - 3 if size[0] < 16 else None),
+        slice(0, size[1] - 3 if size[1] < 16 else None),
+    )
     assert torch.equal(found[inside], whole[inside])
 
 
@@ -215,7 +237,11 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
     ]
     # On the file's own picture, which may be larger than the mask.
     made.save_predictions(
-        given, [mask], tmp_path, names=["below/a"], pictures=[torch.zeros(3, 16, 16, dtype=torch.uint8)]
+        given,
+        [mask],
+        tmp_path,
+        names=["below/a"],
+        pictures=[torch.zeros(3, 16, 16, dtype=torch.uint8)],
     )
     with Image.open(tmp_path / "masks" / "below" / "a.png") as image:
         assert image.mode == "P"
@@ -230,7 +256,9 @@ def test_pictures(mask_spec: DataSpec):
     made = task(mask_spec)
     _, given = example()
     drawn = made.draw_predictions(given, given.targets.clamp(max=2))
-    alone = made.draw_predictions(batch(torch.full((1, 8, 8), IGNORE_INDEX)), [torch.zeros(8, 8, dtype=torch.uint8)])
+    alone = made.draw_predictions(
+        batch(torch.full((1, 8, 8), IGNORE_INDEX)), [torch.zeros(8, 8, dtype=torch.uint8)]
+    )
     assert [picture.shape[-1] for picture in (*drawn, *alone)] == [4 * 148 - 4] * 2 + [2 * 148 - 4]
     sheet = made.contact_sheet(drawn)
     assert sheet.shape[-1] == 2 * (4 * 148 - 4 + 6) + 6
@@ -246,12 +274,24 @@ def test_the_worst_pictures_and_the_table(mask_spec: DataSpec):
     measure = made.metrics("val")
     measure.update(right, given.targets)
     made.results["val"] = measure.compute()
-    assert {name: found["iou"] for name, found in made.per_class("val").items()} == {"sky": 1, "sea": 1, "sand": 1}
-    assert sum(found["pixels"] for found in made.per_class("val").values()) == (given.targets != IGNORE_INDEX).sum()
-    assert [(-index, 1 - badness) for badness, index, _ in sorted(made.worst["val"].kept)] == [(0, 1.0), (1, 0.0)]
+    assert {name: found["iou"] for name, found in made.per_class("val").items()} == {
+        "sky": 1,
+        "sea": 1,
+        "sand": 1,
+    }
+    assert (
+        sum(found["pixels"] for found in made.per_class("val").values())
+        == (given.targets != IGNORE_INDEX).sum()
+    )
+    assert [(-index, 1 - badness) for badness, index, _ in sorted(made.worst["val"].kept)] == [
+        (0, 1.0),
+        (1, 0.0),
+    ]
     figures = made.figures("val")
     assert set(figures) == {"confusion", "iou", "worst"}
-    assert all(picture.dtype == torch.uint8 and picture.shape[0] == 3 for picture in figures.values())
+    assert all(
+        picture.dtype == torch.uint8 and picture.shape[0] == 3 for picture in figures.values()
+    )
     made.collect_examples("val", given, right)
     made.reset_examples("val")
     assert "worst" not in made.figures("val")

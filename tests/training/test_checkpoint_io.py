@@ -13,7 +13,13 @@ from tests.conftest import FAST, Outcome
 from tests.core.test_files import small_files  # noqa: F401
 from tests.killing import Killed
 from vision_lab.runs.folder import Run
-from vision_lab.training.checkpoint_io import AtomicCheckpointIO, corruption, latest_checkpoint, load, save
+from vision_lab.training.checkpoint_io import (
+    AtomicCheckpointIO,
+    corruption,
+    latest_checkpoint,
+    load,
+    save,
+)
 
 Command = Callable[..., Outcome]
 CONTENT = {"weights": torch.arange(1000.0), "step": 3}
@@ -78,7 +84,9 @@ def test_newest(tmp_path: Path):
     assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) is None
 
 
-def test_the_one_before_survives_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_one_before_survives_where_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     files = AtomicCheckpointIO()
     for step in (1, 2):
         files.save_checkpoint({"step": step}, tmp_path / "last.ckpt")
@@ -89,7 +97,10 @@ def test_the_one_before_survives_where_there_is_no_room(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         files.save_checkpoint({"step": 3}, tmp_path / "last.ckpt")
-    assert {path.name: load(path)["step"] for path in tmp_path.iterdir()} == {"last.ckpt": 2, "previous.ckpt": 1}
+    assert {path.name: load(path)["step"] for path in tmp_path.iterdir()} == {
+        "last.ckpt": 2,
+        "previous.ckpt": 1,
+    }
 
 
 WORDS = (
@@ -99,7 +110,8 @@ WORDS = (
 
 
 @pytest.mark.parametrize(
-    "how", ["torn", *(pytest.param(how, marks=pytest.mark.slow) for how in ("pickle", "missing", "both"))]
+    "how",
+    ["torn", *(pytest.param(how, marks=pytest.mark.slow) for how in ("pickle", "missing", "both"))],
 )
 def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
     command: Command, monkeypatch: pytest.MonkeyPatch, how: str, tmp_path: Path
@@ -135,7 +147,9 @@ def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
         assert Path("outputs/x", file).read_bytes() == Path("outputs/alone", file).read_bytes()
 
 
-def test_a_best_checkpoint_that_does_not_fit_is_named(command: Command, monkeypatch: pytest.MonkeyPatch):
+def test_a_best_checkpoint_that_does_not_fit_is_named(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+):
     words = (*WORDS, "trainer.max_epochs=1", "name=x")
     monkeypatch.setenv("KILL", "test:1")
     with pytest.raises(Killed):
@@ -146,7 +160,10 @@ def test_a_best_checkpoint_that_does_not_fit_is_named(command: Command, monkeypa
     name = next(iter(checkpoint["state_dict"]))
     other = {**checkpoint, "state_dict": {**checkpoint["state_dict"], name: torch.zeros(3)}}
     del checkpoint["state_dict"]
-    reasons = {"it holds a dict without weights": checkpoint, f"it is of another network: {name} differ": other}
+    reasons = {
+        "it holds a dict without weights": checkpoint,
+        f"it is of another network: {name} differ": other,
+    }
     for reason, content in reasons.items():
         torch.save(content, best)
         outcome = command(*words)
@@ -155,7 +172,9 @@ def test_a_best_checkpoint_that_does_not_fit_is_named(command: Command, monkeypa
         assert "Traceback" not in outcome.err
 
 
-def test_a_state_that_lightning_cannot_restore_is_named(command: Command, monkeypatch: pytest.MonkeyPatch):
+def test_a_state_that_lightning_cannot_restore_is_named(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+):
     """Of a version that is no text Lightning would make a list; the state of its loops it reads without looking."""
     monkeypatch.setenv("KILL", "step:5")
     with pytest.raises(Killed):
@@ -194,7 +213,10 @@ def test_a_full_disk_while_training(command: Command, monkeypatch: pytest.Monkey
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert outcome.code == 1
-    assert "outputs/x cannot be written: File too large. What was written before is intact. Make room" in outcome.err
+    assert (
+        "outputs/x cannot be written: File too large. What was written before is intact. Make room"
+        in outcome.err
+    )
     assert "Traceback" not in outcome.err
     assert {path: path.read_bytes() for path in Path("outputs/x/checkpoints").iterdir()} == good
     assert Run(Path("outputs/x")).state == "failed"

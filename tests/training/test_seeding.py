@@ -11,7 +11,9 @@ from vision_lab.training.seeding import derive_seed, seed_all
 def test_known_values():
     assert (derive_seed(0), derive_seed(1, 2, 3)) == (4246866556266386882, 1517167407554927345)
     assert derive_seed(1, 2, 3) != derive_seed(1, 23) != derive_seed(12, 3)
-    assert len({derive_seed(0, epoch, index) for epoch in range(20) for index in range(500)}) == 10_000
+    assert (
+        len({derive_seed(0, epoch, index) for epoch in range(20) for index in range(500)}) == 10_000
+    )
     assert all(0 <= derive_seed(seed) < 2**63 for seed in range(100))
 
 

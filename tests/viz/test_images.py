@@ -77,7 +77,14 @@ def test_pictures_side_by_side():
 
 
 def test_the_palette_is_pascals():
-    assert PALETTE[:6] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128))
+    assert PALETTE[:6] == (
+        (0, 0, 0),
+        (128, 0, 0),
+        (0, 128, 0),
+        (128, 128, 0),
+        (0, 0, 128),
+        (128, 0, 128),
+    )
     assert PALETTE[20] == (0, 64, 128)
     assert PALETTE[255] == (224, 224, 192)
     assert len(set(PALETTE)) == 256
@@ -105,7 +112,10 @@ def test_errors_are_red_and_what_does_not_count_is_white():
 
 def test_a_legend_takes_as_many_lines_as_it_needs():
     sheet = torch.zeros(3, 50, 400, dtype=torch.uint8)
-    few, many = with_legend(sheet, ["sky", "sea"]), with_legend(sheet, [f"class {k}" for k in range(21)])
+    few, many = (
+        with_legend(sheet, ["sky", "sea"]),
+        with_legend(sheet, [f"class {k}" for k in range(21)]),
+    )
     assert few.shape[-1] == many.shape[-1] == 4 * THUMBNAIL_SIZE  # never too narrow to read
     assert (few[:, :50, :400] == 0).all()
     assert few.shape[1] < many.shape[1]
@@ -128,12 +138,16 @@ def test_bars_and_shares():
     widths = blue.sum(dim=1)[blue.any(dim=1)]
     assert widths.max() / widths.min() == pytest.approx(2, rel=0.05)
     counts = torch.tensor([[10**9, 0], [10**8, 10**8]])
-    assert not torch.equal(confusion(counts, ["a", "b"], unit="pixels"), confusion(counts, ["a", "b"]))
+    assert not torch.equal(
+        confusion(counts, ["a", "b"], unit="pixels"), confusion(counts, ["a", "b"])
+    )
 
 
 def test_boxes_have_the_colours_and_names_of_their_classes():
     image = torch.full((3, 480, 640), 255, dtype=torch.uint8)
-    drawn = draw_boxes(image, torch.tensor([[100.0, 80.0, 300.0, 200.0]]), torch.tensor([1]), ["cat 0.90"])
+    drawn = draw_boxes(
+        image, torch.tensor([[100.0, 80.0, 300.0, 200.0]]), torch.tensor([1]), ["cat 0.90"]
+    )
     assert drawn.shape == (3, 480, 640)
     colour = list(PALETTE[2])
     for row, column in ((80, 250), (150, 100), (199, 200), (150, 299)):  # the four sides
@@ -149,11 +163,17 @@ def test_small_pictures_with_boxes_are_enlarged_and_empty_ones_stay():
     assert drawn.shape == (3, LARGE_THUMBNAIL_SIZE // 2, LARGE_THUMBNAIL_SIZE)
     assert (drawn == 0).all()
     large = draw_boxes(
-        torch.zeros(3, 480, 960), torch.tensor([[0.0, 0.0, 960.0, 480.0]]), torch.tensor([0]), [""], side=120
+        torch.zeros(3, 480, 960),
+        torch.tensor([[0.0, 0.0, 960.0, 480.0]]),
+        torch.tensor([0]),
+        [""],
+        side=120,
     )
     assert large.shape == (3, 60, 120)
     assert large[:, 59, 60].tolist() == list(PALETTE[1])  # the box went along
-    at_the_top = draw_boxes(image, torch.tensor([[0.0, 0.0, 48.0, 24.0]]), torch.tensor([0]), ["a long name"])
+    at_the_top = draw_boxes(
+        image, torch.tensor([[0.0, 0.0, 48.0, 24.0]]), torch.tensor([0]), ["a long name"]
+    )
     assert at_the_top.shape == drawn.shape  # the name lies inside, where there is no room above
 
 

@@ -53,7 +53,9 @@ class BestCheckpoint(ModelCheckpoint):
         save_weights_only: leave out what only a training needs.
     """
 
-    def __init__(self, *, monitor: str, mode: Literal["min", "max"], save_weights_only: bool = False) -> None:
+    def __init__(
+        self, *, monitor: str, mode: Literal["min", "max"], save_weights_only: bool = False
+    ) -> None:
         super().__init__(
             monitor=monitor,
             mode=mode,
@@ -71,11 +73,16 @@ class BestCheckpoint(ModelCheckpoint):
         state = super().state_dict()
         del state["dirpath"]
         best = {Path(path).name: score for path, score in state.pop("best_k_models").items()}
-        return {name: Path(v).name if name.endswith("_path") else v for name, v in state.items()} | {"best": best}
+        return {
+            name: Path(v).name if name.endswith("_path") else v for name, v in state.items()
+        } | {"best": best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         folder = Path(self.dirpath or "")
-        state = {n: str(folder / Path(v).name) if n.endswith("_path") and v else v for n, v in state_dict.items()}
+        state = {
+            n: str(folder / Path(v).name) if n.endswith("_path") and v else v
+            for n, v in state_dict.items()
+        }
         best = {str(folder / Path(name).name): score for name, score in state_dict["best"].items()}
         super().load_state_dict(state | {"best_k_models": best})
 
@@ -92,7 +99,9 @@ class ResumeCheckpoint(Checkpoint):
         minutes: of training; null: not by time.
     """
 
-    def __init__(self, *, every_n_steps: Count | None = None, every_n_minutes: NonNegative | None = None) -> None:
+    def __init__(
+        self, *, every_n_steps: Count | None = None, every_n_minutes: NonNegative | None = None
+    ) -> None:
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.position: tuple[int, int] = (0, 0)
@@ -123,14 +132,22 @@ class ResumeCheckpoint(Checkpoint):
             _raise_if_interrupted(_any_rank(trainer, signals.signal_pending()))
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         batches = batch_idx + 1
         due = self._steps_due(trainer, batches)
         if trainer.world_size > 1 and not due and not is_log_step(trainer, batch_idx):
             return  # processes agree on clocks and signals by a message, which is not worth its time at each step
         asked = _any_rank(trainer, signals.signal_pending())
-        late = self.every_n_minutes is not None and time.monotonic() - self.saved_at >= 60 * self.every_n_minutes
+        late = (
+            self.every_n_minutes is not None
+            and time.monotonic() - self.saved_at >= 60 * self.every_n_minutes
+        )
         if (asked or due or _any_rank(trainer, late)) and _is_resumable(trainer, pl_module):
             self._save(trainer, batches=batches)
             _raise_if_interrupted(asked)
@@ -145,13 +162,19 @@ class ResumeCheckpoint(Checkpoint):
         signals.defer_signals(False)
         _raise_if_interrupted(_any_rank(trainer, signals.signal_pending()))
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         signals.defer_signals(False)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        logs = {name: size for logger in _tensorboard_loggers(trainer) for name, size in logger.file_sizes().items()}
+        logs = {
+            name: size
+            for logger in _tensorboard_loggers(trainer)
+            for name, size in logger.file_sizes().items()
+        }
         checkpoint[STATE_KEY] = {
             "stands_at": self.position,
             "steps_made": logged_step(trainer),
@@ -173,7 +196,9 @@ class ResumeCheckpoint(Checkpoint):
         self.position = state["stands_at"]
         self.began -= state["seconds"]
         self.path, self.step = Path(str(trainer.ckpt_path)), state["steps_made"]
-        trainer.should_stop = state["should_stop"]  # early stopping had decided, and Lightning does not keep it
+        trainer.should_stop = state[
+            "should_stop"
+        ]  # early stopping had decided, and Lightning does not keep it
         for logger in _tensorboard_loggers(trainer):
             logger.truncate_to(state["logs"], step=state["steps_made"])
 
@@ -200,7 +225,9 @@ def find_problem(task: Task, checkpoint: Any) -> str | None:
     wrong = [key for key, kind in STATE_KEYS.items() if not isinstance(checkpoint[key], kind)]
     if not wrong:
         wrong = [
-            f"{STATE_KEY}.{key}" for key, kind in PLACE_KEYS.items() if not fits(checkpoint[STATE_KEY].get(key), kind)
+            f"{STATE_KEY}.{key}"
+            for key, kind in PLACE_KEYS.items()
+            if not fits(checkpoint[STATE_KEY].get(key), kind)
         ]
     if wrong:
         return f"it is no training's state: {', '.join(wrong)} is of another kind"
@@ -212,10 +239,14 @@ def find_weights_problem(task: Task, checkpoint: Any) -> str | None:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         return f"it holds a {type(checkpoint).__name__} without weights"
     own = {name: value.shape for name, value in task.state_dict().items()}
-    state = {name: getattr(value, "shape", None) for name, value in checkpoint["state_dict"].items()}
+    state = {
+        name: getattr(value, "shape", None) for name, value in checkpoint["state_dict"].items()
+    }
     if own == state:
         return None
-    differing = sorted(str(name) for name in own.keys() | state.keys() if own.get(name) != state.get(name))
+    differing = sorted(
+        str(name) for name in own.keys() | state.keys() if own.get(name) != state.get(name)
+    )
     return f"it is of another network: {', '.join(differing[:3])} differ"
 
 
@@ -238,7 +269,9 @@ def _is_resumable(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
     assert isinstance(task, Task)
-    waits = loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done
+    waits = (
+        loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done
+    )
     return task.step_is_complete and not waits
 
 

@@ -79,10 +79,18 @@ class EpochSummary(EpochMetrics):
 
     def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         if trainer.is_global_zero:
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith(self.names))
+            shown = "  ".join(
+                f"{name} {value:.3f}"
+                for name, value in metrics.items()
+                if name.endswith(self.names)
+            )
             line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}"
             get_console().print(Text(line), highlight=False, soft_wrap=True)
 
 
 def _measured(trainer: pl.Trainer, split: str) -> dict[str, float]:
-    return {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(split)}
+    return {
+        name: value.item()
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith(split)
+    }

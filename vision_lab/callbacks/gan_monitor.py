@@ -42,8 +42,12 @@ class GanMonitor(EpochMetrics):
         """Epochs that each has lasted by now."""
 
     def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
-        known = min(metrics.get("train/real_accuracy", 0.0), metrics.get("train/fake_accuracy", 0.0))
-        self._count(trainer, "saturation", known > self.max_discriminator_accuracy, _saturated(known))
+        known = min(
+            metrics.get("train/real_accuracy", 0.0), metrics.get("train/fake_accuracy", 0.0)
+        )
+        self._count(
+            trainer, "saturation", known > self.max_discriminator_accuracy, _saturated(known)
+        )
         if "val/diversity" in metrics:
             apart = metrics["val/diversity"]
             self._count(trainer, "collapse", apart < self.min_diversity, _collapsed(apart))
@@ -61,9 +65,13 @@ class GanMonitor(EpochMetrics):
             return
         said = f"epoch {trainer.current_epoch + 1}: {text}"
         if self.stop_on_failure:
-            raise DataError(f"{said}\nTo go on all the same, type callbacks.gan_monitor.action=warn and another name=")
+            raise DataError(
+                f"{said}\nTo go on all the same, type callbacks.gan_monitor.action=warn and another name="
+            )
         if trainer.is_global_zero:
-            get_console().print(Text.assemble(("warning:", "yellow"), f" {said}"), highlight=False, soft_wrap=True)
+            get_console().print(
+                Text.assemble(("warning:", "yellow"), f" {said}"), highlight=False, soft_wrap=True
+            )
 
 
 def _saturated(known: float) -> str:

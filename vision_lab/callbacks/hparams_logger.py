@@ -29,12 +29,15 @@ class HparamsLogger(pl.Callback):
 
     def __init__(self, hparams: Mapping[str, Any]) -> None:
         self.hparams: dict[str, HparamValue] = {
-            name: value if isinstance(value, HparamValue) else str(value) for name, value in hparams.items()
+            name: value if isinstance(value, HparamValue) else str(value)
+            for name, value in hparams.items()
         }
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        if not trainer.is_global_zero or trainer.ckpt_path is not None:  # a run that goes on has its card
+        if (
+            not trainer.is_global_zero or trainer.ckpt_path is not None
+        ):  # a run that goes on has its card
             return
         config = (Path(trainer.default_root_dir) / "config.yaml").read_text(encoding="utf-8")
         curves = {
@@ -52,7 +55,11 @@ class HparamsLogger(pl.Callback):
         split, _, metric = pl_module.monitor.rpartition("/")
         best = f"{split}/best_{metric}"
         measured = trainer.callback_metrics
-        metrics = {name: measured[name].item() for name in (f"test/{metric}", "test/loss") if name in measured}
+        metrics = {
+            name: measured[name].item()
+            for name in (f"test/{metric}", "test/loss")
+            if name in measured
+        }
         for checkpoint in trainer.checkpoint_callbacks:
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
                 metrics = {best: checkpoint.best_model_score.item()} | metrics
@@ -66,4 +73,6 @@ class HparamsLogger(pl.Callback):
 
 
 def _writers(trainer: pl.Trainer) -> list[SummaryWriter]:
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [
+        logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)
+    ]

@@ -62,17 +62,26 @@ class ImageLogger(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, pl_module, "test")
 
-    def _collect(self, trainer: pl.Trainer, task: pl.LightningModule, predictions: Any, batch: Batch) -> None:
+    def _collect(
+        self, trainer: pl.Trainer, task: pl.LightningModule, predictions: Any, batch: Batch
+    ) -> None:
         assert isinstance(task, Task)
         wanted = self.max_images - len(self.drawn)
-        if predictions is not None and wanted > 0 and trainer.is_global_zero and not trainer.sanity_checking:
+        if (
+            predictions is not None
+            and wanted > 0
+            and trainer.is_global_zero
+            and not trainer.sanity_checking
+        ):
             self.drawn += task.draw_predictions(batch, predictions)[:wanted]
 
     def _write(self, trainer: pl.Trainer, task: pl.LightningModule, split: str) -> None:
         assert isinstance(task, Task)
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        pictures: Mapping[str, Tensor] = {"predictions": task.contact_sheet(self.drawn)} if self.drawn else {}
+        pictures: Mapping[str, Tensor] = (
+            {"predictions": task.contact_sheet(self.drawn)} if self.drawn else {}
+        )
         self.drawn = []
         for name, picture in {**pictures, **task.figures(split)}.items():
             log_image(trainer, picture, f"{split}/{name}", f"pictures/{split}_{name}.png")
@@ -86,6 +95,8 @@ def log_image(trainer: pl.Trainer, picture: Tensor, tag: str, name: str) -> None
         if isinstance(logger, TensorBoardLogger):
             # add_image would encode the picture again, which takes longer than to draw it.
             _, height, width = picture.shape
-            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+            image = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=png
+            )
             summary = Summary(value=[Summary.Value(tag=tag, image=image)])
             logger.experiment._get_file_writer().add_summary(summary, logged_step(trainer))

@@ -57,7 +57,9 @@ def animation(files: list[Path]) -> bytes:
     each = round(1000 * min(0.2, MAX_SECONDS / len(frames)))
     content = io.BytesIO()
     lasting = [each] * (len(frames) - 1) + [2000]
-    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=lasting, loop=0)
+    frames[0].save(
+        content, "GIF", save_all=True, append_images=frames[1:], duration=lasting, loop=0
+    )
     return content.getvalue()
 
 

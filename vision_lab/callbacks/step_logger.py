@@ -28,7 +28,9 @@ class StepLogger(pl.Callback):
         self.learning_rates: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.window_start = self.epoch_start = time.perf_counter()  # a run may go on within an epoch
+        self.window_start = self.epoch_start = (
+            time.perf_counter()
+        )  # a run may go on within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.images = self.epoch_images = 0
@@ -41,12 +43,21 @@ class StepLogger(pl.Callback):
         self.learning_rates = pl_module.learning_rates()  # after the step they are the next one's
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         self.images += len(batch.samples) * trainer.world_size
         self.epoch_images += len(batch.samples) * trainer.world_size
         if outputs and is_log_step(trainer, batch_idx):
-            losses = {"loss": outputs["loss"] * trainer.accumulate_grad_batches} if "loss" in outputs else outputs
+            losses = (
+                {"loss": outputs["loss"] * trainer.accumulate_grad_batches}
+                if "loss" in outputs
+                else outputs
+            )
             self._log(trainer, pl_module, {name: value.item() for name, value in losses.items()})
         self.last = time.perf_counter()
 
@@ -55,12 +66,18 @@ class StepLogger(pl.Callback):
             return
         seconds = self.last - self.epoch_start  # validation came after the last step
         speed = self.epoch_images / seconds
-        row = {"epoch": trainer.current_epoch, "seconds": round(seconds, 3), "images_per_second": round(speed, 2)}
+        row = {
+            "epoch": trainer.current_epoch,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(speed, 2),
+        }
         self.rows.append(row)
         if trainer.is_global_zero:
             write_csv(Path(trainer.default_root_dir), FILE, self.rows)
 
-    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, losses: Mapping[str, float]) -> None:
+    def _log(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, losses: Mapping[str, float]
+    ) -> None:
         """Reading the losses has waited for the device, so the clock is right."""
         now = time.perf_counter()
         speed = self.images / (now - self.window_start)
@@ -70,8 +87,13 @@ class StepLogger(pl.Callback):
         metrics |= {f"train/{name}": rate for name, rate in self.learning_rates.items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=logged_step(trainer))
-        bar = {**{name.removesuffix("_loss"): value for name, value in losses.items()}, "images/s": speed}
-        pl_module.log_dict(bar, prog_bar=True, logger=False, on_step=True, on_epoch=False, batch_size=1)
+        bar = {
+            **{name.removesuffix("_loss"): value for name, value in losses.items()},
+            "images/s": speed,
+        }
+        pl_module.log_dict(
+            bar, prog_bar=True, logger=False, on_step=True, on_epoch=False, batch_size=1
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -34,10 +34,17 @@ class TerminateOnNaN(pl.Callback):
         self.pending_steps: list[_Step] = []
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
     ) -> None:
         if outputs:
-            losses = {name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)}
+            losses = {
+                name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)
+            }
             self.pending_steps.append(_Step(logged_step(trainer), losses, batch.samples))
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if alone or is_log_step(trainer, batch_idx):
@@ -50,9 +57,16 @@ class TerminateOnNaN(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._check_pending(trainer)
-        bad = [name for name, p in pl_module.named_parameters() if p.requires_grad and not bool(p.isfinite().all())]
+        bad = [
+            name
+            for name, p in pl_module.named_parameters()
+            if p.requires_grad and not bool(p.isfinite().all())
+        ]
         if bad:  # the same on every process
-            _stop(trainer, f"after step {logged_step(trainer)} the weights are not finite: {', '.join(bad[:5])}")
+            _stop(
+                trainer,
+                f"after step {logged_step(trainer)} the weights are not finite: {', '.join(bad[:5])}",
+            )
 
     def _check_pending(self, trainer: pl.Trainer) -> None:
         plugin = trainer.precision_plugin
@@ -73,7 +87,9 @@ class TerminateOnNaN(pl.Callback):
 
 def _described(steps: Sequence[_Step]) -> str:
     for step in steps:
-        bad = {name: value.item() for name, value in step.losses.items() if not bool(value.isfinite())}
+        bad = {
+            name: value.item() for name, value in step.losses.items() if not bool(value.isfinite())
+        }
         if bad:
             losses = ", ".join(f"{name} {value}" for name, value in bad.items())
             samples = ", ".join(str(sample.index) for sample in step.samples)
@@ -89,7 +105,11 @@ def _described(steps: Sequence[_Step]) -> str:
 
 def _stop(trainer: pl.Trainer, what: str) -> None:
     kept = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ResumeCheckpoint)), None)
-    last = f"The last good checkpoint is {kept.path} of step {kept.step}." if kept and kept.path else "None was saved."
+    last = (
+        f"The last good checkpoint is {kept.path} of step {kept.step}."
+        if kept and kept.path
+        else "None was saved."
+    )
     raise DataError(
         f"{what}\n{last}\nThe same command would come to the same step: type another name= and a smaller optimizer.lr, or "
         "trainer.gradient_clip_val=1."

@@ -46,14 +46,22 @@ def show(words: Sequence[str]) -> str:
         ConfigurationError: where it asks for a group that does not exist.
     """
     found = groups(config_folders(words))
-    asked = [word.split("=")[0] for word in words if not word.startswith("-") and word not in _config_dir_words(words)]
+    asked = [
+        word.split("=")[0]
+        for word in words
+        if not word.startswith("-") and word not in _config_dir_words(words)
+    ]
     if not asked:
-        return "\n".join([USAGE, *(_overview(group, choices) for group, choices in found.items()), PLAIN_KEYS])
+        return "\n".join(
+            [USAGE, *(_overview(group, choices) for group, choices in found.items()), PLAIN_KEYS]
+        )
     for name in asked:
         if name not in found:
             near = difflib.get_close_matches(name, found, n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise ConfigurationError(f"there is no group {name}.{hint} The groups are {', '.join(found)}.")
+            raise ConfigurationError(
+                f"there is no group {name}.{hint} The groups are {', '.join(found)}."
+            )
     return "\n".join(_group_help(name, found[name]) for name in asked)
 
 
@@ -70,13 +78,25 @@ def _group_help(group: str, choices: Sequence[ConfigOption]) -> str:
 
     lines = [_overview(group, choices)]
     for file in sorted((CONFIG_DIR / group).glob("_*.yaml")):
-        lines += [f"Options of every {group}, and their defaults", *_options(file.read_text(encoding="utf-8")), ""]
+        lines += [
+            f"Options of every {group}, and their defaults",
+            *_options(file.read_text(encoding="utf-8")),
+            "",
+        ]
     for choice in choices:
         own = yaml.safe_load(choice.file.read_text(encoding="utf-8")) or {}
-        keys = {key: value for key, value in own.items() if key not in ("defaults", "_target_", "_partial_")}
+        keys = {
+            key: value
+            for key, value in own.items()
+            if key not in ("defaults", "_target_", "_partial_")
+        }
         if keys and len(choices) <= 20:
             text = yaml.safe_dump(keys, sort_keys=False, default_flow_style=None, width=100)
-            lines += [f"{_bold(f'{group}={choice.name}')}", *(f"  {line}" for line in text.splitlines()), ""]
+            lines += [
+                f"{_bold(f'{group}={choice.name}')}",
+                *(f"  {line}" for line in text.splitlines()),
+                "",
+            ]
     lines.append(f"Files: {CONFIG_DIR / group}")
     return "\n".join(lines)
 
@@ -90,19 +110,28 @@ def _options(text: str) -> list[str]:
 def _defaults() -> dict[str, str]:
     """group: the choice that config.yaml makes."""
     lines = (CONFIG_DIR / "config.yaml").read_text(encoding="utf-8").splitlines()
-    pairs = (line.strip("- ").split(":") for line in lines if line.startswith("  - ") and ":" in line)
-    return {pair[0].strip(): pair[1].split("#")[0].strip() for pair in pairs if "null" not in pair[1]}
+    pairs = (
+        line.strip("- ").split(":") for line in lines if line.startswith("  - ") and ":" in line
+    )
+    return {
+        pair[0].strip(): pair[1].split("#")[0].strip() for pair in pairs if "null" not in pair[1]
+    }
 
 
 def _format_option(choice: ConfigOption, width: int) -> str:
     columns = min(shutil.get_terminal_size((100, 24)).columns, 140)
     return fill(
-        choice.summary, columns, initial_indent=f"  {choice.name:<{width}}  ", subsequent_indent=" " * (width + 4)
+        choice.summary,
+        columns,
+        initial_indent=f"  {choice.name:<{width}}  ",
+        subsequent_indent=" " * (width + 4),
     )
 
 
 def _config_dir_words(words: Sequence[str]) -> set[str]:
-    return {str(folder) for folder in config_folders(words)} | {str(Path(folder)) for folder in config_folders(words)}
+    return {str(folder) for folder in config_folders(words)} | {
+        str(Path(folder)) for folder in config_folders(words)
+    }
 
 
 def _bold(text: str) -> str:

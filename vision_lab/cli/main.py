@@ -76,15 +76,21 @@ def _run_hydra(words: list[str]) -> int:
             return _show_resolved(words, folders)
         sys.argv[1:] = [*overrides.flags_before_overrides(words), exclude]
         if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))  # a user's classes are found from the folder the command is typed in
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing; what a user sees is decided here
+            sys.path.insert(
+                0, str(Path.cwd())
+            )  # a user's classes are found from the folder the command is typed in
+        os.environ["HYDRA_FULL_ERROR"] = (
+            "1"  # Hydra raises instead of printing; what a user sees is decided here
+        )
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")(run_job)()
     except _RunFailed as failed:
         return failed.code
     except sweep.SweepRefused as refused:
         return _print_error(UserError(str(refused)), code=2)
     except Exception as error:
-        if _started_jobs and sweep.has_started():  # each job of the sweep said what was wrong when it failed
+        if (
+            _started_jobs and sweep.has_started()
+        ):  # each job of the sweep said what was wrong when it failed
             return max(sweep.finish_sweep(), 1)
         if _started_jobs:
             raise
@@ -92,7 +98,9 @@ def _run_hydra(words: list[str]) -> int:
         cause = _find_user_error(error) or explain_failure(error, Path()) or _explain_folder(error)
         if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
             raise
-        return _print_error(cause or UserError(suggestions.explain_error(typed, error, folders=folders)), code=2)
+        return _print_error(
+            cause or UserError(suggestions.explain_error(typed, error, folders=folders)), code=2
+        )
     return sweep.finish_sweep()
 
 
@@ -174,7 +182,9 @@ def _resolved(composed: DictConfig) -> Config:
     from vision_lab.config.saved import SAVED_OPTION
 
     hydra_config = HydraConfig.get()
-    made = {group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group}
+    made = {
+        group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group
+    }
     made.pop("saved", None)
     return resolve_config(
         composed,
@@ -203,7 +213,9 @@ def _unswept_keys(words: Sequence[str]) -> list[str]:
     if not any(word in ("-m", "--multirun") for word in words):
         return []
     parsed = overrides.parse_overrides(words)
-    return sorted({override.key_or_group for override in parsed if not override.is_sweep_override()})
+    return sorted(
+        {override.key_or_group for override in parsed if not override.is_sweep_override()}
+    )
 
 
 def _explain_folder(error: Exception) -> UserError | None:

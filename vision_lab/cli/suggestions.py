@@ -22,7 +22,9 @@ def find_word_errors(words: Sequence[str], folders: Sequence[Path]) -> list[str]
         words: the command line.
         folders: where configs are looked for.
     """
-    errors = [f"--config-dir: there is no folder {folder}" for folder in folders if not folder.is_dir()]
+    errors = [
+        f"--config-dir: there is no folder {folder}" for folder in folders if not folder.is_dir()
+    ]
     if "--resolve" in words and flag_value(words, "--cfg", "-c") is None:
         errors.append("--resolve goes with --cfg: type --cfg job --resolve")
     known = groups([folder for folder in folders if folder.is_dir()])
@@ -33,13 +35,17 @@ def find_word_errors(words: Sequence[str], folders: Sequence[Path]) -> list[str]
         if not group:
             errors.append(f"{word}: what is it for? Type <key>={value or '...'}")
         elif group in known and (key.startswith("~") or package):
-            errors.append(f"{word}: each group has one choice, in its own place: type {_typed_choices(group, known)}")
+            errors.append(
+                f"{word}: each group has one choice, in its own place: type {_typed_choices(group, known)}"
+            )
         elif group in ours and key.startswith("+"):
             errors.append(f"{word}: each group has a choice already: type {group}={value}")
         elif group in known and not _is_choosable(word, optional=group in OPTIONAL_GROUPS):
             errors.append(f"{word}: type {_typed_choices(group, known)}")
         elif group in OPTIONAL_GROUPS and "null" in value.split(",") and value != "null":
-            errors.append(f"{word}: null is what {group} is without a word: leave it out of the list")
+            errors.append(
+                f"{word}: null is what {group} is without a word: leave it out of the list"
+            )
     return errors
 
 
@@ -87,7 +93,9 @@ def explain_error(words: Sequence[str], error: Exception, *, folders: Sequence[P
             override = OverridesParser.create().parse_override(word)
         except HydraException:
             key, value = word.split("=", 1) if "=" in word else (word, "")
-            problems.append(f"{word}: the value cannot be read: quote it, as in {key}='\"{value}\"'")
+            problems.append(
+                f"{word}: the value cannot be read: quote it, as in {key}='\"{value}\"'"
+            )
             continue
         if override.is_delete() or override.is_force_add():
             continue
@@ -105,7 +113,9 @@ def explain_error(words: Sequence[str], error: Exception, *, folders: Sequence[P
             setting.append(key)
     if not problems:
         config = _compose_choices(choosing, folders)
-        problems = [_unknown_key(key, config, known) for key in setting if not _has_key(config, key)]
+        problems = [
+            _unknown_key(key, config, known) for key in setting if not _has_key(config, key)
+        ]
     return "\n".join(problems) or error_chain_text(error)
 
 
@@ -131,13 +141,25 @@ def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[Conf
         same = [full for full in every if full.rpartition(".")[2] == key]
         hint = f" Did you mean {_or(same[:4])}?" if same else _did_you_mean(key, options)
         return f"{key}: there is no such key or group.{hint}\n  There are: {', '.join(options)}"
-    node = OmegaConf.select(config, parent, throw_on_missing=False) if _has_key(config, parent) else None
-    siblings = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
-    near = difflib.get_close_matches(last, siblings, n=3) or difflib.get_close_matches(key, every, n=3)
+    node = (
+        OmegaConf.select(config, parent, throw_on_missing=False)
+        if _has_key(config, parent)
+        else None
+    )
+    siblings = (
+        [str(name) for name in node if not str(name).startswith("_")]
+        if isinstance(node, DictConfig)
+        else []
+    )
+    near = difflib.get_close_matches(last, siblings, n=3) or difflib.get_close_matches(
+        key, every, n=3
+    )
     full = [f"{parent}.{name}" if name in siblings else name for name in near]
     hint = f" Did you mean {_or(full)}?" if full else ""
     having = [
-        choice.name for choice in known.get(parent, []) if f"\n{last}:" in choice.file.read_text(encoding="utf-8")
+        choice.name
+        for choice in known.get(parent, [])
+        if f"\n{last}:" in choice.file.read_text(encoding="utf-8")
     ]
     hint = f" It goes with {parent}={' or '.join(having)}." if having else hint
     listed = f"\n  {parent} has: {', '.join(siblings)}" if siblings else ""
@@ -169,7 +191,9 @@ def _flatten_keys(config: Any, prefix: str = "") -> list[str]:
     found = []
     for name in names:
         node = config._get_node(name)
-        inner = isinstance(node, DictConfig) and not node._is_interpolation() and not node._is_none()
+        inner = (
+            isinstance(node, DictConfig) and not node._is_interpolation() and not node._is_none()
+        )
         found += _flatten_keys(node, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
     return found
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
-CONFIG_DIR = PACKAGE_DIR / "conf" if (PACKAGE_DIR / "conf").is_dir() else PACKAGE_DIR.parent / "conf"
+CONFIG_DIR = (
+    PACKAGE_DIR / "conf" if (PACKAGE_DIR / "conf").is_dir() else PACKAGE_DIR.parent / "conf"
+)
 """``conf/`` travels inside an installed package; in a checkout it lies beside it."""
 
 ORDER = "task model head data augment optimizer scheduler trainer callbacks logger mode experiment debug hydra".split()
@@ -26,7 +28,10 @@ class ConfigOption:
         """The first comment of the file: its one-line meaning."""
         with self.file.open(encoding="utf-8") as lines:
             comments = (line[1:].strip() for line in lines if line.startswith("#"))
-            return next((comment for comment in comments if comment and not comment.startswith("@package")), "")
+            return next(
+                (comment for comment in comments if comment and not comment.startswith("@package")),
+                "",
+            )
 
     @property
     def target_types(self) -> tuple[str, ...]:
@@ -34,9 +39,18 @@ class ConfigOption:
         text = self.file.read_text(encoding="utf-8")
         if found := re.search(r"^\s*target: *(?:\$\{one_of:\[)?([\w,]+)", text, re.MULTILINE):
             return tuple(found[1].split(","))
-        others = (self.file.with_name(f"{name}.yaml") for name in re.findall(r"^ *- (\w+)$", text, re.MULTILINE))
+        others = (
+            self.file.with_name(f"{name}.yaml")
+            for name in re.findall(r"^ *- (\w+)$", text, re.MULTILINE)
+        )
         return next(
-            (targets for other in others if other.is_file() if (targets := ConfigOption("", other).target_types)), ()
+            (
+                targets
+                for other in others
+                if other.is_file()
+                if (targets := ConfigOption("", other).target_types)
+            ),
+            (),
         )
 
 
@@ -48,7 +62,10 @@ def groups(folders: Iterable[Path]) -> dict[str, list[ConfigOption]]:
             if not file.name.startswith("_"):
                 found.setdefault(file.parent.name, {})[file.stem] = ConfigOption(file.stem, file)
     known = [group for group in ORDER if group in found]
-    return {group: sorted(found[group].values(), key=_natural) for group in known + sorted(set(found) - set(known))}
+    return {
+        group: sorted(found[group].values(), key=_natural)
+        for group in known + sorted(set(found) - set(known))
+    }
 
 
 def config_folders(words: Sequence[str]) -> list[Path]:

@@ -55,7 +55,11 @@ def instantiate(node: Any, path: str) -> Any:
         return {key: instantiate(value, f"{path}.{key}") for key, value in node.items()}
     target = locate(node["_target_"])
     positional = [instantiate(each, f"{path}._args_") for each in node.get("_args_", ())]
-    arguments = {key: instantiate(value, f"{path}.{key}") for key, value in node.items() if key not in HYDRA_KEYS}
+    arguments = {
+        key: instantiate(value, f"{path}.{key}")
+        for key, value in node.items()
+        if key not in HYDRA_KEYS
+    }
     if node.get("_partial_", False):
         return partial(target, *positional, **arguments)
     with explained(path, node):
@@ -82,7 +86,10 @@ def explained(path: str, node: Any = None) -> Iterator[None]:
         raise ConfigurationError(f"{key}={error.value}: type {error.needed}") from error
     except Exception as error:
         # Lightning's own error is known by its name: to import it here would import torch.
-        if not isinstance(error, BUILD_ERRORS) and type(error).__name__ != "MisconfigurationException":
+        if (
+            not isinstance(error, BUILD_ERRORS)
+            and type(error).__name__ != "MisconfigurationException"
+        ):
             raise
         reason = str(error).strip() or type(error).__name__
         raise ConfigurationError(f"{path} cannot be built: {reason}") from error

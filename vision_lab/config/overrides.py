@@ -50,7 +50,9 @@ def last_value(words: Sequence[str], key: str) -> str | None:
     if not values or values[-1] in NULL_VALUES:
         return None
     value = values[-1]
-    return value[1:-1].replace("\\'", "'") if value.startswith("'") and value.endswith("'") else value
+    return (
+        value[1:-1].replace("\\'", "'") if value.startswith("'") and value.endswith("'") else value
+    )
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:
@@ -107,7 +109,12 @@ def _sorted(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _quoted(word: str, *, sweep: bool) -> str:
     key, equals, value = word.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS or value in NULL_VALUES or value[:1] in "'\"[":
+    if (
+        not equals
+        or key.lstrip("+") not in PATH_KEYS
+        or value in NULL_VALUES
+        or value[:1] in "'\"["
+    ):
         return word
     values = value.split(",") if sweep and not Path(value).expanduser().exists() else [value]
     return f"{key}=" + ",".join(part if part in NULL_VALUES else _quote(part) for part in values)

@@ -11,7 +11,8 @@ from vision_lab.core.arguments import Count, Fraction, Hint, NonNegative, OneOf,
 Momentum = Annotated[float, Range(least=0, below=1)]
 
 Batches = Annotated[
-    Count | Annotated[float, Range(above=0, most=1)], Hint("a number of batches, 1 or more, or a part of them, 0.1")
+    Count | Annotated[float, Range(above=0, most=1)],
+    Hint("a number of batches, 1 or more, or a part of them, 0.1"),
 ]
 
 
@@ -39,18 +40,25 @@ EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
         "lr": NonNegative,
         "weight_decay": NonNegative,
         "momentum": Momentum,
-        "betas": Annotated[tuple[Momentum, Momentum], Hint("two numbers of 0 or more, below 1: [0.9,0.999]")],
+        "betas": Annotated[
+            tuple[Momentum, Momentum], Hint("two numbers of 0 or more, below 1: [0.9,0.999]")
+        ],
         "eps": NonNegative,
     },
     "torch.nn.modules.module.Module": {"p": Fraction, "dropout": Fraction},
-    "pytorch_lightning.callbacks.early_stopping.EarlyStopping": {"patience": Count, "mode": MinOrMax},
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping": {
+        "patience": Count,
+        "mode": MinOrMax,
+    },
     "pytorch_lightning.callbacks.weight_averaging.EMAWeightAveraging": {"decay": Fraction},
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint": {"mode": MinOrMax},
     "pytorch_lightning.trainer.trainer.Trainer": {
         "accelerator": Annotated[str, OneOf(_accelerators)] | Built,
         "strategy": Annotated[str, OneOf(_strategies)] | Built,
         "profiler": Literal["simple", "advanced"] | Built | None,
-        "plugins": Annotated[dict[str, Built | None] | None, Hint("objects by name, each with its _target_")],
+        "plugins": Annotated[
+            dict[str, Built | None] | None, Hint("objects by name, each with its _target_")
+        ],
         "devices": Annotated[
             Literal["auto", -1] | Count | list[Annotated[int, Range(least=0)]],
             Hint("a whole number of 1 or more, -1 for all, auto, or a list of GPUs, [0,1]"),
@@ -88,7 +96,9 @@ PLAIN_KEYS: dict[str, Any] = {
 def annotation_of(target: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     """Return what an argument of a class or function may be."""
     for base in inspect.getmro(target) if inspect.isclass(target) else ():
-        found = EXTERNAL_ARGUMENTS.get(f"{base.__module__}.{base.__qualname__}", {}).get(parameter.name)
+        found = EXTERNAL_ARGUMENTS.get(f"{base.__module__}.{base.__qualname__}", {}).get(
+            parameter.name
+        )
         if found is not None:
             return found
     return parameter.annotation

@@ -124,7 +124,9 @@ def resolve_config(
         from_run=frozenset(from_run),
         overrides=tuple(overrides),
         origins=resolver.origins,
-        referenced={str(part): _referenced(config, str(part)) for part in config if isinstance(part, str)},
+        referenced={
+            str(part): _referenced(config, str(part)) for part in config if isinstance(part, str)
+        },
     )
 
 
@@ -157,11 +159,16 @@ class _Resolver:
     def resolve(self, node: Any, path: str = "") -> Any:
         self.count += 1
         if self.count > MAX_NODES or path.count(".") > MAX_DEPTH:
-            raise ConfigurationError(f"{path[:80]}...: this refers to itself, or is larger than any config")
+            raise ConfigurationError(
+                f"{path[:80]}...: this refers to itself, or is larger than any config"
+            )
         if isinstance(node, FileStrings):
             return list(node.__dict__["strings"])
         if isinstance(node, DictConfig):
-            return {str(key): self._value(node, key, f"{path}.{key!s}" if path else str(key)) for key in node}
+            return {
+                str(key): self._value(node, key, f"{path}.{key!s}" if path else str(key))
+                for key in node
+            }
         if isinstance(node, ListConfig):
             return [self._value(node, index, f"{path}.{index}") for index in range(len(node))]
         if isinstance(node, tuple | list):  # from a resolver of a user's own
@@ -190,9 +197,17 @@ def find_unresolved(values: Any, path: str) -> list[str]:
         typed = f": type {path}=..." if values.reason == "is missing" else ""
         return [values.reason if values.is_whole else f"{path} {values.reason}{typed}"]
     if isinstance(values, dict):
-        return [error for key, value in values.items() for error in find_unresolved(value, f"{path}.{key}")]
+        return [
+            error
+            for key, value in values.items()
+            for error in find_unresolved(value, f"{path}.{key}")
+        ]
     if isinstance(values, list):
-        return [error for index, value in enumerate(values) for error in find_unresolved(value, f"{path}.{index}")]
+        return [
+            error
+            for index, value in enumerate(values)
+            for error in find_unresolved(value, f"{path}.{index}")
+        ]
     return []
 
 
@@ -219,6 +234,11 @@ def _unresolved(error: BaseException) -> Unresolved:
 
 def _referenced(config: DictConfig, part: str) -> frozenset[str]:
     node = config._get_node(part)
-    if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation() or node._is_missing():
+    if (
+        not isinstance(node, DictConfig)
+        or node._is_none()
+        or node._is_interpolation()
+        or node._is_missing()
+    ):
         return frozenset()
     return frozenset(re.findall(rf"\${{{re.escape(part)}\.(\w+)", OmegaConf.to_yaml(node)))

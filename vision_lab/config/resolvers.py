@@ -31,7 +31,9 @@ def register(saved: SavedRun | None = None) -> None:
         chosen = HydraConfig.get().runtime.choices.get(group)
         return run.choices.get(group) if chosen == SAVED_OPTION else chosen
 
-    coco_categories = cache(_coco_categories)  # for this command: in the next one the file may be another
+    coco_categories = cache(
+        _coco_categories
+    )  # for this command: in the next one the file may be another
     resolvers: dict[str, Callable[..., Any]] = {
         "choice": choice,
         "count": len,

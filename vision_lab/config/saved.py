@@ -54,7 +54,9 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
     """
     path, resumed = last_value(words, "run"), last_value(words, "resume")
     if path and resumed:
-        raise ConfigurationError("type run=, to begin with what a run was told, or resume=, to go on with it; not both")
+        raise ConfigurationError(
+            "type run=, to begin with what a run was told, or resume=, to go on with it; not both"
+        )
     path = path or resumed
     if path is None:
         return list(words), SavedRun()
@@ -65,7 +67,10 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
     saved = _composed_config(run, known)
     typed = [override.key_or_group for override in parse_overrides(words)]
     errors = find_untrusted(
-        _without({key: value for key, value in saved.items() if key not in COMMAND_KEYS}, _replaced_keys(words, known)),
+        _without(
+            {key: value for key, value in saved.items() if key not in COMMAND_KEYS},
+            _replaced_keys(words, known),
+        ),
         trusted=_trusted(words),
         folders=folders[1:],
         typed=typed,
@@ -80,7 +85,9 @@ def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[lis
         saved["data"]["spec"] = {**spec, "class_names": "${saved_class_names:}"}
     if "download" in saved["data"] and not {"data", "data.root", "data.download"} & set(typed):
         saved["data"]["download"] = False  # where to is for the command line to say
-    return _with_saved_groups(words, saved, known, named=set(typed)), SavedRun(run.choices, class_names)
+    return _with_saved_groups(words, saved, known, named=set(typed)), SavedRun(
+        run.choices, class_names
+    )
 
 
 def _replaced_keys(words: Sequence[str], known: Mapping[str, Any]) -> list[str]:
@@ -93,14 +100,21 @@ def _replaced_keys(words: Sequence[str], known: Mapping[str, Any]) -> list[str]:
     return [
         override.key_or_group
         for override in parse_overrides(words)
-        if override.key_or_group in known or not (override.is_sweep_override() or isinstance(override.value(), dict))
+        if override.key_or_group in known
+        or not (override.is_sweep_override() or isinstance(override.value(), dict))
     ]
 
 
 def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
     """Return a copy of a config without the groups and nodes at some dotted keys."""
-    kept = {key: value for key, value in config.items() if f"{prefix}{key}" not in keys or not isinstance(value, dict)}
-    return {k: _without(v, keys, f"{prefix}{k}.") if isinstance(v, dict) else v for k, v in kept.items()}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in keys or not isinstance(value, dict)
+    }
+    return {
+        k: _without(v, keys, f"{prefix}{k}.") if isinstance(v, dict) else v for k, v in kept.items()
+    }
 
 
 def _composed_config(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +125,9 @@ def _composed_config(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
             defaults wherever it leads.
     """
     saved = run.config
-    strange = [key for key, node in saved.items() if key in known and not isinstance(node, dict | None)]
+    strange = [
+        key for key, node in saved.items() if key in known and not isinstance(node, dict | None)
+    ]
     strange += [key for key, node in saved.items() if isinstance(node, dict) and "defaults" in node]
     if not isinstance(saved.get("data"), dict):
         strange.append("data")
@@ -132,14 +148,18 @@ def _with_saved_groups(
             chosen += [] if group in named else [f"{group}={SAVED_OPTION}"]
     rest = {key: value for key, value in saved.items() if key not in COMMAND_KEYS}
     store.store(group="saved", name=SAVED_OPTION, node=rest, package="_global_")
-    if f"+saved={SAVED_OPTION}" in words:  # a further process of the same run, started with the words of the first
+    if (
+        f"+saved={SAVED_OPTION}" in words
+    ):  # a further process of the same run, started with the words of the first
         return list(words)
     return [*chosen, f"+saved={SAVED_OPTION}", *words]
 
 
 def _trusted(words: Sequence[str]) -> list[str]:
     """The packages that the command line trusts."""
-    values = [override.value() for override in parse_overrides(words) if override.key_or_group == "trust"]
+    values = [
+        override.value() for override in parse_overrides(words) if override.key_or_group == "trust"
+    ]
     value = values[-1] if values else []
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
         raise ConfigurationError(f"trust={value}: type a list of packages, trust=[my_package]")

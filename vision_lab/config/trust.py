@@ -43,38 +43,63 @@ TRAINER_ARGUMENTS = frozenset(
 
 ALLOWED_ARGUMENTS: dict[str, frozenset[str]] = {
     "pytorch_lightning.Trainer": TRAINER_ARGUMENTS,
-    "pytorch_lightning.strategies.DDPStrategy": frozenset({"find_unused_parameters", "gradient_as_bucket_view"}),
-    "pytorch_lightning.loggers.CSVLogger": frozenset({"name", "version", "prefix", "flush_logs_every_n_steps"}),
+    "pytorch_lightning.strategies.DDPStrategy": frozenset(
+        {"find_unused_parameters", "gradient_as_bucket_view"}
+    ),
+    "pytorch_lightning.loggers.CSVLogger": frozenset(
+        {"name", "version", "prefix", "flush_logs_every_n_steps"}
+    ),
     "pytorch_lightning.loggers.MLFlowLogger": frozenset({"experiment_name", "run_name", "prefix"}),
     "pytorch_lightning.loggers.WandbLogger": frozenset({"project", "name", "offline", "prefix"}),
     "pytorch_lightning.profilers.SimpleProfiler": frozenset({"extended", "filename"}),
-    "pytorch_lightning.profilers.AdvancedProfiler": frozenset({"line_count_restriction", "filename"}),
+    "pytorch_lightning.profilers.AdvancedProfiler": frozenset(
+        {"line_count_restriction", "filename"}
+    ),
     "torchvision.datasets.MNIST": frozenset({"train"}),
     "torchvision.datasets.FashionMNIST": frozenset({"train"}),
     "torchvision.datasets.CIFAR10": frozenset({"train"}),
     "torchvision.datasets.CIFAR100": frozenset({"train"}),
-    "timm.create_model": frozenset("model_name num_classes in_chans drop_rate drop_path_rate global_pool".split()),
-    "vision_lab.callbacks.checkpointing.BestCheckpoint": frozenset({"monitor", "mode", "save_weights_only"}),
+    "timm.create_model": frozenset(
+        "model_name num_classes in_chans drop_rate drop_path_rate global_pool".split()
+    ),
+    "vision_lab.callbacks.checkpointing.BestCheckpoint": frozenset(
+        {"monitor", "mode", "save_weights_only"}
+    ),
     "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger": frozenset(),
 }
 """name: the arguments that it may be called with, for what could write or fetch by others. Where loggers, profilers and
 checkpoints write is set by the command (``build.py``) and never read from a stored config."""
 
 ALLOWED_VALUES: dict[tuple[str, str], str] = {
-    ("pytorch_lightning.Trainer", "strategy"): r"auto|ddp|ddp_find_unused_parameters_(true|false)|fsdp",
+    (
+        "pytorch_lightning.Trainer",
+        "strategy",
+    ): r"auto|ddp|ddp_find_unused_parameters_(true|false)|fsdp",
     ("pytorch_lightning.Trainer", "profiler"): r"simple|advanced",
     ("pytorch_lightning.loggers.CSVLogger", "name"): r"\w[\w.-]*",
     ("pytorch_lightning.loggers.CSVLogger", "version"): r"\w[\w.-]*",
     ("pytorch_lightning.profilers.SimpleProfiler", "filename"): r"\w[\w.-]*",
     ("pytorch_lightning.profilers.AdvancedProfiler", "filename"): r"\w[\w.-]*",
     ("timm.create_model", "model_name"): r"\w[\w.]*",  # with a colon it names a place on a hub
-    ("vision_lab.data.formats.torchvision_download.load_or_download", "download"): re.escape("${data.download}"),
-    ("vision_lab.data.formats.torchvision_masks.voc_masks", "download"): re.escape("${data.download}"),
-    ("vision_lab.data.formats.torchvision_masks.oxford_pet_masks", "download"): re.escape("${data.download}"),
+    ("vision_lab.data.formats.torchvision_download.load_or_download", "download"): re.escape(
+        "${data.download}"
+    ),
+    ("vision_lab.data.formats.torchvision_masks.voc_masks", "download"): re.escape(
+        "${data.download}"
+    ),
+    ("vision_lab.data.formats.torchvision_masks.oxford_pet_masks", "download"): re.escape(
+        "${data.download}"
+    ),
 }
 """(name, argument): the texts that it may have; a node of its own is looked at like any other."""
 
-FAMILIES = ("torch.nn", "torch.optim", "torchvision.ops", "torchvision.transforms.v2", "torchvision.models")
+FAMILIES = (
+    "torch.nn",
+    "torch.optim",
+    "torchvision.ops",
+    "torchvision.transforms.v2",
+    "torchvision.models",
+)
 """Modules whose plain layers, optimizers, transforms and networks may be used by their public names."""
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
@@ -107,7 +132,9 @@ def find_untrusted(
     for path, value in _walk(config, "", but_for=typed):
         if isinstance(value, dict) and "_target_" in value:
             errors += _target_errors(path, value, trusted, typed)
-        elif isinstance(value, str) and "${" in value and not _is_admitted_reference(value, folders):
+        elif (
+            isinstance(value, str) and "${" in value and not _is_admitted_reference(value, folders)
+        ):
             key = path.rpartition(".")[2]
             if key != "_target_":  # said above
                 errors.append(
@@ -122,18 +149,32 @@ def is_admitted(target: Any, arguments: Mapping[str, Any], trusted: Sequence[str
     return not _target_errors("", {"_target_": target, **arguments}, trusted, ())
 
 
-def _target_errors(path: str, node: Mapping[str, Any], trusted: Sequence[str], typed: Collection[str]) -> list[str]:
+def _target_errors(
+    path: str, node: Mapping[str, Any], trusted: Sequence[str], typed: Collection[str]
+) -> list[str]:
     target = node["_target_"]
     if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", target):
-        return [f"{path}._target_={format_value(target)}: this comes with the run's folder and is no name of a class"]
-    if target.split(".")[0] in trusted or any(target == name or target.startswith(f"{name}.") for name in trusted):
+        return [
+            f"{path}._target_={format_value(target)}: this comes with the run's folder and is no name of a class"
+        ]
+    if target.split(".")[0] in trusted or any(
+        target == name or target.startswith(f"{name}.") for name in trusted
+    ):
         return []
-    if target not in _targets_of_conf() and target not in ALLOWED_ARGUMENTS and not _is_of_a_family(target):
+    if (
+        target not in _targets_of_conf()
+        and target not in ALLOWED_ARGUMENTS
+        and not _is_of_a_family(target)
+    ):
         return [
             f"{path}._target_={target}: this comes with the run's folder and may run any code. Only if you trust "
             f"whoever made it, type trust=[{target.split('.')[0]}]"
         ]
-    allowed = NETWORK_ARGUMENTS if target.startswith("torchvision.models.") else ALLOWED_ARGUMENTS.get(target)
+    allowed = (
+        NETWORK_ARGUMENTS
+        if target.startswith("torchvision.models.")
+        else ALLOWED_ARGUMENTS.get(target)
+    )
     errors = []
     for key, value in node.items():
         place = f"{path}.{key}"
@@ -146,7 +187,9 @@ def _target_errors(path: str, node: Mapping[str, Any], trusted: Sequence[str], t
                 f"folder: type {place}=... yourself, or remove it from config.yaml"
             )
         elif not _is_allowed_value(target, key, value):
-            errors.append(f"{place}={format_value(value)}: this comes with the run's folder: type {place}=... yourself")
+            errors.append(
+                f"{place}={format_value(value)}: this comes with the run's folder: type {place}=... yourself"
+            )
     return errors
 
 
@@ -162,7 +205,9 @@ def _is_allowed_value(target: str, key: str, value: Any) -> bool:
 
 
 def _is_admitted_reference(text: str, folders: Sequence[Path]) -> bool:
-    return KEY_REFERENCE.fullmatch(text) is not None or text in _references_of((CONFIG_DIR, *folders))
+    return KEY_REFERENCE.fullmatch(text) is not None or text in _references_of(
+        (CONFIG_DIR, *folders)
+    )
 
 
 def _walk(node: Any, path: str, but_for: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
@@ -170,7 +215,13 @@ def _walk(node: Any, path: str, but_for: Collection[str] = ()) -> Iterator[tuple
 
     A mapping is merged with what is typed for it, so that its own values stay.
     """
-    items: Any = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    items: Any = (
+        node.items()
+        if isinstance(node, Mapping)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     for key, value in items:
         place = f"{path}.{key}" if path else str(key)
         if place not in but_for or isinstance(value, dict):
@@ -192,7 +243,9 @@ def _references_of(folders: tuple[Path, ...]) -> frozenset[str]:
     for folder in folders:
         for file in folder.glob("**/*.yaml"):
             content = yaml.load(file.read_text(encoding="utf-8"), documents.Loader)
-            texts |= {value for _, value in _walk(content, "") if isinstance(value, str) and "${" in value}
+            texts |= {
+                value for _, value in _walk(content, "") if isinstance(value, str) and "${" in value
+            }
     return frozenset(texts)
 
 
@@ -211,4 +264,6 @@ def _is_of_a_family(target: str) -> bool:
 
     found = getattr(import_module(module), name, None)
     kind = optim.Optimizer if module == "torch.optim" else nn.Module
-    return inspect.isclass(found) and issubclass(found, kind) and found.__module__.startswith(module)
+    return (
+        inspect.isclass(found) and issubclass(found, kind) and found.__module__.startswith(module)
+    )

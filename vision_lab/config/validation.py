@@ -46,7 +46,15 @@ INJECTED_ARGUMENTS = {
     "data": {"spec", "transforms", "seed", "label_map"},
     "model": {"spec"},
     "head": {"backbone", "pair", "spec"},
-    "task": {"network", "spec", "optimizer", "schedule", "seed", "feature_extractor", "feature_extractor_name"},
+    "task": {
+        "network",
+        "spec",
+        "optimizer",
+        "schedule",
+        "seed",
+        "feature_extractor",
+        "feature_extractor_name",
+    },
     "optimizer": {"params"},
     "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
@@ -116,7 +124,9 @@ def find_part_errors(config: Config, part: str) -> list[str]:
     if not isinstance(node, dict):
         return [f"{part}={node}: type {part}={_or(_choice_names(part))}"]
     if not node and part not in ("callbacks", "logger"):
-        return [f"{part}={config.choices.get(part)} is empty: its file in conf/{part}/ says nothing"]
+        return [
+            f"{part}={config.choices.get(part)} is empty: its file in conf/{part}/ says nothing"
+        ]
     errors = find_unresolved(node, part)
     for key in BUILD_KEYS.get(part, set()) & set(node):
         if key != "spec" and not _is_to_blame(node[key]):
@@ -133,7 +143,8 @@ def find_part_errors(config: Config, part: str) -> list[str]:
         errors += [
             f"{path}={format_value(value)}: type a list of objects, each with its _target_"
             for path, value in named
-            if not _is_to_blame(value) and not (isinstance(value, list) and all(map(is_node, value)))
+            if not _is_to_blame(value)
+            and not (isinstance(value, list) and all(map(is_node, value)))
         ]
     if part == "data":
         errors += _find_spec_errors(node.get("spec"))
@@ -172,7 +183,11 @@ def _find_spec_errors(spec: Any) -> list[str]:
 def _find_argument_errors(config: Config, node: Any, path: str) -> list[str]:
     """List classes that cannot be found, arguments that they do not take or miss, and values that are none for them."""
     if isinstance(node, list):
-        return [e for index, each in enumerate(node) for e in _find_argument_errors(config, each, f"{path}.{index}")]
+        return [
+            e
+            for index, each in enumerate(node)
+            for e in _find_argument_errors(config, each, f"{path}.{index}")
+        ]
     if not isinstance(node, dict):
         return []
     aside = build_only_keys(config, path) if "." not in path else set()
@@ -186,12 +201,21 @@ def _find_argument_errors(config: Config, node: Any, path: str) -> list[str]:
         target = locate(str(node["_target_"]))
     except (ImportError, AttributeError, ValueError) as error:
         return [*errors, f"{path}._target_={node['_target_']} cannot be found: {error}"]
-    arguments = {key: value for key, value in node.items() if key not in HYDRA_KEYS and key not in aside}
-    return errors + _find_call_errors(config, target, arguments, path, is_partial=bool(node.get("_partial_", False)))
+    arguments = {
+        key: value for key, value in node.items() if key not in HYDRA_KEYS and key not in aside
+    }
+    return errors + _find_call_errors(
+        config, target, arguments, path, is_partial=bool(node.get("_partial_", False))
+    )
 
 
 def _find_call_errors(
-    config: Config, target: Callable[..., Any], arguments: Mapping[str, Any], path: str, *, is_partial: bool
+    config: Config,
+    target: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    path: str,
+    *,
+    is_partial: bool,
 ) -> list[str]:
     try:
         parameters, takes_others = parameters_of(target)
@@ -204,11 +228,17 @@ def _find_call_errors(
     for key, value in arguments.items():
         if key in parameters:
             is_ours = key in injected or _is_to_blame(value)
-            error = None if is_ours else _check_argument(target, parameters[key], value, config.origin(f"{path}.{key}"))
+            error = (
+                None
+                if is_ours
+                else _check_argument(target, parameters[key], value, config.origin(f"{path}.{key}"))
+            )
             errors += [error] if error else []
         elif not takes_others:
             takes = ", ".join(sorted(set(parameters) - injected))
-            errors.append(f"{path}.{key}: {name} takes no such argument; it takes {takes or 'none'}")
+            errors.append(
+                f"{path}.{key}: {name} takes no such argument; it takes {takes or 'none'}"
+            )
     if not is_partial or path in INJECTED_ARGUMENTS:
         needed = {p.name for p in parameters.values() if p.default is p.empty}
         for key in sorted(needed - set(arguments) - injected):
@@ -216,11 +246,18 @@ def _find_call_errors(
     return errors
 
 
-def _check_argument(target: Callable[..., Any], parameter: inspect.Parameter, value: Any, path: str) -> str | None:
+def _check_argument(
+    target: Callable[..., Any], parameter: inspect.Parameter, value: Any, path: str
+) -> str | None:
     annotation = annotation_of(target, parameter)
     if value is None and parameter.default is None:
         return None
-    if isinstance(value, dict) and "_target_" not in value and not fits(value, annotation) and _holds_nodes(value):
+    if (
+        isinstance(value, dict)
+        and "_target_" not in value
+        and not fits(value, annotation)
+        and _holds_nodes(value)
+    ):
         return None  # objects by name
     return check_value(path, value, annotation)
 
@@ -242,11 +279,15 @@ def _find_excesses(config: Config) -> list[str]:
     cores = core_count()
     workers, most = config["data"].get("num_workers"), max(MANY_WORKERS, WORKERS_A_CORE * cores)
     if isinstance(workers, int) and workers > most:
-        errors.append(f"data.num_workers={workers}: this machine has {cores} cores: type auto, or at most {most}")
+        errors.append(
+            f"data.num_workers={workers}: this machine has {cores} cores: type auto, or at most {most}"
+        )
     trainer = config.values.get("trainer") or {}
     devices, most = trainer.get("devices"), max(8, PROCESSES_A_CORE * cores)
     if isinstance(devices, int) and devices > most and trainer.get("accelerator") == "cpu":
-        errors.append(f"trainer.devices={devices}: this machine has {cores} cores: type at most {most}")
+        errors.append(
+            f"trainer.devices={devices}: this machine has {cores} cores: type at most {most}"
+        )
     spec, batch = config["data"]["spec"], config["data"].get("batch_size", 1)
     height, width = spec["image_size"]
     needed = FLOATS_A_PIXEL * 4 * batch * spec["channels"] * height * width

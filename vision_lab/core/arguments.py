@@ -49,8 +49,20 @@ class Range:
         return self.multiple_of == 1 or value % self.multiple_of == 0
 
     def __str__(self) -> str:
-        low = f"{self.least} or more" if self.least > -inf else f"above {self.above}" if self.above > -inf else ""
-        high = f"at most {self.most}" if self.most < inf else f"below {self.below}" if self.below < inf else ""
+        low = (
+            f"{self.least} or more"
+            if self.least > -inf
+            else f"above {self.above}"
+            if self.above > -inf
+            else ""
+        )
+        high = (
+            f"at most {self.most}"
+            if self.most < inf
+            else f"below {self.below}"
+            if self.below < inf
+            else ""
+        )
         if self.least > -inf and self.most < inf:
             low, high = f"from {self.least} to {self.most}", ""
         multiple = f"a multiple of {self.multiple_of}" if self.multiple_of > 1 else ""
@@ -129,7 +141,9 @@ def fits(value: Any, annotation: Any) -> bool:
         return not _is_plain(annotation)
     if origin is Annotated:
         limits = [limit for limit in arguments[1:] if isinstance(limit, Range | OneOf | Length)]
-        return fits(value, arguments[0]) and all(value is None or value in limit for limit in limits)
+        return fits(value, arguments[0]) and all(
+            value is None or value in limit for limit in limits
+        )
     if origin in (Union, types.UnionType):
         return any(fits(value, each) for each in arguments)
     if origin is Literal:
@@ -147,7 +161,9 @@ def fits(value: Any, annotation: Any) -> bool:
     if _is_sequence(origin or annotation):
         return isinstance(value, list | tuple) and _items_fit(value, origin, arguments)
     if _is_mapping(origin or annotation):
-        return isinstance(value, Mapping) and all(fits(each, arguments[1]) for each in value.values() if arguments)
+        return isinstance(value, Mapping) and all(
+            fits(each, arguments[1]) for each in value.values() if arguments
+        )
     return _may_be_an_object(value)
 
 
@@ -253,7 +269,9 @@ def _own_parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Param
 
 def _names_of(target: Callable[..., Any]) -> dict[str, Any]:
     """What the annotations of a function or class may refer to."""
-    function: Any = inspect.unwrap(vars(target).get("__init__", target) if inspect.isclass(target) else target)
+    function: Any = inspect.unwrap(
+        vars(target).get("__init__", target) if inspect.isclass(target) else target
+    )
     names: dict[str, Any] = getattr(function, "__globals__", {})
     return names
 
@@ -263,7 +281,9 @@ def _evaluate(annotation: Any, names: dict[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, names)  # our own code and that of installed packages, never a config's
+        return eval(
+            annotation, names
+        )  # our own code and that of installed packages, never a config's
     except (NameError, AttributeError, TypeError, SyntaxError):
         return annotation
 
@@ -299,7 +319,11 @@ def _is_plain(annotation: Any) -> bool:
 
 
 def _is_sequence(kind: Any) -> bool:
-    return inspect.isclass(kind) and issubclass(kind, Sequence | set) and not issubclass(kind, str | bytes)
+    return (
+        inspect.isclass(kind)
+        and issubclass(kind, Sequence | set)
+        and not issubclass(kind, str | bytes)
+    )
 
 
 def _is_mapping(kind: Any) -> bool:
@@ -322,7 +346,11 @@ def _list_literals(annotation: Any) -> list[str]:
     """The values of an annotation that names each of them; none of any other."""
     if annotation is type(None):
         return ["null"]
-    return [format_value(each) for each in get_args(annotation)] if get_origin(annotation) is Literal else []
+    return (
+        [format_value(each) for each in get_args(annotation)]
+        if get_origin(annotation) is Literal
+        else []
+    )
 
 
 def _list_choices(names: Sequence[str]) -> str:

@@ -112,7 +112,11 @@ def check_depth(content: Any) -> None:
         containers = [value for value in level if isinstance(value, dict | list)]
         if not containers:
             return
-        level = [inner for value in containers for inner in (value.values() if isinstance(value, dict) else value)]
+        level = [
+            inner
+            for value in containers
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
     raise DocumentError(f"it is nested more than {MAX_DEPTH} levels deep")
 
 

@@ -21,7 +21,9 @@ IN_THE_WAY_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP}
 BATCH_OF_ONE = "Expected more than 1 value per channel when training"
 """What torch's batch norm says of a batch whose channels have one value each."""
 
-OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|\w+ out of memory|std::bad_alloc")
+OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|\w+ out of memory|std::bad_alloc"
+)
 """What torch says of it, for a CPU and for GPUs."""
 
 LOST_WORKER = re.compile(
@@ -77,10 +79,16 @@ def _explain_os_error(error: OSError, folder: Path) -> UserError | None:
             return UserError(
                 f"{path.name} in {format_path(folder)}: {error.strerror}. Move it away, then repeat the command."
             )
-        return UserError(f"{path}: {error.strerror}. Type another path, or change what is in its way.")
+        return UserError(
+            f"{path}: {error.strerror}. Type another path, or change what is in its way."
+        )
     if error.errno in PERMISSION_ERRNOS and error.filename is not None:
         own = Path(error.filename).absolute().is_relative_to(folder.absolute())
-        cure = "Type hydra.run.dir=<a folder that can be written> (in a sweep hydra.sweep.dir), or c" if own else "C"
+        cure = (
+            "Type hydra.run.dir=<a folder that can be written> (in a sweep hydra.sweep.dir), or c"
+            if own
+            else "C"
+        )
         return UserError(f"{error.filename}: {error.strerror}. {cure}hange the permissions.")
     if isinstance(error, FileNotFoundError) and not folder.exists():
         return UserError(

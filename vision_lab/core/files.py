@@ -53,7 +53,9 @@ def write_csv(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> Non
     write_file(folder, name, text.getvalue())
 
 
-def replace_file(folder: Path, name: str, fill: Callable[[IO[bytes]], object], *, keep_as: str | None = None) -> None:
+def replace_file(
+    folder: Path, name: str, fill: Callable[[IO[bytes]], object], *, keep_as: str | None = None
+) -> None:
     """Replace a file below a folder: the new one is on the disk as a whole before it takes the name.
 
     Args:
@@ -71,14 +73,18 @@ def replace_file(folder: Path, name: str, fill: Callable[[IO[bytes]], object], *
         with suppress(FileNotFoundError):
             os.unlink(part, dir_fd=directory)
         try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o666, dir_fd=directory)
+            descriptor = os.open(
+                part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW, 0o666, dir_fd=directory
+            )
             with os.fdopen(descriptor, "wb") as file:
                 fill(file)
                 file.flush()
                 os.fsync(file.fileno())  # before the old file gives up its name
             if keep_as is not None:
                 with suppress(FileNotFoundError):
-                    os.replace(prefix + last, prefix + keep_as, src_dir_fd=directory, dst_dir_fd=directory)
+                    os.replace(
+                        prefix + last, prefix + keep_as, src_dir_fd=directory, dst_dir_fd=directory
+                    )
             os.replace(part, prefix + last, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -95,7 +101,9 @@ def open_file(path: Path | str) -> IO[bytes]:
     Raises:
         OSError: if it is anything else, or cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+    )  # a pipe would wait for its writer
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, NO_FILE)
@@ -184,7 +192,11 @@ def reject_links(folder: Path) -> None:
     """
     links = []
     for parent, folders, files in os.walk(folder):
-        links += [path for path in (Path(parent, name) for name in (*folders, *files)) if _is_special(path)]
+        links += [
+            path
+            for path in (Path(parent, name) for name in (*folders, *files))
+            if _is_special(path)
+        ]
     if links:
         listed = "\n".join(f"  {format_path(path)}" for path in sorted(links)[:5])
         more = f"\n  and {len(links) - 5} more" if len(links) > 5 else ""
@@ -221,7 +233,9 @@ def _components(name: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _open_directory(folder: Path, names: Sequence[str], *, create: bool) -> Iterator[tuple[str, int | None]]:
+def _open_directory(
+    folder: Path, names: Sequence[str], *, create: bool
+) -> Iterator[tuple[str, int | None]]:
     """Open a folder below another one without following links.
 
     Yields:
@@ -256,7 +270,11 @@ def _enter(directory: int, name: str, path: Path, *, create: bool) -> int:
         inner = os.open(name, _DIRECTORY_FLAGS | _NOFOLLOW, dir_fd=directory)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            text = _link_text(path) if path.is_symlink() else f"{format_path(path)} is no folder: remove it"
+            text = (
+                _link_text(path)
+                if path.is_symlink()
+                else f"{format_path(path)} is no folder: remove it"
+            )
             raise ConfigurationError(text) from None
         raise
     os.close(directory)

@@ -106,9 +106,7 @@ class DataSpec:
             size = list(self.image_size)
             errors.append(f"data.spec.image_size={size}: type [height,width] in pixels")
         if self.channels < 1:
-            errors.append(
-                f"data.spec.channels={self.channels}: type 1 for grayscale or 3 for RGB"
-            )
+            errors.append(f"data.spec.channels={self.channels}: type 1 for grayscale or 3 for RGB")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 errors.append(

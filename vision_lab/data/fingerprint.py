@@ -34,10 +34,15 @@ def fingerprint(dataset: Dataset, *, labelled: bool) -> dict[str, Any]:
     samples = samples_of(dataset)
     if samples is None and labelled and len(dataset) and isinstance(dataset[0][0], str | Path):
         samples = [(dataset[index][0], None) for index in range(len(dataset))]
-    paths = [Path(part) for sample in samples or () for part in sample if isinstance(part, str | Path)]
+    paths = [
+        Path(part) for sample in samples or () for part in sample if isinstance(part, str | Path)
+    ]
     if paths:
         base = commonpath([path.parent for path in paths])
-        sizes = (f"{path.relative_to(base)}:{path.stat().st_size if path.exists() else None}" for path in paths)
+        sizes = (
+            f"{path.relative_to(base)}:{path.stat().st_size if path.exists() else None}"
+            for path in paths
+        )
         found["files"] = _digest(sizes)
     told = [str(part) for sample in samples or () for part in sample if isinstance(part, bytes)]
     identity = _identity(dataset)
@@ -70,7 +75,11 @@ def _check_whole_numbers(labels: Tensor) -> None:
     what = "labels are to be whole numbers from 0, one a sample: let the data set give the number of each one's class"
     if labels.ndim != 1:
         raise DataError(f"{what}; now a sample has labels of the shape {list(labels.shape[1:])}")
-    wrong = (labels != labels.round()).nonzero() if labels.is_floating_point() else labels.new_zeros(0, 1)
+    wrong = (
+        (labels != labels.round()).nonzero()
+        if labels.is_floating_point()
+        else labels.new_zeros(0, 1)
+    )
     if len(wrong):
         raise DataError(f"{what}; now sample {wrong[0].item()} has {labels[wrong[0]].item():g}")
 
@@ -84,7 +93,11 @@ def samples_of(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
 
 
 def _identity(dataset: Any) -> Any:
-    return _identity(dataset.dataset) if isinstance(dataset, Subset) else getattr(dataset, "identity", None)
+    return (
+        _identity(dataset.dataset)
+        if isinstance(dataset, Subset)
+        else getattr(dataset, "identity", None)
+    )
 
 
 def _digest(lines: Iterator[str]) -> str:

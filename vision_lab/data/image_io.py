@@ -30,7 +30,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000"
 MAX_PIXELS = 100_000_000
 """Width times height of the largest picture that is decoded, unless another number is typed: 300 MB of colour."""
 
-Image.MAX_IMAGE_PIXELS = None  # our own limit, which is asked before anything is decoded, stands in for Pillow's
+Image.MAX_IMAGE_PIXELS = (
+    None  # our own limit, which is asked before anything is decoded, stands in for Pillow's
+)
 
 
 class InvalidImageError(Exception):
@@ -56,7 +58,9 @@ def read_image(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXELS)
             content = np.fromfile(file, dtype=np.uint8)
         if content.size == 0:
             raise InvalidImageError("the file is empty")
-        return to_uint8_image(_decoded(content, channels, max_pixels), channels=channels, max_pixels=max_pixels)
+        return to_uint8_image(
+            _decoded(content, channels, max_pixels), channels=channels, max_pixels=max_pixels
+        )
     except InvalidImageError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like at a broken file
@@ -82,7 +86,9 @@ def read_mask(
             raise InvalidImageError("the file is empty")
         with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             _check_size(image, max_pixels)
-            plain = image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I") or (image.mode == "P" and not colours)
+            plain = image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I") or (
+                image.mode == "P" and not colours
+            )
             upright = ImageOps.exif_transpose(image)
             values = np.asarray(upright if plain else upright.convert("RGB")).astype(np.int32)
             values = values * white if image.mode == "1" else values
@@ -132,7 +138,9 @@ def _decoded(content: np.ndarray[Any, Any], channels: int, max_pixels: int) -> T
     if content[: len(_JPEG)].tobytes() != _JPEG:
         return picture
     mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    decoded: Tensor = decode_image(torch.from_numpy(content), mode=mode, apply_exif_orientation=True)
+    decoded: Tensor = decode_image(
+        torch.from_numpy(content), mode=mode, apply_exif_orientation=True
+    )
     return decoded
 
 
@@ -148,7 +156,9 @@ def _from_pil(image: Image.Image) -> Tensor:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         if image.mode == "F":
-            raise InvalidImageError("its values are floating-point numbers, not whole numbers of 8 or 16 bits")
+            raise InvalidImageError(
+                "its values are floating-point numbers, not whole numbers of 8 or 16 bits"
+            )
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise InvalidImageError("its values are whole numbers of more than 16 bits")
@@ -190,4 +200,8 @@ def _reason(error: Exception) -> str:
 
 
 def _kind(image: Any) -> str:
-    return f"a tensor of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+    return (
+        f"a tensor of shape {tuple(image.shape)}"
+        if isinstance(image, Tensor)
+        else type(image).__name__
+    )

@@ -45,7 +45,9 @@ class SampleReport:
 class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
     """Reads each sample of a split, as training would, and tells of it."""
 
-    def __init__(self, split: str, examples: TransformedDataset, spec: DataSpec, *, tiny: int) -> None:
+    def __init__(
+        self, split: str, examples: TransformedDataset, spec: DataSpec, *, tiny: int
+    ) -> None:
         self.split = split
         self.examples = examples
         self.spec = spec
@@ -62,7 +64,9 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
         digest = blake2b(picture.contiguous().numpy().tobytes(), digest_size=16)
         digest.update(str(tuple(picture.shape)).encode())
         height, width = picture.shape[-2:]
-        scale = min(side / own for side, own in zip(self.spec.image_size, (height, width), strict=True))
+        scale = min(
+            side / own for side, own in zip(self.spec.image_size, (height, width), strict=True)
+        )
         return SampleReport(
             self.split,
             index,
@@ -78,7 +82,11 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
             return dict(Counter(target["labels"][~target["crowd"]].tolist()))
         values, counts = target.as_subclass(Tensor).flatten().unique(return_counts=True)
         unknown = IGNORE_INDEX if self.spec.target_type == "masks" else -1
-        return {value: n for value, n in zip(values.tolist(), counts.tolist(), strict=True) if value != unknown}
+        return {
+            value: n
+            for value, n in zip(values.tolist(), counts.tolist(), strict=True)
+            if value != unknown
+        }
 
     def _tiny(self, target: Any, scale: float) -> int:
         if self.spec.target_type != "boxes":
@@ -87,10 +95,14 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
         return int(((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) * scale < self.tiny).sum())
 
 
-def inspect_samples(examinations: Iterable[DatasetInspection], *, workers: int) -> Iterator[SampleReport]:
+def inspect_samples(
+    examinations: Iterable[DatasetInspection], *, workers: int
+) -> Iterator[SampleReport]:
     """All samples of all splits, in order, read ahead by so many processes."""
     for each in examinations:
-        yield from DataLoader(each, batch_size=None, num_workers=workers, collate_fn=None, worker_init_fn=init_worker)
+        yield from DataLoader(
+            each, batch_size=None, num_workers=workers, collate_fn=None, worker_init_fn=init_worker
+        )
 
 
 def inspection_report(
@@ -107,11 +119,15 @@ def inspection_report(
     alike = _duplicate_groups(found)
     across = [group for group in alike if len({each.split for each in group}) > 1]
     within = [group for group in alike if len({each.split for each in group}) == 1]
-    contradicting = [group for group in within if any(each.counts != group[0].counts for each in group)]
+    contradicting = [
+        group for group in within if any(each.counts != group[0].counts for each in group)
+    ]
     unreadable = [each for each in found if each.problem]
     return {
         "broken": len(unreadable) + len(faults) + len(across) + len(contradicting),
-        "unreadable": [{"split": each.split, "path": each.name, "reason": each.problem} for each in unreadable],
+        "unreadable": [
+            {"split": each.split, "path": each.name, "reason": each.problem} for each in unreadable
+        ],
         "broken_annotations": [fault._asdict() for fault in faults],
         "duplicates_across_splits": [_group_entries(group) for group in across],
         "contradicting_duplicates": [_group_entries(group) for group in contradicting],
@@ -136,7 +152,8 @@ def _summary(found: Sequence[SampleReport], spec: DataSpec) -> dict[str, Any]:
             "largest": list(sizes[-1]) if sizes else None,
         },
         "classes": {
-            name: {"count": counts[label], "pictures": pictures[label]} for label, name in enumerate(spec.class_names)
+            name: {"count": counts[label], "pictures": pictures[label]}
+            for label, name in enumerate(spec.class_names)
         },
         "without": [each.name for each in read if not each.counts],
         "tiny": {each.name: each.num_small for each in read if each.num_small},

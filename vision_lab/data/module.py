@@ -17,7 +17,13 @@ from torchvision.transforms import v2
 
 from vision_lab.core.arguments import Count, Range
 from vision_lab.core.batch import Batch
-from vision_lab.core.errors import AnnotationIssue, ConfigurationError, DataError, UnreadableFile, UnreadableFileError
+from vision_lab.core.errors import (
+    AnnotationIssue,
+    ConfigurationError,
+    DataError,
+    UnreadableFile,
+    UnreadableFileError,
+)
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec, Split
 from vision_lab.data.fingerprint import fingerprint, labels_of, samples_of
@@ -92,7 +98,9 @@ class DataModule(pl.LightningDataModule):
                 "augment.eval must be empty for boxes, which are measured in the pixels of their files: "
                 "type augment.eval=[], or augment=flip"
             )
-        if spec.target_type != "boxes" and any(isinstance(each, BOX_TRANSFORMS) for each in transforms["train"]):
+        if spec.target_type != "boxes" and any(
+            isinstance(each, BOX_TRANSFORMS) for each in transforms["train"]
+        ):
             raise ConfigurationError(
                 f"augment.train has a transform for boxes, but the data holds {spec.target_type}: type augment=flip"
             )
@@ -149,25 +157,38 @@ class DataModule(pl.LightningDataModule):
                     self._check_labels(split, dataset)
             if self.spec.target_type == "masks":
                 self._look_at_masks(found["train"])
-            self.annotation_issues = [fault for dataset in found.values() for fault in getattr(dataset, "faults", ())]
+            self.annotation_issues = [
+                fault for dataset in found.values() for fault in getattr(dataset, "faults", ())
+            ]
             labels = labels_of(found["train"]) if self.spec.target_type == "labels" else None
-            self.splits = split_dataset(found, labels, holdout=self.holdout_fraction, seed=self.seed)
+            self.splits = split_dataset(
+                found, labels, holdout=self.holdout_fraction, seed=self.seed
+            )
             if self.samples_per_class:
                 if labels is None:
                     raise ConfigurationError(
                         f"data.samples_per_class={self.samples_per_class} is for labels, this data has none: type null"
                     )
-                chosen = sample_per_class(labels_of(self.splits["train"]), count=self.samples_per_class, seed=self.seed)
+                chosen = sample_per_class(
+                    labels_of(self.splits["train"]), count=self.samples_per_class, seed=self.seed
+                )
                 self.splits["train"] = Subset(self.splits["train"], chosen)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the data stands: called by Lightning for each checkpoint."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
-        epoch, batch = vars(loop.epoch_progress.current), vars(loop.epoch_loop.batch_progress.current)
+        epoch, batch = (
+            vars(loop.epoch_progress.current),
+            vars(loop.epoch_loop.batch_progress.current),
+        )
         batches = batch["processed"] if epoch["started"] > epoch["completed"] else 0
         self.sync_unreadable()
-        return {"epoch": self.trainer.current_epoch, "batches": batches, "unreadable": dict(self.unreadable)}
+        return {
+            "epoch": self.trainer.current_epoch,
+            "batches": batches,
+            "unreadable": dict(self.unreadable),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on there. Lightning restores its own place in the epoch, but would feed the first batches again."""
@@ -177,7 +198,9 @@ class DataModule(pl.LightningDataModule):
     def fingerprints(self) -> dict[str, dict[str, Any]]:
         """split: what its samples are, so that a change is noticed."""
         labelled = self.spec.target_type == "labels"
-        return {split: fingerprint(dataset, labelled=labelled) for split, dataset in self.splits.items()}
+        return {
+            split: fingerprint(dataset, labelled=labelled) for split, dataset in self.splits.items()
+        }
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented, in the order of the epoch."""
@@ -190,14 +213,18 @@ class DataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """As they are, in the order of the data set."""
         return self._loader(
-            self.test_split, training=False, limit=self._limit(self.test_split, of="limit_test_batches")
+            self.test_split,
+            training=False,
+            limit=self._limit(self.test_split, of="limit_test_batches"),
         )
 
     def eval_loader(self, split: Split, *, most: int | None = None) -> DataLoader[Any]:
         """Any split, train too, as it is; of it at most so many samples, evenly spaced."""
         return self._loader(split, training=False, most=most)
 
-    def load_images(self, split: Split, places: Sequence[int], *, most: int | None = None) -> list[Tensor]:
+    def load_images(
+        self, split: Split, places: Sequence[int], *, most: int | None = None
+    ) -> list[Tensor]:
         """(C, H, W) uint8: pictures of a split, or of the part of it that ``eval_loader`` gives, as in a batch.
 
         Raises:
@@ -205,7 +232,9 @@ class DataModule(pl.LightningDataModule):
         """
         examples = self._examples(split, training=False, most=most)
         found = [examples[0, place] for place in places]
-        self.record_unreadable(collate([each for each in found if isinstance(each, UnreadableFile)]))
+        self.record_unreadable(
+            collate([each for each in found if isinstance(each, UnreadableFile)])
+        )
         return [each[0] for each in found if not isinstance(each, UnreadableFile)]
 
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -223,7 +252,9 @@ class DataModule(pl.LightningDataModule):
         self.keep_size = whole
         self.batch_size = 1 if whole else self.batch_size
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
         """Without waiting, where the batch lies in page-locked memory."""
         return batch.to(device, non_blocking=True)
 
@@ -284,18 +315,26 @@ class DataModule(pl.LightningDataModule):
 
     def _class_weights(self) -> Tensor:
         if self.spec.target_type == "labels":
-            counts = torch.bincount(torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes)
+            counts = torch.bincount(
+                torch.tensor(labels_of(self.splits["train"])), minlength=self.spec.num_classes
+            )
             return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
         pixels = self._pixels(self.splits["train"], most=MASKS_COUNTED)[:, :-1]
         of = ((pixels > 0) * pixels.sum(dim=1, keepdim=True)).sum(dim=0)
         frequencies = pixels.sum(dim=0) / of.clamp(min=1)
         seen = frequencies[frequencies > 0]
-        return torch.where(frequencies > 0, (seen.quantile(0.5) if len(seen) else 0.0) / frequencies, 0.0)
+        return torch.where(
+            frequencies > 0, (seen.quantile(0.5) if len(seen) else 0.0) / frequencies, 0.0
+        )
 
     def _look_at_masks(self, dataset: Dataset) -> None:
         """Warn of masks that would teach nothing: those of 0 and 255 whose 255 nobody said to be a class."""
         pixels = self._pixels(dataset, most=MASKS_CHECKED).sum(dim=0)
-        seen = [name for name, count in zip(self.spec.class_names, pixels[:-1].tolist(), strict=True) if count]
+        seen = [
+            name
+            for name, count in zip(self.spec.class_names, pixels[:-1].tolist(), strict=True)
+            if count
+        ]
         if len(seen) < 2 and self.spec.num_classes > 1:
             log.warning(
                 "the training masks show no class but %s, and %.0f %% of their pixels do not count: if a value that "
@@ -309,7 +348,9 @@ class DataModule(pl.LightningDataModule):
         table, counts = MaskTarget(self.spec, self.label_map).class_lookup, []
         for index in evenly_spaced(len(dataset), min(most, len(dataset))):
             with suppress(UnreadableFileError):  # met again in training, and dealt with there
-                mask = table[torch.as_tensor(np.asarray(dataset[index][1])).int().clamp(0, IGNORE_INDEX)]
+                mask = table[
+                    torch.as_tensor(np.asarray(dataset[index][1])).int().clamp(0, IGNORE_INDEX)
+                ]
                 found = torch.bincount(mask.flatten().int(), minlength=IGNORE_INDEX + 1).float()
                 counts.append(torch.cat([found[: self.spec.num_classes], found[-1:]]))
         return torch.stack(counts) if counts else torch.zeros(1, self.spec.num_classes + 1)
@@ -329,7 +370,9 @@ class DataModule(pl.LightningDataModule):
         processes = self.trainer.num_devices if self.trainer else 1
         return _workers(processes) if self.num_workers == "auto" else self.num_workers
 
-    def _examples(self, split: Split, *, training: bool, most: int | None = None) -> TransformedDataset:
+    def _examples(
+        self, split: Split, *, training: bool, most: int | None = None
+    ) -> TransformedDataset:
         dataset = self.splits[split]
         if most is not None and most < len(dataset):
             dataset = Subset(dataset, evenly_spaced(len(dataset), most))  # type: ignore[arg-type]
@@ -351,7 +394,9 @@ class DataModule(pl.LightningDataModule):
             return int(limit * batches) if limit < 1 else 0
         return int(limit or 0)
 
-    def _loader(self, split: Split, *, training: bool, most: int | None = None, limit: int = 0) -> DataLoader[Any]:
+    def _loader(
+        self, split: Split, *, training: bool, most: int | None = None, limit: int = 0
+    ) -> DataLoader[Any]:
         examples = self._examples(split, training=training, most=most)
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
@@ -383,7 +428,9 @@ def _no_dataset() -> None:
 
 def _workers(processes: int) -> int:
     """As many as there are cores for this process, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(8, cores // processes))
 
 

@@ -50,7 +50,9 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         limit: int = 0,
     ) -> None:
         if size < world:
-            raise ConfigurationError(f"{world} processes cannot share {size} pictures: type trainer.devices={size}")
+            raise ConfigurationError(
+                f"{world} processes cannot share {size} pictures: type trainer.devices={size}"
+            )
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
@@ -80,18 +82,25 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
                 rest = sorted(set(range(self.size)) - set(first))
                 return [*self._share(first), *self._share(rest)]
             return self._share(range(self.size))
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, 0 if self.same_every_epoch else self.epoch))
+        generator = torch.Generator().manual_seed(
+            derive_seed(self.seed, 0 if self.same_every_epoch else self.epoch)
+        )
         order = torch.randperm(self.size, generator=generator)
         steps = self.size // together
         if steps == 0:
             return [order[self.rank :: self.world].tolist()]
-        kept: list[list[int]] = order[: steps * together].view(steps, self.world, -1)[:, self.rank].tolist()
+        kept: list[list[int]] = (
+            order[: steps * together].view(steps, self.world, -1)[:, self.rank].tolist()
+        )
         return kept
 
     def _share(self, indices: Sequence[int]) -> list[list[int]]:
         """This rank's batches of some samples, in their order: as many as the others have, but for a sample each."""
         own = torch.tensor(indices[self.rank :: self.world])
-        return [batch.tolist() for batch in own.tensor_split(-(-len(indices) // (self.batch_size * self.world)))]
+        return [
+            batch.tolist()
+            for batch in own.tensor_split(-(-len(indices) // (self.batch_size * self.world)))
+        ]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, batches = self.resume_position

@@ -14,7 +14,11 @@ from vision_lab.training.seeding import derive_seed
 
 
 def split_dataset(
-    found: Mapping[Split, Dataset | None], labels: Sequence[int] | None, *, holdout: float, seed: int
+    found: Mapping[Split, Dataset | None],
+    labels: Sequence[int] | None,
+    *,
+    holdout: float,
+    seed: int,
 ) -> dict[Split, Dataset]:
     """The splits, with parts of train for those that are missing, in which each label has its share."""
     train = found["train"]
@@ -26,7 +30,9 @@ def split_dataset(
     for salt, split in enumerate(("test", "val")):
         dataset = found[split]  # type: ignore[index]
         if dataset is None:
-            places = _stratified([labels[index] for index in remaining], count=part, seed=derive_seed(seed, salt))
+            places = _stratified(
+                [labels[index] for index in remaining], count=part, seed=derive_seed(seed, salt)
+            )
             held = {remaining[place] for place in places}
             dataset = Subset(train, sorted(held))  # type: ignore[arg-type]
             remaining = [index for index in remaining if index not in held]

@@ -50,7 +50,9 @@ class LabelTarget(ResizedTarget):
             return torch.tensor(-1)
         label = int(known)
         if label != known:
-            raise InvalidImageError(f"its label {known} is no whole number: the number of a class is needed")
+            raise InvalidImageError(
+                f"its label {known} is no whole number: the number of a class is needed"
+            )
         return torch.tensor(self.label_map[label] if self.label_map else label)
 
 
@@ -69,7 +71,9 @@ class MaskTarget(ResizedTarget):
         super().__init__(spec.image_size)
         self.classes = len(label_map) if label_map else spec.num_classes
         named = label_map or range(spec.num_classes)
-        self.class_lookup = torch.tensor([*named, *[IGNORE_INDEX] * (256 - len(named))], dtype=torch.uint8)
+        self.class_lookup = torch.tensor(
+            [*named, *[IGNORE_INDEX] * (256 - len(named))], dtype=torch.uint8
+        )
 
     def __call__(self, known: Any, image: Tensor) -> tv_tensors.Mask:
         """(H, W) uint8; 255 where it is not known.
@@ -83,10 +87,20 @@ class MaskTarget(ResizedTarget):
         if mask.is_floating_point():
             raise InvalidImageError(f"its mask holds {mask.dtype}, not whole numbers")
         if mask.shape != image.shape[-2:]:
-            turned = "; is one of them turned by its EXIF tag?" if mask.shape == image.shape[:-3:-1] else ""
+            turned = (
+                "; is one of them turned by its EXIF tag?"
+                if mask.shape == image.shape[:-3:-1]
+                else ""
+            )
             sizes = [" x ".join(map(str, shape[::-1])) for shape in (mask.shape, image.shape[-2:])]
-            raise InvalidImageError(f"its mask has {sizes[0]} pixels, the picture {sizes[1]}{turned}")
-        strange = [value for value in mask.unique().tolist() if not 0 <= value < self.classes and value != IGNORE_INDEX]
+            raise InvalidImageError(
+                f"its mask has {sizes[0]} pixels, the picture {sizes[1]}{turned}"
+            )
+        strange = [
+            value
+            for value in mask.unique().tolist()
+            if not 0 <= value < self.classes and value != IGNORE_INDEX
+        ]
         if strange:
             raise InvalidImageError(
                 f"its mask holds {', '.join(map(str, strange))}, but data.spec.class_names has {self.classes} names "
@@ -117,25 +131,37 @@ class BoxTarget:
         if known.get("size") not in (None, (height, width)):
             said = " x ".join(map(str, known["size"][::-1]))
             turned = "; is it turned by its EXIF tag?" if known["size"] == (width, height) else ""
-            raise InvalidImageError(f"its annotation is of {said} pixels, the picture has {width} x {height}{turned}")
+            raise InvalidImageError(
+                f"its annotation is of {said} pixels, the picture has {width} x {height}{turned}"
+            )
         boxes = torch.as_tensor(known["boxes"], dtype=torch.float32).reshape(-1, 4)
-        boxes = boxes * torch.tensor([width, height, width, height]) if known.get("relative") else boxes
+        boxes = (
+            boxes * torch.tensor([width, height, width, height]) if known.get("relative") else boxes
+        )
         labels = torch.as_tensor(known["labels"], dtype=torch.int64)
         clipped = clip_boxes_to_image(boxes, (height, width))
         sizes = clipped[:, 2:] - clipped[:, :2]
         if not (sizes > 0).all() or not (boxes - clipped).abs().le(1.0).all():
-            wrong = (~((sizes > 0).all(1) & (boxes - clipped).abs().le(1.0).all(1))).nonzero()[0].item()
+            wrong = (
+                (~((sizes > 0).all(1) & (boxes - clipped).abs().le(1.0).all(1))).nonzero()[0].item()
+            )
             shown = ", ".join(f"{value:g}" for value in boxes[wrong].tolist())
-            raise InvalidImageError(f"its box [{shown}] does not lie in the picture of {width} x {height} pixels")
+            raise InvalidImageError(
+                f"its box [{shown}] does not lie in the picture of {width} x {height} pixels"
+            )
         if len(labels) != len(boxes) or not ((labels >= 0) & (labels < self.names)).all():
             raise InvalidImageError(
                 f"its {len(boxes)} boxes have labels {labels.tolist()}: each needs one of 0 to {self.names - 1}"
             )
         for name in ("crowd", "difficult", "area"):
             if name in known and len(known[name]) != len(boxes):
-                raise InvalidImageError(f"it has {len(boxes)} boxes and {len(known[name])} values of {name}")
+                raise InvalidImageError(
+                    f"it has {len(boxes)} boxes and {len(known[name])} values of {name}"
+                )
         nothing = torch.zeros(len(boxes), dtype=torch.bool)
-        area = torch.as_tensor(known.get("area", torch.full((len(boxes),), torch.nan)), dtype=torch.float32)
+        area = torch.as_tensor(
+            known.get("area", torch.full((len(boxes),), torch.nan)), dtype=torch.float32
+        )
         return {
             "boxes": tv_tensors.BoundingBoxes(clipped, format="XYXY", canvas_size=(height, width)),
             "labels": self.label_map[labels],
@@ -152,7 +178,9 @@ class BoxTarget:
         """As large as fits, at the top left; the rest is of the mean colour."""
         height, width = self.content_size(picture)
         beyond = [0, 0, self.size[1] - width, self.size[0] - height]
-        letterbox = v2.Compose([v2.Resize([height, width], antialias=True), v2.Pad(beyond, fill=self.fill)])
+        letterbox = v2.Compose(
+            [v2.Resize([height, width], antialias=True), v2.Pad(beyond, fill=self.fill)]
+        )
         return letterbox(picture, target)
 
     def to_batch(self, target: Any, *, trained: bool) -> BoxTargets:
@@ -173,4 +201,8 @@ def _make_target_handler(
         return NoTarget(spec.image_size)
     if spec.target_type == "boxes":
         return BoxTarget(spec, label_map)
-    return MaskTarget(spec, label_map) if spec.target_type == "masks" else LabelTarget(spec.image_size, label_map)
+    return (
+        MaskTarget(spec, label_map)
+        if spec.target_type == "masks"
+        else LabelTarget(spec.image_size, label_map)
+    )

@@ -54,7 +54,9 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         if isinstance(read, UnreadableFile):
             return read
         picture, target, path = read
-        sample = Sample(index, path, (picture.shape[-2], picture.shape[-1]), self.target.content_size(picture))
+        sample = Sample(
+            index, path, (picture.shape[-2], picture.shape[-1]), self.target.content_size(picture)
+        )
         for transform in self.transforms:
             if isinstance(transform, MultiSampleTransform):
                 picture, target = transform(*self.target.resize(picture, target), self._others)
@@ -62,7 +64,11 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
                 picture, target = transform(picture, target)
         if not self.keep_size and picture.shape[-2:] != self.spec.image_size:
             picture, target = self.target.resize(picture, target)
-        return picture.as_subclass(Tensor), self.target.to_batch(target, trained=bool(self.transforms)), sample
+        return (
+            picture.as_subclass(Tensor),
+            self.target.to_batch(target, trained=bool(self.transforms)),
+            sample,
+        )
 
     def read(self, index: int) -> tuple[tv_tensors.Image, Any, str | None] | UnreadableFile:
         """A picture as its file has it, its target, and the file."""
@@ -81,7 +87,11 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
     def _others(self, count: int) -> list[tuple[tv_tensors.Image, Any]]:
         """Other samples by chance, fitted; those that cannot be read are met when it is their turn."""
         read = [self.read(index) for index in torch.randint(len(self), (count,)).tolist()]
-        return [self.target.resize(each[0], each[1]) for each in read if not isinstance(each, UnreadableFile)]
+        return [
+            self.target.resize(each[0], each[1])
+            for each in read
+            if not isinstance(each, UnreadableFile)
+        ]
 
 
 def init_worker(_: int) -> None:
@@ -94,7 +104,9 @@ def collate(examples: Sequence[tuple[Tensor, Any, Sample] | UnreadableFile]) -> 
     unreadable = [example for example in examples if isinstance(example, UnreadableFile)]
     readable = [example for example in examples if not isinstance(example, UnreadableFile)]
     if not readable:
-        return Batch(torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), [], unreadable)
+        return Batch(
+            torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), [], unreadable
+        )
     images, targets, samples = zip(*readable, strict=True)
     together = list(targets) if isinstance(targets[0], BoxTargets) else torch.stack(targets)
     return Batch(torch.stack(images), together, samples, unreadable)

@@ -25,10 +25,14 @@ def resize_center_crop(
         size: (height, width) in pixels.
         fraction: how much of the picture's shorter side the crop covers: 224 of 256 pixels in Krizhevsky 2012.
     """
-    return v2.Compose([v2.Resize(round(max(size) / fraction), antialias=True), v2.CenterCrop(list(size))])
+    return v2.Compose(
+        [v2.Resize(round(max(size) / fraction), antialias=True), v2.CenterCrop(list(size))]
+    )
 
 
-def scale_jitter_crop(*, size: Sequence[int], scale: tuple[Positive, Positive] = (0.5, 2.0)) -> v2.Transform:
+def scale_jitter_crop(
+    *, size: Sequence[int], scale: tuple[Positive, Positive] = (0.5, 2.0)
+) -> v2.Transform:
     """A picture and its mask, fitted to ``size``, then made larger or smaller, and a crop of it: (C, *size).
 
     What lies beyond the picture is black, and does not count in the mask (Chen 2017, section 4.1).
@@ -82,7 +86,9 @@ class Mosaic(MultiSampleTransform):
         self.size = (size[0], size[1])
         self.p = p
 
-    def forward(self, picture: Tensor, target: Any, others: Callable[[int], list[Any]]) -> tuple[Tensor, Any]:
+    def forward(
+        self, picture: Tensor, target: Any, others: Callable[[int], list[Any]]
+    ) -> tuple[Tensor, Any]:
         drawn, down, right = torch.rand(3).tolist()
         samples = [(picture, target), *(others(3) if drawn < self.p else ())]
         if len(samples) < 4:
@@ -101,7 +107,12 @@ class Mosaic(MultiSampleTransform):
             together["boxes"], format="XYXY", canvas_size=(2 * height, 2 * width)
         )
         # A window around the point where the four meet.
-        window = (round((0.25 + 0.5 * down) * height), round((0.25 + 0.5 * right) * width), height, width)
+        window = (
+            round((0.25 + 0.5 * down) * height),
+            round((0.25 + 0.5 * right) * width),
+            height,
+            width,
+        )
         together["boxes"] = v2.functional.crop(together["boxes"], *window)
         return v2.functional.crop(tv_tensors.Image(canvas), *window), together
 

@@ -13,7 +13,12 @@ from vision_lab.heads.segmentation import SegmentationNetwork, segmentation_netw
 
 
 def deeplabv3(
-    backbone: Backbone, spec: DataSpec, *, output_stride: int | None, atrous_rates: Counts, aux_loss: bool
+    backbone: Backbone,
+    spec: DataSpec,
+    *,
+    output_stride: int | None,
+    atrous_rates: Counts,
+    aux_loss: bool,
 ) -> SegmentationNetwork:
     """Convolutions of several dilations side by side, with the mean over the picture, on a dilated backbone.
 
@@ -24,10 +29,16 @@ def deeplabv3(
         rates: the dilations: 12, 24, 36 for an output stride of 8, and half of them for 16 (section 3.3).
         auxiliary: an FCN head on the map before the last, while training.
     """
-    head = DeepLabHead(backbone.stages[-1].channels, spec.num_classes, atrous_rates=tuple(atrous_rates))
+    head = DeepLabHead(
+        backbone.stages[-1].channels, spec.num_classes, atrous_rates=tuple(atrous_rates)
+    )
     pooling = head[0].convs[-1]
-    pooling[2] = SinglePixelBatchNorm(pooling[2].num_features)  # behind the mean over the picture and its convolution
-    return segmentation_network(backbone, spec, head, output_stride=output_stride, auxiliary=aux_loss)
+    pooling[2] = SinglePixelBatchNorm(
+        pooling[2].num_features
+    )  # behind the mean over the picture and its convolution
+    return segmentation_network(
+        backbone, spec, head, output_stride=output_stride, auxiliary=aux_loss
+    )
 
 
 class SinglePixelBatchNorm(nn.BatchNorm2d):
@@ -36,4 +47,6 @@ class SinglePixelBatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if len(input) > 1:
             return super().forward(input)
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )

@@ -42,7 +42,9 @@ def faster_rcnn(
         ConfigurationError: where the backbone has a single map.
     """
     told = postprocess_arguments(score_threshold, nms_threshold, detections_per_image)
-    pyramid = BackboneWithFPN(backbone, finest=4, width=channels, extra=LastLevelMaxPool(), coarser=[2])
+    pyramid = BackboneWithFPN(
+        backbone, finest=4, width=channels, extra=LastLevelMaxPool(), coarser=[2]
+    )
     sizes = [[anchor_scale * stride] for stride in pyramid.strides]
     return FasterRCNN(
         pyramid,
@@ -53,6 +55,8 @@ def faster_rcnn(
         rpn_post_nms_top_n_train=2 * rpn_post_nms_top_n,
         rpn_post_nms_top_n_test=rpn_post_nms_top_n,
         box_batch_size_per_image=box_batch_size_per_image,
-        box_roi_pool=MultiScaleRoIAlign([str(k) for k in range(len(pyramid.names))], output_size=7, sampling_ratio=2),
+        box_roi_pool=MultiScaleRoIAlign(
+            [str(k) for k in range(len(pyramid.names))], output_size=7, sampling_ratio=2
+        ),
         **{f"box_{name}": limit for name, limit in told.items()},
     )

@@ -12,7 +12,9 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import SegmentationNetwork, segmentation_network, upsample_to
 
 
-def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, aux_loss: bool) -> SegmentationNetwork:
+def fcn(
+    backbone: Backbone, spec: DataSpec, *, output_stride: int | None, aux_loss: bool
+) -> SegmentationNetwork:
     """torchvision's form: a 3x3 convolution to a quarter of the channels, then the scores, on a dilated backbone.
 
     Args:
@@ -30,7 +32,9 @@ def fcn(backbone: Backbone, spec: DataSpec, *, output_stride: int | None, aux_lo
     )
 
 
-def fcn8s(backbone: Backbone, spec: DataSpec, *, fc_channels: Width | None, dropout: Fraction) -> FCN8s:
+def fcn8s(
+    backbone: Backbone, spec: DataSpec, *, fc_channels: Width | None, dropout: Fraction
+) -> FCN8s:
     """The paper's skip form: scores of the last three maps, the coarser enlarged twofold and added to the finer.
 
     Args:
@@ -52,7 +56,9 @@ class FCN8s(nn.Module):
     scores of the finer maps begin at zero, enlarging by learnt filters begins as bilinear, and the last is not learnt.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, *, hidden: int | None, dropout: float) -> None:
+    def __init__(
+        self, backbone: Backbone, classes: int, *, hidden: int | None, dropout: float
+    ) -> None:
         super().__init__()
         fine, middle, coarse = backbone.stages[-3:]
         self.names = tuple(stage.name for stage in (fine, middle, coarse))
@@ -61,7 +67,11 @@ class FCN8s(nn.Module):
         self.fully_connected = nn.Sequential()
         if hidden:
             self.fully_connected = nn.Sequential(
-                *(nn.Conv2d(coarse.channels, hidden, 7, padding=3), nn.ReLU(inplace=True), nn.Dropout(dropout)),
+                *(
+                    nn.Conv2d(coarse.channels, hidden, 7, padding=3),
+                    nn.ReLU(inplace=True),
+                    nn.Dropout(dropout),
+                ),
                 *(nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True), nn.Dropout(dropout)),
             )
         self.score_coarse = nn.Conv2d(width, classes, 1)

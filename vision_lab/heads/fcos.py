@@ -43,7 +43,9 @@ def fcos(
         backbone, finest=8, width=channels, extra=LastLevelP6P7(channels, channels), coarser=[2, 4]
     )
     # What torchvision calls an anchor is the square of a cell.
-    cells = StrideAnchorGenerator([[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides)
+    cells = StrideAnchorGenerator(
+        [[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides
+    )
     return FCOS(
         pyramid,
         spec.num_classes,

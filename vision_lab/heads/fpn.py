@@ -28,29 +28,48 @@ class BackboneWithFPN(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, *, finest: int, width: int, extra: ExtraFPNBlock, coarser: Sequence[int]
+        self,
+        backbone: Backbone,
+        *,
+        finest: int,
+        width: int,
+        extra: ExtraFPNBlock,
+        coarser: Sequence[int],
     ) -> None:
         super().__init__()
         if len(backbone.stages) < 2:
-            raise ConfigurationError("this model has a single map, a feature pyramid needs two: take another model")
+            raise ConfigurationError(
+                "this model has a single map, a feature pyramid needs two: take another model"
+            )
         # Those made for small pictures (ResNet-20) step less: there the two coarsest.
-        used = [stage for stage in backbone.stages[:-2] if stage.stride >= finest] + [*backbone.stages[-2:]]
+        used = [stage for stage in backbone.stages[:-2] if stage.stride >= finest] + [
+            *backbone.stages[-2:]
+        ]
         self.names = [stage.name for stage in used]
-        self.strides = [*(stage.stride for stage in used), *(used[-1].stride * more for more in coarser)]
+        self.strides = [
+            *(stage.stride for stage in used),
+            *(used[-1].stride * more for more in coarser),
+        ]
         self.out_channels = width
         self.body = backbone.features(self.names)
-        self.fpn = FeaturePyramidNetwork([stage.channels for stage in used], width, extra_blocks=extra)
+        self.fpn = FeaturePyramidNetwork(
+            [stage.channels for stage in used], width, extra_blocks=extra
+        )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps = self.body(images)
-        made: dict[str, Tensor] = self.fpn(OrderedDict((str(k), maps[name]) for k, name in enumerate(self.names)))
+        made: dict[str, Tensor] = self.fpn(
+            OrderedDict((str(k), maps[name]) for k, name in enumerate(self.names))
+        )
         return made
 
 
 class StrideAnchorGenerator(AnchorGenerator):
     """torchvision's anchors; of maps that do not cover the whole picture the stride is the one that was probed."""
 
-    def __init__(self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], *, strides: Sequence[int]) -> None:
+    def __init__(
+        self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], *, strides: Sequence[int]
+    ) -> None:
         super().__init__(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
         self.strides = strides
 
@@ -58,7 +77,9 @@ class StrideAnchorGenerator(AnchorGenerator):
         """(n, 4) boxes in pixels for each picture."""
         size = image_list.tensors.shape[-2:]
         grids = [feature.shape[-2:] for feature in feature_maps]
-        self.set_cell_anchors(torch.float32, feature_maps[0].device)  # in half precision they would move by pixels
+        self.set_cell_anchors(
+            torch.float32, feature_maps[0].device
+        )  # in half precision they would move by pixels
         strides = [
             [_anchor_stride(side, cells, stride) for side, cells in zip(size, grid, strict=True)]
             for grid, stride in zip(grids, self.strides, strict=True)

@@ -20,7 +20,11 @@ class SegmentationNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, names: tuple[str, ...], classifier: nn.Module, aux_classifier: nn.Module | None
+        self,
+        backbone: nn.Module,
+        names: tuple[str, ...],
+        classifier: nn.Module,
+        aux_classifier: nn.Module | None,
     ) -> None:
         super().__init__()
         self.names = names
@@ -37,13 +41,20 @@ class SegmentationNetwork(nn.Module):
 
 
 def segmentation_network(
-    backbone: Backbone, spec: DataSpec, classifier: nn.Module, *, output_stride: int | None, auxiliary: bool
+    backbone: Backbone,
+    spec: DataSpec,
+    classifier: nn.Module,
+    *,
+    output_stride: int | None,
+    auxiliary: bool,
 ) -> SegmentationNetwork:
     """A classifier of the last map, and an auxiliary one of the map before it."""
     *_, before, last = backbone.stages
     names = (last.name, before.name) if auxiliary else (last.name,)
     aux_classifier = FCNHead(before.channels, spec.num_classes) if auxiliary else None
-    return SegmentationNetwork(backbone.features(names, output_stride=output_stride), names, classifier, aux_classifier)
+    return SegmentationNetwork(
+        backbone.features(names, output_stride=output_stride), names, classifier, aux_classifier
+    )
 
 
 def check_decoder_levels(
@@ -73,4 +84,8 @@ def check_decoder_levels(
 def upsample_to(scores: Tensor, like: Tensor) -> Tensor:
     """(N, K, h, w) at the height and width of another tensor, bilinear; as it is where they agree."""
     size = like.shape[-2:]
-    return scores if scores.shape[-2:] == size else F.interpolate(scores, size, mode="bilinear", align_corners=False)
+    return (
+        scores
+        if scores.shape[-2:] == size
+        else F.interpolate(scores, size, mode="bilinear", align_corners=False)
+    )

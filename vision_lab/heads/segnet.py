@@ -44,13 +44,19 @@ class Segnet(nn.Module):
         self.names = tuple(stage.name for stage in (coarsest, *finer))
         self.backbone = backbone.features(self.names)
         widths = [stage.channels for stage in finer]
-        same = coarsest.channels == widths[0]  # as in VGG, whose coarsest map is the pooled one before it
+        same = (
+            coarsest.channels == widths[0]
+        )  # as in VGG, whose coarsest map is the pooled one before it
         self.projection = nn.Identity() if same else nn.Conv2d(coarsest.channels, widths[0], 1)
         *inner, last = (
             _level(width, following, count)
-            for width, following, count in zip(widths, [*widths[1:], classes], convolutions, strict=True)
+            for width, following, count in zip(
+                widths, [*widths[1:], classes], convolutions, strict=True
+            )
         )
-        self.levels = nn.ModuleList([*inner, last[:-2]])  # scores are neither normed nor cut off at zero
+        self.levels = nn.ModuleList(
+            [*inner, last[:-2]]
+        )  # scores are neither normed nor cut off at zero
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.backbone(images)
@@ -64,14 +70,23 @@ class Segnet(nn.Module):
 def _max_unpool(x: Tensor, encoded: Tensor) -> Tensor:
     """Values of ``x`` at the places of the largest of each 2x2 pixels of the encoder's map, zero elsewhere."""
     height, width = encoded.shape[-2:]
-    floored = x.shape[-2:] == (height // 2, width // 2)  # of odd sizes VGG leaves the last line out, most others do not
+    floored = x.shape[-2:] == (
+        height // 2,
+        width // 2,
+    )  # of odd sizes VGG leaves the last line out, most others do not
     _, places = F.max_pool2d(encoded, 2, 2, ceil_mode=not floored, return_indices=True)
-    return F.max_unpool2d(upsample_to(x, places), places, (2, 2), (2, 2), output_size=[height, width])
+    return F.max_unpool2d(
+        upsample_to(x, places), places, (2, 2), (2, 2), output_size=[height, width]
+    )
 
 
 def _level(width: int, following: int, count: int) -> nn.Sequential:
     widths = [width] * count + [following]
     layers: list[nn.Module] = []
     for inside, outside in pairwise(widths):
-        layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)]
+        layers += [
+            nn.Conv2d(inside, outside, 3, padding=1),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(inplace=True),
+        ]
     return nn.Sequential(*layers)

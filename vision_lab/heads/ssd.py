@@ -50,7 +50,11 @@ def ssd(
     """
     maps: nn.Module
     poolings = sum(isinstance(layer, nn.MaxPool2d) for layer in backbone.network.modules())
-    if isinstance(backbone.network, VGG) and poolings == VGG_POOLINGS and spec.image_size == SSD300_SIZE:
+    if (
+        isinstance(backbone.network, VGG)
+        and poolings == VGG_POOLINGS
+        and spec.image_size == SSD300_SIZE
+    ):
         maps = SSDFeatureExtractorVGG(backbone.network.features, highres=False)
         boxes = DefaultBoxGenerator(
             [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
@@ -77,7 +81,9 @@ class ExtraFeatureMaps(nn.Module):
 
     def __init__(self, backbone: Backbone, *, width: int, size: tuple[int, int]) -> None:
         super().__init__()
-        used = [stage for stage in backbone.stages if stage.stride >= 8][:MAX_FEATURE_MAPS] or [backbone.stages[-1]]
+        used = [stage for stage in backbone.stages if stage.stride >= 8][:MAX_FEATURE_MAPS] or [
+            backbone.stages[-1]
+        ]
         self.names = [stage.name for stage in used]
         self.body = backbone.features(self.names)
         self.channels = [stage.channels for stage in used]

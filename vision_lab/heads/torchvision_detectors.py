@@ -29,9 +29,13 @@ class FasterRCNN(detection.FasterRCNN):
         self.transform = nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[ImageList, dict[str, Tensor]]:
-        return _image_list(images), {name: each.float() for name, each in self.backbone(images).items()}
+        return _image_list(images), {
+            name: each.float() for name, each in self.backbone(images).items()
+        }
 
-    def losses(self, outputs: tuple[ImageList, dict[str, Tensor]], targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
+    def losses(
+        self, outputs: tuple[ImageList, dict[str, Tensor]], targets: Sequence[BoxTargets]
+    ) -> dict[str, Tensor]:
         """Of the proposals and of the boxes, each for class and place."""
         pictures, maps = outputs
         wanted = to_torchvision_targets(targets)
@@ -92,14 +96,21 @@ class OneStageMixin:
 
     def decode(self, outputs: DenseOutputs) -> list[Detections]:
         """What was found in each picture."""
-        return from_torchvision_detections(self.postprocess_detections(*outputs.by_level, outputs.sizes))
+        return from_torchvision_detections(
+            self.postprocess_detections(*outputs.by_level, outputs.sizes)
+        )
 
 
 class RetinaNet(OneStageMixin, detection.RetinaNet):
     """See ``torchvision.models.detection.RetinaNet``, whose keys and numbers it has."""
 
     def __init__(
-        self, backbone: nn.Module, num_classes: int, *, head: Callable[[int], nn.Module], **arguments: Any
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        head: Callable[[int], nn.Module],
+        **arguments: Any,
     ) -> None:
         super().__init__(backbone, num_classes + 1, head=head(num_classes + 1), **arguments)
         self.transform = nn.Identity()
@@ -118,7 +129,9 @@ class FCOS(OneStageMixin, detection.FCOS):
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """For class, place and centre."""
-        return self.compute_loss(to_torchvision_targets(targets), outputs.scores, outputs.anchors, outputs.num_cells)
+        return self.compute_loss(
+            to_torchvision_targets(targets), outputs.scores, outputs.anchors, outputs.num_cells
+        )
 
 
 class SSD(OneStageMixin, detection.ssd.SSD):
@@ -141,10 +154,14 @@ class SSD(OneStageMixin, detection.ssd.SSD):
 
     def decode(self, outputs: DenseOutputs) -> list[Detections]:
         """What was found in each picture."""
-        return from_torchvision_detections(self.postprocess_detections(outputs.scores, outputs.anchors, outputs.sizes))
+        return from_torchvision_detections(
+            self.postprocess_detections(outputs.scores, outputs.anchors, outputs.sizes)
+        )
 
 
-def postprocess_arguments(score_threshold: float, nms_threshold: float, detections_per_image: int) -> dict[str, float]:
+def postprocess_arguments(
+    score_threshold: float, nms_threshold: float, detections_per_image: int
+) -> dict[str, float]:
     """What is told of all that was found, by torchvision's names.
 
     Raises:

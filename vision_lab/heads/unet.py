@@ -48,7 +48,9 @@ class Unet(nn.Module):
         self.backbone = backbone.features(self.names)
         self.levels = nn.ModuleList(
             UpBlock(below, stage.channels, width)
-            for below, stage, width in zip([stages[0].channels, *widths], stages[1:], widths, strict=False)
+            for below, stage, width in zip(
+                [stages[0].channels, *widths], stages[1:], widths, strict=False
+            )
         )
         self.classifier = nn.Conv2d(widths[-1], classes, 1)
 
@@ -66,7 +68,9 @@ class UpBlock(nn.Module):
     def __init__(self, below: int, skip: int, width: int) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(below, width, 2, stride=2)
-        self.convolutions = nn.Sequential(*_convolution(width + skip, width), *_convolution(width, width))
+        self.convolutions = nn.Sequential(
+            *_convolution(width + skip, width), *_convolution(width, width)
+        )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.convolutions(torch.cat([upsample_to(self.up(x), skip), skip], dim=1))

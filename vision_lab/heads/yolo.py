@@ -105,10 +105,20 @@ class Yolo(nn.Module):
             centres = _centres(each, stride)
             distances = said[..., :4].clamp(max=MAX_LOG_DISTANCE).exp() * stride
             boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
-            found.append((said[..., 4], classes, boxes, centres, centres.new_full((len(centres),), float(stride))))
+            found.append(
+                (
+                    said[..., 4],
+                    classes,
+                    boxes,
+                    centres,
+                    centres.new_full((len(centres),), float(stride)),
+                )
+            )
         there, classes, boxes = (torch.cat([each[k] for each in found], dim=1) for k in range(3))
         centres, strides = (torch.cat([each[k] for each in found]) for k in (3, 4))
-        return YoloOutputs(there, classes, boxes, centres, strides, (images.shape[-2], images.shape[-1]))
+        return YoloOutputs(
+            there, classes, boxes, centres, strides, (images.shape[-2], images.shape[-1])
+        )
 
     def losses(self, outputs: YoloOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
         """Of being there, over all cells; of class and box, over those that answer for an object; per such cell."""
@@ -116,29 +126,41 @@ class Yolo(nn.Module):
         counted = torch.ones_like(outputs.objectness)
         said_boxes, said_classes, boxes, labels = [], [], [], []
         for place, target in enumerate(targets):
-            counted[place] = ~_centers_in_boxes(outputs.centres, target[target.crowd].boxes).any(dim=1)
+            counted[place] = ~_centers_in_boxes(outputs.centres, target[target.crowd].boxes).any(
+                dim=1
+            )
             single = target[~target.crowd]
             owners = assign_targets(single.boxes, outputs.centres, outputs.strides)
             cells = (owners >= 0).nonzero()[:, 0]
             owned = single[owners[cells]]
             counted[place, cells] = 1.0
             said = outputs.boxes[place, cells]
-            overlap = box_iou(said.detach(), owned.boxes).diagonal() if len(cells) else said.new_zeros(0)
+            overlap = (
+                box_iou(said.detach(), owned.boxes).diagonal() if len(cells) else said.new_zeros(0)
+            )
             wanted[place, cells] = overlap
             said_boxes.append(said)
             said_classes.append(outputs.classes[place, cells])
             boxes.append(owned.boxes)
             labels.append(owned.labels)
         positives = max(1, sum(map(len, labels)))
-        there = F.binary_cross_entropy_with_logits(outputs.objectness, wanted, weight=counted, reduction="sum")
+        there = F.binary_cross_entropy_with_logits(
+            outputs.objectness, wanted, weight=counted, reduction="sum"
+        )
         classes = F.cross_entropy(torch.cat(said_classes), torch.cat(labels), reduction="sum")
         placed = generalized_box_iou_loss(torch.cat(said_boxes), torch.cat(boxes), reduction="sum")
-        return {"there": there / positives, "class": classes / positives, "box": BOX_WEIGHT * placed / positives}
+        return {
+            "there": there / positives,
+            "class": classes / positives,
+            "box": BOX_WEIGHT * placed / positives,
+        }
 
     def decode(self, outputs: YoloOutputs) -> list[Detections]:
         """What was found in each picture; a score is the probability of an object there times that of its class."""
         scores = outputs.objectness.sigmoid()[..., None] * outputs.classes.softmax(dim=-1)
-        return [self._decoded(*each, outputs.size) for each in zip(scores, outputs.boxes, strict=True)]
+        return [
+            self._decoded(*each, outputs.size) for each in zip(scores, outputs.boxes, strict=True)
+        ]
 
     def _decoded(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Detections:
         flat = scores.flatten()
@@ -203,7 +225,11 @@ def assign_targets(boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
     areas = sides.prod(dim=1)
     levels = strides.unique()
-    nearest = (levels.log2() - (areas.sqrt() / OBJECT_SIZE_IN_STRIDES).log2()[:, None]).abs().argmin(dim=1)
+    nearest = (
+        (levels.log2() - (areas.sqrt() / OBJECT_SIZE_IN_STRIDES).log2()[:, None])
+        .abs()
+        .argmin(dim=1)
+    )
     belongs = strides[:, None] == levels[nearest]
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     away = (centres[:, None] - middle).abs().amax(dim=2) / strides[:, None]
@@ -228,5 +254,8 @@ def _centres(like: Tensor, stride: int) -> Tensor:
 
 def _tower(width: int, depth: int) -> nn.Module:
     norm = partial(nn.GroupNorm, NORM_GROUPS)
-    layers = [Conv2dNormActivation(width, width, norm_layer=norm, activation_layer=nn.SiLU) for _ in range(depth)]
+    layers = [
+        Conv2dNormActivation(width, width, norm_layer=norm, activation_layer=nn.SiLU)
+        for _ in range(depth)
+    ]
     return nn.Sequential(*layers)

@@ -28,7 +28,9 @@ class ResumableTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+        super().log_metrics(
+            {name: value for name, value in metrics.items() if name != "epoch"}, step
+        )
 
     @rank_zero_only
     def save(self) -> None:

@@ -13,7 +13,8 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 
 ClassWeights = Annotated[
-    Sequence[NonNegative] | Literal["auto"] | None, Hint("auto, null or a list of numbers of 0 or more, one a class")
+    Sequence[NonNegative] | Literal["auto"] | None,
+    Hint("auto, null or a list of numbers of 0 or more, one a class"),
 ]
 """``auto``: by the training data."""
 

@@ -42,19 +42,29 @@ def translation(pictures: Tensor) -> Tensor:
     rows = torch.arange(height, device=pictures.device) + (drawn[0] * (2 * down + 1)).long()
     columns = torch.arange(width, device=pictures.device) + (drawn[1] * (2 * right + 1)).long()
     which = torch.arange(count, device=pictures.device)
-    return padded.permute(0, 2, 3, 1)[which[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return padded.permute(0, 2, 3, 1)[
+        which[:, None, None], rows[:, :, None], columns[:, None, :]
+    ].permute(0, 3, 1, 2)
 
 
 def cutout(pictures: Tensor) -> Tensor:
     """A square of half the side is made 0, its middle anywhere in the picture (DeVries 2017)."""
     count, _, height, width = pictures.shape
     middle = torch.rand(2, count, 1, device=pictures.device)
-    rows = (torch.arange(height, device=pictures.device) + 0.5 - middle[0] * height).abs() > height * CUTOUT_SIZE / 2
-    columns = (torch.arange(width, device=pictures.device) + 0.5 - middle[1] * width).abs() > width * CUTOUT_SIZE / 2
+    rows = (
+        torch.arange(height, device=pictures.device) + 0.5 - middle[0] * height
+    ).abs() > height * CUTOUT_SIZE / 2
+    columns = (
+        torch.arange(width, device=pictures.device) + 0.5 - middle[1] * width
+    ).abs() > width * CUTOUT_SIZE / 2
     return pictures * (rows[:, None, :, None] | columns[:, None, None, :])
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translation": translation, "cutout": cutout}
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "color": color,
+    "translation": translation,
+    "cutout": cutout,
+}
 
 
 def make_augmentations(names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:
@@ -65,5 +75,7 @@ def make_augmentations(names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]
     """
     if isinstance(names, str) or [name for name in names if name not in AUGMENTATIONS]:
         shown = names if isinstance(names, str) else f"[{','.join(map(str, names))}]"
-        raise ConfigurationError(f"task.diffaugment={shown}: type a list of {', '.join(AUGMENTATIONS)}, or []")
+        raise ConfigurationError(
+            f"task.diffaugment={shown}: type a list of {', '.join(AUGMENTATIONS)}, or []"
+        )
     return [AUGMENTATIONS[name] for name in names]

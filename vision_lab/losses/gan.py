@@ -40,7 +40,9 @@ class NonSaturating(AdversarialLoss):
 
     def __init__(self, real_label: float = 1.0) -> None:
         if not 0.5 < real_label <= 1:
-            raise ConfigurationError(f"task.real_label_value={real_label}: type a number above 0.5, at most 1")
+            raise ConfigurationError(
+                f"task.real_label_value={real_label}: type a number above 0.5, at most 1"
+            )
         self.real_label = real_label
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:

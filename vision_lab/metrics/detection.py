@@ -53,13 +53,17 @@ class BoxMeanAveragePrecision(Metric):
         for name in ("found", "truth", "pictures"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, found: Sequence[tuple[Sample, Detections]], truth: Sequence[BoxTargets]) -> None:
+    def update(
+        self, found: Sequence[tuple[Sample, Detections]], truth: Sequence[BoxTargets]
+    ) -> None:
         """Take the pictures of a batch, boxes in pixels of their files."""
         for (sample, said), known in zip(found, truth, strict=True):
             self.found.append(to_rows(sample.index, said.labels, said.boxes, said.scores))
             ignored = known.crowd | known.difficult
             self.truth.append(to_rows(sample.index, known.labels, known.boxes, known.area, ignored))
-            self.pictures.append(torch.tensor([[sample.index, *sample.size]], dtype=torch.float32).to(known.boxes))
+            self.pictures.append(
+                torch.tensor([[sample.index, *sample.size]], dtype=torch.float32).to(known.boxes)
+            )
 
     def compute(self) -> dict[str, Tensor]:
         """The measures so far."""
@@ -91,7 +95,11 @@ class BoxMeanAveragePrecision(Metric):
                 ],
             )
         came_to = measure.compute()
-        scalars = {ours: came_to[theirs].float() for theirs, ours in METRIC_NAMES.items() if came_to[theirs] >= 0}
+        scalars = {
+            ours: came_to[theirs].float()
+            for theirs, ours in METRIC_NAMES.items()
+            if came_to[theirs] >= 0
+        }
         by_class = torch.full((self.classes, 2), -1.0)
         curves = torch.full((101, self.classes), -1.0)
         for place, label in enumerate(came_to["classes"].reshape(-1).tolist()):
@@ -113,7 +121,9 @@ class BoxMeanAveragePrecision(Metric):
 def to_rows(index: int, labels: Tensor, *columns: Tensor) -> Tensor:
     """(n, ...) float32: the picture's place, then all columns side by side; a place is exact below 16 million."""
     place = torch.full((len(labels), 1), index, dtype=torch.float32, device=labels.device)
-    parts = [column.float().view(len(labels), *column.shape[1:] or (1,)) for column in (labels, *columns)]
+    parts = [
+        column.float().view(len(labels), *column.shape[1:] or (1,)) for column in (labels, *columns)
+    ]
     return torch.cat([place, *parts], dim=1)
 
 

@@ -131,7 +131,9 @@ def _manifold_coverage(points: Tensor, *, by: Tensor) -> Tensor:
     """The part of points that lie in the neighbourhood of any of the others."""
     points, by = points.double(), by.double()
     # The nearest of a point to itself is itself.
-    reach = torch.cat([torch.cdist(part, by).kthvalue(NUM_NEIGHBORS + 1).values for part in by.split(CHUNK_SIZE)])
+    reach = torch.cat(
+        [torch.cdist(part, by).kthvalue(NUM_NEIGHBORS + 1).values for part in by.split(CHUNK_SIZE)]
+    )
     inside = [(torch.cdist(part, by) <= reach).any(dim=1) for part in points.split(CHUNK_SIZE)]
     return torch.cat(inside).double().mean()
 

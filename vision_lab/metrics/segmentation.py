@@ -23,7 +23,9 @@ class Confusion(Metric):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.add_state("matrix", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state(
+            "matrix", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum"
+        )
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Count a batch."""

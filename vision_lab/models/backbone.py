@@ -47,10 +47,14 @@ class ClassifierBackbone:
         """
         if output_stride is not None:
             if output_stride not in (8, 16, 32):
-                raise ConfigurationError(f"head.output_stride={output_stride}: type 8, 16, 32 or null")
+                raise ConfigurationError(
+                    f"head.output_stride={output_stride}: type 8, 16, 32 or null"
+                )
             changed = dilate(self.network, channels=self.channels, output_stride=output_stride)
             size = (introspection.COARSE, introspection.COARSE)
-            if changed and introspection.forward_error(self.network, channels=self.channels, size=size):
+            if changed and introspection.forward_error(
+                self.network, channels=self.channels, size=size
+            ):
                 raise ConfigurationError(
                     f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no "
                     "layers of their own: type head.output_stride=null, or another model"
@@ -86,7 +90,9 @@ def build_backbone(
         ConfigurationError: where the pictures are too small, or the weights or the stage do not fit.
     """
     _check_stem(stem)
-    network = _build_network(network, spec, small=_is_small(stem, min(spec.image_size), weights=weights))
+    network = _build_network(
+        network, spec, small=_is_small(stem, min(spec.image_size), weights=weights)
+    )
     name = _name(network)
     refusal = introspection.forward_error(network, channels=spec.channels, size=spec.image_size)
     if refusal:
@@ -98,7 +104,9 @@ def build_backbone(
             else f"{name} takes no pictures of {spec.channels} channels ({refusal}): check model.network"
         )
     class_layers = _class_dependent_keys(network, network) if weights or freeze else set()
-    loaded = load(network, weights, constructor=name, class_layers=class_layers) if weights else None
+    loaded = (
+        load(network, weights, constructor=name, class_layers=class_layers) if weights else None
+    )
     made = ClassifierBackbone(network, channels=spec.channels, loaded=loaded)
     if freeze:
         _freeze(made, freeze, class_layers=class_layers)
@@ -114,7 +122,9 @@ def _is_small(stem: str, size: int, *, weights: str | None) -> bool:
     return stem == "small" or (stem == "auto" and weights is None and size < SMALL_IMAGE_SIZE)
 
 
-def _build_network(classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool) -> nn.Module:
+def _build_network(
+    classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool
+) -> nn.Module:
     """The paper's network for the data's classes and channels, with or without its first downsampling."""
     network = classifier(num_classes=spec.num_classes)
     set_in_channels(network, spec.channels)
@@ -130,7 +140,9 @@ def _build_network(classifier: Callable[..., nn.Module], spec: DataSpec, *, smal
     return network
 
 
-def _suggest_sizes(classifier: Callable[..., nn.Module], spec: DataSpec, *, stem: str, weights: str | None) -> str:
+def _suggest_sizes(
+    classifier: Callable[..., nn.Module], spec: DataSpec, *, stem: str, weights: str | None
+) -> str:
     """What to type for the smallest pictures that the network takes, with each stem that may be had; or nothing."""
     at_least = min(spec.image_size)
     typed = []
@@ -140,7 +152,9 @@ def _suggest_sizes(classifier: Callable[..., nn.Module], spec: DataSpec, *, stem
         size = introspection.min_image_size(network, channels=spec.channels, start=at_least)
         if size is not None:
             words = [f"data.spec.image_size=[{size},{size}]"] if size > at_least else []
-            agrees = stem != "auto" or _is_small("auto", size, weights=weights) == (choice == "small")
+            agrees = stem != "auto" or _is_small("auto", size, weights=weights) == (
+                choice == "small"
+            )
             typed.append(" ".join(words if agrees else [*words, f"model.stem={choice}"]))
     return ", or ".join(typed)
 
@@ -150,7 +164,12 @@ def _class_dependent_keys(classifier: Callable[..., nn.Module], network: nn.Modu
     shapes = []
     for count in (2, 3):
         with torch.device("meta"):
-            shapes.append({key: value.shape for key, value in classifier(num_classes=count).state_dict().items()})
+            shapes.append(
+                {
+                    key: value.shape
+                    for key, value in classifier(num_classes=count).state_dict().items()
+                }
+            )
     return {key for key in network.state_dict() if shapes[0].get(key) != shapes[1].get(key)}
 
 
@@ -163,7 +182,9 @@ def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> 
     else:
         stages = [stage.name for stage in made.stages]
         if not any(_is_submodule(stage, until) for stage in stages):
-            raise ConfigurationError(f"model.freeze={until}: type trunk, or one of the stages {', '.join(stages)}")
+            raise ConfigurationError(
+                f"model.freeze={until}: type trunk, or one of the stages {', '.join(stages)}"
+            )
         # Modules are registered in the order they run; a stage may be an activation without parameters of its own.
         modules = [name for name, _ in network.named_modules()]
         last = max(place for place, name in enumerate(modules) if _is_submodule(name, until))

@@ -30,7 +30,9 @@ class DilatedPool(nn.Module):
         if self.is_max:
             return F.max_pool2d(x, self.kernel, stride=1, dilation=self.dilation)
         mean = x.new_full((x.shape[1], 1, self.kernel, self.kernel), 1 / self.kernel**2)
-        return F.conv2d(x, mean, dilation=self.dilation, groups=x.shape[1])  # torch's average pooling has no dilation
+        return F.conv2d(
+            x, mean, dilation=self.dilation, groups=x.shape[1]
+        )  # torch's average pooling has no dilation
 
 
 def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> bool:
@@ -54,8 +56,12 @@ def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> bool:
         if isinstance(layer, nn.Conv2d):
             _dilate_conv(layer, factor, same_size=steps)
         elif isinstance(layer, POOLS):
-            kernel = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
-            wide = DilatedPool(kernel=kernel, dilation=factor, largest=isinstance(layer, nn.MaxPool2d))
+            kernel = (
+                layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
+            )
+            wide = DilatedPool(
+                kernel=kernel, dilation=factor, largest=isinstance(layer, nn.MaxPool2d)
+            )
             replace(classifier, name, wide)
     return changed
 
@@ -64,13 +70,17 @@ def _layer_strides(classifier: nn.Module, *, channels: int) -> dict[str, tuple[i
     """layer that could step: picture pixels per map pixel before and after it, rounded to powers of two."""
     copy = meta_copy(classifier)
     layers: dict[str, nn.Module] = {
-        name: module for name, module in copy.named_modules() if isinstance(module, nn.Conv2d | POOLS)
+        name: module
+        for name, module in copy.named_modules()
+        if isinstance(module, nn.Conv2d | POOLS)
     }
     found: dict[str, tuple[int, int]] = {}
 
     def see(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
         if output.shape[-1] > 1:  # one pixel: what was pooled over the whole picture
-            before, after = (2 ** round(log2(COARSE / tensor.shape[-1])) for tensor in (inputs[0], output))
+            before, after = (
+                2 ** round(log2(COARSE / tensor.shape[-1])) for tensor in (inputs[0], output)
+            )
             found[name] = (before, after)
 
     with forward_hooks(layers, see):

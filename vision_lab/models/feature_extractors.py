@@ -69,7 +69,9 @@ class PenultimateFeatures(nn.Module):
         self.channels = spec.channels
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
-        last = [module for module in classifier.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+        last = [
+            module for module in classifier.modules() if isinstance(module, nn.Linear | nn.Conv2d)
+        ][-1]
         last.register_forward_pre_hook(self._see)
         self.seen = torch.empty(0)
 
@@ -137,7 +139,10 @@ def inception(path: str | None) -> FeatureExtractor:
         ConfigurationError: where torch-fidelity or the weights are not to be had.
     """
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+        from torch_fidelity.feature_extractor_inceptionv3 import (
+            URL_INCEPTION_V3,
+            FeatureExtractorInceptionV3,
+        )
     except ImportError as error:
         raise ConfigurationError(
             "task.feature_extractor=inception needs torch-fidelity: type pip install 'vision_lab[fid]', or take other features "
@@ -150,7 +155,9 @@ def inception(path: str | None) -> FeatureExtractor:
     try:
         if file:  # torch-fidelity would run whatever code is in it
             torch.load(file, map_location="cpu", weights_only=True)
-        extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(file) if file else None)
+        extractor = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], str(file) if file else None
+        )
     except OSError as error:  # urllib's errors are OSErrors
         name = URL_INCEPTION_V3.rsplit("/", 1)[-1]
         raise ConfigurationError(
@@ -159,7 +166,9 @@ def inception(path: str | None) -> FeatureExtractor:
             "features (task.feature_extractor=fashion_mini, or run:<the folder of a run of task=classify>)"
         ) from error
     except (*LOAD_ERRORS, AttributeError, TypeError) as error:
-        raise ConfigurationError(f"{typed}: these are not torch-fidelity's weights ({first_line(error)})") from error
+        raise ConfigurationError(
+            f"{typed}: these are not torch-fidelity's weights ({first_line(error)})"
+        ) from error
     return FeatureExtractor(InceptionFeatures(extractor), "inception")
 
 
@@ -167,11 +176,17 @@ def _with_channels(pictures: Tensor, channels: int) -> Tensor:
     """Colours as grey, grey as colours; of other numbers of channels their mean."""
     if pictures.shape[1] == channels:
         return pictures
-    grey = F.rgb_to_grayscale(pictures) if pictures.shape[1] == 3 else pictures.mean(dim=1, keepdim=True)
+    grey = (
+        F.rgb_to_grayscale(pictures)
+        if pictures.shape[1] == 3
+        else pictures.mean(dim=1, keepdim=True)
+    )
     return grey.expand(-1, channels, -1, -1)
 
 
-def _spec(size: tuple[int, int], *, channels: int, mean: Sequence[float], std: Sequence[float]) -> DataSpec:
+def _spec(
+    size: tuple[int, int], *, channels: int, mean: Sequence[float], std: Sequence[float]
+) -> DataSpec:
     return DataSpec(
         target_type="labels",
         class_names=("",),

@@ -86,11 +86,17 @@ def _last_node(graph: fx.Graph, name: str) -> fx.Node:
     last = max(place for place, node in enumerate(nodes) if name in _modules_around(node))
     # After its activation, which some networks (DenseNet) apply outside of any module.
     after = nodes[last + 1]
-    active = after.op == "call_function" and not _modules_around(after) and after.target.__name__ in ACTIVATIONS
+    active = (
+        after.op == "call_function"
+        and not _modules_around(after)
+        and after.target.__name__ in ACTIVATIONS
+    )
     return after if active else nodes[last]
 
 
 def _modules_around(node: fx.Node) -> set[str]:
     """The names of the modules in whose forward pass a node was made."""
     stack = node.meta.get("nn_module_stack", {})
-    return {name for name, _ in stack.values()} | ({str(node.target)} if node.op == "call_module" else set())
+    return {name for name, _ in stack.values()} | (
+        {str(node.target)} if node.op == "call_module" else set()
+    )

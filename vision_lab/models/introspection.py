@@ -16,7 +16,9 @@ FINE, COARSE = 256, 512
 
 
 @contextmanager
-def forward_hooks(modules: dict[str, nn.Module], see: Callable[[str, tuple[Any, ...], Any], None]) -> Iterator[None]:
+def forward_hooks(
+    modules: dict[str, nn.Module], see: Callable[[str, tuple[Any, ...], Any], None]
+) -> Iterator[None]:
     """Within, ``see(name, inputs, output)`` is called after each of the modules ran."""
     handles = [
         module.register_forward_hook(lambda _, inputs, output, name=name: see(name, inputs, output))
@@ -32,7 +34,9 @@ def forward_hooks(modules: dict[str, nn.Module], see: Callable[[str, tuple[Any, 
 def meta_copy(network: nn.Module) -> nn.Module:
     """A copy of any network without its numbers, in evaluation mode."""
     # The memo hands deepcopy the numberless twins, so that the real tensors are never copied.
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()}
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()
+    }
     memo |= {id(buffer): buffer.to("meta") for buffer in network.buffers()}
     return deepcopy(network, memo).eval()
 
@@ -74,7 +78,11 @@ def min_image_size(network: nn.Module, *, channels: int, start: int) -> int | No
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if forward_error(copy, channels=channels, size=(middle, middle)) else (low, middle)
+        low, high = (
+            (middle, high)
+            if forward_error(copy, channels=channels, size=(middle, middle))
+            else (low, middle)
+        )
     return high
 
 
@@ -85,7 +93,10 @@ def forward_error(network: nn.Module, *, channels: int, size: tuple[int, int]) -
     """
     try:
         meta_copy(network).train()(torch.empty(2, channels, *size, device="meta"))
-    except (RuntimeError, ValueError) as error:  # "kernel size can't be greater than actual input size", and its kin
+    except (
+        RuntimeError,
+        ValueError,
+    ) as error:  # "kernel size can't be greater than actual input size", and its kin
         return first_line(error)
     return None
 

@@ -20,7 +20,9 @@ def remove_stem_downsampling(classifier: nn.Module) -> None:
         if left < 2:
             break
         layer = classifier.get_submodule(name)
-        replace(classifier, name, _stride_one(layer) if isinstance(layer, nn.Conv2d) else nn.Identity())
+        replace(
+            classifier, name, _stride_one(layer) if isinstance(layer, nn.Conv2d) else nn.Identity()
+        )
         left //= factor
 
 
@@ -33,7 +35,11 @@ def set_in_channels(classifier: nn.Module, channels: int) -> None:
 
 def first_convolution(classifier: nn.Module) -> tuple[str, nn.Conv2d]:
     """The name and the layer that sees the picture."""
-    return next((name, module) for name, module in classifier.named_modules() if isinstance(module, nn.Conv2d))
+    return next(
+        (name, module)
+        for name, module in classifier.named_modules()
+        if isinstance(module, nn.Conv2d)
+    )
 
 
 def adapt_input_kernel(kernel: Tensor, channels: int) -> Tensor:
@@ -55,7 +61,9 @@ def _downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
     """The convolutions and poolings that make a map smaller, in the order they run, each with its factor."""
     copy = meta_copy(classifier)
     kinds = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
-    layers: dict[str, nn.Module] = {name: module for name, module in copy.named_modules() if isinstance(module, kinds)}
+    layers: dict[str, nn.Module] = {
+        name: module for name, module in copy.named_modules() if isinstance(module, kinds)
+    }
     found: list[tuple[str, int]] = []
 
     def see(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -40,7 +40,12 @@ _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$
 
 
 def load(
-    network: nn.Module, source: str, *, constructor: str, class_layers: Collection[str], key: str = "model.weights"
+    network: nn.Module,
+    source: str,
+    *,
+    constructor: str,
+    class_layers: Collection[str],
+    key: str = "model.weights",
 ) -> LoadedWeights:
     """Load weights into ``network``.
 
@@ -63,11 +68,15 @@ def load(
         raise ConfigurationError(f"{key}={source}: there is no such file")
     else:
         state, mean, std = _from_torchvision(source, constructor, key)
-    fitted, left_over = _match_state_dict(state, network, source=f"{key}={source}", class_layers=class_layers)
+    fitted, left_over = _match_state_dict(
+        state, network, source=f"{key}={source}", class_layers=class_layers
+    )
     if constructor in TF_PREPROCESSED:
         mean = std = (0.5,)
     own = network.state_dict()
-    fresh = tuple(key for key in own if key not in fitted and not key.endswith("num_batches_tracked"))
+    fresh = tuple(
+        key for key in own if key not in fitted and not key.endswith("num_batches_tracked")
+    )
     network.load_state_dict(own | fitted)
     sentence = f"{path.name}: {len(fitted)} of {len(own)} tensors loaded"
     sentence += f"; drawn anew: {', '.join(fresh)}" if fresh else ""
@@ -75,7 +84,9 @@ def load(
     return LoadedWeights(sentence, fresh, mean, std)
 
 
-def _from_torchvision(name: str, constructor: str, key: str) -> tuple[State, tuple[float, ...], tuple[float, ...]]:
+def _from_torchvision(
+    name: str, constructor: str, key: str
+) -> tuple[State, tuple[float, ...], tuple[float, ...]]:
     try:
         enumeration = torchvision.models.get_model_weights(constructor)
     except ValueError:
@@ -102,7 +113,9 @@ def _from_torchvision(name: str, constructor: str, key: str) -> tuple[State, tup
     preset = weights.transforms()
     if isinstance(preset, ObjectDetection):  # detectors normalise inside
         with torch.device("meta"):
-            preset = torchvision.models.get_model(constructor, weights=None, weights_backbone=None).transform
+            preset = torchvision.models.get_model(
+                constructor, weights=None, weights_backbone=None
+            ).transform
         return state, tuple(preset.image_mean), tuple(preset.image_std)
     return state, tuple(preset.mean), tuple(preset.std)
 
@@ -120,7 +133,11 @@ def _from_file(path: Path, key: str) -> State:
     for wrapper in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    state = (
+        {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
     if not state:
         raise ConfigurationError(f"{key}={path}: there is no state dict in it")
     return state
@@ -133,7 +150,9 @@ def _match_state_dict(
     own = network.state_dict()
     state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
     prefix = max(PREFIXES, key=lambda prefix: sum(prefix + key in state for key in own))
-    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    state = {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
 
     name, first = first_convolution(network)
     key = f"{name}.weight"
@@ -143,32 +162,48 @@ def _match_state_dict(
     fitted = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     left_over = [k for k in state if k not in own]
     misfits = [k for k in state if k in own and k not in fitted and k not in class_layers]
-    missing = [k for k in own if k not in state and k not in class_layers and not k.endswith("num_batches_tracked")]
+    missing = [
+        k
+        for k in own
+        if k not in state and k not in class_layers and not k.endswith("num_batches_tracked")
+    ]
     # An auxiliary classifier that is switched off leaves None in its place.
     strangers = [k for k in left_over if getattr(network, k.split(".")[0], network) is not None]
     if misfits or missing or strangers:
         raise ConfigurationError(
-            _mismatch_message(source, state, network, misfits=misfits, missing=missing, strangers=strangers)
+            _mismatch_message(
+                source, state, network, misfits=misfits, missing=missing, strangers=strangers
+            )
         )
     return fitted, sorted({k.split(".")[0] for k in left_over})
 
 
 def _mismatch_message(
-    source: str, state: State, network: nn.Module, *, misfits: list[str], missing: list[str], strangers: list[str]
+    source: str,
+    state: State,
+    network: nn.Module,
+    *,
+    misfits: list[str],
+    missing: list[str],
+    strangers: list[str],
 ) -> str:
     own = network.state_dict()
     lines = [f"{source} does not fit the network (only the layer of the classes may differ):"]
     if misfits:
         lines.append(
             "  other shapes: "
-            + summarize_names([f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits], MAX_LISTED)
+            + summarize_names(
+                [f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits], MAX_LISTED
+            )
         )
     if missing:
         lines.append("  not in the file: " + summarize_names(missing, MAX_LISTED))
     if strangers:
         lines.append("  not in the network: " + summarize_names(strangers, MAX_LISTED))
     if misfits == [f"{first_convolution(network)[0]}.weight"] and not missing and not strangers:
-        lines.append("The first convolution was made smaller for small pictures: type model.stem=imagenet.")
+        lines.append(
+            "The first convolution was made smaller for small pictures: type model.stem=imagenet."
+        )
     return "\n".join(lines)
 
 

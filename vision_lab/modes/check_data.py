@@ -63,19 +63,31 @@ def check(
     reading = inspect_samples(examinations, workers=data.effective_num_workers)
     found = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
     told = inspection_report(found, data.annotation_issues, spec)
-    told = {"data": config.choices.get("data"), "root": config["data"].get("root"), "target": spec.target_type, **told}
+    told = {
+        "data": config.choices.get("data"),
+        "root": config["data"].get("root"),
+        "target": spec.target_type,
+        **told,
+    }
     write_file(folder, "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
     pictures = _contact_sheet_images(
         found, {each.split: each.examples for each in examinations}, told, spec, count=drawn
     )
     if pictures:
         sheet = images.grid(pictures)
-        sheet = images.with_legend(sheet, spec.class_names) if spec.target_type == "masks" else sheet
+        sheet = (
+            images.with_legend(sheet, spec.class_names) if spec.target_type == "masks" else sheet
+        )
         write_file(folder, "contact_sheet.png", encode_png(sheet).numpy().tobytes())
     _show(told)
-    console.print_line(f"written to {format_path(folder)}: report.json" + (", contact_sheet.png" if pictures else ""))
+    console.print_line(
+        f"written to {format_path(folder)}: report.json"
+        + (", contact_sheet.png" if pictures else "")
+    )
     if told["broken"]:
-        raise DataError(f"{told['broken']} broken: all are listed in {format_path(folder / 'report.json')}")
+        raise DataError(
+            f"{told['broken']} broken: all are listed in {format_path(folder / 'report.json')}"
+        )
     console.print_line("nothing is broken")
 
 
@@ -95,10 +107,22 @@ def _show(told: Mapping[str, Any]) -> None:
             for name, each in told["splits"].items()
         ],
     )
-    unit = "pixels" if told["target"] == "masks" else "objects" if told["target"] == "boxes" else "pictures"
+    unit = (
+        "pixels"
+        if told["target"] == "masks"
+        else "objects"
+        if told["target"] == "boxes"
+        else "pictures"
+    )
     names = next(iter(told["splits"].values()))["classes"]
     counted = [
-        {"class": name, **{f"{split} {unit}": each["classes"][name]["count"] for split, each in told["splits"].items()}}
+        {
+            "class": name,
+            **{
+                f"{split} {unit}": each["classes"][name]["count"]
+                for split, each in told["splits"].items()
+            },
+        }
         for name in names
     ]
     reports.print_table("classes", counted, most=50)
@@ -108,7 +132,9 @@ def _show(told: Mapping[str, Any]) -> None:
     _list("in more than one split", [_names(group) for group in told["duplicates_across_splits"]])
     contradicting = [_names(group) for group in told["contradicting_duplicates"]]
     _list("there twice with other labels", contradicting)
-    _list("more than once in a split", [_names(group) for group in told["duplicates_within_a_split"]])
+    _list(
+        "more than once in a split", [_names(group) for group in told["duplicates_within_a_split"]]
+    )
 
 
 def _list(what: str, entries: Sequence[str]) -> None:
@@ -147,7 +173,9 @@ def _contact_sheet_images(
         if not isinstance(example, UnreadableFile):
             image, target, sample = example
             rows, columns = sample.content_size or image.shape[-2:]
-            pictures.append(_draw_annotations(image[:, :rows, :columns], target, Path(each.name).name, spec))
+            pictures.append(
+                _draw_annotations(image[:, :rows, :columns], target, Path(each.name).name, spec)
+            )
     return pictures
 
 
@@ -155,7 +183,9 @@ def _draw_annotations(image: Tensor, target: Any, name: str, spec: DataSpec) -> 
     names = spec.class_names
     if isinstance(target, BoxTargets):
         texts = [names[label] for label in target.labels.tolist()]
-        boxed = images.draw_boxes(image, target.boxes, target.labels, texts, side=images.LARGE_THUMBNAIL_SIZE)
+        boxed = images.draw_boxes(
+            image, target.boxes, target.labels, texts, side=images.LARGE_THUMBNAIL_SIZE
+        )
         return images.side_by_side([boxed], name, side=images.LARGE_THUMBNAIL_SIZE)
     if spec.target_type == "masks":
         return images.side_by_side([image, images.colorize_mask(target)], name)

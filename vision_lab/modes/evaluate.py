@@ -17,11 +17,25 @@ from vision_lab.modes import reports, subprocesses
 from vision_lab.modes.load import adapt_data_spec, load_trained_task
 from vision_lab.runs.folder import Run
 
-REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optimizer", "scheduler", "trainer", "callbacks")
+REQUIRED_GROUPS = (
+    "task",
+    "model",
+    "head",
+    "data",
+    "augment",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+)
 
 
 def evaluate(
-    config: Config, folder: Path, *, split: Literal["train", "val", "test"], tta: Literal["flip"] | None
+    config: Config,
+    folder: Path,
+    *,
+    split: Literal["train", "val", "test"],
+    tta: Literal["flip"] | None,
 ) -> None:
     """Measure one split.
 
@@ -44,7 +58,9 @@ def evaluate(
     spec, label_map = adapt_data_spec(task, build.spec(config))
     data = build.data(config, spec, label_map=label_map)
     data.test_split = split
-    trainer = build.trainer(config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False)
+    trainer = build.trainer(
+        config, folder, callbacks=build.callbacks(config, only=["progress"]), logger=False
+    )
     with subprocesses.subprocesses_for_job(trainer):
         trainer.test(task, datamodule=data, verbose=False)
         data.sync_unreadable()
@@ -89,4 +105,6 @@ def _report_differences(then: Mapping[str, float], now: Mapping[str, float]) -> 
     if not differing:
         console.print_line("identical to the run's own result, to the last bit")
     for name in differing:
-        console.print_line(f"differs from the run's own result: {name} {then[name]} then, {now[name]} now")
+        console.print_line(
+            f"differs from the run's own result: {name} {then[name]} then, {now[name]} now"
+        )

@@ -23,7 +23,10 @@ def show_if_finished(config: Config, folder: Path) -> float | None:
         ConfigurationError: where the folder holds a run of another config.
     """
     run = Run(folder)
-    if config.choices.get("mode") != "train" or resume.find_progress(run, config.source, force=config["force"]) != "finished":
+    if (
+        config.choices.get("mode") != "train"
+        or resume.find_progress(run, config.source, force=config["force"]) != "finished"
+    ):
         return None
     return show_result(run, root=config["data"].get("root"))
 

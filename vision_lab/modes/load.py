@@ -23,7 +23,9 @@ def load_trained_task(config: Config, run: Run) -> Task:
         )
     network = build.network(config, DataSpec.from_config(run.spec), trained=True)
     if "data" in config.from_run:  # another size may have been typed, for the same data
-        network = network._replace(spec=replace(network.spec, image_size=build.spec(config).image_size))
+        network = network._replace(
+            spec=replace(network.spec, image_size=build.spec(config).image_size)
+        )
     task = build.task(config, network)
     load_weights(task.load_network_state_dict, run.weights)
     return task
@@ -32,7 +34,9 @@ def load_trained_task(config: Config, run: Run) -> Task:
 def adapt_data_spec(task: Task, data: DataSpec) -> tuple[DataSpec, list[int] | None]:
     """Other data as the network takes it, and the network's class for each of its labels, where they differ."""
     if not task.uses_class_labels:
-        ours = {name: getattr(task.spec, name) for name in ("image_size", "channels", "mean", "std")}
+        ours = {
+            name: getattr(task.spec, name) for name in ("image_size", "channels", "mean", "std")
+        }
         return replace(data, **ours), None
     return task.spec, class_mapping(task, data)
 

@@ -30,7 +30,17 @@ from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import SupervisedTask, Task
 from vision_lab.viz.images import MAX_DRAWN
 
-REQUIRED_GROUPS = ("task", "model", "head", "data", "augment", "optimizer", "scheduler", "trainer", "callbacks")
+REQUIRED_GROUPS = (
+    "task",
+    "model",
+    "head",
+    "data",
+    "augment",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+)
 
 
 MAX_MADE = 1_000_000
@@ -74,7 +84,8 @@ class PredictionWriter(BasePredictionWriter):
         # As large as the files have them, and read only if the task draws on them.
         channels = pl_module.spec.channels
         pictures = (
-            read_image(str(sample.path), channels=channels, max_pixels=self.max_pixels) for sample in batch.samples
+            read_image(str(sample.path), channels=channels, max_pixels=self.max_pixels)
+            for sample in batch.samples
         )
         pl_module.save_predictions(batch, prediction, self.folder, names=names, pictures=pictures)
         wanted = self.drawn - len(self.pictures)
@@ -107,31 +118,45 @@ def predict(
     """
     if config["task"]["target_type"] == NO_TARGET:
         if tta or tiles:
-            raise ConfigurationError("mode.tta and mode.tiles are for pictures that are looked at: leave them out")
+            raise ConfigurationError(
+                "mode.tta and mode.tiles are for pictures that are looked at: leave them out"
+            )
         sample(config, folder, count=count, classes=classes, drawn=drawn)
         return
     if count is not None or classes is not None:
-        raise ConfigurationError("mode.num_samples and mode.class_names are for task=generate: leave them out")
+        raise ConfigurationError(
+            "mode.num_samples and mode.class_names are for task=generate: leave them out"
+        )
     files = find_images(config["source"])
     config = build.drop_datasets(config)
     reject_link(folder)
     started = time.time()
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
-    task = load_trained_task(config, Run.open(config["run"])) if config["run"] else _pretrained_task(config)
+    task = (
+        load_trained_task(config, Run.open(config["run"]))
+        if config["run"]
+        else _pretrained_task(config)
+    )
     assert isinstance(task, SupervisedTask)
     if tta:
         task.enable_flip_tta()
     if tiles:
         task.enable_tiling(overlap)
     if task.spec.target_type in ("masks", "boxes"):
-        config = config.updated({"augment.eval": []})  # what is said of a crop is not said of the picture
+        config = config.updated(
+            {"augment.eval": []}
+        )  # what is said of a crop is not said of the picture
     data = build.data(config, task.spec)
     data.set_predict_dataset(UnlabeledImages(files), whole=tiles)
-    writer = PredictionWriter(folder, names=output_stems(files), drawn=drawn, max_pixels=data.max_pixels)
+    writer = PredictionWriter(
+        folder, names=output_stems(files), drawn=drawn, max_pixels=data.max_pixels
+    )
     watching = [*build.callbacks(config, only=["progress"]), writer]
     # One process: a table of predictions has one writer.
-    trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
+    trainer = build.trainer(
+        config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto"
+    )
     trainer.predict(task, datamodule=data, return_predictions=False)
     reports.unreadable(data, folder)
     if not writer.rows:
@@ -140,8 +165,14 @@ def predict(
     for name, document in task.export("predict", [str(path) for path in files]).items():
         write_file(folder, f"{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
     if writer.pictures:
-        write_file(folder, "contact_sheet.png", encode_png(task.contact_sheet(writer.pictures)).numpy().tobytes())
-    reports.print_table("predictions", [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows])
+        write_file(
+            folder,
+            "contact_sheet.png",
+            encode_png(task.contact_sheet(writer.pictures)).numpy().tobytes(),
+        )
+    reports.print_table(
+        "predictions", [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows]
+    )
     new = [path for path in folder.iterdir() if path.stat().st_mtime >= started]
     written = sorted(path.name + ("/" if path.is_dir() else "") for path in new)
     console.print_line(f"written to {format_path(folder)}: {', '.join(written)}")
@@ -154,7 +185,9 @@ def find_images(source: str | None) -> list[Path]:
         ConfigurationError: where there are none.
     """
     if source is None:
-        raise ConfigurationError("mode=predict looks at pictures: type source=<a file, a folder or a glob>")
+        raise ConfigurationError(
+            "mode=predict looks at pictures: type source=<a file, a folder or a glob>"
+        )
     path = Path(source).expanduser()
     if path.is_file():
         return [path]
@@ -163,7 +196,11 @@ def find_images(source: str | None) -> list[Path]:
     else:
         found = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207 - any root
     if not found:
-        what = "this folder holds no pictures" if path.is_dir() else "there is no such file or folder, nor a match"
+        what = (
+            "this folder holds no pictures"
+            if path.is_dir()
+            else "there is no such file or folder, nor a match"
+        )
         raise ConfigurationError(f"source={source}: {what}")
     return sorted(found)
 
@@ -180,7 +217,9 @@ def _pretrained_task(config: Config) -> Task:
     """A task of a network with published weights, all of which must have come."""
     key = "model" if config["task"]["target_type"] == "labels" else "head"
     if not config[key].get("weights"):
-        raise ConfigurationError(f"mode=predict needs a trained network: type run=<its folder>, or {key}.weights=...")
+        raise ConfigurationError(
+            f"mode=predict needs a trained network: type run=<its folder>, or {key}.weights=..."
+        )
     network = build.network(config, build.spec(config))
     if network.missing_keys:
         raise ConfigurationError(

@@ -27,14 +27,19 @@ def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequen
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     spec = task.spec
     height, width = spec.image_size
-    size = ", ".join(f"{len(dataset):,} {split}" for split, dataset in sorted(data.splits.items(), key=_in_order))
+    size = ", ".join(
+        f"{len(dataset):,} {split}" for split, dataset in sorted(data.splits.items(), key=_in_order)
+    )
     choices = run.choices
     table = Table(show_header=False, box=None, pad_edge=False)
     _add_row(table, "model", f"{choices.get('model')}, head {choices.get('head')}")
-    table.add_row("parameters", f"{sum(p.numel() for p in parameters):,}, of which {trained:,} are trained")
+    table.add_row(
+        "parameters", f"{sum(p.numel() for p in parameters):,}, of which {trained:,} are trained"
+    )
     table.add_row("compute", f"{_si(flops)}FLOPs a picture, forward")
     table.add_row(
-        "data", f"{choices.get('data')}: {size}; {spec.num_classes} classes, {spec.channels}x{height}x{width}"
+        "data",
+        f"{choices.get('data')}: {size}; {spec.num_classes} classes, {spec.channels}x{height}x{width}",
     )
     for note in notes:
         _add_row(table, "weights", note)
@@ -42,19 +47,25 @@ def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequen
     print_line(f"run          {run}")
 
 
-def metrics(split: str, values: Mapping[str, float], *, measured_with: Mapping[str, Any] | None = None) -> None:
+def metrics(
+    split: str, values: Mapping[str, float], *, measured_with: Mapping[str, Any] | None = None
+) -> None:
     """A row for each metric, and what they were measured with."""
     table = Table(title=split, title_justify="left", show_header=False)
     for name, value in values.items():
         _add_row(table, name, f"{value:.4f}")
     get_console().print(table, highlight=False)
     if measured_with:
-        print_line("measured with " + ", ".join(f"{name} {value}" for name, value in measured_with.items()))
+        print_line(
+            "measured with " + ", ".join(f"{name} {value}" for name, value in measured_with.items())
+        )
 
 
 def per_class(values: Mapping[str, Mapping[str, float]], *, most: int = 50) -> None:
     """A row for each class."""
-    print_table("by class", [{"class": name, **measured} for name, measured in values.items()], most=most)
+    print_table(
+        "by class", [{"class": name, **measured} for name, measured in values.items()], most=most
+    )
 
 
 def print_table(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 20) -> None:
@@ -62,7 +73,10 @@ def print_table(title: str, found: Sequence[Mapping[str, str | float]], *, most:
     if not found:
         return
     cells = [[display_text(name) for name in found[0]]]
-    cells += [[f"{v:.3f}" if isinstance(v, float) else display_text(v) for v in row.values()] for row in found[:most]]
+    cells += [
+        [f"{v:.3f}" if isinstance(v, float) else display_text(v) for v in row.values()]
+        for row in found[:most]
+    ]
     widths = [max(map(len, column)) + 3 for column in zip(*cells, strict=True)]
     fitting = sum(total < get_console().width for total in accumulate(widths, initial=1)) - 1
     table = Table(title=Text(display_text(title)), title_justify="left")
@@ -90,7 +104,9 @@ def unreadable(data: DataModule, folder: Path) -> None:
     """Say how many files were left out, and list them in ``unreadable.csv``."""
     if data.unreadable:
         file = folder / "unreadable.csv"
-        rows = [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())]
+        rows = [
+            {"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())
+        ]
         write_csv(folder, file.name, rows)
         print_line(
             f"{len(data.unreadable)} files could not be read and were left out; they are listed in {format_path(file)}"

@@ -79,7 +79,9 @@ class SampleWriter(BasePredictionWriter):
             self.count += 1
 
 
-def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence[str] | None, drawn: int) -> None:
+def sample(
+    config: Config, folder: Path, *, count: int | None, classes: Sequence[str] | None, drawn: int
+) -> None:
     """Make pictures with a trained generator.
 
     Picture k of a seed is the same however many are made. With ``source=<a latents.npz>`` its pictures are made again.
@@ -94,7 +96,9 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
     if config["run"] is None:
         raise ConfigurationError("mode=predict needs a trained generator: type run=<its folder>")
     if config["source"] and (count is not None or classes is not None):
-        raise ConfigurationError("mode.num_samples and mode.class_names: the file of source= says both: leave them out")
+        raise ConfigurationError(
+            "mode.num_samples and mode.class_names: the file of source= says both: leave them out"
+        )
     count = DEFAULT_NUM_SAMPLES if count is None else count
     reject_link(folder)
     console.silence_libraries()
@@ -105,7 +109,9 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
         )  # nothing is measured: the run's need not be there
     task = load_trained_task(config, Run.open(config["run"]))
     if not isinstance(task, GenerationTask):
-        raise ConfigurationError(f"mode=predict makes pictures by task=generate, not by {type(task).__name__}")
+        raise ConfigurationError(
+            f"mode=predict makes pictures by task=generate, not by {type(task).__name__}"
+        )
     seed = config["seed"]
     if config["source"]:
         file = Path(config["source"]).expanduser()
@@ -119,7 +125,9 @@ def sample(config: Config, folder: Path, *, count: int | None, classes: Sequence
         name = safe_dir_name(f"seed-{seed}{suffix}")
     writer = SampleWriter(folder, f"{name}/samples", drawn=drawn)
     watching = [*build.callbacks(config, only=["progress"]), writer]
-    trainer = build.trainer(config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto")
+    trainer = build.trainer(
+        config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto"
+    )
     tensors = [each.cpu() for each in noise if each is not None]
     loader = DataLoader(TensorDataset(*tensors), batch_size=config["data"]["batch_size"])
     trainer.predict(task, dataloaders=loader, return_predictions=False)
@@ -158,7 +166,9 @@ def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]
         NotImplementedError,
         zipfile.BadZipFile,
     ) as error:
-        raise ConfigurationError(f"source={file}: no latents.npz of an earlier mode=predict: {error}") from error
+        raise ConfigurationError(
+            f"source={file}: no latents.npz of an earlier mode=predict: {error}"
+        ) from error
     if latents.ndim != 2 or latents.shape[1] != task.pair.latent_dim or not len(latents):
         raise ConfigurationError(
             f"source={file}: holds latents of shape {list(latents.shape)}, the network takes [count,{task.pair.latent_dim}]"
@@ -166,8 +176,14 @@ def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]
     if not task.pair.conditional:
         return Latents(latents, None), seed
     last = task.spec.num_classes - 1
-    if labels is None or labels.shape != latents.shape[:1] or not 0 <= labels.min() <= labels.max() <= last:
-        raise ConfigurationError(f"source={file}: does not hold a class from 0 to {last} for each picture")
+    if (
+        labels is None
+        or labels.shape != latents.shape[:1]
+        or not 0 <= labels.min() <= labels.max() <= last
+    ):
+        raise ConfigurationError(
+            f"source={file}: does not hold a class from 0 to {last} for each picture"
+        )
     return Latents(latents, labels), seed
 
 
@@ -181,7 +197,11 @@ def _check_archive(file: Path) -> None:
         for part in archive.infolist():
             with archive.open(part) as stream:
                 version = np.lib.format.read_magic(stream)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
                 shape, _, dtype = read(stream)
             size = math.prod(shape) * dtype.itemsize
             if size > part.file_size or size > MAX_LATENT_BYTES:
@@ -201,13 +221,17 @@ def _labels(classes: Sequence[str] | None, task: GenerationTask) -> list[int] | 
     listed = [str(classes)] if isinstance(classes, str) else listed
     unknown = [name for name in listed if name not in names]
     if unknown or not listed:
-        raise ConfigurationError(f"mode.class_names=[{','.join(listed)}]: type a list of {summarize_names(names, 12)}")
+        raise ConfigurationError(
+            f"mode.class_names=[{','.join(listed)}]: type a list of {summarize_names(names, 12)}"
+        )
     return [names.index(name) for name in listed]
 
 
 def _archive(noise: Latents, *, seed: int | None) -> bytes:
     content = io.BytesIO()
-    arrays = {"latents": noise.latents.cpu().numpy()} | ({} if seed is None else {"seed": np.array(seed)})
+    arrays = {"latents": noise.latents.cpu().numpy()} | (
+        {} if seed is None else {"seed": np.array(seed)}
+    )
     arrays |= {} if noise.labels is None else {"labels": noise.labels.cpu().numpy()}
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
@@ -215,4 +239,10 @@ def _archive(noise: Latents, *, seed: int | None) -> bytes:
 
 def _png_channels(picture: Tensor) -> Tensor:
     """What a PNG file holds: of other numbers of channels than 1 and 3, the first three or one."""
-    return picture if picture.shape[0] in (1, 3) else picture[:3] if picture.shape[0] > 3 else picture[:1]
+    return (
+        picture
+        if picture.shape[0] in (1, 3)
+        else picture[:3]
+        if picture.shape[0] > 3
+        else picture[:1]
+    )

@@ -55,7 +55,11 @@ def report_errors(trainer: pl.Trainer) -> Iterator[None]:
             sys.exit(1)
         known = isinstance(error, UserError)
         report = {"known": known, "text": str(error) or type(error).__name__}
-        write_file(Path(trainer.default_root_dir), ERROR_FILENAME.format(trainer.global_rank), json.dumps(report))
+        write_file(
+            Path(trainer.default_root_dir),
+            ERROR_FILENAME.format(trainer.global_rank),
+            json.dumps(report),
+        )
         if known:
             sys.exit(1)
         raise
@@ -143,7 +147,9 @@ class Watch(threading.Thread):
 
 
 def _lost_text(rank: int, code: int) -> str:
-    how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+    how = (
+        f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+    )
     return (
         f"process {rank} of this run {how}, without which it cannot train. What was saved is intact: type the same "
         "command again to go on."
@@ -194,7 +200,11 @@ def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
         yield watch
     except BaseException as error:
         watch.take(launcher.procs)
-        cause = watch.cause() if isinstance(error, Exception) and not isinstance(error, UserError) else None
+        cause = (
+            watch.cause()
+            if isinstance(error, Exception) and not isinstance(error, UserError)
+            else None
+        )
         watch.kill()
         if cause:
             raise cause from error

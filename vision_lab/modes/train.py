@@ -103,9 +103,13 @@ def _train_rank_zero(
         data.setup()
         checkpoint = _newest(run.folder, task, damaged=partial(_quarantine_checkpoint, run.folder))
         fingerprints = data.fingerprints()
-        if checkpoint:  # nothing is lost otherwise, and a file that stopped the run may have been mended since
+        if (
+            checkpoint
+        ):  # nothing is lost otherwise, and a file that stopped the run may have been mended since
             resume.check_data_unchanged(run, fingerprints)
-        run.write_data_fingerprint({**fingerprints, "root": resume.fingerprint_root(config["data"].get("root"))})
+        run.write_data_fingerprint(
+            {**fingerprints, "root": resume.fingerprint_root(config["data"].get("root"))}
+        )
         cost = flops(task)
         reports.summary(run, task=task, data=data, flops=cost, notes=network.notes)
         reports.report_annotation_issues(data, run.folder)
@@ -154,7 +158,11 @@ def _check_monitors(config: Config, task: Task) -> None:
     for name, node in (config["callbacks"] or {}).items():
         if node and "monitor" in node:
             named.append((config.origin(f"callbacks.{name}.monitor"), node["monitor"]))
-    known = [f"{split}/{name}" for split in ("val", "train") for name in sorted(task.measured_names(split))]
+    known = [
+        f"{split}/{name}"
+        for split in ("val", "train")
+        for name in sorted(task.measured_names(split))
+    ]
     errors = [
         f"{key}={monitor}: there is no such metric: type one of {', '.join(known)}"
         for key, monitor in dict(named).items()
@@ -172,7 +180,9 @@ def _quarantine_checkpoint(folder: Path, name: str, reason: str) -> None:
     """Keep a damaged checkpoint where no later one takes it for good."""
     aside = Path(name).with_suffix(".damaged").name
     rename_file(folder, name, aside)
-    console.print_warning(f"{format_path(folder / name)} cannot be used ({reason}); it lies in {aside} now")
+    console.print_warning(
+        f"{format_path(folder / name)} cannot be used ({reason}); it lies in {aside} now"
+    )
 
 
 def _announce_resume(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
@@ -190,7 +200,9 @@ def _announce_resume(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
     )
     changed = resume.describe_environment_changes(run)
     if changed:
-        console.print_warning(f"not all is as it was when the run was begun, so the last bits may differ: {changed}")
+        console.print_warning(
+            f"not all is as it was when the run was begun, so the last bits may differ: {changed}"
+        )
     return float(stands["seconds"])
 
 
@@ -212,14 +224,20 @@ def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | N
         path = Path(best.best_model_path)
         damaged = corruption(path, partial(find_weights_problem, task))
         if damaged:
-            raise DataError(f"{format_path(path)} cannot be used ({damaged}): type force=true to start over")
+            raise DataError(
+                f"{format_path(path)} cannot be used ({damaged}): type force=true to start over"
+            )
         task.load_state_dict(load(path)["state_dict"])
     if trainer.is_global_zero:  # before the test, which may meet bad files
         save(task.network_state_dict(), folder, "model.pth")
     trainer.test(task, datamodule=data, verbose=False)
     data.sync_unreadable()
     score = best.best_model_score if best is not None else None
-    return float(score) if score is not None else float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
+    return (
+        float(score)
+        if score is not None
+        else float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
+    )
 
 
 def flops(task: Task) -> int:
@@ -232,11 +250,15 @@ def flops(task: Task) -> int:
 
 def best_checkpoint(trainer: pl.Trainer) -> ModelCheckpoint | None:
     """The callback that keeps the best checkpoint; None where there is none."""
-    checkpoints = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+    checkpoints = [
+        c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor
+    ]
     return checkpoints[0] if checkpoints else None
 
 
-def _result(trainer: pl.Trainer, task: Task, score: float, *, seconds: float, flops: int) -> dict[str, Any]:
+def _result(
+    trainer: pl.Trainer, task: Task, score: float, *, seconds: float, flops: int
+) -> dict[str, Any]:
     best = best_checkpoint(trainer)
     path = Path(best.best_model_path) if best is not None and best.best_model_path else None
     return {
@@ -249,5 +271,7 @@ def _result(trainer: pl.Trainer, task: Task, score: float, *, seconds: float, fl
         "steps": logged_step(trainer),
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
         "flops": flops,
-        "checkpoint": os.path.relpath(path, os.path.realpath(trainer.default_root_dir)) if path else None,
+        "checkpoint": os.path.relpath(path, os.path.realpath(trainer.default_root_dir))
+        if path
+        else None,
     }

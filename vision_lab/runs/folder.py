@@ -108,7 +108,9 @@ class Run:
         names = found.values() if isinstance(found, dict) else [found, "${"]
         # They may be a stranger's, and end up in folders' names and in references.
         if not all(name is None or re.fullmatch(r"[\w.-]+", str(name)) for name in names):
-            raise ConfigurationError(f"{self.folder / 'overrides.yaml'}: choices are names of files in conf/")
+            raise ConfigurationError(
+                f"{self.folder / 'overrides.yaml'}: choices are names of files in conf/"
+            )
         return dict(found)  # type: ignore[arg-type]  # a dict: see above
 
     @property
@@ -150,7 +152,9 @@ class Run:
         problems = [f"{key} is missing" for key in annotations if key not in found]
         problems += [f"there is no {key}" for key in found if key not in annotations]
         if not problems:
-            checked = [check_value(key, found[key], annotation) for key, annotation in annotations.items()]
+            checked = [
+                check_value(key, found[key], annotation) for key, annotation in annotations.items()
+            ]
             problems = [problem for problem in checked if problem]
         if problems:
             file = format_path(self.folder / "data_spec.json")
@@ -175,7 +179,9 @@ class Run:
             overrides: the words of the command line.
             choices: group: choice.
         """
-        told = yaml.safe_dump({"overrides": list(overrides), "choices": dict(choices)}, sort_keys=False)
+        told = yaml.safe_dump(
+            {"overrides": list(overrides), "choices": dict(choices)}, sort_keys=False
+        )
         facts, difference = environment.describe_environment()
         write_file(self.folder, "config_resolved.yaml", resolved)
         write_file(self.folder, "overrides.yaml", told)
@@ -211,19 +217,27 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Record with what the run failed."""
-        text = (str(error) or type(error).__name__) if isinstance(error, Exception) else "interrupted"
+        text = (
+            (str(error) or type(error).__name__) if isinstance(error, Exception) else "interrupted"
+        )
         self._write_status("failed", error=text)
 
     def archive(self) -> Path:
         """Move the folder to where old runs are kept, ``replaced/`` beside it; say where that is."""
-        aside = self.folder.parent / REPLACED / f"{self.folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+        aside = (
+            self.folder.parent
+            / REPLACED
+            / f"{self.folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+        )
         aside.parent.mkdir(exist_ok=True)
         self.folder.rename(aside)
         return aside
 
     def _write_status(self, state: State, **details: Any) -> None:
         with _status_lock:
-            write_file(self.folder, "status.json", _to_json({"state": state, "time": _now(), **details}))
+            write_file(
+                self.folder, "status.json", _to_json({"state": state, "time": _now(), **details})
+            )
 
     def _json(self, name: str) -> dict[str, Any] | None:
         file = self.folder / name
@@ -235,7 +249,9 @@ class Run:
             raise self._damaged(name, str(error)) from error
         if not isinstance(content, dict):
             raise self._damaged(name, f"it holds a {type(content).__name__}")
-        wrong = [key for key, kind in FILE_KEYS.get(name, {}).items() if not fits(content.get(key), kind)]
+        wrong = [
+            key for key, kind in FILE_KEYS.get(name, {}).items() if not fits(content.get(key), kind)
+        ]
         if wrong:
             raise self._damaged(name, f"{', '.join(wrong)} is not what a run writes")
         return content
@@ -253,7 +269,9 @@ class Run:
         except DocumentError as error:
             raise ConfigurationError(f"{format_path(file)} is damaged: {error}") from error
         if not isinstance(content, dict):
-            raise ConfigurationError(f"{format_path(file)} is damaged: it holds a {type(content).__name__}")
+            raise ConfigurationError(
+                f"{format_path(file)} is damaged: it holds a {type(content).__name__}"
+            )
         return content
 
     def _cure(self, name: str) -> str:
@@ -269,11 +287,17 @@ class Run:
 
 def _describe_contents(folder: Path, key: str) -> str:
     if not folder.is_dir():
-        near = sorted(path.name for path in folder.parent.glob("*") if (path / "config.yaml").is_file())
-        return "there is no such folder" + (f"; {folder.parent} holds the runs {', '.join(near[:10])}" if near else "")
+        near = sorted(
+            path.name for path in folder.parent.glob("*") if (path / "config.yaml").is_file()
+        )
+        return "there is no such folder" + (
+            f"; {folder.parent} holds the runs {', '.join(near[:10])}" if near else ""
+        )
     inside = sorted(path.parent for path in folder.rglob("config.yaml"))
     if inside:
-        return "this folder holds several runs; type one of\n" + "\n".join(f"  {key}={path}" for path in inside[:20])
+        return "this folder holds several runs; type one of\n" + "\n".join(
+            f"  {key}={path}" for path in inside[:20]
+        )
     return "this folder holds no run (no config.yaml)"
 
 

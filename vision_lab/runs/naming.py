@@ -51,7 +51,9 @@ def run_folder(
     if mode != "train":
         if resume:
             path = format_path(Path(resume))
-            raise ConfigurationError(f"resume= continues a training: for mode={mode}, type run={path}")
+            raise ConfigurationError(
+                f"resume= continues a training: for mode={mode}, type run={path}"
+            )
         folder = Path(run).expanduser() / mode if run else OUTPUTS / mode / now
         return str(folder.absolute())
     if resume:
@@ -72,7 +74,9 @@ def sweep_folder(name: str | None, task: str, now: str) -> str:
     Raises:
         ConfigurationError: if the name is reserved.
     """
-    folder = OUTPUTS / _named_folder(name) if name else OUTPUTS / safe_dir_name(task) / f"sweep-{now}"
+    folder = (
+        OUTPUTS / _named_folder(name) if name else OUTPUTS / safe_dir_name(task) / f"sweep-{now}"
+    )
     return str(folder)
 
 

@@ -81,7 +81,9 @@ class Task(pl.LightningModule, ABC):
             ConfigurationError: where it has no end, and so no progress.
         """
         if self.trainer.estimated_stepping_batches == math.inf:
-            raise ConfigurationError("a schedule by progress needs an end: type trainer.max_epochs=...")
+            raise ConfigurationError(
+                "a schedule by progress needs an end: type trainer.max_epochs=..."
+            )
         return self.trainer.estimated_stepping_batches
 
     def make_lr_scheduler(self, optimizer: Optimizer, *, steps: int) -> LambdaLR:
@@ -110,7 +112,9 @@ class Task(pl.LightningModule, ABC):
 
     def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """What is run for one picture, and the inputs on the meta device: what a picture costs."""
-        return self.network, (torch.empty(1, self.spec.channels, *self.spec.image_size, device="meta"),)
+        return self.network, (
+            torch.empty(1, self.spec.channels, *self.spec.image_size, device="meta"),
+        )
 
     def learning_rates(self) -> dict[str, float]:
         """name: the learning rate of each optimiser, as it is now."""
@@ -136,7 +140,11 @@ class Task(pl.LightningModule, ABC):
 
     def scalar_metrics(self, split: str) -> dict[str, float]:
         """What a split's metrics came to, without those that are no single number."""
-        return {name: value.item() for name, value in sorted(self.results[split].items()) if value.ndim == 0}
+        return {
+            name: value.item()
+            for name, value in sorted(self.results[split].items())
+            if value.ndim == 0
+        }
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
         """class: what was measured of it on a split."""
@@ -185,12 +193,18 @@ class Task(pl.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again."""
-        for metric, state in zip(self._metrics("train"), checkpoint["measured"][self.global_rank], strict=True):
+        for metric, state in zip(
+            self._metrics("train"), checkpoint["measured"][self.global_rank], strict=True
+        ):
             for name, value in state.items():
                 setattr(metric, name, value)
 
     def _metrics(self, split: str) -> list[Metric]:
-        return [module for module in self.split_metrics[f"on_{split}"].modules() if isinstance(module, Metric)]
+        return [
+            module
+            for module in self.split_metrics[f"on_{split}"].modules()
+            if isinstance(module, Metric)
+        ]
 
 
 TTA_UNSUPPORTED = "mode.tta=flip: this task does not know how to take a mean: type mode.tta=null"
@@ -232,9 +246,13 @@ class SupervisedTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser with a rate for each step, or after each validation for a plateau."""
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        parameters = [
+            parameter for parameter in self.network.parameters() if parameter.requires_grad
+        ]
         if not parameters:
-            raise ConfigurationError("model.freeze leaves nothing to train: type model.freeze=backbone or null")
+            raise ConfigurationError(
+                "model.freeze leaves nothing to train: type model.freeze=backbone or null"
+            )
         optimizer = self.optimizer(parameters)
         schedule = self.schedule
         if isinstance(schedule, ReduceOnPlateau):
@@ -282,7 +300,9 @@ class SupervisedTask(Task):
         Raises:
             ConfigurationError: where the task says one thing of a whole picture.
         """
-        raise ConfigurationError("mode.tiles=true is for tasks that say something of each pixel (task=segment)")
+        raise ConfigurationError(
+            "mode.tiles=true is for tasks that say something of each pixel (task=segment)"
+        )
 
     @abstractmethod
     def metrics(self, split: str) -> MetricCollection:
@@ -301,7 +321,13 @@ class SupervisedTask(Task):
 
     @abstractmethod
     def save_predictions(
-        self, batch: Batch, predictions: Any, folder: Path, *, names: Sequence[str], pictures: Iterable[Tensor]
+        self,
+        batch: Batch,
+        predictions: Any,
+        folder: Path,
+        *,
+        names: Sequence[str],
+        pictures: Iterable[Tensor],
     ) -> None:
         """Write predictions that are more than a table row, one file a picture.
 
@@ -315,7 +341,9 @@ class SupervisedTask(Task):
 
     def measured_names(self, split: str) -> set[str]:
         scores = self._meters(split).metrics
-        return {"loss"}.union(*(getattr(metric, "names", (name,)) for name, metric in scores.items()))
+        return {"loss"}.union(
+            *(getattr(metric, "names", (name,)) for name, metric in scores.items())
+        )
 
     def update_metrics(self, scores: MetricCollection, batch: Batch, predictions: Any) -> None:
         """Let the metrics see a batch."""
@@ -353,7 +381,9 @@ class SupervisedTask(Task):
         outputs = self(images)
         return self.average_flipped(outputs, self(images.flip(-1))) if self.flip else outputs
 
-    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_start(
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Seed the losses that draw samples (Faster R-CNN's), so that a split comes to the same each time."""
         seed_all(self.seed, 0, batch_idx, self.global_rank)
 
@@ -378,7 +408,11 @@ class SupervisedTask(Task):
 
     def _zero_loss(self) -> dict[str, Tensor]:
         """A loss without a slope: processes exchange the slopes of every step, so that none may leave one out."""
-        return {"loss": torch.stack([parameter.sum() * 0 for parameter in self.network.parameters()]).sum()}
+        return {
+            "loss": torch.stack(
+                [parameter.sum() * 0 for parameter in self.network.parameters()]
+            ).sum()
+        }
 
     def _evaluate(self, split: str, batch: Batch) -> Any:
         if not batch.samples:
@@ -390,7 +424,9 @@ class SupervisedTask(Task):
             self.collect_examples(split, batch, predictions)
         return predictions
 
-    def _record(self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch) -> None:
+    def _record(
+        self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch
+    ) -> None:
         meters = self._meters(split)
         meters.loss.update(losses["loss"].detach(), weight=len(batch.samples))
         if len(meters.metrics):
@@ -409,7 +445,9 @@ class SupervisedTask(Task):
         if self.trainer.sanity_checking:
             return
         self.results[split] = values
-        self.log_dict({f"{split}/{name}": value for name, value in values.items() if value.ndim == 0})
+        self.log_dict(
+            {f"{split}/{name}": value for name, value in values.items() if value.ndim == 0}
+        )
 
 
 def main_logits(outputs: Any) -> Tensor:
@@ -430,4 +468,7 @@ def _state(metric: Metric) -> dict[str, Any]:
         name: [item.cpu() for item in value] if isinstance(value, list) else value.cpu()
         for name, value in metric.metric_state.items()
     }
-    return {**values, "_update_count": metric._update_count}  # without which it would warn that it saw nothing
+    return {
+        **values,
+        "_update_count": metric._update_count,
+    }  # without which it would warn that it saw nothing

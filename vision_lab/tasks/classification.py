@@ -93,9 +93,13 @@ class ClassificationTask(SupervisedTask):
         confidence, said = predictions.max(dim=1)
         wrong = (said != batch.targets).nonzero().flatten()
         worst = self.mistakes.setdefault(split, WorstSamples(NUM_MISTAKES_DRAWN))
-        for place in wrong[confidence[wrong].topk(min(NUM_MISTAKES_DRAWN, len(wrong))).indices].tolist():
+        for place in wrong[
+            confidence[wrong].topk(min(NUM_MISTAKES_DRAWN, len(wrong))).indices
+        ].tolist():
             shown = (batch.images[place], predictions[place], batch.targets[place])
-            worst.offer(confidence[place].item(), batch.samples[place].index, partial(self._drawn, *shown))
+            worst.offer(
+                confidence[place].item(), batch.samples[place].index, partial(self._drawn, *shown)
+            )
 
     def reset_examples(self, split: str) -> None:
         """Drop the mistakes of the epoch before."""
@@ -103,7 +107,10 @@ class ClassificationTask(SupervisedTask):
 
     def draw_predictions(self, batch: Batch, predictions: Tensor) -> list[Tensor]:
         """Each picture under its class, confidence and truth."""
-        return [self._drawn(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]
+        return [
+            self._drawn(*each)
+            for each in zip(batch.images, predictions, batch.targets, strict=True)
+        ]
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """The confusion matrix, and the most confident mistakes."""
@@ -130,16 +137,27 @@ class ClassificationTask(SupervisedTask):
         """The file, the class, its confidence, and the four next likely."""
         best = predictions.topk(min(5, predictions.shape[1]), dim=1)
         rows: list[dict[str, str | float]] = []
-        for sample, values, classes in zip(batch.samples, best.values.tolist(), best.indices.tolist(), strict=True):
+        for sample, values, classes in zip(
+            batch.samples, best.values.tolist(), best.indices.tolist(), strict=True
+        ):
             row: dict[str, str | float] = {"path": sample.path or str(sample.index)}
             for rank, (value, label) in enumerate(zip(values, classes, strict=True), start=1):
                 suffix = "" if rank == 1 else f"_{rank}"
-                row |= {f"class{suffix}": self.spec.class_names[label], f"confidence{suffix}": value}
+                row |= {
+                    f"class{suffix}": self.spec.class_names[label],
+                    f"confidence{suffix}": value,
+                }
             rows.append(row)
         return rows
 
     def save_predictions(
-        self, batch: Batch, predictions: Tensor, folder: Path, *, names: Sequence[str], pictures: Iterable[Tensor]
+        self,
+        batch: Batch,
+        predictions: Tensor,
+        folder: Path,
+        *,
+        names: Sequence[str],
+        pictures: Iterable[Tensor],
     ) -> None:
         """A class is a table row: there is nothing more to write."""
 

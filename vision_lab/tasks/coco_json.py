@@ -15,13 +15,21 @@ def detection_results(found: Tensor) -> list[dict[str, Any]]:
         found: (n, 7): the picture's place from 0, label from 0, left, top, right and bottom in pixels, score.
     """
     return [
-        {"image_id": int(image) + 1, "category_id": int(label) + 1, "bbox": _by_size(*box), "score": score}
+        {
+            "image_id": int(image) + 1,
+            "category_id": int(label) + 1,
+            "bbox": _by_size(*box),
+            "score": score,
+        }
         for image, label, *box, score in found.tolist()
     ]
 
 
 def annotation_file(
-    pictures: Tensor, names: Sequence[str], annotations: Sequence[Mapping[str, Any]], paths: Sequence[str]
+    pictures: Tensor,
+    names: Sequence[str],
+    annotations: Sequence[Mapping[str, Any]],
+    paths: Sequence[str],
 ) -> dict[str, Any]:
     """A whole annotation file.
 

@@ -62,9 +62,13 @@ class DetectionTask(SupervisedTask):
 
     def metrics(self, split: str) -> MetricCollection:
         """COCO's; of training pictures, which are augmented, the loss alone."""
-        return MetricCollection({} if split == "train" else {"boxes": BoxMeanAveragePrecision(self.spec.num_classes)})
+        return MetricCollection(
+            {} if split == "train" else {"boxes": BoxMeanAveragePrecision(self.spec.num_classes)}
+        )
 
-    def update_metrics(self, scores: MetricCollection, batch: Batch, predictions: Sequence[Detections]) -> None:
+    def update_metrics(
+        self, scores: MetricCollection, batch: Batch, predictions: Sequence[Detections]
+    ) -> None:
         """In pixels of the files."""
         truth = [
             replace(each, boxes=_boxes_to_file_pixels(each.boxes, sample))
@@ -80,13 +84,17 @@ class DetectionTask(SupervisedTask):
         predictions = super().predict_step(batch, batch_idx)
         for sample, said in _to_file_pixels(predictions or [], batch.samples):
             picture = torch.tensor([sample.index, *sample.size], dtype=torch.float32)
-            self.predicted.append((to_rows(sample.index, said.labels, said.boxes, said.scores).cpu(), picture))
+            self.predicted.append(
+                (to_rows(sample.index, said.labels, said.boxes, said.scores).cpu(), picture)
+            )
         return predictions
 
     def collect_examples(self, split: str, batch: Batch, predictions: Sequence[Detections]) -> None:
         """Keep the pictures with the most mistakes, drawn."""
         worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
-        for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
+        for image, said, truth, sample in zip(
+            batch.images, predictions, batch.targets, batch.samples, strict=True
+        ):
             shown = self._above_threshold(said)
             wrong, missed = match_detections(shown, truth)
             drawn = partial(self._compared, _crop_content(image, sample), shown, truth)
@@ -99,9 +107,15 @@ class DetectionTask(SupervisedTask):
     def draw_predictions(self, batch: Batch, predictions: Sequence[Detections]) -> list[Tensor]:
         """Each picture with its truth, and with what was found; the latter alone where nothing is known."""
         drawn = []
-        for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
+        for image, said, truth, sample in zip(
+            batch.images, predictions, batch.targets, batch.samples, strict=True
+        ):
             part, shown = _crop_content(image, sample), self._above_threshold(said)
-            drawn.append(self._compared(part, shown, truth) if self.has_ground_truth else self._found(part, shown))
+            drawn.append(
+                self._compared(part, shown, truth)
+                if self.has_ground_truth
+                else self._found(part, shown)
+            )
         return drawn
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
@@ -109,7 +123,9 @@ class DetectionTask(SupervisedTask):
         came_to, names = self.results[split], self.spec.class_names
         precisions = {name: measured["map"] for name, measured in self.per_class(split).items()}
         curves = {
-            name: came_to["curves"][:, k].tolist() for k, name in enumerate(names) if came_to["curves"][0, k] >= 0
+            name: came_to["curves"][:, k].tolist()
+            for k, name in enumerate(names)
+            if came_to["curves"][0, k] >= 0
         }
         drawn = {"precision_recall": figures.curves(curves, x="recall", y="precision (IoU 0.5)")}
         drawn["precision"] = figures.bars(precisions, "mAP")
@@ -120,7 +136,9 @@ class DetectionTask(SupervisedTask):
         """class: its mAP, recall and number of objects; those of which there is none are left out."""
         found = self.results[split]["per_class"].tolist()
         truth = self.results[split]["truth"]
-        counted = torch.bincount(truth[truth[:, 7] == 0][:, 1].long(), minlength=self.spec.num_classes).tolist()
+        counted = torch.bincount(
+            truth[truth[:, 7] == 0][:, 1].long(), minlength=self.spec.num_classes
+        ).tolist()
         return {
             name: {"map": found[k][0], "recall": found[k][1], "objects": counted[k]}
             for k, name in enumerate(self.spec.class_names)
@@ -134,22 +152,32 @@ class DetectionTask(SupervisedTask):
             empty = torch.zeros(0, 7)
             rows = torch.cat([empty, *(rows for rows, _ in self.predicted)])
             pictures = torch.stack([picture for _, picture in self.predicted])
-            return {"detections": coco_json.annotation_file(pictures, names, coco_json.detection_results(rows), paths)}
+            return {
+                "detections": coco_json.annotation_file(
+                    pictures, names, coco_json.detection_results(rows), paths
+                )
+            }
         came_to = self.results[split]
         truth = coco_json.annotation_file(
             came_to["pictures"], names, coco_json.ground_truth_annotations(came_to["truth"]), paths
         )
         return {"detections": coco_json.detection_results(came_to["found"]), "truth": truth}
 
-    def table_rows(self, batch: Batch, predictions: Sequence[Detections]) -> list[dict[str, str | float]]:
+    def table_rows(
+        self, batch: Batch, predictions: Sequence[Detections]
+    ) -> list[dict[str, str | float]]:
         """A row for each object that is sure enough, boxes in pixels of the file; an empty one where there is none."""
         rows: list[dict[str, str | float]] = []
         for sample, said in _to_file_pixels(predictions, batch.samples):
             path, sure = sample.path or str(sample.index), self._above_threshold(said)
             places = ("left", "top", "right", "bottom")
-            for label, score, box in zip(sure.labels.tolist(), sure.scores.tolist(), sure.boxes.tolist(), strict=True):
+            for label, score, box in zip(
+                sure.labels.tolist(), sure.scores.tolist(), sure.boxes.tolist(), strict=True
+            ):
                 named = dict(zip(places, (round(value, 1) for value in box), strict=True))
-                rows.append({"path": path, "class": self.spec.class_names[label], "score": score, **named})
+                rows.append(
+                    {"path": path, "class": self.spec.class_names[label], "score": score, **named}
+                )
             if not len(sure):
                 rows.append({"path": path, "class": "", "score": "", **dict.fromkeys(places, "")})
         return rows
@@ -167,7 +195,9 @@ class DetectionTask(SupervisedTask):
         found = _to_file_pixels(predictions, batch.samples)
         for (_, said), name, picture in zip(found, names, pictures, strict=True):
             drawn = self._boxed(picture, self._above_threshold(said))
-            write_file(folder, f"pictures/{name}.jpg", encode_jpeg(drawn, quality=92).numpy().tobytes())
+            write_file(
+                folder, f"pictures/{name}.jpg", encode_jpeg(drawn, quality=92).numpy().tobytes()
+            )
 
     def _above_threshold(self, said: Detections) -> Detections:
         return said[said.scores >= self.draw_score_threshold]
@@ -181,9 +211,12 @@ class DetectionTask(SupervisedTask):
         wrong, missed = match_detections(said, truth)
         texts = [self.spec.class_names[label] for label in truth.labels.tolist()]
         texts = [
-            f"({text})" if ignored else text for text, ignored in zip(texts, truth.crowd | truth.difficult, strict=True)
+            f"({text})" if ignored else text
+            for text, ignored in zip(texts, truth.crowd | truth.difficult, strict=True)
         ]
-        known = images.draw_boxes(image, truth.boxes, truth.labels, texts, side=images.LARGE_THUMBNAIL_SIZE)
+        known = images.draw_boxes(
+            image, truth.boxes, truth.labels, texts, side=images.LARGE_THUMBNAIL_SIZE
+        )
         counted = int((~(truth.crowd | truth.difficult)).sum())
         caption = f"truth, found.  {counted - int(missed.sum())} of {counted} found, {int(wrong.sum())} wrong"
         return images.side_by_side(
@@ -229,12 +262,16 @@ def match_detections(said: Detections, truth: BoxTargets) -> tuple[Tensor, Tenso
 
 def _intersection_over_area(boxes: Tensor, others: Tensor) -> Tensor:
     """(n, m), the part of each box that lies in each of the others."""
-    corner = torch.minimum(boxes[:, None, 2:], others[:, 2:]) - torch.maximum(boxes[:, None, :2], others[:, :2])
+    corner = torch.minimum(boxes[:, None, 2:], others[:, 2:]) - torch.maximum(
+        boxes[:, None, :2], others[:, :2]
+    )
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     return corner.clamp(min=0).prod(dim=2) / areas.clamp(min=1e-6)[:, None]
 
 
-def _to_file_pixels(predictions: Sequence[Detections], samples: Sequence[Sample]) -> list[tuple[Sample, Detections]]:
+def _to_file_pixels(
+    predictions: Sequence[Detections], samples: Sequence[Sample]
+) -> list[tuple[Sample, Detections]]:
     return [
         (sample, replace(said, boxes=_boxes_to_file_pixels(said.boxes, sample)))
         for said, sample in zip(predictions, samples, strict=True)
@@ -246,7 +283,9 @@ def _boxes_to_file_pixels(boxes: Tensor, sample: Sample) -> Tensor:
     assert sample.content_size is not None
     (height, width), (rows, columns) = sample.size, sample.content_size
     scale = boxes.new_tensor([width / columns, height / rows])
-    return torch.minimum((boxes * scale.repeat(2)).clamp(min=0), boxes.new_tensor([width, height, width, height]))
+    return torch.minimum(
+        (boxes * scale.repeat(2)).clamp(min=0), boxes.new_tensor([width, height, width, height])
+    )
 
 
 def _crop_content(image: Tensor, sample: Sample) -> Tensor:

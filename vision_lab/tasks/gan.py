@@ -126,7 +126,10 @@ class GanTask(Task):
 
     def network_state_dict(self) -> dict[str, Tensor]:
         """Both networks, the generator's weights averaged."""
-        averaged = {f"generator.{name}": value for name, value in self.sampling_generator.state_dict().items()}
+        averaged = {
+            f"generator.{name}": value
+            for name, value in self.sampling_generator.state_dict().items()
+        }
         return self.network.state_dict() | averaged
 
     def load_network_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -143,7 +146,9 @@ class GanTask(Task):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimiser for each network, with a rate for each of its steps."""
         if isinstance(self.schedule, ReduceOnPlateau):
-            raise ConfigurationError("scheduler=plateau is for one network: type scheduler=constant, cosine or steps")
+            raise ConfigurationError(
+                "scheduler=plateau is for one network: type scheduler=constant, cosine or steps"
+            )
         if any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise ConfigurationError(
                 "this task averages its generator's weights by itself (task.ema_decay): type callbacks=default"
@@ -165,12 +170,23 @@ class GanTask(Task):
                     f"task.{name}_optim={dict(self.optimizer_overrides[name])}: {error}"
                 ) from error
             scheduler = self.make_lr_scheduler(optimizer, steps=max(steps, 1))
-            made.append({"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}})
+            made.append(
+                {
+                    "optimizer": optimizer,
+                    "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+                }
+            )
         return tuple(made)  # type: ignore[return-value]
 
     def on_fit_start(self) -> None:
         """Warn of what the papers warn of."""
-        setting = "task.loss=wgan_gp" if self.gradient_penalty_weight else "task.r1_weight" if self.r1_weight else None
+        setting = (
+            "task.loss=wgan_gp"
+            if self.gradient_penalty_weight
+            else "task.r1_weight"
+            if self.r1_weight
+            else None
+        )
         mixes = any(isinstance(module, _BatchNorm) for module in self.pair.discriminator.modules())
         if setting and mixes and self.global_rank == 0:
             log.warning(
@@ -183,7 +199,9 @@ class GanTask(Task):
         """Slopes of the discriminator; where they are complete its step, and by turns one of the generator."""
         generator, discriminator = cast(list[Any], self.optimizers())
         window, place = divmod(batch_idx, self.accumulate_grad_batches)
-        self._step_complete = place + 1 == self.accumulate_grad_batches or self.trainer.is_last_batch
+        self._step_complete = (
+            place + 1 == self.accumulate_grad_batches or self.trainer.is_last_batch
+        )
         if batch.samples:  # else none of its files could be read
             self.last_losses |= self._discriminator_backward(batch)
             self.accumulated_targets.append(batch.targets)
@@ -215,7 +233,9 @@ class GanTask(Task):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
         super().on_load_checkpoint(checkpoint)
-        self.last_losses = {name: value.to(self.device) for name, value in checkpoint["newest"].items()}
+        self.last_losses = {
+            name: value.to(self.device) for name, value in checkpoint["newest"].items()
+        }
 
     def learning_rates(self) -> dict[str, float]:
         """The rate of each network's optimiser."""
@@ -232,7 +252,11 @@ class GanTask(Task):
     def on_train_epoch_end(self) -> None:
         meters = self._metrics_of("train")
         learnt = self.trainer.strategy.reduce_boolean_decision
-        values = {name: meter.compute() for name, meter in meters.items() if learnt(meter.update_called, all=False)}
+        values = {
+            name: meter.compute()
+            for name, meter in meters.items()
+            if learnt(meter.update_called, all=False)
+        }
         for meter in meters.values():
             meter.reset()
         self.results["train"] = values
@@ -255,7 +279,9 @@ class GanTask(Task):
         labels = batch.targets if self.pair.conditional else None
         pixels = batch.images.to(self.mean.dtype)
         with torch.no_grad():
-            fake = self._augment(self.pair.generator(self._latents(len(pixels)), labels)).to(pixels.dtype)
+            fake = self._augment(self.pair.generator(self._latents(len(pixels)), labels)).to(
+                pixels.dtype
+            )
         real = self._augment(pixels.div_(255).sub_(self.mean).div_(self.std))
 
         def scores(pictures: Tensor) -> Tensor:
@@ -282,7 +308,11 @@ class GanTask(Task):
     def _generator_backward(self, targets: Tensor) -> dict[str, Tensor]:
         """Slopes of the generator by as many made pictures, of classes drawn from the batch's."""
         count = len(targets)
-        labels = targets[torch.randint(count, (count,), device=self.device)] if self.pair.conditional else None
+        labels = (
+            targets[torch.randint(count, (count,), device=self.device)]
+            if self.pair.conditional
+            else None
+        )
         fake = self._augment(self.pair.generator(self._latents(count), labels))
         loss = self.loss.generator(self.pair.discriminator(fake, labels).float())
         self._backward(loss)
@@ -297,9 +327,13 @@ class GanTask(Task):
             pictures = change(pictures)
         return pictures
 
-    def _record(self, values: Mapping[str, Tensor], *, weight: int, newest: Sequence[str]) -> dict[str, Tensor]:
+    def _record(
+        self, values: Mapping[str, Tensor], *, weight: int, newest: Sequence[str]
+    ) -> dict[str, Tensor]:
         """Measure what there is a meter for; some of these values, without their slopes."""
-        meters = {name: meter for name, meter in self._metrics_of("train").items() if name in values}
+        meters = {
+            name: meter for name, meter in self._metrics_of("train").items() if name in values
+        }
         for name, meter in meters.items():
             meter.update(values[name].detach(), weight=weight)
         return {name: values[name].detach() for name in newest if name in meters}
@@ -308,7 +342,9 @@ class GanTask(Task):
         """Slopes in this process alone: DDP waits for those of all parameters, of which one network has a part."""
         strategy = self.trainer.strategy
         alone: AbstractContextManager[None] = (
-            strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+            strategy.block_backward_sync()
+            if isinstance(strategy, ParallelStrategy)
+            else nullcontext()
         )
         with alone:
             self.manual_backward(loss / self.accumulate_grad_batches)
@@ -318,7 +354,9 @@ class GanTask(Task):
         if self.trainer.world_size > 1:
             slopes = []
             for parameter in network.parameters():
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = (
+                    torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                )
                 slopes.append(parameter.grad)
             mean = self.trainer.strategy.reduce(parameters_to_vector(slopes), reduce_op="mean")
             vector_to_parameters(cast(Tensor, mean), slopes)

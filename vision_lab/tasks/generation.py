@@ -106,18 +106,26 @@ class GenerationTask(GanTask):
         self.sampling_generator.train(training)
         return ((made * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def sample_latents(self, places: Sequence[int], *, labels: Sequence[int] | None = None) -> Latents:
+    def sample_latents(
+        self, places: Sequence[int], *, labels: Sequence[int] | None = None
+    ) -> Latents:
         """What the samples at some places are made of, each a function of the seed and its place.
 
         Args:
             places: from 0.
             labels: the class of each; None: the classes in turn.
         """
-        latents = [_seeded_draw(torch.randn, [self.pair.latent_dim], self.seed, place) for place in places]
+        latents = [
+            _seeded_draw(torch.randn, [self.pair.latent_dim], self.seed, place) for place in places
+        ]
         if not self.pair.conditional:
             return Latents(torch.stack(latents).to(self.device), None)
-        chosen = [place % self.spec.num_classes for place in places] if labels is None else list(labels)
-        return Latents(torch.stack(latents).to(self.device), torch.tensor(chosen, device=self.device))
+        chosen = (
+            [place % self.spec.num_classes for place in places] if labels is None else list(labels)
+        )
+        return Latents(
+            torch.stack(latents).to(self.device), torch.tensor(chosen, device=self.device)
+        )
 
     def sample_grid(self) -> Tensor:
         """The first samples as one picture, (3, H, W) uint8: of the same noise each time, classes in columns."""
@@ -136,7 +144,10 @@ class GenerationTask(GanTask):
     def tensorboard_charts(self) -> Mapping[str, Sequence[str]]:
         """Besides the losses and scores, what samples get and what real pictures get."""
         names = ("fid", "kid", "precision", "recall")
-        return {**super().tensorboard_charts(), **{name: [f"val/{name}", f"val/real_{name}"] for name in names}}
+        return {
+            **super().tensorboard_charts(),
+            **{name: [f"val/{name}", f"val/real_{name}"] for name in names},
+        }
 
     def metric_settings(self) -> dict[str, Any]:
         """The features, how many samples, and how many real pictures of the split and of training."""
@@ -173,7 +184,9 @@ class GenerationTask(GanTask):
     def _check_sizes(self, *splits: Split) -> None:
         """Before hours are spent."""
         found = self.trainer.datamodule.splits  # type: ignore[attr-defined]
-        few = [f"{len(found[split])} in {split}" for split in splits if len(found[split]) < MIN_SAMPLES]
+        few = [
+            f"{len(found[split])} in {split}" for split in splits if len(found[split]) < MIN_SAMPLES
+        ]
         if few:
             raise DataError(
                 f"there are too few pictures to measure by, {', '.join(few)}: there must be {MIN_SAMPLES} in each split; "
@@ -192,7 +205,9 @@ class GenerationTask(GanTask):
         """Hold samples against the pictures that were seen of a split."""
         if not self.trainer.sanity_checking:
             # In double precision the last digits hang on how many threads there are.
-            self.results[split] = {name: value.float() for name, value in self._compute_metrics(split).items()}
+            self.results[split] = {
+                name: value.float() for name, value in self._compute_metrics(split).items()
+            }
             self.log_dict({f"{split}/{name}": value for name, value in self.results[split].items()})
         for meter in self._metrics_of(split).values():
             meter.reset()
@@ -208,15 +223,21 @@ class GenerationTask(GanTask):
         self._sync_buffers()
         labels = self._sample_labels(self._seen_labels(split)) if self.pair.conditional else None
         made = self._sample_features(
-            lambda places: self.generate(self.sample_latents(places, labels=_select(labels, places)))
+            lambda places: self.generate(
+                self.sample_latents(places, labels=_select(labels, places))
+            )
         )
         values = (
-            generative_metrics(real, made) | {"diversity": diversity(real, made)} | self._real_baseline(split, real)
+            generative_metrics(real, made)
+            | {"diversity": diversity(real, made)}
+            | self._real_baseline(split, real)
         )
         if split == "test":
             shape = [self.spec.channels, *self.spec.image_size]
             noise = self._sample_features(
-                lambda places: torch.stack([_seeded_draw(torch.rand, shape, self.seed, place) for place in places])
+                lambda places: torch.stack(
+                    [_seeded_draw(torch.rand, shape, self.seed, place) for place in places]
+                )
             )
             values["noise_fid"] = fid(real, noise)
             self.drawn = {
@@ -247,7 +268,10 @@ class GenerationTask(GanTask):
     def _seen_labels(self, split: str) -> Tensor:
         labels: FeatureCollector = self._metrics_of(split)["labels"]
         if not labels.update_called:
-            labels.update(torch.empty(0, dtype=torch.int64), torch.empty(0, 1, dtype=torch.int64, device=self.device))
+            labels.update(
+                torch.empty(0, dtype=torch.int64),
+                torch.empty(0, 1, dtype=torch.int64, device=self.device),
+            )
         return labels.compute()[1].flatten()
 
     def _sync_buffers(self) -> None:
@@ -259,13 +283,17 @@ class GenerationTask(GanTask):
     def _sample_labels(self, labels: Tensor) -> list[int]:
         """The class of each sample: as many of each as there are among so many real pictures, in parts."""
         ordered = labels.sort().values.tolist()
-        return [ordered[place * len(ordered) // self.num_samples] for place in range(self.num_samples)]
+        return [
+            ordered[place * len(ordered) // self.num_samples] for place in range(self.num_samples)
+        ]
 
     def _sample_features(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """(samples, D) features of what is made at each place, shared among the processes."""
         points = FeatureCollector()
         for places in _chunks(range(self.global_rank, self.num_samples, self.trainer.world_size)):
-            points.update(torch.tensor(places), self.feature_extractor(make(places).to(self.device)))
+            points.update(
+                torch.tensor(places), self.feature_extractor(make(places).to(self.device))
+            )
         self._fill_empty_state(points)
         return points.compute()[1]
 
@@ -283,16 +311,23 @@ class GenerationTask(GanTask):
         """As many real training pictures as there are samples in the gallery."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         places = range(min(self.num_preview, len(data.splits["train"])))
-        return tiled(torch.stack(data.image_dir("train", places, most=self.num_preview)), columns=GRID_COLUMNS)
+        return tiled(
+            torch.stack(data.image_dir("train", places, most=self.num_preview)),
+            columns=GRID_COLUMNS,
+        )
 
     def _interpolated(self) -> Tensor:
         """Along the sphere on which latents lie nearly all (White 2016); the class is that of the first."""
         ends = self.sample_latents(range(GRID_COLUMNS))
         ways = [
-            slerp(first, last, torch.linspace(0, 1, INTERPOLATION_STEPS, device=self.device)[:, None])
+            slerp(
+                first, last, torch.linspace(0, 1, INTERPOLATION_STEPS, device=self.device)[:, None]
+            )
             for first, last in zip(ends.latents[::2], ends.latents[1::2], strict=True)
         ]
-        labels = None if ends.labels is None else ends.labels[::2].repeat_interleave(INTERPOLATION_STEPS)
+        labels = (
+            None if ends.labels is None else ends.labels[::2].repeat_interleave(INTERPOLATION_STEPS)
+        )
         return tiled(self.generate(Latents(torch.cat(ways), labels)), columns=INTERPOLATION_STEPS)
 
     def _neighbours(self, made: Tensor, labels: Sequence[int] | None) -> Tensor:
@@ -305,7 +340,10 @@ class GenerationTask(GanTask):
         caption = f"made, and the nearest of {len(points):,} real ones"
         return grid(
             [
-                side_by_side([picture, *data.image_dir("train", neighbours, most=MAX_NEIGHBOR_CANDIDATES)], caption)
+                side_by_side(
+                    [picture, *data.image_dir("train", neighbours, most=MAX_NEIGHBOR_CANDIDATES)],
+                    caption,
+                )
                 for picture, neighbours in zip(pictures, found.tolist(), strict=True)
             ],
             columns=2,
@@ -315,11 +353,17 @@ class GenerationTask(GanTask):
 
 def slerp(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
     """Vectors (n, D) from one (D,) to another at (n, 1) shares of the angle between them."""
-    angle = torch.arccos(torch.nn.functional.cosine_similarity(first, last, dim=0).clamp(-0.9999, 0.9999))
-    return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * last) / torch.sin(angle)
+    angle = torch.arccos(
+        torch.nn.functional.cosine_similarity(first, last, dim=0).clamp(-0.9999, 0.9999)
+    )
+    return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * last) / torch.sin(
+        angle
+    )
 
 
-def _seeded_draw(draw: Callable[..., Tensor], shape: Sequence[int], seed: int, place: int) -> Tensor:
+def _seeded_draw(
+    draw: Callable[..., Tensor], shape: Sequence[int], seed: int, place: int
+) -> Tensor:
     return draw(shape, generator=torch.Generator().manual_seed(derive_seed(seed, place)))
 
 
@@ -328,7 +372,10 @@ def _places(batch: Batch) -> Tensor:
 
 
 def _chunks(places: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (places[start : start + GENERATION_BATCH_SIZE] for start in range(0, len(places), GENERATION_BATCH_SIZE))
+    return (
+        places[start : start + GENERATION_BATCH_SIZE]
+        for start in range(0, len(places), GENERATION_BATCH_SIZE)
+    )
 
 
 def _select(labels: Sequence[int] | None, places: Sequence[int]) -> list[int] | None:

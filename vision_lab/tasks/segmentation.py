@@ -71,7 +71,9 @@ class SegmentationTask(SupervisedTask):
             )
         if not any(loss_weights.values()):
             raise ConfigurationError("task.loss_weights: type a number above 0 for at least one")
-        self.terms = {name: (known[name], weight) for name, weight in loss_weights.items() if weight > 0}
+        self.terms = {
+            name: (known[name], weight) for name, weight in loss_weights.items() if weight > 0
+        }
         self.focal_gamma = focal_gamma
         self.balance = class_weights == "auto"
         self.class_weights = parse_class_weights(class_weights, self.spec)
@@ -88,10 +90,17 @@ class SegmentationTask(SupervisedTask):
         """The weighted sum for (N, K, H, W) logits, and its terms; of a tuple of them the later ones are auxiliary."""
         main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         targets = batch.targets.long()
-        terms = {name: weight * loss(main.float(), targets) for name, (loss, weight) in self.terms.items()}
+        terms = {
+            name: weight * loss(main.float(), targets)
+            for name, (loss, weight) in self.terms.items()
+        }
         for logits in auxiliary:
-            others = [weight * loss(logits.float(), targets) for loss, weight in self.terms.values()]
-            terms["auxiliary"] = terms.get("auxiliary", 0) + self.aux_weight * torch.stack(others).sum()
+            others = [
+                weight * loss(logits.float(), targets) for loss, weight in self.terms.values()
+            ]
+            terms["auxiliary"] = (
+                terms.get("auxiliary", 0) + self.aux_weight * torch.stack(others).sum()
+            )
         return {"loss": torch.stack([*terms.values()]).sum(), **terms}
 
     def decode(self, outputs: Any) -> Tensor:
@@ -113,7 +122,10 @@ class SegmentationTask(SupervisedTask):
         if self.tile_overlap is not None:
             return [self._by_tiles(image, self.tile_overlap) for image in batch.images]
         logits = main_logits(self.forward_tta(batch.images))
-        return [_argmax_at_size(each, sample.size) for each, sample in zip(logits, batch.samples, strict=True)]
+        return [
+            _argmax_at_size(each, sample.size)
+            for each, sample in zip(logits, batch.samples, strict=True)
+        ]
 
     def metrics(self, split: str) -> MetricCollection:
         """Mean IoU, dice, pixel accuracy and the counts they come from, over the whole split."""
@@ -122,19 +134,30 @@ class SegmentationTask(SupervisedTask):
     def collect_examples(self, split: str, batch: Batch, predictions: Tensor) -> None:
         """Keep the pictures that agree least with their truth, drawn."""
         worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
-        for image, said, truth, sample in zip(batch.images, predictions, batch.targets, batch.samples, strict=True):
+        for image, said, truth, sample in zip(
+            batch.images, predictions, batch.targets, batch.samples, strict=True
+        ):
             if (truth != IGNORE_INDEX).any():
                 found = self._agreement(said, truth)
-                worst.offer(1 - found["miou"].item(), sample.index, partial(self._compared, image, said, truth))
+                worst.offer(
+                    1 - found["miou"].item(),
+                    sample.index,
+                    partial(self._compared, image, said, truth),
+                )
 
     def reset_examples(self, split: str) -> None:
         """Drop the pictures of the epoch before."""
         self.worst.pop(split, None)
 
-    def draw_predictions(self, batch: Batch, predictions: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    def draw_predictions(
+        self, batch: Batch, predictions: Sequence[Tensor] | Tensor
+    ) -> list[Tensor]:
         """Each picture beside its truth, its prediction and where they differ; beside masks of files' sizes alone."""
         if isinstance(predictions, Tensor):
-            return [self._compared(*each) for each in zip(batch.images, predictions, batch.targets, strict=True)]
+            return [
+                self._compared(*each)
+                for each in zip(batch.images, predictions, batch.targets, strict=True)
+            ]
         return [self._predicted(*each) for each in zip(batch.images, predictions, strict=True)]
 
     def contact_sheet(self, pictures: Sequence[Tensor]) -> Tensor:
@@ -146,7 +169,10 @@ class SegmentationTask(SupervisedTask):
         counts = self.results[split]["confusion"]
         names = self.spec.class_names
         overlaps = {name: measured["iou"] for name, measured in self.per_class(split).items()}
-        drawn = {"confusion": figures.confusion(counts, names, unit="pixels"), "iou": figures.bars(overlaps, "IoU")}
+        drawn = {
+            "confusion": figures.confusion(counts, names, unit="pixels"),
+            "iou": figures.bars(overlaps, "IoU"),
+        }
         worst = self.worst.pop(split, WorstSamples(0)).pictures()
         return {**drawn, "worst": self.contact_sheet(worst)} if worst else drawn
 
@@ -165,13 +191,18 @@ class SegmentationTask(SupervisedTask):
             if not iou[k].isnan()
         }
 
-    def table_rows(self, batch: Batch, predictions: Sequence[Tensor]) -> list[dict[str, str | float]]:
+    def table_rows(
+        self, batch: Batch, predictions: Sequence[Tensor]
+    ) -> list[dict[str, str | float]]:
         """The file, and the part of its pixels that each class has."""
         rows: list[dict[str, str | float]] = []
         for sample, mask in zip(batch.samples, predictions, strict=True):
             counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
             shares = (counts.double() / mask.numel()).tolist()
-            named = {f"share_{name}": share for name, share in zip(self.spec.class_names, shares, strict=True)}
+            named = {
+                f"share_{name}": share
+                for name, share in zip(self.spec.class_names, shares, strict=True)
+            }
             rows.append({"path": sample.path or str(sample.index), **named})
         return rows
 
@@ -186,27 +217,45 @@ class SegmentationTask(SupervisedTask):
     ) -> None:
         """``masks/<name>.png``: classes in a palette, with their names; ``overlays/<name>.jpg``: on the picture."""
         for picture, mask, name in zip(pictures, predictions, names, strict=True):
-            write_file(folder, f"masks/{name}.png", images.palette_png(mask.cpu(), self.spec.class_names))
+            write_file(
+                folder, f"masks/{name}.png", images.palette_png(mask.cpu(), self.spec.class_names)
+            )
             laid = images.overlay_mask(picture, mask.cpu())
-            write_file(folder, f"overlays/{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes())
+            write_file(
+                folder, f"overlays/{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes()
+            )
 
     def _weights(self, like: Tensor) -> Tensor | None:
         return None if self.class_weights is None else self.class_weights.to(like.device)
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = self._weights(logits)
-        total = F.cross_entropy(logits, targets, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum")
+        total = F.cross_entropy(
+            logits, targets, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum"
+        )
         known = targets != IGNORE_INDEX
-        count = known.sum() if weights is None else (weights[torch.where(known, targets, 0)] * known).sum()
-        return total / count.where(count > 0, 1)  # not torch's mean, which is NaN where nothing counts
+        count = (
+            known.sum()
+            if weights is None
+            else (weights[torch.where(known, targets, 0)] * known).sum()
+        )
+        return total / count.where(
+            count > 0, 1
+        )  # not torch's mean, which is NaN where nothing counts
 
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
         surprise = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
         weighted = F.cross_entropy(
-            logits, targets, weight=self._weights(logits), ignore_index=IGNORE_INDEX, reduction="none"
+            logits,
+            targets,
+            weight=self._weights(logits),
+            ignore_index=IGNORE_INDEX,
+            reduction="none",
         )
         wrong = (1 - (-surprise).exp()).clamp(min=1e-6)  # at 0 a power below 1 has no slope
-        return (wrong**self.focal_gamma * weighted).sum() / (targets != IGNORE_INDEX).sum().clamp(min=1)
+        return (wrong**self.focal_gamma * weighted).sum() / (targets != IGNORE_INDEX).sum().clamp(
+            min=1
+        )
 
     def _dice(self, logits: Tensor, targets: Tensor) -> Tensor:
         """One minus the soft dice of the whole batch, the mean over the classes that are in it."""
@@ -229,25 +278,40 @@ class SegmentationTask(SupervisedTask):
         cut = tiles(sides, size, overlap)
         while some := list(islice(cut, TILE_BATCH_SIZE)):
             seen = torch.stack([_window(image, window) for window, _ in some])
-            for (_, part), prediction in zip(some, self.decode(self.forward_tta(seen)), strict=True):
+            for (_, part), prediction in zip(
+                some, self.decode(self.forward_tta(seen)), strict=True
+            ):
                 mask[part.in_image] = prediction[part.in_tile]
         return mask[:height, :width]
 
     def _agreement(self, said: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """Of one picture, in this process alone: a metric would ask the others for theirs."""
-        counts = torch.zeros(self.spec.num_classes, self.spec.num_classes, dtype=torch.int64, device=said.device)
+        counts = torch.zeros(
+            self.spec.num_classes, self.spec.num_classes, dtype=torch.int64, device=said.device
+        )
         update_confusion(counts, said, truth, ignore=IGNORE_INDEX)
         return segmentation_scores(counts)
 
     def _compared(self, image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
         found = self._agreement(said, truth)
         caption = f"picture, truth, prediction, errors.  Mean IoU {found['miou']:.2f}"
-        shown = [images.colorize_mask(truth), images.colorize_mask(said), images.draw_mask_errors(image, said, truth)]
-        return images.side_by_side([image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right")
+        shown = [
+            images.colorize_mask(truth),
+            images.colorize_mask(said),
+            images.draw_mask_errors(image, said, truth),
+        ]
+        return images.side_by_side(
+            [image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right"
+        )
 
     def _predicted(self, image: Tensor, mask: Tensor) -> Tensor:
-        shares = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes) / mask.numel()
-        most = [f"{self.spec.class_names[k]} {shares[k]:.0%}" for k in shares.topk(min(3, len(shares))).indices]
+        shares = (
+            torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes) / mask.numel()
+        )
+        most = [
+            f"{self.spec.class_names[k]} {shares[k]:.0%}"
+            for k in shares.topk(min(3, len(shares))).indices
+        ]
         return images.side_by_side([image, images.overlay_mask(image, mask)], ", ".join(most))
 
 
@@ -264,7 +328,9 @@ def _argmax_at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(h, w) uint8: the classes of logits (K, H, W) enlarged or reduced, one class at a time: pictures may be large."""
     best, classes = None, torch.zeros(size, dtype=torch.uint8, device=logits.device)
     for k, scores in enumerate(logits.float().softmax(dim=0)):
-        resized = F.interpolate(scores[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        resized = F.interpolate(scores[None, None], size, mode="bilinear", align_corners=False)[
+            0, 0
+        ]
         better = torch.ones_like(resized, dtype=torch.bool) if best is None else resized > best
         best = resized if best is None else torch.maximum(best, resized)
         classes[better] = k

@@ -28,7 +28,9 @@ class TilePart(NamedTuple):
     in_tile: Window
 
 
-def tiles(picture: Sequence[int], size: Sequence[int], overlap: float) -> Iterator[tuple[Window, TilePart]]:
+def tiles(
+    picture: Sequence[int], size: Sequence[int], overlap: float
+) -> Iterator[tuple[Window, TilePart]]:
     """All tiles; their parts that are kept cover the picture once, and are cut in the middle of overlaps.
 
     Args:
@@ -36,7 +38,9 @@ def tiles(picture: Sequence[int], size: Sequence[int], overlap: float) -> Iterat
         size: of a tile.
         overlap: the part of a side that a tile shares with the next at least.
     """
-    rows, columns = (_cuts(length, side, overlap) for length, side in zip(picture, size, strict=True))
+    rows, columns = (
+        _cuts(length, side, overlap) for length, side in zip(picture, size, strict=True)
+    )
     for row in rows:
         for column in columns:
             (top, inner_rows, outer_rows), (left, inner_columns, outer_columns) = row, column
@@ -48,7 +52,9 @@ def _cuts(length: int, side: int, overlap: float) -> list[tuple[int, slice, slic
     """(begin of a tile, what is kept of it, where that lies) along one axis."""
     stride = int(side * (1 - overlap))
     stride = max(1, stride - stride % TILE_ALIGNMENT if stride >= TILE_ALIGNMENT else stride)
-    begins = [min(place * stride, length - side) for place in range(ceil((length - side) / stride) + 1)]
+    begins = [
+        min(place * stride, length - side) for place in range(ceil((length - side) / stride) + 1)
+    ]
     cuts = [0, *((one + side + other) // 2 for one, other in itertools.pairwise(begins)), length]
     return [
         (begin, slice(first - begin, last - begin), slice(first, last))

@@ -24,4 +24,7 @@ class WorstSamples:
 
     def pictures(self) -> list[Tensor]:
         """From the worst on."""
-        return [picture for _, _, picture in sorted(self.kept, key=lambda entry: entry[:2], reverse=True)]
+        return [
+            picture
+            for _, _, picture in sorted(self.kept, key=lambda entry: entry[:2], reverse=True)
+        ]

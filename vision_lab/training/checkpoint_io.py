@@ -35,7 +35,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ``previous.ckpt``. Lightning's own way holds a second copy of everything in memory, and trusts what it reads.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         folder, name = _below(Path(path))
         save(checkpoint, folder, name, keep_as=PREVIOUS if Path(path).name == LAST else None)
 
@@ -113,24 +115,35 @@ def load_weights(take: Callable[[Mapping[str, Tensor]], object], path: Path) -> 
     try:
         state = load(path)
     except pickle.UnpicklingError:
-        raise ConfigurationError(f"{shown} holds more than weights, which could run code: {cure}") from None
+        raise ConfigurationError(
+            f"{shown} holds more than weights, which could run code: {cure}"
+        ) from None
     except UNREADABLE as error:
         raise ConfigurationError(f"{shown} cannot be read ({first_line(error)}): {cure}") from error
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise ConfigurationError(f"{shown} holds no weights by name, but a {type(state).__name__}: {cure}")
+        raise ConfigurationError(
+            f"{shown} holds no weights by name, but a {type(state).__name__}: {cure}"
+        )
     try:
         take(state)
     except (RuntimeError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{shown} does not fit the network of the config: {error}") from error
+        raise ConfigurationError(
+            f"{shown} does not fit the network of the config: {error}"
+        ) from error
     bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
     if bad:
-        raise ConfigurationError(f"{shown} holds weights that are not finite: {', '.join(bad[:5])}: {cure}")
+        raise ConfigurationError(
+            f"{shown} holds weights that are not finite: {', '.join(bad[:5])}: {cure}"
+        )
 
 
 def latest_checkpoint(
-    folder: Path, damaged: Callable[[str, str], None], *, problem: Callable[[Any], str | None] = lambda _: None
+    folder: Path,
+    damaged: Callable[[str, str], None],
+    *,
+    problem: Callable[[Any], str | None] = lambda _: None,
 ) -> Path | None:
     """The newest checkpoint of a run that a training can go on from; None where there is none.
 

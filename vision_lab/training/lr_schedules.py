@@ -34,7 +34,9 @@ class Cosine:
     def __call__(self, progress: float) -> float:
         if progress < self.warmup_fraction or self.warmup_fraction == 1:
             return _linear_warmup(progress, self.warmup_fraction)
-        return _cosine(1.0, self.final_factor, (progress - self.warmup_fraction) / (1 - self.warmup_fraction))
+        return _cosine(
+            1.0, self.final_factor, (progress - self.warmup_fraction) / (1 - self.warmup_fraction)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

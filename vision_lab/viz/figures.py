@@ -36,7 +36,9 @@ def curves(values: Mapping[str, Sequence[float]], *, x: str, y: str) -> Tensor:
     axes = figure.subplots()
     for place, (name, line) in enumerate(values.items()):
         colour = [part / 255 for part in PALETTE[place % 255 + 1]]
-        axes.plot(np.linspace(0, 1, len(line)), line, label=_plot_text(name), color=colour, linewidth=1.5)
+        axes.plot(
+            np.linspace(0, 1, len(line)), line, label=_plot_text(name), color=colour, linewidth=1.5
+        )
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
     if 0 < len(values) <= 20:
@@ -44,7 +46,9 @@ def curves(values: Mapping[str, Sequence[float]], *, x: str, y: str) -> Tensor:
     return figure_to_image(figure)
 
 
-def confusion(matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", "pixels"] = "samples") -> Tensor:
+def confusion(
+    matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", "pixels"] = "samples"
+) -> Tensor:
     """A confusion matrix as a picture, each row's shares as shades.
 
     Args:
@@ -63,7 +67,11 @@ def confusion(matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     right, total = int(np.trace(counts)), int(counts.sum())
-    title = f"{right} of {total} right" if unit == "samples" else f"{right / max(total, 1):.1%} of pixels right"
+    title = (
+        f"{right} of {total} right"
+        if unit == "samples"
+        else f"{right / max(total, 1):.1%} of pixels right"
+    )
     axes.set(xlabel="predicted", ylabel="true", title=title)
     if classes <= 30:
         shown = [_plot_text(name) for name in names]
@@ -72,7 +80,11 @@ def confusion(matrix: Tensor, names: Sequence[str], *, unit: Literal["samples", 
     if classes <= 20:
         for row, column in np.argwhere(counts > 0):
             shade = "white" if shares[row, column] > 0.5 else "black"
-            written = str(counts[row, column]) if unit == "samples" else f"{100 * shares[row, column]:.0f}"
+            written = (
+                str(counts[row, column])
+                if unit == "samples"
+                else f"{100 * shares[row, column]:.0f}"
+            )
             axes.text(column, row, written, ha="center", va="center", color=shade, fontsize=8)
     return figure_to_image(figure)
 

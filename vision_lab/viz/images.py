@@ -55,7 +55,9 @@ PALETTE = tuple(_voc_colour(number) for number in range(256))
 """The colour of each class, those of Pascal VOC's masks: the first is black."""
 
 
-def draw_caption(image: Tensor, caption: str, *, colour: Literal["plain", "green", "red"] = "plain") -> Tensor:
+def draw_caption(
+    image: Tensor, caption: str, *, colour: Literal["plain", "green", "red"] = "plain"
+) -> Tensor:
     """A picture over its caption.
 
     Args:
@@ -106,7 +108,9 @@ def grid(pictures: Sequence[Tensor], *, columns: int | None = None, gap: int = 6
     _, height, width = pictures[0].shape
     columns = min(columns or max(1, SHEET_WIDTH // (width + gap)), len(pictures))
     rows = ceil(len(pictures) / columns)
-    sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
+    sheet = torch.full(
+        (3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8
+    )
     for place, picture in enumerate(pictures):
         top, left = gap + place // columns * (height + gap), gap + place % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = picture
@@ -136,7 +140,11 @@ def overlay_mask(image: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (3, h, w) uint8.
     """
-    picture = F.resize(_rgb(image).cpu().float(), list(mask.shape), antialias=True).round().to(torch.uint8)
+    picture = (
+        F.resize(_rgb(image).cpu().float(), list(mask.shape), antialias=True)
+        .round()
+        .to(torch.uint8)
+    )
     half = ((picture.int() + colorize_mask(mask)) // 2).to(torch.uint8)
     return torch.where(mask.cpu() == 0, picture, half)
 
@@ -153,7 +161,9 @@ def draw_mask_errors(image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
         (3, H, W) uint8.
     """
     said, truth = said.cpu(), truth.cpu()
-    faint = (F.rgb_to_grayscale(_rgb(image).cpu(), num_output_channels=3).int() // 3).to(torch.uint8)
+    faint = (F.rgb_to_grayscale(_rgb(image).cpu(), num_output_channels=3).int() // 3).to(
+        torch.uint8
+    )
     red = torch.tensor(COLOURS["red"], dtype=torch.uint8)[:, None, None]
     return torch.where(truth == 255, 255, torch.where(said != truth, red, faint)).to(torch.uint8)
 
@@ -184,13 +194,20 @@ def draw_boxes(
     thick = max(2, round(max(sheet.size) / 400))
     font = ImageFont.load_default(size=max(FONT_SIZE, round(max(sheet.size) / 50)))
     # The surest come first, and are drawn last.
-    for box, label, text in reversed(list(zip((boxes.cpu() * scale).tolist(), labels.tolist(), texts, strict=True))):
+    for box, label, text in reversed(
+        list(zip((boxes.cpu() * scale).tolist(), labels.tolist(), texts, strict=True))
+    ):
         colour = PALETTE[label % 255 + 1]
         left, top, right, bottom = box
-        draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=thick)
+        draw.rectangle(
+            (left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=thick
+        )
         text = label_text(text)
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
-        left, top = min(left, sheet.width - width - 2), top - height - 2 if top > height + 2 else top
+        left, top = (
+            min(left, sheet.width - width - 2),
+            top - height - 2 if top > height + 2 else top,
+        )
         draw.rectangle((left, top, left + width + 2, top + height + 2), fill=colour)
         bright = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2] > 110
         draw.text((left + 1, top), text, fill=COLOURS["plain"] if bright else WHITE, font=font)
@@ -213,7 +230,11 @@ def with_legend(sheet: Tensor, names: Sequence[str]) -> Tensor:
     below = Image.new("RGB", (width, (places[-1][1] + 1) * line + GAP), WHITE)
     draw = ImageDraw.Draw(below)
     for left, row, number, name in places:
-        draw.rectangle((left, row * line, left + box, row * line + box), fill=PALETTE[number], outline=COLOURS["plain"])
+        draw.rectangle(
+            (left, row * line, left + box, row * line + box),
+            fill=PALETTE[number],
+            outline=COLOURS["plain"],
+        )
         draw.text((left + box + 4, row * line - 1), name, fill=COLOURS["plain"], font=font)
     legend = torch.from_numpy(np.array(below)).permute(2, 0, 1)
     wide = torch.full((3, sheet.shape[1], width), 255, dtype=torch.uint8)
@@ -237,16 +258,24 @@ def _resize_to(image: Tensor, side: int) -> Image.Image:
     picture = Image.fromarray(_rgb(image).permute(1, 2, 0).cpu().numpy())
     scale = side / max(picture.size)
     sampling = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
-    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), sampling)
+    return picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), sampling
+    )
 
 
 def _rgb(image: Tensor) -> Tensor:
     image = image.detach()
-    image = image if image.dtype == torch.uint8 else F.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)
+    image = (
+        image
+        if image.dtype == torch.uint8
+        else F.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)
+    )
     return image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
 
 
-def _wrap_caption(caption: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _wrap_caption(
+    caption: str, *, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> list[str]:
     letters = max(8, int(width / (font.getlength("abcdefghij 0123456789") / 21)))
     lines = wrap(display_text(caption), letters, max_lines=LINES + 1) or [""]
     if len(lines) > LINES:

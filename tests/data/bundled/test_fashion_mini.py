@@ -17,4 +17,6 @@ def test_sizes_and_classes():
 
 
 def test_the_licence_lies_beside_it():
-    assert "Copyright (c) 2017 Zalando SE" in FILE.with_name("fashion_mini.LICENSE").read_text(encoding="utf-8")
+    assert "Copyright (c) 2017 Zalando SE" in FILE.with_name("fashion_mini.LICENSE").read_text(
+        encoding="utf-8"
+    )

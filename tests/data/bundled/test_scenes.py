@@ -13,7 +13,12 @@ from vision_lab.data.bundled.scenes import FILE, MIN_VISIBLE_FRACTION, Scene, Sc
 
 
 def scenes(**changes) -> Scenes:
-    return Scenes(**({"split": "train", "count": 40, "size": (96, 96), "classes": "grouped", "seed": 0} | changes))
+    return Scenes(
+        **(
+            {"split": "train", "count": 40, "size": (96, 96), "classes": "grouped", "seed": 0}
+            | changes
+        )
+    )
 
 
 def test_a_scene_is_a_function_of_seed_and_index():
@@ -32,9 +37,16 @@ def test_a_scene_is_a_function_of_seed_and_index():
 
 def test_the_splits_share_neither_garments_nor_photographs():
     made = {split: scenes(split=split) for split in ("train", "val", "test")}
-    assert {split: len(each.garments) for split, each in made.items()} == {"train": 5000, "val": 1000, "test": 1000}
+    assert {split: len(each.garments) for split, each in made.items()} == {
+        "train": 5000,
+        "val": 1000,
+        "test": 1000,
+    }
     # A few of Fashion-MNIST's pictures are in it twice.
-    seen = {split: {garment.numpy().tobytes() for garment in each.garments} for split, each in made.items()}
+    seen = {
+        split: {garment.numpy().tobytes() for garment in each.garments}
+        for split, each in made.items()
+    }
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         assert len(seen[one] & seen[other]) <= 1, (one, other)
     for each in made.values():
@@ -42,7 +54,11 @@ def test_the_splits_share_neither_garments_nor_photographs():
     with np.load(FILE) as archive:
         names = [name.partition("_") for name in archive]
     assert len({name for _, _, name in names}) == len(names) == 10
-    assert {split: len(each.photographs) for split, each in made.items()} == {"train": 6, "val": 2, "test": 2}
+    assert {split: len(each.photographs) for split, each in made.items()} == {
+        "train": 6,
+        "val": 2,
+        "test": 2,
+    }
 
 
 def test_mask_instances_and_boxes_agree():
@@ -52,7 +68,9 @@ def test_mask_instances_and_boxes_agree():
         mask, boxes = scene.mask(), scene.boxes()
         assert 1 <= len(scene.labels) == len(boxes) <= 5
         assert torch.equal(mask == 0, scene.instances == 0)
-        for number, (label, hidden, box) in enumerate(zip(scene.labels, scene.hidden, boxes, strict=True), start=1):
+        for number, (label, hidden, box) in enumerate(
+            zip(scene.labels, scene.hidden, boxes, strict=True), start=1
+        ):
             seen = scene.instances == number
             assert (mask[seen] == (IGNORE_INDEX if hidden else label + 1)).all()
             left, top, right, bottom = box.int().tolist()
@@ -61,7 +79,10 @@ def test_mask_instances_and_boxes_agree():
             assert not (seen & ~inside).any()
             if seen.any():
                 assert seen[top:bottom, left:right].any(dim=0).all() or seen[top].any()
-                assert all(line.any() for line in (seen[top], seen[bottom - 1], seen[:, left], seen[:, right - 1]))
+                assert all(
+                    line.any()
+                    for line in (seen[top], seen[bottom - 1], seen[:, left], seen[:, right - 1])
+                )
 
 
 def test_a_garment_covers_what_lies_behind_it():
@@ -93,7 +114,14 @@ def test_long_and_narrow_ones(size: tuple[int, int]):
 
 
 def test_classes():
-    assert class_names("grouped", background=True) == ["background", "top", "trouser", "dress", "shoe", "bag"]
+    assert class_names("grouped", background=True) == [
+        "background",
+        "top",
+        "trouser",
+        "dress",
+        "shoe",
+        "bag",
+    ]
     assert class_names("all", background=False) == list(GARMENTS)
     assert labels("grouped") == [0, 1, 0, 2, 0, 3, 0, 3, 4, 3]
     assert labels("all") == list(range(10))

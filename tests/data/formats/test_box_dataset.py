@@ -20,9 +20,12 @@ from vision_lab.data.transformed_dataset import TransformedDataset, collate
 from vision_lab.data.transforms import Mosaic
 
 READ: dict[str, Callable[..., BoxDataset | None]] = {
-    "coco": lambda root, **k: coco.boxes(str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}),
+    "coco": lambda root, **k: coco.boxes(
+        str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}
+    ),
     "voc_detect": lambda root, **k: voc_xml.boxes(
-        str(root), **{"split": "train", "class_names": NAMES, "first_pixel": 1, "on_bad": "raise", **k}
+        str(root),
+        **{"split": "train", "class_names": NAMES, "first_pixel": 1, "on_bad": "raise", **k},
     ),
     "yolo_txt": lambda root, **k: yolo_txt.boxes(
         str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}
@@ -32,12 +35,24 @@ READ: dict[str, Callable[..., BoxDataset | None]] = {
 
 def box_spec(size: tuple[int, int] = (40, 40)) -> DataSpec:
     return DataSpec(
-        target_type="boxes", class_names=NAMES, num_classes=3, image_size=size, channels=3, mean=(0.5,), std=(0.25,)
+        target_type="boxes",
+        class_names=NAMES,
+        num_classes=3,
+        image_size=size,
+        channels=3,
+        mean=(0.5,),
+        std=(0.25,),
     )
 
 
 def examples(dataset: BoxDataset, **changes) -> TransformedDataset:
-    settings = {"spec": box_spec(), "transforms": [], "seed": 0, "label_map": None, "max_pixels": 10_000}
+    settings = {
+        "spec": box_spec(),
+        "transforms": [],
+        "seed": 0,
+        "label_map": None,
+        "max_pixels": 10_000,
+    }
     return TransformedDataset(dataset, **{**settings, **changes})
 
 
@@ -59,7 +74,9 @@ def test_one_set_in_three_formats_is_one_set(name: str, tmp_path: Path):
     for picture, (width, height) in SIZES.items():
         rows, columns = letterbox_size((height, width), (40, 40))
         scale = torch.tensor([columns / width, rows / height] * 2)
-        wanted = torch.tensor([box for _, box in BOXES[picture]], dtype=torch.float32).reshape(-1, 4)
+        wanted = torch.tensor([box for _, box in BOXES[picture]], dtype=torch.float32).reshape(
+            -1, 4
+        )
         objects = found[picture]
         torch.testing.assert_close(objects.boxes, wanted * scale)
         assert objects.labels.tolist() == [NAMES.index(kind) for kind, _ in BOXES[picture]]
@@ -70,9 +87,15 @@ def test_one_set_in_three_formats_is_one_set(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("name", "names"),
-    [("coco", coco.category_names), ("voc_detect", voc_xml.class_names), ("yolo_txt", yolo_txt.class_names)],
+    [
+        ("coco", coco.category_names),
+        ("voc_detect", voc_xml.class_names),
+        ("yolo_txt", yolo_txt.class_names),
+    ],
 )
-def test_the_classes_are_read_from_the_files(name: str, names: Callable[[str], list[str]], tmp_path: Path):
+def test_the_classes_are_read_from_the_files(
+    name: str, names: Callable[[str], list[str]], tmp_path: Path
+):
     assert tuple(names(str(box_files.FORMATS[name](tmp_path)))) == NAMES
 
 
@@ -117,7 +140,9 @@ def test_broken_boxes_are_mended_or_dropped_and_named(name: str, tmp_path: Path)
         assert Path(fault.source).is_file()
         assert says in fault.problem
         assert fault.problem.endswith("clipped" if says == "reaches beyond" else "dropped")
-    with pytest.raises(DataError, match=r"(?s)6 annotations are broken:\n.*a\.png: box 2 .*data\.on_bad=skip"):
+    with pytest.raises(
+        DataError, match=r"(?s)6 annotations are broken:\n.*a\.png: box 2 .*data\.on_bad=skip"
+    ):
         READ[name](root, on_bad="raise")
 
 
@@ -125,7 +150,11 @@ def test_crowds_areas_and_outlines_of_coco(tmp_path: Path):
     root = box_files.coco(tmp_path)
     file = root / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
-    content["annotations"][0] |= {"iscrowd": 1, "area": 77.5, "segmentation": {"counts": "broken", "size": [1, 1]}}
+    content["annotations"][0] |= {
+        "iscrowd": 1,
+        "area": 77.5,
+        "segmentation": {"counts": "broken", "size": [1, 1]},
+    }
     del content["annotations"][1]["area"]
     content["annotations"][2]["bbox"] = None
     file.write_text(json.dumps(content))
@@ -181,7 +210,10 @@ def test_a_list_of_what_is_not_there_is_told(tmp_path: Path):
 
 @pytest.mark.parametrize("name", READ)
 def test_a_data_set_of_which_no_box_is_left_stops_before_it_trains(name: str, tmp_path: Path):
-    gone = {**box_files.BOXES, **{key: [("oak", box) for _, box in rows] for key, rows in box_files.BOXES.items()}}
+    gone = {
+        **box_files.BOXES,
+        **{key: [("oak", box) for _, box in rows] for key, rows in box_files.BOXES.items()},
+    }
     with pytest.raises(DataError, match=r"(?s)annotations are broken.*Not one box can be used\."):
         READ[name](box_files.FORMATS[name](tmp_path, gone), on_bad="skip")
 
@@ -192,13 +224,17 @@ def test_one_picture_in_two_annotations_is_taken_once(tmp_path: Path):
     (root / "Annotations" / "again.xml").write_text(text)
     dataset = READ["voc_detect"](root, on_bad="skip")
     assert [path.stem for path in dataset.paths] == ["a", "b", "c", "d"]
-    assert [fault.problem for fault in dataset.issues] == ["is listed more than once: the later is left out"]
+    assert [fault.problem for fault in dataset.issues] == [
+        "is listed more than once: the later is left out"
+    ]
 
 
 def test_a_size_that_is_not_said_is_not_held_against_boxes(tmp_path: Path):
     root = box_files.coco(tmp_path)
     file = root / "annotations" / "instances_train.json"
-    file.write_text(file.read_text().replace('"width": 80, "height": 40', '"width": 0, "height": 0'))
+    file.write_text(
+        file.read_text().replace('"width": 80, "height": 40', '"width": 0, "height": 0')
+    )
     assert by_picture(READ["coco"](root))["a"].labels.tolist() == [0, 2]
 
 
@@ -206,7 +242,10 @@ def test_a_size_that_is_not_said_is_not_held_against_boxes(tmp_path: Path):
     ("text", "wanted"),
     [
         ("names: {1: cat, 3: dog}", ["unused 0", "cat", "unused 2", "dog"]),
-        ("names: {'10': z, '2': b}", ["unused 0", "unused 1", "b", *[f"unused {k}" for k in range(3, 10)], "z"]),
+        (
+            "names: {'10': z, '2': b}",
+            ["unused 0", "unused 1", "b", *[f"unused {k}" for k in range(3, 10)], "z"],
+        ),
         ("names: [a, b]", ["a", "b"]),
     ],
 )
@@ -244,7 +283,9 @@ def test_yolos_folders_and_outlines(tmp_path: Path):
     for kind, end in (("images", "png"), ("labels", "txt")):
         (root / kind / f"a.{end}").rename(root / "train" / kind / f"a.{end}")
         (root / kind / f"b.{end}").rename(root / "valid" / kind / f"b.{end}")
-    (root / "data.yaml").write_text("names: [ash, beech, cedar]\ntrain: ../train/images\nval: ../valid/images\n")
+    (root / "data.yaml").write_text(
+        "names: [ash, beech, cedar]\ntrain: ../train/images\nval: ../valid/images\n"
+    )
     (root / "train/labels/a.txt").write_text("1 0.1 0.25 0.5 0.5 0.3 0.75\n")
     train, val = READ["yolo_txt"](root), READ["yolo_txt"](root, split="val")
     assert train is not None
@@ -257,7 +298,12 @@ def test_yolos_folders_and_outlines(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "file", "text", "says"),
     [
-        ("voc_detect", "Annotations/a.xml", "<annotation><object>", "cannot be read (no element found"),
+        (
+            "voc_detect",
+            "Annotations/a.xml",
+            "<annotation><object>",
+            "cannot be read (no element found",
+        ),
         (
             "voc_detect",
             "Annotations/a.xml",
@@ -265,7 +311,12 @@ def test_yolos_folders_and_outlines(tmp_path: Path):
             "no bndbox/xmin",
         ),
         ("yolo_txt", "labels/a.txt", "0 0.5 0.5 0.2\n", "line 1 has 4 numbers"),
-        ("yolo_txt", "labels/a.txt", "0 0.5 0.5 0.2 0.2\nash 0.5 0.5 0.2 0.2\n", "line 2 holds more than numbers"),
+        (
+            "yolo_txt",
+            "labels/a.txt",
+            "0 0.5 0.5 0.2 0.2\nash 0.5 0.5 0.2 0.2\n",
+            "line 2 holds more than numbers",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_and_its_picture_left_out(
@@ -324,9 +375,15 @@ class OneOfYours:
             "its box [20, 10, 80, 40] does not lie in the picture of 40",
         ),
         ({"boxes": [[9, 9, 5, 15]], "labels": [0]}, "its box [9, 9, 5, 15] does not lie in"),
-        ({"boxes": [[1, 1, 5, 5]], "labels": [3]}, "its 1 boxes have labels [3]: each needs one of 0 to 2"),
+        (
+            {"boxes": [[1, 1, 5, 5]], "labels": [3]},
+            "its 1 boxes have labels [3]: each needs one of 0 to 2",
+        ),
         ({"boxes": [[1, 1, 5, 5]], "labels": [0, 1]}, "its 1 boxes have labels [0, 1]"),
-        ({"boxes": [[1, 1, 5, 5]], "labels": [0], "crowd": [0, 1]}, "it has 1 boxes and 2 values of crowd"),
+        (
+            {"boxes": [[1, 1, 5, 5]], "labels": [0], "crowd": [0, 1]},
+            "it has 1 boxes and 2 values of crowd",
+        ),
     ],
 )
 def test_boxes_of_your_own_data_set_are_held_against_the_picture(told: dict, says: str):
@@ -336,13 +393,17 @@ def test_boxes_of_your_own_data_set_are_held_against_the_picture(told: dict, say
 
 
 def test_crowds_may_be_said_by_numbers():
-    _, objects, _ = examples(OneOfYours(boxes=[[1, 1, 5, 5], [2, 2, 9, 9]], labels=[0, 1], crowd=[0, 1]))[0, 0]
+    _, objects, _ = examples(
+        OneOfYours(boxes=[[1, 1, 5, 5], [2, 2, 9, 9]], labels=[0, 1], crowd=[0, 1])
+    )[0, 0]
     assert objects.crowd.tolist() == [False, True]
     assert len(objects[~objects.crowd]) == 1
 
 
 def test_examples_travel_to_workers_that_share_nothing(tmp_path: Path):
-    read = pickle.loads(pickle.dumps(examples(made("coco", tmp_path), transforms=[Mosaic(size=(40, 40), p=1.0)])))
+    read = pickle.loads(
+        pickle.dumps(examples(made("coco", tmp_path), transforms=[Mosaic(size=(40, 40), p=1.0)]))
+    )
     assert len(read[0, 0][1].boxes) > 0
 
 
@@ -373,7 +434,9 @@ def test_rows_that_leave_the_picture_leave_together(tmp_path: Path):
     read = examples(made("voc_detect", tmp_path), transforms=[Left()])
     _, objects, _ = read[0, 3]
     assert objects.labels.tolist() == [2, 0]  # the one from 32 on is gone
-    assert len(objects.boxes) == len(objects.crowd) == len(objects.difficult) == len(objects.area) == 2
+    assert (
+        len(objects.boxes) == len(objects.crowd) == len(objects.difficult) == len(objects.area) == 2
+    )
     assert objects.area.tolist() == [32 * 24, 16 * 36]  # as the file has it
 
 

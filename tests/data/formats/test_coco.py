@@ -25,7 +25,9 @@ def annotated(root: Path, *objects: dict, **changes) -> Path:
             {"id": 2, "file_name": "a.png", "height": 4, "width": 6},
         ],
         "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
-        "annotations": [{"id": k, "image_id": 5, "iscrowd": 0, **each} for k, each in enumerate(objects)],
+        "annotations": [
+            {"id": k, "image_id": 5, "iscrowd": 0, **each} for k, each in enumerate(objects)
+        ],
     } | changes
     (root / "annotations").mkdir(exist_ok=True)
     (root / "train").mkdir(exist_ok=True)
@@ -60,7 +62,11 @@ def test_run_lengths_as_numbers_and_as_text(tmp_path: Path):
 def test_the_smaller_of_two_is_seen_and_crowds_do_not_count(tmp_path: Path):
     small = {"category_id": 17, "segmentation": box(1, 0, 2, 4)}
     large = {"category_id": 18, "segmentation": box(0, 0, 3, 4)}
-    crowd = {"category_id": 17, "iscrowd": 1, "segmentation": {"size": [4, 6], "counts": [8, 12, 4]}}
+    crowd = {
+        "category_id": 17,
+        "iscrowd": 1,
+        "segmentation": {"size": [4, 6], "counts": [8, 12, 4]},
+    }
     for order in ([small, large, crowd], [crowd, large, small]):
         annotated(tmp_path, *order)
         assert masks(tmp_path)[1][1].tolist() == [[2, 1, 2, IGNORE_INDEX, IGNORE_INDEX, 0]] * 4
@@ -73,16 +79,25 @@ def test_an_object_of_several_outlines(tmp_path: Path):
 
 def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
     assert category_names(str(annotated(tmp_path))) == ["cat", "dog"]
-    assert coco_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_error="raise") is None
+    assert (
+        coco_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_error="raise")
+        is None
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"categories": [{"id": 1, "name": "cow"}]}, "has categories that data.spec.class_names has not: cow"),
+        (
+            {"categories": [{"id": 1, "name": "cow"}]},
+            "has categories that data.spec.class_names has not: cow",
+        ),
         ({"images": 3}, "is not of COCO's kind: it has no list of images"),
         ({"categories": []}, "it has no list of categories"),
-        ({"categories": [{"id": 1, "name": 7}]}, "number 0 of its categories needs a name of type str"),
+        (
+            {"categories": [{"id": 1, "name": 7}]},
+            "number 0 of its categories needs a name of type str",
+        ),
         (
             {"images": [{"id": 5, "file_name": "b.png"}]},
             "number 0 of its images needs a height of type int and",
@@ -115,7 +130,9 @@ def test_files_that_are_wrong(tmp_path: Path, changes: dict, said: str):
 def test_pictures_that_are_not_there_are_left_out_where_asked(tmp_path: Path):
     annotated(tmp_path)
     (tmp_path / "train" / "a.png").unlink()
-    made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=100, on_error="skip")
+    made = coco_masks(
+        str(tmp_path), split="train", class_names=NAMES, max_pixels=100, on_error="skip"
+    )
     assert len(made) == 2  # met by name as it is read
     with pytest.raises(DataError, match=r"lists 1 of 2 pictures that are not there: .*a\.png"):
         masks(tmp_path)
@@ -127,16 +144,20 @@ def test_no_json(tmp_path: Path):
     with pytest.raises(DataError, match=r"train\.json is no JSON"):
         masks(tmp_path)
     with pytest.raises(
-        DataError, match=r"has no annotations of COCO's kind \(looked for annotations/instances_train2017"
+        DataError,
+        match=r"has no annotations of COCO's kind \(looked for annotations/instances_train2017",
     ):
         masks(tmp_path / "train")
 
 
 def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
     annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4)})
-    made = coco_masks(str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_error="raise")
+    made = coco_masks(
+        str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_error="raise"
+    )
     with pytest.raises(
-        UnreadableFileError, match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels"
+        UnreadableFileError,
+        match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels",
     ):
         made[1]
 
@@ -159,5 +180,7 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why
     with pytest.raises(UnreadableFileError) as caught:
         masks(tmp_path)[1]
     assert caught.value.unreadable.path.endswith("train/b.png")
-    assert f"its annotations in {tmp_path / 'annotations' / 'train.json'} cannot be drawn" in str(caught.value)
+    assert f"its annotations in {tmp_path / 'annotations' / 'train.json'} cannot be drawn" in str(
+        caught.value
+    )
     assert why in str(caught.value)

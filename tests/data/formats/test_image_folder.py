@@ -29,14 +29,23 @@ def test_split_folders(make_folder: Callable[..., Path], val: str):
     make_folder("data/train", classes=("ash", "beech"), count=5)
     root = make_folder(f"data/{val}", classes=("ash", "beech"), count=2).parent
     assert class_names(str(root)) == ["ash", "beech"]
-    sizes = {s: image_folder(str(root), split=s, folders=["ash", "beech"]) for s in ("train", "val", "test")}
-    assert {split: found and len(found) for split, found in sizes.items()} == {"train": 10, "val": 4, "test": None}
+    sizes = {
+        s: image_folder(str(root), split=s, folders=["ash", "beech"])
+        for s in ("train", "val", "test")
+    }
+    assert {split: found and len(found) for split, found in sizes.items()} == {
+        "train": 10,
+        "val": 4,
+        "test": None,
+    }
 
 
 def test_a_class_that_training_does_not_know(make_folder: Callable[..., Path]):
     make_folder("data/train", classes=("ash", "beech"), count=2)
     root = make_folder("data/val", classes=("ash", "elm"), count=2).parent
-    with pytest.raises(DataError, match=r"val has folders for classes that training does not know: elm"):
+    with pytest.raises(
+        DataError, match=r"val has folders for classes that training does not know: elm"
+    ):
         image_folder(str(root), split="val", folders=["ash", "beech"])
 
 
@@ -44,7 +53,9 @@ def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Pat
     with pytest.raises(DataError, match=r"there is no folder .*nowhere: type data\.root="):
         class_names(str(tmp_path / "nowhere"))
     (tmp_path / "flat").mkdir()
-    with pytest.raises(DataError, match="flat has no sub-folders: data=folder takes one sub-folder"):
+    with pytest.raises(
+        DataError, match="flat has no sub-folders: data=folder takes one sub-folder"
+    ):
         class_names(str(tmp_path / "flat"))
     root = make_folder()
     (root / "empty").mkdir()
@@ -52,7 +63,9 @@ def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Pat
         image_folder(str(root), split="train", folders=class_names(str(root)))
 
 
-def test_other_files_are_named_not_silently_left(make_folder: Callable[..., Path], caplog: pytest.LogCaptureFixture):
+def test_other_files_are_named_not_silently_left(
+    make_folder: Callable[..., Path], caplog: pytest.LogCaptureFixture
+):
     root = make_folder()
     (root / "ash" / "notes.txt").write_text("x")
     (root / "ash" / ".DS_Store").write_text("x")
@@ -78,7 +91,9 @@ def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     for name in ("train/x/1.png", "valid/2.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    splits = {split: unlabeled_images(str(tmp_path), split=split) for split in ("train", "val", "test")}
+    splits = {
+        split: unlabeled_images(str(tmp_path), split=split) for split in ("train", "val", "test")
+    }
     assert {split: len(found) if found else None for split, found in splits.items()} == {
         "train": 1,
         "val": 1,

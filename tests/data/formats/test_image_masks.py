@@ -46,14 +46,19 @@ def test_black_and_white(tmp_path: Path):
     one_bit = tmp_path / "c.png"
     Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(one_bit)
     assert read(one_bit, MaskEncoding(2)) == [[0, 1]]
-    assert read(one_bit, MaskEncoding(2, class_values=[0, 255])) == [[0, 1]]  # as every viewer shows it
+    assert read(one_bit, MaskEncoding(2, class_values=[0, 255])) == [
+        [0, 1]
+    ]  # as every viewer shows it
     deep = saved(tmp_path / "d.png", np.array([[0, 40000]], dtype=np.uint16))
     assert read(deep, MaskEncoding(2, class_values=[0, 40000])) == [[0, 1]]
 
 
 def test_colours_of_a_palette(tmp_path: Path):
     path = saved(tmp_path / "a.png", CLASSES, "P")
-    assert read(path, MaskEncoding(3, class_values=[[0, 200, 0], [200, 0, 0], [9, 9, 9]])) == [[2, 1, 0], [0, 1, 2]]
+    assert read(path, MaskEncoding(3, class_values=[[0, 200, 0], [200, 0, 0], [9, 9, 9]])) == [
+        [2, 1, 0],
+        [0, 1, 2],
+    ]
 
 
 def test_colours(tmp_path: Path):
@@ -75,11 +80,16 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     )
     path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(
-        InvalidImageError, match=r"values \[0,0,0\], \[1,2,3\] stand for no class; it holds \[0,0,0\], \[1,2,3\]"
+        InvalidImageError,
+        match=r"values \[0,0,0\], \[1,2,3\] stand for no class; it holds \[0,0,0\], \[1,2,3\]",
     ):
         read(path, MaskEncoding(2))
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(tmp_path / "c.jpg")
-    with pytest.raises(InvalidImageError, match=r"and \d+ more: JPEG changes values, so masks are to be PNG$"):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(
+        tmp_path / "c.jpg"
+    )
+    with pytest.raises(
+        InvalidImageError, match=r"and \d+ more: JPEG changes values, so masks are to be PNG$"
+    ):
         read(tmp_path / "c.jpg", MaskEncoding(2, class_values=[0, 255]))
 
 
@@ -118,7 +128,9 @@ def test_two_files_of_one_name(tmp_path: Path):
     filled(tmp_path / "images")
     filled(tmp_path / "masks")
     Image.new("RGB", (3, 2)).save(tmp_path / "images" / "b.jpg")
-    with pytest.raises(DataError, match=r"images/b\.jpg and .*images/b\.png have one name: which is of the pair"):
+    with pytest.raises(
+        DataError, match=r"images/b\.jpg and .*images/b\.png have one name: which is of the pair"
+    ):
         found(tmp_path)
 
 
@@ -160,7 +172,10 @@ def test_one_folder_of_each(tmp_path: Path):
 def test_both_in_one_folder_and_accents_of_two_kinds(tmp_path: Path):
     filled(tmp_path / "both", "a b a_mask b_mask")
     made = found(tmp_path, pictures="both", masks="both", suffix="_mask")
-    assert [(one.name, other.name) for one, other in made.samples] == [("a.png", "a_mask.png"), ("b.png", "b_mask.png")]
+    assert [(one.name, other.name) for one, other in made.samples] == [
+        ("a.png", "a_mask.png"),
+        ("b.png", "b_mask.png"),
+    ]
     filled(tmp_path / "images", normalize("NFC", "é"))
     filled(tmp_path / "masks", normalize("NFD", "é"))
     assert len(found(tmp_path, suffix=None, ignored=None)) == 1
@@ -210,9 +225,14 @@ def test_folders_that_are_not_there(tmp_path: Path):
         found(tmp_path / "nowhere")
     filled(tmp_path / "image")
     filled(tmp_path / "label")
-    with pytest.raises(DataError, match=r"has no folder images: it has image, label; type data\.pictures=<the folder"):
+    with pytest.raises(
+        DataError,
+        match=r"has no folder images: it has image, label; type data\.pictures=<the folder",
+    ):
         found(tmp_path)
-    with pytest.raises(DataError, match=r"has no folder masks: it has image, label; type data\.masks="):
+    with pytest.raises(
+        DataError, match=r"has no folder masks: it has image, label; type data\.masks="
+    ):
         found(tmp_path, pictures="image")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty holds no pictures"):
@@ -227,7 +247,9 @@ def test_a_mask_that_is_none(tmp_path: Path):
         found(tmp_path)[1]
     assert caught.value.unreadable == (str(tmp_path / "masks" / "b.png"), "the file is empty")
     (tmp_path / "masks" / "b.png").write_text("no picture")
-    with pytest.raises(UnreadableFileError, match="it is no picture, or of a kind that cannot be read"):
+    with pytest.raises(
+        UnreadableFileError, match="it is no picture, or of a kind that cannot be read"
+    ):
         found(tmp_path)[1]
     with pytest.raises(UnreadableFileError, match=r"more than data\.max_pixels=3"):
         found(tmp_path, max_pixels=3)[0]

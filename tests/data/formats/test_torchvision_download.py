@@ -43,11 +43,15 @@ def test_mnist_files_that_are_there_need_no_network(tmp_path: Path):
 
 def test_files_that_are_not_there(tmp_path: Path):
     with pytest.raises(DataError) as caught:
-        load_or_download(partial(torchvision.datasets.CIFAR10, train=True), root=str(tmp_path), download=True)
+        load_or_download(
+            partial(torchvision.datasets.CIFAR10, train=True), root=str(tmp_path), download=True
+        )
     text = str(caught.value)
     assert text.startswith(f"CIFAR10 is not whole in {tmp_path}, and could not be fetched: ")
     assert "no network in tests" in text
-    assert "Type data.root=<folder that holds it, as torchvision.datasets.CIFAR10 lays it out>" in text
+    assert (
+        "Type data.root=<folder that holds it, as torchvision.datasets.CIFAR10 lays it out>" in text
+    )
 
 
 def test_cifar_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -57,5 +61,7 @@ def test_cifar_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (folder / "test_batch").write_bytes(pickle.dumps(batch))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["x"] * 10}))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    dataset = load_or_download(partial(torchvision.datasets.CIFAR10, train=False), root=str(tmp_path), download=True)
+    dataset = load_or_download(
+        partial(torchvision.datasets.CIFAR10, train=False), root=str(tmp_path), download=True
+    )
     assert [dataset[index][1] for index in (0, 1)] == [3, 4]

@@ -20,12 +20,15 @@ def test_voc(tmp_path: Path):
     for name in ("2007_000032", "2007_000039"):
         picture(base / "JPEGImages" / f"{name}.jpg")
         picture(
-            base / "SegmentationClass" / f"{name}.png", np.full((4, 6), 20 if "32" in name else 255, dtype=np.uint8)
+            base / "SegmentationClass" / f"{name}.png",
+            np.full((4, 6), 20 if "32" in name else 255, dtype=np.uint8),
         )
     lists = base / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("2007_000032\n2007_000039\n")
-    made = voc_masks(str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6)
+    made = voc_masks(
+        str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6
+    )
     assert [path.name for path, _ in made.samples] == ["2007_000032.jpg", "2007_000039.jpg"]
     assert [int(made[index][1].max()) for index in (0, 1)] == [20, 255]
 
@@ -33,7 +36,9 @@ def test_voc(tmp_path: Path):
 def test_pets(tmp_path: Path):
     base = tmp_path / "oxford-iiit-pet"
     picture(base / "images" / "Abyssinian_1.jpg")
-    picture(base / "annotations" / "trimaps" / "Abyssinian_1.png", np.array([[1, 2, 3]], dtype=np.uint8))
+    picture(
+        base / "annotations" / "trimaps" / "Abyssinian_1.png", np.array([[1, 2, 3]], dtype=np.uint8)
+    )
     (base / "annotations" / "trainval.txt").write_text("Abyssinian_1 1 1 1\n")
     made = oxford_pet_masks(str(tmp_path), download=True, split="trainval", max_pixels=10**6)
     assert len(made) == 1
@@ -45,10 +50,15 @@ def test_what_is_not_there_says_what_to_type(tmp_path: Path, monkeypatch: pytest
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.datasets.voc.download_and_extract_archive", offline)
-    monkeypatch.setattr("torchvision.datasets.oxford_iiit_pet.download_and_extract_archive", offline)
+    monkeypatch.setattr(
+        "torchvision.datasets.oxford_iiit_pet.download_and_extract_archive", offline
+    )
     with pytest.raises(
-        DataError, match=r"VOCSegmentation is not whole in .*could not be fetched: no network\nType data\.root="
+        DataError,
+        match=r"VOCSegmentation is not whole in .*could not be fetched: no network\nType data\.root=",
     ):
-        voc_masks(str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6)
+        voc_masks(
+            str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6
+        )
     with pytest.raises(DataError, match=r"OxfordIIITPet is not whole in"):
         oxford_pet_masks(str(tmp_path), download=True, split="test", max_pixels=10**6)

@@ -7,7 +7,9 @@ from torch import nn
 from vision_lab.models.architectures.cifar_resnet import CifarResNet, ZeroPadShortcut
 
 
-@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
+@pytest.mark.parametrize(
+    ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]
+)
 def test_layers_and_parameters_are_the_papers(depth: int, millions: float):
     network = CifarResNet(depth=depth)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]

@@ -43,13 +43,21 @@ def test_as_published_at_64_pixels(spec: DataSpec):
     assert [layer.out_channels for layer in up] == [512, 256, 128, 64, 3]
     assert {layer.kernel_size for layer in up} == {(4, 4)}
     assert [layer.stride for layer in up] == [(1, 1)] + [(2, 2)] * 4
-    assert [type(layer).__name__ for layer in made.generator.layers[-3:]] == ["ReLU", "ConvTranspose2d", "Tanh"]
+    assert [type(layer).__name__ for layer in made.generator.layers[-3:]] == [
+        "ReLU",
+        "ConvTranspose2d",
+        "Tanh",
+    ]
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in made.generator.modules()) == 4
     down = [layer for layer in made.discriminator.modules() if isinstance(layer, nn.Conv2d)]
     assert [layer.out_channels for layer in down] == [64, 128, 256, 512, 1]
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in made.discriminator.modules()) == 3
     assert isinstance(made.discriminator.layers[1], nn.LeakyReLU)
-    assert {layer.negative_slope for layer in made.discriminator.layers if isinstance(layer, nn.LeakyReLU)} == {0.2}
+    assert {
+        layer.negative_slope
+        for layer in made.discriminator.layers
+        if isinstance(layer, nn.LeakyReLU)
+    } == {0.2}
     for layer in [*up, *down]:
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
         assert layer.weight.mean().item() == pytest.approx(0, abs=0.002)
@@ -57,7 +65,10 @@ def test_as_published_at_64_pixels(spec: DataSpec):
     assert torch.cat(norms).mean().item() == pytest.approx(1, abs=0.005)
     assert torch.cat(norms).std().item() == pytest.approx(0.02, rel=0.1)
     # 3.57 M and 2.77 M, as PyTorch's own tutorial of this network has it
-    counts = [sum(p.numel() for p in network.parameters()) for network in (made.generator, made.discriminator)]
+    counts = [
+        sum(p.numel() for p in network.parameters())
+        for network in (made.generator, made.discriminator)
+    ]
     assert counts == pytest.approx([3_576_704, 2_765_568], abs=200)
 
 
@@ -85,13 +96,19 @@ def test_spectral_norm_keeps_each_layer_from_stretching(spec: DataSpec):
     made = pair(spec, spectral_norm=True, condition="projection")
     for _ in range(30):
         made.discriminator(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
-    weights = [m.weight for m in made.discriminator.modules() if isinstance(m, nn.Conv2d | nn.Embedding)]
+    weights = [
+        m.weight for m in made.discriminator.modules() if isinstance(m, nn.Conv2d | nn.Embedding)
+    ]
     assert len(weights) == 5
     for weight in weights:
-        assert torch.linalg.matrix_norm(weight.flatten(1), ord=2).item() == pytest.approx(1, abs=0.02)
+        assert torch.linalg.matrix_norm(weight.flatten(1), ord=2).item() == pytest.approx(
+            1, abs=0.02
+        )
 
 
-@pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm), ("none", None)])
+@pytest.mark.parametrize(
+    ("norm", "kind"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm), ("none", None)]
+)
 def test_norms_of_the_discriminator(spec: DataSpec, norm: str, kind: type | None):
     modules = pair(spec, discriminator_norm=norm).discriminator.modules()
     found = {type(m) for m in modules if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
@@ -100,10 +117,14 @@ def test_norms_of_the_discriminator(spec: DataSpec, norm: str, kind: type | None
 
 def test_what_does_not_fit_is_answered_with_what_to_type(spec: DataSpec):
     for size, typed in (((28, 28), "[32,32]"), ((64, 48), "[64,64]"), ((200, 200), "[128,128]")):
-        with pytest.raises(ConfigurationError, match=r"dcgan makes pictures of 16, 32, 64 or 128") as caught:
+        with pytest.raises(
+            ConfigurationError, match=r"dcgan makes pictures of 16, 32, 64 or 128"
+        ) as caught:
             dcgan(replace(spec, image_size=size), **SETTINGS)
         assert f"type data.spec.image_size={typed}" in str(caught.value)
-    with pytest.raises(ConfigurationError, match=r"needs a class for each picture: type model\.condition=null"):
+    with pytest.raises(
+        ConfigurationError, match=r"needs a class for each picture: type model\.condition=null"
+    ):
         dcgan(replace(spec, target="masks"), **SETTINGS | {"condition": "projection"})
 
 
@@ -113,6 +134,8 @@ def test_weights_of_a_pair(spec: DataSpec, tmp_path):
     made = pair(spec, weights=str(tmp_path / "model.pth"))
     assert made.loaded is not None
     assert made.loaded.missing_keys == ()
-    assert all(torch.equal(value, before.state_dict()[key]) for key, value in made.state_dict().items())
+    assert all(
+        torch.equal(value, before.state_dict()[key]) for key, value in made.state_dict().items()
+    )
     with pytest.raises(ConfigurationError, match=r"model\.weights=.* does not fit the network"):
         pair(spec, generator_width=8, weights=str(tmp_path / "model.pth"))

@@ -13,7 +13,10 @@ def test_its_levels_are_the_papers():
         (f"level{level}", 64 * 2 ** (level - 1), 2 ** (level - 1)) for level in range(1, 6)
     ]
     assert made(torch.rand(2, 3, 33, 47)).shape == (2, 3)
-    assert [module.p for module in made.modules() if isinstance(module, torch.nn.Dropout)] == [0.5, 0.5]
+    assert [module.p for module in made.modules() if isinstance(module, torch.nn.Dropout)] == [
+        0.5,
+        0.5,
+    ]
 
 
 def test_width_and_levels():

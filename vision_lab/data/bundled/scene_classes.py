@@ -4,7 +4,18 @@ from collections.abc import Sequence
 
 from vision_lab.core.errors import ConfigurationError
 
-GARMENTS = ("t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+GARMENTS = (
+    "t-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 
 GROUP_NAMES = ("top", "trouser", "top", "dress", "top", "shoe", "top", "shoe", "bag", "shoe")
 """The group of each garment: those that are alike at 28 pixels."""

@@ -55,7 +55,8 @@ class Scene:
     def mask(self) -> Tensor:
         """(H, W) uint8: 0 for the background, label + 1 for garments, 255 for hidden ones."""
         classes = [
-            IGNORE_INDEX if hidden else label + 1 for label, hidden in zip(self.labels, self.hidden, strict=True)
+            IGNORE_INDEX if hidden else label + 1
+            for label, hidden in zip(self.labels, self.hidden, strict=True)
         ]
         return torch.tensor([0, *classes], dtype=torch.uint8)[self.instances.int()]
 
@@ -106,7 +107,8 @@ class Scenes:
         split: Literal["train", "val", "test"],
         num_images: Annotated[int, Range(least=1, most=MAX_COUNT)],
         image_size: Annotated[
-            tuple[Side, Side], Hint("[height,width], 16 pixels or more: scenes are made of garments")
+            tuple[Side, Side],
+            Hint("[height,width], 16 pixels or more: scenes are made of garments"),
         ],
         label_set: Literal["grouped", "all"],
         seed: Annotated[int, Range(least=0)],
@@ -134,13 +136,20 @@ class Scenes:
     @property
     def config_key(self) -> Mapping[str, object]:
         """What the pictures are a function of."""
-        return {"seed": self.seed, "size": self.image_size, "labels": self.labels, "target": self.target_type}
+        return {
+            "seed": self.seed,
+            "size": self.image_size,
+            "labels": self.labels,
+            "target": self.target_type,
+        }
 
     def scene(self, index: int) -> Scene:
         """All that is known of a picture."""
         if not 0 <= index < self.num_images:
             raise IndexError(index)
-        random = np.random.default_rng([self.seed, ("train", "val", "test").index(self.split), index])
+        random = np.random.default_rng(
+            [self.seed, ("train", "val", "test").index(self.split), index]
+        )
         picture = self._background(random)
         instances = torch.zeros(self.image_size, dtype=torch.uint8)
         found, areas = [], []
@@ -150,19 +159,27 @@ class Scenes:
             found.append(self.labels[self.garment_labels[which]])
             areas.append(area)
         seen = torch.bincount(instances.flatten().int(), minlength=len(areas) + 1)[1:].tolist()
-        hidden = tuple(visible < MIN_VISIBLE_FRACTION * area for visible, area in zip(seen, areas, strict=True))
+        hidden = tuple(
+            visible < MIN_VISIBLE_FRACTION * area for visible, area in zip(seen, areas, strict=True)
+        )
         return Scene(picture, instances, tuple(found), hidden)
 
     def _background(self, random: Generator) -> Tensor:
         """A part of a photograph, from a third to all of its height, turned, in another light: there are few."""
         photograph = self.photographs[random.integers(len(self.photographs))]
-        photograph = photograph.rot90(int(random.integers(4)), dims=(1, 2))[random.permutation(3).tolist()]
+        photograph = photograph.rot90(int(random.integers(4)), dims=(1, 2))[
+            random.permutation(3).tolist()
+        ]
         height, width = self.image_size
-        scale = random.uniform(1 / 3, 1.0) * min(photograph.shape[1] / height, photograph.shape[2] / width)
+        scale = random.uniform(1 / 3, 1.0) * min(
+            photograph.shape[1] / height, photograph.shape[2] / width
+        )
         rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
         top = int(random.integers(photograph.shape[1] - rows + 1))
         left = int(random.integers(photograph.shape[2] - columns + 1))
-        part = F.resize(photograph[:, top : top + rows, left : left + columns], [height, width], antialias=True)
+        part = F.resize(
+            photograph[:, top : top + rows, left : left + columns], [height, width], antialias=True
+        )
         part = part.flip(-1) if random.random() < 0.5 else part
         light = torch.from_numpy(random.uniform(0.5, 1.3, size=(3, 1, 1)).astype(np.float32))
         return (part * light).round().clamp(max=255).to(torch.uint8)
@@ -173,14 +190,18 @@ def _garments(split: str) -> tuple[Tensor, list[int]]:
     whole = FashionMini(split="test" if split == "test" else "train")
     images, kinds = whole.tensors
     if split != "test":
-        place = torch.arange(len(kinds)) % (len(kinds) // 10)  # within its class: they are ordered by class
+        place = torch.arange(len(kinds)) % (
+            len(kinds) // 10
+        )  # within its class: they are ordered by class
         held_out = place >= len(kinds) // 10 - VAL_PER_CLASS
         chosen = held_out if split == "val" else ~held_out
         images, kinds = images[chosen], kinds[chosen]
     return images, kinds.tolist()
 
 
-def _paste(garment: Tensor, picture: Tensor, instances: Tensor, number: int, random: Generator) -> int:
+def _paste(
+    garment: Tensor, picture: Tensor, instances: Tensor, number: int, random: Generator
+) -> int:
     """Lay a garment of random size, place and colour over a picture; its area in pixels, seen or not."""
     height, width = picture.shape[-2:]
     side = round(random.uniform(*OBJECT_SCALE_RANGE) * min(height, width))
@@ -190,8 +211,14 @@ def _paste(garment: Tensor, picture: Tensor, instances: Tensor, number: int, ran
     cloth = shades >= FOREGROUND_THRESHOLD
     # Its centre lies in the picture, so that up to three quarters of it may lie outside.
     top, left = (int(random.integers(extent)) - side // 2 for extent in (height, width))
-    inside = (slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width)))
-    part = (slice(inside[0].start - top, inside[0].stop - top), slice(inside[1].start - left, inside[1].stop - left))
+    inside = (
+        slice(max(top, 0), min(top + side, height)),
+        slice(max(left, 0), min(left + side, width)),
+    )
+    part = (
+        slice(inside[0].start - top, inside[0].stop - top),
+        slice(inside[1].start - left, inside[1].stop - left),
+    )
     colour = torch.from_numpy(random.uniform(0.25, 1.0, size=(3, 1)).astype(np.float32))
     where = cloth[part]
     picture[:, *inside][:, where] = (shades[part][where] * colour).round().to(torch.uint8)

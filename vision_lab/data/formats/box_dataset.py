@@ -85,7 +85,11 @@ class BoxDataset:
         rows = slice(self.starts[index], self.starts[index + 1])
         found = {name: column[rows] for name, column in self.columns.items()}
         width, height = self.sizes[index].tolist()
-        return self.paths[index], {**found, "relative": self.relative, "size": (height, width) if width else None}
+        return self.paths[index], {
+            **found,
+            "relative": self.relative,
+            "size": (height, width) if width else None,
+        }
 
     @property
     def samples(self) -> list[tuple[Path, bytes]]:
@@ -93,7 +97,9 @@ class BoxDataset:
         told = []
         for index, path in enumerate(self.paths):
             rows = slice(self.starts[index], self.starts[index + 1])
-            told.append((path, b"".join(column[rows].tobytes() for column in self.columns.values())))
+            told.append(
+                (path, b"".join(column[rows].tobytes() for column in self.columns.values()))
+            )
         return told
 
 
@@ -127,7 +133,11 @@ def build_box_dataset(
     for each in told:
         if each.path in paths:
             faults.append(
-                AnnotationIssue(str(each.path), str(each.source), "is listed more than once: the later is left out")
+                AnnotationIssue(
+                    str(each.path),
+                    str(each.source),
+                    "is listed more than once: the later is left out",
+                )
             )
             continue
         rows += len(each.rows)
@@ -142,14 +152,17 @@ def build_box_dataset(
         mend = "Mend them, or type data.on_error=skip to have them clipped or dropped, counted and listed."
         last = mend if kept or not rows else "Not one box can be used."
         raise DataError(
-            "\n  ".join([f"{len(faults)} annotations are broken:", *listed[:MAX_LISTED], *more]) + f"\n{last}"
+            "\n  ".join([f"{len(faults)} annotations are broken:", *listed[:MAX_LISTED], *more])
+            + f"\n{last}"
         )
     columns: dict[str, NDArray[Any]] = {
         "boxes": np.array([row.box for row in kept], dtype=np.float32).reshape(-1, 4),
         "labels": np.array([numbers[row.name] for row in kept], dtype=np.int64),
         "crowd": np.array([row.crowd for row in kept], dtype=bool),
         "difficult": np.array([row.difficult for row in kept], dtype=bool),
-        "area": np.array([np.nan if row.area is None else row.area for row in kept], dtype=np.float32),
+        "area": np.array(
+            [np.nan if row.area is None else row.area for row in kept], dtype=np.float32
+        ),
     }
     sizes = np.array([*paths.values()], dtype=np.int64).reshape(-1, 2)
     return BoxDataset([*paths], np.cumsum(counts), columns, sizes, relative, faults)

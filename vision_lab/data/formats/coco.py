@@ -20,7 +20,12 @@ from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.machine import memory_bytes
 from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.core.text import summarize_names
-from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset, ImageAnnotation, build_box_dataset
+from vision_lab.data.formats.box_dataset import (
+    BoxAnnotation,
+    BoxDataset,
+    ImageAnnotation,
+    build_box_dataset,
+)
 from vision_lab.data.formats.image_folder import SPLITS
 
 LAYOUTS = (
@@ -83,22 +88,38 @@ class CocoMaskDataset:
         try:
             return path, self._mask(**image)
         # What a broken outline makes the C++ code raise is one of the last two.
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, MemoryError, OverflowError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            RuntimeError,
+            MemoryError,
+            OverflowError,
+        ) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UnreadableFileError(str(path), f"its annotations in {self.file} cannot be drawn: {reason}") from error
+            raise UnreadableFileError(
+                str(path), f"its annotations in {self.file} cannot be drawn: {reason}"
+            ) from error
 
-    def _mask(self, height: int, width: int, objects: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    def _mask(
+        self, height: int, width: int, objects: Sequence[Mapping[str, Any]]
+    ) -> NDArray[np.uint8]:
         """(H, W): 0 for the background; of objects that overlap the smaller is seen.
 
         What a crowd's outline holds beside single objects does not count: which pixels are of it nobody has said.
         """
         if height * width > self.max_pixels:
-            raise ValueError(f"the picture is said to have {width} x {height} pixels, more than data.max_pixels")
+            raise ValueError(
+                f"the picture is said to have {width} x {height} pixels, more than data.max_pixels"
+            )
         drawn = [(each, _rasterize(each["segmentation"], height, width)) for each in objects]
         drawn.sort(key=lambda pair: (not pair[0].get("iscrowd", 0), -int(pair[1].sum())))
         mask = np.zeros((height, width), dtype=np.uint8)
         for each, where in drawn:
-            mask[where] = IGNORE_INDEX if each.get("iscrowd", 0) else self.classes[each["category_id"]]
+            mask[where] = (
+                IGNORE_INDEX if each.get("iscrowd", 0) else self.classes[each["category_id"]]
+            )
         return mask
 
 
@@ -131,7 +152,10 @@ def coco_masks(
     file, names, listed = found
     samples = []
     for path, image, objects in listed:
-        drawn = [{key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")} for each in objects]
+        drawn = [
+            {key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")}
+            for each in objects
+        ]
         told = {"height": image["height"], "width": image["width"], "objects": drawn}
         samples.append((path, json.dumps(told).encode()))
     numbers = {number: list(class_names).index(name) for number, name in names.items()}
@@ -166,7 +190,11 @@ def boxes(
     file, names, listed = found
     told = []
     for path, image, objects in listed:
-        size = (image["width"], image["height"]) if image["width"] > 0 and image["height"] > 0 else None
+        size = (
+            (image["width"], image["height"])
+            if image["width"] > 0 and image["height"] > 0
+            else None
+        )
         told.append(ImageAnnotation(path, [_row(each, names) for each in objects], size, file))
     return build_box_dataset(told, class_names=class_names, on_bad=on_error)
 
@@ -184,13 +212,17 @@ def _split(
     names, listed = _pictures(file, folder, on_bad=on_bad)
     unknown = sorted(set(names.values()) - set(class_names))
     if unknown:
-        raise DataError(f"{file} has categories that data.spec.class_names has not: {', '.join(unknown)}")
+        raise DataError(
+            f"{file} has categories that data.spec.class_names has not: {', '.join(unknown)}"
+        )
     return file, names, listed
 
 
 def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> BoxAnnotation:
     box = annotation.get("bbox")
-    left, top, width, height = map(_number, box) if isinstance(box, list) and len(box) == 4 else (math.nan,) * 4
+    left, top, width, height = (
+        map(_number, box) if isinstance(box, list) and len(box) == 4 else (math.nan,) * 4
+    )
     area = _number(annotation.get("area"))
     return BoxAnnotation(
         (left, top, left + width, top + height),
@@ -213,7 +245,9 @@ def _pictures(file: Path, folder: Path, *, on_bad: str) -> tuple[CategoryNames, 
     listed = [(folder / image["file_name"], image, objects[image["id"]]) for image in images]
     twice = [str(path) for path, count in Counter(path for path, *_ in listed).items() if count > 1]
     if twice or len(objects) < len(listed):
-        raise DataError(f"{file} lists more than once: {summarize_names(twice, LISTED) or 'pictures of one id'}")
+        raise DataError(
+            f"{file} lists more than once: {summarize_names(twice, LISTED) or 'pictures of one id'}"
+        )
     absent = [str(path) for path, *_ in listed if not file_exists(path)]
     if absent and (on_bad == "raise" or len(absent) == len(listed)):
         raise DataError(
@@ -232,7 +266,9 @@ def category_names(root: str) -> list[str]:
     if not found:
         raise DataError(_missing(root))
     listed = _read(found[0][0])["categories"]
-    return [str(category["name"]) for category in sorted(listed, key=lambda category: category["id"])]
+    return [
+        str(category["name"]) for category in sorted(listed, key=lambda category: category["id"])
+    ]
 
 
 def _find_split(root: str, split: str) -> tuple[Path, Path] | None:
@@ -267,7 +303,9 @@ def _read(file: Path) -> dict[str, Any]:
             wrong = [key for key, wanted in keys.items() if type(values.get(key)) is not wanted]
             if wrong:
                 typed = " and ".join(f"a {key} of type {keys[key].__name__}" for key in wrong)
-                raise DataError(f"{file} is not of COCO's kind: number {place} of its {kind} needs {typed}")
+                raise DataError(
+                    f"{file} is not of COCO's kind: number {place} of its {kind} needs {typed}"
+                )
     for place, image in enumerate(content["images"]):
         if not 0 <= image["width"] <= MAX_SIDE or not 0 <= image["height"] <= MAX_SIDE:
             size = f"{_shown(image['width'])} x {_shown(image['height'])}"
@@ -283,7 +321,9 @@ def _check_size(file: Path) -> None:
     """
     memory = memory_bytes()
     if memory and file.stat().st_size * BYTES_A_BYTE > memory:
-        raise ValueError(f"it has {file.stat().st_size / 1e9:.1f} GB, too much for the memory of this machine")
+        raise ValueError(
+            f"it has {file.stat().st_size / 1e9:.1f} GB, too much for the memory of this machine"
+        )
 
 
 def _shown(value: int) -> str:
@@ -292,7 +332,11 @@ def _shown(value: int) -> str:
 
 def _number(value: Any) -> float:
     """A finite number of an annotation; NaN for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= MAX_NUMBER
+    ):
         return math.nan
     return float(value)
 
@@ -311,9 +355,13 @@ def _rasterize(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
             raise ValueError("an outline lies far outside of the picture")
         return rle.decode(rle.merge(rle.frPyObjects(segmentation, height, width))).astype(bool)
     if list(segmentation["size"]) != [height, width]:
-        raise ValueError(f"run lengths of {segmentation['size']}, the picture has {[height, width]}")
+        raise ValueError(
+            f"run lengths of {segmentation['size']}, the picture has {[height, width]}"
+        )
     if isinstance(segmentation["counts"], list):
         if sum(segmentation["counts"]) != height * width:
-            raise ValueError(f"run lengths of {sum(segmentation['counts'])} pixels in all, not {height * width}")
+            raise ValueError(
+                f"run lengths of {sum(segmentation['counts'])} pixels in all, not {height * width}"
+            )
         segmentation = rle.frPyObjects(segmentation, height, width)
     return rle.decode(segmentation).astype(bool)

@@ -11,7 +11,20 @@ from vision_lab.core.errors import DataError
 from vision_lab.core.text import is_utf8, summarize_names
 
 EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm"]
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+    ]
 )
 """What a file's name ends with (in small letters) where a folder's pictures are looked for."""
 
@@ -59,7 +72,11 @@ def class_names(root: str) -> list[str]:
         DataError: where there is no such folder, or it has no sub-folders.
     """
     folder = _split_folder(_require_dir(root), "train") or _require_dir(root)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
     strange = [name for name in names if not is_utf8(name)]
     if strange:
         raise DataError(
@@ -73,7 +90,9 @@ def class_names(root: str) -> list[str]:
     return names
 
 
-def image_folder(root: str, *, split: Literal["train", "val", "test"], folders: Sequence[str]) -> LabeledImages | None:
+def image_folder(
+    root: str, *, split: Literal["train", "val", "test"], folders: Sequence[str]
+) -> LabeledImages | None:
     """The pictures of one split, sorted by class and path.
 
     A folder that has ``train/`` may have ``val/`` (or ``validation/``) and ``test/``; without ``train/`` all it holds
@@ -96,20 +115,26 @@ def image_folder(root: str, *, split: Literal["train", "val", "test"], folders: 
     unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(folders))
     unknown = [name for name in unknown if not name.startswith(".")]
     if unknown:
-        raise DataError(f"{folder} has folders for classes that training does not know: {', '.join(unknown)}")
+        raise DataError(
+            f"{folder} has folders for classes that training does not know: {', '.join(unknown)}"
+        )
     paths, targets, others = [], [], []
     for label, name in enumerate(folders):
         found, strange = _files(folder / name)
         others += strange
         if not found and split == "train":
-            raise DataError(f"{folder / name} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
+            raise DataError(
+                f"{folder / name} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})"
+            )
         paths += found
         targets += [label] * len(found)
     _warn_skipped(others, folder)
     return LabeledImages(paths, targets)
 
 
-def unlabeled_images(root: str, *, split: Literal["train", "val", "test"]) -> UnlabeledImages | None:
+def unlabeled_images(
+    root: str, *, split: Literal["train", "val", "test"]
+) -> UnlabeledImages | None:
     """The pictures of one split, sorted by path, whatever sub-folders they lie in; splits as ``pictures`` has them.
 
     Args:
@@ -127,16 +152,24 @@ def unlabeled_images(root: str, *, split: Literal["train", "val", "test"]) -> Un
         return None
     found, others = _files(folder)
     if not found:
-        raise DataError(f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
+        raise DataError(
+            f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})"
+        )
     _warn_skipped(others, folder)
     return UnlabeledImages(found)
 
 
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
     """All files below a folder, sorted: those that are named as pictures, and the others; nothing that is hidden."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(folder)))
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not _is_hidden(path.relative_to(folder))
+    )
     named = [path.suffix.lower() in EXTENSIONS for path in files]
-    return list(compress(files, named)), [path for path, is_named in zip(files, named, strict=True) if not is_named]
+    return list(compress(files, named)), [
+        path for path, is_named in zip(files, named, strict=True) if not is_named
+    ]
 
 
 def _is_hidden(path: Path) -> bool:
@@ -146,7 +179,9 @@ def _is_hidden(path: Path) -> bool:
 def _warn_skipped(others: Sequence[Path], folder: Path) -> None:
     if others:
         shown = summarize_names([str(path.relative_to(folder)) for path in others], 5)
-        log.warning("%s: left out %d files that are not named as pictures: %s", folder, len(others), shown)
+        log.warning(
+            "%s: left out %d files that are not named as pictures: %s", folder, len(others), shown
+        )
 
 
 def _require_dir(root: str, *, of: str = "one sub-folder for each class") -> Path:

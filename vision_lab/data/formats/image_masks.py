@@ -47,7 +47,10 @@ class MaskEncoding:
     ignored_values: Sequence[MaskValue] = (IGNORE_INDEX,)
 
     def __post_init__(self) -> None:
-        for key, values in (("data.class_values", self.class_values), ("data.ignored_values", self.ignored_values)):
+        for key, values in (
+            ("data.class_values", self.class_values),
+            ("data.ignored_values", self.ignored_values),
+        ):
             if values is not None and not _numbers_or_colours(values):
                 raise ConfigurationError(
                     f"{key}={values}: type a list of whole numbers of 0 or more, or of colours [red,green,blue]"
@@ -61,8 +64,13 @@ class MaskEncoding:
             raise ConfigurationError(
                 "data.class_values: type numbers for all classes, or a colour [red,green,blue] for each"
             )
-        if self.class_values is not None and len({self._code(value) for value in self.class_values}) < self.classes:
-            raise ConfigurationError("data.class_values has an entry twice: two classes cannot be told apart")
+        if (
+            self.class_values is not None
+            and len({self._code(value) for value in self.class_values}) < self.classes
+        ):
+            raise ConfigurationError(
+                "data.class_values has an entry twice: two classes cannot be told apart"
+            )
 
     def mask(self, path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
         """The classes in a file: (H, W), 255 where they do not count.
@@ -71,11 +79,15 @@ class MaskEncoding:
             UnreadablePictureError: where the file cannot be read or holds a value that stands for nothing.
         """
         white = 255 if 255 in (self.class_values or ()) else 1
-        found = self._coded(read_mask(path, max_pixels=max_pixels, colours=self._coloured, white=white))
+        found = self._coded(
+            read_mask(path, max_pixels=max_pixels, colours=self._coloured, white=white)
+        )
         codes, classes = self._table
         places = np.searchsorted(codes, found).clip(max=len(codes) - 1)
         if (codes[places] != found).any():
-            raise InvalidImageError(self._unknown_values_message(path, np.unique(found), known=codes))
+            raise InvalidImageError(
+                self._unknown_values_message(path, np.unique(found), known=codes)
+            )
         mask: NDArray[np.uint8] = classes[places]
         return mask
 
@@ -83,8 +95,12 @@ class MaskEncoding:
     def _table(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """All values that mean something as whole numbers, rising, and the class of each."""
         known = {self._code(value): IGNORE_INDEX for value in self.ignored_values}
-        known |= {self._code(value): k for k, value in enumerate(self.class_values or range(self.classes))}
-        return np.array(sorted(known)), np.array([known[code] for code in sorted(known)], dtype=np.uint8)
+        known |= {
+            self._code(value): k for k, value in enumerate(self.class_values or range(self.classes))
+        }
+        return np.array(sorted(known)), np.array(
+            [known[code] for code in sorted(known)], dtype=np.uint8
+        )
 
     @property
     def _coloured(self) -> bool:
@@ -93,7 +109,9 @@ class MaskEncoding:
     def _code(self, value: MaskValue) -> int:
         if isinstance(value, int) and not self._coloured:
             return GRAY_CODE_OFFSET + value
-        red, green, blue = (value, value, value) if isinstance(value, int) else value  # grey among colours
+        red, green, blue = (
+            (value, value, value) if isinstance(value, int) else value
+        )  # grey among colours
         return red << 16 | green << 8 | blue
 
     def _coded(self, raw: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -103,10 +121,13 @@ class MaskEncoding:
             return raw[..., 0].astype(np.int64) << 16 | raw[..., 1] << 8 | raw[..., 2]
         return GRAY_CODE_OFFSET + raw.astype(np.int64)
 
-    def _unknown_values_message(self, path: Path, found: NDArray[np.int64], *, known: NDArray[np.int64]) -> str:
+    def _unknown_values_message(
+        self, path: Path, found: NDArray[np.int64], *, known: NDArray[np.int64]
+    ) -> str:
         colours = found.max() < GRAY_CODE_OFFSET
         shown = [
-            f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - GRAY_CODE_OFFSET) for v in found.tolist()
+            f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - GRAY_CODE_OFFSET)
+            for v in found.tolist()
         ]
         strange = [text for text, value in zip(shown, found, strict=True) if value not in known]
         what = f"its values {summarize_names(strange, MAX_LISTED)} stand for no class; it holds {summarize_names(shown, MAX_LISTED)}"
@@ -178,7 +199,9 @@ def image_masks(
     folders = [_folder(base, name, split) for name in (image_dir, mask_dir)]
     if split != "train" and folders == [None, None]:
         return None
-    for folder, key, name in zip(folders, ("image_dir", "mask_dir"), (image_dir, mask_dir), strict=True):
+    for folder, key, name in zip(
+        folders, ("image_dir", "mask_dir"), (image_dir, mask_dir), strict=True
+    ):
         if folder is None:
             raise DataError(_missing(base, key, name, split))
     assert folders[0]
@@ -187,10 +210,14 @@ def image_masks(
     if folders[0] == folders[1] and mask_suffix:  # one folder for both
         found = {name: path for name, path in found.items() if not name.endswith(mask_suffix)}
     if not found:
-        raise DataError(f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
+        raise DataError(
+            f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})"
+        )
     partners = {name: drawn.get(name + mask_suffix) for name in found}
     _check_missing_masks(found, partners, folders[1], held=drawn, on_bad=on_error)
-    unused = [str(path) for name, path in drawn.items() if name.removesuffix(mask_suffix) not in found]
+    unused = [
+        str(path) for name, path in drawn.items() if name.removesuffix(mask_suffix) not in found
+    ]
     if unused:
         log.warning(
             "%s: %d masks have no picture and are left out: %s",
@@ -199,7 +226,10 @@ def image_masks(
             summarize_names(unused, MAX_LISTED),
         )
     # A mask that is missing is met as a file that cannot be read.
-    samples = [(path, partners[name] or folders[1] / f"{name}{mask_suffix}.png") for name, path in found.items()]
+    samples = [
+        (path, partners[name] or folders[1] / f"{name}{mask_suffix}.png")
+        for name, path in found.items()
+    ]
     return ImageMaskDataset(samples, meaning, max_pixels)
 
 
@@ -227,8 +257,13 @@ def _folder(base: Path, name: str, split: str) -> Path | None:
     if "{split}" in name:
         places = [base / name.replace("{split}", alias) for alias in SPLITS[split]]
     else:
-        divided = any((base / alias / name).is_dir() or (base / name / alias).is_dir() for alias in SPLITS["train"])
-        places = [place for alias in SPLITS[split] for place in (base / alias / name, base / name / alias)]
+        divided = any(
+            (base / alias / name).is_dir() or (base / name / alias).is_dir()
+            for alias in SPLITS["train"]
+        )
+        places = [
+            place for alias in SPLITS[split] for place in (base / alias / name, base / name / alias)
+        ]
         places = places if divided else [base / name] if split == "train" else []
     return next((place for place in places if place.is_dir()), None)
 
@@ -254,9 +289,13 @@ def _index_by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-            name = normalize("NFC", str(path.relative_to(folder).with_suffix("")))  # é is two letters to some systems
+            name = normalize(
+                "NFC", str(path.relative_to(folder).with_suffix(""))
+            )  # é is two letters to some systems
             if name in found:
-                raise DataError(f"{found[name]} and {path} have one name: which is of the pair? Rename one")
+                raise DataError(
+                    f"{found[name]} and {path} have one name: which is of the pair? Rename one"
+                )
             found[name] = path
     return found
 

@@ -35,8 +35,12 @@ def voc_masks(
     Raises:
         DataError: where the files are not there and cannot be fetched.
     """
-    found = load_or_download(partial(VOCSegmentation, year=year, image_set=split), root=root, download=download)
-    samples = [(Path(picture), Path(mask)) for picture, mask in zip(found.images, found.masks, strict=True)]
+    found = load_or_download(
+        partial(VOCSegmentation, year=year, image_set=split), root=root, download=download
+    )
+    samples = [
+        (Path(picture), Path(mask)) for picture, mask in zip(found.images, found.masks, strict=True)
+    ]
     return ImageMaskDataset(samples, MaskEncoding(classes), max_pixels)
 
 
@@ -54,9 +58,18 @@ def oxford_pet_masks(
     Raises:
         DataError: where the files are not there and cannot be fetched.
     """
-    load_or_download(partial(OxfordIIITPet, split=split, target_types="segmentation"), root=root, download=download)
+    load_or_download(
+        partial(OxfordIIITPet, split=split, target_types="segmentation"),
+        root=root,
+        download=download,
+    )
     folder = Path(root).expanduser() / "oxford-iiit-pet"
     lines = (folder / "annotations" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
     names = [line.split()[0] for line in lines if line]
-    samples = [(folder / "images" / f"{n}.jpg", folder / "annotations" / "trimaps" / f"{n}.png") for n in names]
-    return ImageMaskDataset(samples, MaskEncoding(2, class_values=(2, 1), ignored_values=(3,)), max_pixels)
+    samples = [
+        (folder / "images" / f"{n}.jpg", folder / "annotations" / "trimaps" / f"{n}.png")
+        for n in names
+    ]
+    return ImageMaskDataset(
+        samples, MaskEncoding(2, class_values=(2, 1), ignored_values=(3,)), max_pixels
+    )

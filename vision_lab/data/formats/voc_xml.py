@@ -71,7 +71,11 @@ def boxes(
             tree = _parsed(file)
             rows, size = list(_rows(tree, pixel_offset)), _size(tree)
         except PARSE_ERRORS as error:
-            broken.append(AnnotationIssue(str(file), str(file), f"cannot be read ({error}): its picture is left out"))
+            broken.append(
+                AnnotationIssue(
+                    str(file), str(file), f"cannot be read ({error}): its picture is left out"
+                )
+            )
             continue
         told.append(ImageAnnotation(_picture(tree, file, pictures), rows, size, file))
     if not told:
@@ -79,7 +83,9 @@ def boxes(
         raise DataError(f"not one of {len(files)} annotations can be read: {listed}")
     absent = [str(each.path) for each in told if not file_exists(each.path)]
     if absent and (on_error == "raise" or len(absent) == len(told)):
-        raise DataError(f"{len(absent)} of {len(told)} pictures are not there: {summarize_names(absent, MAX_LISTED)}")
+        raise DataError(
+            f"{len(absent)} of {len(told)} pictures are not there: {summarize_names(absent, MAX_LISTED)}"
+        )
     return build_box_dataset(told, class_names=class_names, on_bad=on_error, broken=broken)
 
 
@@ -94,7 +100,9 @@ def class_names(root: str) -> list[str]:
     for split in SPLITS:
         for file in (_files(base, split) or (base, []))[1]:
             try:
-                found |= {(each.findtext("name") or "").strip() for each in _parsed(file).iter("object")}
+                found |= {
+                    (each.findtext("name") or "").strip() for each in _parsed(file).iter("object")
+                }
             except PARSE_ERRORS:
                 continue  # met again, and named, when the data is set up
     if not found:
@@ -115,7 +123,9 @@ def _base(root: str) -> Path:
     """The folder with the annotations: the root, or the newest year of a VOCdevkit in it."""
     base = Path(root).expanduser()
     if not base.is_dir():
-        raise DataError(f"there is no folder {base}: type data.root=<folder with Annotations/ and JPEGImages/>")
+        raise DataError(
+            f"there is no folder {base}: type data.root=<folder with Annotations/ and JPEGImages/>"
+        )
     years = sorted([*base.glob("VOCdevkit/VOC*/Annotations"), *base.glob("VOC*/Annotations")])
     return years[-1].parent if years else base
 
@@ -149,7 +159,8 @@ def _listed(base: Path, file: Path) -> list[Path]:
     content = read_bytes(file).decode("utf-8", errors="replace")
     lines = [line.strip() for line in content.splitlines() if line.strip()]
     return [
-        whole if (whole := folder / f"{line}.xml").is_file() else folder / f"{line.split()[0]}.xml" for line in lines
+        whole if (whole := folder / f"{line}.xml").is_file() else folder / f"{line.split()[0]}.xml"
+        for line in lines
     ]
 
 
@@ -159,7 +170,9 @@ def _annotation_dir(base: Path) -> Path:
         if any((base / name).glob("*.xml")):
             return base / name
     below = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED])
-    raise DataError(f"{base} has no XML files in Annotations/, annotations/ or labels/: it has {below or 'nothing'}")
+    raise DataError(
+        f"{base} has no XML files in Annotations/, annotations/ or labels/: it has {below or 'nothing'}"
+    )
 
 
 def _pictures(base: Path) -> Path:
@@ -169,16 +182,24 @@ def _pictures(base: Path) -> Path:
 def _picture(tree: Element, file: Path, pictures: Path) -> Path:
     """The picture that an annotation is of: by its own name, or by the one it says, which outlives a renaming."""
     said = (tree.findtext("filename") or "").strip()
-    places = [place / f"{file.stem}{end}" for place in (pictures, file.parent) for end in sorted(EXTENSIONS)]
+    places = [
+        place / f"{file.stem}{end}"
+        for place in (pictures, file.parent)
+        for end in sorted(EXTENSIONS)
+    ]
     places += [pictures / said, file.parent / said] if said else []
-    return next((path for path in places if file_exists(path)), pictures / (said or f"{file.stem}.jpg"))
+    return next(
+        (path for path in places if file_exists(path)), pictures / (said or f"{file.stem}.jpg")
+    )
 
 
 def _rows(tree: Element, first_pixel: int) -> Iterator[BoxAnnotation]:
     from vision_lab.data.formats.box_dataset import BoxAnnotation
 
     for each in tree.findall("object"):
-        left, top, right, bottom = (_number(each, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+        left, top, right, bottom = (
+            _number(each, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")
+        )
         yield BoxAnnotation(
             (left - first_pixel, top - first_pixel, right, bottom),
             (each.findtext("name") or "").strip(),

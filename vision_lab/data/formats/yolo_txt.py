@@ -19,7 +19,14 @@ from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
 if TYPE_CHECKING:
     from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset
 
-CLASS_NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels/classes.txt")
+CLASS_NAME_FILES = (
+    "data.yaml",
+    "data.yml",
+    "dataset.yaml",
+    "classes.txt",
+    "obj.names",
+    "labels/classes.txt",
+)
 """Where the names of the classes are looked for below the root."""
 
 MAX_LISTED = 6
@@ -55,24 +62,38 @@ def boxes(
     folder = _image_dir(base, split)
     if folder is None:
         return None
-    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    pictures = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
+    )
     if not pictures:
-        raise DataError(f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})")
+        raise DataError(
+            f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})"
+        )
     told, broken = [], []
     for path in pictures:
         file = _labels(path)
         try:
-            told.append(ImageAnnotation(path, list(_rows(file, class_names)) if file.is_file() else [], (1, 1), file))
+            told.append(
+                ImageAnnotation(
+                    path, list(_rows(file, class_names)) if file.is_file() else [], (1, 1), file
+                )
+            )
         except (ValueError, OSError) as error:
             broken.append(
-                AnnotationIssue(str(path), str(file), f"its text file cannot be read ({error}): it is left out")
+                AnnotationIssue(
+                    str(path), str(file), f"its text file cannot be read ({error}): it is left out"
+                )
             )
     if not told:
         listed = summarize_names([f"{fault.path}: {fault.problem}" for fault in broken], MAX_LISTED)
         raise DataError(f"not one of {len(pictures)} text files can be read: {listed}")
     if not any(_labels(path).is_file() for path in pictures):
-        raise DataError(f"not one picture in {folder} has a text file; looked for {_labels(pictures[0])}")
-    return build_box_dataset(told, class_names=class_names, on_bad=on_error, broken=broken, relative=True)
+        raise DataError(
+            f"not one picture in {folder} has a text file; looked for {_labels(pictures[0])}"
+        )
+    return build_box_dataset(
+        told, class_names=class_names, on_bad=on_error, broken=broken, relative=True
+    )
 
 
 def class_names(root: str) -> list[str]:
@@ -90,10 +111,14 @@ def class_names(root: str) -> list[str]:
                     content = read_text(file)
                 except DocumentError as error:
                     raise DataError(f"{file} is no list of names: {error}") from error
-                return _ordered_names(file, dict(enumerate(map(str.strip, content.rstrip().splitlines()))))
+                return _ordered_names(
+                    file, dict(enumerate(map(str.strip, content.rstrip().splitlines())))
+                )
             found = _data_yaml(base).get("names")
             if isinstance(found, dict | list):
-                return _ordered_names(file, found if isinstance(found, dict) else dict(enumerate(found)))
+                return _ordered_names(
+                    file, found if isinstance(found, dict) else dict(enumerate(found))
+                )
     raise DataError(
         f"{base} says no names of classes (looked for {', '.join(CLASS_NAME_FILES)}): type data.spec.class_names=[...]"
     )
@@ -102,13 +127,19 @@ def class_names(root: str) -> list[str]:
 def _ordered_names(file: Path, found: dict[Any, Any]) -> list[str]:
     """Names in the order of their numbers; a number without one is called unused."""
     try:
-        named = {int(number): _name(name) for number, name in found.items() if name not in (None, "")}
+        named = {
+            int(number): _name(name) for number, name in found.items() if name not in (None, "")
+        }
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{file}: names are to be a list of text, or a whole number for each name") from None
+        raise DataError(
+            f"{file}: names are to be a list of text, or a whole number for each name"
+        ) from None
     if not named or min(named) < 0:
         raise DataError(f"{file} says no names of classes: a line or an entry for each is needed")
     if max(named) >= MAX_CLASSES:
-        raise DataError(f"{file} numbers a class {max(named)}: {MAX_CLASSES:,} classes are the most")
+        raise DataError(
+            f"{file} numbers a class {max(named)}: {MAX_CLASSES:,} classes are the most"
+        )
     return [named.get(number, f"unused {number}") for number in range(max(named) + 1)]
 
 
@@ -133,7 +164,9 @@ def _class_number(word: str) -> int:
 def _base(root: str) -> Path:
     base = Path(root).expanduser()
     if not base.is_dir():
-        raise DataError(f"there is no folder {base}: type data.root=<folder with images/, labels/ and data.yaml>")
+        raise DataError(
+            f"there is no folder {base}: type data.root=<folder with images/, labels/ and data.yaml>"
+        )
     return base
 
 
@@ -154,8 +187,13 @@ def _image_dir(base: Path, split: str) -> Path | None:
     said = next((settings[name] for name in SPLITS[split] if settings.get(name)), None)
     if said is not None and (not isinstance(said, str) or said.endswith(".txt")):
         raise DataError(f"data.yaml in {base} says {split}: {said}; a folder is needed, not a list")
-    aliases = [*SPLITS[split], *(f"{name}2017" for name in SPLITS[split])]  # as COCO's are converted
-    places = [base / name / "images" for name in aliases] + [base / "images" / name for name in aliases]
+    aliases = [
+        *SPLITS[split],
+        *(f"{name}2017" for name in SPLITS[split]),
+    ]  # as COCO's are converted
+    places = [base / name / "images" for name in aliases] + [
+        base / "images" / name for name in aliases
+    ]
     if said:
         inside = Path(str(settings.get("path") or "")) / said
         # A folder may have moved since, so that its own place comes before what is written, and '../' is what Roboflow
@@ -163,12 +201,16 @@ def _image_dir(base: Path, split: str) -> Path | None:
         places = [base / said, base / said.removeprefix("../"), base / inside, *places]
     if found := next((place for place in places if place.is_dir()), None):
         return found
-    divided = any((base / "images" / n).is_dir() or (base / n / "images").is_dir() for n in SPLITS["train"])
+    divided = any(
+        (base / "images" / n).is_dir() or (base / n / "images").is_dir() for n in SPLITS["train"]
+    )
     if split != "train" or divided:
         return None
     if not (base / "images").is_dir():
         below = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED])
-        raise DataError(f"{base} has no folder images/ nor train/images/: it has {below or 'nothing'}")
+        raise DataError(
+            f"{base} has no folder images/ nor train/images/: it has {below or 'nothing'}"
+        )
     return base / "images"
 
 
@@ -192,12 +234,20 @@ def _rows(file: Path, class_names: Sequence[str]) -> Iterator[BoxAnnotation]:
         try:
             number, values = _class_number(words[0]), [float(word) for word in words[1:]]
         except (ValueError, OverflowError):
-            raise ValueError(f"line {place} holds more than numbers") from None  # it is not quoted: it may be a secret
+            raise ValueError(
+                f"line {place} holds more than numbers"
+            ) from None  # it is not quoted: it may be a secret
         name = class_names[number] if 0 <= number < len(class_names) else f"class {number}"
         if len(values) == 4:
             x, y, width, height = values
-            yield BoxAnnotation((x - width / 2, y - height / 2, x + width / 2, y + height / 2), name)
+            yield BoxAnnotation(
+                (x - width / 2, y - height / 2, x + width / 2, y + height / 2), name
+            )
         elif len(values) >= 6 and len(values) % 2 == 0:
-            yield BoxAnnotation((min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), name)
+            yield BoxAnnotation(
+                (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), name
+            )
         else:
-            raise ValueError(f"line {place} has {len(words)} numbers: a class and four, or a class and an outline")
+            raise ValueError(
+                f"line {place} has {len(words)} numbers: a class and four, or a class and an outline"
+            )

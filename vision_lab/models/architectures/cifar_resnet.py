@@ -41,7 +41,9 @@ class CifarResNet(nn.Module):
         ArgumentError: where ``depth`` is not 6n + 2; 1202 is the deepest of the paper.
     """
 
-    def __init__(self, *, depth: Annotated[int, Range(least=8, most=1202)], num_classes: int = 10) -> None:
+    def __init__(
+        self, *, depth: Annotated[int, Range(least=8, most=1202)], num_classes: int = 10
+    ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
@@ -68,6 +70,8 @@ def _stage(channels_in: int, channels: int, blocks: int) -> nn.Sequential:
     first = (
         BasicBlock(channels_in, channels)
         if channels_in == channels
-        else BasicBlock(channels_in, channels, stride=2, downsample=ZeroPadShortcut(channels - channels_in))
+        else BasicBlock(
+            channels_in, channels, stride=2, downsample=ZeroPadShortcut(channels - channels_in)
+        )
     )
     return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))

@@ -44,7 +44,9 @@ class Generator(nn.Module):
         classes: how many the labels know; 0: it takes none. They stand beside the latent vector, one-hot (Mirza 2014).
     """
 
-    def __init__(self, *, latent: int, channels: int, size: int, width: int, classes: int = 0) -> None:
+    def __init__(
+        self, *, latent: int, channels: int, size: int, width: int, classes: int = 0
+    ) -> None:
         super().__init__()
         self.classes = classes
         widths = _widths(size, width)[::-1]
@@ -110,7 +112,9 @@ class Discriminator(nn.Module):
         self.projection = nn.Embedding(classes, widths[-1]) if condition == "projection" else None
         _initialise(self)
         if spectral_norm:
-            for module in [m for m in self.modules() if isinstance(m, nn.Conv2d) or m is self.projection]:
+            for module in [
+                m for m in self.modules() if isinstance(m, nn.Conv2d) or m is self.projection
+            ]:
                 normalised(module)
 
     def forward(self, pictures: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -198,7 +202,9 @@ def _check(spec: DataSpec, condition: str | None) -> None:
             f"{height}x{width}: type data.spec.image_size=[{size},{size}]"
         )
     if condition and spec.target_type != "labels":
-        errors.append(f"model.conditioning={condition} needs a class for each picture: type model.conditioning=null")
+        errors.append(
+            f"model.conditioning={condition} needs a class for each picture: type model.conditioning=null"
+        )
     if errors:
         raise ConfigurationError("\n".join(errors))
 

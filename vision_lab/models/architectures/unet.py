@@ -36,7 +36,12 @@ class UNetEncoder(nn.Module):
         for level, (inside, outside) in enumerate(pairwise(widths), start=1):
             pooling = [nn.MaxPool2d(2)] if level > 1 else []
             dropped = [nn.Dropout(dropout)] if level > levels - 2 else []
-            layers = [*pooling, *_convolution(inside, outside), *_convolution(outside, outside), *dropped]
+            layers = [
+                *pooling,
+                *_convolution(inside, outside),
+                *_convolution(outside, outside),
+                *dropped,
+            ]
             self.add_module(f"level{level}", DownBlock(*layers))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
@@ -54,4 +59,8 @@ class DownBlock(nn.Sequential):
 
 
 def _convolution(inside: int, outside: int) -> list[nn.Module]:
-    return [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)]
+    return [
+        nn.Conv2d(inside, outside, 3, padding=1),
+        nn.BatchNorm2d(outside),
+        nn.ReLU(inplace=True),
+    ]
