@@ -29,9 +29,9 @@ from vision_lab.config.validation import (
     check_config,
     find_part_errors,
 )
-from vision_lab.core.arguments import parameters_of
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone, GanNetworks, Head, LoadedWeights
+from vision_lab.core.signatures import get_parameters
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
 from vision_lab.models.feature_extractors import (
@@ -350,7 +350,7 @@ def _object(node: Any, path: str, kind: Any) -> Any:
 def _placed(node: Any, folder: Path) -> Any:
     """A logger or profiler, told to write below the run's folder unless the command line says where."""
     taken = (
-        parameters_of(locate(node["_target_"]))[0]
+        get_parameters(locate(node["_target_"]))[0]
         if isinstance(node, dict) and "_target_" in node
         else {}
     )

@@ -221,9 +221,9 @@ def test_arguments_of_base_classes_are_known():
     class Part(Base):
         def __init__(self, *, mode: Literal["a", "b"], **others: Any) -> None: ...
 
-    from vision_lab.core.arguments import parameters_of
+    from vision_lab.core.signatures import get_parameters
 
-    parameters, takes_others = parameters_of(Part)
+    parameters, takes_others = get_parameters(Part)
     assert set(parameters) == {"mode", "size"}
     assert takes_others
 

@@ -34,12 +34,12 @@ STATE_KEYS: dict[str, type] = {
 """What every training's state holds."""
 
 PLACE_KEYS: dict[str, Any] = {
-    "stands_at": tuple[Annotated[int, Range(0)], Annotated[int, Range(0)]],
-    "steps_made": Annotated[int, Range(0)],
+    "stands_at": tuple[Annotated[int, Range(ge=0)], Annotated[int, Range(ge=0)]],
+    "steps_made": Annotated[int, Range(ge=0)],
     "should_stop": bool,
     "processes": Count,
     "seconds": NonNegative,
-    "logs": dict[str, Annotated[int, Range(0)]],
+    "logs": dict[str, Annotated[int, Range(ge=0)]],
 }
 """What it says of where the run stands."""
 

@@ -30,7 +30,7 @@ class ImageLogger(pl.Callback):
         count: pictures to draw.
     """
 
-    def __init__(self, max_images: Annotated[int, Range(least=0, most=MAX_DRAWN)]) -> None:
+    def __init__(self, max_images: Annotated[int, Range(ge=0, le=MAX_DRAWN)]) -> None:
         self.max_images = max_images
         self.drawn: list[Tensor] = []
 

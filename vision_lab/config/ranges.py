@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from vision_lab.core.arguments import Count, Fraction, Hint, NonNegative, OneOf, Range
 
-Momentum = Annotated[float, Range(least=0, below=1)]
+Momentum = Annotated[float, Range(ge=0, lt=1)]
 
 Batches = Annotated[
-    Count | Annotated[float, Range(above=0, most=1)],
+    Count | Annotated[float, Range(gt=0, le=1)],
     Hint("a number of batches, 1 or more, or a part of them, 0.1"),
 ]
 
@@ -60,7 +60,7 @@ EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
             dict[str, Built | None] | None, Hint("objects by name, each with its _target_")
         ],
         "devices": Annotated[
-            Literal["auto", -1] | Count | list[Annotated[int, Range(least=0)]],
+            Literal["auto", -1] | Count | list[Annotated[int, Range(ge=0)]],
             Hint("a whole number of 1 or more, -1 for all, auto, or a list of GPUs, [0,1]"),
         ],
         "num_nodes": Count,
@@ -73,8 +73,8 @@ EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
         "limit_test_batches": Batches,
         "overfit_batches": NonNegative,
         "check_val_every_n_epoch": Count | None,
-        "num_sanity_val_steps": Annotated[int, Range(least=-1)],
-        "log_every_n_steps": Annotated[int, Range(least=0)],
+        "num_sanity_val_steps": Annotated[int, Range(ge=-1)],
+        "log_every_n_steps": Annotated[int, Range(ge=0)],
         "accumulate_grad_batches": Count,
         "gradient_clip_val": NonNegative | None,
         "gradient_clip_algorithm": Literal["norm", "value"] | None,
@@ -84,7 +84,7 @@ EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 PLAIN_KEYS: dict[str, Any] = {
     "name": Annotated[str | int | float | None, Hint("a name, or null")],
-    "seed": Annotated[int, Range(least=0, most=2**32 - 1)],
+    "seed": Annotated[int, Range(ge=0, le=2**32 - 1)],
     "run": Annotated[str | None, Hint("the folder of a run, or null")],
     "resume": Annotated[str | None, Hint("the folder of a run, or null")],
     "force": bool,

@@ -10,9 +10,10 @@ from vision_lab.config.groups import CONFIG_DIR, groups
 from vision_lab.config.instantiation import HYDRA_KEYS, locate
 from vision_lab.config.ranges import PLAIN_KEYS, annotation_of
 from vision_lab.config.resolution import Config, Unresolved, find_unresolved
-from vision_lab.core.arguments import Count, check_value, fits, format_value, is_node, parameters_of
+from vision_lab.core.arguments import Count, check_value, fits, format_value, is_node
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.machine import core_count, memory_bytes
+from vision_lab.core.signatures import get_parameters
 from vision_lab.core.spec import DataSpec, Target
 
 BUILD_KEYS = {
@@ -160,7 +161,7 @@ def build_only_keys(config: Config, part: str) -> set[str]:
     if not isinstance(node, dict):
         return set()
     try:
-        taken = set(parameters_of(locate(node["_target_"]))[0])
+        taken = set(get_parameters(locate(node["_target_"]))[0])
     except (ImportError, AttributeError, ValueError, TypeError, KeyError):
         taken = set()  # what is wrong with it is said elsewhere
     return BUILD_KEYS.get(part, set()) | (set(config.referenced.get(part, ())) - taken)
@@ -218,7 +219,7 @@ def _find_call_errors(
     is_partial: bool,
 ) -> list[str]:
     try:
-        parameters, takes_others = parameters_of(target)
+        parameters, takes_others = get_parameters(target)
     except (TypeError, ValueError):  # some functions in C do not say
         return []
     name = getattr(target, "__name__", str(target))

@@ -1,6 +1,10 @@
-"""What a value may be, said by annotations: types, choices and ranges, checked before anything is built. No torch here.
+"""Validation of plain values (from YAML or the command line) against type annotations.
 
-def __init__(self, *, width: Annotated[int, Range(1, multiple_of=8)], action: Literal["warn", "stop"]) -> None: ...
+Annotations give types, choices and ranges, all of which are checked before anything is built:
+
+def __init__(self, *, width: Annotated[int, Range(ge=1)], action: Literal["warn", "stop"]) -> None
+
+Does not import torch.
 """
 
 from __future__ import annotations
@@ -13,65 +17,76 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from vision_lab.core.errors import ConfigurationError
-
 MAX_WIDTH = 16_384
-"""Channels of a layer: more are a mistake, and would fill the memory before anybody could say so."""
+"""Maximum number of channels of a layer; more would exhaust the memory before an error is shown."""
 
 INT64_LIMIT = 2**63
-"""Whole numbers of torch lie below it."""
+"""Integers of torch are smaller in absolute value."""
 
-SHOWN_CHOICES = 12
-"""Choices that an error names."""
+MAX_LISTED_CHOICES = 12
+"""Maximum number of choices listed in an error message."""
+
+MAX_VALUE_CHARACTERS = 200
+"""Maximum length of a value in an error message."""
+
+TYPE_DESCRIPTIONS = {
+    None: "null",
+    type(None): "null",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+}
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an argument takes.
+    """The range of a number, for use in ``Annotated``.
 
     Attributes:
-        least: the smallest.
-        most: the largest.
-        above: all are larger.
-        below: all are smaller.
-        multiple_of: all are multiples of it.
+        ge: greater than or equal.
+        le: less than or equal.
+        gt: greater than.
+        lt: less than.
+        multiple_of: divisor of every valid value.
     """
 
-    least: float = -inf
-    most: float = inf
-    above: float = -inf
-    below: float = inf
+    ge: float = -inf
+    le: float = inf
+    gt: float = -inf
+    lt: float = inf
     multiple_of: int = 1
 
     def __contains__(self, value: float) -> bool:
-        if not (self.least <= value <= self.most and self.above < value < self.below):
+        if not (self.ge <= value <= self.le and self.gt < value < self.lt):
             return False
         return self.multiple_of == 1 or value % self.multiple_of == 0
 
     def __str__(self) -> str:
-        low = (
-            f"{self.least} or more"
-            if self.least > -inf
-            else f"above {self.above}"
-            if self.above > -inf
-            else ""
-        )
-        high = (
-            f"at most {self.most}"
-            if self.most < inf
-            else f"below {self.below}"
-            if self.below < inf
-            else ""
-        )
-        if self.least > -inf and self.most < inf:
-            low, high = f"from {self.least} to {self.most}", ""
-        multiple = f"a multiple of {self.multiple_of}" if self.multiple_of > 1 else ""
-        return ", ".join(words for words in (low, high, multiple) if words)
+        words = []
+        if self.ge > -inf and self.le < inf:
+            words.append(f"from {self.ge} to {self.le}")
+        else:
+            limits = {
+                f"{self.ge} or more": self.ge > -inf,
+                f"above {self.gt}": self.gt > -inf,
+                f"at most {self.le}": self.le < inf,
+                f"below {self.lt}": self.lt < inf,
+            }
+            words += [limit for limit, is_set in limits.items() if is_set]
+        if self.multiple_of > 1:
+            words.append(f"a multiple of {self.multiple_of}")
+        return ", ".join(words)
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Texts that are known only once they are asked for, such as the strategies of a library."""
+    """Choices that are looked up when needed, such as the strategies that Lightning has registered.
+
+    Attributes:
+        choices: function that returns the valid values.
+    """
 
     choices: Callable[[], Iterable[str]]
 
@@ -79,45 +94,41 @@ class OneOf:
         return value in self.choices()
 
     def __str__(self) -> str:
-        return _list_choices(sorted(self.choices()))
+        return _join_choices(sorted(self.choices()))
 
 
 @dataclass(frozen=True)
-class Length:
-    """How many values a list has at least."""
+class MinLength:
+    """Minimum number of items in a list."""
 
-    least: int
+    length: int
 
     def __contains__(self, value: Sequence[Any]) -> bool:
-        return len(value) >= self.least
+        return len(value) >= self.length
 
 
 @dataclass(frozen=True)
 class Hint:
-    """What to type for an argument, where its type alone would not say it well."""
+    """Description of the valid values, replacing the one derived from the type."""
 
     text: str
 
 
-Count = Annotated[int, Range(least=1)]
-Counts = Annotated[Sequence[Count], Length(1), Hint("a list of whole numbers of 1 or more")]
-Width = Annotated[int, Range(least=1, most=MAX_WIDTH)]
-Fraction = Annotated[float, Range(least=0, most=1)]
-NonNegative = Annotated[float, Range(least=0)]
-Positive = Annotated[float, Range(above=0)]
-
-
-SHOWN_CHARACTERS = 200
-"""Of a value, in an error."""
+Count = Annotated[int, Range(ge=1)]
+Counts = Annotated[Sequence[Count], MinLength(1), Hint("a list of whole numbers of 1 or more")]
+Width = Annotated[int, Range(ge=1, le=MAX_WIDTH)]
+Fraction = Annotated[float, Range(ge=0, le=1)]
+NonNegative = Annotated[float, Range(ge=0)]
+Positive = Annotated[float, Range(gt=0)]
 
 
 class ArgumentError(ValueError):
-    """An argument that a part cannot work with.
+    """An argument that a model, head, dataset or task cannot use.
 
     Args:
-        name: the argument.
-        value: what came.
-        needed: what is needed, to be read after "type".
+        name: name of the argument.
+        value: the invalid value.
+        needed: the valid values, worded to follow "type".
     """
 
     def __init__(self, name: str, value: Any, needed: str) -> None:
@@ -125,214 +136,176 @@ class ArgumentError(ValueError):
         self.name, self.value, self.needed = name, value, needed
 
 
-def fits(value: Any, annotation: Any) -> bool:
-    """Return whether a plain value is what an annotation says.
+def check_value(key: str, value: Any, annotation: Any) -> str | None:
+    """Check a plain value against an annotation.
 
     Args:
-        value: text, a number, true, false, null, or a list or mapping of these. A mapping with ``_target_`` is of
-            whatever class it names, and fits all but numbers, text and lists of these.
-        annotation: a type, with ranges as ``Annotated[int, Range(1)]``. Classes that no plain value can be are not
-            checked.
+        key: dotted config key of the value, for the message.
+        value: the value; see ``fits``.
+        annotation: the annotation; see ``fits``.
+
+    Returns:
+        An error message that says what to type, or None if the value is valid.
     """
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    if fits(value, annotation):
+        return None
+    return f"{key}={format_value(value)}: type {describe(annotation) or 'something else'}"
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Return whether a plain value is valid for an annotation.
+
+    Args:
+        value: text, a number, a bool, None, or a list or mapping of these. A mapping with
+            ``_target_`` stands for an object of any class: it fits every annotation but those of
+            plain values.
+        annotation: a type, possibly with limits: ``Annotated[int, Range(ge=1)]``. Classes that a
+            plain value cannot be an instance of are not checked.
+    """
     if annotation in (Any, inspect.Parameter.empty) or isinstance(annotation, str):
         return True
     if is_node(value):
         return not _is_plain(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        limits = [limit for limit in arguments[1:] if isinstance(limit, Range | OneOf | Length)]
-        return fits(value, arguments[0]) and all(
-            value is None or value in limit for limit in limits
-        )
+        return _fits_annotated(value, arguments[0], arguments[1:])
     if origin in (Union, types.UnionType):
-        return any(fits(value, each) for each in arguments)
+        return any(fits(value, member) for member in arguments)
     if origin is Literal:
-        return any(value == each and type(value) is type(each) for each in arguments)
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if _is_sequence(origin or annotation):
+        return isinstance(value, list | tuple) and _items_fit(value, origin, arguments)
+    if _is_mapping(origin or annotation):
+        return isinstance(value, Mapping) and _values_fit(value, arguments)
+    return _is_instance(value, annotation)
+
+
+def is_node(value: Any) -> bool:
+    """Return whether a plain value describes an object to instantiate."""
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def describe(annotation: Any) -> str:
+    """Describe the valid values of an annotation, worded to follow "type"."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _describe_annotated(arguments[0], arguments[1:])
+    if origin in (Union, types.UnionType):
+        return _describe_union(arguments)
+    if origin is Literal:
+        return _join_choices(_literal_choices(annotation))
+    if _is_sequence(origin or annotation):
+        return _describe_sequence(origin, arguments)
+    if _is_mapping(origin or annotation):
+        return "a mapping"
+    return TYPE_DESCRIPTIONS.get(annotation, "")
+
+
+def format_value(value: Any) -> str:
+    """Format a plain value as on the command line, truncated to ``MAX_VALUE_CHARACTERS``."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        text = f"[{','.join(format_value(item) for item in value[:MAX_VALUE_CHARACTERS])}]"
+    else:
+        text = _to_text(value)
+    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[:MAX_VALUE_CHARACTERS]}..."
+
+
+def _to_text(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python does not format integers of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def _fits_annotated(value: Any, annotation: Any, details: Sequence[Any]) -> bool:
+    if not fits(value, annotation):
+        return False
+    limits = [detail for detail in details if isinstance(detail, Range | OneOf | MinLength)]
+    return value is None or all(value in limit for limit in limits)
+
+
+def _items_fit(value: Sequence[Any], origin: Any, arguments: tuple[Any, ...]) -> bool:
+    if not arguments:
+        return True
+    if origin is tuple and Ellipsis not in arguments:
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
+    return all(fits(item, arguments[0]) for item in value)
+
+
+def _values_fit(value: Mapping[str, Any], arguments: tuple[Any, ...]) -> bool:
+    return not arguments or all(fits(item, arguments[1]) for item in value.values())
+
+
+def _is_instance(value: Any, annotation: Any) -> bool:
     if annotation is None or annotation is type(None):
         return value is None
     if annotation is bool:
         return isinstance(value, bool)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < INT64_LIMIT
+        is_int = isinstance(value, int) and not isinstance(value, bool)
+        return is_int and abs(value) < INT64_LIMIT
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and _is_finite(value)
     if annotation in (str, Path):
         return isinstance(value, str)
-    if _is_sequence(origin or annotation):
-        return isinstance(value, list | tuple) and _items_fit(value, origin, arguments)
-    if _is_mapping(origin or annotation):
-        return isinstance(value, Mapping) and all(
-            fits(each, arguments[1]) for each in value.values() if arguments
-        )
-    return _may_be_an_object(value)
+    # Any other class: a number or a text is never an instance of it; for the rest, nobody knows.
+    return not isinstance(value, str | int | float) or isinstance(value, bool)
 
 
-def is_node(value: Any) -> bool:
-    """Return whether a plain value describes an object that is to be built."""
-    return isinstance(value, Mapping) and "_target_" in value
-
-
-def describe(annotation: Any) -> str:
-    """Say what an annotation admits, to be read after "type"."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _describe_annotated(arguments[0], arguments[1:])
-    if origin in (Union, types.UnionType):
-        choices = [_list_literals(each) for each in arguments]
-        if all(choices):
-            return _list_choices([choice for listed in choices for choice in listed])
-        said = list(dict.fromkeys(words for words in map(describe, arguments) if words))
-        return (" or " if len(said) == 2 and "," not in said[0] else ", or ").join(said)
-    if origin is Literal:
-        return _list_choices(_list_literals(annotation))
-    if _is_sequence(origin or annotation):
-        kinds = [each for each in arguments if each is not Ellipsis]
-        if origin is tuple and Ellipsis not in arguments and kinds:
-            return f"[{','.join(describe(each) for each in kinds)}]"
-        return f"a list, each {describe(kinds[0])}" if kinds and describe(kinds[0]) else "a list"
-    names = {
-        None: "null",
-        type(None): "null",
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        Path: "a path",
-    }
-    if _is_mapping(origin or annotation):
-        return "a mapping"
-    return names.get(annotation, "")
-
-
-def check_value(path: str, value: Any, annotation: Any) -> str | None:
-    """Return what is wrong with a value and what to type, or None.
-
-    Args:
-        path: the dotted key that the value was typed for.
-        value: see ``fits``.
-        annotation: likewise.
-    """
-    if fits(value, annotation):
-        return None
-    return f"{path}={format_value(value)}: type {describe(annotation) or 'something else'}"
-
-
-def format_value(value: Any) -> str:
-    """Format a plain value as it is typed, cut after ``SHOWN_CHARACTERS``."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        text = f"[{','.join(format_value(each) for each in value[:SHOWN_CHARACTERS])}]"
-    else:
-        text = _text(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
-
-
-def _text(value: Any) -> str:
-    try:
-        return str(value)
-    except ValueError:  # a number of more digits than Python writes
-        return "a number of thousands of digits"
-
-
-def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """List the parameters of a function or class by name, and whether it takes any others.
-
-    Of a class that hands ``**arguments`` on to its base classes, theirs are included.
-
-    Raises:
-        ValueError, TypeError: if it does not say them, as some functions in C.
-    """
-    if not inspect.isclass(target):
-        return _own_parameters(target)
-    found, takes_others = _own_parameters(target)
-    for base in target.__mro__[1:]:
-        if not takes_others or base is object:
-            break
-        if "__init__" in vars(base):
-            inherited, takes_others = _own_parameters(vars(base)["__init__"])
-            inherited.pop("self", None)
-            found = {**inherited, **found}
-    return found, takes_others
-
-
-def _own_parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    parameters = inspect.signature(target).parameters.values()
-    names = _names_of(target)
-    named = {
-        p.name: p.replace(annotation=_evaluate(p.annotation, names))
-        for p in parameters
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
-    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def _names_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """What the annotations of a function or class may refer to."""
-    function: Any = inspect.unwrap(
-        vars(target).get("__init__", target) if inspect.isclass(target) else target
-    )
-    names: dict[str, Any] = getattr(function, "__globals__", {})
-    return names
-
-
-def _evaluate(annotation: Any, names: dict[str, Any]) -> Any:
-    """An annotation that is kept as text, evaluated; as it is where it names what only a type checker imports."""
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(
-            annotation, names
-        )  # our own code and that of installed packages, never a config's
-    except (NameError, AttributeError, TypeError, SyntaxError):
-        return annotation
-
-
-def _describe_annotated(kind: Any, details: Sequence[Any]) -> str:
-    words = describe(kind)
+def _describe_annotated(annotation: Any, details: Sequence[Any]) -> str:
+    description = describe(annotation)
     for detail in details:
         if isinstance(detail, Hint):
             return detail.text
         if isinstance(detail, OneOf):
             return str(detail)
         if isinstance(detail, Range):
-            words += f" of {detail}" if str(detail)[:1].isdigit() else f" {detail}"
-    return words
+            limits = str(detail)
+            description += f" of {limits}" if limits[:1].isdigit() else f" {limits}"
+    return description
 
 
-def _items_fit(value: Sequence[Any], origin: Any, arguments: tuple[Any, ...]) -> bool:
-    if origin is tuple and arguments and Ellipsis not in arguments:
-        return len(value) == len(arguments) and all(map(fits, value, arguments))
-    return all(fits(each, arguments[0]) for each in value) if arguments else True
+def _describe_union(members: Sequence[Any]) -> str:
+    choices = [_literal_choices(member) for member in members]
+    if all(choices):
+        return _join_choices([choice for group in choices for choice in group])
+    descriptions = list(dict.fromkeys(filter(None, map(describe, members))))
+    needs_comma = len(descriptions) != 2 or "," in descriptions[0]
+    return (", or " if needs_comma else " or ").join(descriptions)
+
+
+def _describe_sequence(origin: Any, arguments: Sequence[Any]) -> str:
+    items = [describe(argument) for argument in arguments if argument is not Ellipsis]
+    if not items:
+        return "a list"
+    if origin is tuple and Ellipsis not in arguments:
+        return f"[{','.join(items)}]"
+    return f"a list, each {items[0]}" if items[0] else "a list"
 
 
 def _is_plain(annotation: Any) -> bool:
-    """Return whether an annotation admits numbers, text, true, false, null and lists of these alone."""
+    """Return whether an annotation allows only numbers, text, bools, None and lists of these."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _is_plain(arguments[0])
-    if arguments and _is_sequence(origin):
-        return all(_is_plain(each) for each in arguments if each is not Ellipsis)
     if origin in (Union, types.UnionType):
         return all(map(_is_plain, arguments))
-    return origin is Literal or annotation in (None, type(None), bool, int, float, str, Path)
+    if arguments and _is_sequence(origin):
+        return all(_is_plain(argument) for argument in arguments if argument is not Ellipsis)
+    return origin is Literal or annotation in TYPE_DESCRIPTIONS
 
 
-def _is_sequence(kind: Any) -> bool:
-    return (
-        inspect.isclass(kind)
-        and issubclass(kind, Sequence | set)
-        and not issubclass(kind, str | bytes)
-    )
+def _is_sequence(type_: Any) -> bool:
+    if not inspect.isclass(type_) or issubclass(type_, str | bytes):
+        return False
+    return issubclass(type_, Sequence | set)
 
 
-def _is_mapping(kind: Any) -> bool:
-    return inspect.isclass(kind) and issubclass(kind, Mapping)
-
-
-def _may_be_an_object(value: Any) -> bool:
-    """Whether a value may stand for an object of a class, a function or a type variable: no number or text does."""
-    return not isinstance(value, str | int | float) or isinstance(value, bool)
+def _is_mapping(type_: Any) -> bool:
+    return inspect.isclass(type_) and issubclass(type_, Mapping)
 
 
 def _is_finite(value: float) -> bool:
@@ -342,55 +315,18 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _list_literals(annotation: Any) -> list[str]:
-    """The values of an annotation that names each of them; none of any other."""
+def _literal_choices(annotation: Any) -> list[str]:
+    """Return the choices of a ``Literal`` or of None; an empty list for other annotations."""
     if annotation is type(None):
         return ["null"]
-    return (
-        [format_value(each) for each in get_args(annotation)]
-        if get_origin(annotation) is Literal
-        else []
-    )
+    if get_origin(annotation) is not Literal:
+        return []
+    return [format_value(choice) for choice in get_args(annotation)]
 
 
-def _list_choices(names: Sequence[str]) -> str:
-    if len(names) > SHOWN_CHOICES:
-        return f"one of {', '.join(names[:SHOWN_CHOICES])} ..."
-    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-def check_number(key: str, value: Any, *, least: float = 0.0) -> float:
-    """A finite number as a user typed it.
-
-    Raises:
-        ConfigurationError: where it is none, or less than ``least``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < inf:
-        raise ConfigurationError(f"{key}={value}: type a number of {least:g} or more")
-    return float(value)
-
-
-def check_int(key: str, value: Any, *, least: int = 1, multiple_of: int = 1) -> int:
-    """A whole number as a user typed it.
-
-    Raises:
-        ConfigurationError: where it is none, less than ``least``, or no multiple of ``multiple_of``.
-    """
-    if type(value) is not int or value < least:
-        raise ConfigurationError(f"{key}={value}: type a whole number of {least} or more")
-    if value % multiple_of:
-        raise ConfigurationError(f"{key}={value}: type a multiple of {multiple_of}")
-    return value
-
-
-def check_ints(key: str, values: Any) -> list[int]:
-    """A list of whole numbers of 1 or more as a user typed it, not empty.
-
-    Raises:
-        ConfigurationError: where it is none, or holds anything else.
-    """
-    listed = isinstance(values, Sequence) and not isinstance(values, str)
-    if not listed or not values or any(type(value) is not int or value < 1 for value in values):
-        shown = list(values) if listed else values
-        raise ConfigurationError(f"{key}={shown}: type a list of whole numbers of 1 or more")
-    return list(values)
+def _join_choices(choices: Sequence[str]) -> str:
+    if len(choices) > MAX_LISTED_CHOICES:
+        return f"one of {', '.join(choices[:MAX_LISTED_CHOICES])} ..."
+    if len(choices) < 2:
+        return "".join(choices)
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"

@@ -1,4 +1,4 @@
-"""What a command prints: lines, warnings, and silence of the libraries below it."""
+"""Lines and warnings printed by a command, and silencing of the libraries' own output."""
 
 from __future__ import annotations
 
@@ -10,45 +10,55 @@ from rich.text import Text
 
 from vision_lab.core.text import display_text
 
-IGNORED_WARNINGS = {
-    r".*isinstance\(treespec, LeafSpec\).*": "Lightning 2.6 calls an old function of torch's; ours to wait for",
-    r"The image decoding and encoding capabilities of TorchVision are deprecated": "bounded in pyproject.toml",
-    r".*module\(s\) in eval mode at the start of training.*": "that is what model.freeze asks for",
-    r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*": "what is logged was computed over all processes",
-    r".*does not have many workers.*": "data.num_workers is chosen by the data's config, which knows better",
-    r".*Checkpoint directory .* exists and is not empty.*": "the folder is the run's own",
-    r".*resuming from a checkpoint that ended before the epoch ended.*": "our order of samples goes on where it was",
-    r"Using padding='same' with even kernel lengths.*": "a dilated ConvNeXt needs it; the copy is small",
-    r".*max_unpooling2d_forward_out does not have a deterministic.*": "SegNet's places are distinct: any order will do",
-    r".*custom batch sampler `Order` for prediction.*": "it yields each sample once",
-    r".*number of training batches \(\d+\) is smaller than the logging interval.*": "debug runs are meant to be short",
-}
-"""message: why it is left out."""
+IGNORED_WARNINGS = (
+    # Lightning 2.6 calls a deprecated function of torch.
+    r".*isinstance\(treespec, LeafSpec\).*",
+    # The torchvision version has an upper bound in pyproject.toml.
+    r"The image decoding and encoding capabilities of TorchVision are deprecated",
+    # Frozen modules are in eval mode: that is the purpose of model.freeze.
+    r".*module\(s\) in eval mode at the start of training.*",
+    # Metrics are computed over all processes before they are logged.
+    r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*",
+    # data.num_workers is set in the config of each dataset.
+    r".*does not have many workers.*",
+    # The checkpoint directory is the run's own folder.
+    r".*Checkpoint directory .* exists and is not empty.*",
+    # The sampler resumes within the epoch.
+    r".*resuming from a checkpoint that ended before the epoch ended.*",
+    # A dilated ConvNeXt pads its even kernels; the copy of the input is small.
+    r"Using padding='same' with even kernel lengths.*",
+    # SegNet's pooling indices are distinct, so the result does not depend on their order.
+    r".*max_unpooling2d_forward_out does not have a deterministic.*",
+    # The sampler yields each sample once.
+    r".*custom batch sampler `EpochBatchSampler` for prediction.*",
+    # Debug runs have few batches.
+    r".*number of training batches \(\d+\) is smaller than the logging interval.*",
+)
+"""Regular expressions of warnings that the user cannot act on."""
 
 
 def silence_libraries() -> None:
-    """Leave out what libraries say at every start and nobody can act on; their other warnings stay."""
-    # Which accelerators there are not, and advertisements; a table of measures for each class after each epoch.
+    """Hide messages that libraries print at every start and the user cannot act on."""
+    # Lightning lists absent accelerators; faster_coco_eval prints a table after each epoch.
     for library in ("pytorch_lightning", "faster_coco_eval"):
         logging.getLogger(library).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_make_harmless)
+        handler.addFilter(_escape_record)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _make_harmless(record: logging.LogRecord) -> bool:
-    """Show names of files and classes in a line of the log as ``display_text`` does."""
+def _escape_record(record: logging.LogRecord) -> bool:
     record.msg, record.args = display_text(record.getMessage()), ()
     return True
 
 
 def print_line(text: str) -> None:
-    """A line, as it is."""
+    """Print a line without markup or highlighting."""
     get_console().print(Text(display_text(text)), highlight=False, soft_wrap=True)
 
 
 def print_warning(text: str) -> None:
-    """A line that should not be overlooked."""
+    """Print a line that begins with a yellow ``warning:``."""
     line = Text.assemble(("warning:", "yellow"), f" {display_text(text)}")
     get_console().print(line, highlight=False, soft_wrap=True)

@@ -1,7 +1,8 @@
-"""YAML and JSON files that may come from anybody, read within limits. No torch here.
+"""Reading of YAML and JSON files from untrusted sources.
 
-A small file can ask for much: an alias of an alias of an alias takes a gigabyte, ten thousand brackets end the parser.
-So size, depth and aliases are looked at before anything is made of the text.
+A small file can require much memory: nested YAML aliases expand to gigabytes, and thousands of
+brackets exhaust the parser's stack. Size, depth and aliases are therefore checked before parsing.
+Does not import torch.
 """
 
 from __future__ import annotations
@@ -16,27 +17,27 @@ from vision_lab.core.files import read_bytes
 from vision_lab.core.text import first_line
 
 MAX_BYTES = 10_000_000
-"""Size of a file that is read as a whole; annotation files have limits of their own."""
+"""Default size limit of a file; annotation files have larger limits."""
 
 MAX_DEPTH = 50
-"""Levels of lists and mappings within each other."""
+"""Maximum nesting depth of lists and mappings."""
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DocumentError(ValueError):
-    """A file that is not what its name promises; the text says why."""
+    """A file that cannot be parsed; the message gives the reason."""
 
 
 def read_text(file: Path, *, max_bytes: int = MAX_BYTES) -> str:
-    """Read a text file in UTF-8.
+    """Read a UTF-8 text file.
 
     Args:
-        file: the file.
-        max_bytes: its size at most.
+        file: path of the file.
+        max_bytes: maximum size of the file.
 
     Raises:
-        DocumentError: if it is no file, or larger, or not UTF-8.
+        DocumentError: if it is not a regular file, exceeds the size limit, or is not UTF-8.
         OSError: if it cannot be read.
     """
     try:
@@ -46,7 +47,7 @@ def read_text(file: Path, *, max_bytes: int = MAX_BYTES) -> str:
     except ValueError as error:
         raise DocumentError(str(error)) from error
     except OSError as error:
-        if error.filename is not None:  # the system's own answer names the file
+        if error.filename is not None:  # raised by the operating system, whose message names the file
             raise
         raise DocumentError(error.strerror) from error
 
@@ -55,11 +56,11 @@ def read_json(file: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     """Read a JSON file.
 
     Args:
-        file: the file.
-        max_bytes: its size at most.
+        file: path of the file.
+        max_bytes: maximum size of the file.
 
     Raises:
-        DocumentError: if it is larger, nested more than ``MAX_DEPTH`` levels deep, or not JSON.
+        DocumentError: if it exceeds the size limit or ``MAX_DEPTH``, or is not JSON.
     """
     text = read_text(file, max_bytes=max_bytes)
     try:
@@ -76,11 +77,12 @@ def read_yaml(file: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     """Read a YAML file of plain values: mappings, lists, text, numbers, true, false and null.
 
     Args:
-        file: the file.
-        max_bytes: its size at most.
+        file: path of the file.
+        max_bytes: maximum size of the file.
 
     Raises:
-        DocumentError: if it is larger, nested more than ``MAX_DEPTH`` levels deep, uses aliases or tags, or is no YAML.
+        DocumentError: if it exceeds the size limit or ``MAX_DEPTH``, contains aliases or tags, or
+            is not YAML.
     """
     text = read_text(file, max_bytes=max_bytes)
     try:
@@ -97,51 +99,49 @@ def read_yaml(file: Path, *, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def dump_yaml(content: Any) -> str:
-    """Write plain values as YAML without aliases, keys in their order."""
+    """Format plain values as YAML without aliases, with keys in their order of insertion."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def check_depth(content: Any) -> None:
-    """Check that plain values are nested no more than ``MAX_DEPTH`` levels deep.
+    """Check that the nesting depth of plain values does not exceed ``MAX_DEPTH``.
 
     Raises:
-        DocumentError: if they are.
+        DocumentError: if it does.
     """
     level = [content]
     for _ in range(MAX_DEPTH + 1):
         containers = [value for value in level if isinstance(value, dict | list)]
         if not containers:
             return
-        level = [
-            inner
-            for value in containers
-            for inner in (value.values() if isinstance(value, dict) else value)
-        ]
+        level = []
+        for container in containers:
+            level += container.values() if isinstance(container, dict) else container
     raise DocumentError(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def check_plain(content: Any) -> None:
-    """Check that a YAML file holds plain values under text keys.
+    """Check that a parsed YAML file contains plain values only.
 
     Raises:
-        DocumentError: if it holds anything else, such as a date.
+        DocumentError: if it contains another type, such as a date.
     """
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
+    unchecked = [content]
+    while unchecked:
+        value = unchecked.pop()
         if isinstance(value, dict):
-            waiting += [*value.keys(), *value.values()]
+            unchecked += [*value.keys(), *value.values()]
         elif isinstance(value, list):
-            waiting += value
+            unchecked += value
         elif not isinstance(value, str | int | float | None):
-            raise DocumentError(f"it holds a {type(value).__name__}, {value}: write it in quotes")
+            raise DocumentError(f"it contains a {type(value).__name__}, {value}: put it in quotes")
 
 
 def _check_events(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader):
         if isinstance(event, yaml.AliasEvent):
-            raise DocumentError(f"it uses the alias *{event.anchor}: write the value out")
+            raise DocumentError(f"it uses the alias *{event.anchor}: write the value instead")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -151,7 +151,7 @@ def _check_events(text: str) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Values that stand in two places are written out in both."""
+    """Writes an object that occurs twice as two copies, never as an alias."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML asks for each value
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - called by PyYAML for each value
         return True

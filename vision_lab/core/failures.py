@@ -1,4 +1,7 @@
-"""What a user can do about errors of the system and of libraries: in words, without a traceback. No torch here."""
+"""Readable messages for errors of the operating system, torch and DataLoader workers.
+
+Does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 IN_THE_WAY_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP}
-"""A folder stands where a file is to be written, a file where a folder is, or a link leads nowhere."""
+"""A folder in place of a file, a file in place of a folder, or a symbolic link that leads nowhere."""
 
 BATCH_OF_ONE = "Expected more than 1 value per channel when training"
-"""What torch's batch norm says of a batch whose channels have one value each."""
+"""torch's message when batch norm receives a single value per channel."""
 
 OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|\w+ out of memory|std::bad_alloc"
 )
-"""What torch says of it, for a CPU and for GPUs."""
+"""torch's messages for a CPU and for GPUs."""
 
 LOST_WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (exited unexpectedly|is killed by signal: \w+)"
@@ -32,77 +35,90 @@ LOST_WORKER = re.compile(
 
 
 def explain_failure(error: BaseException | None, folder: Path) -> UserError | None:
-    """Say what a user can do about an error, which may be the cause of another one.
+    """Convert an error, or the error that caused it, to a message that the user can act on.
 
     Args:
-        error: what was raised.
-        folder: the folder of the command.
+        error: the error that was raised.
+        folder: output folder of the command.
 
     Returns:
-        What was found to say; None for an error that only its traceback explains.
+        The message as an error; None for an error that should be shown with its traceback.
     """
     while error is not None:
-        explained = None
-        if isinstance(error, UserError):
-            explained = error
-        elif isinstance(error, OSError):
-            explained = _explain_os_error(error, folder)
-        elif isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
-            explained = UserError(
-                f"the memory is used up ({first_line(error)}): type a smaller data.batch_size= or "
-                "data.spec.image_size=, or a smaller model="
-            )
-        elif isinstance(error, RuntimeError):
-            explained = _explain_lost_worker(error)
-        elif isinstance(error, ValueError) and BATCH_OF_ONE in str(error):
-            explained = UserError(
-                "batch norm cannot learn from a batch of one image whose map is one pixel (the last batch of an epoch "
-                "may be that small): type another data.batch_size=, or a larger data.spec.image_size="
-            )
+        explained = _explain(error, folder)
         if explained is not None:
             return explained
         error = error.__cause__ or error.__context__
     return None
 
 
-def _explain_os_error(error: OSError, folder: Path) -> UserError | None:
-    if error.errno in DISK_FULL_ERRNOS:
+def _explain(error: BaseException, folder: Path) -> UserError | None:
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        return _explain_os_error(error, folder)
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
         return UserError(
-            f"{folder} cannot be written: {error.strerror}. What was written before is intact. "
-            "Make room, then repeat the command."
+            f"out of memory ({first_line(error)}): type a smaller data.batch_size= or "
+            "data.spec.image_size=, or a smaller model="
         )
-    if error.errno == errno.ENAMETOOLONG:
-        return UserError(f"{str(error.filename)[:80]}...: {error.strerror}. Type a shorter one.")
-    if error.errno in IN_THE_WAY_ERRNOS and error.filename is not None:
-        path = Path(os.fsdecode(error.filename2 or error.filename))
-        if path.name == str(path) or path.absolute().is_relative_to(folder.absolute()):
-            return UserError(
-                f"{path.name} in {format_path(folder)}: {error.strerror}. Move it away, then repeat the command."
-            )
+    if isinstance(error, RuntimeError):
+        return _explain_lost_worker(error)
+    if isinstance(error, ValueError) and BATCH_OF_ONE in str(error):
         return UserError(
-            f"{path}: {error.strerror}. Type another path, or change what is in its way."
-        )
-    if error.errno in PERMISSION_ERRNOS and error.filename is not None:
-        own = Path(error.filename).absolute().is_relative_to(folder.absolute())
-        cure = (
-            "Type hydra.run.dir=<a folder that can be written> (in a sweep hydra.sweep.dir), or c"
-            if own
-            else "C"
-        )
-        return UserError(f"{error.filename}: {error.strerror}. {cure}hange the permissions.")
-    if isinstance(error, FileNotFoundError) and not folder.exists():
-        return UserError(
-            f"{format_path(folder)} is gone: it was deleted or renamed while the command was writing into it. Put it "
-            "back and repeat the command, which then resumes; or leave it away, to start over."
+            "batch norm needs more than one value per channel, and a batch of one image (such as "
+            "the last one of an epoch) was reduced to a single pixel: type another "
+            "data.batch_size=, or a larger data.spec.image_size="
         )
     return None
 
 
+def _explain_os_error(error: OSError, folder: Path) -> UserError | None:
+    if error.errno in DISK_FULL_ERRNOS:
+        return UserError(
+            f"{folder} cannot be written: {error.strerror}. The files already written are intact. "
+            "Free some space, then repeat the command."
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return UserError(f"{str(error.filename)[:80]}...: {error.strerror}. Type a shorter name.")
+    if error.errno in IN_THE_WAY_ERRNOS and error.filename is not None:
+        return _explain_obstacle(error, folder)
+    if error.errno in PERMISSION_ERRNOS and error.filename is not None:
+        advice = "Change the permissions."
+        if Path(error.filename).absolute().is_relative_to(folder.absolute()):
+            advice = (
+                "Type hydra.run.dir=<a writable folder> (in a sweep hydra.sweep.dir), "
+                "or change the permissions."
+            )
+        return UserError(f"{error.filename}: {error.strerror}. {advice}")
+    if isinstance(error, FileNotFoundError) and not folder.exists():
+        return UserError(
+            f"{format_path(folder)} no longer exists: it was deleted or renamed while the command "
+            "was writing to it. Repeat the command: it starts over, or resumes if you restore the "
+            "folder first."
+        )
+    return None
+
+
+def _explain_obstacle(error: OSError, folder: Path) -> UserError:
+    path = Path(os.fsdecode(error.filename2 or error.filename))
+    is_relative = path.name == str(path)  # files in the run folder are opened relative to it
+    if is_relative or path.absolute().is_relative_to(folder.absolute()):
+        return UserError(
+            f"{path.name} in {format_path(folder)}: {error.strerror}. Move it away, then repeat "
+            "the command."
+        )
+    return UserError(
+        f"{path}: {error.strerror}. Type another path, or remove the file or folder in the way."
+    )
+
+
 def _explain_lost_worker(error: RuntimeError) -> UserError | None:
-    found = LOST_WORKER.search(str(error))
-    if found is None:
+    match = LOST_WORKER.search(str(error))
+    if match is None:
         return None
     return UserError(
-        f"the process {found[1]} that reads images ahead was lost ({found[2]}): most often the memory had run out. "
-        "What was saved is intact: repeat the command, with data.num_workers=0 if it happens again."
+        f"DataLoader worker {match[1]} died ({match[2]}), most likely because memory ran out. The "
+        "files already written are intact: repeat the command, with data.num_workers=0 if it "
+        "happens again."
     )

@@ -1,7 +1,8 @@
-"""Files below the folder of a command: written as a whole or not at all, and never through a link. No torch here.
+"""Atomic file writes that never follow symbolic links.
 
-A run's folder may come from somebody else, and a link in it may lead anywhere. So each name below the folder is opened
-component by component without following links; the folder itself is the user's, and may be a link.
+A run folder may come from an untrusted source and contain links to any file. Each path below the
+folder is therefore opened component by component without following links. The folder itself was
+typed by the user and may be a link. Does not import torch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import IO, Any
 from vision_lab.core.errors import ConfigurationError
 
 MAX_NAME_BYTES = 255
-"""Length of a file's name on the usual file systems."""
+"""Maximum length of a file name on common file systems."""
 
 _DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -29,22 +30,28 @@ _HAS_DIR_FD = os.open in os.supports_dir_fd
 
 
 def write_file(folder: Path, name: str, content: str | bytes) -> None:
-    """Write a file below a folder, as a whole or not at all.
+    """Write a file atomically.
 
     Args:
-        folder: the folder of the command; it exists.
-        name: path of the file below it; folders on the way are created.
-        content: what the file holds.
+        folder: an existing folder.
+        name: path of the file relative to ``folder``; missing folders are created.
+        content: content of the file.
 
     Raises:
-        ConfigurationError: if a link stands on the way.
+        ConfigurationError: if a component of ``name`` is a symbolic link.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     replace_file(folder, name, lambda file: file.write(data))
 
 
 def write_csv(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file below a folder, with a column for each key of any row; see ``write_file``."""
+    """Write a CSV file atomically, with one column for each key of any row.
+
+    Args:
+        folder: an existing folder.
+        name: path of the file relative to ``folder``; missing folders are created.
+        rows: values by column; columns missing from a row are left empty.
+    """
     text = io.StringIO()
     columns = list(dict.fromkeys(column for row in rows for column in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -56,16 +63,16 @@ def write_csv(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> Non
 def replace_file(
     folder: Path, name: str, fill: Callable[[IO[bytes]], object], *, keep_as: str | None = None
 ) -> None:
-    """Replace a file below a folder: the new one is on the disk as a whole before it takes the name.
+    """Replace a file atomically: the new one is complete on disk before it takes the name.
 
     Args:
-        folder: the folder of the command; it exists.
-        name: path of the file below it; folders on the way are created.
-        fill: writes the new content.
-        keep_as: name that the old file gets, in the same folder; None drops it.
+        folder: an existing folder.
+        name: path of the file relative to ``folder``; missing folders are created.
+        fill: function that writes the new content to an open file.
+        keep_as: new name of the old file, in the same folder; None deletes it.
 
     Raises:
-        ConfigurationError: if a link stands on the way.
+        ConfigurationError: if a component of ``name`` is a symbolic link.
     """
     *folders, last = _components(name)
     with _open_directory(folder, folders, create=True) as (prefix, directory):
@@ -79,7 +86,7 @@ def replace_file(
             with os.fdopen(descriptor, "wb") as file:
                 fill(file)
                 file.flush()
-                os.fsync(file.fileno())  # before the old file gives up its name
+                os.fsync(file.fileno())  # before the new file replaces the old one
             if keep_as is not None:
                 with suppress(FileNotFoundError):
                     os.replace(
@@ -92,27 +99,28 @@ def replace_file(
             raise
 
 
-NO_FILE = "it is a pipe, a device or a folder, not a file"
+NOT_A_FILE = "it is a pipe, a device or a folder, not a file"
 
 
 def open_file(path: Path | str) -> IO[bytes]:
-    """Open a file for reading, if it is one: to read a pipe or a device may never end.
+    """Open a regular file for reading.
+
+    Reading from a pipe or a device may block forever.
 
     Raises:
-        OSError: if it is anything else, or cannot be opened.
+        OSError: if ``path`` is not a regular file, or cannot be opened.
     """
-    descriptor = os.open(
-        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-    )  # a pipe would wait for its writer
+    non_blocking = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its writer
+    descriptor = os.open(path, os.O_RDONLY | non_blocking)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, NO_FILE)
+        raise OSError(errno.EINVAL, NOT_A_FILE)
     try:
-        os.read(descriptor, 1)  # some files of /proc have nothing to read yet, like a pipe
+        os.read(descriptor, 1)  # some files in /proc block like a pipe
         os.lseek(descriptor, 0, os.SEEK_SET)
     except BlockingIOError:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, NO_FILE) from None
+        raise OSError(errno.EINVAL, NOT_A_FILE) from None
     except OSError:
         os.close(descriptor)
         raise
@@ -120,15 +128,15 @@ def open_file(path: Path | str) -> IO[bytes]:
 
 
 def read_bytes(path: Path | str, *, max_bytes: int | None = None) -> bytes:
-    """Read a file as a whole.
+    """Read a regular file.
 
     Args:
-        path: the file.
-        max_bytes: its size at most.
+        path: path of the file.
+        max_bytes: maximum size of the file; None for no limit.
 
     Raises:
-        OSError: if it is no file, or cannot be read.
-        ValueError: if it is larger.
+        OSError: if it is not a regular file, or cannot be read.
+        ValueError: if it exceeds the limit.
     """
     with open_file(path) as file:
         content = file.read(-1 if max_bytes is None else max_bytes + 1)
@@ -138,22 +146,26 @@ def read_bytes(path: Path | str, *, max_bytes: int | None = None) -> bytes:
 
 
 def reject_compressed(path: Path) -> None:
-    """Refuse an archive that unfolds: torch stores what it writes as it is, so it is none of torch's.
+    """Reject a checkpoint that is a compressed archive; ``torch.save`` never compresses.
 
     Raises:
-        ValueError: if the parts of an archive are larger than the archive.
+        ValueError: if the members of the archive are larger than the archive.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-                raise ValueError("it is compressed, which torch never does")
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it is compressed, but torch.save does not compress")
 
 
 def delete_file(folder: Path, name: str) -> None:
-    """Delete a file below a folder if it is there; of a link, the link.
+    """Delete a file if it exists; a symbolic link is deleted itself.
+
+    Args:
+        folder: an existing folder.
+        name: path of the file relative to ``folder``.
 
     Raises:
-        ConfigurationError: if a link stands on the way.
+        ConfigurationError: if a folder in ``name`` is a symbolic link.
     """
     *folders, last = _components(name)
     with (
@@ -164,10 +176,15 @@ def delete_file(folder: Path, name: str) -> None:
 
 
 def rename_file(folder: Path, name: str, new: str) -> None:
-    """Give a file below a folder another name in the same folder.
+    """Rename a file within its folder.
+
+    Args:
+        folder: an existing folder.
+        name: path of the file relative to ``folder``.
+        new: new file name, without a folder.
 
     Raises:
-        ConfigurationError: if a link stands on the way.
+        ConfigurationError: if a folder in ``name`` is a symbolic link.
     """
     *folders, last = _components(name)
     with _open_directory(folder, folders, create=False) as (prefix, directory):
@@ -175,7 +192,7 @@ def rename_file(folder: Path, name: str, new: str) -> None:
 
 
 def reject_link(path: Path) -> None:
-    """Refuse a folder to write into that is a link.
+    """Reject an output folder that is a symbolic link.
 
     Raises:
         ConfigurationError: if it is one.
@@ -185,50 +202,49 @@ def reject_link(path: Path) -> None:
 
 
 def reject_links(folder: Path) -> None:
-    """Refuse a run's folder with links in it, through which libraries would write, or with pipes, which never end.
+    """Reject a run folder that contains symbolic links, pipes or devices.
+
+    Libraries would write through links, and wait forever for pipes.
 
     Raises:
-        ConfigurationError: naming the first ones.
+        ConfigurationError: if there are any; the message names the first ones.
     """
-    links = []
+    special = []
     for parent, folders, files in os.walk(folder):
-        links += [
-            path
-            for path in (Path(parent, name) for name in (*folders, *files))
-            if _is_special(path)
-        ]
-    if links:
-        listed = "\n".join(f"  {format_path(path)}" for path in sorted(links)[:5])
-        more = f"\n  and {len(links) - 5} more" if len(links) > 5 else ""
+        paths = [Path(parent, name) for name in (*folders, *files)]
+        special += [path for path in paths if _is_special(path)]
+    if special:
+        lines = "\n".join(f"  {format_path(path)}" for path in sorted(special)[:5])
+        more = f"\n  and {len(special) - 5} more" if len(special) > 5 else ""
         raise ConfigurationError(
-            f"{format_path(folder)} holds links, pipes or devices, through which other files would be written:\n"
-            f"{listed}{more}\nRemove them, or put what they lead to in their place."
+            f"{format_path(folder)} contains links, pipes or devices; writing to them would change "
+            f"files outside the folder:\n{lines}{more}\nRemove them, or replace them by copies."
         )
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path is anything but a file or a folder."""
+    """Return whether a path is neither a regular file nor a folder."""
     mode = path.lstat().st_mode
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def file_exists(path: Path) -> bool:
-    """Return whether there is a file of that name, be the name one that no file can have."""
+    """Return whether a file exists; False for an invalid name."""
     try:
         return path.is_file()
-    except OSError:  # too long
+    except OSError:  # the name is too long
         return False
 
 
 def format_path(path: Path) -> str:
-    """Format a path as a person would type it from here."""
+    """Format a path relative to the working directory if it lies in it."""
     return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
 
 
 def _components(name: str) -> tuple[str, ...]:
     parts = PurePosixPath(name).parts
     if not parts or any(part in ("..", "/") for part in parts):
-        raise ValueError(f"{name!r} is no path below a folder")
+        raise ValueError(f"{name!r} is not a relative path")
     return parts
 
 
@@ -236,12 +252,12 @@ def _components(name: str) -> tuple[str, ...]:
 def _open_directory(
     folder: Path, names: Sequence[str], *, create: bool
 ) -> Iterator[tuple[str, int | None]]:
-    """Open a folder below another one without following links.
+    """Open a folder below another one without following symbolic links.
 
     Yields:
-        What a name in it begins with, and the descriptor that this is relative to.
+        A prefix for file names in the folder, and the directory descriptor they are relative to.
     """
-    if not _HAS_DIR_FD:  # Windows: the same by looking at each component
+    if not _HAS_DIR_FD:  # Windows: check each component instead
         path = folder
         for name in names:
             path = path / name
@@ -262,7 +278,7 @@ def _open_directory(
 
 
 def _enter(directory: int, name: str, path: Path, *, create: bool) -> int:
-    """Exchange an open folder for one in it; ``path`` is for errors alone."""
+    """Open a subfolder of an open folder and close the latter; ``path`` is used in errors only."""
     if create:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=directory)
@@ -270,19 +286,17 @@ def _enter(directory: int, name: str, path: Path, *, create: bool) -> int:
         inner = os.open(name, _DIRECTORY_FLAGS | _NOFOLLOW, dir_fd=directory)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            text = (
-                _link_text(path)
-                if path.is_symlink()
-                else f"{format_path(path)} is no folder: remove it"
-            )
-            raise ConfigurationError(text) from None
+            message = f"{format_path(path)} is not a folder: remove it"
+            if path.is_symlink():
+                message = _link_text(path)
+            raise ConfigurationError(message) from None
         raise
     os.close(directory)
     return inner
 
 
 def _part_name(name: str) -> str:
-    """The name of a file while it is written."""
+    """Return the temporary name of a file that is being written."""
     part = f"{name}.part"
     if len(os.fsencode(part)) <= MAX_NAME_BYTES:
         return part
@@ -290,4 +304,4 @@ def _part_name(name: str) -> str:
 
 
 def _link_text(path: Path) -> str:
-    return f"{format_path(path)} is a link: remove it, for a folder to be created in its place"
+    return f"{format_path(path)} is a symbolic link: remove it; a folder will be created in its place"

@@ -43,9 +43,9 @@ class DataSpec:
     class_names: Annotated[
         tuple[str, ...], Hint('a list of names, numbers in quotes: [cat,dog,"1"]')
     ]
-    num_classes: Annotated[int, Range(least=0, most=MAX_CLASSES)]
+    num_classes: Annotated[int, Range(ge=0, le=MAX_CLASSES)]
     image_size: Annotated[tuple[Count, Count], Hint("[height,width] in pixels")]
-    channels: Annotated[int, Range(least=1, most=MAX_CHANNELS)]
+    channels: Annotated[int, Range(ge=1, le=MAX_CHANNELS)]
     mean: Annotated[
         tuple[float, ...], Hint("a list of numbers, one for each channel or one for all")
     ]

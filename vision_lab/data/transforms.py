@@ -17,7 +17,7 @@ PAD_FILL = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
 
 
 def resize_center_crop(
-    *, size: Sequence[int], fraction: Annotated[float, Range(above=0, most=1)] = 0.875
+    *, size: Sequence[int], fraction: Annotated[float, Range(gt=0, le=1)] = 0.875
 ) -> v2.Transform:
     """What ImageNet's recipes evaluate on: the middle of a picture, (C, H, W) -> (C, *size).
 
@@ -49,7 +49,7 @@ def scale_jitter_crop(
     )
 
 
-def pad_and_crop(*, size: Sequence[int], pixels: Annotated[int, Range(least=0)]) -> v2.Transform:
+def pad_and_crop(*, size: Sequence[int], pixels: Annotated[int, Range(ge=0)]) -> v2.Transform:
     """A crop of ``size`` of a picture and its mask with a border of so many pixels: (C, *size).
 
     The border is black, and does not count in the mask (He 2015, section 4.2, with 4 pixels).
@@ -57,7 +57,7 @@ def pad_and_crop(*, size: Sequence[int], pixels: Annotated[int, Range(least=0)])
     return v2.RandomCrop(list(size), padding=pixels, fill=PAD_FILL)
 
 
-def rotate(*, degrees: Annotated[float, Range(least=0, most=180)]) -> v2.Transform:
+def rotate(*, degrees: Annotated[float, Range(ge=0, le=180)]) -> v2.Transform:
     """A picture and its mask turned by up to so many degrees to either side.
 
     What lies beyond the picture is black, and does not count in the mask.
@@ -126,7 +126,7 @@ class ElasticDeformation(v2.Transform):
         strength: the vectors' standard deviation in parts of the picture's side (10 of 512 pixels in the paper).
     """
 
-    def __init__(self, *, sigma: Annotated[float, Range(least=0, most=1)] = 10 / 512) -> None:
+    def __init__(self, *, sigma: Annotated[float, Range(ge=0, le=1)] = 10 / 512) -> None:
         super().__init__()
         self.sigma = sigma
 

@@ -29,7 +29,7 @@ def ssd(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    channels: Annotated[int, Range(least=2, most=MAX_WIDTH)],
+    channels: Annotated[int, Range(ge=2, le=MAX_WIDTH)],
     score_threshold: Fraction,
     nms_threshold: Fraction,
     detections_per_image: Count,

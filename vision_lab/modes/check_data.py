@@ -35,8 +35,8 @@ def check(
     config: Config,
     folder: Path,
     *,
-    drawn: Annotated[int, Range(least=0, most=MAX_DRAWN)],
-    tiny: Annotated[int, Range(least=0)],
+    drawn: Annotated[int, Range(ge=0, le=MAX_DRAWN)],
+    tiny: Annotated[int, Range(ge=0)],
 ) -> None:
     """Read every sample of every split.
 

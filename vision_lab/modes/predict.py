@@ -97,11 +97,11 @@ def predict(
     config: Config,
     folder: Path,
     *,
-    drawn: Annotated[int, Range(least=0, most=MAX_DRAWN)],
+    drawn: Annotated[int, Range(ge=0, le=MAX_DRAWN)],
     tta: Literal["flip"] | None,
     tiles: bool,
-    overlap: Annotated[float, Range(least=0, below=1)],
-    count: Annotated[int, Range(least=1, most=MAX_MADE)] | None,
+    overlap: Annotated[float, Range(ge=0, lt=1)],
+    count: Annotated[int, Range(ge=1, le=MAX_MADE)] | None,
     classes: Sequence[str] | None,
 ) -> None:
     """Predict on pictures; or make them, where that is what was learnt.

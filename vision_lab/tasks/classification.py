@@ -42,7 +42,7 @@ class ClassificationTask(SupervisedTask):
     def __init__(
         self,
         *,
-        label_smoothing: Annotated[float, Range(least=0, below=1)],
+        label_smoothing: Annotated[float, Range(ge=0, lt=1)],
         class_weights: ClassWeights,
         aux_weight: NonNegative,
         **arguments: Any,

@@ -73,7 +73,7 @@ class GenerationTask(GanTask):
         *,
         feature_extractor: Callable[[Tensor], Tensor],
         feature_extractor_name: str,
-        num_samples: Annotated[int, Range(least=MIN_SAMPLES)],
+        num_samples: Annotated[int, Range(ge=MIN_SAMPLES)],
         num_preview: Count,
         **arguments: Any,
     ) -> None:

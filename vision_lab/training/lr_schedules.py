@@ -84,8 +84,8 @@ class Polynomial:
 class ReduceOnPlateau:
     """Times ``factor`` once the monitored metric has not improved for ``patience`` validations: torch's own."""
 
-    factor: Annotated[float, Range(above=0, below=1)] = 0.1
-    patience: Annotated[int, Range(least=0)] = 5
+    factor: Annotated[float, Range(gt=0, lt=1)] = 0.1
+    patience: Annotated[int, Range(ge=0)] = 5
     threshold: NonNegative = 1e-4
     threshold_mode: Literal["rel", "abs"] = "rel"
 

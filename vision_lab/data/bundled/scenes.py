@@ -84,7 +84,7 @@ class Scene:
 
 MAX_COUNT = 1_000_000
 
-Side = Annotated[int, Range(least=16)]
+Side = Annotated[int, Range(ge=16)]
 
 
 class Scenes:
@@ -105,13 +105,13 @@ class Scenes:
         self,
         *,
         split: Literal["train", "val", "test"],
-        num_images: Annotated[int, Range(least=1, most=MAX_COUNT)],
+        num_images: Annotated[int, Range(ge=1, le=MAX_COUNT)],
         image_size: Annotated[
             tuple[Side, Side],
             Hint("[height,width], 16 pixels or more: scenes are made of garments"),
         ],
         label_set: Literal["grouped", "all"],
-        seed: Annotated[int, Range(least=0)],
+        seed: Annotated[int, Range(ge=0)],
         target_type: Literal["masks", "boxes"] = "masks",
     ) -> None:
         self.split = split

@@ -42,7 +42,7 @@ class CifarResNet(nn.Module):
     """
 
     def __init__(
-        self, *, depth: Annotated[int, Range(least=8, most=1202)], num_classes: int = 10
+        self, *, depth: Annotated[int, Range(ge=8, le=1202)], num_classes: int = 10
     ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)

@@ -28,7 +28,7 @@ class UNetEncoder(nn.Module):
         *,
         num_classes: int,
         width: Width = 64,
-        levels: Annotated[int, Range(least=2, most=8)] = 5,
+        levels: Annotated[int, Range(ge=2, le=8)] = 5,
         dropout: Fraction = 0.5,
     ) -> None:
         super().__init__()
