@@ -437,7 +437,7 @@ def test_links_to_files_are_not_followed(
         (folder / name).unlink(missing_ok=True)
     (folder / link).symlink_to(precious / "notes.txt")
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    state["last"]["logs"] = {link: 0}
+    state["resume"]["logs"] = {link: 0}
     torch.save(state, folder / "checkpoints" / "last.ckpt")
     outcome = command("resume=gift")
     assert outcome.code in (1, 2)

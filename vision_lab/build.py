@@ -1,8 +1,11 @@
-"""The only file that instantiates: one function for each part of a config; a mode calls those it needs."""
+"""Instantiation of a validated config: the only module in which models, data and tasks meet.
+
+There is one function for each group; a mode calls those it needs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from vision_lab.config.instantiation import explained, instantiate, locate
+from vision_lab.config.instantiation import instantiate, locate, name_errors
 from vision_lab.config.resolution import Config
 from vision_lab.config.trust import find_untrusted
 from vision_lab.config.validation import (
@@ -27,7 +30,7 @@ from vision_lab.config.validation import (
     NO_TARGET,
     build_only_keys,
     check_config,
-    find_part_errors,
+    find_group_errors,
 )
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone, GanNetworks, Head, LoadedWeights
@@ -46,22 +49,21 @@ from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
 
 MANUAL_OPTIMIZATION_DEFAULTS = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
-"""What the trainer is told in the place of a setting that a task takes upon itself, by a key of that name: Lightning
-neither clips nor accumulates for a task that steps its optimisers itself."""
-
+"""Trainer arguments of tasks that have a setting of the same name: under manual optimization
+Lightning neither clips nor accumulates gradients, so the task does."""
 
 PLUGINS = (CheckpointIO, ClusterEnvironment, LayerSync, Precision)
-"""What Lightning takes as a plugin."""
+"""Classes that the Trainer accepts as plugins."""
 
 
 class BuiltNetwork(NamedTuple):
-    """What ``network`` makes.
+    """Result of ``network``.
 
     Attributes:
-        module: (N, C, H, W) normalised -> outputs.
-        spec: the data's, with the normalisation that learnt weights bring.
-        notes: lines for the user.
-        fresh: parameters that learnt weights were expected for and did not bring.
+        module: maps normalized images (N, C, H, W) to the outputs of the head.
+        spec: spec of the data, with the normalization of the pretrained weights.
+        notes: lines about the weights, for the user.
+        missing_keys: parameters that the pretrained weights should contain but do not.
     """
 
     module: nn.Module
@@ -71,68 +73,78 @@ class BuiltNetwork(NamedTuple):
 
 
 def mode(config: Config) -> Callable[[Config, Path], Any]:
-    """What to do: called with the config and the folder to write into."""
-    errors = find_part_errors(config, "mode")
+    """Build the mode, a function of the config and the output folder.
+
+    Raises:
+        ConfigurationError: if the group is invalid.
+    """
+    errors = find_group_errors(config, "mode")
     if errors:
         raise ConfigurationError("\n".join(errors))
-    made: Callable[[Config, Path], Any] = _partial(config["mode"], "mode")
-    return made
+    return _partial(config["mode"], "mode")
 
 
 def spec(config: Config) -> DataSpec:
-    """What the data says of itself, as far as the task asks: one that learns from pictures alone asks for no more than
-    labels, so that masks and boxes need not be read, nor pictures fitted for them.
+    """Build the spec of the data, without the targets that the task does not use.
+
+    For a task that learns from images alone, masks and boxes are neither read nor transformed.
     """
-    said = DataSpec.from_config(config["data"]["spec"])
-    alone = config["task"].get("target_type") == NO_TARGET and said.target_type in (
-        "masks",
-        "boxes",
-    )
-    return replace(said, target_type="none") if alone else said
+    spec = DataSpec.from_config(config["data"]["spec"])
+    is_unsupervised = config["task"].get("target_type") == NO_TARGET
+    if is_unsupervised and spec.target_type in ("masks", "boxes"):
+        return replace(spec, target_type="none")
+    return spec
 
 
 def data(config: Config, spec: DataSpec, *, label_map: Sequence[int] | None = None) -> DataModule:
-    """Loaders of the data, fitted to ``spec``; ``label_map`` gives the network's class for each of the data's labels."""
-    transforms = {
-        name: _transforms(config["augment"][name], f"augment.{name}") for name in ("train", "eval")
-    }
-    make = _partial(_arguments(config, "data"), "data")
-    with explained("data", config["data"]):
-        made: DataModule = make(
+    """Build the data module.
+
+    Args:
+        config: the config.
+        spec: the images and targets that the network requires.
+        label_map: for each label of the data, the label of the same class in the network; None if
+            they are the same.
+    """
+    augment = config["augment"]
+    transforms = {key: _transforms(augment[key], f"augment.{key}") for key in ("train", "eval")}
+    make = _partial(_constructor_arguments(config, "data"), "data")
+    with name_errors("data", config["data"]):
+        module: DataModule = make(
             spec=spec, transforms=transforms, seed=config["seed"], label_map=label_map
         )
-    return made
+    return module
 
 
 def drop_datasets(config: Config) -> Config:
-    """Return the config for pictures from elsewhere: its own data need not be there."""
-    aside = build_only_keys(config, "data") - BUILD_KEYS["data"]
-    kept = {key: value for key, value in config["data"].items() if key not in aside}
-    return config.updated({"data": {**kept, "train": None, "val": None, "test": None}})
+    """Return a config without the run's datasets, to predict other images: they may be absent."""
+    dataset_keys = build_only_keys(config, "data") - BUILD_KEYS["data"]
+    remaining = {key: value for key, value in config["data"].items() if key not in dataset_keys}
+    return config.updated({"data": {**remaining, "train": None, "val": None, "test": None}})
 
 
 def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNetwork:
-    """A head on a backbone, or a model that needs none.
+    """Build a head on a backbone, or a model that needs no head.
 
     Args:
-        config: the whole config.
-        spec: the pictures it is for.
-        trained: its weights will come from a run: those of ``model.weights`` need not be there any more.
+        config: the config.
+        spec: spec of the data.
+        trained: whether the weights of a run will be loaded afterwards; the files of
+            ``model.weights`` and ``head.weights`` may then be absent.
     """
-    pl.seed_everything(config["seed"], verbose=False)  # the first weights
+    pl.seed_everything(config["seed"], verbose=False)  # for the initial weights
     model = config["model"]
-    make = _partial(_arguments(config, "model"), "model")
-    changes: dict[str, Any] = {}
+    make = _partial(_constructor_arguments(config, "model"), "model")
+    overrides: dict[str, Any] = {}
     if trained and model.get("weights"):
-        changes = {"weights": None} | (
-            {"stem": _resolve_auto_stem(model["stem"])} if "stem" in model else {}
-        )
-    with explained("model", model):
-        backbone: Backbone | GanNetworks = make(spec, **changes)
+        overrides["weights"] = None
+        if model.get("stem") == "auto":
+            overrides["stem"] = "imagenet"  # what `auto` means if there are weights
+    with name_errors("model", model):
+        backbone: Backbone | GanNetworks = make(spec, **overrides)
     if model.get("target_type") == NO_TARGET:
-        spec = _normalised(spec, (0.5,), (0.5,))  # to [-1, 1]: see ``Adversarial``
-    head: Head = _partial(_arguments(config, "head"), "head")
-    with explained("head", config["head"]):
+        spec = _with_normalization(spec, (0.5,), (0.5,))  # to [-1, 1]: see ``GanNetworks``
+    head: Head = _partial(_constructor_arguments(config, "head"), "head")
+    with name_errors("head", config["head"]):
         module = head(backbone, spec)
     loaded = backbone.loaded
     if config["head"].get("weights") and not trained:
@@ -141,9 +153,10 @@ def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNe
         return BuiltNetwork(module, spec, (), ())
     notes = [loaded.summary]
     if loaded.mean and loaded.std:
-        spec = _normalised(spec, loaded.mean, loaded.std)
+        spec = _with_normalization(spec, loaded.mean, loaded.std)
         notes.append(
-            f"pictures are normalised as the weights want it: mean {list(spec.mean)}, std {list(spec.std)}"
+            f"images are normalized as for the weights: mean {list(spec.mean)}, "
+            f"std {list(spec.std)}"
         )
     return BuiltNetwork(module, spec, tuple(notes), loaded.missing_keys)
 
@@ -152,234 +165,254 @@ def _load_network_weights(
     config: Config, head: Head, module: nn.Module, spec: DataSpec
 ) -> LoadedWeights:
     """Load ``head.weights`` into backbone and head together."""
-    published = config["head"].get("torchvision_name") or f"{config.choices.get('head')}_{{model}}"
-    make = _partial(_arguments(config, "model"), "model")
-    shapes = []
-    for more in (1, 2):  # the parameters whose shapes follow the number of classes
-        other = replace(
-            spec,
-            num_classes=spec.num_classes + more,
-            class_names=tuple(map(str, range(spec.num_classes + more))),
-        )
-        with torch.device("meta"):
-            made = head(make(other, weights=None), other)
-        shapes.append({key: value.shape for key, value in made.state_dict().items()})
+    model, head_name = config.choices.get("model"), config.choices.get("head")
+    constructor = config["head"].get("torchvision_name") or f"{head_name}_{{model}}"
     return load(
         module,
         config["head"]["weights"],
         key="head.weights",
-        constructor=published.format(model=config.choices.get("model")),
-        class_layers={key for key in shapes[0] if shapes[0][key] != shapes[1][key]},
+        constructor=constructor.format(model=model),
+        class_layers=_find_class_layers(config, head, spec),
     )
 
 
+def _find_class_layers(config: Config, head: Head, spec: DataSpec) -> set[str]:
+    """Return the parameters whose shapes depend on the number of classes.
+
+    They are found by comparing two networks, on the meta device, that differ in it.
+    """
+    make = _partial(_constructor_arguments(config, "model"), "model")
+    shapes = []
+    for num_classes in (spec.num_classes + 1, spec.num_classes + 2):
+        names = tuple(map(str, range(num_classes)))
+        other = replace(spec, num_classes=num_classes, class_names=names)
+        with torch.device("meta"):
+            module = head(make(other, weights=None), other)
+        shapes.append({key: value.shape for key, value in module.state_dict().items()})
+    return {key for key, shape in shapes[0].items() if shape != shapes[1][key]}
+
+
 def task(config: Config, network: BuiltNetwork, *, processes: int = 1) -> Task:
-    """What is learnt, by so many processes together."""
-    settings = _partial(_arguments(config, "task"), "task")
+    """Build the task.
+
+    Args:
+        config: the config.
+        network: the network to train or evaluate.
+        processes: number of training processes.
+    """
+    make = _partial(_constructor_arguments(config, "task"), "task")
     if "feature_extractor" in config["task"]:
-        found = features(config)
-        settings = partial(settings, feature_extractor=found, feature_extractor_name=found.name)
-    with explained("task", config["task"]):
-        made: Task = settings(
+        extractor = feature_extractor(config)
+        make = partial(make, feature_extractor=extractor, feature_extractor_name=extractor.name)
+    with name_errors("task", config["task"]):
+        task: Task = make(
             network=network.module,
             spec=network.spec,
             optimizer=optimizer(config, processes=processes),
             schedule=instantiate(config["scheduler"], "scheduler"),
             seed=config["seed"],
         )
-    return made
+    return task
 
 
-def features(config: Config) -> FeatureExtractor:
-    """What ``task.feature_extractor`` names: the space in which pictures are measured.
+def feature_extractor(config: Config) -> FeatureExtractor:
+    """Build the feature extractor given by ``task.feature_extractor``.
 
     Raises:
-        ConfigurationError: where it names nothing, or what is not to be had.
+        ConfigurationError: if it does not exist, or its weights cannot be loaded.
     """
-    named = config["task"]["feature_extractor"]
-    name, _, place = str(named).partition(":")
-    if name == "fashion_mini" and not place:
+    value = config["task"]["feature_extractor"]
+    name, _, path = str(value).partition(":")
+    if name == "fashion_mini" and not path:
         return fashion_features()
     if name == "inception":
-        return inception(place or None)
-    if name == "run" and place:
-        return _classifier_features(place, trusted=config["trust"])
+        return inception(path or None)
+    if name == "run" and path:
+        return _classifier_features(path, trusted=config["trust"])
     raise ConfigurationError(
-        f"task.feature_extractor={named}: type fashion_mini, inception, inception:<its file of weights>, "
-        "or run:<the folder of a run of task=classify>"
+        f"task.feature_extractor={value}: type fashion_mini, inception, inception:<weights file>, "
+        "or run:<folder of a run of task=classify>"
     )
 
 
 def _classifier_features(folder: str, *, trusted: Sequence[str]) -> FeatureExtractor:
-    """Those of a classifier that was trained here."""
+    """Build a feature extractor from a classifier that was trained here."""
     run = Run.open(folder, key="task.feature_extractor", prefix="run:")
     saved = run.resolved
-    values = {key: saved.get(key) for key in ("task", "model", "head", "seed")}
-    told: Any = values["task"]
-    if (
-        not isinstance(told, dict)
-        or told.get("target_type") != "labels"
-        or not run.weights.is_file()
-    ):
+    task: Any = saved.get("task")
+    is_classifier = isinstance(task, dict) and task.get("target_type") == "labels"
+    if not is_classifier or not run.weights.is_file():
         raise ConfigurationError(
-            f"task.feature_extractor=run:{folder}: this is no finished run of task=classify, which is what can be looked through"
+            f"task.feature_extractor=run:{folder}: this is not a finished run of task=classify"
         )
-    values = {key: values[key] for key in ("model", "head", "seed")}
-    strange = find_untrusted(values, trusted=trusted)
-    if strange:
-        raise ConfigurationError(
-            "\n".join(f"task.feature_extractor=run:{folder}: {line}" for line in strange)
-        )
-    config = Config(
-        values=values | {"data": {"spec": run.spec}, "trust": list(trusted)}, choices=run.choices
-    )
+    values = {key: saved.get(key) for key in ("model", "head", "seed")}
+    errors = find_untrusted(values, trusted=trusted)
+    if errors:
+        lines = [f"task.feature_extractor=run:{folder}: {error}" for error in errors]
+        raise ConfigurationError("\n".join(lines))
+    values |= {"data": {"spec": run.spec}, "trust": list(trusted)}
+    config = Config(values=values, choices=run.choices)
     check_config(config, ("model", "head"))
-    made = network(config, DataSpec.from_config(run.spec), trained=True)
-    load_weights(made.module.load_state_dict, run.weights)
-    return classifier_features(made.module, made.spec, f"run:{folder}")
+    classifier = network(config, DataSpec.from_config(run.spec), trained=True)
+    load_weights(classifier.module.load_state_dict, run.weights)
+    return classifier_features(classifier.module, classifier.spec, f"run:{folder}")
 
 
 def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]:
-    """Makes the optimiser of some parameters, by the config's settings and those that it is called with, which win.
+    """Build a function that creates an optimizer for given parameters.
 
-    With ``optimizer.lr_reference_batch_size`` the rate grows with the pictures of a step, those of all processes together, in proportion
-    to the batch it is meant for (Goyal 2017, section 2.1).
+    With ``optimizer.lr_reference_batch_size``, the learning rate is multiplied by the ratio of the
+    effective batch size (of all processes and accumulated batches) to that reference (Goyal 2017,
+    section 2.1).
+
+    Args:
+        config: the config.
+        processes: number of training processes.
+
+    Returns:
+        A function of the parameters; keyword arguments override the config's settings.
     """
-    settings = _arguments(config, "optimizer")
-    together = (
-        config["data"]["batch_size"] * processes * config["trainer"]["accumulate_grad_batches"]
-    )
-    meant_for = config["optimizer"].get("lr_reference_batch_size")
-    growth = together / meant_for if meant_for else 1
+    settings = _constructor_arguments(config, "optimizer")
+    batches_per_step = processes * config["trainer"]["accumulate_grad_batches"]
+    effective_batch_size = config["data"]["batch_size"] * batches_per_step
+    reference = config["optimizer"].get("lr_reference_batch_size")
+    lr_factor = effective_batch_size / reference if reference else 1
 
-    def make(parameters: Iterable[Parameter], **changes: Any) -> Optimizer:
-        changed = settings | changes
-        changed["lr"] *= growth
-        with explained("optimizer"):
-            made: Optimizer = _partial(changed, "optimizer")(parameters)
-        return made
+    def make(parameters: Iterable[Parameter], **overrides: Any) -> Optimizer:
+        arguments = settings | overrides
+        arguments["lr"] *= lr_factor
+        with name_errors("optimizer"):
+            optimizer: Optimizer = _partial(arguments, "optimizer")(parameters)
+        return optimizer
 
     return make
 
 
-def trainer(config: Config, folder: Path, **changes: Any) -> pl.Trainer:
-    """Lightning's trainer with the callbacks and loggers of the config; its ``default_root_dir`` is the run's folder.
+def trainer(config: Config, folder: Path, **overrides: Any) -> pl.Trainer:
+    """Build Lightning's Trainer with the callbacks and loggers of the config.
 
     Args:
-        config: the whole config.
-        folder: the run's folder.
-        changes: arguments of the trainer that win over the config's.
+        config: the config.
+        folder: the run folder, which becomes ``default_root_dir``.
+        overrides: arguments that replace those of the config.
+
+    Raises:
+        ConfigurationError: if the machine lacks the requested devices, or settings contradict each
+            other.
     """
     settings = config["trainer"]
     arguments: dict[str, Any] = {"default_root_dir": str(folder)}
-    if "callbacks" not in changes:
+    if "callbacks" not in overrides:
         arguments["callbacks"] = callbacks(config)
-    if "logger" not in changes:
+    if "logger" not in overrides:
         arguments["logger"] = _loggers(config, folder) or False
-    if settings.get("plugins"):
-        named = settings["plugins"].items()
-        arguments["plugins"] = [
-            _object(node, f"trainer.plugins.{name}", PLUGINS) for name, node in named if node
-        ]
-    if isinstance(settings.get("profiler"), dict):
-        arguments["profiler"] = _object(
-            _placed(settings["profiler"], folder), "trainer.profiler", Profiler
-        )
-    # `deterministic` would also fill all new memory with NaN, to show reads of it: 3 % of the time for nothing.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set by a module class
-    make = _partial(
-        {key: value for key, value in settings.items() if key not in ("plugins", "profiler")},
-        "trainer",
-    )
-    if isinstance(settings.get("profiler"), str):
-        arguments["profiler"] = settings["profiler"]
-    arguments |= {
-        key: value for key, value in MANUAL_OPTIMIZATION_DEFAULTS.items() if key in config["task"]
-    } | changes
-    with explained("trainer", settings):
+    arguments |= _trainer_objects(settings, folder)
+    for key, value in MANUAL_OPTIMIZATION_DEFAULTS.items():
+        if key in config["task"]:
+            arguments[key] = value
+    # `deterministic` would also fill new memory with NaN, to reveal reads of it, in 3 % of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    plain = {key: value for key, value in settings.items() if key not in ("plugins", "profiler")}
+    with name_errors("trainer", settings):
         try:
-            made: pl.Trainer = make(**arguments)
+            trainer: pl.Trainer = _partial(plain, "trainer")(**{**arguments, **overrides})
         except (MisconfigurationException, RuntimeError) as error:
-            raise ConfigurationError(
-                f"{error}\nType trainer=auto for what this machine has."
-            ) from error
-    if settings.get("sync_batchnorm") and made.strategy.root_device.type == "cpu":
+            message = f"{error}\nType trainer=auto to use the devices of this machine."
+            raise ConfigurationError(message) from error
+    if settings.get("sync_batchnorm") and trainer.strategy.root_device.type == "cpu":
         raise ConfigurationError(
-            "torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false"
+            "torch synchronizes batch norm on GPUs only: type trainer.sync_batchnorm=false"
         )
-    return made
+    return trainer
+
+
+def _trainer_objects(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Build the plugins and the profiler of the Trainer."""
+    objects: dict[str, Any] = {}
+    nodes = settings.get("plugins") or {}
+    if nodes:
+        objects["plugins"] = [
+            _build_object(node, f"trainer.plugins.{name}", PLUGINS)
+            for name, node in nodes.items()
+            if node
+        ]
+    profiler = settings.get("profiler")
+    if isinstance(profiler, dict):
+        profiler = _with_output_folder(profiler, folder)
+        objects["profiler"] = _build_object(profiler, "trainer.profiler", Profiler)
+    elif profiler is not None:
+        objects["profiler"] = profiler
+    return objects
 
 
 def callbacks(config: Config, *, only: Sequence[str] | None = None) -> list[pl.Callback]:
-    """What watches a trainer: all of the config's callbacks, or those of some names."""
-    named = (config["callbacks"] or {}).items()
-    chosen = [(name, node) for name, node in named if node and (only is None or name in only)]
-    return [_object(node, f"callbacks.{name}", pl.Callback) for name, node in chosen]
+    """Build the callbacks.
+
+    Args:
+        config: the config.
+        only: keys of the callbacks to build; None for all.
+    """
+    built = []
+    for name, node in (config["callbacks"] or {}).items():
+        if node and (only is None or name in only):
+            built.append(_build_object(node, f"callbacks.{name}", pl.Callback))
+    return built
 
 
 def _loggers(config: Config, folder: Path) -> list[Any]:
-    named = (config["logger"] or {}).items()
-    return [
-        _object(_placed(node, folder), f"logger.{name}", Logger) for name, node in named if node
-    ]
+    loggers = []
+    for name, node in (config["logger"] or {}).items():
+        if node:
+            node = _with_output_folder(node, folder)
+            loggers.append(_build_object(node, f"logger.{name}", Logger))
+    return loggers
 
 
 def _transforms(nodes: Sequence[Any], path: str) -> list[Any]:
-    """The transforms of ``augment.train`` or ``augment.eval``."""
-    return [_object(node, f"{path}.{place}", Callable) for place, node in enumerate(nodes)]
+    return [_build_object(node, f"{path}.{index}", Callable) for index, node in enumerate(nodes)]
 
 
-def _object(node: Any, path: str, kind: Any) -> Any:
-    """Build a node that must be of some class.
+def _build_object(node: Any, path: str, expected: Any) -> Any:
+    """Build a node that must be an instance of a class or of one of several classes.
 
     Raises:
-        ConfigurationError: if it is not.
+        ConfigurationError: if it is not, or cannot be built.
     """
     try:
-        made = instantiate(node, path)
-    except MisconfigurationException as error:  # of Lightning's own classes
+        built = instantiate(node, path)
+    except MisconfigurationException as error:
         raise ConfigurationError(f"{path} cannot be built: {error}") from error
-    if not isinstance(made, kind):
-        names = " or ".join(
-            each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,))
-        )
-        raise ConfigurationError(f"{path} is a {type(made).__name__}, but a {names} is needed")
-    return made
+    if not isinstance(built, expected):
+        classes = expected if isinstance(expected, tuple) else (expected,)
+        names = " or ".join(class_.__name__ for class_ in classes)
+        raise ConfigurationError(f"{path} is a {type(built).__name__}, but must be a {names}")
+    return built
 
 
-def _placed(node: Any, folder: Path) -> Any:
-    """A logger or profiler, told to write below the run's folder unless the command line says where."""
-    taken = (
-        get_parameters(locate(node["_target_"]))[0]
-        if isinstance(node, dict) and "_target_" in node
-        else {}
-    )
-    if "tracking_uri" in taken:
+def _with_output_folder(node: Any, folder: Path) -> Any:
+    """Make a logger or profiler write below the run folder, unless the config sets a folder."""
+    if not isinstance(node, dict) or "_target_" not in node:
+        return node
+    parameters = get_parameters(locate(node["_target_"]))[0]
+    if "tracking_uri" in parameters:  # MLflow would write to ./mlruns
         return {"save_dir": str(folder / "mlruns"), **node}
-    places = {"folder": folder, "save_dir": folder, "dirpath": folder / "profile"}
-    return {**{name: str(place) for name, place in places.items() if name in taken}, **node}
+    folders = {"folder": folder, "save_dir": folder, "dirpath": folder / "profile"}
+    defaults = {name: str(path) for name, path in folders.items() if name in parameters}
+    return {**defaults, **node}
 
 
-def _resolve_auto_stem(stem: str) -> str:
-    """What ``auto`` comes to where there are weights to fit."""
-    return "imagenet" if stem == "auto" else stem
-
-
-def _normalised(spec: DataSpec, mean: Sequence[float], std: Sequence[float]) -> DataSpec:
-    if len(mean) not in (
-        1,
-        spec.channels,
-    ):  # a grey picture for weights of colours, or many channels
+def _with_normalization(spec: DataSpec, mean: Sequence[float], std: Sequence[float]) -> DataSpec:
+    """Set mean and std, averaged if the images have another number of channels."""
+    if len(mean) not in (1, spec.channels):
         mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
     return replace(spec, mean=tuple(mean), std=tuple(std))
 
 
-def _arguments(config: Config, part: str) -> dict[str, Any]:
-    """A part without the keys that are not for its constructor."""
-    aside = build_only_keys(config, part)
-    return {key: value for key, value in config[part].items() if key not in aside}
+def _constructor_arguments(config: Config, group: str) -> dict[str, Any]:
+    excluded = build_only_keys(config, group)
+    return {key: value for key, value in config[group].items() if key not in excluded}
 
 
 def _partial(node: dict[str, Any], path: str) -> Callable[..., Any]:
-    made: Callable[..., Any] = instantiate({**node, "_partial_": True}, path)
-    return made
+    built: Callable[..., Any] = instantiate({**node, "_partial_": True}, path)
+    return built

@@ -196,7 +196,7 @@ def _replace_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
     elif kind == 1:
         path.write_bytes(pickle.dumps(payload))
     elif kind == 2:
-        others = [None, [], {}, 1, "x", torch.zeros(2), {1: 2}, {"state_dict": {}}, {"last": "x"}]
+        others = [None, [], {}, 1, "x", torch.zeros(2), {1: 2}, {"state_dict": {}}, {"resume": "x"}]
         torch.save(chance.choice(others), path)
     else:
         content = b"\0" * 200_000_000 if chance.random() < 0.2 else b"\x80\x02}."
@@ -221,11 +221,11 @@ def _change_checkpoint(chance: Random, gift: Path, folder: Path) -> None:
     found = list(mutations.places(content))
     if not found:
         return
-    if chance.random() < 0.2 and isinstance(content.get("last"), dict):
+    if chance.random() < 0.2 and isinstance(content.get("resume"), dict):
         link = gift / "events.out.tfevents.1.evil"
         link.unlink(missing_ok=True)
         link.symlink_to(folder / "victim" / "notes.txt")
-        content["last"]["logs"] = {link.name: 0}
+        content["resume"]["logs"] = {link.name: 0}
     else:
         node, key = chance.choice(
             [place for place in found if place[0] is content] if chance.random() < 0.3 else found

@@ -15,7 +15,7 @@ from tests.conftest import FAST, Outcome
 from vision_lab.cli.main import main
 from vision_lab.config.groups import CONFIG_DIR
 from vision_lab.config.resolution import resolve_config
-from vision_lab.config.trust import find_untrusted, is_admitted
+from vision_lab.config.trust import find_untrusted, is_allowed_call
 from vision_lab.core.documents import dump_yaml
 from vision_lab.core.errors import ConfigurationError
 
@@ -346,9 +346,9 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
     ],
 )
 def test_what_is_admitted(target: Any, arguments: dict[str, Any], admitted: bool):
-    assert is_admitted(target, arguments) == admitted
+    assert is_allowed_call(target, arguments) == admitted
     if isinstance(target, str) and target:
-        assert is_admitted(target, arguments, [target.split(".")[0]]) == ("$" not in target)
+        assert is_allowed_call(target, arguments, [target.split(".")[0]]) == ("$" not in target)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     run = Run(folder)
     assert (run.state, run.error) == ("failed", "interrupted")
     state = load(folder / "checkpoints" / "last.ckpt")
-    epoch, batches = state["last"]["stands_at"]
+    epoch, batches = state["resume"]["position"]
     assert 0 < epoch * 150 + batches == state["global_step"] < 300
     again = "type the same command again, or python -m vision_lab resume=outputs/x"
     alone = f"type python -m vision_lab resume={folder.relative_to(tmp_path)}"

@@ -158,7 +158,7 @@ def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pyte
         command(*words)
     monkeypatch.delenv("KILL")
     state = load(Path("outputs/x/checkpoints/last.ckpt"))
-    state["last"]["processes"] = 2
+    state["resume"]["processes"] = 2
     save(state, Path("outputs/x"), "checkpoints/last.ckpt")
     outcome = command(*words)
     assert (

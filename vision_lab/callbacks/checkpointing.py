@@ -1,4 +1,4 @@
-"""What is kept of a training: the best network, and the state it can go on from."""
+"""Checkpoints of the best network, and of the state from which a run resumes."""
 
 from __future__ import annotations
 
@@ -18,39 +18,43 @@ from vision_lab.loggers.tensorboard import ResumableTensorBoardLogger
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import FOLDER, LAST
 
-STATE_KEY = "last"
-"""Under which a checkpoint says where the run stands."""
+STATE_KEY = "resume"
+"""Key of a checkpoint under which ``ResumeCheckpoint`` stores its state."""
 
-STATE_KEYS: dict[str, type] = {
+CHECKPOINT_TYPES: dict[str, type] = {
     "pytorch-lightning_version": str,
     "state_dict": dict,
     "loops": dict,
     "optimizer_states": list,
     "lr_schedulers": list,
     "callbacks": dict,
-    "measured": list,
+    "metric_states": list,
     STATE_KEY: dict,
 }
-"""What every training's state holds."""
+"""Types of what every checkpoint for resuming contains."""
 
-PLACE_KEYS: dict[str, Any] = {
-    "stands_at": tuple[Annotated[int, Range(ge=0)], Annotated[int, Range(ge=0)]],
-    "steps_made": Annotated[int, Range(ge=0)],
+_NonNegativeInt = Annotated[int, Range(ge=0)]
+
+STATE_TYPES: dict[str, Any] = {
+    "position": tuple[_NonNegativeInt, _NonNegativeInt],
+    "step": _NonNegativeInt,
     "should_stop": bool,
     "processes": Count,
     "seconds": NonNegative,
-    "logs": dict[str, Annotated[int, Range(ge=0)]],
+    "logs": dict[str, _NonNegativeInt],
 }
-"""What it says of where the run stands."""
+"""Types of the state under ``STATE_KEY``."""
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``checkpoints/best.ckpt`` in the run's folder, which may move: the callback's own state names no place.
+    """Saves the best checkpoint as ``checkpoints/best.ckpt`` in the run folder.
+
+    Its state contains file names instead of absolute paths, so that run folders can be moved.
 
     Args:
-        monitor: the metric that says which is best.
-        mode: whether more of it is better ("max") or less ("min").
-        save_weights_only: leave out what only a training needs.
+        monitor: name of the metric to compare.
+        mode: whether the best value is the largest ("max") or the smallest ("min").
+        save_weights_only: whether to leave out what only training requires.
     """
 
     def __init__(
@@ -72,31 +76,33 @@ class BestCheckpoint(ModelCheckpoint):
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
         del state["dirpath"]
-        best = {Path(path).name: score for path, score in state.pop("best_k_models").items()}
-        return {
-            name: Path(v).name if name.endswith("_path") else v for name, v in state.items()
-        } | {"best": best}
+        best = state.pop("best_k_models")
+        for key, value in state.items():
+            if key.endswith("_path"):
+                state[key] = Path(value).name
+        return state | {"best": {Path(path).name: score for path, score in best.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         folder = Path(self.dirpath or "")
-        state = {
-            n: str(folder / Path(v).name) if n.endswith("_path") and v else v
-            for n, v in state_dict.items()
-        }
-        best = {str(folder / Path(name).name): score for name, score in state_dict["best"].items()}
+        state = dict(state_dict)
+        for key, value in state.items():
+            if key.endswith("_path") and value:
+                state[key] = str(folder / Path(value).name)
+        best = {str(folder / Path(name).name): score for name, score in state["best"].items()}
         super().load_state_dict(state | {"best_k_models": best})
 
 
 class ResumeCheckpoint(Checkpoint):
-    """Keeps ``checkpoints/last.ckpt``, from which a run goes on to the bit, and the one before it.
+    """Saves ``checkpoints/last.ckpt``, from which a run resumes bit-exactly, and the previous one.
 
-    It is written between epochs, after training, and within an epoch every so many steps or minutes, where a step of
-    the optimiser is complete and no validation is about to begin: only there is all of a training's state in its parts.
-    When the command is asked to end (Ctrl-C, SIGTERM), that is done after the next such moment.
+    A checkpoint is saved between epochs, after training and, within an epoch, every given number
+    of steps or minutes. It contains the whole state of training only if an optimizer step is
+    complete and no validation is about to start; checkpoints that are due wait for such a batch.
+    When the command is interrupted (Ctrl-C, SIGTERM), it ends after the next checkpoint.
 
     Args:
-        every_n_steps: batches; null: not by steps.
-        minutes: of training; null: not by time.
+        every_n_steps: number of batches between checkpoints within an epoch; None to disable.
+        every_n_minutes: minutes of training between checkpoints; None to disable.
     """
 
     def __init__(
@@ -105,16 +111,16 @@ class ResumeCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.position: tuple[int, int] = (0, 0)
-        """(epoch, batches of it) of the newest checkpoint."""
+        """(epoch, completed batches of it) of the latest checkpoint."""
         self.path: Path | None = None
         self.step = 0
-        self.began = time.monotonic()
+        self.started_at = time.monotonic()
         self.saved_at = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.position == (0, 0):
             for logger in _tensorboard_loggers(trainer):
-                logger.truncate_to({}, step=0)  # of a life that ended before its first checkpoint
+                logger.truncate_to({}, step=0)  # curves of a command without a checkpoint
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals.defer_signals(False)
@@ -129,7 +135,7 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.position != (trainer.current_epoch, 0):
             self._save(trainer, batches=0)
-            _raise_if_interrupted(_any_rank(trainer, signals.signal_pending()))
+            _raise_if_interrupted(trainer)
 
     def on_train_batch_end(
         self,
@@ -140,27 +146,25 @@ class ResumeCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         batches = batch_idx + 1
-        due = self._steps_due(trainer, batches)
-        if trainer.world_size > 1 and not due and not is_log_step(trainer, batch_idx):
-            return  # processes agree on clocks and signals by a message, which is not worth its time at each step
-        asked = _any_rank(trainer, signals.signal_pending())
-        late = (
-            self.every_n_minutes is not None
-            and time.monotonic() - self.saved_at >= 60 * self.every_n_minutes
-        )
-        if (asked or due or _any_rank(trainer, late)) and _is_resumable(trainer, pl_module):
+        due_by_steps = self._is_due_by_steps(trainer, batches)
+        if trainer.world_size > 1 and not due_by_steps and not is_log_step(trainer, batch_idx):
+            return  # ranks agree on clocks and signals by a message, too slow for every step
+        interrupted = _any_rank(trainer, signals.signal_pending())
+        due = interrupted or due_by_steps or _any_rank(trainer, self._is_due_by_time())
+        if due and _is_resumable(trainer, pl_module):
             self._save(trainer, batches=batches)
-            _raise_if_interrupted(asked)
+            if interrupted:
+                raise signals.Interrupted
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # In the epoch in which a run goes on, Lightning would leave out a plateau schedule's step, as if there had been
-        # no validation since.
+        # In the epoch in which a run resumes, Lightning would skip the step of ReduceLROnPlateau,
+        # as if there had been no validation.
         trainer.fit_loop._restarting = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, batches=0)
         signals.defer_signals(False)
-        _raise_if_interrupted(_any_rank(trainer, signals.signal_pending()))
+        _raise_if_interrupted(trainer)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -170,114 +174,126 @@ class ResumeCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        logs = {
-            name: size
-            for logger in _tensorboard_loggers(trainer)
-            for name, size in logger.file_sizes().items()
-        }
+        logs: dict[str, int] = {}
+        for logger in _tensorboard_loggers(trainer):
+            logs |= logger.file_sizes()
         checkpoint[STATE_KEY] = {
-            "stands_at": self.position,
-            "steps_made": logged_step(trainer),
+            "position": self.position,
+            "step": logged_step(trainer),
             "should_stop": trainer.should_stop,
             "processes": trainer.world_size,
-            "seconds": time.monotonic() - self.began,
+            "seconds": time.monotonic() - self.started_at,
             "logs": logs,
         }
-        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]
-        for count in (epoch["current"], epoch["total"]):
-            # Between two epochs: as if the next had not been thought of. (At Lightning's own end of an epoch a plateau
-            # schedule has not made its step yet.)
-            count["ready"] = count["started"]
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        for counts in (progress["current"], progress["total"]):
+            # Between two epochs: as if the next one were not prepared. (Lightning's own end of an
+            # epoch is no alternative: ReduceLROnPlateau has not stepped by then.)
+            counts["ready"] = counts["started"]
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         state = checkpoint[STATE_KEY]
-        self.position = state["stands_at"]
-        self.began -= state["seconds"]
-        self.path, self.step = Path(str(trainer.ckpt_path)), state["steps_made"]
-        trainer.should_stop = state[
-            "should_stop"
-        ]  # early stopping had decided, and Lightning does not keep it
+        self.position = state["position"]
+        self.started_at -= state["seconds"]
+        self.path = Path(str(trainer.ckpt_path))
+        self.step = state["step"]
+        trainer.should_stop = state["should_stop"]  # of EarlyStopping; Lightning does not store it
         for logger in _tensorboard_loggers(trainer):
-            logger.truncate_to(state["logs"], step=state["steps_made"])
+            logger.truncate_to(state["logs"], step=state["step"])
 
-    def _steps_due(self, trainer: pl.Trainer, batches: int) -> bool:
-        epoch, behind = self.position
-        since = batches - (behind if epoch == trainer.current_epoch else 0)
-        return self.every_n_steps is not None and since >= self.every_n_steps
+    def _is_due_by_steps(self, trainer: pl.Trainer, batches: int) -> bool:
+        epoch, saved_batches = self.position
+        if epoch != trainer.current_epoch:
+            saved_batches = 0
+        return self.every_n_steps is not None and batches - saved_batches >= self.every_n_steps
+
+    def _is_due_by_time(self) -> bool:
+        if self.every_n_minutes is None:
+            return False
+        return time.monotonic() - self.saved_at >= 60 * self.every_n_minutes
 
     def _save(self, trainer: pl.Trainer, *, batches: int) -> None:
         self.position = (trainer.current_epoch, batches)
-        path = Path(trainer.default_root_dir) / "checkpoints" / LAST
+        path = Path(trainer.default_root_dir) / FOLDER / LAST
         trainer.save_checkpoint(path)
         self.path, self.step = path, logged_step(trainer)
         self.saved_at = time.monotonic()
 
 
 def find_problem(task: Task, checkpoint: Any) -> str | None:
-    """Say why a checkpoint, as it was read, is none that a training of this task can go on from; None if it is one."""
+    """Return why training of a task cannot resume from a checkpoint, or None if it can.
+
+    Args:
+        task: the task.
+        checkpoint: the content of a checkpoint file.
+    """
     if not isinstance(checkpoint, dict):
-        return f"it holds a {type(checkpoint).__name__} and no training's state"
-    missing = [key for key in STATE_KEYS if key not in checkpoint]
+        return f"it contains a {type(checkpoint).__name__}, not a training state"
+    missing = [key for key in CHECKPOINT_TYPES if key not in checkpoint]
     if missing:
-        return f"it is no training's state: it has no {', '.join(missing)}"
-    wrong = [key for key, kind in STATE_KEYS.items() if not isinstance(checkpoint[key], kind)]
-    if not wrong:
-        wrong = [
-            f"{STATE_KEY}.{key}"
-            for key, kind in PLACE_KEYS.items()
-            if not fits(checkpoint[STATE_KEY].get(key), kind)
+        return f"it is not a training state: {', '.join(missing)} is missing"
+    invalid = [
+        key for key, kind in CHECKPOINT_TYPES.items() if not isinstance(checkpoint[key], kind)
+    ]
+    if not invalid:
+        state = checkpoint[STATE_KEY]
+        keys = [
+            key for key, annotation in STATE_TYPES.items() if not fits(state.get(key), annotation)
         ]
-    if wrong:
-        return f"it is no training's state: {', '.join(wrong)} is of another kind"
+        invalid = [f"{STATE_KEY}.{key}" for key in keys]
+    if invalid:
+        return f"it is not a training state: {', '.join(invalid)} has another type"
     return find_weights_problem(task, checkpoint)
 
 
 def find_weights_problem(task: Task, checkpoint: Any) -> str | None:
-    """Say why a checkpoint, as it was read, does not hold the weights of this task; None if it does."""
+    """Return why a checkpoint does not contain the weights of a task, or None if it does.
+
+    Args:
+        task: the task.
+        checkpoint: the content of a checkpoint file.
+    """
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        return f"it holds a {type(checkpoint).__name__} without weights"
-    own = {name: value.shape for name, value in task.state_dict().items()}
-    state = {
+        return f"it contains a {type(checkpoint).__name__} without weights"
+    expected = {name: value.shape for name, value in task.state_dict().items()}
+    shapes = {
         name: getattr(value, "shape", None) for name, value in checkpoint["state_dict"].items()
     }
-    if own == state:
+    if shapes == expected:
         return None
-    differing = sorted(
-        str(name) for name in own.keys() | state.keys() if own.get(name) != state.get(name)
-    )
-    return f"it is of another network: {', '.join(differing[:3])} differ"
+    names = expected.keys() | shapes.keys()
+    mismatched = sorted(str(name) for name in names if expected.get(name) != shapes.get(name))
+    return f"it is from another network: {', '.join(mismatched[:3])} do not match"
 
 
-def _any_rank(trainer: pl.Trainer, decision: bool) -> bool:
-    """Whether any process says so: they must all do the same."""
-    return trainer.strategy.reduce_boolean_decision(decision, all=False)
+def _any_rank(trainer: pl.Trainer, condition: bool) -> bool:
+    """Return whether a condition is true on any rank, so that all of them do the same."""
+    return trainer.strategy.reduce_boolean_decision(condition, all=False)
 
 
-def _raise_if_interrupted(asked: bool) -> None:
-    if asked:
+def _raise_if_interrupted(trainer: pl.Trainer) -> None:
+    if _any_rank(trainer, signals.signal_pending()):
         raise signals.Interrupted
 
 
 def _is_resumable(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
-    """Whether the batch that has just ended completes a step of the optimiser and is followed by another batch.
+    """Return whether the last batch completed an optimizer step and is followed by another batch.
 
-    Lightning would go on from its last batch, or from one that a validation follows, without that validation.
+    After the last batch of an epoch, or before a validation, Lightning would resume without that
+    validation.
     """
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
     assert isinstance(task, Task)
-    waits = (
-        loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done
-    )
-    return task.step_is_complete and not waits
+    if loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done:
+        return False
+    return task.step_is_complete
 
 
 def _tensorboard_loggers(trainer: pl.Trainer) -> list[ResumableTensorBoardLogger]:
-    return [
-        logger
-        for logger in trainer.loggers
-        if isinstance(logger, ResumableTensorBoardLogger) and trainer.is_global_zero
-    ]
+    if not trainer.is_global_zero:
+        return []
+    return [item for item in trainer.loggers if isinstance(item, ResumableTensorBoardLogger)]

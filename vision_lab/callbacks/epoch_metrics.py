@@ -1,4 +1,4 @@
-"""One row of numbers for each epoch: into ``metrics.csv``, and onto the screen."""
+"""Metrics of each epoch, written to ``metrics.csv`` and printed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,41 +13,49 @@ from rich.text import Text
 from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.core.files import write_csv
 
-FILE = "metrics.csv"
+METRICS_FILENAME = "metrics.csv"
 
 
 class EpochMetrics(Checkpoint, ABC):
-    """Sees the metrics of each epoch, those of validation where there was one.
+    """Base class of callbacks that receive the metrics of each epoch.
 
-    It is a ``Checkpoint`` so that Lightning calls it after the task has logged the epoch's training metrics, and before
-    the checkpoint that follows it in the list.
+    It is a ``Checkpoint`` because Lightning calls those after the task has logged the training
+    metrics of the epoch, in their order in the list: this one before the checkpoints.
     """
 
     def __init__(self) -> None:
-        self.val: dict[str, float] = {}
-        """What this epoch's last validation measured."""
+        self.val_metrics: dict[str, float] = {}
+        """Metrics of the last validation in this epoch."""
 
     @abstractmethod
     def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
-        """Take an epoch's metrics, sorted by name."""
+        """Handle the metrics of an epoch.
+
+        Args:
+            trainer: the trainer.
+            metrics: training and validation metrics, sorted by name.
+        """
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.val = {} if trainer.sanity_checking else _measured(trainer, "val/")
+        self.val_metrics = {} if trainer.sanity_checking else _get_metrics(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        measured = _measured(trainer, "train/") | self.val
-        self.val = {}
-        self.on_epoch_metrics(trainer, dict(sorted(measured.items())))
+        metrics = _get_metrics(trainer, "train/") | self.val_metrics
+        self.val_metrics = {}
+        self.on_epoch_metrics(trainer, dict(sorted(metrics.items())))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"val": self.val}
+        return {"val_metrics": self.val_metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.val = state_dict["val"]
+        self.val_metrics = state_dict["val_metrics"]
 
 
 class MetricsCsv(EpochMetrics):
-    """Writes epoch, step and every scalar metric, the same to the bit for the same command: it holds no clocks."""
+    """Writes epoch, step and every scalar metric to ``metrics.csv``.
+
+    The file contains no times, so the same command writes the same bytes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +64,7 @@ class MetricsCsv(EpochMetrics):
     def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         self.rows.append({"epoch": trainer.current_epoch, "step": logged_step(trainer), **metrics})
         if trainer.is_global_zero:
-            write_csv(Path(trainer.default_root_dir), FILE, self.rows)
+            write_csv(Path(trainer.default_root_dir), METRICS_FILENAME, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"rows": self.rows}
@@ -67,30 +75,24 @@ class MetricsCsv(EpochMetrics):
 
 
 class EpochSummary(EpochMetrics):
-    """Prints a line.
+    """Prints a line for each epoch.
 
     Args:
-        names: of the metrics to print, without their split.
+        names: names of the metrics to print, without their split.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
-        self.names = tuple(f"/{name}" for name in names)
+        self.suffixes = tuple(f"/{name}" for name in names)
 
     def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         if trainer.is_global_zero:
-            shown = "  ".join(
-                f"{name} {value:.3f}"
-                for name, value in metrics.items()
-                if name.endswith(self.names)
-            )
-            line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}"
+            names = [name for name in metrics if name.endswith(self.suffixes)]
+            values = "  ".join(f"{name} {metrics[name]:.3f}" for name in names)
+            line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}"
             get_console().print(Text(line), highlight=False, soft_wrap=True)
 
 
-def _measured(trainer: pl.Trainer, split: str) -> dict[str, float]:
-    return {
-        name: value.item()
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith(split)
-    }
+def _get_metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+    logged = trainer.callback_metrics
+    return {name: value.item() for name, value in logged.items() if name.startswith(prefix)}

@@ -1,28 +1,29 @@
-"""Two ways in which a pair of networks stops to learn, said in words while it trains."""
+"""Detection of two failures of GAN training: mode collapse and a saturated discriminator."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from rich import get_console
-from rich.text import Text
 
 from vision_lab.callbacks.epoch_metrics import EpochMetrics
 from vision_lab.core.arguments import Count, Fraction, NonNegative
+from vision_lab.core.console import print_warning
 from vision_lab.core.errors import DataError
 
 
 class GanMonitor(EpochMetrics):
-    """Watches for collapse (all samples are alike) and saturation (the discriminator is never wrong).
+    """Reports mode collapse (all samples look alike) and a discriminator that is never wrong.
 
-    A loss that is no number is another callback's (``finite``).
+    A loss that is not finite is reported by ``TerminateOnNaN``.
 
     Args:
-        action: ``warn``, each time it has lasted so long, or ``stop`` with an error.
-        diversity: samples are alike where they are less apart than this part of what real pictures are.
-        accuracy: a discriminator is never wrong where it knows more than this part of real and of made pictures.
-        patience: epochs, one after another, that it may last.
+        action: ``warn`` each time a failure has lasted for ``patience`` epochs, or ``stop`` with an
+            error.
+        min_diversity: collapse is reported below this fraction of the diversity of real images.
+        max_discriminator_accuracy: saturation is reported if the discriminator's accuracy, on both
+            real and generated images, is higher.
+        patience: number of consecutive epochs that a failure may last.
     """
 
     def __init__(
@@ -39,52 +40,54 @@ class GanMonitor(EpochMetrics):
         self.max_discriminator_accuracy = max_discriminator_accuracy
         self.patience = patience
         self.epochs_failing = {"collapse": 0, "saturation": 0}
-        """Epochs that each has lasted by now."""
+        """Number of consecutive epochs with each failure."""
 
     def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
-        known = min(
-            metrics.get("train/real_accuracy", 0.0), metrics.get("train/fake_accuracy", 0.0)
-        )
-        self._count(
-            trainer, "saturation", known > self.max_discriminator_accuracy, _saturated(known)
-        )
+        accuracy = min(metrics.get(f"train/{kind}_accuracy", 0.0) for kind in ("real", "fake"))
+        is_saturated = accuracy > self.max_discriminator_accuracy
+        self._update(trainer, "saturation", is_saturated, _saturation_message(accuracy))
         if "val/diversity" in metrics:
-            apart = metrics["val/diversity"]
-            self._count(trainer, "collapse", apart < self.min_diversity, _collapsed(apart))
+            diversity = metrics["val/diversity"]
+            is_collapsed = diversity < self.min_diversity
+            self._update(trainer, "collapse", is_collapsed, _collapse_message(diversity))
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"lasted": self.epochs_failing}
+        return super().state_dict() | {"epochs_failing": self.epochs_failing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.epochs_failing = state_dict["lasted"]
+        self.epochs_failing = state_dict["epochs_failing"]
 
-    def _count(self, trainer: pl.Trainer, what: str, there: bool, text: str) -> None:
-        self.epochs_failing[what] = self.epochs_failing[what] + 1 if there else 0
-        if not self.epochs_failing[what] or self.epochs_failing[what] % self.patience:
+    def _update(self, trainer: pl.Trainer, failure: str, is_failing: bool, message: str) -> None:
+        if not is_failing:
+            self.epochs_failing[failure] = 0
             return
-        said = f"epoch {trainer.current_epoch + 1}: {text}"
+        self.epochs_failing[failure] += 1
+        if self.epochs_failing[failure] % self.patience:
+            return
+        message = f"epoch {trainer.current_epoch + 1}: {message}"
         if self.stop_on_failure:
             raise DataError(
-                f"{said}\nTo go on all the same, type callbacks.gan_monitor.action=warn and another name="
+                f"{message}\nTo continue anyway, type callbacks.gan_monitor.action=warn and another "
+                "name="
             )
         if trainer.is_global_zero:
-            get_console().print(
-                Text.assemble(("warning:", "yellow"), f" {said}"), highlight=False, soft_wrap=True
-            )
+            print_warning(message)
 
 
-def _saturated(known: float) -> str:
+def _saturation_message(accuracy: float) -> str:
     return (
-        f"the discriminator knows {known:.1%} of real and made pictures, so that the generator learns little from it: "
-        "type model.discriminator_channels=<less>, task.discriminator_optimizer.lr=<less>, task.real_label_value=0.9, or "
+        f"the discriminator recognizes {accuracy:.1%} of real and generated images, so the "
+        "generator learns little: type a smaller model.discriminator_channels= or "
+        "task.discriminator_optimizer.lr=, task.real_label_value=0.9, or "
         "task.diffaugment=[color,translation,cutout]"
     )
 
 
-def _collapsed(apart: float) -> str:
+def _collapse_message(diversity: float) -> str:
     return (
-        f"samples are much alike, apart by {apart:.2f} of what real pictures are: the generator has collapsed, or has "
-        "hardly begun. If it lasts, type task.loss=hinge model.spectral_norm=true, or task.r1_weight=1 "
+        f"the samples look alike, with {diversity:.2f} of the diversity of real images: the "
+        "generator has collapsed, or has hardly begun to learn. If it persists, type "
+        "task.loss=hinge model.spectral_norm=true, or task.r1_weight=1 "
         "model.discriminator_norm=layer, or a smaller optimizer.lr"
     )

@@ -1,6 +1,5 @@
-"""Pictures and figures to look at while and after training: into TensorBoard, and as PNG files."""
+"""Images with predictions, and charts, written to TensorBoard and as PNG files."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,17 +16,19 @@ from vision_lab.core.files import write_file
 from vision_lab.tasks.base import Task
 from vision_lab.viz.images import MAX_DRAWN
 
+FOLDER = "images"
+
 PNG_COMPRESSION_LEVEL = 2
-"""Of PNG files, 0 to 9: a third of the time of the usual 6 for files a fifth larger."""
+"""From 0 to 9; a third of the time of the default 6, for files that are a fifth larger."""
 
 
 class ImageLogger(pl.Callback):
-    """Draws the first pictures of each evaluation with their predictions, and the figures of the whole split.
+    """Draws the first images of each evaluation with their predictions, and the charts of a split.
 
-    The PNG files lie in ``pictures/`` in the run's folder, the newest of each kind.
+    The latest PNG files of each kind are in ``images/`` in the run folder.
 
     Args:
-        count: pictures to draw.
+        max_images: number of images to draw.
     """
 
     def __init__(self, max_images: Annotated[int, Range(ge=0, le=MAX_DRAWN)]) -> None:
@@ -43,7 +44,7 @@ class ImageLogger(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._collect(trainer, pl_module, outputs, batch)
+        self._draw(trainer, pl_module, outputs, batch)
 
     def on_test_batch_end(
         self,
@@ -54,7 +55,7 @@ class ImageLogger(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._collect(trainer, pl_module, outputs, batch)
+        self._draw(trainer, pl_module, outputs, batch)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, pl_module, "val")
@@ -62,41 +63,43 @@ class ImageLogger(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, pl_module, "test")
 
-    def _collect(
+    def _draw(
         self, trainer: pl.Trainer, task: pl.LightningModule, predictions: Any, batch: Batch
     ) -> None:
         assert isinstance(task, Task)
-        wanted = self.max_images - len(self.drawn)
-        if (
-            predictions is not None
-            and wanted > 0
-            and trainer.is_global_zero
-            and not trainer.sanity_checking
-        ):
-            self.drawn += task.draw_predictions(batch, predictions)[:wanted]
+        missing = self.max_images - len(self.drawn)
+        if predictions is None or missing <= 0:
+            return
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self.drawn += task.draw_predictions(batch, predictions)[:missing]
 
     def _write(self, trainer: pl.Trainer, task: pl.LightningModule, split: str) -> None:
         assert isinstance(task, Task)
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        pictures: Mapping[str, Tensor] = (
-            {"predictions": task.contact_sheet(self.drawn)} if self.drawn else {}
-        )
+        images = dict(task.figures(split))
+        if self.drawn:
+            images = {"predictions": task.contact_sheet(self.drawn), **images}
         self.drawn = []
-        for name, picture in {**pictures, **task.figures(split)}.items():
-            log_image(trainer, picture, f"{split}/{name}", f"pictures/{split}_{name}.png")
+        for name, image in images.items():
+            log_image(trainer, image, f"{split}/{name}", f"{FOLDER}/{split}_{name}.png")
 
 
-def log_image(trainer: pl.Trainer, picture: Tensor, tag: str, name: str) -> None:
-    """Write a picture (3, H, W) uint8 into a PNG file of the run's folder and, under a tag, into TensorBoard."""
-    png = encode_png(picture, compression_level=PNG_COMPRESSION_LEVEL).numpy().tobytes()
+def log_image(trainer: pl.Trainer, image: Tensor, tag: str, name: str) -> None:
+    """Write an image to a PNG file and to TensorBoard.
+
+    Args:
+        trainer: the trainer, whose ``default_root_dir`` is the run folder.
+        image: the image, (3, H, W) uint8.
+        tag: its tag in TensorBoard.
+        name: path of the file relative to the run folder.
+    """
+    png = encode_png(image, compression_level=PNG_COMPRESSION_LEVEL).numpy().tobytes()
     write_file(Path(trainer.default_root_dir), name, png)
+    _, height, width = image.shape
+    # SummaryWriter.add_image would encode the image again, which takes longer than drawing it.
+    encoded = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            # add_image would encode the picture again, which takes longer than to draw it.
-            _, height, width = picture.shape
-            image = Summary.Image(
-                height=height, width=width, colorspace=3, encoded_image_string=png
-            )
-            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
             logger.experiment._get_file_writer().add_summary(summary, logged_step(trainer))

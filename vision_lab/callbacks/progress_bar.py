@@ -1,13 +1,13 @@
-"""What a person sees in the terminal while a run trains: a bar with its ETA."""
+"""The progress bar of training and evaluation."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar (elapsed and remaining time, batches/s, loss, images/s), drawn four times a second.
+    """Lightning's Rich progress bar, refreshed every fourth batch.
 
-    The default of a hundred times would take a noticeable share of a small machine.
+    Refreshing it after every batch takes noticeable time on a small machine.
     """
 
     def __init__(self) -> None:
@@ -16,7 +16,7 @@ class ProgressBar(RichProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Without the logger's version number, which our folders do not have."""
+        """Return the metrics to show, without the logger's version, which run folders lack."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if "images/s" in metrics:

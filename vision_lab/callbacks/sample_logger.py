@@ -1,4 +1,4 @@
-"""What a generator makes of the same noise after each epoch, and at the end how it came to that."""
+"""Samples of a generator from the same latents after each epoch, and an animation of them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from vision_lab.tasks.base import Task
 FOLDER = "samples"
 
 MAX_FRAMES = 120
-"""Of an animation, at most; of more epochs some are left out, evenly."""
+"""Maximum number of frames of an animation; of more epochs, evenly spaced ones are shown."""
 
 MAX_SECONDS = 12.0
-"""That an animation takes at most, and each frame a fifth of a second at most; the last one stays for two."""
+"""Maximum duration of an animation, without its last frame."""
 
+MAX_FRAME_SECONDS = 0.2
+LAST_FRAME_SECONDS = 2.0
 
 MAX_FRAME_PIXELS = 10_000_000
-"""Of an image that is read for an animation."""
+"""Maximum number of pixels of an image that is read for an animation."""
 
 
 class SampleLogger(pl.Callback):
-    """Draws samples before training and after each epoch: TensorBoard's ``samples``, ``samples/epoch=003.png``.
+    """Draws samples before training and after each epoch.
 
-    After the test they are put together into ``samples/epochs.gif``.
+    They are written to TensorBoard (``samples``) and to ``samples/epoch=003.png``; after the test
+    all of them are combined to ``samples/epochs.gif``.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -41,50 +44,53 @@ class SampleLogger(pl.Callback):
         _draw(trainer, pl_module, epoch=trainer.current_epoch + 1)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        folder = _folder(trainer)
-        if trainer.is_global_zero and (folder / _name(0)).is_file():
-            files = [folder / _name(epoch) for epoch in range(trainer.current_epoch + 1)]
-            content = animation([file for file in files if file.is_file()])
+        run_folder = Path(trainer.default_root_dir)
+        paths = [run_folder / _filename(epoch) for epoch in range(trainer.current_epoch + 1)]
+        if trainer.is_global_zero and paths[0].is_file():
+            content = make_animation([path for path in paths if path.is_file()])
             if content:
-                write_file(Path(trainer.default_root_dir), f"{FOLDER}/epochs.gif", content)
+                write_file(run_folder, f"{FOLDER}/epochs.gif", content)
 
 
-def animation(files: list[Path]) -> bytes:
-    """A GIF that shows images of one size one after another, for ever; nothing where none can be read."""
+def make_animation(files: list[Path]) -> bytes:
+    """Combine images of the same size to a looping GIF.
+
+    Args:
+        files: the image files, in order.
+
+    Returns:
+        The content of the GIF; empty if no file is readable.
+    """
     frames = _read_frames(files)
     if not frames:
         return b""
-    each = round(1000 * min(0.2, MAX_SECONDS / len(frames)))
+    frame_ms = round(1000 * min(MAX_FRAME_SECONDS, MAX_SECONDS / len(frames)))
+    durations = [frame_ms] * (len(frames) - 1) + [round(1000 * LAST_FRAME_SECONDS)]
     content = io.BytesIO()
-    lasting = [each] * (len(frames) - 1) + [2000]
     frames[0].save(
-        content, "GIF", save_all=True, append_images=frames[1:], duration=lasting, loop=0
+        content, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0
     )
     return content.getvalue()
 
 
 def _read_frames(files: list[Path]) -> list[Image.Image]:
-    """Read evenly spaced images of a run's folder, without those that are damaged or of another size than the last."""
+    """Read evenly spaced images, skipping unreadable ones and those of another size than the last."""
     count = min(MAX_FRAMES, len(files))
-    chosen = [files[place * (len(files) - 1) // max(count - 1, 1)] for place in range(count)]
+    indices = [index * (len(files) - 1) // max(count - 1, 1) for index in range(count)]
     frames = []
-    for file in chosen:
+    for index in indices:
         with suppress(InvalidImageError):
-            pixels = read_image(file, channels=3, max_pixels=MAX_FRAME_PIXELS)
+            pixels = read_image(files[index], channels=3, max_pixels=MAX_FRAME_PIXELS)
             frames.append(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
     return [frame for frame in frames if frame.size == frames[-1].size]
 
 
 def _draw(trainer: pl.Trainer, task: pl.LightningModule, *, epoch: int) -> None:
     assert isinstance(task, Task)
-    picture = task.sample_grid() if trainer.is_global_zero else None
-    if picture is not None:
-        log_image(trainer, picture, "samples", f"{FOLDER}/{_name(epoch)}")
+    image = task.sample_grid() if trainer.is_global_zero else None
+    if image is not None:
+        log_image(trainer, image, "samples", _filename(epoch))
 
 
-def _folder(trainer: pl.Trainer) -> Path:
-    return Path(trainer.default_root_dir) / FOLDER
-
-
-def _name(epoch: int) -> str:
-    return f"epoch={epoch:03d}.png"
+def _filename(epoch: int) -> str:
+    return f"{FOLDER}/epoch={epoch:03d}.png"

@@ -1,4 +1,4 @@
-"""What happens within an epoch: the loss and the speed of every so many steps."""
+"""Losses, learning rates and speed within an epoch."""
 
 import time
 from collections.abc import Mapping
@@ -11,14 +11,15 @@ from vision_lab.core.batch import Batch
 from vision_lab.core.files import write_csv
 from vision_lab.tasks.base import Task
 
-FILE = "speed.csv"
+SPEED_FILENAME = "speed.csv"
 
 
 class StepLogger(pl.Callback):
-    """Logs ``train/step_loss``, ``train/lr`` and ``train/images_per_second`` every ``trainer.log_every_n_steps`` steps.
+    """Logs the loss, learning rate and images per second every ``trainer.log_every_n_steps`` steps.
 
-    Of a task with several losses and none that adds them up (``task=generate``), each of them. Losses and speed go to
-    the progress bar too. ``speed.csv`` has a row for each epoch: seconds of training and images/s.
+    Their names are ``train/step_loss``, ``train/lr`` and ``train/images_per_second``. If a task has
+    several losses without a total (``task=generate``), each of them is logged. Losses and speed are
+    also shown in the progress bar. ``speed.csv`` has a row with seconds and images/s per epoch.
     """
 
     def __init__(self) -> None:
@@ -28,9 +29,8 @@ class StepLogger(pl.Callback):
         self.learning_rates: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.window_start = self.epoch_start = (
-            time.perf_counter()
-        )  # a run may go on within an epoch
+        # A run may resume within an epoch, without on_train_epoch_start.
+        self.window_start = self.epoch_start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.images = self.epoch_images = 0
@@ -40,7 +40,7 @@ class StepLogger(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Task)
-        self.learning_rates = pl_module.learning_rates()  # after the step they are the next one's
+        self.learning_rates = pl_module.learning_rates()  # before the scheduler's step
 
     def on_train_batch_end(
         self,
@@ -53,18 +53,16 @@ class StepLogger(pl.Callback):
         self.images += len(batch.samples) * trainer.world_size
         self.epoch_images += len(batch.samples) * trainer.world_size
         if outputs and is_log_step(trainer, batch_idx):
-            losses = (
-                {"loss": outputs["loss"] * trainer.accumulate_grad_batches}
-                if "loss" in outputs
-                else outputs
-            )
+            losses = outputs
+            if "loss" in outputs:  # Lightning has divided it
+                losses = {"loss": outputs["loss"] * trainer.accumulate_grad_batches}
             self._log(trainer, pl_module, {name: value.item() for name, value in losses.items()})
         self.last = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self.epoch_images:
             return
-        seconds = self.last - self.epoch_start  # validation came after the last step
+        seconds = self.last - self.epoch_start  # without validation, which follows the last step
         speed = self.epoch_images / seconds
         row = {
             "epoch": trainer.current_epoch,
@@ -73,26 +71,27 @@ class StepLogger(pl.Callback):
         }
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_csv(Path(trainer.default_root_dir), FILE, self.rows)
+            write_csv(Path(trainer.default_root_dir), SPEED_FILENAME, self.rows)
 
     def _log(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, losses: Mapping[str, float]
     ) -> None:
-        """Reading the losses has waited for the device, so the clock is right."""
-        now = time.perf_counter()
+        now = time.perf_counter()  # reading the losses has synchronized with the device
         speed = self.images / (now - self.window_start)
         self.images, self.window_start = 0, now
         metrics = {f"train/step_{name}": value for name, value in losses.items()}
-        metrics |= {"train/images_per_second": speed}
-        metrics |= {f"train/{name}": rate for name, rate in self.learning_rates.items()}
+        metrics["train/images_per_second"] = speed
+        metrics |= {f"train/{name}": value for name, value in self.learning_rates.items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=logged_step(trainer))
-        bar = {
-            **{name.removesuffix("_loss"): value for name, value in losses.items()},
-            "images/s": speed,
-        }
+        shown = {name.removesuffix("_loss"): value for name, value in losses.items()}
         pl_module.log_dict(
-            bar, prog_bar=True, logger=False, on_step=True, on_epoch=False, batch_size=1
+            {**shown, "images/s": speed},
+            prog_bar=True,
+            logger=False,
+            on_step=True,
+            on_epoch=False,
+            batch_size=1,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,16 +102,22 @@ class StepLogger(pl.Callback):
 
 
 def logged_step(trainer: pl.Trainer) -> int:
-    """Where a curve has its next point.
+    """Return the step at which the next point of a curve is logged.
 
-    Lightning's ``global_step`` counts the steps of every optimiser, but it draws by batches: where there are two, so do
-    we.
+    Lightning's ``global_step`` counts the steps of all optimizers, but its own curves count
+    batches; with two optimizers, so do ours.
     """
-    several = len(trainer.optimizers) > 1
-    return trainer.fit_loop.epoch_loop._batches_that_stepped if several else trainer.global_step
+    if len(trainer.optimizers) > 1:
+        return trainer.fit_loop.epoch_loop._batches_that_stepped
+    return trainer.global_step
 
 
 def is_log_step(trainer: pl.Trainer, batch_idx: int) -> bool:
-    """Whether the device is waited for after this batch anyway, to log its loss (``trainer.log_every_n_steps``)."""
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return every > 0 and (batch_idx + 1) % every == 0
+    """Return whether the loss is logged after a batch, which synchronizes with the device.
+
+    Args:
+        trainer: the trainer.
+        batch_idx: index of the batch in its epoch.
+    """
+    interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return interval > 0 and (batch_idx + 1) % interval == 0

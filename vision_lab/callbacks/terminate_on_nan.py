@@ -1,9 +1,9 @@
-"""A training that has gone wrong is stopped before it is saved."""
+"""Termination of a training whose loss or weights are no longer finite."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -23,11 +23,12 @@ class _Step(NamedTuple):
 
 
 class TerminateOnNaN(pl.Callback):
-    """Stops at a loss that is not finite, and keeps weights that are not finite out of checkpoints.
+    """Stops training at a loss that is not finite, and never saves weights that are not finite.
 
-    To look at a loss is to wait for the device: so it is done at each step on one CPU, elsewhere every
-    ``trainer.log_every_n_steps`` and before anything is saved; what is named is the first bad step all the same.
-    Where a loss is scaled (float16), single bad steps are skipped by the scaler, and only the weights count.
+    Reading a loss synchronizes with the device. Losses are therefore read after every step only
+    with a single CPU process; otherwise every ``trainer.log_every_n_steps`` steps and before a
+    checkpoint. The error names the first invalid step in any case. With a gradient scaler
+    (float16), which skips such steps, only the weights are checked.
     """
 
     def __init__(self) -> None:
@@ -42,75 +43,64 @@ class TerminateOnNaN(pl.Callback):
         batch_idx: int,
     ) -> None:
         if outputs:
-            losses = {
-                name: value.detach() for name, value in outputs.items() if isinstance(value, Tensor)
-            }
+            losses = {k: loss.detach() for k, loss in outputs.items() if isinstance(loss, Tensor)}
             self.pending_steps.append(_Step(logged_step(trainer), losses, batch.samples))
-        alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
-        if alone or is_log_step(trainer, batch_idx):
-            self._check_pending(trainer)
+        is_single_cpu = trainer.world_size == 1 and pl_module.device.type == "cpu"
+        if is_single_cpu or is_log_step(trainer, batch_idx):
+            self._check_losses(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._check_pending(trainer)
+        self._check_losses(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._check_pending(trainer)
-        bad = [
-            name
-            for name, p in pl_module.named_parameters()
-            if p.requires_grad and not bool(p.isfinite().all())
-        ]
-        if bad:  # the same on every process
-            _stop(
-                trainer,
-                f"after step {logged_step(trainer)} the weights are not finite: {', '.join(bad[:5])}",
-            )
+        self._check_losses(trainer)
+        invalid = []
+        for name, parameter in pl_module.named_parameters():
+            if parameter.requires_grad and not bool(parameter.isfinite().all()):
+                invalid.append(name)
+        if invalid:  # the weights are the same on every rank
+            names = ", ".join(invalid[:5])
+            _stop(trainer, f"after step {logged_step(trainer)} the weights are not finite: {names}")
 
-    def _check_pending(self, trainer: pl.Trainer) -> None:
+    def _check_losses(self, trainer: pl.Trainer) -> None:
+        steps, self.pending_steps = self.pending_steps, []
         plugin = trainer.precision_plugin
-        unseen, self.pending_steps = self.pending_steps, []
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return
-        values = [value.float().reshape(()) for step in unseen for value in step.losses.values()]
-        fine = not values or bool(torch.stack(values).isfinite().all())
-        if trainer.strategy.reduce_boolean_decision(fine):
+        values = [loss.float().reshape(()) for step in steps for loss in step.losses.values()]
+        is_finite = not values or bool(torch.stack(values).isfinite().all())
+        if trainer.strategy.reduce_boolean_decision(is_finite):
             return
-        found = "" if fine else _described(unseen)
+        message = "" if is_finite else _describe_first_invalid(steps)
         if trainer.world_size > 1:
-            every: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(every, found)
-            found = next(text for text in every if text)
-        _stop(trainer, found)
+            messages: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(messages, message)
+            message = next(text for text in messages if text)
+        _stop(trainer, message)
 
 
-def _described(steps: Sequence[_Step]) -> str:
+def _describe_first_invalid(steps: Sequence[_Step]) -> str:
     for step in steps:
-        bad = {
-            name: value.item() for name, value in step.losses.items() if not bool(value.isfinite())
-        }
-        if bad:
-            losses = ", ".join(f"{name} {value}" for name, value in bad.items())
-            samples = ", ".join(str(sample.index) for sample in step.samples)
-            files = [f"  {sample.path}" for sample in step.samples if sample.path]
-            lines = [
-                f"at step {step.number} the loss is not finite: {losses}",
-                f"The batch's samples: {samples}",
-                *files,
-            ]
+        losses = {name: loss.item() for name, loss in step.losses.items()}
+        invalid = [name for name, loss in step.losses.items() if not bool(loss.isfinite())]
+        if invalid:
+            values = ", ".join(f"{name} {losses[name]}" for name in invalid)
+            indices = ", ".join(str(sample.index) for sample in step.samples)
+            lines = [f"at step {step.number} the loss is not finite: {values}"]
+            lines.append(f"Samples of the batch: {indices}")
+            lines += [f"  {sample.path}" for sample in step.samples if sample.path]
             return "\n".join(lines)
-    raise AssertionError
+    raise AssertionError("all losses are finite")
 
 
-def _stop(trainer: pl.Trainer, what: str) -> None:
-    kept = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ResumeCheckpoint)), None)
-    last = (
-        f"The last good checkpoint is {kept.path} of step {kept.step}."
-        if kept and kept.path
-        else "None was saved."
-    )
+def _stop(trainer: pl.Trainer, message: str) -> NoReturn:
+    checkpoint = "No checkpoint was saved before."
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ResumeCheckpoint) and callback.path:
+            checkpoint = f"The last valid checkpoint is {callback.path} of step {callback.step}."
     raise DataError(
-        f"{what}\n{last}\nThe same command would come to the same step: type another name= and a smaller optimizer.lr, or "
-        "trainer.gradient_clip_val=1."
+        f"{message}\n{checkpoint}\nRepeating the command would fail at the same step: use another "
+        "name= with a smaller optimizer.lr, or with trainer.gradient_clip_val=1."
     )

@@ -1,4 +1,7 @@
-"""From the words of a command line to a mode at work. No torch is imported before a mode needs it."""
+"""The command line: parse it, compose the config with Hydra, run the mode.
+
+Torch is not imported before a mode requires it.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_lab.cli import help
-from vision_lab.config.groups import CONFIG_DIR, config_folders
+from vision_lab.cli.help import format_help
+from vision_lab.config.groups import CONFIG_DIR
+from vision_lab.config.overrides import CommandLine
 from vision_lab.core import signals
 from vision_lab.core.errors import UserError
 from vision_lab.core.failures import explain_failure
@@ -24,210 +28,233 @@ if TYPE_CHECKING:
     from vision_lab.config.resolution import Config
 
 EXIT_INTERRUPTED = 130
-"""The exit code of a command that was asked to end."""
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Do what a command line asks for.
-
-    Returns:
-        The exit code: 0; 1 where something failed; 2 where the words themselves are wrong.
-    """
-    words = list(sys.argv[1:] if words is None else words)
-    try:
-        if "--help" in words or "-h" in words:
-            print(help.show(words))
-            return 0
-        with signals.signals_as_interrupt():
-            return _run_hydra(words)
-    except UserError as error:
-        return _print_error(error, code=2)
-    except (KeyboardInterrupt, signals.Interrupted):
-        if signals.is_rank_zero():
-            print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # its reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if _started_jobs else 0
-
-
-def _run_hydra(words: list[str]) -> int:
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from vision_lab.cli import suggestions
-    from vision_lab.config import overrides, resolvers, saved
-    from vision_lab.runs import sweep
-
-    _started_jobs.clear()
-    sweep.reset()
-    folders = config_folders(words)
-    typed = words = overrides.drop_null_groups(overrides.quote_paths(words))
-    errors = suggestions.find_word_errors(words, folders)
-    if errors:
-        return _print_error(UserError("\n".join(errors)), code=2)
-    try:
-        words, saved_run = saved.add_saved_config(words, folders)
-        resolvers.register(saved_run)
-        unnamed = ",".join(_unswept_keys(words))
-        exclude = f"hydra.job.config.override_dirname.exclude_keys=[{unnamed}]"
-        if overrides.asks_for_resolved_job(words):
-            return _show_resolved(words, folders)
-        sys.argv[1:] = [*overrides.flags_before_overrides(words), exclude]
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(
-                0, str(Path.cwd())
-            )  # a user's classes are found from the folder the command is typed in
-        os.environ["HYDRA_FULL_ERROR"] = (
-            "1"  # Hydra raises instead of printing; what a user sees is decided here
-        )
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")(run_job)()
-    except _RunFailed as failed:
-        return failed.code
-    except sweep.SweepRefused as refused:
-        return _print_error(UserError(str(refused)), code=2)
-    except Exception as error:
-        if (
-            _started_jobs and sweep.has_started()
-        ):  # each job of the sweep said what was wrong when it failed
-            return max(sweep.finish_sweep(), 1)
-        if _started_jobs:
-            raise
-        sweep.reset()
-        cause = _find_user_error(error) or explain_failure(error, Path()) or _explain_folder(error)
-        if cause is None and not isinstance(error, HydraException | OmegaConfBaseException):
-            raise
-        return _print_error(
-            cause or UserError(suggestions.explain_error(typed, error, folders=folders)), code=2
-        )
-    return sweep.finish_sweep()
-
-
-def _show_resolved(words: list[str], folders: list[Path]) -> int:
-    """Print the config of a job with its references followed: by OmegaConf some would be followed twice."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-
-    from vision_lab.config import overrides
-    from vision_lab.config.resolution import printable
-    from vision_lab.core.documents import dump_yaml
-
-    others = ",".join(f"file://{folder.absolute()}" for folder in folders[1:])
-    settings = [*overrides.overrides(words), f"hydra.searchpath=[{others}]"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        composed = compose("config", overrides=settings, return_hydra_config=True)
-    HydraConfig.instance().set_config(composed)
-    values = _resolved(composed).values
-    del values["hydra"]
-    package = overrides.flag_value(words, "--package", "-p")
-    shown: Any = values
-    for key in package.split(".") if package else ():
-        if not isinstance(shown, dict) or key not in shown:
-            return _print_error(UserError(f"package {package!r} not found in config"), code=1)
-        shown = shown[key]
-    if package:
-        print(f"# @package {package}")
-    print(dump_yaml(printable(shown)), end="")
-    return 0
-
-
-def run_job(composed: DictConfig) -> Any:
-    """One run: what Hydra calls, once, or for each job of a sweep."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from vision_lab.modes import finished
-
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    sweeping = hydra_config.mode == RunMode.MULTIRUN
-    _started_jobs.append(folder)
-    try:
-        config = _resolved(composed)
-        score = finished.show_if_finished(config, folder)
-        if score is not None:
-            return score
-        from vision_lab.build import mode
-
-        return mode(config)(config, folder)
-    except Exception as error:
-        known = explain_failure(error, folder) or error
-        if isinstance(known, UserError):
-            _print_error(known, code=1)
-        elif sweeping:
-            traceback.print_exc()
-        if not sweeping:
-            if isinstance(known, UserError):
-                raise _RunFailed(1) from None
-            raise  # a defect of ours or of a user's class: its traceback tells more
-        run = Run(folder)
-        if run.state is None:  # refused before it began: the sweep's table tells all the same
-            with suppress(OSError):
-                folder.mkdir(exist_ok=True)  # what was refused took its empty folder away
-                run.fail(known)
-        raise
-    finally:
-        # Hydra makes the folder before we can refuse; of several processes the first still writes into it.
-        if signals.is_rank_zero() and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def _resolved(composed: DictConfig) -> Config:
-    """The config with its references followed, and what Hydra knows of it."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from vision_lab.config.resolution import resolve_config, words_of_job
-    from vision_lab.config.saved import SAVED_OPTION
-
-    hydra_config = HydraConfig.get()
-    made = {
-        group: choice for group, choice in hydra_config.runtime.choices.items() if "/" not in group
-    }
-    made.pop("saved", None)
-    return resolve_config(
-        composed,
-        choices={group: OmegaConf.create({"name": f"${{choice:{group}}}"}).name for group in made},
-        from_run=[group for group, choice in made.items() if choice == SAVED_OPTION],
-        overrides=words_of_job(hydra_config),
-    )
-
+"""Exit code of an interrupted command: 128 + SIGINT."""
 
 _started_jobs: list[Path] = []
-"""The folders of the jobs that this command has begun: what fails before the first is a matter of its words."""
+"""Folders of the jobs that this command has started; until the first, errors are in its words."""
 
 
 class _RunFailed(BaseException):
-    """Ends a single run that has said what was wrong; not an Exception, which Hydra would comment on."""
+    """Ends a single run whose error was printed; not an Exception, which Hydra would report."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
 
 
-def _unswept_keys(words: Sequence[str]) -> list[str]:
-    """What a sweep does not vary, and so has no place in its folders' names."""
-    from vision_lab.config import overrides
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command line.
 
-    if not any(word in ("-m", "--multirun") for word in words):
-        return []
-    parsed = overrides.parse_overrides(words)
-    return sorted(
-        {override.key_or_group for override in parsed if not override.is_sweep_override()}
+    Args:
+        words: the words after ``python -m vision_lab``; by default those of ``sys.argv``.
+
+    Returns:
+        The exit code: 0 for success, 1 if a run failed, 2 if the command line is invalid, 130 if
+        the command was interrupted.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        if "--help" in words or "-h" in words:
+            print(format_help(words))
+            return 0
+        with signals.signals_as_interrupt():
+            return _run_hydra(CommandLine.parse(words))
+    except UserError as error:
+        return _print_error(error, code=2)
+    except (KeyboardInterrupt, signals.Interrupted):
+        if signals.is_rank_zero():
+            print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1 if _started_jobs else 0
+
+
+def _run_hydra(command: CommandLine) -> int:
+    from vision_lab.cli import suggestions
+    from vision_lab.config import resolvers, saved
+    from vision_lab.runs import sweep
+
+    _started_jobs.clear()
+    sweep.reset()
+    errors = suggestions.find_word_errors(command)
+    if errors:
+        return _print_error(UserError("\n".join(errors)), code=2)
+    try:
+        composed, saved_run = saved.add_saved_config(command)
+        resolvers.register_resolvers(saved_run)
+        if command.is_resolved_job:
+            return _show_resolved(composed)
+        _call_hydra(composed)
+    except _RunFailed as failed:
+        return failed.code
+    except sweep.SweepRefused as refused:
+        return _print_error(UserError(str(refused)), code=2)
+    except Exception as error:
+        return _handle_error(command, error)
+    return sweep.finish_sweep()
+
+
+def _call_hydra(command: CommandLine) -> None:
+    import hydra
+
+    excluded = ",".join(_find_unswept_keys(command))
+    exclude = f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"
+    sys.argv[1:] = [*command.words, exclude]
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # for `_target_`s in the user's working directory
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
+    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")(run_job)()
+
+
+def _handle_error(command: CommandLine, error: Exception) -> int:
+    """Print an error of composing or running, unless it needs its traceback.
+
+    Returns:
+        The exit code.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from vision_lab.cli import suggestions
+    from vision_lab.runs import sweep
+
+    if _started_jobs and sweep.has_started():  # the failed job has printed its error
+        return max(sweep.finish_sweep(), 1)
+    if _started_jobs:
+        raise error
+    sweep.reset()
+    cause = _find_user_error(error) or explain_failure(error, Path()) or _explain_folder(error)
+    if cause is None:
+        if not isinstance(error, HydraException | OmegaConfBaseException):
+            raise error
+        cause = UserError(suggestions.explain_error(command, error))
+    return _print_error(cause, code=2)
+
+
+def _show_resolved(command: CommandLine) -> int:
+    """Print the resolved config of a job, resolving each interpolation only once."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    from vision_lab.config.resolution import to_printable
+    from vision_lab.core.documents import dump_yaml
+
+    others = command.config_folders[1:]
+    search_path = ",".join(f"file://{folder.absolute()}" for folder in others)
+    overrides = [*command.overrides, f"hydra.searchpath=[{search_path}]"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        composed = compose("config", overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)
+    values: Any = _resolve(composed).values
+    del values["hydra"]
+    package = command.flag_value("--package", "-p")
+    for key in package.split(".") if package else ():
+        if not isinstance(values, dict) or key not in values:
+            return _print_error(UserError(f"package {package!r} not found in config"), code=1)
+        values = values[key]
+    if package:
+        print(f"# @package {package}")
+    print(dump_yaml(to_printable(values)), end="")
+    return 0
+
+
+def run_job(composed: DictConfig) -> Any:
+    """Run one job; Hydra calls this once, or for each job of a sweep.
+
+    Args:
+        composed: the job's config, with interpolations unresolved.
+
+    Returns:
+        What the mode returns: for training, the monitored metric.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    is_sweep = hydra_config.mode == RunMode.MULTIRUN
+    _started_jobs.append(folder)
+    try:
+        return _run_mode(composed, folder)
+    except Exception as error:
+        known = explain_failure(error, folder) or error
+        if isinstance(known, UserError):
+            _print_error(known, code=1)
+            if not is_sweep:
+                raise _RunFailed(1) from None
+        elif is_sweep:
+            traceback.print_exc()
+        if is_sweep:
+            _record_failure(folder, known)
+        raise
+    finally:
+        # Hydra creates the folder before the run can be refused.
+        if signals.is_rank_zero() and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _run_mode(composed: DictConfig, folder: Path) -> Any:
+    from vision_lab.modes import finished
+
+    config = _resolve(composed)
+    score = finished.show_if_finished(config, folder)
+    if score is not None:
+        return score
+    from vision_lab import build  # imports torch
+
+    return build.mode(config)(config, folder)
+
+
+def _record_failure(folder: Path, error: Exception) -> None:
+    """Record that a job of a sweep failed before it had a status, for the sweep's table."""
+    run = Run(folder)
+    if run.state is None:
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            run.fail(error)
+
+
+def _resolve(composed: DictConfig) -> Config:
+    """Resolve a composed config, with what Hydra knows about it."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from vision_lab.config.resolution import job_overrides, resolve_config
+    from vision_lab.config.saved import SAVED_OPTION
+
+    hydra_config = HydraConfig.get()
+    options = dict(hydra_config.runtime.choices)
+    groups = [group for group in options if "/" not in group and group != "saved"]
+    interpolations = OmegaConf.create({group: f"${{choice:{group}}}" for group in groups})
+    return resolve_config(
+        composed,
+        choices={group: interpolations[group] for group in groups},
+        from_run=[group for group in groups if options[group] == SAVED_OPTION],
+        overrides=job_overrides(hydra_config),
     )
 
 
+def _find_unswept_keys(command: CommandLine) -> list[str]:
+    """Return the keys that a sweep does not vary, and that folder names therefore leave out."""
+    if not command.is_sweep:
+        return []
+    fixed = [override for override in command.parsed if not override.is_sweep_override()]
+    return sorted({override.key_or_group for override in fixed})
+
+
 def _explain_folder(error: Exception) -> UserError | None:
-    """What a user can do where Hydra cannot make the folder of a run."""
+    """Explain why Hydra could not create the output folder."""
     if not isinstance(error, OSError) or error.filename is None:
         return None
-    cure = "type hydra.run.dir=<a folder that can be written> (in a sweep hydra.sweep.dir)"
-    return UserError(f"{error.filename}: {error.strerror}: {cure}, or change what is in its way")
+    return UserError(
+        f"{error.filename}: {error.strerror}: type hydra.run.dir=<a writable folder> (in a sweep "
+        "hydra.sweep.dir), or remove the file or folder in the way"
+    )
 
 
 def _find_user_error(error: BaseException | None) -> UserError | None:
-    """The error of ours that Hydra or OmegaConf wrapped."""
+    """Return our own error that Hydra or OmegaConf has wrapped, if there is one."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error

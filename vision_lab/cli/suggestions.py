@@ -1,4 +1,4 @@
-"""Answers to a command line that Hydra does not take: what is wrong, what was probably meant, what there is."""
+"""Error messages for command lines that Hydra rejects: the error, a suggestion, the options."""
 
 from __future__ import annotations
 
@@ -8,194 +8,174 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from vision_lab.config.groups import CONFIG_DIR, ConfigOption, groups
-from vision_lab.config.overrides import OPTIONAL_GROUPS, flag_value, overrides
+from vision_lab.config.groups import CONFIG_DIR, ConfigOption, find_groups
+from vision_lab.config.overrides import OPTIONAL_GROUPS, CommandLine
+
+MAX_LISTED_OPTIONS = 12
+
+Groups = Mapping[str, Sequence[ConfigOption]]
 
 
-def find_word_errors(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """List words that Hydra would answer with a traceback, or take for something else.
-
-    Args:
-        words: the command line.
-        folders: where configs are looked for.
-    """
-    errors = [
-        f"--config-dir: there is no folder {folder}" for folder in folders if not folder.is_dir()
-    ]
-    if "--resolve" in words and flag_value(words, "--cfg", "-c") is None:
-        errors.append("--resolve goes with --cfg: type --cfg job --resolve")
-    known = groups([folder for folder in folders if folder.is_dir()])
-    ours = groups([CONFIG_DIR])
-    for word in overrides(words):
-        key, _, value = word.partition("=")
-        group, _, package = key.lstrip("+~").partition("@")
-        if not group:
-            errors.append(f"{word}: what is it for? Type <key>={value or '...'}")
-        elif group in known and (key.startswith("~") or package):
-            errors.append(
-                f"{word}: each group has one choice, in its own place: type {_typed_choices(group, known)}"
-            )
-        elif group in ours and key.startswith("+"):
-            errors.append(f"{word}: each group has a choice already: type {group}={value}")
-        elif group in known and not _is_choosable(word, optional=group in OPTIONAL_GROUPS):
-            errors.append(f"{word}: type {_typed_choices(group, known)}")
-        elif group in OPTIONAL_GROUPS and "null" in value.split(",") and value != "null":
-            errors.append(
-                f"{word}: null is what {group} is without a word: leave it out of the list"
-            )
+def find_word_errors(command: CommandLine) -> list[str]:
+    """Return errors in words that Hydra would misread, or answer with a traceback."""
+    errors = []
+    for folder in command.config_folders:
+        if not folder.is_dir():
+            errors.append(f"--config-dir: there is no folder {folder}")
+    if "--resolve" in command.flags and command.flag_value("--cfg", "-c") is None:
+        errors.append("--resolve requires --cfg: type --cfg job --resolve")
+    groups = find_groups([folder for folder in command.config_folders if folder.is_dir()])
+    built_in = find_groups([CONFIG_DIR])
+    for word in command.overrides:
+        error = _find_word_error(word, groups, built_in)
+        errors += [error] if error else []
     return errors
 
 
-def _is_choosable(word: str, *, optional: bool) -> bool:
-    """Return whether the value of a group is the name of a choice, or several names.
+def _find_word_error(word: str, groups: Groups, built_in: Groups) -> str | None:
+    key, _, value = word.partition("=")
+    group, _, package = key.lstrip("+~").partition("@")
+    if not group:
+        return f"{word}: the key is missing: type <key>={value or '...'}"
+    if group in groups and (key.startswith("~") or package):
+        return f"{word}: a group has exactly one option: type {_format_options(group, groups)}"
+    if group in built_in and key.startswith("+"):
+        return f"{word}: {group} already has an option: type {group}={value}"
+    is_optional = group in OPTIONAL_GROUPS
+    if group in groups and not _is_option_name(word, is_optional=is_optional):
+        return f"{word}: type {_format_options(group, groups)}"
+    if is_optional and "null" in value.split(",") and value != "null":
+        return f"{word}: null is the default of {group}: leave it out of the list"
+    return None
 
-    Args:
-        word: of the command line.
-        optional: whether the group may be left without a choice.
-    """
+
+def _is_option_name(word: str, *, is_optional: bool) -> bool:
+    """Return whether an override of a group gives the name of an option, or a list of names."""
     names = word.partition("=")[2].split(",")
-    if not optional and ("" in names or "null" in names):
+    if not is_optional and ("" in names or "null" in names):
         return False
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException:
-        return True  # answered by ``explained``
+        return True  # reported by ``explain_error``
     if override.is_sweep_override():
         return override.is_discrete_sweep()
     value = override.value()
-    return value is None or isinstance(value, str) or _is_list_of_names(value)
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(item, str) for item in value)
+    return value is None or isinstance(value, str)
 
 
-def _is_list_of_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
-
-
-def _typed_choices(group: str, known: Mapping[str, Sequence[ConfigOption]]) -> str:
-    names = [choice.name for choice in known[group]]
-    return f"{group}=<one of {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}>"
-
-
-def explain_error(words: Sequence[str], error: Exception, *, folders: Sequence[Path]) -> str:
-    """What is wrong with the words, what was probably meant, and what there is to choose from.
+def explain_error(command: CommandLine, error: Exception) -> str:
+    """Explain why Hydra rejected a command line, with suggestions and the available options.
 
     Args:
-        words: the command line.
-        error: what Hydra said of it.
-        folders: where configs are looked for.
+        command: the command line.
+        error: Hydra's exception.
     """
-    problems, choosing, setting = [], [], []
-    known = groups(folders)
-    for word in overrides(words):
+    groups = find_groups(command.config_folders)
+    problems: list[str] = []
+    valid_choices = []
+    changed_keys = []
+    for word in command.overrides:
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException:
-            key, value = word.split("=", 1) if "=" in word else (word, "")
+            key, _, value = word.partition("=")
             problems.append(
-                f"{word}: the value cannot be read: quote it, as in {key}='\"{value}\"'"
+                f"{word}: the value cannot be parsed: quote it, as in {key}='\"{value}\"'"
             )
             continue
         if override.is_delete() or override.is_force_add():
             continue
         key = override.key_or_group
-        if key in known and "." not in key:
-            values = _values(override)
-            problems += [
-                _unknown_choice(key, value, [c.name for c in known[key]])
-                for value in values
-                if value not in {c.name for c in known[key]} | {None, "null"}
-            ]
+        if key in groups and "." not in key:
+            problems += _find_unknown_options(override, groups)
             if not override.is_sweep_override():
-                choosing.append(word)
+                valid_choices.append(word)
         elif not override.is_add():
-            setting.append(key)
+            changed_keys.append(key)
     if not problems:
-        config = _compose_choices(choosing, folders)
-        problems = [
-            _unknown_key(key, config, known) for key in setting if not _has_key(config, key)
-        ]
-    return "\n".join(problems) or error_chain_text(error)
+        config = _compose_choices(valid_choices, command.config_folders)
+        unknown = [key for key in changed_keys if not _has_key(config, key)]
+        problems = [_unknown_key_message(key, config, groups) for key in unknown]
+    return "\n".join(problems) or _format_causes(error)
 
 
-def _values(override: Any) -> list[Any]:
-    value = override.value()
+def _find_unknown_options(override: Override, groups: Groups) -> list[str]:
+    group = override.key_or_group
+    names = [option.name for option in groups[group]]
+    errors = []
+    for value in _get_values(override):
+        if value not in [*names, None, "null"]:
+            errors.append(
+                f"{group}={value}: there is no such {group}.{_did_you_mean(str(value), names)}\n"
+                f"  {group} is one of: {', '.join(names)}"
+            )
+    return errors
+
+
+def _get_values(override: Override) -> list[Any]:
+    value: Any = override.value()
     if override.is_sweep_override():
         try:
-            return [str(each) for each in override.sweep_string_iterator()]
-        except HydraException:  # a glob, whose choices only a loader of configs knows
+            return [str(item) for item in override.sweep_string_iterator()]
+        except HydraException:  # a glob, which only Hydra's config loader expands
             return []
     return value if isinstance(value, list) else [value]
 
 
-def _unknown_choice(group: str, value: Any, names: Sequence[str]) -> str:
-    return f"{group}={value}: there is no such {group}.{_did_you_mean(str(value), names)}\n  {group} is one of: {', '.join(names)}"
-
-
-def _unknown_key(key: str, config: DictConfig, known: Mapping[str, Sequence[ConfigOption]]) -> str:
-    every = _flatten_keys(config)
-    parent, _, last = key.rpartition(".")
+def _unknown_key_message(key: str, config: DictConfig, groups: Groups) -> str:
+    all_keys = _list_keys(config)
     if "." not in key:
-        options = list(dict.fromkeys([*known, *(str(name) for name in config)]))
-        same = [full for full in every if full.rpartition(".")[2] == key]
-        hint = f" Did you mean {_or(same[:4])}?" if same else _did_you_mean(key, options)
-        return f"{key}: there is no such key or group.{hint}\n  There are: {', '.join(options)}"
-    node = (
-        OmegaConf.select(config, parent, throw_on_missing=False)
-        if _has_key(config, parent)
-        else None
-    )
-    siblings = (
-        [str(name) for name in node if not str(name).startswith("_")]
-        if isinstance(node, DictConfig)
-        else []
-    )
-    near = difflib.get_close_matches(last, siblings, n=3) or difflib.get_close_matches(
-        key, every, n=3
-    )
-    full = [f"{parent}.{name}" if name in siblings else name for name in near]
-    hint = f" Did you mean {_or(full)}?" if full else ""
-    having = [
-        choice.name
-        for choice in known.get(parent, [])
-        if f"\n{last}:" in choice.file.read_text(encoding="utf-8")
-    ]
-    hint = f" It goes with {parent}={' or '.join(having)}." if having else hint
-    listed = f"\n  {parent} has: {', '.join(siblings)}" if siblings else ""
-    return f"{key}: there is no such key.{hint}{listed}\n  To add it all the same, type +{key}=..."
-
-
-def _did_you_mean(word: str, options: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
-    return f" Did you mean {_or(near)}?" if near else ""
-
-
-def _or(names: Sequence[str]) -> str:
-    return " or ".join(names)
-
-
-def _compose_choices(choosing: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    """The config with the groups chosen and nothing else set."""
-    from hydra import compose, initialize_config_dir
-
-    others = ",".join(f"file://{folder.absolute()}" for folder in folders[1:])
-    with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
-        return compose("config", overrides=[*choosing, f"hydra.searchpath=[{others}]"])
-
-
-def _flatten_keys(config: Any, prefix: str = "") -> list[str]:
-    if not isinstance(config, DictConfig):
-        return [prefix[:-1]]
-    names = [str(name) for name in config if not str(name).startswith("_")]
-    found = []
-    for name in names:
-        node = config._get_node(name)
-        inner = (
-            isinstance(node, DictConfig) and not node._is_interpolation() and not node._is_none()
+        options = list(dict.fromkeys([*groups, *(str(name) for name in config)]))
+        same_name = [full for full in all_keys if full.rpartition(".")[2] == key]
+        hint = _did_you_mean(key, options)
+        if same_name:
+            hint = f" Did you mean {_join(same_name[:4])}?"
+        return (
+            f"{key}: there is no such key or group.{hint}\n  Keys and groups: {', '.join(options)}"
         )
-        found += _flatten_keys(node, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
-    return found
+    parent, _, last = key.rpartition(".")
+    siblings = _list_siblings(config, parent)
+    near = [f"{parent}.{name}" for name in difflib.get_close_matches(last, siblings, n=3)]
+    near = near or difflib.get_close_matches(key, all_keys, n=3)
+    hint = f" Did you mean {_join(near)}?" if near else ""
+    with_key = []
+    for option in groups.get(parent, []):
+        if f"\n{last}:" in option.file.read_text(encoding="utf-8"):
+            with_key.append(option.name)
+    if with_key:
+        hint = f" It is a key of {parent}={_join(with_key)}."
+    keys = f"\n  Keys of {parent}: {', '.join(siblings)}" if siblings else ""
+    return f"{key}: there is no such key.{hint}{keys}\n  To add it anyway, type +{key}=..."
+
+
+def _list_siblings(config: DictConfig, parent: str) -> list[str]:
+    if not _has_key(config, parent):
+        return []
+    node = OmegaConf.select(config, parent, throw_on_missing=False)
+    if not isinstance(node, DictConfig):
+        return []
+    return [str(name) for name in node if not str(name).startswith("_")]
+
+
+def _list_keys(config: Any, prefix: str = "") -> list[str]:
+    """Return the dotted keys of all values in a config."""
+    keys = []
+    for name in config:
+        if not str(name).startswith("_"):
+            node = config._get_node(name)
+            is_mapping = isinstance(node, DictConfig) and not node._is_interpolation()
+            if is_mapping and not node._is_none():
+                keys += _list_keys(node, f"{prefix}{name}.")
+            else:
+                keys.append(f"{prefix}{name}")
+    return keys
 
 
 def _has_key(config: Any, key: str) -> bool:
@@ -206,7 +186,33 @@ def _has_key(config: Any, key: str) -> bool:
     return True
 
 
-def error_chain_text(error: Exception) -> str:
+def _compose_choices(choices: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """Compose a config from choices of groups alone."""
+    from hydra import compose, initialize_config_dir
+
+    search_path = ",".join(f"file://{folder.absolute()}" for folder in folders[1:])
+    overrides = [*choices, f"hydra.searchpath=[{search_path}]"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
+        return compose("config", overrides=overrides)
+
+
+def _did_you_mean(word: str, options: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
+    return f" Did you mean {_join(near)}?" if near else ""
+
+
+def _format_options(group: str, groups: Groups) -> str:
+    names = [option.name for option in groups[group]]
+    more = " ..." if len(names) > MAX_LISTED_OPTIONS else ""
+    return f"{group}=<one of {', '.join(names[:MAX_LISTED_OPTIONS])}{more}>"
+
+
+def _join(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def _format_causes(error: Exception) -> str:
+    """Return the messages of an exception and its causes."""
     causes: list[str] = []
     current: BaseException | None = error
     while current is not None:

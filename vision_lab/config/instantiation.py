@@ -1,7 +1,7 @@
-"""From plain values to objects: a mapping with ``_target_`` becomes a call, and nothing else is done to it.
+"""Instantiation of plain values: a mapping with ``_target_`` becomes a call, nothing else changes.
 
-Hydra's own function makes an OmegaConf config of what it gets, so that a class name that looks like a reference would
-be followed, and a mapping that was read from a file built.
+``hydra.utils.instantiate`` converts its input to an OmegaConf config again. It would resolve class
+names that look like interpolations, and instantiate mappings that were read from a data file.
 """
 
 from __future__ import annotations
@@ -16,66 +16,64 @@ from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError, UserError
 
 HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
-"""Keys of a node that are no arguments; the last two change nothing here, where all values are plain already."""
+"""Keys of a node that are not arguments. The last two have no effect: all values are plain."""
+
+BUILD_ERRORS = (TypeError, ValueError, AssertionError, LookupError, ArithmeticError, ImportError)
+"""Exceptions by which constructors reject their arguments."""
 
 
 def locate(name: str) -> Callable[..., Any]:
-    """Import what a dotted name says.
+    """Import a class or function by its dotted name.
 
     Raises:
-        ImportError, AttributeError, ValueError: if there is no such thing.
+        ImportError, AttributeError, ValueError: if it does not exist.
     """
     module, _, attribute = name.rpartition(".")
     if not module or not all(part.isidentifier() for part in name.split(".")):
-        raise ValueError("a dotted name is needed: package.module.Name")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    return found
-
-
-BUILD_ERRORS = (TypeError, ValueError, AssertionError, LookupError, ArithmeticError, ImportError)
-"""What constructors raise about their arguments."""
+        raise ValueError("expected a dotted name: package.module.Name")
+    located: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return located
 
 
 def instantiate(node: Any, path: str) -> Any:
-    """Build what plain values describe.
+    """Build the object that plain values describe.
 
     Args:
-        node: values. A mapping with ``_target_`` becomes what that class or function returns for the other keys, or a
-            partial of it with ``_partial_: true``.
-        path: the dotted key of the node, for errors.
+        node: plain values. A mapping with ``_target_`` is called with its other keys as arguments,
+            or becomes a ``functools.partial`` with ``_partial_: true``.
+        path: dotted key of the node, for error messages.
 
     Raises:
-        ConfigurationError: if a class does not take its values.
+        ConfigurationError: if a class rejects its arguments.
     """
     if isinstance(node, list):
-        return [instantiate(each, f"{path}.{index}") for index, each in enumerate(node)]
+        return [instantiate(item, f"{path}.{index}") for index, item in enumerate(node)]
     if not isinstance(node, dict):
         return node
     if "_target_" not in node:
         return {key: instantiate(value, f"{path}.{key}") for key, value in node.items()}
     target = locate(node["_target_"])
-    positional = [instantiate(each, f"{path}._args_") for each in node.get("_args_", ())]
-    arguments = {
-        key: instantiate(value, f"{path}.{key}")
-        for key, value in node.items()
-        if key not in HYDRA_KEYS
-    }
+    positional = [instantiate(item, f"{path}._args_") for item in node.get("_args_", ())]
+    arguments = {}
+    for key, value in node.items():
+        if key not in HYDRA_KEYS:
+            arguments[key] = instantiate(value, f"{path}.{key}")
     if node.get("_partial_", False):
         return partial(target, *positional, **arguments)
-    with explained(path, node):
+    with name_errors(path, node):
         return target(*positional, **arguments)
 
 
 @contextmanager
-def explained(path: str, node: Any = None) -> Iterator[None]:
-    """Say which part of the config it was that could not be built.
+def name_errors(path: str, node: Any = None) -> Iterator[None]:
+    """Name the config key in errors raised by a constructor within this context.
 
     Args:
-        path: the dotted key of the part.
-        node: its values, in which the key of an argument is looked for.
+        path: dotted key of the node that is being built.
+        node: values of the node, searched for the key of an invalid argument.
 
     Raises:
-        ConfigurationError: in the place of what a constructor raises about its arguments.
+        ConfigurationError: in place of the constructor's exception.
     """
     try:
         yield
@@ -85,21 +83,22 @@ def explained(path: str, node: Any = None) -> Iterator[None]:
         key = _find_key(node, error.name, error.value, path) or f"{path}.{error.name}"
         raise ConfigurationError(f"{key}={error.value}: type {error.needed}") from error
     except Exception as error:
-        # Lightning's own error is known by its name: to import it here would import torch.
-        if (
-            not isinstance(error, BUILD_ERRORS)
-            and type(error).__name__ != "MisconfigurationException"
-        ):
+        # Lightning's exception is recognized by name, because importing it would import torch.
+        is_misconfiguration = type(error).__name__ == "MisconfigurationException"
+        if not isinstance(error, BUILD_ERRORS) and not is_misconfiguration:
             raise
         reason = str(error).strip() or type(error).__name__
         raise ConfigurationError(f"{path} cannot be built: {reason}") from error
 
 
 def _find_key(node: Any, name: str, value: Any, path: str) -> str | None:
-    """Find the dotted key of an argument of a part, or of what it is built from."""
+    """Return the dotted key of an argument, searching nested nodes too."""
     if not isinstance(node, dict):
         return None
     if name in node and node[name] == value:
         return f"{path}.{name}"
-    inner = (_find_key(each, name, value, f"{path}.{key}") for key, each in node.items())
-    return next((key for key in inner if key), None)
+    for key, inner in node.items():
+        found = _find_key(inner, name, value, f"{path}.{key}")
+        if found is not None:
+            return found
+    return None

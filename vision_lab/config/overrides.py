@@ -1,132 +1,164 @@
-"""The words a person types: path values quoted before Hydra reads them, misspelt ones answered with what was meant."""
+"""The command line, split into flags and overrides. Imports Hydra only to parse overrides."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from vision_lab.config.groups import CONFIG_DIR
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.feature_extractor"}
-"""Their values are taken as they are, whatever characters they hold; ``~`` is expanded."""
+"""Keys whose values may contain any characters; ``~`` in them is expanded."""
 
-FLAGS_WITH_VALUE = {
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--package",
-    "-p",
-    "--cfg",
-    "-c",
-}
+FLAGS_WITH_VALUE = set(
+    "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split()
+)
 """Hydra's flags that take the next word as their value."""
 
-MULTIRUN = ("-m", "--multirun")
+MULTIRUN_FLAGS = ("-m", "--multirun")
 
 OPTIONAL_GROUPS = ("experiment", "debug")
-"""Groups without a default choice."""
+"""Groups without a default option."""
 
 NULL_VALUES = {"null", "none", "???", ""}
-"""Values of path keys that are no paths."""
+"""Values of path keys that are not paths."""
 
 
-def quote_paths(words: Sequence[str]) -> list[str]:
-    """The command line with the values of path keys quoted, so that Hydra's grammar leaves them alone.
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line, parsed once.
 
-    In a sweep (``-m``) commas go on separating values, unless the whole value is a path that exists.
+    Attributes:
+        flags: Hydra's flags and their values.
+        overrides: everything else: ``key=value``, ``+key=value``, ``~key``.
     """
-    sweep = any(word in MULTIRUN for word in words)
-    return [_quoted(word, sweep=sweep) for word in words]
 
+    flags: tuple[str, ...]
+    overrides: tuple[str, ...]
 
-def last_value(words: Sequence[str], key: str) -> str | None:
-    """The last value given to a key, without its quotes; None where it was not given."""
-    values = [word.split("=", 1)[1] for word in words if word.startswith(f"{key}=")]
-    if not values or values[-1] in NULL_VALUES:
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> CommandLine:
+        """Split the words of a command line.
+
+        The values of path keys are quoted, so that Hydra's grammar accepts any characters in them.
+        In a sweep (``-m``) commas still separate values, unless the whole value is an existing
+        path. Overrides without effect (``experiment=null``), which Hydra rejects, are dropped.
+
+        Args:
+            words: the words after ``python -m vision_lab``.
+        """
+        flags: list[str] = []
+        overrides: list[str] = []
+        is_flag_value = False
+        for word in words:
+            is_flag = is_flag_value or word.startswith("-")
+            (flags if is_flag else overrides).append(word)
+            is_flag_value = not is_flag_value and word in FLAGS_WITH_VALUE
+        no_effect = {f"{group}=null" for group in OPTIONAL_GROUPS}
+        is_sweep = any(flag in MULTIRUN_FLAGS for flag in flags)
+        quoted = [
+            _quote_paths(word, is_sweep=is_sweep) for word in overrides if word not in no_effect
+        ]
+        return cls(tuple(flags), tuple(quoted))
+
+    @property
+    def words(self) -> list[str]:
+        """All words, flags first: Hydra's parser rejects a flag between two overrides."""
+        return [*self.flags, *self.overrides]
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the command starts a sweep."""
+        return any(flag in MULTIRUN_FLAGS for flag in self.flags)
+
+    @property
+    def is_resolved_job(self) -> bool:
+        """Whether the command shows the resolved config of a job: ``--cfg job --resolve``."""
+        return "--resolve" in self.flags and self.flag_value("--cfg", "-c") == "job"
+
+    @property
+    def single_run_flags(self) -> list[str]:
+        """The flags without the one that starts a sweep."""
+        return [flag for flag in self.flags if flag not in MULTIRUN_FLAGS]
+
+    @property
+    def config_folders(self) -> list[Path]:
+        """``conf/``, followed by the folder of ``--config-dir`` if there is one."""
+        folder = self.flag_value("--config-dir", "-cd")
+        return [CONFIG_DIR] if folder is None else [CONFIG_DIR, Path(folder)]
+
+    @cached_property
+    def parsed(self) -> list[Override]:
+        """The overrides, parsed by Hydra.
+
+        Raises:
+            HydraException: if one of them does not follow Hydra's grammar.
+        """
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        return OverridesParser.create().parse_overrides(list(self.overrides))
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys and groups that are overridden."""
+        return [override.key_or_group for override in self.parsed]
+
+    def flag_value(self, *names: str) -> str | None:
+        """Return the value of a flag, ``--flag value`` or ``--flag=value``; None if it is absent.
+
+        Args:
+            names: the flag's names.
+        """
+        for index, word in enumerate(self.flags):
+            if word in names and index + 1 < len(self.flags):
+                return self.flags[index + 1]
+            name, equals, value = word.partition("=")
+            if equals and name in names:
+                return value
         return None
-    value = values[-1]
-    return (
-        value[1:-1].replace("\\'", "'") if value.startswith("'") and value.endswith("'") else value
-    )
+
+    def last_value(self, key: str) -> str | None:
+        """Return the last value of a path key, unquoted; None if it is absent or null."""
+        values = [word.partition("=")[2] for word in self.overrides if word.startswith(f"{key}=")]
+        if not values or values[-1] in NULL_VALUES:
+            return None
+        value = values[-1]
+        if value.startswith("'") and value.endswith("'"):
+            return value[1:-1].replace("\\'", "'")
+        return value
+
+    def with_overrides(self, overrides: Sequence[str]) -> CommandLine:
+        """Return a copy with other overrides, already quoted."""
+        return replace(self, overrides=tuple(overrides))
 
 
-def parse_overrides(words: Sequence[str]) -> list[Override]:
-    """What the words set, as Hydra reads it."""
-    return OverridesParser.create().parse_overrides(overrides(words))
-
-
-def overrides(words: Sequence[str]) -> list[str]:
-    """The words that set something, without Hydra's flags and their values."""
-    return _sorted(words)[1]
-
-
-def flags_before_overrides(words: Sequence[str]) -> list[str]:
-    """The same words in the one order that Hydra's parser takes: it refuses a flag between two settings."""
-    flags, settings = _sorted(words)
-    return [*flags, *settings]
-
-
-def single_run_flags(words: Sequence[str]) -> list[str]:
-    """Hydra's flags without the one that makes a sweep."""
-    return [word for word in _sorted(words)[0] if word not in MULTIRUN]
-
-
-def drop_null_groups(words: Sequence[str]) -> list[str]:
-    """Leave out the words that say what is so without them, ``experiment=null``, which Hydra does not take."""
-    return [word for word in words if word not in {f"{group}=null" for group in OPTIONAL_GROUPS}]
-
-
-def flag_value(words: Sequence[str], *names: str) -> str | None:
-    """The value of a flag of Hydra's, ``--flag value`` or ``--flag=value``; None where it is not typed."""
-    for index, word in enumerate(words):
-        if word in names and index + 1 < len(words):
-            return words[index + 1]
-        if word.partition("=")[0] in names and "=" in word:
-            return word.partition("=")[2]
-    return None
-
-
-def asks_for_resolved_job(words: Sequence[str]) -> bool:
-    """Whether the words ask for the config of a job with references followed, ``--cfg job --resolve``."""
-    return "--resolve" in words and flag_value(words, "--cfg", "-c") == "job"
-
-
-def _sorted(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values, and settings."""
-    flags: list[str] = []
-    settings: list[str] = []
-    awaited = False
-    for word in words:
-        (flags if awaited or word.startswith("-") else settings).append(word)
-        awaited = not awaited and word in FLAGS_WITH_VALUE
-    return flags, settings
-
-
-def _quoted(word: str, *, sweep: bool) -> str:
+def _quote_paths(word: str, *, is_sweep: bool) -> str:
     key, equals, value = word.partition("=")
-    if (
-        not equals
-        or key.lstrip("+") not in PATH_KEYS
-        or value in NULL_VALUES
-        or value[:1] in "'\"["
-    ):
+    if not equals or key.lstrip("+") not in PATH_KEYS:
         return word
-    values = value.split(",") if sweep and not Path(value).expanduser().exists() else [value]
-    return f"{key}=" + ",".join(part if part in NULL_VALUES else _quote(part) for part in values)
+    if value in NULL_VALUES or value[:1] in ("'", '"', "["):
+        return word
+    is_list = is_sweep and not Path(value).expanduser().exists()
+    values = value.split(",") if is_list else [value]
+    return f"{key}=" + ",".join(_quote_path(value) for value in values)
 
 
-def _quote(value: str) -> str:
+def _quote_path(value: str) -> str:
+    if value in NULL_VALUES:
+        return value
     path = Path(value).expanduser() if value.startswith("~") else Path(value)
     if "/" in value and path.exists():
-        value = str(path.absolute())  # so that the same words mean the same from another folder
+        value = str(path.absolute())  # the run folder must not depend on the working directory
     elif value.startswith("~"):
         value = str(path)
     # In Hydra's grammar a backslash escapes a quote, and itself only before one.
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     trailing = len(value) - len(value.rstrip("\\"))
-    return f"'{value}{chr(92) * trailing}'"
+    return "'" + value + trailing * "\\" + "'"

@@ -1,4 +1,4 @@
-"""What arguments of classes may be that are not ours: their own annotations say the types, these lines the rest."""
+"""Valid ranges of the arguments of library classes, where their annotations give the type only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Momentum = Annotated[float, Range(ge=0, lt=1)]
 
 Batches = Annotated[
     Count | Annotated[float, Range(gt=0, le=1)],
-    Hint("a number of batches, 1 or more, or a part of them, 0.1"),
+    Hint("a number of batches, 1 or more, or a fraction of them such as 0.1"),
 ]
 
 
@@ -32,7 +32,7 @@ MinOrMax = Literal["min", "max"]
 
 
 class Built:
-    """Stands in an annotation for an object that is built by its ``_target_``."""
+    """Placeholder in an annotation for an object that is instantiated from its ``_target_``."""
 
 
 EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -64,7 +64,7 @@ EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
             Hint("a whole number of 1 or more, -1 for all, auto, or a list of GPUs, [0,1]"),
         ],
         "num_nodes": Count,
-        # Others make Lightning convert each part of a batch, which it cannot do with one of whole numbers (uint8).
+        # With any other precision, Lightning converts all tensors of a batch, and images are uint8.
         "precision": Literal["32-true", "16-mixed", "bf16-mixed"],
         "max_epochs": Count | Literal[-1] | None,
         "max_steps": Count | Literal[-1],
@@ -80,25 +80,31 @@ EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
         "gradient_clip_algorithm": Literal["norm", "value"] | None,
     },
 }
-"""class: its arguments that need more than its own annotations say, for its subclasses too."""
+"""Annotations of arguments by class; they apply to subclasses too."""
+
+SEED_LIMIT = 2**32 - 1
 
 PLAIN_KEYS: dict[str, Any] = {
     "name": Annotated[str | int | float | None, Hint("a name, or null")],
-    "seed": Annotated[int, Range(ge=0, le=2**32 - 1)],
-    "run": Annotated[str | None, Hint("the folder of a run, or null")],
-    "resume": Annotated[str | None, Hint("the folder of a run, or null")],
+    "seed": Annotated[int, Range(ge=0, le=SEED_LIMIT)],
+    "run": Annotated[str | None, Hint("a run folder, or null")],
+    "resume": Annotated[str | None, Hint("a run folder, or null")],
     "force": bool,
     "trust": Annotated[list[str], Hint("a list of packages, trust=[my_package]")],
     "source": Annotated[str | None, Hint("a file, a folder or a glob, or null")],
 }
+"""Annotations of the keys that belong to no group."""
 
 
-def annotation_of(target: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """Return what an argument of a class or function may be."""
+def get_annotation(target: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Return the annotation of a parameter, from ``EXTERNAL_ARGUMENTS`` if it is there.
+
+    Args:
+        target: the class or function that has the parameter.
+        parameter: the parameter.
+    """
     for base in inspect.getmro(target) if inspect.isclass(target) else ():
-        found = EXTERNAL_ARGUMENTS.get(f"{base.__module__}.{base.__qualname__}", {}).get(
-            parameter.name
-        )
-        if found is not None:
-            return found
+        arguments = EXTERNAL_ARGUMENTS.get(f"{base.__module__}.{base.__qualname__}", {})
+        if parameter.name in arguments:
+            return arguments[parameter.name]
     return parameter.annotation

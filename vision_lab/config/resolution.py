@@ -1,9 +1,9 @@
-"""A composed config whose references are followed once: what is checked is the very object that is built from.
+"""Resolution of a composed config to plain values, exactly once.
 
-OmegaConf follows a reference each time it is looked at, and what it leads to may have changed meanwhile (an
-environment variable, a key that was deleted). And text that a resolver has read from a file may itself look like a
-reference. So the whole config is made into plain dictionaries, lists, text and numbers here, and nothing is followed
-afterwards.
+OmegaConf resolves an interpolation on every access, and its value may have changed since it was
+checked (an environment variable, a deleted key). Also, text that a resolver read from a file may
+look like an interpolation. Here the whole config becomes plain dicts, lists, text and numbers: what
+is validated is exactly what is built, and nothing is resolved afterwards.
 """
 
 from __future__ import annotations
@@ -21,55 +21,54 @@ from vision_lab.core.errors import ConfigurationError, UserError
 from vision_lab.core.text import first_line
 
 MAX_DEPTH = 50
-"""Levels of nodes in a config."""
+"""Maximum nesting depth of a config."""
 
 MAX_NODES = 100_000
-"""Values in a config whose references are followed, lists that are read from files not counted."""
+"""Maximum number of values in a config, without lists that are read from files."""
 
-
-KEY_REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
-"""A value that is a reference to a key and nothing else."""
+KEY_INTERPOLATION = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
+"""A value that is the interpolation of a key and nothing else."""
 
 
 class FileStrings(ListConfig):
-    """Strings that a resolver has read from files: no part of them is ever taken for a reference.
+    """Strings that a resolver has read from files; they are never resolved as interpolations.
 
     Attributes:
-        strings: as the files have them.
+        strings: the strings, as they are in the files.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:
-        listed = [str(string) for string in strings]
-        # What OmegaConf itself sees (``--cfg job --resolve``) is escaped, so that it too leaves it alone.
-        super().__init__([re.sub(r"(\\*)\$\{", r"\1\1\\${", string) for string in listed])
-        self.__dict__["strings"] = listed
+        strings = [str(string) for string in strings]
+        # Escaped, so that OmegaConf itself (``--cfg job --resolve``) does not resolve them either.
+        super().__init__([re.sub(r"(\\*)\$\{", r"\1\1\\${", string) for string in strings])
+        self.__dict__["strings"] = strings
 
 
 @dataclass(frozen=True)
 class Unresolved:
-    """Stands in a config for a value that is missing, or whose reference leads nowhere.
+    """Placeholder for a value that is missing or whose interpolation cannot be resolved.
 
     Attributes:
-        reason: what to say of it, after its key; None if another key is to blame.
-        is_whole: whether ``reason`` says all by itself.
+        reason: the error, worded to follow the key; None if another key causes it.
+        is_complete: whether ``reason`` is a complete message, without the key.
     """
 
     reason: str | None
-    is_whole: bool = False
+    is_complete: bool = False
 
 
 @dataclass(frozen=True)
 class Config:
-    """A config in plain values, and what is known of where it comes from.
+    """A resolved config and its origin.
 
     Attributes:
-        values: group or plain key: plain values, or ``Unresolved``.
-        source: the same with its references, as YAML.
-        choices: group: the choice made, on the command line or by the run that ``run=`` names.
-        from_run: groups that were left to the run of ``run=`` or ``resume=``.
-        overrides: the words of the command line.
-        referenced: part: keys of it that others of its keys point at.
-        origins: dotted key of a value that is a reference: the key that it refers to.
+        values: plain values, or ``Unresolved``, by group or plain key.
+        source: the config with its interpolations, as YAML.
+        choices: chosen option by group, on the command line or in the run given by ``run=``.
+        from_run: groups taken from the run given by ``run=`` or ``resume=``.
+        overrides: overrides on the command line.
+        referenced: keys of each group that other keys of the group interpolate.
+        origins: dotted keys of interpolated values, and the keys that they interpolate.
     """
 
     values: dict[str, Any]
@@ -84,17 +83,22 @@ class Config:
         return self.values[key]
 
     def origin(self, path: str) -> str:
-        """Return the key that a value was typed for: of a reference, the one that it leads to."""
+        """Return the key whose value was interpolated at a dotted key, or that key itself."""
         for _ in range(MAX_DEPTH):
             path = self.origins.get(path, path)
         return path
 
     def updated(self, changes: Mapping[str, Any]) -> Config:
-        """Return a copy with other values at some dotted keys, and where those are referred to."""
+        """Return a copy with changed values, also wherever they are interpolated.
+
+        Args:
+            changes: new values by dotted key.
+        """
         values = deepcopy(self.values)
         for key, value in changes.items():
-            for path in [key, *(path for path in self.origins if self.origin(path) == key)]:
-                _replace(values, path, value)
+            interpolated = [path for path in self.origins if self.origin(path) == key]
+            for path in [key, *interpolated]:
+                _set_value(values, path, value)
         return replace(self, values=values)
 
 
@@ -105,18 +109,19 @@ def resolve_config(
     from_run: Iterable[str] = (),
     overrides: Sequence[str] = (),
 ) -> Config:
-    """Follow all references of a composed config, once.
+    """Resolve a composed config to plain values.
 
     Args:
-        config: as Hydra composed it.
+        config: the config as composed by Hydra.
         choices: see ``Config``.
-        from_run: likewise.
-        overrides: likewise.
+        from_run: see ``Config``.
+        overrides: see ``Config``.
 
     Raises:
-        ConfigurationError: if it refers to itself, or is larger than any real one.
+        ConfigurationError: if the config refers to itself, or exceeds ``MAX_NODES``.
     """
     resolver = _Resolver()
+    groups = [key for key in config if isinstance(key, str)]
     return Config(
         values=resolver.resolve(config),
         source=OmegaConf.to_yaml(config),
@@ -124,23 +129,112 @@ def resolve_config(
         from_run=frozenset(from_run),
         overrides=tuple(overrides),
         origins=resolver.origins,
-        referenced={
-            str(part): _referenced(config, str(part)) for part in config if isinstance(part, str)
-        },
+        referenced={group: _find_referenced_keys(config, group) for group in groups},
     )
 
 
-def words_of_job(hydra_config: Any) -> list[str]:
-    """Return the words of the command line that a job was composed from, references in them not followed.
+def job_overrides(hydra_config: Any) -> list[str]:
+    """Return the overrides of a job, with interpolations unresolved.
 
     Args:
-        hydra_config: the ``hydra`` node of its config.
+        hydra_config: the ``hydra`` node of the job's config.
     """
-    words: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-    return [str(word) for word in words]
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    return [str(override) for override in overrides]
 
 
-def _replace(values: dict[str, Any], path: str, value: Any) -> None:
+def find_unresolved(values: Any, path: str) -> list[str]:
+    """Return an error message for each unresolved value, with what to type.
+
+    Args:
+        values: plain values.
+        path: dotted key of the values.
+    """
+    if isinstance(values, Unresolved):
+        if values.reason is None:
+            return []
+        advice = f": type {path}=..." if values.reason == "is missing" else ""
+        return [values.reason if values.is_complete else f"{path} {values.reason}{advice}"]
+    errors = []
+    for key, value in _items(values):
+        errors += find_unresolved(value, f"{path}.{key}")
+    return errors
+
+
+def to_printable(values: Any) -> Any:
+    """Return a copy of plain values with ``???`` in place of unresolved ones."""
+    if isinstance(values, dict):
+        return {key: to_printable(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [to_printable(value) for value in values]
+    return "???" if isinstance(values, Unresolved) else values
+
+
+class _Resolver:
+    def __init__(self) -> None:
+        self.num_nodes = 0
+        self.origins: dict[str, str] = {}
+
+    def resolve(self, node: Any, path: str = "") -> Any:
+        self.num_nodes += 1
+        if self.num_nodes > MAX_NODES or path.count(".") > MAX_DEPTH:
+            raise ConfigurationError(f"{path[:80]}...: this key refers to itself, or is too large")
+        if isinstance(node, FileStrings):
+            return list(node.__dict__["strings"])
+        if isinstance(node, DictConfig):
+            prefix = f"{path}." if path else ""
+            return {str(key): self._resolve_item(node, key, f"{prefix}{key!s}") for key in node}
+        if isinstance(node, ListConfig):
+            indices = range(len(node))
+            return [self._resolve_item(node, index, f"{path}.{index}") for index in indices]
+        if isinstance(node, tuple | list):  # returned by a user's resolver
+            return [self.resolve(item, f"{path}.{index}") for index, item in enumerate(node)]
+        return node
+
+    def _resolve_item(self, node: DictConfig | ListConfig, key: Any, path: str) -> Any:
+        raw = node._get_node(key)
+        if isinstance(raw, Node):
+            match = KEY_INTERPOLATION.fullmatch(str(raw._value()))
+            if match:
+                self.origins[path] = match[1]
+        if OmegaConf.is_missing(node, key):
+            return Unresolved("is missing")
+        try:
+            value = node[key]
+        except (OmegaConfBaseException, UserError) as error:
+            return _explain_unresolved(error)
+        return self.resolve(value, path)
+
+
+def _explain_unresolved(error: BaseException) -> Unresolved:
+    """Convert an error to its message: that of our own resolvers is complete, OmegaConf's is not."""
+    if "MissingMandatoryValue" in str(error) or "Missing mandatory value" in str(error):
+        return Unresolved(None)  # reported for the missing value itself
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return Unresolved(str(cause), is_complete=True)
+        cause = cause.__cause__ or cause.__context__
+    return Unresolved(f"cannot be resolved: {first_line(error)}")
+
+
+def _find_referenced_keys(config: DictConfig, group: str) -> frozenset[str]:
+    node = config._get_node(group)
+    if not isinstance(node, DictConfig):
+        return frozenset()
+    if node._is_none() or node._is_interpolation() or node._is_missing():
+        return frozenset()
+    text = OmegaConf.to_yaml(node)
+    return frozenset(re.findall(rf"\${{{re.escape(group)}\.(\w+)", text))
+
+
+def _items(values: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(values, dict):
+        return values.items()
+    return enumerate(values) if isinstance(values, list) else ()
+
+
+def _set_value(values: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     node: Any = values
     for parent in parents:
@@ -149,96 +243,3 @@ def _replace(values: dict[str, Any], path: str, value: Any) -> None:
         node[last] = value
     elif isinstance(node, list):
         node[int(last)] = value
-
-
-class _Resolver:
-    def __init__(self) -> None:
-        self.count = 0
-        self.origins: dict[str, str] = {}
-
-    def resolve(self, node: Any, path: str = "") -> Any:
-        self.count += 1
-        if self.count > MAX_NODES or path.count(".") > MAX_DEPTH:
-            raise ConfigurationError(
-                f"{path[:80]}...: this refers to itself, or is larger than any config"
-            )
-        if isinstance(node, FileStrings):
-            return list(node.__dict__["strings"])
-        if isinstance(node, DictConfig):
-            return {
-                str(key): self._value(node, key, f"{path}.{key!s}" if path else str(key))
-                for key in node
-            }
-        if isinstance(node, ListConfig):
-            return [self._value(node, index, f"{path}.{index}") for index in range(len(node))]
-        if isinstance(node, tuple | list):  # from a resolver of a user's own
-            return [self.resolve(inner, f"{path}.{index}") for index, inner in enumerate(node)]
-        return node
-
-    def _value(self, node: DictConfig | ListConfig, key: Any, path: str) -> Any:
-        raw = node._get_node(key)
-        reference = KEY_REFERENCE.fullmatch(str(raw._value())) if isinstance(raw, Node) else None
-        if reference:
-            self.origins[path] = reference[1]
-        if OmegaConf.is_missing(node, key):
-            return Unresolved("is missing")
-        try:
-            value = node[key]
-        except (OmegaConfBaseException, UserError) as error:
-            return _unresolved(error)
-        return self.resolve(value, path)
-
-
-def find_unresolved(values: Any, path: str) -> list[str]:
-    """List what is missing below a key, and references that lead nowhere, with what to type."""
-    if isinstance(values, Unresolved):
-        if values.reason is None:
-            return []
-        typed = f": type {path}=..." if values.reason == "is missing" else ""
-        return [values.reason if values.is_whole else f"{path} {values.reason}{typed}"]
-    if isinstance(values, dict):
-        return [
-            error
-            for key, value in values.items()
-            for error in find_unresolved(value, f"{path}.{key}")
-        ]
-    if isinstance(values, list):
-        return [
-            error
-            for index, value in enumerate(values)
-            for error in find_unresolved(value, f"{path}.{index}")
-        ]
-    return []
-
-
-def printable(values: Any) -> Any:
-    """Return values with ``???`` for those that are missing or whose references lead nowhere."""
-    if isinstance(values, dict):
-        return {key: printable(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [printable(value) for value in values]
-    return "???" if isinstance(values, Unresolved) else values
-
-
-def _unresolved(error: BaseException) -> Unresolved:
-    """What is said of a reference that leads nowhere: a resolver of ours says all; else OmegaConf's words."""
-    if "MissingMandatoryValue" in str(error) or "Missing mandatory value" in str(error):
-        return Unresolved(None)  # it is said of the value that is missing
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return Unresolved(str(cause), is_whole=True)
-        cause = cause.__cause__ or cause.__context__
-    return Unresolved(f"cannot be resolved: {first_line(error)}")
-
-
-def _referenced(config: DictConfig, part: str) -> frozenset[str]:
-    node = config._get_node(part)
-    if (
-        not isinstance(node, DictConfig)
-        or node._is_none()
-        or node._is_interpolation()
-        or node._is_missing()
-    ):
-        return frozenset()
-    return frozenset(re.findall(rf"\${{{re.escape(part)}\.(\w+)", OmegaConf.to_yaml(node)))

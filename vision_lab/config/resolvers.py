@@ -1,4 +1,7 @@
-"""What ``${...}`` in ``conf/`` may call. No torch here: ``--cfg job --resolve`` shows the whole truth in a second."""
+"""Resolvers for interpolations in ``conf/``, such as ``${folder_classes:...}``.
+
+Does not import torch, so that ``--cfg job --resolve`` takes half a second.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,14 +17,14 @@ from vision_lab.data.bundled import scene_classes
 from vision_lab.data.formats import image_folder, voc_xml, yolo_txt
 from vision_lab.runs.naming import run_folder, safe_dir_name, sweep_folder
 
-DATA = Path(__file__).parents[1] / "data" / "bundled"
+BUNDLED_DATA = Path(__file__).parents[1] / "data" / "bundled"
 
 
-def register(saved: SavedRun | None = None) -> None:
-    """Make the resolvers known to OmegaConf.
+def register_resolvers(saved: SavedRun | None = None) -> None:
+    """Register the resolvers with OmegaConf.
 
     Args:
-        saved: what the run that ``run=`` names adds to the command.
+        saved: the run given by ``run=`` or ``resume=``.
     """
     run = saved or SavedRun()
 
@@ -31,28 +34,28 @@ def register(saved: SavedRun | None = None) -> None:
         chosen = HydraConfig.get().runtime.choices.get(group)
         return run.choices.get(group) if chosen == SAVED_OPTION else chosen
 
-    coco_categories = cache(
-        _coco_categories
-    )  # for this command: in the next one the file may be another
+    def get_sweep_folder(name: str | None, task: str, now: str) -> str:
+        if task == SAVED_OPTION:
+            task = run.choices.get("task") or task
+        return sweep_folder(name, task, now)
+
+    # Cached for this command only: before the next one the file may change.
+    coco_categories = cache(_read_coco_categories)
     resolvers: dict[str, Callable[..., Any]] = {
         "choice": choice,
         "count": len,
         "times": _multiply,
-        "folder_classes": _from_files(_folder_classes),
+        "folder_classes": _reads_files(_read_folder_classes),
         "one_of": lambda options, wanted: wanted if wanted in options else options[0],
-        "scene_classes": lambda classes, target: FileStrings(
-            scene_classes.class_names(classes, background=target == "masks")
-        ),
-        "coco_classes": _from_files(lambda root: ["background", *coco_categories(root)]),
-        "coco_categories": _from_files(coco_categories),
-        "voc_names": _from_files(voc_xml.class_names),
-        "yolo_names": _from_files(yolo_txt.class_names),
-        "packaged_lines": _from_files(_packaged_lines),
+        "scene_classes": _scene_classes,
+        "coco_classes": _reads_files(lambda root: ["background", *coco_categories(root)]),
+        "coco_categories": _reads_files(coco_categories),
+        "voc_names": _reads_files(voc_xml.class_names),
+        "yolo_names": _reads_files(yolo_txt.class_names),
+        "packaged_lines": _reads_files(_read_packaged_lines),
         "saved_class_names": lambda: FileStrings(run.class_names or ()),
         "run_folder": run_folder,
-        "sweep_folder": lambda name, task, now: sweep_folder(
-            name, run.choices.get("task") or task if task == SAVED_OPTION else task, now
-        ),
+        "sweep_folder": get_sweep_folder,
         "folder_name": safe_dir_name,
         "metric_name": lambda monitor: monitor.rpartition("/")[2],
     }
@@ -60,35 +63,46 @@ def register(saved: SavedRun | None = None) -> None:
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
-def _from_files(function: Callable[..., Sequence[str]]) -> Callable[..., FileStrings]:
-    """What a function reads from files, once for each command, is text, whatever it looks like."""
+def _reads_files(function: Callable[..., Sequence[str]]) -> Callable[..., FileStrings]:
+    """Wrap a function that reads strings from files: cached, and never resolved further."""
     read = cache(function)
     return lambda *arguments: FileStrings(read(*arguments))
 
 
+def _scene_classes(labels: str, target_type: str) -> FileStrings:
+    has_background = target_type == "masks"
+    return FileStrings(scene_classes.class_names(labels, background=has_background))
+
+
 def _multiply(factor: float, value: float) -> float:
     if not isinstance(factor, int | float) or not isinstance(value, int | float):
-        raise ConfigurationError(f"{factor} times {value}: both are to be numbers")
+        raise ConfigurationError(f"{factor} times {value}: both must be numbers")
     return factor * value
 
 
-def _folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
-    """The class folders of a root; ``expected`` of them, where their names are not those of the classes."""
+def _read_folder_classes(root: str, expected: int | None = None) -> Sequence[str]:
+    """Return the names of the class folders in ``root``.
+
+    Args:
+        root: folder of the dataset.
+        expected: required number of class folders, for datasets that name their classes elsewhere.
+    """
     names = image_folder.class_names(root)
     if expected is not None and len(names) != expected:
         raise DataError(
-            f"{root} has {len(names)} class folders, not {expected}: for a part of the classes, type data=folder"
+            f"{root} has {len(names)} class folders, not {expected}: for a subset of the classes, "
+            "type data=folder"
         )
     return names
 
 
-def _coco_categories(root: str) -> Sequence[str]:
+def _read_coco_categories(root: str) -> Sequence[str]:
     from vision_lab.data.formats import coco
 
     return coco.category_names(root)
 
 
-def _packaged_lines(file: str) -> Sequence[str]:
+def _read_packaged_lines(file: str) -> Sequence[str]:
     if Path(file).name != file or Path(file).suffix != ".txt":
-        raise ConfigurationError(f"{file} is no list of names in vision_lab/data/bundled")
-    return (DATA / file).read_text(encoding="utf-8").splitlines()
+        raise ConfigurationError(f"{file} is not a list of names in vision_lab/data/bundled")
+    return (BUNDLED_DATA / file).read_text(encoding="utf-8").splitlines()

@@ -1,166 +1,173 @@
-"""``run=`` and ``resume=``: the config a run was made with is the starting point, whatever ``conf/`` says today.
+"""Configs of earlier runs: ``run=`` and ``resume=`` start from the config that a run was made with.
 
-Each group of the saved config is put into Hydra's store as the choice ``_saved`` and chosen, unless the command line
-chooses another; so a group that is named is composed afresh and replaces its whole node, and dotted keys come last.
+Each group of the saved config is added to Hydra's config store as the option ``_from_run`` and
+selected, unless the command line selects another option. A group on the command line is therefore
+composed anew and replaces the saved node; overrides of single keys are applied last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 
-from vision_lab.config.groups import groups
-from vision_lab.config.overrides import last_value, parse_overrides
+from vision_lab.config.groups import find_groups
 from vision_lab.config.trust import find_untrusted
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.runs.folder import Run
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vision_lab.config.overrides import CommandLine
+
 SAVED_OPTION = "_from_run"
+"""Name of the option that contains a saved group."""
 
 COMMAND_KEYS = ("name", "run", "resume", "force", "trust", "source", "mode", "hydra", "debug")
-"""What a command says for itself and never takes from the run."""
+"""Keys that belong to a single command and are never taken from a run."""
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What a run's folder adds to a command.
+    """What a command takes from an earlier run, besides its config.
 
     Attributes:
-        choices: group: the choice that the run was made with.
-        class_names: of the data that it was made with; None where the data is to say them.
+        choices: chosen option of the run by group.
+        class_names: class names of the run's data; None to read them from the data.
     """
 
     choices: Mapping[str, str | None] = field(default_factory=dict)
     class_names: Sequence[str] | None = None
 
 
-def add_saved_config(words: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], SavedRun]:
-    """Put the config of the run that a command names underneath it.
+def add_saved_config(command: CommandLine) -> tuple[CommandLine, SavedRun]:
+    """Make the config of the run given by ``run=`` or ``resume=`` the starting point of a command.
 
     Args:
-        words: the command line.
-        folders: where configs are looked for.
+        command: the command line.
 
     Returns:
-        The command line to be composed instead, and what the run's folder adds to it.
+        The command line to compose instead, and what else the command takes from the run.
 
     Raises:
-        ConfigurationError: if ``run=`` or ``resume=`` names no run, or several; or if the run's config would do what
-            nobody said that it may.
+        ConfigurationError: if there is no such run, if both keys or several runs are given, or if
+            the run's config contains code that the command line does not trust.
     """
-    path, resumed = last_value(words, "run"), last_value(words, "resume")
-    if path and resumed:
-        raise ConfigurationError(
-            "type run=, to begin with what a run was told, or resume=, to go on with it; not both"
-        )
-    path = path or resumed
+    path, key = _find_run_path(command)
     if path is None:
-        return list(words), SavedRun()
-    if "'," in path:
-        raise ConfigurationError(f"{'resume' if resumed else 'run'}= takes one run at a time")
-    run = Run.open(path, key="resume" if resumed else "run")
-    known = groups(folders)
-    saved = _composed_config(run, known)
-    typed = [override.key_or_group for override in parse_overrides(words)]
-    errors = find_untrusted(
-        _without(
-            {key: value for key, value in saved.items() if key not in COMMAND_KEYS},
-            _replaced_keys(words, known),
-        ),
-        trusted=_trusted(words),
-        folders=folders[1:],
-        typed=typed,
-    )
-    if errors:
-        raise ConfigurationError("\n".join(errors))
+        return command, SavedRun()
+    run = Run.open(path, key=key)
+    saved = _read_composed_config(run, find_groups(command.config_folders))
+    _check_trusted(command, saved)
     class_names = None
-    if not resumed:
-        # The data may be absent where the run is looked at again: its classes were read when the run was made.
+    if key == "run":
+        # The data may be absent now; its class names were read when the run was trained.
         spec = run.spec
         class_names = spec["class_names"]
         saved["data"]["spec"] = {**spec, "class_names": "${saved_class_names:}"}
-    if "download" in saved["data"] and not {"data", "data.root", "data.download"} & set(typed):
-        saved["data"]["download"] = False  # where to is for the command line to say
-    return _with_saved_groups(words, saved, known, named=set(typed)), SavedRun(
-        run.choices, class_names
+    download_keys = {"data", "data.root", "data.download"}
+    if "download" in saved["data"] and not download_keys & set(command.keys):
+        saved["data"]["download"] = False  # only the command line chooses a folder to download to
+    return _select_saved_groups(command, saved), SavedRun(run.choices, class_names)
+
+
+def _find_run_path(command: CommandLine) -> tuple[str | None, str]:
+    run, resume = command.last_value("run"), command.last_value("resume")
+    if run and resume:
+        raise ConfigurationError(
+            "type run= to start a new run with the config of an earlier one, or resume= to continue "
+            "it; not both"
+        )
+    path, key = (resume, "resume") if resume else (run, "run")
+    if path is not None and "'," in path:
+        raise ConfigurationError(f"{key}= accepts a single run")
+    return path, key
+
+
+def _check_trusted(command: CommandLine, saved: Mapping[str, Any]) -> None:
+    inherited = {key: value for key, value in saved.items() if key not in COMMAND_KEYS}
+    errors = find_untrusted(
+        _without(inherited, _find_replaced_keys(command)),
+        trusted=_get_trusted_packages(command),
+        folders=command.config_folders[1:],
+        typed=command.keys,
     )
+    if errors:
+        raise ConfigurationError("\n".join(errors))
 
 
-def _replaced_keys(words: Sequence[str], known: Mapping[str, Any]) -> list[str]:
-    """List the keys whose whole value the command line replaces or deletes; a mapping is merged instead.
+def _find_replaced_keys(command: CommandLine) -> list[str]:
+    """Return the keys whose saved value the command line replaces entirely.
 
-    Args:
-        words: the command line.
-        known: the groups, of which each choice replaces the whole, in a sweep too.
+    These are groups, and keys overridden by anything but a mapping, which would be merged.
     """
-    return [
-        override.key_or_group
-        for override in parse_overrides(words)
-        if override.key_or_group in known
-        or not (override.is_sweep_override() or isinstance(override.value(), dict))
-    ]
+    groups = find_groups(command.config_folders)
+    replaced = []
+    for override in command.parsed:
+        is_group = override.key_or_group in groups
+        if is_group or not (override.is_sweep_override() or isinstance(override.value(), dict)):
+            replaced.append(override.key_or_group)
+    return replaced
 
 
 def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Return a copy of a config without the groups and nodes at some dotted keys."""
-    kept = {
-        key: value
-        for key, value in config.items()
-        if f"{prefix}{key}" not in keys or not isinstance(value, dict)
-    }
-    return {
-        k: _without(v, keys, f"{prefix}{k}.") if isinstance(v, dict) else v for k, v in kept.items()
-    }
+    """Return a copy of a config without the nodes at some dotted keys."""
+    remaining: dict[str, Any] = {}
+    for key, value in config.items():
+        if not isinstance(value, dict):
+            remaining[key] = value
+        elif f"{prefix}{key}" not in keys:
+            remaining[key] = _without(value, keys, f"{prefix}{key}.")
+    return remaining
 
 
-def _composed_config(run: Run, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a run's config.
+def _read_composed_config(run: Run, groups: Collection[str]) -> dict[str, Any]:
+    """Read the config of a run.
 
     Raises:
-        ConfigurationError: if it is not one that was composed: Hydra would read a string as YAML, and follow a list of
-            defaults wherever it leads.
+        ConfigurationError: if it was not composed by Hydra: a node that is text would be parsed as
+            YAML, and a defaults list would load any config file.
     """
     saved = run.config
-    strange = [
-        key for key, node in saved.items() if key in known and not isinstance(node, dict | None)
-    ]
-    strange += [key for key, node in saved.items() if isinstance(node, dict) and "defaults" in node]
+    invalid = []
+    for key, node in saved.items():
+        is_misplaced = key in groups and not isinstance(node, dict | None)
+        if is_misplaced or (isinstance(node, dict) and "defaults" in node):
+            invalid.append(key)
     if not isinstance(saved.get("data"), dict):
-        strange.append("data")
-    if strange or "defaults" in saved or not all(isinstance(key, str) for key in saved):
-        keys = ", ".join(map(str, strange))
+        invalid.append("data")
+    if invalid or "defaults" in saved or not all(isinstance(key, str) for key in saved):
+        keys = ", ".join(map(str, dict.fromkeys(invalid)))
         raise ConfigurationError(f"{run.folder / 'config.yaml'} is not a composed config: {keys}")
     return saved
 
 
-def _with_saved_groups(
-    words: Sequence[str], saved: dict[str, Any], known: Mapping[str, Any], *, named: set[str]
-) -> list[str]:
+def _select_saved_groups(command: CommandLine, saved: dict[str, Any]) -> CommandLine:
+    """Store the saved groups as options, and select those that the command line does not."""
     store = ConfigStore.instance()
-    chosen = []
-    for group in known:
+    typed = set(command.keys)
+    selected = []
+    for group in find_groups(command.config_folders):
         if group in saved and group not in COMMAND_KEYS:
             store.store(group=group, name=SAVED_OPTION, node=saved.pop(group))
-            chosen += [] if group in named else [f"{group}={SAVED_OPTION}"]
-    rest = {key: value for key, value in saved.items() if key not in COMMAND_KEYS}
-    store.store(group="saved", name=SAVED_OPTION, node=rest, package="_global_")
-    if (
-        f"+saved={SAVED_OPTION}" in words
-    ):  # a further process of the same run, started with the words of the first
-        return list(words)
-    return [*chosen, f"+saved={SAVED_OPTION}", *words]
+            if group not in typed:
+                selected.append(f"{group}={SAVED_OPTION}")
+    plain_keys = {key: value for key, value in saved.items() if key not in COMMAND_KEYS}
+    store.store(group="saved", name=SAVED_OPTION, node=plain_keys, package="_global_")
+    if f"+saved={SAVED_OPTION}" in command.overrides:
+        return command  # a further process of the run, started with the overrides of the first
+    return command.with_overrides([*selected, f"+saved={SAVED_OPTION}", *command.overrides])
 
 
-def _trusted(words: Sequence[str]) -> list[str]:
-    """The packages that the command line trusts."""
-    values = [
-        override.value() for override in parse_overrides(words) if override.key_or_group == "trust"
-    ]
-    value = values[-1] if values else []
+def _get_trusted_packages(command: CommandLine) -> list[str]:
+    """Return the packages listed in ``trust=`` on the command line."""
+    value: Any = []
+    for override in command.parsed:
+        if override.key_or_group == "trust":
+            value = override.value()
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
         raise ConfigurationError(f"trust={value}: type a list of packages, trust=[my_package]")
     return [str(name) for name in value]

@@ -1,10 +1,11 @@
-"""What a config may do that came with a run's folder, perhaps from somebody else: nothing that is not listed here.
+"""Allow-list for configs that come with a run folder, whose author we may not know.
 
-A name alone says little: ``torch.nn.modules.module.os.system`` starts with torch, ``torch.hub.load`` runs what it
-fetches, and a logger writes where its arguments say. So a stored config may name the classes and functions that
-``conf/`` names, and the plain layers, optimizers and transforms of torch and torchvision, each by its exact public
-name. Where one of them could write or fetch, its arguments are listed too. References are admitted by their text: those
-to a key, and those that ``conf/`` itself has.
+The beginning of a name proves nothing: ``torch.nn.modules.module.os.system`` starts with torch,
+``torch.hub.load`` runs downloaded code, and a logger writes to the folder in its arguments. A saved
+config may therefore use only the classes and functions that ``conf/`` uses, and the layers,
+optimizers and transforms of torch and torchvision, each by its exact public name; where one of them
+could write or download, only the arguments listed here. Interpolations are allowed if they refer to
+a key, or if the same text occurs in ``conf/``.
 """
 
 from __future__ import annotations
@@ -22,53 +23,59 @@ from vision_lab.config.groups import CONFIG_DIR
 from vision_lab.core import documents
 from vision_lab.core.arguments import format_value
 
-ANY_ARGUMENTS = None
-
 NETWORK_ARGUMENTS = frozenset(
-    "num_classes dropout dropout_aux aux_logits transform_input init_weights groups width_per_group width_mult alpha "
-    "zero_init_residual replace_stride_with_dilation stochastic_depth_prob layer_scale drop_rate memory_efficient "
-    "attention_dropout image_size norm_layer".split()
+    "num_classes dropout dropout_aux aux_logits transform_input init_weights groups "
+    "width_per_group width_mult alpha zero_init_residual replace_stride_with_dilation "
+    "stochastic_depth_prob layer_scale drop_rate memory_efficient attention_dropout image_size "
+    "norm_layer".split()
 )
-"""Arguments of torchvision's constructors of networks; ``weights`` would fetch."""
+"""Arguments of torchvision's networks, without ``weights``, which would download a file."""
 
 TRAINER_ARGUMENTS = frozenset(
-    "accelerator devices num_nodes strategy precision max_epochs min_epochs max_steps min_steps max_time "
-    "limit_train_batches limit_val_batches limit_test_batches limit_predict_batches overfit_batches val_check_interval "
-    "check_val_every_n_epoch num_sanity_val_steps log_every_n_steps enable_checkpointing enable_progress_bar "
-    "enable_model_summary accumulate_grad_batches gradient_clip_val gradient_clip_algorithm deterministic benchmark "
-    "inference_mode use_distributed_sampler profiler detect_anomaly barebones plugins sync_batchnorm "
-    "reload_dataloaders_every_n_epochs".split()
+    "accelerator devices num_nodes strategy precision max_epochs min_epochs max_steps min_steps "
+    "max_time limit_train_batches limit_val_batches limit_test_batches limit_predict_batches "
+    "overfit_batches val_check_interval check_val_every_n_epoch num_sanity_val_steps "
+    "log_every_n_steps enable_checkpointing enable_progress_bar enable_model_summary "
+    "accumulate_grad_batches gradient_clip_val gradient_clip_algorithm deterministic benchmark "
+    "inference_mode use_distributed_sampler profiler detect_anomaly barebones plugins "
+    "sync_batchnorm reload_dataloaders_every_n_epochs".split()
 )
-"""Without ``default_root_dir``, by which it writes, and ``logger`` and ``callbacks``, which are groups of their own."""
+"""Arguments of the Trainer, without the folder it writes to (``default_root_dir``) and without
+``logger`` and ``callbacks``, which are groups of their own."""
+
+_TIMM_ARGUMENTS = frozenset(
+    "model_name num_classes in_chans drop_rate drop_path_rate global_pool".split()
+)
+
+_CSV_LOGGER = "pytorch_lightning.loggers.CSVLogger"
+_SIMPLE_PROFILER = "pytorch_lightning.profilers.SimpleProfiler"
+_ADVANCED_PROFILER = "pytorch_lightning.profilers.AdvancedProfiler"
+_DDP_STRATEGY = "pytorch_lightning.strategies.DDPStrategy"
+_FORMATS = "vision_lab.data.formats"
 
 ALLOWED_ARGUMENTS: dict[str, frozenset[str]] = {
     "pytorch_lightning.Trainer": TRAINER_ARGUMENTS,
-    "pytorch_lightning.strategies.DDPStrategy": frozenset(
-        {"find_unused_parameters", "gradient_as_bucket_view"}
-    ),
-    "pytorch_lightning.loggers.CSVLogger": frozenset(
-        {"name", "version", "prefix", "flush_logs_every_n_steps"}
-    ),
+    _DDP_STRATEGY: frozenset({"find_unused_parameters", "gradient_as_bucket_view"}),
+    _CSV_LOGGER: frozenset({"name", "version", "prefix", "flush_logs_every_n_steps"}),
     "pytorch_lightning.loggers.MLFlowLogger": frozenset({"experiment_name", "run_name", "prefix"}),
     "pytorch_lightning.loggers.WandbLogger": frozenset({"project", "name", "offline", "prefix"}),
-    "pytorch_lightning.profilers.SimpleProfiler": frozenset({"extended", "filename"}),
-    "pytorch_lightning.profilers.AdvancedProfiler": frozenset(
-        {"line_count_restriction", "filename"}
-    ),
+    _SIMPLE_PROFILER: frozenset({"extended", "filename"}),
+    _ADVANCED_PROFILER: frozenset({"line_count_restriction", "filename"}),
     "torchvision.datasets.MNIST": frozenset({"train"}),
     "torchvision.datasets.FashionMNIST": frozenset({"train"}),
     "torchvision.datasets.CIFAR10": frozenset({"train"}),
     "torchvision.datasets.CIFAR100": frozenset({"train"}),
-    "timm.create_model": frozenset(
-        "model_name num_classes in_chans drop_rate drop_path_rate global_pool".split()
-    ),
+    "timm.create_model": _TIMM_ARGUMENTS,
     "vision_lab.callbacks.checkpointing.BestCheckpoint": frozenset(
         {"monitor", "mode", "save_weights_only"}
     ),
     "vision_lab.loggers.tensorboard.ResumableTensorBoardLogger": frozenset(),
 }
-"""name: the arguments that it may be called with, for what could write or fetch by others. Where loggers, profilers and
-checkpoints write is set by the command (``build.py``) and never read from a stored config."""
+"""Allowed arguments of targets that could write or download through others. The folders that
+loggers, profilers and checkpoints write to are set by ``build.py``, never by a saved config."""
+
+_PLAIN_NAME = r"\w[\w.-]*"
+_DOWNLOAD_KEY = re.escape("${data.download}")
 
 ALLOWED_VALUES: dict[tuple[str, str], str] = {
     (
@@ -76,38 +83,32 @@ ALLOWED_VALUES: dict[tuple[str, str], str] = {
         "strategy",
     ): r"auto|ddp|ddp_find_unused_parameters_(true|false)|fsdp",
     ("pytorch_lightning.Trainer", "profiler"): r"simple|advanced",
-    ("pytorch_lightning.loggers.CSVLogger", "name"): r"\w[\w.-]*",
-    ("pytorch_lightning.loggers.CSVLogger", "version"): r"\w[\w.-]*",
-    ("pytorch_lightning.profilers.SimpleProfiler", "filename"): r"\w[\w.-]*",
-    ("pytorch_lightning.profilers.AdvancedProfiler", "filename"): r"\w[\w.-]*",
-    ("timm.create_model", "model_name"): r"\w[\w.]*",  # with a colon it names a place on a hub
-    ("vision_lab.data.formats.torchvision_download.load_or_download", "download"): re.escape(
-        "${data.download}"
-    ),
-    ("vision_lab.data.formats.torchvision_masks.voc_masks", "download"): re.escape(
-        "${data.download}"
-    ),
-    ("vision_lab.data.formats.torchvision_masks.oxford_pet_masks", "download"): re.escape(
-        "${data.download}"
-    ),
+    (_CSV_LOGGER, "name"): _PLAIN_NAME,
+    (_CSV_LOGGER, "version"): _PLAIN_NAME,
+    (_SIMPLE_PROFILER, "filename"): _PLAIN_NAME,
+    (_ADVANCED_PROFILER, "filename"): _PLAIN_NAME,
+    ("timm.create_model", "model_name"): r"\w[\w.]*",  # names with a colon are downloaded from hubs
+    (f"{_FORMATS}.torchvision_download.load_or_download", "download"): _DOWNLOAD_KEY,
+    (f"{_FORMATS}.torchvision_masks.voc_masks", "download"): _DOWNLOAD_KEY,
+    (f"{_FORMATS}.torchvision_masks.oxford_pet_masks", "download"): _DOWNLOAD_KEY,
 }
-"""(name, argument): the texts that it may have; a node of its own is looked at like any other."""
+"""Regular expressions of allowed text by (target, argument); nested nodes are checked themselves."""
 
-FAMILIES = (
+TRUSTED_MODULES = (
     "torch.nn",
     "torch.optim",
     "torchvision.ops",
     "torchvision.transforms.v2",
     "torchvision.models",
 )
-"""Modules whose plain layers, optimizers, transforms and networks may be used by their public names."""
+"""Modules whose public layers, optimizers, transforms and networks are allowed."""
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
-KEY_REFERENCE = re.compile(r"\$\{\.*[A-Za-z_][\w.]*\}")
+KEY_INTERPOLATION = re.compile(r"\$\{\.*[A-Za-z_][\w.]*\}")
 
 NOT_FROM_RUNS = {"hydra", "mode", "debug"}
-"""Groups that no run's folder brings along."""
+"""Groups that are never taken from a run folder."""
 
 
 def find_untrusted(
@@ -117,80 +118,84 @@ def find_untrusted(
     folders: Sequence[Path] = (),
     typed: Collection[str] = (),
 ) -> list[str]:
-    """List what a stored config would do although nobody said that it may.
+    """Return an error message for everything in a saved config that the allow-list does not cover.
 
     Args:
-        config: the config as its file has it, references not followed.
-        trusted: packages whose code may run all the same.
-        folders: further folders of configs whose references are admitted.
-        typed: dotted keys that the command line sets itself.
-
-    Returns:
-        A line for each, with what to type.
+        config: the saved config, with interpolations unresolved.
+        trusted: packages that are allowed in addition.
+        folders: further config folders whose interpolations are allowed.
+        typed: dotted keys that the command line overrides.
     """
     errors = []
-    for path, value in _walk(config, "", but_for=typed):
+    for path, value in _walk(config, "", exclude=typed):
+        key = path.rpartition(".")[2]
         if isinstance(value, dict) and "_target_" in value:
-            errors += _target_errors(path, value, trusted, typed)
-        elif (
-            isinstance(value, str) and "${" in value and not _is_admitted_reference(value, folders)
-        ):
-            key = path.rpartition(".")[2]
-            if key != "_target_":  # said above
-                errors.append(
-                    f"{path}={format_value(value)}: this reference comes with the run's folder, and conf/ has none "
-                    f"like it: type {path}=... yourself"
-                )
+            errors += _find_target_errors(path, value, trusted, typed)
+        elif key != "_target_" and not _is_allowed_text(value, folders):
+            errors.append(
+                f"{path}={format_value(value)}: this interpolation is from the run folder, and "
+                f"conf/ has none like it: type {path}=... yourself"
+            )
     return errors
 
 
-def is_admitted(target: Any, arguments: Mapping[str, Any], trusted: Sequence[str] = ()) -> bool:
-    """Return whether a stored config may call a name with some arguments."""
-    return not _target_errors("", {"_target_": target, **arguments}, trusted, ())
+def is_allowed_call(target: Any, arguments: Mapping[str, Any], trusted: Sequence[str] = ()) -> bool:
+    """Return whether a saved config may call a class or function.
+
+    Args:
+        target: dotted name of the class or function.
+        arguments: its arguments.
+        trusted: packages that are allowed in addition.
+    """
+    return not _find_target_errors("", {"_target_": target, **arguments}, trusted, ())
 
 
-def _target_errors(
+def _find_target_errors(
     path: str, node: Mapping[str, Any], trusted: Sequence[str], typed: Collection[str]
 ) -> list[str]:
     target = node["_target_"]
     if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", target):
         return [
-            f"{path}._target_={format_value(target)}: this comes with the run's folder and is no name of a class"
+            f"{path}._target_={format_value(target)}: this is from the run folder, and not the name "
+            "of a class"
         ]
-    if target.split(".")[0] in trusted or any(
-        target == name or target.startswith(f"{name}.") for name in trusted
-    ):
+    if any(target == name or target.startswith(f"{name}.") for name in trusted):
         return []
-    if (
-        target not in _targets_of_conf()
-        and target not in ALLOWED_ARGUMENTS
-        and not _is_of_a_family(target)
-    ):
+    if not _is_allowed_target(target):
+        package = target.split(".")[0]
         return [
-            f"{path}._target_={target}: this comes with the run's folder and may run any code. Only if you trust "
-            f"whoever made it, type trust=[{target.split('.')[0]}]"
+            f"{path}._target_={target}: this is from the run folder and could run any code. If you "
+            f"trust its author, type trust=[{package}]"
         ]
-    allowed = (
-        NETWORK_ARGUMENTS
-        if target.startswith("torchvision.models.")
-        else ALLOWED_ARGUMENTS.get(target)
-    )
     errors = []
     for key, value in node.items():
-        place = f"{path}.{key}"
-        if key in HYDRA_KEYS or (place in typed and not isinstance(value, dict)):
-            continue
-        if key == "_args_" or (allowed is not ANY_ARGUMENTS and key not in allowed):
-            name = target.rpartition(".")[2]
-            errors.append(
-                f"{place}={format_value(value)}: {name} takes this from the command line alone, not from a run's "
-                f"folder: type {place}=... yourself, or remove it from config.yaml"
-            )
-        elif not _is_allowed_value(target, key, value):
-            errors.append(
-                f"{place}={format_value(value)}: this comes with the run's folder: type {place}=... yourself"
-            )
+        is_typed = f"{path}.{key}" in typed and not isinstance(value, dict)
+        if key not in HYDRA_KEYS and not is_typed:
+            error = _find_argument_error(target, f"{path}.{key}", key, value)
+            errors += [error] if error else []
     return errors
+
+
+def _is_allowed_target(target: str) -> bool:
+    in_conf = target in _targets_in_conf() or target in ALLOWED_ARGUMENTS
+    return in_conf or _is_public_class(target)
+
+
+def _find_argument_error(target: str, path: str, key: str, value: Any) -> str | None:
+    allowed = ALLOWED_ARGUMENTS.get(target)  # None: any argument
+    if target.startswith("torchvision.models."):
+        allowed = NETWORK_ARGUMENTS
+    if key == "_args_" or (allowed is not None and key not in allowed):
+        name = target.rpartition(".")[2]
+        return (
+            f"{path}={format_value(value)}: {name} accepts this from the command line only, not "
+            f"from a run folder: type {path}=... yourself, or remove it from config.yaml"
+        )
+    if not _is_allowed_value(target, key, value):
+        return (
+            f"{path}={format_value(value)}: this is from the run folder: type {path}=... yourself"
+        )
+    return None
 
 
 def _is_allowed_value(target: str, key: str, value: Any) -> bool:
@@ -198,61 +203,64 @@ def _is_allowed_value(target: str, key: str, value: Any) -> bool:
     if pattern is None or value is None:
         return True
     if isinstance(value, dict) and "_target_" in value:
-        return True  # a node that is looked at by itself
-    if isinstance(value, str) and value in _references_of((CONFIG_DIR,)):
+        return True  # a nested node, checked itself
+    if isinstance(value, str) and value in _interpolations_in((CONFIG_DIR,)):
         return True
     return re.fullmatch(pattern, str(value)) is not None
 
 
-def _is_admitted_reference(text: str, folders: Sequence[Path]) -> bool:
-    return KEY_REFERENCE.fullmatch(text) is not None or text in _references_of(
-        (CONFIG_DIR, *folders)
-    )
+def _is_allowed_text(value: Any, folders: Sequence[Path]) -> bool:
+    """Return whether a value contains no interpolation but allowed ones."""
+    if not isinstance(value, str) or "${" not in value or KEY_INTERPOLATION.fullmatch(value):
+        return True
+    return value in _interpolations_in((CONFIG_DIR, *folders))
 
 
-def _walk(node: Any, path: str, but_for: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
-    """Each (dotted key, value) below a node, mappings and lists too; without those that other values take the place of.
+def _walk(node: Any, path: str, exclude: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) for everything below a node.
 
-    A mapping is merged with what is typed for it, so that its own values stay.
+    Values at the keys in ``exclude`` are skipped, because the command line replaces them; mappings
+    are not, because overrides are merged into them.
     """
-    items: Any = (
-        node.items()
-        if isinstance(node, Mapping)
-        else enumerate(node)
-        if isinstance(node, list)
-        else ()
-    )
+    if isinstance(node, Mapping):
+        items: Any = node.items()
+    else:
+        items = enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
-        place = f"{path}.{key}" if path else str(key)
-        if place not in but_for or isinstance(value, dict):
-            yield place, value
-            yield from _walk(value, place, but_for)
+        inner = f"{path}.{key}" if path else str(key)
+        if inner not in exclude or isinstance(value, dict):
+            yield inner, value
+            yield from _walk(value, inner, exclude)
 
 
 @cache
-def _targets_of_conf() -> frozenset[str]:
-    files = [file for file in CONFIG_DIR.glob("*/*.yaml") if file.parent.name not in NOT_FROM_RUNS]
-    names = (re.findall(r"_target_: *([\w.]+)", file.read_text(encoding="utf-8")) for file in files)
-    return frozenset(name for found in names for name in found)
+def _targets_in_conf() -> frozenset[str]:
+    targets: set[str] = set()
+    for file in CONFIG_DIR.glob("*/*.yaml"):
+        if file.parent.name not in NOT_FROM_RUNS:
+            targets.update(re.findall(r"_target_: *([\w.]+)", file.read_text(encoding="utf-8")))
+    return frozenset(targets)
 
 
 @cache
-def _references_of(folders: tuple[Path, ...]) -> frozenset[str]:
-    """All texts with references in the files of some folders of configs."""
+def _interpolations_in(folders: tuple[Path, ...]) -> frozenset[str]:
+    """Return all text with interpolations in the files of some config folders."""
     texts: set[str] = set()
     for folder in folders:
         for file in folder.glob("**/*.yaml"):
             content = yaml.load(file.read_text(encoding="utf-8"), documents.Loader)
-            texts |= {
-                value for _, value in _walk(content, "") if isinstance(value, str) and "${" in value
-            }
+            values = [value for _, value in _walk(content, "") if isinstance(value, str)]
+            texts.update(value for value in values if "${" in value)
     return frozenset(texts)
 
 
-def _is_of_a_family(target: str) -> bool:
-    """Return whether a name is a public layer, optimizer, transform or network, and not only reached through one."""
+def _is_public_class(target: str) -> bool:
+    """Return whether a name is a layer, optimizer, transform or network of ``TRUSTED_MODULES``.
+
+    Names that are only imported there, such as ``torch.nn.modules.module.os``, do not count.
+    """
     module, _, name = target.rpartition(".")
-    if module not in FAMILIES or name.startswith("_"):
+    if module not in TRUSTED_MODULES or name.startswith("_"):
         return False
     if module == "torchvision.models":
         from torchvision import models
@@ -262,8 +270,8 @@ def _is_of_a_family(target: str) -> bool:
 
     from torch import nn, optim
 
-    found = getattr(import_module(module), name, None)
-    kind = optim.Optimizer if module == "torch.optim" else nn.Module
-    return (
-        inspect.isclass(found) and issubclass(found, kind) and found.__module__.startswith(module)
-    )
+    value = getattr(import_module(module), name, None)
+    base = optim.Optimizer if module == "torch.optim" else nn.Module
+    if not inspect.isclass(value) or not issubclass(value, base):
+        return False
+    return value.__module__.startswith(module)

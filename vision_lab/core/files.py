@@ -304,4 +304,6 @@ def _part_name(name: str) -> str:
 
 
 def _link_text(path: Path) -> str:
-    return f"{format_path(path)} is a symbolic link: remove it; a folder will be created in its place"
+    return (
+        f"{format_path(path)} is a symbolic link: remove it; a folder will be created in its place"
+    )

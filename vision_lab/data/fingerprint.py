@@ -1,8 +1,8 @@
-"""What a data set holds, in a few numbers that change when it does."""
+"""Fingerprints of datasets, which change when the data changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from os.path import commonpath
 from pathlib import Path
@@ -15,92 +15,103 @@ from torch.utils.data import Subset
 from vision_lab.core.errors import DataError
 from vision_lab.core.protocols import Dataset
 
+LABEL_RULE = "labels must be integers from 0, one for each sample"
 
-def fingerprint(dataset: Dataset, *, labelled: bool) -> dict[str, Any]:
-    """How many samples there are, and hashes of their labels, of their files' names and sizes, and of what is told.
 
-    A data set says what its samples are by ``targets`` and ``samples``, as torchvision's do: the latter a list of
-    (path, target), whose target may be a path too, or the words of an annotation; one that is made by a rule says
-    what it follows by ``identity``. Names are taken from the folder that all files share, so that a data set may
-    move. No file is opened: a picture that is changed without a change of its size goes unnoticed.
+def fingerprint(dataset: Dataset, *, has_labels: bool) -> dict[str, Any]:
+    """Hash the labels, the files' names and sizes, and the annotations of a dataset.
+
+    A dataset describes its samples by ``targets`` and ``samples``, as torchvision's do: the latter
+    is a list of (path, target), where the target may be a path too, or the bytes of an annotation. A
+    generated dataset returns its settings as ``config_key``. File names are relative to the folder
+    that all files share, so a dataset may be moved. Files are not opened: an image that changes
+    without a change of its size is not noticed.
 
     Args:
-        dataset: any.
-        labelled: whether targets are labels; other targets are not read one by one.
+        dataset: the dataset.
+        has_labels: whether targets are class labels; other targets are not read.
+
+    Returns:
+        The number of samples, and the hashes that apply.
     """
-    found: dict[str, Any] = {"count": len(dataset)}
-    if labelled:
-        found["labels"] = _digest(map(str, labels_of(dataset)))
-    samples = samples_of(dataset)
-    if samples is None and labelled and len(dataset) and isinstance(dataset[0][0], str | Path):
+    result: dict[str, Any] = {"count": len(dataset)}
+    if has_labels:
+        result["labels"] = _digest(map(str, get_labels(dataset)))
+    samples = get_samples(dataset)
+    if samples is None and has_labels and _has_paths(dataset):
         samples = [(dataset[index][0], None) for index in range(len(dataset))]
-    paths = [
-        Path(part) for sample in samples or () for part in sample if isinstance(part, str | Path)
-    ]
+    paths: list[Path] = []
+    annotations: list[str] = []
+    for part in (part for sample in samples or () for part in sample):
+        if isinstance(part, bytes):
+            annotations.append(str(part))
+        elif isinstance(part, str | Path):
+            paths.append(Path(part))
     if paths:
-        base = commonpath([path.parent for path in paths])
-        sizes = (
-            f"{path.relative_to(base)}:{path.stat().st_size if path.exists() else None}"
-            for path in paths
-        )
-        found["files"] = _digest(sizes)
-    told = [str(part) for sample in samples or () for part in sample if isinstance(part, bytes)]
-    identity = _identity(dataset)
-    if told or identity:
-        found["made_of"] = _digest(iter([*told, repr(identity)]))
-    return found
+        result["files"] = _digest(_describe_files(paths))
+    config_key = _get_config_key(dataset)
+    if annotations or config_key:
+        result["annotations"] = _digest([*annotations, repr(config_key)])
+    return result
 
 
-def labels_of(dataset: Dataset) -> list[int]:
-    """The label of each sample: the data set's ``targets`` (torchvision's convention), or else read one by one.
+def get_labels(dataset: Dataset) -> list[int]:
+    """Return the label of each sample: the attribute ``targets`` if there is one, else all targets.
 
     Raises:
-        DataError: if one is no whole number.
+        DataError: if a label is not an integer.
     """
     if isinstance(dataset, Subset):
-        labels = labels_of(dataset.dataset)  # type: ignore[arg-type]
+        labels = get_labels(dataset.dataset)  # type: ignore[arg-type]
         return [labels[index] for index in dataset.indices]
     targets = getattr(dataset, "targets", None)
     if targets is None:
         targets = [dataset[index][1] for index in range(len(dataset))]
     try:
-        found = torch.as_tensor(targets)
+        tensor = torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"labels are to be whole numbers from 0, one a sample: {error}") from error
-    _check_whole_numbers(found)
-    return found.long().tolist()
+        raise DataError(f"{LABEL_RULE}: {error}") from error
+    _check_integers(tensor)
+    return tensor.long().tolist()
 
 
-def _check_whole_numbers(labels: Tensor) -> None:
-    what = "labels are to be whole numbers from 0, one a sample: let the data set give the number of each one's class"
-    if labels.ndim != 1:
-        raise DataError(f"{what}; now a sample has labels of the shape {list(labels.shape[1:])}")
-    wrong = (
-        (labels != labels.round()).nonzero()
-        if labels.is_floating_point()
-        else labels.new_zeros(0, 1)
-    )
-    if len(wrong):
-        raise DataError(f"{what}; now sample {wrong[0].item()} has {labels[wrong[0]].item():g}")
-
-
-def samples_of(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
-    """What a data set says of its samples without opening any; None where it says nothing."""
+def get_samples(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
+    """Return the attribute ``samples`` of a dataset or subset; None if there is none."""
     if isinstance(dataset, Subset):
-        whole = samples_of(dataset.dataset)  # type: ignore[arg-type]
-        return None if whole is None else [whole[index] for index in dataset.indices]
+        samples = get_samples(dataset.dataset)  # type: ignore[arg-type]
+        return None if samples is None else [samples[index] for index in dataset.indices]
     return getattr(dataset, "samples", None)
 
 
-def _identity(dataset: Any) -> Any:
-    return (
-        _identity(dataset.dataset)
-        if isinstance(dataset, Subset)
-        else getattr(dataset, "identity", None)
-    )
+def _has_paths(dataset: Dataset) -> bool:
+    return len(dataset) > 0 and isinstance(dataset[0][0], str | Path)
 
 
-def _digest(lines: Iterator[str]) -> str:
+def _check_integers(labels: Tensor) -> None:
+    if labels.ndim != 1:
+        shape = list(labels.shape[1:])
+        raise DataError(f"{LABEL_RULE}; the label of a sample has shape {shape}")
+    if labels.is_floating_point():
+        invalid = (labels != labels.round()).nonzero().flatten().tolist()
+        if invalid:
+            value = labels[invalid[0]].item()
+            raise DataError(f"{LABEL_RULE}; sample {invalid[0]} has {value:g}")
+
+
+def _describe_files(paths: Sequence[Path]) -> Iterable[str]:
+    folder = commonpath([path.parent for path in paths])
+    for path in paths:
+        size = path.stat().st_size if path.exists() else None
+        yield f"{path.relative_to(folder)}:{size}"
+
+
+def _get_config_key(dataset: Any) -> Any:
+    if isinstance(dataset, Subset):
+        return _get_config_key(dataset.dataset)
+    return getattr(dataset, "config_key", None)
+
+
+def _digest(lines: Iterable[str]) -> str:
     digest = blake2b(digest_size=8)
     for line in lines:
         digest.update(f"{line}\n".encode(errors="surrogateescape"))

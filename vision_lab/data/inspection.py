@@ -1,4 +1,4 @@
-"""A whole data set read sample by sample: what is in it, and what is wrong with it."""
+"""Inspection of a dataset: what it contains, and which samples have problems."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vision_lab.data.transformed_dataset import TransformedDataset, init_worker
 
 @dataclass(frozen=True)
 class SampleReport:
-    """What was seen of one sample.
+    """What a dataset contains at one index.
 
     Attributes:
-        split: where it is.
-        index: its place there.
-        name: its file, or its place.
-        problem: why it cannot be used; then nothing else is known.
+        split: split of the sample.
+        index: index in the split.
+        name: path of the file, or split and index.
+        problem: why the sample cannot be used; the other fields are then empty.
         size: (height, width) in pixels.
-        digest: of its pixels: two samples with the same hold the same picture.
-        counts: label: objects, or pixels of a mask; an image's own label counts once.
-        tiny: objects too small to be learnt, most likely.
+        digest: hash of the pixels; equal for identical images.
+        counts: by label, the number of objects or of mask pixels; for class labels 1.
+        num_small: number of objects that are likely too small to be learned.
     """
 
     split: str
@@ -43,131 +43,157 @@ class SampleReport:
 
 
 class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
-    """Reads each sample of a split, as training would, and tells of it."""
+    """Reads each sample of a split as training does, and yields a report instead.
+
+    Args:
+        split: name of the split.
+        dataset: the samples.
+        spec: spec of the data.
+        small_object_pixels: an object counts as small if its shorter side has fewer pixels, in an
+            image resized to ``spec.image_size``.
+    """
 
     def __init__(
-        self, split: str, examples: TransformedDataset, spec: DataSpec, *, tiny: int
+        self, split: str, dataset: TransformedDataset, spec: DataSpec, *, small_object_pixels: int
     ) -> None:
         self.split = split
-        self.examples = examples
+        self.dataset = dataset
         self.spec = spec
-        self.tiny = tiny
+        self.small_object_pixels = small_object_pixels
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> SampleReport:
-        read = self.examples.read(index)
-        if isinstance(read, UnreadableFile):
-            return SampleReport(self.split, index, read.path, problem=read.reason)
-        picture, target, path = read
-        digest = blake2b(picture.contiguous().numpy().tobytes(), digest_size=16)
-        digest.update(str(tuple(picture.shape)).encode())
-        height, width = picture.shape[-2:]
-        scale = min(
-            side / own for side, own in zip(self.spec.image_size, (height, width), strict=True)
-        )
+        item = self.dataset.read(index)
+        if isinstance(item, UnreadableFile):
+            return SampleReport(self.split, index, item.path, problem=item.reason)
+        image, target, path = item
+        digest = blake2b(image.contiguous().numpy().tobytes(), digest_size=16)
+        digest.update(str(tuple(image.shape)).encode())
+        height, width = image.shape[-2:]
+        scale = min(self.spec.image_size[0] / height, self.spec.image_size[1] / width)
         return SampleReport(
             self.split,
             index,
             path or f"{self.split} {index}",
             size=(height, width),
             digest=digest.hexdigest(),
-            counts=self._counts(target),
-            num_small=self._tiny(target, scale),
+            counts=self._count_labels(target),
+            num_small=self._count_small(target, scale),
         )
 
-    def _counts(self, target: Any) -> dict[int, int]:
+    def _count_labels(self, target: Any) -> dict[int, int]:
         if self.spec.target_type == "boxes":
             return dict(Counter(target["labels"][~target["crowd"]].tolist()))
         values, counts = target.as_subclass(Tensor).flatten().unique(return_counts=True)
-        unknown = IGNORE_INDEX if self.spec.target_type == "masks" else -1
-        return {
-            value: n
-            for value, n in zip(values.tolist(), counts.tolist(), strict=True)
-            if value != unknown
-        }
+        label_counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        label_counts.pop(IGNORE_INDEX if self.spec.target_type == "masks" else -1, None)
+        return label_counts
 
-    def _tiny(self, target: Any, scale: float) -> int:
+    def _count_small(self, target: Any, scale: float) -> int:
         if self.spec.target_type != "boxes":
             return 0
         boxes = target["boxes"].as_subclass(Tensor)
-        return int(((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) * scale < self.tiny).sum())
+        shorter_sides = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1) * scale
+        return int((shorter_sides < self.small_object_pixels).sum())
 
 
 def inspect_samples(
-    examinations: Iterable[DatasetInspection], *, workers: int
+    inspections: Iterable[DatasetInspection], *, num_workers: int
 ) -> Iterator[SampleReport]:
-    """All samples of all splits, in order, read ahead by so many processes."""
-    for each in examinations:
+    """Inspect all samples of all splits, in order.
+
+    Args:
+        inspections: one for each split.
+        num_workers: number of DataLoader workers.
+    """
+    for inspection in inspections:
         yield from DataLoader(
-            each, batch_size=None, num_workers=workers, collate_fn=None, worker_init_fn=init_worker
+            inspection,
+            batch_size=None,
+            num_workers=num_workers,
+            collate_fn=None,
+            worker_init_fn=init_worker,
         )
 
 
 def inspection_report(
-    found: Sequence[SampleReport], faults: Sequence[AnnotationIssue], spec: DataSpec
+    samples: Sequence[SampleReport], issues: Sequence[AnnotationIssue], spec: DataSpec
 ) -> dict[str, Any]:
-    """All that was found, as JSON can hold it; ``broken`` counts what has to be mended.
+    """Summarize an inspection.
 
-    That is what cannot be read, broken annotations, pictures that are in two splits (a test that was learnt by heart is
-    none), and those that are there twice with other labels.
+    Args:
+        samples: reports of all samples.
+        issues: invalid annotations found while the dataset was loaded.
+        spec: spec of the data.
+
+    Returns:
+        A report that can be written as JSON. ``num_problems`` counts what has to be fixed:
+        unreadable files, invalid annotations, images in two splits (which bias the test), and
+        duplicate images with different labels.
     """
     splits: dict[str, list[SampleReport]] = defaultdict(list)
-    for each in found:
-        splits[each.split].append(each)
-    alike = _duplicate_groups(found)
-    across = [group for group in alike if len({each.split for each in group}) > 1]
-    within = [group for group in alike if len({each.split for each in group}) == 1]
-    contradicting = [
-        group for group in within if any(each.counts != group[0].counts for each in group)
+    for sample in samples:
+        splits[sample.split].append(sample)
+    across: list[list[SampleReport]] = []
+    within: list[list[SampleReport]] = []
+    for group in _find_duplicates(samples):
+        is_within = len({sample.split for sample in group}) == 1
+        (within if is_within else across).append(group)
+    conflicting = [group for group in within if _has_different_labels(group)]
+    unreadable = [
+        {"split": sample.split, "path": sample.name, "reason": sample.problem}
+        for sample in samples
+        if sample.problem
     ]
-    unreadable = [each for each in found if each.problem]
     return {
-        "broken": len(unreadable) + len(faults) + len(across) + len(contradicting),
-        "unreadable": [
-            {"split": each.split, "path": each.name, "reason": each.problem} for each in unreadable
-        ],
-        "broken_annotations": [fault._asdict() for fault in faults],
-        "duplicates_across_splits": [_group_entries(group) for group in across],
-        "contradicting_duplicates": [_group_entries(group) for group in contradicting],
-        "duplicates_within_a_split": [_group_entries(group) for group in within],
-        "splits": {name: _summary(each, spec) for name, each in splits.items()},
+        "num_problems": len(unreadable) + len(issues) + len(across) + len(conflicting),
+        "unreadable": unreadable,
+        "annotation_issues": [issue._asdict() for issue in issues],
+        "duplicates_across_splits": [_to_entries(group) for group in across],
+        "conflicting_duplicates": [_to_entries(group) for group in conflicting],
+        "duplicates_within_split": [_to_entries(group) for group in within],
+        "splits": {name: _summarize_split(splits[name], spec) for name in splits},
     }
 
 
-def _summary(found: Sequence[SampleReport], spec: DataSpec) -> dict[str, Any]:
-    read = [each for each in found if not each.problem]
-    counts: Counter[int] = Counter()
-    pictures: Counter[int] = Counter()
-    for each in read:
-        counts.update(each.counts or {})
-        pictures.update((each.counts or {}).keys())
-    sizes = sorted((each.size for each in read), key=lambda size: size[0] * size[1])
+def _summarize_split(samples: Sequence[SampleReport], spec: DataSpec) -> dict[str, Any]:
+    readable = [sample for sample in samples if not sample.problem]
+    label_counts: Counter[int] = Counter()
+    image_counts: Counter[int] = Counter()
+    for sample in readable:
+        label_counts.update(sample.counts or {})
+        image_counts.update((sample.counts or {}).keys())
+    sizes = sorted((sample.size for sample in readable), key=lambda size: size[0] * size[1])
     return {
-        "pictures": len(found),
+        "num_images": len(samples),
         "sizes": {
             "smallest": list(sizes[0]) if sizes else None,
             "median": list(sizes[len(sizes) // 2]) if sizes else None,
             "largest": list(sizes[-1]) if sizes else None,
         },
         "classes": {
-            name: {"count": counts[label], "pictures": pictures[label]}
+            name: {"count": label_counts[label], "num_images": image_counts[label]}
             for label, name in enumerate(spec.class_names)
         },
-        "without": [each.name for each in read if not each.counts],
-        "tiny": {each.name: each.num_small for each in read if each.num_small},
+        "unlabeled": [sample.name for sample in readable if not sample.counts],
+        "small_objects": {s.name: s.num_small for s in readable if s.num_small},
     }
 
 
-def _duplicate_groups(found: Sequence[SampleReport]) -> list[list[SampleReport]]:
-    """Samples with the same pixels, by two and more."""
+def _find_duplicates(samples: Sequence[SampleReport]) -> list[list[SampleReport]]:
+    """Return groups of two or more samples with identical pixels."""
     groups: dict[str, list[SampleReport]] = defaultdict(list)
-    for each in found:
-        if not each.problem:
-            groups[each.digest].append(each)
+    for sample in samples:
+        if not sample.problem:
+            groups[sample.digest].append(sample)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _group_entries(group: Sequence[SampleReport]) -> list[dict[str, str]]:
-    return [{"split": each.split, "path": each.name} for each in group]
+def _has_different_labels(group: Sequence[SampleReport]) -> bool:
+    return any(sample.counts != group[0].counts for sample in group)
+
+
+def _to_entries(group: Sequence[SampleReport]) -> list[dict[str, str]]:
+    return [{"split": sample.split, "path": sample.name} for sample in group]

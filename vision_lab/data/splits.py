@@ -1,7 +1,8 @@
-"""Parts of a data set: what stands in for a missing split, and a few of each class."""
+"""Splits of a dataset: held-out parts of the training split, and subsets of it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,67 +15,91 @@ from vision_lab.training.seeding import derive_seed
 
 
 def split_dataset(
-    found: Mapping[Split, Dataset | None],
+    datasets: Mapping[Split, Dataset | None],
     labels: Sequence[int] | None,
     *,
-    holdout: float,
+    holdout_fraction: float,
     seed: int,
 ) -> dict[Split, Dataset]:
-    """The splits, with parts of train for those that are missing, in which each label has its share."""
-    train = found["train"]
+    """Replace missing splits by held-out parts of the training split, stratified by label.
+
+    Args:
+        datasets: the splits; None for missing ones, except for train.
+        labels: labels of the training split; None if it has none.
+        holdout_fraction: size of each held-out part, as a fraction of the training split.
+        seed: seed of the selection.
+
+    Returns:
+        All three splits.
+
+    Raises:
+        DataError: if the training split is too small.
+    """
+    train = datasets["train"]
     assert train is not None
     labels = labels or [0] * len(train)
     remaining = list(range(len(train)))
+    count = max(1, round(holdout_fraction * len(train)))
     splits: dict[Split, Dataset] = {}
-    part = max(1, round(holdout * len(train)))
-    for salt, split in enumerate(("test", "val")):
-        dataset = found[split]  # type: ignore[index]
+    names: tuple[Split, ...] = ("test", "val")
+    for salt, split in enumerate(names):
+        dataset = datasets[split]
         if dataset is None:
-            places = _stratified(
-                [labels[index] for index in remaining], count=part, seed=derive_seed(seed, salt)
-            )
-            held = {remaining[place] for place in places}
-            dataset = Subset(train, sorted(held))  # type: ignore[arg-type]
-            remaining = [index for index in remaining if index not in held]
-        splits[split] = dataset  # type: ignore[index]
+            remaining_labels = [labels[index] for index in remaining]
+            seed_of_split = derive_seed(seed, salt)
+            positions = _stratified_sample(remaining_labels, count=count, seed=seed_of_split)
+            held_out = {remaining[position] for position in positions}
+            dataset = Subset(train, sorted(held_out))  # type: ignore[arg-type]
+            remaining = [index for index in remaining if index not in held_out]
+        splits[split] = dataset
     if not remaining:
         raise DataError(
-            f"{len(train)} pictures cannot be divided into train, val and test: there must be 3 at least, or splits of "
-            "their own"
+            f"{len(train)} images cannot be split into train, val and test: provide at least 3 "
+            "images, or separate splits"
         )
-    splits["train"] = train if len(remaining) == len(train) else Subset(train, remaining)  # type: ignore[arg-type]
+    is_whole = len(remaining) == len(train)
+    splits["train"] = train if is_whole else Subset(train, remaining)  # type: ignore[arg-type]
     return splits
 
 
 def evenly_spaced(size: int, count: int) -> list[int]:
-    """So many of the places from 0 to below ``size``, evenly spaced."""
-    return [place * size // count for place in range(count)]
-
-
-def _stratified(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
-    """``count`` places in which each class has its share, by seed, in rising order."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator).tolist()
-    # Spread the members of each class evenly over (0, 1): the first of all classes' members are then a fair sample.
-    seen: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    for label in labels:
-        sizes[label] = sizes.get(label, 0) + 1
-    ranks = []
-    for place in shuffled:
-        label = labels[place]
-        seen[label] = seen.get(label, 0) + 1
-        ranks.append(((seen[label] - 0.5) / sizes[label], place))
-    return sorted(place for _, place in sorted(ranks)[:count])
+    """Return ``count`` evenly spaced integers from 0 to below ``size``."""
+    return [index * size // count for index in range(count)]
 
 
 def sample_per_class(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
-    """Places of ``count`` members of each class, or of all where there are fewer; by seed, in rising order."""
+    """Sample a number of indices of each class.
+
+    Args:
+        labels: the labels.
+        count: number of indices per class; all of them if there are fewer.
+        seed: seed of the selection.
+
+    Returns:
+        The indices, in ascending order.
+    """
     generator = torch.Generator().manual_seed(seed)
-    taken: dict[int, int] = {}
-    chosen = []
-    for place in torch.randperm(len(labels), generator=generator).tolist():
-        taken[labels[place]] = taken.get(labels[place], 0) + 1
-        if taken[labels[place]] <= count:
-            chosen.append(place)
-    return sorted(chosen)
+    counts: Counter[int] = Counter()
+    selected = []
+    for index in torch.randperm(len(labels), generator=generator).tolist():
+        counts[labels[index]] += 1
+        if counts[labels[index]] <= count:
+            selected.append(index)
+    return sorted(selected)
+
+
+def _stratified_sample(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
+    """Sample ``count`` indices with the class frequencies of ``labels``, in ascending order.
+
+    The members of each class, in random order, are spread evenly over (0, 1); the first ``count``
+    of all classes together then have the frequencies of the whole.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sizes = Counter(labels)
+    seen: Counter[int] = Counter()
+    ranked = []
+    for index in torch.randperm(len(labels), generator=generator).tolist():
+        label = labels[index]
+        seen[label] += 1
+        ranked.append(((seen[label] - 0.5) / sizes[label], index))
+    return sorted(index for _, index in sorted(ranked)[:count])

@@ -1,8 +1,8 @@
-"""Targets of the samples of a dataset: checked, transformed with the image, and put into a batch."""
+"""Targets of samples: validated, resized with the image, and converted for a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,193 +16,257 @@ from vision_lab.core.batch import BoxTargets, letterbox_size
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.data.image_io import InvalidImageError
 
+CLIP_TOLERANCE = 1.0
+"""Pixels by which a box may extend beyond its image before it is invalid."""
+
 
 class ResizedTarget:
-    """What is fitted to ``spec.image_size`` without regard to its shape."""
+    """Base class of targets whose image is resized to ``spec.image_size``, whatever its shape.
+
+    Args:
+        size: (height, width) of the batch images in pixels.
+    """
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
-        self.resize = v2.Resize(size, antialias=True)  # a mask by its nearest values
+        self.resize = v2.Resize(size, antialias=True)  # nearest neighbor for masks
 
     def content_size(self, image: Tensor) -> tuple[int, int]:
-        """(height, width) in pixels of what the picture takes up when it is fitted."""
+        """Return the (height, width) in pixels that an image covers after resizing."""
         return self.size
 
-    def to_batch(self, target: Any, *, trained: bool) -> Tensor:
-        """A target as it lies in a batch."""
+    def to_batch(self, target: Any, *, is_training: bool) -> Tensor:
+        """Convert a transformed target for a batch.
+
+        Args:
+            target: the target.
+            is_training: whether the image was augmented.
+        """
         return target.as_subclass(Tensor)
 
 
 class LabelTarget(ResizedTarget):
-    """What a data set says of a picture as a label."""
+    """Class labels.
+
+    Args:
+        size: (height, width) of the batch images in pixels.
+        label_map: label of the network for each label of the data; None if they are the same.
+    """
 
     def __init__(self, size: tuple[int, int], label_map: Sequence[int] | None) -> None:
         super().__init__(size)
         self.label_map = label_map
 
-    def __call__(self, known: Any, image: Tensor) -> Tensor:
-        """() int64; -1 where it is not known.
+    def __call__(self, target: Any, image: Tensor) -> Tensor:
+        """Validate a label.
+
+        Args:
+            target: the label as the dataset returns it; None if it is unknown.
+            image: the image, (C, H, W).
+
+        Returns:
+            () int64; -1 for unknown labels.
 
         Raises:
-            UnreadablePictureError: where it is no whole number.
+            InvalidImageError: if it is not an integer.
         """
-        if known is None:
+        if target is None:
             return torch.tensor(-1)
-        label = int(known)
-        if label != known:
-            raise InvalidImageError(
-                f"its label {known} is no whole number: the number of a class is needed"
-            )
+        label = int(target)
+        if label != target:
+            raise InvalidImageError(f"its label {target} is not an integer, the index of a class")
         return torch.tensor(self.label_map[label] if self.label_map else label)
 
 
 class NoTarget(ResizedTarget):
-    """Whatever a data set says of a picture, where nobody asks."""
+    """Discards the target, for tasks that do not use it."""
 
-    def __call__(self, known: Any, image: Tensor) -> Tensor:
-        """() int64, -1."""
+    def __call__(self, target: Any, image: Tensor) -> Tensor:
+        """Return -1, () int64."""
         return torch.tensor(-1)
 
 
 class MaskTarget(ResizedTarget):
-    """What a data set says of a picture as a mask, which transforms move with the picture."""
+    """Segmentation masks, which are transformed with the image.
+
+    Args:
+        spec: spec of the data.
+        label_map: label of the network for each label of the data; None if they are the same.
+    """
 
     def __init__(self, spec: DataSpec, label_map: Sequence[int] | None) -> None:
         super().__init__(spec.image_size)
-        self.classes = len(label_map) if label_map else spec.num_classes
-        named = label_map or range(spec.num_classes)
-        self.class_lookup = torch.tensor(
-            [*named, *[IGNORE_INDEX] * (256 - len(named))], dtype=torch.uint8
-        )
+        labels = list(label_map or range(spec.num_classes))
+        self.num_labels = len(labels)
+        padding = [IGNORE_INDEX] * (256 - len(labels))
+        self.class_lookup = torch.tensor(labels + padding, dtype=torch.uint8)
 
-    def __call__(self, known: Any, image: Tensor) -> tv_tensors.Mask:
-        """(H, W) uint8; 255 where it is not known.
+    def __call__(self, target: Any, image: Tensor) -> tv_tensors.Mask:
+        """Validate a mask and map its labels.
+
+        Args:
+            target: the mask as the dataset returns it, (H, W); None if it is unknown.
+            image: the image, (C, H, W).
+
+        Returns:
+            (H, W) uint8; 255 for ignored pixels.
 
         Raises:
-            UnreadablePictureError: where it does not fit the picture or the classes.
+            InvalidImageError: if it does not fit the image or the classes.
         """
-        if known is None:
+        if target is None:
             return tv_tensors.Mask(torch.full(image.shape[-2:], IGNORE_INDEX, dtype=torch.uint8))
-        mask = torch.as_tensor(np.asarray(known))
+        mask = torch.as_tensor(np.asarray(target))
         if mask.is_floating_point():
-            raise InvalidImageError(f"its mask holds {mask.dtype}, not whole numbers")
+            raise InvalidImageError(f"its mask contains {mask.dtype}, not integers")
         if mask.shape != image.shape[-2:]:
-            turned = (
-                "; is one of them turned by its EXIF tag?"
-                if mask.shape == image.shape[:-3:-1]
-                else ""
-            )
+            is_rotated = mask.shape == image.shape[:-3:-1]
+            hint = "; is one of them rotated by its EXIF tag?" if is_rotated else ""
             sizes = [" x ".join(map(str, shape[::-1])) for shape in (mask.shape, image.shape[-2:])]
+            raise InvalidImageError(f"its mask has {sizes[0]} pixels, the image {sizes[1]}{hint}")
+        values = mask.unique().tolist()
+        unknown = [v for v in values if not 0 <= v < self.num_labels and v != IGNORE_INDEX]
+        if unknown:
             raise InvalidImageError(
-                f"its mask has {sizes[0]} pixels, the picture {sizes[1]}{turned}"
-            )
-        strange = [
-            value
-            for value in mask.unique().tolist()
-            if not 0 <= value < self.classes and value != IGNORE_INDEX
-        ]
-        if strange:
-            raise InvalidImageError(
-                f"its mask holds {', '.join(map(str, strange))}, but data.spec.class_names has {self.classes} names "
-                f"(0 to {self.classes - 1}; {IGNORE_INDEX} does not count)"
+                f"its mask contains {', '.join(map(str, unknown))}, but data.spec.class_names has "
+                f"{self.num_labels} names (0 to {self.num_labels - 1}; {IGNORE_INDEX} is ignored)"
             )
         return tv_tensors.Mask(self.class_lookup[mask.int()])
 
 
 class BoxTarget:
-    """What a data set says of a picture as boxes, which transforms move with the picture; it is fitted whole."""
+    """Boxes, which are transformed with the image; the image is resized with its aspect ratio.
+
+    Args:
+        spec: spec of the data.
+        label_map: label of the network for each label of the data; None if they are the same.
+    """
 
     def __init__(self, spec: DataSpec, label_map: Sequence[int] | None) -> None:
         self.size = spec.image_size
         self.label_map = torch.tensor(label_map or range(spec.num_classes))
-        self.names = len(self.label_map)
+        self.num_labels = len(self.label_map)
         mean = spec.mean if len(spec.mean) == spec.channels else spec.mean[:1] * spec.channels
-        self.fill = [255 * value for value in mean]  # 0 to the network
+        self.fill = [255 * value for value in mean]  # 0 after normalization
         self.sanitize = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_other_columns)
 
-    def __call__(self, known: Any, image: Tensor) -> dict[str, Tensor]:
-        """``boxes`` (n, 4) in the picture's pixels and the other columns of ``Objects``; no rows where it is not known.
+    def __call__(self, target: Mapping[str, Any] | None, image: Tensor) -> dict[str, Tensor]:
+        """Validate boxes and map their labels.
+
+        Args:
+            target: the mapping that the dataset returns (see ``Dataset``); None if it is unknown.
+            image: the image, (C, H, W).
+
+        Returns:
+            The columns of ``BoxTargets``, with boxes in pixels of the image.
 
         Raises:
-            UnreadablePictureError: where boxes do not fit the picture or the classes.
+            InvalidImageError: if boxes do not fit the image or the classes.
         """
-        known = known or {"boxes": (), "labels": ()}
+        target = target or {"boxes": (), "labels": ()}
         height, width = image.shape[-2:]
-        if known.get("size") not in (None, (height, width)):
-            said = " x ".join(map(str, known["size"][::-1]))
-            turned = "; is it turned by its EXIF tag?" if known["size"] == (width, height) else ""
-            raise InvalidImageError(
-                f"its annotation is of {said} pixels, the picture has {width} x {height}{turned}"
-            )
-        boxes = torch.as_tensor(known["boxes"], dtype=torch.float32).reshape(-1, 4)
-        boxes = (
-            boxes * torch.tensor([width, height, width, height]) if known.get("relative") else boxes
-        )
-        labels = torch.as_tensor(known["labels"], dtype=torch.int64)
+        _check_annotated_size(target.get("size"), (height, width))
+        boxes = torch.as_tensor(target["boxes"], dtype=torch.float32).reshape(-1, 4)
+        if target.get("relative"):
+            boxes = boxes * torch.tensor([width, height, width, height])
         clipped = clip_boxes_to_image(boxes, (height, width))
-        sizes = clipped[:, 2:] - clipped[:, :2]
-        if not (sizes > 0).all() or not (boxes - clipped).abs().le(1.0).all():
-            wrong = (
-                (~((sizes > 0).all(1) & (boxes - clipped).abs().le(1.0).all(1))).nonzero()[0].item()
-            )
-            shown = ", ".join(f"{value:g}" for value in boxes[wrong].tolist())
-            raise InvalidImageError(
-                f"its box [{shown}] does not lie in the picture of {width} x {height} pixels"
-            )
-        if len(labels) != len(boxes) or not ((labels >= 0) & (labels < self.names)).all():
-            raise InvalidImageError(
-                f"its {len(boxes)} boxes have labels {labels.tolist()}: each needs one of 0 to {self.names - 1}"
-            )
-        for name in ("crowd", "difficult", "area"):
-            if name in known and len(known[name]) != len(boxes):
-                raise InvalidImageError(
-                    f"it has {len(boxes)} boxes and {len(known[name])} values of {name}"
-                )
-        nothing = torch.zeros(len(boxes), dtype=torch.bool)
-        area = torch.as_tensor(
-            known.get("area", torch.full((len(boxes),), torch.nan)), dtype=torch.float32
-        )
+        _check_boxes(boxes, clipped, (height, width))
+        labels = torch.as_tensor(target["labels"], dtype=torch.int64)
+        self._check_columns(target, labels, len(boxes))
+        zeros = torch.zeros(len(boxes), dtype=torch.bool)
+        unknown_area = torch.full((len(boxes),), torch.nan)
+        area = torch.as_tensor(target.get("area", unknown_area), dtype=torch.float32)
+        box_area = (clipped[:, 2:] - clipped[:, :2]).prod(dim=1)
         return {
             "boxes": tv_tensors.BoundingBoxes(clipped, format="XYXY", canvas_size=(height, width)),
             "labels": self.label_map[labels],
-            "crowd": torch.as_tensor(known.get("crowd", nothing)).bool(),
-            "difficult": torch.as_tensor(known.get("difficult", nothing)).bool(),
-            "area": torch.where(area.isnan(), sizes.prod(dim=1), area),
+            "crowd": torch.as_tensor(target.get("crowd", zeros)).bool(),
+            "difficult": torch.as_tensor(target.get("difficult", zeros)).bool(),
+            "area": torch.where(area.isnan(), box_area, area),
         }
 
     def content_size(self, image: Tensor) -> tuple[int, int]:
-        """(height, width) in pixels of what the picture takes up when it is fitted."""
+        """Return the (height, width) in pixels that an image covers after resizing."""
         return letterbox_size((image.shape[-2], image.shape[-1]), self.size)
 
-    def resize(self, picture: Tensor, target: Any) -> tuple[Tensor, Any]:
-        """As large as fits, at the top left; the rest is of the mean colour."""
-        height, width = self.content_size(picture)
-        beyond = [0, 0, self.size[1] - width, self.size[0] - height]
-        letterbox = v2.Compose(
-            [v2.Resize([height, width], antialias=True), v2.Pad(beyond, fill=self.fill)]
-        )
-        return letterbox(picture, target)
+    def resize(self, image: Tensor, target: Any) -> tuple[Tensor, Any]:
+        """Resize to the largest size that fits, at the top left of an image of mean color.
 
-    def to_batch(self, target: Any, *, trained: bool) -> BoxTargets:
-        """A target as it lies in a batch; in training without what transforms have moved out of the picture."""
-        columns = self.sanitize(target) if trained else target
+        Args:
+            image: the image, (C, H, W).
+            target: its target.
+        """
+        height, width = self.content_size(image)
+        padding = [0, 0, self.size[1] - width, self.size[0] - height]
+        resize = v2.Resize([height, width], antialias=True)
+        letterbox = v2.Compose([resize, v2.Pad(padding, fill=self.fill)])
+        return letterbox(image, target)
+
+    def to_batch(self, target: Any, *, is_training: bool) -> BoxTargets:
+        """Convert a transformed target for a batch.
+
+        Args:
+            target: the columns.
+            is_training: whether to drop boxes that augmentation has moved out of the image.
+        """
+        columns = self.sanitize(target) if is_training else target
         return BoxTargets(**{name: column.as_subclass(Tensor) for name, column in columns.items()})
+
+    def _check_columns(self, target: Mapping[str, Any], labels: Tensor, num_boxes: int) -> None:
+        is_valid = ((labels >= 0) & (labels < self.num_labels)).all()
+        if len(labels) != num_boxes or not is_valid:
+            raise InvalidImageError(
+                f"its {num_boxes} boxes have labels {labels.tolist()}: each requires one from 0 to "
+                f"{self.num_labels - 1}"
+            )
+        for name in ("crowd", "difficult", "area"):
+            if name in target and len(target[name]) != num_boxes:
+                raise InvalidImageError(
+                    f"it has {num_boxes} boxes, but {len(target[name])} values of {name}"
+                )
+
+
+def make_target_handler(
+    spec: DataSpec, label_map: Sequence[int] | None
+) -> NoTarget | LabelTarget | MaskTarget | BoxTarget:
+    """Create the target class for a spec.
+
+    Args:
+        spec: spec of the data.
+        label_map: label of the network for each label of the data; None if they are the same.
+    """
+    if spec.target_type == "none":
+        return NoTarget(spec.image_size)
+    if spec.target_type == "labels":
+        return LabelTarget(spec.image_size, label_map)
+    return (
+        MaskTarget(spec, label_map) if spec.target_type == "masks" else BoxTarget(spec, label_map)
+    )
+
+
+def _check_annotated_size(annotated: tuple[int, int] | None, size: tuple[int, int]) -> None:
+    """Check the image size that an annotation file gives, if it does."""
+    if annotated in (None, size):
+        return
+    assert annotated is not None
+    hint = "; is it rotated by its EXIF tag?" if annotated == size[::-1] else ""
+    shown = " x ".join(map(str, annotated[::-1]))
+    raise InvalidImageError(
+        f"its annotation is for {shown} pixels, the image has {size[1]} x {size[0]}{hint}"
+    )
+
+
+def _check_boxes(boxes: Tensor, clipped: Tensor, size: tuple[int, int]) -> None:
+    has_area = (clipped[:, 2:] - clipped[:, :2] > 0).all(dim=1)
+    is_inside = (boxes - clipped).abs().le(CLIP_TOLERANCE).all(dim=1)
+    invalid = boxes[~(has_area & is_inside)].tolist()
+    if invalid:
+        values = ", ".join(f"{value:g}" for value in invalid[0])
+        raise InvalidImageError(
+            f"its box [{values}] is not in the image of {size[1]} x {size[0]} pixels"
+        )
 
 
 def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """What goes when a box goes."""
+    """Return the columns whose rows are dropped with a box."""
     return tuple(column for name, column in target.items() if name != "boxes")
-
-
-def _make_target_handler(
-    spec: DataSpec, label_map: Sequence[int] | None
-) -> NoTarget | LabelTarget | MaskTarget | BoxTarget:
-    if spec.target_type == "none":
-        return NoTarget(spec.image_size)
-    if spec.target_type == "boxes":
-        return BoxTarget(spec, label_map)
-    return (
-        MaskTarget(spec, label_map)
-        if spec.target_type == "masks"
-        else LabelTarget(spec.image_size, label_map)
-    )

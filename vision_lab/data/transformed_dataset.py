@@ -1,4 +1,4 @@
-"""From a sample of a data set to what a batch is made of: read, checked, augmented, fitted."""
+"""Samples of a dataset, read, validated, augmented and resized, and their collation."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ from vision_lab.core.errors import UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.image_io import InvalidImageError, read_image, to_uint8_image
-from vision_lab.data.targets import _make_target_handler
+from vision_lab.data.targets import make_target_handler
 from vision_lab.data.transforms import MultiSampleTransform
 from vision_lab.training.seeding import seed_all
 
 
 class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | UnreadableFile]):
-    """Reads, augments and fits one sample, its random numbers seeded by (seed, epoch, index)."""
+    """A dataset with transforms, whose random numbers depend on seed, epoch and index only.
+
+    Args:
+        dataset: the samples.
+        spec: spec of the data.
+        transforms: transforms of image and target, before they are resized to ``spec.image_size``.
+        seed: the seed.
+        label_map: label of the network for each label of the data; None if they are the same.
+        max_pixels: maximum number of pixels of an image.
+        keep_size: whether to keep the original size of images.
+    """
 
     def __init__(
         self,
@@ -34,11 +44,11 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         seed: int,
         label_map: Sequence[int] | None,
         max_pixels: int,
-        whole: bool = False,
+        keep_size: bool = False,
     ) -> None:
-        self.target = _make_target_handler(spec, label_map)
+        self.target = make_target_handler(spec, label_map)
         self.max_pixels = max_pixels
-        self.keep_size = whole
+        self.keep_size = keep_size
         self.dataset = dataset
         self.spec = spec
         self.transforms = transforms
@@ -48,65 +58,83 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any, Sample] | UnreadableFile:
+        """Read and transform a sample.
+
+        Args:
+            key: (epoch, index).
+
+        Returns:
+            Image, target and origin; or the file and the reason if it is unreadable.
+        """
         epoch, index = key
         seed_all(self.seed, epoch, index)
-        read = self.read(index)
-        if isinstance(read, UnreadableFile):
-            return read
-        picture, target, path = read
-        sample = Sample(
-            index, path, (picture.shape[-2], picture.shape[-1]), self.target.content_size(picture)
-        )
+        item = self.read(index)
+        if isinstance(item, UnreadableFile):
+            return item
+        image, target, path = item
+        size = (image.shape[-2], image.shape[-1])
+        sample = Sample(index, path, size, self.target.content_size(image))
         for transform in self.transforms:
             if isinstance(transform, MultiSampleTransform):
-                picture, target = transform(*self.target.resize(picture, target), self._others)
+                image, target = self.target.resize(image, target)
+                image, target = transform(image, target, self._read_random)
             else:
-                picture, target = transform(picture, target)
-        if not self.keep_size and picture.shape[-2:] != self.spec.image_size:
-            picture, target = self.target.resize(picture, target)
-        return (
-            picture.as_subclass(Tensor),
-            self.target.to_batch(target, trained=bool(self.transforms)),
-            sample,
-        )
+                image, target = transform(image, target)
+        if not self.keep_size and image.shape[-2:] != self.spec.image_size:
+            image, target = self.target.resize(image, target)
+        target = self.target.to_batch(target, is_training=bool(self.transforms))
+        return image.as_subclass(Tensor), target, sample
 
     def read(self, index: int) -> tuple[tv_tensors.Image, Any, str | None] | UnreadableFile:
-        """A picture as its file has it, its target, and the file."""
+        """Read a sample without transforms.
+
+        Args:
+            index: index of the sample.
+
+        Returns:
+            Image, target and path; or the file and the reason if it is unreadable.
+        """
         try:
-            source, known = self.dataset[index]
+            source, target = self.dataset[index]
         except UnreadableFileError as error:
             return error.unreadable
         path = str(source) if isinstance(source, str | Path) else None
+        channels, max_pixels = self.spec.channels, self.max_pixels
         try:
-            reading = read_image if path else to_uint8_image
-            image = reading(path or source, channels=self.spec.channels, max_pixels=self.max_pixels)
-            return tv_tensors.Image(image), self.target(known, image), path
+            if path is None:
+                image = to_uint8_image(source, channels=channels, max_pixels=max_pixels)
+            else:
+                image = read_image(path, channels=channels, max_pixels=max_pixels)
+            return tv_tensors.Image(image), self.target(target, image), path
         except InvalidImageError as error:
             return UnreadableFile(path or f"sample {index}", str(error))
 
-    def _others(self, count: int) -> list[tuple[tv_tensors.Image, Any]]:
-        """Other samples by chance, fitted; those that cannot be read are met when it is their turn."""
-        read = [self.read(index) for index in torch.randint(len(self), (count,)).tolist()]
-        return [
-            self.target.resize(each[0], each[1])
-            for each in read
-            if not isinstance(each, UnreadableFile)
-        ]
+    def _read_random(self, count: int) -> list[tuple[tv_tensors.Image, Any]]:
+        """Read and resize random samples, skipping unreadable ones, which are reported elsewhere."""
+        samples = []
+        for item in [self.read(index) for index in torch.randint(len(self), (count,)).tolist()]:
+            if not isinstance(item, UnreadableFile):
+                samples.append(self.target.resize(item[0], item[1]))
+        return samples
 
 
 def init_worker(_: int) -> None:
-    """A reading process leaves signals to the one that began it."""
+    """Initialize a DataLoader worker: signals are handled by the process that has started it."""
     signals.ignore_signals_in_worker()
 
 
-def collate(examples: Sequence[tuple[Tensor, Any, Sample] | UnreadableFile]) -> Batch:
-    """One batch of what could be read; the rest is named in it."""
-    unreadable = [example for example in examples if isinstance(example, UnreadableFile)]
-    readable = [example for example in examples if not isinstance(example, UnreadableFile)]
+def collate(items: Sequence[tuple[Tensor, Any, Sample] | UnreadableFile]) -> Batch:
+    """Combine readable samples to a batch, and list the unreadable files in it.
+
+    Args:
+        items: items of a ``TransformedDataset``.
+    """
+    unreadable = [item for item in items if isinstance(item, UnreadableFile)]
+    readable = [item for item in items if not isinstance(item, UnreadableFile)]
     if not readable:
-        return Batch(
-            torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), [], unreadable
-        )
-    images, targets, samples = zip(*readable, strict=True)
-    together = list(targets) if isinstance(targets[0], BoxTargets) else torch.stack(targets)
-    return Batch(torch.stack(images), together, samples, unreadable)
+        images = torch.empty(0, dtype=torch.uint8)
+        return Batch(images, torch.empty(0, dtype=torch.int64), [], unreadable)
+    image_tuple, targets, samples = zip(*readable, strict=True)
+    has_boxes = isinstance(targets[0], BoxTargets)
+    batch_targets = list(targets) if has_boxes else torch.stack(targets)
+    return Batch(torch.stack(image_tuple), batch_targets, samples, unreadable)

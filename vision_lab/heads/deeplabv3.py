@@ -1,4 +1,8 @@
-"""DeepLabV3 (Chen, Papandreou, Schroff, Adam 2017: https://arxiv.org/abs/1706.05587), in torchvision's form."""
+"""DeepLabV3, as in torchvision.
+
+Chen, Papandreou, Schroff, Adam: Rethinking Atrous Convolution for Semantic Image Segmentation, 2017.
+https://arxiv.org/abs/1706.05587
+"""
 
 from __future__ import annotations
 
@@ -20,29 +24,27 @@ def deeplabv3(
     atrous_rates: Counts,
     aux_loss: bool,
 ) -> SegmentationNetwork:
-    """Convolutions of several dilations side by side, with the mean over the picture, on a dilated backbone.
+    """Put atrous spatial pyramid pooling on a dilated backbone.
 
     Args:
-        backbone: any with two maps.
-        spec: the data's.
-        output_stride: no map's stride is larger; None leaves the backbone as it is.
-        rates: the dilations: 12, 24, 36 for an output stride of 8, and half of them for 16 (section 3.3).
-        auxiliary: an FCN head on the map before the last, while training.
+        backbone: a backbone with at least two stages.
+        spec: spec of the data.
+        output_stride: maximum stride of the feature maps; None for the backbone's own.
+        atrous_rates: dilations: 12, 24, 36 for an output stride of 8, half of them for 16 (section
+            3.3).
+        aux_loss: whether to train an FCN head on the feature map before the last.
     """
-    head = DeepLabHead(
-        backbone.stages[-1].channels, spec.num_classes, atrous_rates=tuple(atrous_rates)
-    )
-    pooling = head[0].convs[-1]
-    pooling[2] = SinglePixelBatchNorm(
-        pooling[2].num_features
-    )  # behind the mean over the picture and its convolution
+    channels = backbone.stages[-1].channels
+    head = DeepLabHead(channels, spec.num_classes, atrous_rates=tuple(atrous_rates))
+    image_pooling = head[0].convs[-1]
+    image_pooling[2] = SinglePixelBatchNorm(image_pooling[2].num_features)
     return segmentation_network(
-        backbone, spec, head, output_stride=output_stride, auxiliary=aux_loss
+        backbone, spec, head, output_stride=output_stride, aux_loss=aux_loss
     )
 
 
 class SinglePixelBatchNorm(nn.BatchNorm2d):
-    """Batch norm of maps of one pixel, which takes a batch of one picture too: by the statistics of those before it."""
+    """Batch norm of maps of one pixel; it uses running statistics for a batch of one image."""
 
     def forward(self, input: Tensor) -> Tensor:
         if len(input) > 1:

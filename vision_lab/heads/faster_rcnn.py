@@ -1,4 +1,8 @@
-"""Faster R-CNN (Ren 2015: https://arxiv.org/abs/1506.01497) over a feature pyramid (Lin 2017)."""
+"""Faster R-CNN on a feature pyramid, with the numbers of ``fasterrcnn_resnet50_fpn``.
+
+Ren, He, Girshick, Sun: Faster R-CNN: Towards Real-Time Object Detection with Region Proposal
+Networks, 2015. https://arxiv.org/abs/1506.01497
+"""
 
 from __future__ import annotations
 
@@ -25,27 +29,33 @@ def faster_rcnn(
     nms_threshold: Fraction,
     detections_per_image: Count,
 ) -> nn.Module:
-    """Maps of stride 4 and more, or the two coarsest, and one by pooling; as ``fasterrcnn_resnet50_fpn`` to the bit.
+    """Put Faster R-CNN on feature maps of stride 4 or more, and one by pooling.
 
     Args:
-        backbone: any with two maps.
-        spec: its number of classes is used.
-        width: channels of the pyramid's maps.
-        anchor_scale: an anchor's side in strides of its map.
-        proposals: of a picture, looked at by the second stage; twice as many while training.
-        samples: of these, learnt from.
-        score_threshold: what is less sure is not told.
-        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
-        detections_per_image: the surest so many are told.
+        backbone: a backbone with at least two stages.
+        spec: spec of the data.
+        channels: channels of the feature pyramid.
+        anchor_scale: side of an anchor, in strides of its feature map.
+        rpn_post_nms_top_n: number of proposals for the second stage; twice as many in training.
+        box_batch_size_per_image: number of proposals to train on.
+        score_threshold: detections with a lower score are discarded.
+        nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
+            class.
+        detections_per_image: maximum number of detections, those with the highest scores.
 
     Raises:
-        ConfigurationError: where the backbone has a single map.
+        ConfigurationError: if the backbone has a single stage.
     """
-    told = postprocess_arguments(score_threshold, nms_threshold, detections_per_image)
+    limits = postprocess_arguments(score_threshold, nms_threshold, detections_per_image)
     pyramid = BackboneWithFPN(
-        backbone, finest=4, width=channels, extra=LastLevelMaxPool(), coarser=[2]
+        backbone,
+        min_stride=4,
+        out_channels=channels,
+        extra_blocks=LastLevelMaxPool(),
+        extra_factors=[2],
     )
     sizes = [[anchor_scale * stride] for stride in pyramid.strides]
+    level_names = [str(level) for level in range(len(pyramid.names))]
     return FasterRCNN(
         pyramid,
         spec.num_classes,
@@ -55,8 +65,6 @@ def faster_rcnn(
         rpn_post_nms_top_n_train=2 * rpn_post_nms_top_n,
         rpn_post_nms_top_n_test=rpn_post_nms_top_n,
         box_batch_size_per_image=box_batch_size_per_image,
-        box_roi_pool=MultiScaleRoIAlign(
-            [str(k) for k in range(len(pyramid.names))], output_size=7, sampling_ratio=2
-        ),
-        **{f"box_{name}": limit for name, limit in told.items()},
+        box_roi_pool=MultiScaleRoIAlign(level_names, output_size=7, sampling_ratio=2),
+        **{f"box_{name}": limit for name, limit in limits.items()},
     )

@@ -1,4 +1,8 @@
-"""Fully convolutional networks (Long, Shelhamer, Darrell 2015: https://arxiv.org/abs/1411.4038)."""
+"""Fully convolutional networks.
+
+Long, Shelhamer, Darrell: Fully Convolutional Networks for Semantic Segmentation, 2015.
+https://arxiv.org/abs/1411.4038
+"""
 
 from __future__ import annotations
 
@@ -15,93 +19,100 @@ from vision_lab.heads.segmentation import SegmentationNetwork, segmentation_netw
 def fcn(
     backbone: Backbone, spec: DataSpec, *, output_stride: int | None, aux_loss: bool
 ) -> SegmentationNetwork:
-    """torchvision's form: a 3x3 convolution to a quarter of the channels, then the scores, on a dilated backbone.
+    """Put torchvision's FCN head, a 3x3 convolution and a classifier, on a dilated backbone.
 
     Args:
-        backbone: any with two maps.
-        spec: the data's.
-        output_stride: no map's stride is larger (8 in torchvision's); None leaves the backbone as it is.
-        auxiliary: another such head on the map before the last, while training.
+        backbone: a backbone with at least two stages.
+        spec: spec of the data.
+        output_stride: maximum stride of the feature maps (8 in torchvision); None for the
+            backbone's own.
+        aux_loss: whether to train another such head on the feature map before the last.
     """
     return segmentation_network(
         backbone,
         spec,
         FCNHead(backbone.stages[-1].channels, spec.num_classes),
         output_stride=output_stride,
-        auxiliary=aux_loss,
+        aux_loss=aux_loss,
     )
 
 
 def fcn8s(
     backbone: Backbone, spec: DataSpec, *, fc_channels: Width | None, dropout: Fraction
 ) -> FCN8s:
-    """The paper's skip form: scores of the last three maps, the coarser enlarged twofold and added to the finer.
+    """Put the paper's FCN-8s on a backbone: coarse logits are upsampled and added to finer ones.
 
     Args:
-        backbone: any with three maps; strides 32, 16 and 8 in the paper.
-        spec: the data's.
-        hidden: channels of the two convolutions, 7x7 and 1x1, that stand for VGG's fully connected layers (4096 in the
-            paper); None scores the last map directly, for backbones without such layers.
-        dropout: behind each of the two.
+        backbone: a backbone with at least three stages; strides 32, 16 and 8 in the paper.
+        spec: spec of the data.
+        fc_channels: channels of the two convolutions, 7x7 and 1x1, that replace VGG's fully
+            connected layers (4096 in the paper); None to classify the last feature map directly.
+        dropout: dropout probability after each of the two.
     """
-    return FCN8s(backbone, spec.num_classes, hidden=fc_channels, dropout=dropout)
+    return FCN8s(backbone, spec.num_classes, fc_channels=fc_channels, dropout=dropout)
 
 
 class FCN8s(nn.Module):
-    """(N, C, H, W) -> (N, K, H, W) logits.
+    """Maps (N, C, H, W) to (N, K, H, W) logits.
 
-    The maps are the last of their strides: of VGG's those that its fourth and fifth pooling take in, where the paper
-    scores what its third and fourth give out. The two convolutions begin at random, not with VGG's weights.
-    Where the paper pads pictures by 100 pixels and crops the scores, convolutions are padded here. As in the paper the
-    scores of the finer maps begin at zero, enlarging by learnt filters begins as bilinear, and the last is not learnt.
+    Feature maps are the last of their strides: of VGG, those before its fourth and fifth pooling,
+    where the paper uses the results of the third and fourth. The two convolutions are initialized
+    randomly, not with VGG's weights. The paper pads images by 100 pixels and crops the logits; here
+    convolutions are padded. As in the paper, classifiers of finer maps are initialized with zero,
+    and upsampling as bilinear interpolation, which is not learned in the last step.
+
+    Args:
+        backbone: a backbone with at least three stages.
+        num_classes: number of classes K.
+        fc_channels: see ``fcn8s``.
+        dropout: see ``fcn8s``.
     """
 
     def __init__(
-        self, backbone: Backbone, classes: int, *, hidden: int | None, dropout: float
+        self, backbone: Backbone, num_classes: int, *, fc_channels: int | None, dropout: float
     ) -> None:
         super().__init__()
         fine, middle, coarse = backbone.stages[-3:]
         self.names = tuple(stage.name for stage in (fine, middle, coarse))
         self.backbone = backbone.features(self.names)
-        width = hidden or coarse.channels
         self.fully_connected = nn.Sequential()
-        if hidden:
+        if fc_channels:
             self.fully_connected = nn.Sequential(
-                *(
-                    nn.Conv2d(coarse.channels, hidden, 7, padding=3),
-                    nn.ReLU(inplace=True),
-                    nn.Dropout(dropout),
-                ),
-                *(nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True), nn.Dropout(dropout)),
+                nn.Conv2d(coarse.channels, fc_channels, 7, padding=3),
+                nn.ReLU(inplace=True),
+                nn.Dropout(dropout),
+                nn.Conv2d(fc_channels, fc_channels, 1),
+                nn.ReLU(inplace=True),
+                nn.Dropout(dropout),
             )
-        self.score_coarse = nn.Conv2d(width, classes, 1)
-        self.score_middle = _zero(nn.Conv2d(middle.channels, classes, 1))
-        self.score_fine = _zero(nn.Conv2d(fine.channels, classes, 1))
-        self.enlarge_coarse = _bilinear(classes)
-        self.enlarge_middle = _bilinear(classes)
+        self.score_coarse = nn.Conv2d(fc_channels or coarse.channels, num_classes, 1)
+        self.score_middle = _zero_init(nn.Conv2d(middle.channels, num_classes, 1))
+        self.score_fine = _zero_init(nn.Conv2d(fine.channels, num_classes, 1))
+        self.upsample_coarse = _bilinear_upsampling(num_classes)
+        self.upsample_middle = _bilinear_upsampling(num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.backbone(images)
-        fine, middle, coarse = (maps[name] for name in self.names)
-        scores = self.score_coarse(self.fully_connected(coarse))
-        scores = upsample_to(self.enlarge_coarse(scores), middle) + self.score_middle(middle)
-        scores = upsample_to(self.enlarge_middle(scores), fine) + self.score_fine(fine)
-        return upsample_to(scores, images)
+        features = self.backbone(images)
+        fine, middle, coarse = (features[name] for name in self.names)
+        logits = self.score_coarse(self.fully_connected(coarse))
+        logits = upsample_to(self.upsample_coarse(logits), middle) + self.score_middle(middle)
+        logits = upsample_to(self.upsample_middle(logits), fine) + self.score_fine(fine)
+        return upsample_to(logits, images)
 
 
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+def _zero_init(layer: nn.Conv2d) -> nn.Conv2d:
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def _bilinear(classes: int) -> nn.ConvTranspose2d:
-    """Twofold enlarging, each class by itself at first, by weights that are learnt from there."""
-    layer = nn.ConvTranspose2d(classes, classes, 4, stride=2, padding=1, bias=False)
-    line = torch.tensor([0.25, 0.75, 0.75, 0.25])
+def _bilinear_upsampling(num_classes: int) -> nn.ConvTranspose2d:
+    """Return a layer that upsamples by 2, initialized as bilinear interpolation of each class."""
+    layer = nn.ConvTranspose2d(num_classes, num_classes, 4, stride=2, padding=1, bias=False)
+    kernel = torch.tensor([0.25, 0.75, 0.75, 0.25])
     with torch.no_grad():
         layer.weight.zero_()
-        for channel in range(classes):
-            layer.weight[channel, channel] = torch.outer(line, line)
+        for channel in range(num_classes):
+            layer.weight[channel, channel] = torch.outer(kernel, kernel)
     return layer

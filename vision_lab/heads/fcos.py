@@ -1,4 +1,8 @@
-"""FCOS (Tian 2019: https://arxiv.org/abs/1904.01355): distances to the four sides, without anchors."""
+"""FCOS, an anchor-free detector, with the numbers of ``fcos_resnet50_fpn``.
+
+Tian, Shen, Chen, He: FCOS: Fully Convolutional One-Stage Object Detection, 2019.
+https://arxiv.org/abs/1904.01355
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
 from vision_lab.heads.torchvision_detectors import FCOS, postprocess_arguments
 
 NORM_GROUPS = 32
-"""Of torchvision's normalisation in the head."""
+"""Groups of group norm in torchvision's head."""
 
 
 def fcos(
@@ -26,29 +30,32 @@ def fcos(
     nms_threshold: Fraction,
     detections_per_image: Count,
 ) -> nn.Module:
-    """Maps of stride 8 and more, or the two coarsest, and two by convolution; as ``fcos_resnet50_fpn`` to the bit.
+    """Put FCOS on feature maps of stride 8 or more, and two by convolution.
 
     Args:
-        backbone: any with two maps.
-        spec: its number of classes is used.
-        width: channels of the pyramid's maps.
-        score_threshold: what is less sure is not told.
-        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
-        detections_per_image: the surest so many are told.
+        backbone: a backbone with at least two stages.
+        spec: spec of the data.
+        channels: channels of the feature pyramid.
+        score_threshold: detections with a lower score are discarded.
+        nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
+            class.
+        detections_per_image: maximum number of detections, those with the highest scores.
 
     Raises:
-        ConfigurationError: where the backbone has a single map.
+        ConfigurationError: if the backbone has a single stage.
     """
     pyramid = BackboneWithFPN(
-        backbone, finest=8, width=channels, extra=LastLevelP6P7(channels, channels), coarser=[2, 4]
+        backbone,
+        min_stride=8,
+        out_channels=channels,
+        extra_blocks=LastLevelP6P7(channels, channels),
+        extra_factors=[2, 4],
     )
-    # What torchvision calls an anchor is the square of a cell.
-    cells = StrideAnchorGenerator(
-        [[stride] for stride in pyramid.strides], (1.0,), strides=pyramid.strides
-    )
+    # torchvision calls the square of a grid cell an anchor.
+    sizes = [[stride] for stride in pyramid.strides]
     return FCOS(
         pyramid,
         spec.num_classes,
-        anchor_generator=cells,
+        anchor_generator=StrideAnchorGenerator(sizes, (1.0,), strides=pyramid.strides),
         **postprocess_arguments(score_threshold, nms_threshold, detections_per_image),
     )

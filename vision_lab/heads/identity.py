@@ -1,4 +1,4 @@
-"""``head=none``: for a model that is a whole network, or a pair of them, by itself."""
+"""``head=none``: for models that need no head."""
 
 from torch import nn
 
@@ -6,5 +6,10 @@ from vision_lab.core.spec import DataSpec
 
 
 def identity(pair: nn.Module, spec: DataSpec) -> nn.Module:
-    """The model as it is."""
+    """Return the model unchanged.
+
+    Args:
+        pair: the model, such as a generator with a discriminator.
+        spec: spec of the data.
+    """
     return pair

@@ -1,4 +1,4 @@
-"""``head=linear``: the classifier of the model's own paper."""
+"""``head=linear``: the classification layer of the model's own paper."""
 
 from torch import nn
 
@@ -7,8 +7,14 @@ from vision_lab.core.spec import DataSpec
 
 
 def linear(backbone: Backbone, spec: DataSpec) -> nn.Module:
-    """The whole network of the paper, (N, C, H, W) -> (N, num_classes) logits, under its own keys.
+    """Return the complete classifier, with its own keys.
 
-    While training, networks with auxiliary classifiers (GoogLeNet, Inception) return a tuple: main first.
+    Args:
+        backbone: any backbone.
+        spec: spec of the data.
+
+    Returns:
+        Maps (N, C, H, W) to (N, num_classes) logits. While training, networks with auxiliary
+        classifiers (GoogLeNet, Inception) return a tuple, main logits first.
     """
     return backbone.network

@@ -1,4 +1,8 @@
-"""RetinaNet (Lin 2017: https://arxiv.org/abs/1708.02002): focal loss at anchors of a feature pyramid."""
+"""RetinaNet, with the numbers of ``retinanet_resnet50_fpn``.
+
+Lin, Goyal, Girshick, He, Dollár: Focal Loss for Dense Object Detection, 2017.
+https://arxiv.org/abs/1708.02002
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,9 @@ from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
 from vision_lab.heads.torchvision_detectors import RetinaNet, postprocess_arguments
 
 NORM_GROUPS = 32
-"""Of the normalisation, as in torchvision's second version."""
+"""Groups of group norm, as in torchvision's second version."""
+
+ANCHORS_PER_CELL = 9
 
 
 def retinanet(
@@ -31,36 +37,48 @@ def retinanet(
     nms_threshold: Fraction,
     detections_per_image: Count,
 ) -> nn.Module:
-    """Maps of stride 8 and more, or the two coarsest, and two by convolution; as ``retinanet_resnet50_fpn`` to the bit.
+    """Put RetinaNet on feature maps of stride 8 or more, and two by convolution.
 
     Args:
-        backbone: any with two maps.
-        spec: its number of classes is used.
-        width: channels of the pyramid's maps.
-        anchor_scale: the smallest anchor's side in strides of its map; the others are 1.26 and 1.59 times as large.
-        norm: None as published; or group normalisation between the head's convolutions, as in torchvision's second
-            version: without any it needs thousands of steps, or learnt weights, to begin with.
-        score_threshold: what is less sure is not told.
-        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
-        detections_per_image: the surest so many are told.
+        backbone: a backbone with at least two stages.
+        spec: spec of the data.
+        channels: channels of the feature pyramid.
+        anchor_scale: side of the smallest anchor, in strides of its feature map; the others are
+            1.26 and 1.59 times as large.
+        norm: None as in the paper; or "group" for group norm in the head, as in torchvision's
+            second version: without it, training from scratch takes thousands of steps to start.
+        score_threshold: detections with a lower score are discarded.
+        nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
+            class.
+        detections_per_image: maximum number of detections, those with the highest scores.
 
     Raises:
-        ConfigurationError: where the channels cannot be grouped or the backbone has a single map.
+        ConfigurationError: if channels cannot be grouped, or the backbone has a single stage.
     """
     if norm and channels % NORM_GROUPS:
         raise ConfigurationError(
-            f"head.norm={norm}: type null, or group with a head.channels that {NORM_GROUPS} divides"
+            f"head.norm={norm}: type null, or group with head.channels a multiple of {NORM_GROUPS}"
         )
     pyramid = BackboneWithFPN(
-        backbone, finest=8, width=channels, extra=LastLevelP6P7(channels, channels), coarser=[2, 4]
+        backbone,
+        min_stride=8,
+        out_channels=channels,
+        extra_blocks=LastLevelP6P7(channels, channels),
+        extra_factors=[2, 4],
     )
-    sides = [anchor_scale * stride for stride in pyramid.strides]
-    sizes = [[side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))] for side in sides]
+    sizes = []
+    for stride in pyramid.strides:
+        side = anchor_scale * stride
+        sizes.append([side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))])
     norm_layer = partial(nn.GroupNorm, NORM_GROUPS) if norm else None
+
+    def make_head(num_classes: int) -> nn.Module:
+        return RetinaNetHead(channels, ANCHORS_PER_CELL, num_classes, norm_layer=norm_layer)
+
     return RetinaNet(
         pyramid,
         spec.num_classes,
-        head=lambda classes: RetinaNetHead(channels, 9, classes, norm_layer=norm_layer),
+        make_head=make_head,
         anchor_generator=StrideAnchorGenerator(sizes, (0.5, 1.0, 2.0), strides=pyramid.strides),
         **postprocess_arguments(score_threshold, nms_threshold, detections_per_image),
     )

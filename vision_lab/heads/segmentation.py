@@ -1,4 +1,4 @@
-"""What FCN and DeepLab share in torchvision's form: scores of a backbone's last map, enlarged to the picture."""
+"""The segmentation network that FCN and DeepLab share, as in torchvision, and helpers of decoders."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from vision_lab.core.spec import DataSpec
 
 
 class SegmentationNetwork(nn.Module):
-    """(N, C, H, W) -> (N, K, H, W) logits; while training a tuple of them, main first, where there is an auxiliary.
+    """Maps (N, C, H, W) to (N, K, H, W) logits; its keys are those of torchvision's networks.
 
-    Its keys are those of torchvision's segmentation networks.
+    While training with an auxiliary classifier it returns a tuple, main logits first.
+
+    Args:
+        backbone: maps images to feature maps by name.
+        names: names of the feature maps for the classifier and the auxiliary classifier.
+        classifier: maps the last feature map to logits.
+        aux_classifier: maps the feature map before the last to logits.
     """
 
     def __init__(
@@ -33,11 +39,11 @@ class SegmentationNetwork(nn.Module):
         self.aux_classifier = aux_classifier
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        maps = self.backbone(images)
-        main = upsample_to(self.classifier(maps[self.names[0]]), images)
+        features = self.backbone(images)
+        main = upsample_to(self.classifier(features[self.names[0]]), images)
         if self.aux_classifier is None or not self.training:
             return main
-        return main, upsample_to(self.aux_classifier(maps[self.names[1]]), images)
+        return main, upsample_to(self.aux_classifier(features[self.names[1]]), images)
 
 
 def segmentation_network(
@@ -46,46 +52,62 @@ def segmentation_network(
     classifier: nn.Module,
     *,
     output_stride: int | None,
-    auxiliary: bool,
+    aux_loss: bool,
 ) -> SegmentationNetwork:
-    """A classifier of the last map, and an auxiliary one of the map before it."""
-    *_, before, last = backbone.stages
-    names = (last.name, before.name) if auxiliary else (last.name,)
-    aux_classifier = FCNHead(before.channels, spec.num_classes) if auxiliary else None
-    return SegmentationNetwork(
-        backbone.features(names, output_stride=output_stride), names, classifier, aux_classifier
-    )
+    """Put a classifier on the last feature map of a backbone.
+
+    Args:
+        backbone: a backbone with at least two stages.
+        spec: spec of the data.
+        classifier: maps the last feature map to logits.
+        output_stride: maximum stride of the feature maps; None for the backbone's own.
+        aux_loss: whether to put an auxiliary classifier on the feature map before the last.
+    """
+    *_, previous, last = backbone.stages
+    names: tuple[str, ...] = (last.name,)
+    aux_classifier = None
+    if aux_loss:
+        names = (last.name, previous.name)
+        aux_classifier = FCNHead(previous.channels, spec.num_classes)
+    features = backbone.features(names, output_stride=output_stride)
+    return SegmentationNetwork(features, names, classifier, aux_classifier)
 
 
 def check_decoder_levels(
-    key: str, typed: Sequence[int], backbone: Backbone, *, wanted: str, example: Sequence[int]
+    key: str, values: Sequence[int], backbone: Backbone, *, needed: str, example: Sequence[int]
 ) -> list[int]:
-    """What was typed for the levels from a backbone's coarsest map up to its finest.
+    """Check that there is a value for each decoder level, and drop the remaining ones.
 
     Args:
-        key: what it was typed for.
-        typed: a number for each level, or more.
-        backbone: which decides how many levels there are.
-        wanted: what to type, for the error.
-        example: enough numbers for any backbone.
+        key: config key of the values, for the error.
+        values: a value for each level, from the coarsest, or more.
+        backbone: the backbone, which determines the number of levels.
+        needed: what to type for each level, for the error.
+        example: enough example values for any backbone.
 
     Raises:
-        ConfigurationError: where there are too few.
+        ConfigurationError: if there are too few values.
     """
-    values, levels = list(typed), len(backbone.stages) - 1
-    if len(values) < levels:
+    num_levels = len(backbone.stages) - 1
+    if len(values) < num_levels:
         raise ConfigurationError(
-            f"{key}={values}: this model has {levels} levels to go up; type {wanted} for each, as in "
-            f"{key}={list(example[-levels:])}"
+            f"{key}={list(values)}: the decoder of this model has {num_levels} levels: type "
+            f"{needed} for each, as in {key}={list(example[-num_levels:])}"
         )
-    return values[:levels]
+    return list(values)[:num_levels]
 
 
-def upsample_to(scores: Tensor, like: Tensor) -> Tensor:
-    """(N, K, h, w) at the height and width of another tensor, bilinear; as it is where they agree."""
-    size = like.shape[-2:]
-    return (
-        scores
-        if scores.shape[-2:] == size
-        else F.interpolate(scores, size, mode="bilinear", align_corners=False)
-    )
+def upsample_to(logits: Tensor, reference: Tensor) -> Tensor:
+    """Resize to the height and width of another tensor, with bilinear interpolation.
+
+    Args:
+        logits: (N, K, h, w).
+        reference: (..., H, W).
+
+    Returns:
+        (N, K, H, W).
+    """
+    size = reference.shape[-2:]
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)

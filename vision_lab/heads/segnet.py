@@ -1,4 +1,8 @@
-"""SegNet (Badrinarayanan, Kendall, Cipolla 2015: https://arxiv.org/abs/1511.00561), its decoder on any backbone."""
+"""SegNet's decoder on any backbone.
+
+Badrinarayanan, Kendall, Cipolla: SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
+Segmentation, 2015. https://arxiv.org/abs/1511.00561
+"""
 
 from __future__ import annotations
 
@@ -15,52 +19,58 @@ from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
 def segnet(backbone: Backbone, spec: DataSpec, *, convs_per_level: Counts) -> Segnet:
-    """The paper's decoder: maps are enlarged by putting each value where the encoder's pooling found its largest.
+    """Put the paper's decoder, which upsamples by the encoder's pooling indices, on a backbone.
 
     Args:
-        backbone: any with two maps; vgg16_bn in the paper.
-        spec: the data's.
-        convolutions: how many a level, from the coarsest (3, 3, 3, 2, 2 in the paper, whose levels mirror VGG-16's).
+        backbone: a backbone with at least two stages; vgg16_bn in the paper.
+        spec: spec of the data.
+        convs_per_level: number of convolutions of each level, from the coarsest (3, 3, 3, 2, 2 in
+            the paper, mirroring VGG-16).
 
     Raises:
-        ConfigurationError: where the backbone has more levels than that.
+        ConfigurationError: if the backbone has more levels.
     """
     convs_per_level = check_decoder_levels(
-        "head.convs_per_level", convs_per_level, backbone, wanted="a number", example=[2] * 6
+        "head.convs_per_level", convs_per_level, backbone, needed="a number", example=[2] * 6
     )
-    return Segnet(backbone, spec.num_classes, convolutions=convs_per_level)
+    return Segnet(backbone, spec.num_classes, convs_per_level=convs_per_level)
 
 
 class Segnet(nn.Module):
-    """(N, C, H, W) -> (N, K, H, W) logits.
+    """Maps (N, C, H, W) to (N, K, H, W) logits.
 
-    The largest of each 2x2 pixels of the backbone's maps give the places; of VGG's maps they are exactly what its own
-    pooling takes. Backbones that make their maps smaller by other means are met in the same way.
+    The indices are those of the maximum of each 2x2 pixels in the backbone's feature maps; for VGG
+    they are those of its own pooling. Other backbones, which downsample by other means, are treated
+    in the same way.
+
+    Args:
+        backbone: a backbone with at least two stages.
+        num_classes: number of classes K.
+        convs_per_level: number of convolutions of each level, from the coarsest.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, *, convolutions: Sequence[int]) -> None:
+    def __init__(
+        self, backbone: Backbone, num_classes: int, *, convs_per_level: Sequence[int]
+    ) -> None:
         super().__init__()
         coarsest, *finer = backbone.stages[::-1]
         self.names = tuple(stage.name for stage in (coarsest, *finer))
         self.backbone = backbone.features(self.names)
-        widths = [stage.channels for stage in finer]
-        same = (
-            coarsest.channels == widths[0]
-        )  # as in VGG, whose coarsest map is the pooled one before it
-        self.projection = nn.Identity() if same else nn.Conv2d(coarsest.channels, widths[0], 1)
-        *inner, last = (
-            _level(width, following, count)
-            for width, following, count in zip(
-                widths, [*widths[1:], classes], convolutions, strict=True
-            )
-        )
-        self.levels = nn.ModuleList(
-            [*inner, last[:-2]]
-        )  # scores are neither normed nor cut off at zero
+        channels = [stage.channels for stage in finer]
+        self.projection: nn.Module = nn.Identity()
+        if coarsest.channels != channels[0]:  # they are equal in VGG
+            self.projection = nn.Conv2d(coarsest.channels, channels[0], 1)
+        levels = []
+        for (in_channels, out_channels), num_convs in zip(
+            pairwise([*channels, num_classes]), convs_per_level, strict=True
+        ):
+            levels.append(_make_level(in_channels, out_channels, num_convs))
+        levels[-1] = levels[-1][:-2]  # logits are not normalized or rectified
+        self.levels = nn.ModuleList(levels)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.backbone(images)
-        coarsest, *finer = (maps[name] for name in self.names)
+        features = self.backbone(images)
+        coarsest, *finer = (features[name] for name in self.names)
         x = self.projection(coarsest)
         for level, encoded in zip(self.levels, finer, strict=True):
             x = level(_max_unpool(x, encoded))
@@ -68,25 +78,21 @@ class Segnet(nn.Module):
 
 
 def _max_unpool(x: Tensor, encoded: Tensor) -> Tensor:
-    """Values of ``x`` at the places of the largest of each 2x2 pixels of the encoder's map, zero elsewhere."""
+    """Place the values of ``x`` at the maxima of 2x2 pixels of ``encoded``, with 0 elsewhere."""
     height, width = encoded.shape[-2:]
-    floored = x.shape[-2:] == (
-        height // 2,
-        width // 2,
-    )  # of odd sizes VGG leaves the last line out, most others do not
-    _, places = F.max_pool2d(encoded, 2, 2, ceil_mode=not floored, return_indices=True)
-    return F.max_unpool2d(
-        upsample_to(x, places), places, (2, 2), (2, 2), output_size=[height, width]
-    )
+    # VGG's pooling drops the last row of an odd height; most other backbones do not.
+    is_floored = x.shape[-2:] == (height // 2, width // 2)
+    _, indices = F.max_pool2d(encoded, 2, 2, ceil_mode=not is_floored, return_indices=True)
+    values = upsample_to(x, indices)
+    return F.max_unpool2d(values, indices, (2, 2), (2, 2), output_size=[height, width])
 
 
-def _level(width: int, following: int, count: int) -> nn.Sequential:
-    widths = [width] * count + [following]
+def _make_level(in_channels: int, out_channels: int, num_convs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inside, outside in pairwise(widths):
+    for channels_in, channels_out in pairwise([in_channels] * num_convs + [out_channels]):
         layers += [
-            nn.Conv2d(inside, outside, 3, padding=1),
-            nn.BatchNorm2d(outside),
+            nn.Conv2d(channels_in, channels_out, 3, padding=1),
+            nn.BatchNorm2d(channels_out),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

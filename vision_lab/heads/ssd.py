@@ -1,8 +1,13 @@
-"""SSD (Liu 2016: https://arxiv.org/abs/1512.02325): default boxes on maps of several sizes, without a pyramid."""
+"""SSD: default boxes on feature maps of several sizes.
+
+Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg: SSD: Single Shot MultiBox Detector, 2016.
+https://arxiv.org/abs/1512.02325
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import ceil
 from typing import Annotated
 
 from torch import Tensor, nn
@@ -16,13 +21,15 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.torchvision_detectors import SSD, postprocess_arguments
 
 SSD300_SIZE = (300, 300)
-"""The size of the pictures for which the paper gives maps and boxes."""
+"""Image size for which the paper gives feature maps and boxes."""
 
 VGG_POOLINGS = 5
-"""Of VGG as published; with a small stem it has fewer."""
+"""Number of poolings of the published VGG; with a stem for small images there are fewer."""
 
 MAX_FEATURE_MAPS = 6
-"""Maps, as in the paper; fewer where pictures are too small for them."""
+"""Number of feature maps in the paper; fewer for small images."""
+
+MIN_STRIDE = 8
 
 
 def ssd(
@@ -34,41 +41,37 @@ def ssd(
     nms_threshold: Fraction,
     detections_per_image: Count,
 ) -> nn.Module:
-    """On VGG and pictures of 300 pixels the paper's SSD300, keys and numbers of ``ssd300_vgg16``; else its idea.
+    """Put SSD on a backbone.
 
-    That is the backbone's maps of stride 8 and more, or its coarsest, and coarser ones by convolution, six at most.
+    On VGG and images of 300 x 300 pixels this is the paper's SSD300, with the keys and numbers of
+    ``ssd300_vgg16``. Otherwise it uses feature maps of stride 8 or more, or the coarsest, and adds
+    coarser ones by convolution.
 
     Args:
-        backbone: any.
-        spec: its number of classes and size of pictures are used.
-        width: channels of the maps that are added.
-        score_threshold: what is less sure is not told.
-        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
-        detections_per_image: the surest so many are told.
-
-    Raises:
+        backbone: any backbone.
+        spec: spec of the data.
+        channels: channels of the added feature maps.
+        score_threshold: detections with a lower score are discarded.
+        nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
+            class.
+        detections_per_image: maximum number of detections, those with the highest scores.
     """
-    maps: nn.Module
-    poolings = sum(isinstance(layer, nn.MaxPool2d) for layer in backbone.network.modules())
-    if (
-        isinstance(backbone.network, VGG)
-        and poolings == VGG_POOLINGS
-        and spec.image_size == SSD300_SIZE
-    ):
-        maps = SSDFeatureExtractorVGG(backbone.network.features, highres=False)
+    features: nn.Module
+    if _is_ssd300(backbone, spec):
+        features = SSDFeatureExtractorVGG(backbone.network.features, highres=False)
         boxes = DefaultBoxGenerator(
             [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
             scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
             steps=[8, 16, 32, 64, 100, 300],
         )
-        map_channels = [512, 1024, 512, 256, 256, 256]
+        out_channels = [512, 1024, 512, 256, 256, 256]
     else:
-        maps = ExtraFeatureMaps(backbone, width=channels, size=spec.image_size)
-        map_channels = maps.channels
-        boxes = DefaultBoxGenerator([[2, 3]] * len(map_channels))
-    maps.out_channels = map_channels  # type: ignore[assignment]  # where torchvision looks for it
+        features = ExtraFeatureMaps(backbone, channels=channels, image_size=spec.image_size)
+        out_channels = features.channels
+        boxes = DefaultBoxGenerator([[2, 3]] * len(out_channels))
+    features.out_channels = out_channels  # type: ignore[assignment]  # read by torchvision
     return SSD(
-        maps,
+        features,
         spec.num_classes,
         anchor_generator=boxes,
         size=spec.image_size[::-1],
@@ -76,41 +79,53 @@ def ssd(
     )
 
 
-class ExtraFeatureMaps(nn.Module):
-    """(N, C, H, W) -> a backbone's maps, and coarser ones by a convolution of stride 2 each."""
+def _is_ssd300(backbone: Backbone, spec: DataSpec) -> bool:
+    modules = backbone.network.modules()
+    num_poolings = sum(isinstance(module, nn.MaxPool2d) for module in modules)
+    is_published_vgg = isinstance(backbone.network, VGG) and num_poolings == VGG_POOLINGS
+    return is_published_vgg and spec.image_size == SSD300_SIZE
 
-    def __init__(self, backbone: Backbone, *, width: int, size: tuple[int, int]) -> None:
+
+class ExtraFeatureMaps(nn.Module):
+    """Maps (N, C, H, W) to feature maps of a backbone and coarser ones, each by a strided block.
+
+    Args:
+        backbone: any backbone.
+        channels: channels of the added feature maps.
+        image_size: (height, width) in pixels.
+    """
+
+    def __init__(self, backbone: Backbone, *, channels: int, image_size: tuple[int, int]) -> None:
         super().__init__()
-        used = [stage for stage in backbone.stages if stage.stride >= 8][:MAX_FEATURE_MAPS] or [
-            backbone.stages[-1]
-        ]
-        self.names = [stage.name for stage in used]
+        stages = [stage for stage in backbone.stages if stage.stride >= MIN_STRIDE]
+        stages = stages[:MAX_FEATURE_MAPS] or [backbone.stages[-1]]
+        self.names = [stage.name for stage in stages]
         self.body = backbone.features(self.names)
-        self.channels = [stage.channels for stage in used]
+        self.channels = [stage.channels for stage in stages]
         self.extra = nn.ModuleList()
-        side = -(-max(size) // used[-1].stride)
+        side = ceil(max(image_size) / stages[-1].stride)
         while side > 1 and len(self.channels) < MAX_FEATURE_MAPS:
-            self.extra.append(_downsample_block(self.channels[-1], width))
-            self.channels.append(width)
-            side = -(-side // 2)
+            self.extra.append(_downsample_block(self.channels[-1], channels))
+            self.channels.append(channels)
+            side = ceil(side / 2)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        found = self.body(images)
-        maps = [found[name] for name in self.names]
-        for layer in self.extra:
-            maps.append(layer(maps[-1]))
-        return OrderedDict((str(k), each) for k, each in enumerate(maps))
+        features = self.body(images)
+        maps = [features[name] for name in self.names]
+        for block in self.extra:
+            maps.append(block(maps[-1]))
+        return OrderedDict((str(level), feature_map) for level, feature_map in enumerate(maps))
 
 
-def _downsample_block(channels: int, width: int) -> nn.Module:
-    layers = nn.Sequential(
-        nn.Conv2d(channels, width // 2, 1),
+def _downsample_block(in_channels: int, out_channels: int) -> nn.Module:
+    block = nn.Sequential(
+        nn.Conv2d(in_channels, out_channels // 2, 1),
         nn.ReLU(inplace=True),
-        nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+        nn.Conv2d(out_channels // 2, out_channels, 3, stride=2, padding=1),
         nn.ReLU(inplace=True),
     )
-    for layer in layers:
+    for layer in block:
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # it has one
-    return layers
+    return block

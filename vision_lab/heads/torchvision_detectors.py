@@ -1,7 +1,9 @@
-"""torchvision's detectors, split into what is computed of pictures and what is made of it: losses, and detections.
+"""torchvision's detectors, split into a forward pass and what is computed from it.
 
-Theirs resize and normalise pictures inside, and give losses or detections by the mode they are in. Here size and
-normalisation were decided before, and one pass gives both. Their labels begin at 1, and 0 is the background; ours at 0.
+torchvision's detectors resize and normalize images themselves, and return losses or detections
+depending on their mode. Here images are already resized and normalized, and losses and detections
+are computed from the same forward pass. torchvision's labels start at 1, with 0 for the background;
+ours start at 0.
 """
 
 from __future__ import annotations
@@ -18,67 +20,76 @@ from torchvision.ops import box_iou
 
 from vision_lab.core.batch import BoxTargets, Detections
 
-Targets = list[dict[str, Tensor]]
+TorchvisionTargets = list[dict[str, Tensor]]
 
 
 class FasterRCNN(detection.FasterRCNN):
-    """See ``torchvision.models.detection.FasterRCNN``, whose keys and numbers it has."""
+    """``torchvision.models.detection.FasterRCNN``, with its keys and numbers.
+
+    Args:
+        backbone: maps images to a feature pyramid.
+        num_classes: number of classes, without the background.
+        arguments: arguments of torchvision's class.
+    """
 
     def __init__(self, backbone: nn.Module, num_classes: int, **arguments: Any) -> None:
         super().__init__(backbone, num_classes + 1, **arguments)
         self.transform = nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[ImageList, dict[str, Tensor]]:
-        return _image_list(images), {
-            name: each.float() for name, each in self.backbone(images).items()
-        }
+        features = {name: level.float() for name, level in self.backbone(images).items()}
+        return _to_image_list(images), features
 
     def losses(
         self, outputs: tuple[ImageList, dict[str, Tensor]], targets: Sequence[BoxTargets]
     ) -> dict[str, Tensor]:
-        """Of the proposals and of the boxes, each for class and place."""
-        pictures, maps = outputs
-        wanted = to_torchvision_targets(targets)
-        with _full_precision(pictures), _training_flag(self.rpn, self.roi_heads, training=True):
-            proposals, proposed = self.rpn(pictures, maps, wanted)
-            _, found = self.roi_heads(maps, proposals, pictures.image_sizes, wanted)
-        return {**proposed, **found}
+        """Compute the classification and regression losses of proposals and of detections.
+
+        Args:
+            outputs: images and features, as returned by ``forward``.
+            targets: ground truth of each image.
+        """
+        images, features = outputs
+        converted = to_torchvision_targets(targets)
+        with _full_precision(images), _training_flag(self.rpn, self.roi_heads, training=True):
+            proposals, rpn_losses = self.rpn(images, features, converted)
+            _, roi_losses = self.roi_heads(features, proposals, images.image_sizes, converted)
+        return {**rpn_losses, **roi_losses}
 
     def decode(self, outputs: tuple[ImageList, dict[str, Tensor]]) -> list[Detections]:
-        """What was found in each picture."""
-        pictures, maps = outputs
-        with _full_precision(pictures), _training_flag(self.rpn, self.roi_heads, training=False):
-            proposals, _ = self.rpn(pictures, maps)
-            found, _ = self.roi_heads(maps, proposals, pictures.image_sizes)
-        return from_torchvision_detections(found)
+        """Compute the detections of each image."""
+        images, features = outputs
+        with _full_precision(images), _training_flag(self.rpn, self.roi_heads, training=False):
+            proposals, _ = self.rpn(images, features)
+            detections, _ = self.roi_heads(features, proposals, images.image_sizes)
+        return from_torchvision_detections(detections)
 
 
 class DenseOutputs(NamedTuple):
-    """What a detector of one stage says at each of its anchors.
+    """Outputs of a one-stage detector.
 
     Attributes:
-        scores: name: (N, anchors, ...).
-        anchors: (anchors, 4) in pixels for each picture.
-        cells: the cells of each map.
-        sizes: (height, width) of each picture.
+        scores: outputs of the head by name, (N, num_anchors, ...).
+        anchors: anchors of each image, (num_anchors, 4) in pixels.
+        num_cells: number of grid cells of each feature map.
+        image_sizes: (height, width) of each image.
     """
 
     scores: dict[str, Tensor]
     anchors: list[Tensor]
     num_cells: list[int]
-    sizes: list[tuple[int, int]]
+    image_sizes: list[tuple[int, int]]
 
-    @property
-    def by_level(self) -> tuple[dict[str, list[Tensor]], list[list[Tensor]]]:
-        """Scores and anchors of each map."""
-        each = len(self.anchors[0]) // sum(self.num_cells)
-        counts = [cells * each for cells in self.num_cells]
+    def split_levels(self) -> tuple[dict[str, list[Tensor]], list[list[Tensor]]]:
+        """Split scores and anchors by feature map."""
+        anchors_per_cell = len(self.anchors[0]) // sum(self.num_cells)
+        counts = [cells * anchors_per_cell for cells in self.num_cells]
         scores = {name: list(score.split(counts, dim=1)) for name, score in self.scores.items()}
         return scores, [list(anchors.split(counts)) for anchors in self.anchors]
 
 
 class OneStageMixin:
-    """What torchvision's detectors of one stage have in common; they bring what is named here."""
+    """The forward pass and decoding that torchvision's one-stage detectors share."""
 
     backbone: Any
     head: Any
@@ -88,84 +99,106 @@ class OneStageMixin:
     postprocess_detections: Any
 
     def forward(self, images: Tensor) -> DenseOutputs:
-        pictures, maps = _image_list(images), list(self.backbone(images).values())
-        scores = {name: score.float() for name, score in self.head(maps).items()}
-        cells = [each.shape[-2] * each.shape[-1] for each in maps]
-        anchors = self.anchor_generator(pictures, [each.float() for each in maps])
-        return DenseOutputs(scores, anchors, cells, pictures.image_sizes)
+        image_list, features = _to_image_list(images), list(self.backbone(images).values())
+        scores = {name: score.float() for name, score in self.head(features).items()}
+        num_cells = [level.shape[-2] * level.shape[-1] for level in features]
+        anchors = self.anchor_generator(image_list, [level.float() for level in features])
+        return DenseOutputs(scores, anchors, num_cells, image_list.image_sizes)
 
     def decode(self, outputs: DenseOutputs) -> list[Detections]:
-        """What was found in each picture."""
-        return from_torchvision_detections(
-            self.postprocess_detections(*outputs.by_level, outputs.sizes)
-        )
+        """Compute the detections of each image."""
+        detections = self.postprocess_detections(*outputs.split_levels(), outputs.image_sizes)
+        return from_torchvision_detections(detections)
 
 
 class RetinaNet(OneStageMixin, detection.RetinaNet):
-    """See ``torchvision.models.detection.RetinaNet``, whose keys and numbers it has."""
+    """``torchvision.models.detection.RetinaNet``, with its keys and numbers.
+
+    Args:
+        backbone: maps images to a feature pyramid.
+        num_classes: number of classes, without the background.
+        make_head: creates the head for a number of classes, with the background.
+        arguments: arguments of torchvision's class.
+    """
 
     def __init__(
         self,
         backbone: nn.Module,
         num_classes: int,
         *,
-        head: Callable[[int], nn.Module],
+        make_head: Callable[[int], nn.Module],
         **arguments: Any,
     ) -> None:
-        super().__init__(backbone, num_classes + 1, head=head(num_classes + 1), **arguments)
+        head = make_head(num_classes + 1)
+        super().__init__(backbone, num_classes + 1, head=head, **arguments)
         self.transform = nn.Identity()
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
-        """For class and place."""
+        """Compute the classification and regression losses."""
         return self.compute_loss(to_torchvision_targets(targets), outputs.scores, outputs.anchors)
 
 
 class FCOS(OneStageMixin, detection.FCOS):
-    """See ``torchvision.models.detection.FCOS``, whose keys and numbers it has."""
+    """``torchvision.models.detection.FCOS``, with its keys and numbers.
+
+    Args:
+        backbone: maps images to a feature pyramid.
+        num_classes: number of classes, without the background.
+        arguments: arguments of torchvision's class.
+    """
 
     def __init__(self, backbone: nn.Module, num_classes: int, **arguments: Any) -> None:
         super().__init__(backbone, num_classes + 1, **arguments)
         self.transform = nn.Identity()
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
-        """For class, place and centre."""
+        """Compute the classification, regression and centerness losses."""
         return self.compute_loss(
             to_torchvision_targets(targets), outputs.scores, outputs.anchors, outputs.num_cells
         )
 
 
 class SSD(OneStageMixin, detection.ssd.SSD):
-    """See ``torchvision.models.detection.ssd.SSD``, whose keys and numbers it has."""
+    """``torchvision.models.detection.ssd.SSD``, with its keys and numbers.
+
+    Args:
+        backbone: maps images to feature maps.
+        num_classes: number of classes, without the background.
+        arguments: arguments of torchvision's class.
+    """
 
     def __init__(self, backbone: nn.Module, num_classes: int, **arguments: Any) -> None:
         super().__init__(backbone=backbone, num_classes=num_classes + 1, **arguments)
         self.transform = nn.Identity()
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
-        """For class and place."""
-        wanted = to_torchvision_targets(targets)
-        matched = [
-            self.proposal_matcher(box_iou(each["boxes"], anchors))
-            if len(each["boxes"])
-            else torch.full((len(anchors),), -1, device=anchors.device)
-            for each, anchors in zip(wanted, outputs.anchors, strict=True)
-        ]
-        return self.compute_loss(wanted, outputs.scores, outputs.anchors, matched)
+        """Compute the classification and regression losses."""
+        converted = to_torchvision_targets(targets)
+        matched = []
+        for target, anchors in zip(converted, outputs.anchors, strict=True):
+            if len(target["boxes"]):
+                matched.append(self.proposal_matcher(box_iou(target["boxes"], anchors)))
+            else:
+                matched.append(torch.full((len(anchors),), -1, device=anchors.device))
+        return self.compute_loss(converted, outputs.scores, outputs.anchors, matched)
 
     def decode(self, outputs: DenseOutputs) -> list[Detections]:
-        """What was found in each picture."""
-        return from_torchvision_detections(
-            self.postprocess_detections(outputs.scores, outputs.anchors, outputs.sizes)
+        """Compute the detections of each image."""
+        detections = self.postprocess_detections(
+            outputs.scores, outputs.anchors, outputs.image_sizes
         )
+        return from_torchvision_detections(detections)
 
 
 def postprocess_arguments(
     score_threshold: float, nms_threshold: float, detections_per_image: int
 ) -> dict[str, float]:
-    """What is told of all that was found, by torchvision's names.
+    """Return the limits of detections under torchvision's names.
 
-    Raises:
-        ConfigurationError: where a number is out of range.
+    Args:
+        score_threshold: minimum score.
+        nms_threshold: IoU threshold of non-maximum suppression.
+        detections_per_image: maximum number of detections.
     """
     return {
         "score_thresh": score_threshold,
@@ -174,37 +207,42 @@ def postprocess_arguments(
     }
 
 
-def to_torchvision_targets(targets: Sequence[BoxTargets]) -> Targets:
-    """The objects to learn as torchvision wants them: none that are crowds or without area; labels from 1."""
-    wanted = []
+def to_torchvision_targets(targets: Sequence[BoxTargets]) -> TorchvisionTargets:
+    """Convert targets for torchvision: without crowds and empty boxes, with labels from 1."""
+    converted = []
     for target in targets:
-        kept = target[~target.crowd & (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1)]
-        wanted.append({"boxes": kept.boxes, "labels": kept.labels + 1})
-    return wanted
+        has_area = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1)
+        kept = target[~target.crowd & has_area]
+        converted.append({"boxes": kept.boxes, "labels": kept.labels + 1})
+    return converted
 
 
-def from_torchvision_detections(found: Sequence[dict[str, Tensor]]) -> list[Detections]:
-    """torchvision's detections as ours: labels from 0, those of the background, which some can say, left out."""
-    made = [Detections(each["boxes"], each["labels"] - 1, each["scores"]) for each in found]
-    return [each[each.labels >= 0] for each in made]
+def from_torchvision_detections(detections: Sequence[dict[str, Tensor]]) -> list[Detections]:
+    """Convert torchvision's detections: with labels from 0, without those of the background."""
+    converted = []
+    for entry in detections:
+        labels = entry["labels"] - 1
+        image_detections = Detections(entry["boxes"], labels, entry["scores"])
+        converted.append(image_detections[labels >= 0])
+    return converted
 
 
-def _image_list(images: Tensor) -> ImageList:
+def _to_image_list(images: Tensor) -> ImageList:
     height, width = images.shape[-2:]
     return ImageList(images, [(height, width)] * len(images))
 
 
-def _full_precision(pictures: ImageList) -> torch.autocast:
-    """Boxes in single precision: in half, places above 512 pixels are 4 apart."""
-    return torch.autocast(pictures.tensors.device.type, enabled=False)
+def _full_precision(images: ImageList) -> torch.autocast:
+    """Disable autocast: in half precision, coordinates above 512 are multiples of 0.5 or more."""
+    return torch.autocast(images.tensors.device.type, enabled=False)
 
 
 @contextmanager
 def _training_flag(*modules: nn.Module, training: bool) -> Iterator[None]:
-    """Let modules give losses or detections, without a change of the layers in them."""
-    before = [module.training for module in modules]
+    """Set whether modules return losses or detections, without changing the layers in them."""
+    flags = [module.training for module in modules]
     for module in modules:
         module.training = training
     yield
-    for module, mode in zip(modules, before, strict=True):
-        module.training = mode
+    for module, flag in zip(modules, flags, strict=True):
+        module.training = flag

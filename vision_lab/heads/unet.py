@@ -1,4 +1,8 @@
-"""U-Net (Ronneberger, Fischer, Brox 2015: https://arxiv.org/abs/1505.04597), its expanding path on any backbone."""
+"""U-Net's decoder on any backbone.
+
+Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015.
+https://arxiv.org/abs/1505.04597
+"""
 
 from __future__ import annotations
 
@@ -14,71 +18,85 @@ from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
 def unet(backbone: Backbone, spec: DataSpec, *, decoder_channels: Counts) -> Unet:
-    """The paper's decoder on all of a backbone's maps.
+    """Put the paper's decoder on all feature maps of a backbone.
 
     Args:
-        backbone: any with two maps; ``model=unet`` is the paper's own contracting path.
-        spec: the data's.
-        widths: channels of each level, from the coarsest; 512, 256, 128, 64 in the paper.
+        backbone: a backbone with at least two stages; ``model=unet`` is the paper's encoder.
+        spec: spec of the data.
+        decoder_channels: channels of each level, from the coarsest; 512, 256, 128, 64 in the paper.
 
     Raises:
-        ConfigurationError: where the backbone has more levels than that.
+        ConfigurationError: if the backbone has more levels.
     """
     decoder_channels = check_decoder_levels(
         "head.decoder_channels",
         decoder_channels,
         backbone,
-        wanted="a number of channels",
+        needed="a number of channels",
         example=[512, 256, 128, 64, 32, 16],
     )
-    return Unet(backbone, spec.num_classes, widths=decoder_channels)
+    return Unet(backbone, spec.num_classes, decoder_channels=decoder_channels)
 
 
 class Unet(nn.Module):
-    """(N, C, H, W) -> (N, K, H, W) logits.
+    """Maps (N, C, H, W) to (N, K, H, W) logits.
 
-    What differs from the paper: convolutions are padded, so that the output has the picture's size, and followed by
-    batch norm; where a backbone has no map at full size the scores of its finest are enlarged.
+    Unlike in the paper, convolutions are padded, so that logits have the size of the image, and
+    followed by batch norm; if the backbone has no feature map of full size, logits are upsampled.
+
+    Args:
+        backbone: a backbone with at least two stages.
+        num_classes: number of classes K.
+        decoder_channels: channels of each level, from the coarsest.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, *, widths: Sequence[int]) -> None:
+    def __init__(
+        self, backbone: Backbone, num_classes: int, *, decoder_channels: Sequence[int]
+    ) -> None:
         super().__init__()
-        stages = backbone.stages[::-1]
-        self.names = tuple(stage.name for stage in stages)
+        coarsest, *finer = backbone.stages[::-1]
+        self.names = tuple(stage.name for stage in (coarsest, *finer))
         self.backbone = backbone.features(self.names)
-        self.levels = nn.ModuleList(
-            UpBlock(below, stage.channels, width)
-            for below, stage, width in zip(
-                [stages[0].channels, *widths], stages[1:], widths, strict=False
-            )
-        )
-        self.classifier = nn.Conv2d(widths[-1], classes, 1)
+        levels = []
+        in_channels = coarsest.channels
+        for stage, out_channels in zip(finer, decoder_channels, strict=True):
+            levels.append(UpBlock(in_channels, stage.channels, out_channels))
+            in_channels = out_channels
+        self.levels = nn.ModuleList(levels)
+        self.classifier = nn.Conv2d(decoder_channels[-1], num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.backbone(images)
-        x, *finer = (maps[name] for name in self.names)
-        for level, skip in zip(self.levels, finer, strict=True):
+        features = self.backbone(images)
+        x, *skips = (features[name] for name in self.names)
+        for level, skip in zip(self.levels, skips, strict=True):
             x = level(x, skip)
         return upsample_to(self.classifier(x), images)
 
 
 class UpBlock(nn.Module):
-    """A step up: enlarge twofold, join with the backbone's map of that size, convolve twice."""
+    """Upsampling by 2, concatenation with a feature map of the backbone, and two convolutions.
 
-    def __init__(self, below: int, skip: int, width: int) -> None:
+    Args:
+        in_channels: channels of the coarser level.
+        skip_channels: channels of the backbone's feature map.
+        out_channels: channels of the result.
+    """
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(below, width, 2, stride=2)
-        self.convolutions = nn.Sequential(
-            *_convolution(width + skip, width), *_convolution(width, width)
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.convs = nn.Sequential(
+            *_convolution(out_channels + skip_channels, out_channels),
+            *_convolution(out_channels, out_channels),
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.convolutions(torch.cat([upsample_to(self.up(x), skip), skip], dim=1))
+        return self.convs(torch.cat([upsample_to(self.up(x), skip), skip], dim=1))
 
 
-def _convolution(inside: int, outside: int) -> tuple[nn.Module, ...]:
+def _convolution(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
     return (
-        nn.Conv2d(inside, outside, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outside),
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )

@@ -1,9 +1,10 @@
-"""A detector of one stage and no anchors in the line of YOLO, small enough for a CPU.
+"""A one-stage, anchor-free detector in the line of YOLO, small enough for a CPU.
 
-Cells say whether an object's centre is near and how well they know its box (Redmon 2016, section 2:
-https://arxiv.org/abs/1506.02640), at several strides (Redmon 2018: https://arxiv.org/abs/1804.02767), by one tower for
-the class and one for the box (Ge 2021, YOLOX: https://arxiv.org/abs/2107.08430). A box is four distances from a cell's
-centre (Tian 2019: https://arxiv.org/abs/1904.01355), learnt by generalised IoU (Rezatofighi 2019:
+Grid cells predict whether an object's center is near and how well they know its box (Redmon 2016,
+section 2: https://arxiv.org/abs/1506.02640), at several strides (Redmon 2018:
+https://arxiv.org/abs/1804.02767), with one tower for the class and one for the box (Ge 2021, YOLOX:
+https://arxiv.org/abs/2107.08430). A box is four distances from a cell's center (Tian 2019:
+https://arxiv.org/abs/1904.01355), trained with generalized IoU (Rezatofighi 2019:
 https://arxiv.org/abs/1902.09630).
 """
 
@@ -31,145 +32,162 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.fpn import BackboneWithFPN
 
 OBJECT_SIZE_IN_STRIDES = 4.0
-"""The side of the objects that a map is for, in its strides."""
+"""Side of the objects that a feature map is for, in its strides."""
 
 CENTER_SAMPLING_RADIUS = 1.5
-"""Cells so near to an object's centre, in strides, answer for it (Tian 2019, the journal's centre sampling)."""
+"""Cells closer to a box's center, in strides, are positive (Tian 2019, journal version)."""
 
-BOX_WEIGHT = 2.0
-"""What the boxes' loss counts, next to 1 for being there and 1 for the class."""
+BOX_LOSS_WEIGHT = 2.0
+"""Weight of the box loss; objectness and classification have weight 1."""
+
+OBJECTNESS_BIAS = -3.0
+"""Initial bias of objectness, because few cells are positive (Lin 2017, section 4.1)."""
 
 NORM_GROUPS = 8
-"""Of the normalisation: unlike a batch's it does not mind small batches, and maps of several strides share it."""
+"""Groups of group norm, which works with small batches and for maps of several strides."""
 
 PRE_NMS_TOP_K = 1000
-"""The surest so many cells and classes of a picture are looked at."""
+"""Number of pairs of cell and class with the highest scores before non-maximum suppression."""
 
 MAX_LOG_DISTANCE = 10.0
-"""Of a distance's logarithm, in strides: what is more would overflow."""
+"""Maximum logarithm of a distance in strides, to prevent overflow."""
 
 
 class YoloOutputs(NamedTuple):
-    """What all cells of all maps say.
+    """Outputs of all P cells of all feature maps.
 
     Attributes:
-        there: (N, P) logits.
+        objectness: (N, P) logits.
         classes: (N, P, K) logits.
-        boxes: (N, P, 4) left, top, right, bottom in pixels.
-        centres: (P, 2) x and y in pixels.
+        boxes: (N, P, 4), (x1, y1, x2, y2) in pixels.
+        centers: (P, 2), x and y in pixels.
         strides: (P,) in pixels.
-        size: (height, width) of the pictures.
+        image_size: (height, width) of the images.
     """
 
     objectness: Tensor
     classes: Tensor
     boxes: Tensor
-    centres: Tensor
+    centers: Tensor
     strides: Tensor
-    size: tuple[int, int]
+    image_size: tuple[int, int]
 
 
 class Yolo(nn.Module):
-    """See ``yolo``."""
+    """The detector; see ``yolo`` for its arguments."""
 
     def __init__(
         self,
         backbone: BackboneWithFPN,
-        classes: int,
+        num_classes: int,
         *,
-        depth: int,
+        num_convs: int,
         score_threshold: float,
         nms_threshold: float,
         detections_per_image: int,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.classes = classes
-        width = backbone.out_channels
-        self.class_tower, self.box_tower = _tower(width, depth), _tower(width, depth)
-        self.class_scores = nn.Conv2d(width, classes, 1)
-        self.box_scores = nn.Conv2d(width, 5, 1)  # four distances, and whether there is an object
+        self.num_classes = num_classes
+        channels = backbone.out_channels
+        self.class_tower = _make_tower(channels, num_convs)
+        self.box_tower = _make_tower(channels, num_convs)
+        self.class_scores = nn.Conv2d(channels, num_classes, 1)
+        self.box_scores = nn.Conv2d(channels, 5, 1)  # four distances and objectness
         for layer in (self.class_scores, self.box_scores):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # it has one
-        nn.init.constant_(self.box_scores.bias[4:], -3.0)  # type: ignore[index]  # few cells have one (Lin 2017, 4.1)
+        nn.init.constant_(self.box_scores.bias[4:], OBJECTNESS_BIAS)  # type: ignore[index]
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
         self.detections_per_image = detections_per_image
 
     def forward(self, images: Tensor) -> YoloOutputs:
-        found: list[tuple[Tensor, ...]] = []
-        for each, stride in zip(self.backbone(images).values(), self.backbone.strides, strict=True):
-            classes = self.class_scores(self.class_tower(each)).float().flatten(2).transpose(1, 2)
-            said = self.box_scores(self.box_tower(each)).float().flatten(2).transpose(1, 2)
-            centres = _centres(each, stride)
-            distances = said[..., :4].clamp(max=MAX_LOG_DISTANCE).exp() * stride
-            boxes = torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], dim=-1)
-            found.append(
-                (
-                    said[..., 4],
-                    classes,
-                    boxes,
-                    centres,
-                    centres.new_full((len(centres),), float(stride)),
-                )
-            )
-        there, classes, boxes = (torch.cat([each[k] for each in found], dim=1) for k in range(3))
-        centres, strides = (torch.cat([each[k] for each in found]) for k in (3, 4))
+        objectness, classes, boxes, centers, strides = [], [], [], [], []
+        levels = zip(self.backbone(images).values(), self.backbone.strides, strict=True)
+        for features, stride in levels:
+            logits = self.class_scores(self.class_tower(features))
+            classes.append(logits.float().flatten(2).transpose(1, 2))
+            outputs = self.box_scores(self.box_tower(features)).float().flatten(2).transpose(1, 2)
+            objectness.append(outputs[..., 4])
+            cells = _cell_centers(features, stride)
+            distances = outputs[..., :4].clamp(max=MAX_LOG_DISTANCE).exp() * stride
+            corners = [cells - distances[..., :2], cells + distances[..., 2:]]
+            boxes.append(torch.cat(corners, dim=-1))
+            centers.append(cells)
+            strides.append(cells.new_full((len(cells),), float(stride)))
         return YoloOutputs(
-            there, classes, boxes, centres, strides, (images.shape[-2], images.shape[-1])
+            torch.cat(objectness, dim=1),
+            torch.cat(classes, dim=1),
+            torch.cat(boxes, dim=1),
+            torch.cat(centers),
+            torch.cat(strides),
+            (images.shape[-2], images.shape[-1]),
         )
 
     def losses(self, outputs: YoloOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
-        """Of being there, over all cells; of class and box, over those that answer for an object; per such cell."""
-        wanted = torch.zeros_like(outputs.objectness)
-        counted = torch.ones_like(outputs.objectness)
-        said_boxes, said_classes, boxes, labels = [], [], [], []
-        for place, target in enumerate(targets):
-            counted[place] = ~_centers_in_boxes(outputs.centres, target[target.crowd].boxes).any(
-                dim=1
-            )
-            single = target[~target.crowd]
-            owners = assign_targets(single.boxes, outputs.centres, outputs.strides)
-            cells = (owners >= 0).nonzero()[:, 0]
-            owned = single[owners[cells]]
-            counted[place, cells] = 1.0
-            said = outputs.boxes[place, cells]
-            overlap = (
-                box_iou(said.detach(), owned.boxes).diagonal() if len(cells) else said.new_zeros(0)
-            )
-            wanted[place, cells] = overlap
-            said_boxes.append(said)
-            said_classes.append(outputs.classes[place, cells])
-            boxes.append(owned.boxes)
-            labels.append(owned.labels)
-        positives = max(1, sum(map(len, labels)))
-        there = F.binary_cross_entropy_with_logits(
-            outputs.objectness, wanted, weight=counted, reduction="sum"
+        """Compute objectness over all cells, and class and box loss over positive ones.
+
+        Each is divided by the number of positive cells. The target of objectness is the IoU of the
+        predicted box, so that the score ranks boxes by quality. Cells in crowds are ignored.
+
+        Args:
+            outputs: the outputs.
+            targets: ground truth of each image.
+        """
+        quality = torch.zeros_like(outputs.objectness)
+        weight = torch.ones_like(outputs.objectness)
+        predicted_boxes, predicted_classes, boxes, labels = [], [], [], []
+        for image, target in enumerate(targets):
+            in_crowd = _centers_in_boxes(outputs.centers, target[target.crowd].boxes).any(dim=1)
+            weight[image] = ~in_crowd
+            objects = target[~target.crowd]
+            assigned = assign_targets(objects.boxes, outputs.centers, outputs.strides)
+            positive = (assigned >= 0).nonzero()[:, 0]
+            matched = objects[assigned[positive]]
+            predicted = outputs.boxes[image, positive]
+            weight[image, positive] = 1.0
+            quality[image, positive] = _paired_iou(predicted.detach(), matched.boxes)
+            predicted_boxes.append(predicted)
+            predicted_classes.append(outputs.classes[image, positive])
+            boxes.append(matched.boxes)
+            labels.append(matched.labels)
+        num_positive = max(1, sum(map(len, labels)))
+        objectness_loss = F.binary_cross_entropy_with_logits(
+            outputs.objectness, quality, weight=weight, reduction="sum"
         )
-        classes = F.cross_entropy(torch.cat(said_classes), torch.cat(labels), reduction="sum")
-        placed = generalized_box_iou_loss(torch.cat(said_boxes), torch.cat(boxes), reduction="sum")
+        class_loss = F.cross_entropy(
+            torch.cat(predicted_classes), torch.cat(labels), reduction="sum"
+        )
+        box_loss = generalized_box_iou_loss(
+            torch.cat(predicted_boxes), torch.cat(boxes), reduction="sum"
+        )
         return {
-            "there": there / positives,
-            "class": classes / positives,
-            "box": BOX_WEIGHT * placed / positives,
+            "objectness": objectness_loss / num_positive,
+            "class": class_loss / num_positive,
+            "box": BOX_LOSS_WEIGHT * box_loss / num_positive,
         }
 
     def decode(self, outputs: YoloOutputs) -> list[Detections]:
-        """What was found in each picture; a score is the probability of an object there times that of its class."""
+        """Compute the detections of each image; a score is objectness times class probability."""
         scores = outputs.objectness.sigmoid()[..., None] * outputs.classes.softmax(dim=-1)
-        return [
-            self._decoded(*each, outputs.size) for each in zip(scores, outputs.boxes, strict=True)
-        ]
+        images = zip(scores, outputs.boxes, strict=True)
+        return [self._decode_image(*image, outputs.image_size) for image in images]
 
-    def _decoded(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Detections:
+    def _decode_image(
+        self, scores: Tensor, boxes: Tensor, image_size: tuple[int, int]
+    ) -> Detections:
+        """Select the detections of an image from scores (P, K) and boxes (P, 4)."""
         flat = scores.flatten()
-        sure = (flat > self.score_threshold).nonzero()[:, 0]
-        best, order = flat[sure].topk(min(PRE_NMS_TOP_K, len(sure)))
-        cells, labels = sure[order] // self.classes, sure[order] % self.classes
-        clipped = clip_boxes_to_image(boxes[cells], size)
-        kept = batched_nms(clipped, best, labels, self.nms_threshold)[: self.detections_per_image]
-        return Detections(clipped[kept], labels[kept], best[kept])
+        candidates = (flat > self.score_threshold).nonzero()[:, 0]
+        count = min(PRE_NMS_TOP_K, len(candidates))
+        top_scores, order = flat[candidates].topk(count)
+        pairs = candidates[order]
+        cells, labels = pairs // self.num_classes, pairs % self.num_classes
+        clipped = clip_boxes_to_image(boxes[cells], image_size)
+        kept = batched_nms(clipped, top_scores, labels, self.nms_threshold)
+        kept = kept[: self.detections_per_image]
+        return Detections(clipped[kept], labels[kept], top_scores[kept])
 
 
 def yolo(
@@ -182,80 +200,100 @@ def yolo(
     nms_threshold: Fraction,
     detections_per_image: Count,
 ) -> nn.Module:
-    """Maps of stride 8 and more, or the two coarsest, of one width by a feature pyramid, and two towers for all maps.
+    """Put the detector on a feature pyramid of stride 8 or more, with two towers for all levels.
 
     Args:
-        backbone: any with two maps.
-        spec: its number of classes is used.
-        width: channels of maps and towers, a multiple of 8.
-        depth: convolutions of a tower.
-        score_threshold: what is less sure is not told.
-        nms_threshold: of two of a class that overlap more (IoU), the less sure is dropped.
-        detections_per_image: the surest so many are told.
+        backbone: a backbone with at least two stages.
+        spec: spec of the data.
+        channels: channels of the feature pyramid and the towers, a multiple of 8.
+        num_convs: number of convolutions in each tower.
+        score_threshold: detections with a lower score are discarded.
+        nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
+            class.
+        detections_per_image: maximum number of detections, those with the highest scores.
 
     Raises:
-        ConfigurationError: where the backbone has a single map.
+        ConfigurationError: if the backbone has a single stage.
     """
+    pyramid = BackboneWithFPN(
+        backbone, min_stride=8, out_channels=channels, extra_blocks=None, extra_factors=[]
+    )
     return Yolo(
-        BackboneWithFPN(backbone, finest=8, width=channels, extra=None, coarser=[]),
+        pyramid,
         spec.num_classes,
-        depth=num_convs,
+        num_convs=num_convs,
         score_threshold=score_threshold,
         nms_threshold=nms_threshold,
         detections_per_image=detections_per_image,
     )
 
 
-def assign_targets(boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
-    """The object that each cell answers for.
+def assign_targets(boxes: Tensor, centers: Tensor, strides: Tensor) -> Tensor:
+    """Assign an object to each positive cell.
 
-    An object belongs to the map whose stride is nearest to a quarter of its side; there the cells near its centre and
-    inside of it answer for it, or else the nearest one. Of two objects the smaller is taken.
+    An object belongs to the feature map whose stride is nearest, on a logarithmic scale, to its
+    side divided by ``OBJECT_SIZE_IN_STRIDES``. In that map the cells within
+    ``CENTER_SAMPLING_RADIUS`` of its center and inside its box are positive, or else the nearest
+    one, so that no object goes without a cell. A cell of two objects is assigned the smaller, which
+    has fewer cells.
 
     Args:
         boxes: (n, 4) in pixels.
-        centres: (P, 2) x and y of the cells.
-        strides: (P,) of their maps.
+        centers: (P, 2), x and y of the cells in pixels.
+        strides: (P,) stride of each cell's feature map.
 
     Returns:
-        (P,) rows of ``boxes``; -1 where there is none.
+        (P,) indices of boxes; -1 for negative cells.
     """
     if not len(boxes):
-        return torch.full((len(centres),), -1, device=centres.device)
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6)
-    areas = sides.prod(dim=1)
+        return torch.full((len(centers),), -1, device=centers.device)
+    areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6).prod(dim=1)
     levels = strides.unique()
-    nearest = (
-        (levels.log2() - (areas.sqrt() / OBJECT_SIZE_IN_STRIDES).log2()[:, None])
-        .abs()
-        .argmin(dim=1)
-    )
-    belongs = strides[:, None] == levels[nearest]
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    away = (centres[:, None] - middle).abs().amax(dim=2) / strides[:, None]
-    answers = belongs & (away < CENTER_SAMPLING_RADIUS) & _centers_in_boxes(centres, boxes)
-    closest = away.where(belongs, torch.inf).argmin(dim=0)
-    answers[closest, torch.arange(len(boxes), device=boxes.device)] |= ~answers.any(dim=0)
-    smallest, owner = areas.expand_as(answers).where(answers, torch.inf).min(dim=1)
-    return owner.where(smallest < torch.inf, -1)
+    ideal_strides = areas.sqrt() / OBJECT_SIZE_IN_STRIDES
+    level_distance = (levels.log2() - ideal_strides.log2()[:, None]).abs()
+    is_own_level = strides[:, None] == levels[level_distance.argmin(dim=1)]
+    box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    distance = (centers[:, None] - box_centers).abs().amax(dim=2) / strides[:, None]
+    is_near = (distance < CENTER_SAMPLING_RADIUS) & _centers_in_boxes(centers, boxes)
+    is_positive = is_own_level & is_near
+    nearest_cell = distance.where(is_own_level, torch.inf).argmin(dim=0)
+    has_no_cell = ~is_positive.any(dim=0)
+    is_positive[nearest_cell, torch.arange(len(boxes), device=boxes.device)] |= has_no_cell
+    candidate_areas = areas.expand_as(is_positive).where(is_positive, torch.inf)
+    smallest_area, smallest = candidate_areas.min(dim=1)
+    return smallest.where(smallest_area < torch.inf, -1)
 
 
-def _centers_in_boxes(centres: Tensor, boxes: Tensor) -> Tensor:
-    """(P, n), whether each cell's centre lies in each box."""
-    return ((centres[:, None] > boxes[:, :2]) & (centres[:, None] < boxes[:, 2:])).all(dim=2)
+def _paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the IoU (n,) of boxes (n, 4) with others (n, 4), row by row."""
+    if not len(boxes):
+        return boxes.new_zeros(0)
+    return box_iou(boxes, others).diagonal()
 
 
-def _centres(like: Tensor, stride: int) -> Tensor:
-    """(cells, 2): x and y in pixels of a map's cells, row by row."""
-    rows, columns = (torch.arange(side, device=like.device) for side in like.shape[-2:])
+def _centers_in_boxes(centers: Tensor, boxes: Tensor) -> Tensor:
+    """Return whether each center (P, 2) is inside each box (n, 4), (P, n) bool."""
+    is_right_below = centers[:, None] > boxes[:, :2]
+    is_left_above = centers[:, None] < boxes[:, 2:]
+    return (is_right_below & is_left_above).all(dim=2)
+
+
+def _cell_centers(features: Tensor, stride: int) -> Tensor:
+    """Return x and y of the cells of a feature map in pixels, row by row, (cells, 2)."""
+    height, width = features.shape[-2:]
+    rows = torch.arange(height, device=features.device)
+    columns = torch.arange(width, device=features.device)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return (torch.stack([x, y], dim=-1).flatten(0, 1) + 0.5) * stride
 
 
-def _tower(width: int, depth: int) -> nn.Module:
-    norm = partial(nn.GroupNorm, NORM_GROUPS)
-    layers = [
-        Conv2dNormActivation(width, width, norm_layer=norm, activation_layer=nn.SiLU)
-        for _ in range(depth)
-    ]
+def _make_tower(channels: int, num_convs: int) -> nn.Module:
+    norm_layer = partial(nn.GroupNorm, NORM_GROUPS)
+    layers = []
+    for _ in range(num_convs):
+        layers.append(
+            Conv2dNormActivation(
+                channels, channels, norm_layer=norm_layer, activation_layer=nn.SiLU
+            )
+        )
     return nn.Sequential(*layers)

@@ -1,4 +1,4 @@
-"""TensorBoard without what Lightning adds for itself, and with curves that a killed run does not tear."""
+"""TensorBoard logger whose curves stay intact when a run is killed and resumed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,46 +11,45 @@ from vision_lab.core.files import delete_file, write_file
 
 
 class ResumableTensorBoardLogger(TensorBoardLogger):
-    """Lightning's logger, its event files right in the run's folder.
+    """Lightning's logger, with event files directly in the run folder.
 
-    Left out are the curve of the epoch's number, which would be the first thing to see on TensorBoard's first page, and
-    an empty ``hparams.yaml``: the run's card writes the page of that name.
+    It omits the curve of the epoch number, which would be the first on TensorBoard's first page,
+    and an empty ``hparams.yaml``: ``HparamsLogger`` writes the HPARAMS page.
 
     Args:
-        folder: the run's folder.
+        folder: the run folder.
     """
 
     def __init__(self, folder: str) -> None:
         super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
         self.folder = Path(folder)
-        self.earlier = self._files()
-        """What other processes have written before this one."""
+        self.earlier_files = self._event_files()
+        """Event files of earlier commands."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics(
-            {name: value for name, value in metrics.items() if name != "epoch"}, step
-        )
+        shown = {name: value for name, value in metrics.items() if name != "epoch"}
+        super().log_metrics(shown, step)
 
     @rank_zero_only
     def save(self) -> None:
         self.experiment.flush()
 
     def file_sizes(self) -> dict[str, int]:
-        """Event file: bytes written so far."""
+        """Flush the event files and return their sizes in bytes by name."""
         self.save()
-        return {path.name: path.stat().st_size for path in self._files()}
+        return {path.name: path.stat().st_size for path in self._event_files()}
 
     def truncate_to(self, sizes: Mapping[str, int], *, step: int) -> None:
-        """Take back what was written after a checkpoint, since it will be written again.
+        """Remove what was written after a checkpoint, because it will be written again.
 
         Args:
-            sizes: what ``sizes`` said at the checkpoint.
-            step: the checkpoint's; a TensorBoard that is open now forgets all later ones.
+            sizes: the ``file_sizes`` at the checkpoint.
+            step: step of the checkpoint; a TensorBoard that is open now drops all later points.
         """
-        for path in self.earlier:
+        for path in self.earlier_files:
             if path.name in sizes:
-                # Written anew rather than cut: another name of the file elsewhere keeps what it has.
+                # A new file instead of a truncated one: a hard link to it elsewhere keeps its content.
                 write_file(self.folder, path.name, path.read_bytes()[: max(sizes[path.name], 0)])
             else:
                 delete_file(self.folder, path.name)
@@ -58,5 +57,5 @@ class ResumableTensorBoardLogger(TensorBoardLogger):
             start = Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
             self.experiment._get_file_writer().add_event(start)
 
-    def _files(self) -> list[Path]:
+    def _event_files(self) -> list[Path]:
         return sorted(self.folder.glob("events.out.tfevents.*"))

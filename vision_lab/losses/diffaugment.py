@@ -1,11 +1,12 @@
-"""Differentiable augmentation: what the discriminator sees, real and made, is changed alike.
+"""Differentiable augmentation of real and generated images, before the discriminator.
 
 Zhao, Liu, Lin, Zhu, Han: Differentiable Augmentation for Data-Efficient GAN Training, 2020.
 https://arxiv.org/abs/2006.10738
 
-With few pictures a discriminator soon knows them by heart. Changing real pictures alone would teach the generator the
-changes; changing both, with slopes that reach the generator, does not. torchvision draws one change for a whole batch;
-here each picture has its own, in plain tensor arithmetic, on the pictures' device.
+With few images a discriminator soon memorizes them. If only real images were augmented, the
+generator would learn to imitate the augmentations; if both are, with gradients that reach the
+generator, it does not. torchvision's transforms draw one set of parameters for a whole batch; these
+draw one for each image, on the device of the images.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,47 +18,56 @@ from torch import Tensor
 from vision_lab.core.errors import ConfigurationError
 
 MAX_SHIFT = 1 / 8
-"""Of a picture's side, at most, to either side."""
+"""Maximum translation in each direction, as a fraction of the side."""
 
 CUTOUT_SIZE = 1 / 2
-"""Of a picture's side: the square that is cut out."""
+"""Side of the square that is cut out, as a fraction of the image's side."""
 
 
-def color(pictures: Tensor) -> Tensor:
-    """Brightness by up to 0.5, saturation by a factor up to 2, contrast by one of 0.5 to 1.5."""
-    brightness, saturation, contrast = torch.rand(3, len(pictures), 1, 1, 1, device=pictures.device)
-    pictures = pictures + brightness - 0.5
-    grey = pictures.mean(dim=1, keepdim=True)
-    pictures = (pictures - grey) * 2 * saturation + grey
-    mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
-    return (pictures - mean) * (0.5 + contrast) + mean
+def color(images: Tensor) -> Tensor:
+    """Change brightness by up to 0.5, saturation by a factor in [0, 2], contrast in [0.5, 1.5].
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+    """
+    brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device)
+    images = images + brightness - 0.5
+    gray = images.mean(dim=1, keepdim=True)
+    images = (images - gray) * 2 * saturation + gray
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) * (0.5 + contrast) + mean
 
 
-def translation(pictures: Tensor) -> Tensor:
-    """Shifted by up to an eighth of the side; what comes in is 0, the middle of [-1, 1]."""
-    count, _, height, width = pictures.shape
-    down, right = round(height * MAX_SHIFT), round(width * MAX_SHIFT)
-    padded = F.pad(pictures, (right, right, down, down))
-    drawn = torch.rand(2, count, 1, device=pictures.device)
-    rows = torch.arange(height, device=pictures.device) + (drawn[0] * (2 * down + 1)).long()
-    columns = torch.arange(width, device=pictures.device) + (drawn[1] * (2 * right + 1)).long()
-    which = torch.arange(count, device=pictures.device)
-    return padded.permute(0, 2, 3, 1)[
-        which[:, None, None], rows[:, :, None], columns[:, None, :]
-    ].permute(0, 3, 1, 2)
+def translation(images: Tensor) -> Tensor:
+    """Shift images by up to ``MAX_SHIFT``, padding with 0.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+    """
+    count, _, height, width = images.shape
+    max_down, max_right = round(height * MAX_SHIFT), round(width * MAX_SHIFT)
+    padded = F.pad(images, (max_right, max_right, max_down, max_down))
+    random = torch.rand(2, count, 1, device=images.device)
+    rows = torch.arange(height, device=images.device) + (random[0] * (2 * max_down + 1)).long()
+    columns = torch.arange(width, device=images.device) + (random[1] * (2 * max_right + 1)).long()
+    batch = torch.arange(count, device=images.device)[:, None, None]
+    channels_last = padded.permute(0, 2, 3, 1)
+    return channels_last[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def cutout(pictures: Tensor) -> Tensor:
-    """A square of half the side is made 0, its middle anywhere in the picture (DeVries 2017)."""
-    count, _, height, width = pictures.shape
-    middle = torch.rand(2, count, 1, device=pictures.device)
-    rows = (
-        torch.arange(height, device=pictures.device) + 0.5 - middle[0] * height
-    ).abs() > height * CUTOUT_SIZE / 2
-    columns = (
-        torch.arange(width, device=pictures.device) + 0.5 - middle[1] * width
-    ).abs() > width * CUTOUT_SIZE / 2
-    return pictures * (rows[:, None, :, None] | columns[:, None, None, :])
+def cutout(images: Tensor) -> Tensor:
+    """Set a square of side ``CUTOUT_SIZE``, centered anywhere in the image, to 0 (DeVries 2017).
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+    """
+    count, _, height, width = images.shape
+    center = torch.rand(2, count, 1, device=images.device)
+    rows = torch.arange(height, device=images.device) + 0.5
+    columns = torch.arange(width, device=images.device) + 0.5
+    keep_rows = (rows - center[0] * height).abs() > height * CUTOUT_SIZE / 2
+    keep_columns = (columns - center[1] * width).abs() > width * CUTOUT_SIZE / 2
+    return images * (keep_rows[:, None, :, None] | keep_columns[:, None, None, :])
 
 
 AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -67,13 +77,16 @@ AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def make_augmentations(names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:
-    """The changes of ``task.diffaugment``.
+def get_augmentations(names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:
+    """Return the augmentations of ``task.diffaugment``.
+
+    Args:
+        names: keys of ``AUGMENTATIONS``.
 
     Raises:
-        ConfigurationError: where one of them is none.
+        ConfigurationError: if one does not exist.
     """
-    if isinstance(names, str) or [name for name in names if name not in AUGMENTATIONS]:
+    if isinstance(names, str) or any(name not in AUGMENTATIONS for name in names):
         shown = names if isinstance(names, str) else f"[{','.join(map(str, names))}]"
         raise ConfigurationError(
             f"task.diffaugment={shown}: type a list of {', '.join(AUGMENTATIONS)}, or []"

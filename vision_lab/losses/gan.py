@@ -1,4 +1,4 @@
-"""What a generator and a discriminator learn from each other: three losses, two penalties."""
+"""Losses and gradient penalties of GANs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,43 @@ from torch import Tensor
 from vision_lab.core.errors import ConfigurationError
 
 ScoreFn = Callable[[Tensor], Tensor]
-"""(N, C, H, W) pictures -> (N,) scores, those of real ones higher."""
+"""Maps images (N, C, H, W) to scores (N,), which are higher for real images."""
 
 
 class AdversarialLoss(ABC):
-    """Two losses of (N,) scores, each to be made small by one of the networks."""
+    """A loss of the discriminator and a loss of the generator, both functions of scores (N,)."""
 
     has_zero_threshold: bool = True
-    """Whether a discriminator that is right gives real pictures scores above 0, and made ones scores below."""
+    """Whether a perfect discriminator gives real images positive and generated ones negative
+    scores."""
 
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Small where real pictures score high and made ones low."""
+        """Compute the loss of the discriminator.
+
+        Args:
+            real: (N,) scores of real images.
+            fake: (N,) scores of generated images.
+        """
 
     @abstractmethod
     def generator(self, fake: Tensor) -> Tensor:
-        """Small where made pictures score high."""
+        """Compute the loss of the generator.
+
+        Args:
+            fake: (N,) scores of generated images.
+        """
 
 
 class NonSaturating(AdversarialLoss):
-    """Cross-entropy, the generator's with its labels turned (Goodfellow 2014, section 3). In DCGAN as published.
+    """Binary cross-entropy, with flipped labels for the generator (Goodfellow 2014, section 3).
 
     Args:
-        real_label: what real pictures count as; below 1 the discriminator is kept from being too sure (one-sided label
-            smoothing, Salimans 2016, section 3.4).
+        real_label: target of real images; below 1 for one-sided label smoothing (Salimans 2016,
+            section 3.4).
+
+    Raises:
+        ConfigurationError: if ``real_label`` is not in (0.5, 1].
     """
 
     def __init__(self, real_label: float = 1.0) -> None:
@@ -46,15 +59,15 @@ class NonSaturating(AdversarialLoss):
         self.real_label = real_label
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        right = torch.full_like(real, self.real_label)
-        return F.binary_cross_entropy_with_logits(real, right) + F.softplus(fake).mean()
+        targets = torch.full_like(real, self.real_label)
+        return F.binary_cross_entropy_with_logits(real, targets) + F.softplus(fake).mean()
 
     def generator(self, fake: Tensor) -> Tensor:
         return F.softplus(-fake).mean()
 
 
 class Hinge(AdversarialLoss):
-    """What lies beyond a margin does not count (Lim 2017; Miyato 2018, equations 16 and 17)."""
+    """Hinge loss (Lim 2017; Miyato 2018, equations 16 and 17)."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -64,9 +77,9 @@ class Hinge(AdversarialLoss):
 
 
 class Wasserstein(AdversarialLoss):
-    """The difference of mean scores (Arjovsky 2017), to go with ``gradient_penalty`` (Gulrajani 2017)."""
+    """Wasserstein loss (Arjovsky 2017), to be used with ``gradient_penalty`` (Gulrajani 2017)."""
 
-    parts_at_zero = False
+    has_zero_threshold = False
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()
@@ -76,10 +89,14 @@ class Wasserstein(AdversarialLoss):
 
 
 def make_loss(name: str, *, real_label: float) -> AdversarialLoss:
-    """The loss of ``task.loss``.
+    """Create the loss of ``task.loss``.
+
+    Args:
+        name: ``bce``, ``hinge`` or ``wgan_gp``.
+        real_label: see ``NonSaturating``.
 
     Raises:
-        ConfigurationError: where there is none of that name.
+        ConfigurationError: if there is no such loss.
     """
     if name == "bce":
         return NonSaturating(real_label)
@@ -90,27 +107,32 @@ def make_loss(name: str, *, real_label: float) -> AdversarialLoss:
     raise ConfigurationError(f"task.loss={name}: type bce, hinge or wgan_gp")
 
 
-def gradient_penalty(scores: ScoreFn, real: Tensor, fake: Tensor) -> Tensor:
-    """How far the slope's length is from 1 between real and made pictures, squared (Gulrajani 2017, equation 3).
+def gradient_penalty(score: ScoreFn, real: Tensor, fake: Tensor) -> Tensor:
+    """Compute WGAN-GP's penalty of gradient norms other than 1 (Gulrajani 2017, equation 3).
 
     Args:
-        scores: of pictures.
-        real: (N, C, H, W).
-        fake: as many.
+        score: the discriminator.
+        real: (N, C, H, W) real images.
+        fake: (N, C, H, W) generated images.
     """
-    share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
-    between = torch.lerp(fake, real, share)
-    return (_input_gradients(scores, between).flatten(1).norm(dim=1) - 1).square().mean()
+    weights = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+    interpolated = torch.lerp(fake, real, weights)
+    return (_input_gradients(score, interpolated).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def r1_penalty(scores: ScoreFn, real: Tensor) -> Tensor:
-    """Half of the slope's squared length at real pictures (Mescheder 2018, equation 9)."""
-    return _input_gradients(scores, real).flatten(1).square().sum(dim=1).mean() / 2
+def r1_penalty(score: ScoreFn, real: Tensor) -> Tensor:
+    """Compute half the squared gradient norm at real images (Mescheder 2018, equation 9).
+
+    Args:
+        score: the discriminator.
+        real: (N, C, H, W) real images.
+    """
+    return _input_gradients(score, real).flatten(1).square().sum(dim=1).mean() / 2
 
 
-def _input_gradients(scores: ScoreFn, pictures: Tensor) -> Tensor:
-    """Of each picture's score by its pixels, (N, C, H, W), from which one can learn; not in mixed precision."""
-    with torch.autocast(pictures.device.type, enabled=False):
-        pictures = pictures.detach().requires_grad_(True)
-        (slopes,) = torch.autograd.grad(scores(pictures).sum(), pictures, create_graph=True)
-    return slopes
+def _input_gradients(score: ScoreFn, images: Tensor) -> Tensor:
+    """Return differentiable gradients of scores by pixels, (N, C, H, W), in full precision."""
+    with torch.autocast(images.device.type, enabled=False):
+        images = images.detach().requires_grad_(True)
+        (gradients,) = torch.autograd.grad(score(images).sum(), images, create_graph=True)
+    return gradients

@@ -1,8 +1,8 @@
-"""COCO's measures of boxes over a whole split (Lin 2014), by torchmetrics and faster-coco-eval."""
+"""COCO's detection metrics over a whole split (Lin 2014), by torchmetrics and faster-coco-eval."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,121 +21,161 @@ METRIC_NAMES = {
     "map_large": "map_large",
     "mar_100": "recall",
 }
-"""torchmetrics' name: ours. Recall is COCO's: of at most 100 boxes a picture, the mean over ten overlaps."""
+"""Our names of torchmetrics' results. Recall is COCO's average recall of 100 boxes per image."""
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101).tolist()
-"""COCO's, in double precision as there: torchmetrics' own are rounded to single, and a recall of 0.3 is below them."""
+"""COCO's thresholds in double precision. torchmetrics' defaults are rounded to single precision,
+which makes a recall of 0.3 fall below the threshold of 0.3."""
+
+DETECTION_COLUMNS = 7
+"""Image index, label, x1, y1, x2, y2, score."""
+
+GROUND_TRUTH_COLUMNS = 8
+"""Image index, label, x1, y1, x2, y2, area, whether it is ignored."""
+
+IMAGE_COLUMNS = 3
+"""Image index, height, width."""
 
 Rows = list[Tensor]
 
 
 class BoxMeanAveragePrecision(Metric):
-    """How well boxes are found, over all pictures of a split together, in the pixels of their files.
+    """COCO's metrics of all images of a split, with boxes in pixels of the original images.
 
-    ``map`` (the mean over classes, and over overlaps from 0.5 to 0.95), ``map50``, ``map75``, ``map_small`` (below
-    32 x 32 pixels), ``map_medium``, ``map_large`` (from 96 x 96), ``recall``; those of which there is no object are
-    left out. Besides these: ``per_class`` (K, 2), mAP and recall of each class, -1 where there is none of it;
-    ``curves`` (101, K), precision at recall 0 to 1 for an overlap of 0.5; and all rows that they come from.
+    ``compute`` returns ``map`` (mean over classes and IoU thresholds from 0.5 to 0.95), ``map50``,
+    ``map75``, ``map_small`` (objects below 32 x 32 pixels), ``map_medium``, ``map_large`` (from 96 x
+    96) and ``recall``, as far as there are such objects. It also returns ``per_class`` (K, 2), mAP
+    and recall of each class, -1 for absent ones; ``curves`` (101, K), the precision at recalls from
+    0 to 1 for an IoU of 0.5; and the rows ``detections``, ``ground_truth`` and ``images``.
 
-    The order in which pictures are seen does not matter, nor which process sees them.
+    The result depends neither on the order of batches nor on the rank that has seen them.
+
+    Args:
+        num_classes: number of classes K.
     """
 
     names = tuple(METRIC_NAMES.values())
-    """Of the scalars that it comes to."""
-    found: Rows
-    truth: Rows
-    pictures: Rows
+    """Names of the scalars that ``compute`` returns."""
+    detections: Rows
+    ground_truth: Rows
+    images: Rows
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.classes = classes
-        for name in ("found", "truth", "pictures"):
+        self.num_classes = num_classes
+        for name in ("detections", "ground_truth", "images"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(
-        self, found: Sequence[tuple[Sample, Detections]], truth: Sequence[BoxTargets]
+        self, predictions: Sequence[tuple[Sample, Detections]], targets: Sequence[BoxTargets]
     ) -> None:
-        """Take the pictures of a batch, boxes in pixels of their files."""
-        for (sample, said), known in zip(found, truth, strict=True):
-            self.found.append(to_rows(sample.index, said.labels, said.boxes, said.scores))
-            ignored = known.crowd | known.difficult
-            self.truth.append(to_rows(sample.index, known.labels, known.boxes, known.area, ignored))
-            self.pictures.append(
-                torch.tensor([[sample.index, *sample.size]], dtype=torch.float32).to(known.boxes)
+        """Add a batch.
+
+        Args:
+            predictions: origin and detections of each image, in pixels of the original image.
+            targets: ground truth of each image, likewise.
+        """
+        for (sample, detections), target in zip(predictions, targets, strict=True):
+            index = sample.index
+            self.detections.append(
+                to_rows(index, detections.labels, detections.boxes, detections.scores)
             )
+            is_ignored = target.crowd | target.difficult
+            self.ground_truth.append(
+                to_rows(index, target.labels, target.boxes, target.area, is_ignored)
+            )
+            image = torch.tensor([[index, *sample.size]], dtype=torch.float32)
+            self.images.append(image.to(target.boxes))
 
     def compute(self) -> dict[str, Tensor]:
-        """The measures so far."""
-        found, truth, pictures = (
-            _sorted_rows(self.found, 7),
-            _sorted_rows(self.truth, 8),
-            _sorted_rows(self.pictures, 3),
-        )
-        places = pictures[:, 0].contiguous()
-        measure = MeanAveragePrecision(
-            backend="faster_coco_eval",
-            class_metrics=True,
-            extended_summary=True,
-            iou_thresholds=IOU_THRESHOLDS,
-            rec_thresholds=RECALL_THRESHOLDS,
-            sync_on_compute=False,  # the rows are those of all processes by now
-        )
-        measure.warn_on_many_detections = False
-        for said, known in zip(_by_picture(found, places), _by_picture(truth, places), strict=True):
-            measure.update(
-                [{"labels": said[:, 1].long(), "boxes": said[:, 2:6], "scores": said[:, 6]}],
-                [
-                    {
-                        "labels": known[:, 1].long(),
-                        "boxes": known[:, 2:6],
-                        "area": known[:, 6],
-                        "iscrowd": known[:, 7].long(),
-                    }
-                ],
-            )
-        came_to = measure.compute()
-        scalars = {
-            ours: came_to[theirs].float()
-            for theirs, ours in METRIC_NAMES.items()
-            if came_to[theirs] >= 0
-        }
-        by_class = torch.full((self.classes, 2), -1.0)
-        curves = torch.full((101, self.classes), -1.0)
-        for place, label in enumerate(came_to["classes"].reshape(-1).tolist()):
-            by_class[label] = torch.stack(
-                [came_to[f"{name}_per_class"].reshape(-1)[place] for name in ("map", "mar_100")]
-            )
-            curves[:, label] = came_to["precision"][0, :, place, 0, -1]
-        scalars = {"map": torch.tensor(0.0), "map50": torch.tensor(0.0), **scalars}
+        """Compute the metrics of all batches so far."""
+        detections = _sort_rows(self.detections, DETECTION_COLUMNS)
+        ground_truth = _sort_rows(self.ground_truth, GROUND_TRUTH_COLUMNS)
+        images = _sort_rows(self.images, IMAGE_COLUMNS)
+        results = _evaluate(detections, ground_truth, images)
+        scalars = {"map": torch.tensor(0.0), "map50": torch.tensor(0.0)}
+        for coco_name, name in METRIC_NAMES.items():
+            if results[coco_name] >= 0:
+                scalars[name] = results[coco_name].float()
+        per_class = torch.full((self.num_classes, 2), -1.0)
+        curves = torch.full((len(RECALL_THRESHOLDS), self.num_classes), -1.0)
+        for index, label in enumerate(results["classes"].reshape(-1).tolist()):
+            for column, name in enumerate(("map_per_class", "mar_100_per_class")):
+                per_class[label, column] = results[name].reshape(-1)[index]
+            curves[:, label] = results["precision"][0, :, index, 0, -1]
         return {
             **scalars,
-            "per_class": by_class,
+            "per_class": per_class,
             "curves": curves,
-            "found": found,
-            "truth": truth,
-            "pictures": pictures,
+            "detections": detections,
+            "ground_truth": ground_truth,
+            "images": images,
         }
 
 
 def to_rows(index: int, labels: Tensor, *columns: Tensor) -> Tensor:
-    """(n, ...) float32: the picture's place, then all columns side by side; a place is exact below 16 million."""
-    place = torch.full((len(labels), 1), index, dtype=torch.float32, device=labels.device)
-    parts = [
-        column.float().view(len(labels), *column.shape[1:] or (1,)) for column in (labels, *columns)
-    ]
-    return torch.cat([place, *parts], dim=1)
+    """Combine the columns of an image's boxes to rows.
+
+    Args:
+        index: index of the image; exact in float32 below 16 million.
+        labels: (n,) labels.
+        columns: further columns, (n,) or (n, k).
+
+    Returns:
+        (n, 2 + k) float32: image index, label and the further columns.
+    """
+    count = len(labels)
+    parts = [torch.full((count, 1), index, dtype=torch.float32, device=labels.device)]
+    for column in (labels, *columns):
+        parts.append(column.float().view(count, *column.shape[1:] or (1,)))
+    return torch.cat(parts, dim=1)
 
 
-def _sorted_rows(rows: Rows | Tensor, width: int) -> Tensor:
-    """All rows on the CPU, sorted by picture: of a list, or of one tensor after processes have exchanged theirs."""
-    listed = rows if isinstance(rows, list) else [rows]
-    table = torch.cat([torch.zeros(0, width), *(each.cpu() for each in listed)])
+def _evaluate(detections: Tensor, ground_truth: Tensor, images: Tensor) -> Mapping[str, Tensor]:
+    """Evaluate sorted rows with torchmetrics."""
+    metric = MeanAveragePrecision(
+        backend="faster_coco_eval",
+        class_metrics=True,
+        extended_summary=True,
+        iou_thresholds=IOU_THRESHOLDS,
+        rec_thresholds=RECALL_THRESHOLDS,
+        sync_on_compute=False,  # the rows of all ranks are here already
+    )
+    metric.warn_on_many_detections = False
+    indices = images[:, 0].contiguous()
+    per_image = zip(
+        _split_by_image(detections, indices), _split_by_image(ground_truth, indices), strict=True
+    )
+    for found, target in per_image:
+        metric.update(
+            [{"labels": found[:, 1].long(), "boxes": found[:, 2:6], "scores": found[:, 6]}],
+            [
+                {
+                    "labels": target[:, 1].long(),
+                    "boxes": target[:, 2:6],
+                    "area": target[:, 6],
+                    "iscrowd": target[:, 7].long(),
+                }
+            ],
+        )
+    return metric.compute()
+
+
+def _sort_rows(rows: Rows | Tensor, num_columns: int) -> Tensor:
+    """Concatenate rows on the CPU, sorted by image index.
+
+    Args:
+        rows: a list; or a single tensor, after ranks have synchronized.
+        num_columns: number of columns.
+    """
+    tensors = rows if isinstance(rows, list) else [rows]
+    table = torch.cat([torch.zeros(0, num_columns), *(tensor.cpu() for tensor in tensors)])
     return table[table[:, 0].argsort(stable=True)]
 
 
-def _by_picture(rows: Tensor, places: Tensor) -> Sequence[Tensor]:
-    """Rows that are sorted, for each of the pictures, whose places rise."""
-    ends = torch.searchsorted(rows[:, 0].contiguous(), places, right=True)
+def _split_by_image(rows: Tensor, indices: Tensor) -> Sequence[Tensor]:
+    """Split sorted rows by image; ``indices`` are those of the images, ascending."""
+    ends = torch.searchsorted(rows[:, 0].contiguous(), indices, right=True)
     counts: list[int] = ends.diff(prepend=ends.new_zeros(1)).tolist()
     return rows.split(counts)

@@ -1,4 +1,4 @@
-"""How far made pictures are from real ones, both as points in a space of features."""
+"""Distances between generated and real images, both as points in a feature space."""
 
 from __future__ import annotations
 
@@ -9,135 +9,175 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
 NUM_NEIGHBORS = 3
-"""A point's neighbourhood reaches to its third nearest of the same kind (Kynkäänniemi 2019, section 2)."""
+"""The neighborhood of a point reaches to its third nearest neighbor (Kynkäänniemi 2019)."""
 
 MIN_SAMPLES = NUM_NEIGHBORS + 1
-"""Points that have such neighbourhoods."""
+"""Minimum number of points for such neighborhoods."""
 
 CHUNK_SIZE = 1024
-"""Rows of a matrix of distances that are held in memory."""
+"""Number of rows of a distance matrix that are in memory at a time."""
 
-SUBSETS = 20
-"""KID is the mean over so many subsets where there are more points than one holds."""
+NUM_KID_SUBSETS = 20
+"""Number of subsets over which KID is averaged if there are more points than in one subset."""
 
 KID_SUBSET_SIZE = 1000
 
 
 class FeatureCollector(Metric):
-    """Rows of features (n, D) with their places (n,), over all processes, in the order of their places.
+    """Collects features (n, D) with the indices (n,) of their images.
 
-    So the order in which they are seen does not matter, nor which process sees them.
+    They are sorted by index, so the result depends neither on the order of batches nor on the rank
+    that has computed them.
     """
 
-    rows: list[Tensor]
-    places: list[Tensor]
+    features: list[Tensor]
+    indices: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("rows", [], dist_reduce_fx="cat")
-        self.add_state("places", [], dist_reduce_fx="cat")
+        self.add_state("features", [], dist_reduce_fx="cat")
+        self.add_state("indices", [], dist_reduce_fx="cat")
 
-    def update(self, places: Tensor, rows: Tensor) -> None:
-        """Take (k, D) rows at (k,) places."""
-        self.rows.append(rows)
-        self.places.append(places.to(rows.device))
+    def update(self, indices: Tensor, features: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            indices: (k,) indices of the images.
+            features: (k, D).
+        """
+        self.features.append(features)
+        self.indices.append(indices.to(features.device))
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """All places so far, rising, and their rows."""
-        rows, places = _concat_state(self.rows), _concat_state(self.places)
-        order = places.argsort()
-        return places[order].cpu(), rows[order].cpu()
+        """Return all indices (n,), ascending, and their features (n, D), on the CPU."""
+        features, indices = _concat_state(self.features), _concat_state(self.indices)
+        order = indices.argsort()
+        return indices[order].cpu(), features[order].cpu()
 
 
 class _PrecomputedFeatures(nn.Module):
-    """In the place of the network that torchmetrics would look through: the points are there already."""
+    """Stand-in for torchmetrics' feature extractor: the features are already computed."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
 
-    def forward(self, points: Tensor) -> Tensor:
-        return points
+    def forward(self, features: Tensor) -> Tensor:
+        return features
 
 
 def fid(real: Tensor, fake: Tensor) -> Tensor:
-    """FID: the distance of two normal distributions with the means and covariances of points (Heusel 2017).
+    """Compute the Fréchet distance of the normal distributions fitted to features (Heusel 2017).
 
-    0 where they agree. With few points it is too large, so only numbers of as many points may be compared.
+    It is 0 for equal distributions. It is biased for few samples, so only values from the same
+    numbers of samples may be compared.
 
     Args:
-        real: (n, D).
-        fake: (m, D).
+        real: (n, D) features of real images.
+        fake: (m, D) features of generated images.
     """
-    measure = FrechetInceptionDistance(_PrecomputedFeatures(real.shape[1]), sync_on_compute=False)
-    measure.update(real.double(), real=True)
-    measure.update(fake.double(), real=False)
-    return measure.compute()
+    metric = FrechetInceptionDistance(_PrecomputedFeatures(real.shape[1]), sync_on_compute=False)
+    metric.update(real.double(), real=True)
+    metric.update(fake.double(), real=False)
+    return metric.compute()
 
 
 def kid(real: Tensor, fake: Tensor) -> Tensor:
-    """KID: the squared maximum mean discrepancy by a cubic kernel, without bias (Bińkowski 2018).
+    """Compute the squared maximum mean discrepancy with a cubic kernel (Bińkowski 2018).
 
-    About 0 where two sets of points are of one distribution; not hanging on how many there are. Of more than
-    ``SUBSET`` points, the mean over subsets, always the same ones.
+    It is about 0 for equal distributions, and unbiased for any number of samples. Of more than
+    ``KID_SUBSET_SIZE`` samples, it is the mean over fixed random subsets.
 
     Args:
-        real: (n, D).
-        fake: (m, D).
+        real: (n, D) features of real images.
+        fake: (m, D) features of generated images.
     """
     size = min(len(real), len(fake), KID_SUBSET_SIZE)
-    subsets = 1 if max(len(real), len(fake)) <= size else SUBSETS
-    random = torch.Generator().manual_seed(0)
+    num_subsets = 1 if max(len(real), len(fake)) <= size else NUM_KID_SUBSETS
+    generator = torch.Generator().manual_seed(0)
 
-    def drawn(points: Tensor) -> Tensor:
-        return points.double()[torch.randperm(len(points), generator=random)[:size]]
+    def sample(features: Tensor) -> Tensor:
+        return features.double()[torch.randperm(len(features), generator=generator)[:size]]
 
-    return torch.stack([poly_mmd(drawn(real), drawn(fake)) for _ in range(subsets)]).mean()
+    return torch.stack([poly_mmd(sample(real), sample(fake)) for _ in range(num_subsets)]).mean()
 
 
 def precision(real: Tensor, fake: Tensor) -> Tensor:
-    """The part of made points that lie in the neighbourhood of a real one: are they good? (Kynkäänniemi 2019)"""
+    """Compute the fraction of generated samples in the neighborhood of a real one.
+
+    A measure of quality (Kynkäänniemi 2019).
+
+    Args:
+        real: (n, D) features of real images.
+        fake: (m, D) features of generated images.
+    """
     return _manifold_coverage(fake, by=real)
 
 
 def recall(real: Tensor, fake: Tensor) -> Tensor:
-    """The part of real points that lie in the neighbourhood of a made one: is all of it made? (Kynkäänniemi 2019)"""
+    """Compute the fraction of real samples in the neighborhood of a generated one.
+
+    A measure of coverage (Kynkäänniemi 2019).
+
+    Args:
+        real: (n, D) features of real images.
+        fake: (m, D) features of generated images.
+    """
     return _manifold_coverage(real, by=fake)
 
 
 def diversity(real: Tensor, fake: Tensor) -> Tensor:
-    """How far made points are apart, in parts of what real ones are: 1 as they are, 0 where all are the same.
+    """Compute the root mean square distance of two generated samples, relative to real ones.
 
-    By the root of the mean squared distance of two points.
+    It is 1 for the diversity of real images, and 0 if all samples are the same.
+
+    Args:
+        real: (n, D) features of real images.
+        fake: (m, D) features of generated images.
     """
     return (fake.double().var(dim=0).sum() / real.double().var(dim=0).sum().clamp(min=1e-12)).sqrt()
 
 
-DISTANCES = ("fid", "kid", "precision", "recall")
+GENERATIVE_METRICS = {"fid": fid, "kid": kid, "precision": precision, "recall": recall}
 
 
 def generative_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """``fid``, ``kid``, ``precision`` and ``recall`` of (m, D) made points against (n, D) real ones; float64."""
-    measures = (fid, kid, precision, recall)
-    return {name: measure(real, fake) for name, measure in zip(DISTANCES, measures, strict=True)}
+    """Compute ``fid``, ``kid``, ``precision`` and ``recall``, in float64.
+
+    Args:
+        real: (n, D) features of real images.
+        fake: (m, D) features of generated images.
+    """
+    return {name: metric(real, fake) for name, metric in GENERATIVE_METRICS.items()}
 
 
-def nearest(points: Tensor, among: Tensor, *, count: int) -> Tensor:
-    """(n, count): of each of (n, D) points, the places of the nearest of (m, D) others, the nearest first."""
-    return torch.cdist(points.double(), among.double()).topk(count, largest=False).indices
+def nearest_neighbors(points: Tensor, candidates: Tensor, *, count: int) -> Tensor:
+    """Find the nearest candidates of each point.
+
+    Args:
+        points: (n, D).
+        candidates: (m, D).
+        count: number of neighbors.
+
+    Returns:
+        (n, count) indices of candidates, the nearest first.
+    """
+    distances = torch.cdist(points.double(), candidates.double())
+    return distances.topk(count, largest=False).indices
 
 
 def _manifold_coverage(points: Tensor, *, by: Tensor) -> Tensor:
-    """The part of points that lie in the neighbourhood of any of the others."""
+    """Return the fraction of points in the neighborhood of any of the others."""
     points, by = points.double(), by.double()
-    # The nearest of a point to itself is itself.
-    reach = torch.cat(
-        [torch.cdist(part, by).kthvalue(NUM_NEIGHBORS + 1).values for part in by.split(CHUNK_SIZE)]
-    )
-    inside = [(torch.cdist(part, by) <= reach).any(dim=1) for part in points.split(CHUNK_SIZE)]
-    return torch.cat(inside).double().mean()
+    radii = []
+    for chunk in by.split(CHUNK_SIZE):
+        # The nearest neighbor of a point is the point itself.
+        radii.append(torch.cdist(chunk, by).kthvalue(NUM_NEIGHBORS + 1).values)
+    radius = torch.cat(radii)
+    is_inside = [(torch.cdist(p, by) <= radius).any(dim=1) for p in points.split(CHUNK_SIZE)]
+    return torch.cat(is_inside).double().mean()
 
 
-def _concat_state(rows: list[Tensor] | Tensor) -> Tensor:
-    """Of a list, or of one tensor after processes have exchanged theirs."""
-    return torch.cat(rows) if isinstance(rows, list) else rows
+def _concat_state(state: list[Tensor] | Tensor) -> Tensor:
+    """Concatenate a list; after ranks have synchronized, it is a single tensor already."""
+    return torch.cat(state) if isinstance(state, list) else state

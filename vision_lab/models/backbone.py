@@ -1,4 +1,4 @@
-"""Any classifier as a backbone: fitted to its data, with learnt weights, frozen as far as asked, seen as maps."""
+"""Any classifier as a backbone: adapted to the data, pretrained, partly frozen."""
 
 from __future__ import annotations
 
@@ -19,11 +19,24 @@ from vision_lab.models.stem import remove_stem_downsampling, set_in_channels
 from vision_lab.models.weights import load
 
 SMALL_IMAGE_SIZE = 64
-"""Below this many pixels, ``stem: auto`` undoes the downsampling that is meant for 224."""
+"""Image size in pixels below which ``stem: auto`` removes the first downsampling."""
+
+OUTPUT_STRIDES = (8, 16, 32)
+
+_LARGE_SIZE = (introspection.COARSE_SIZE, introspection.COARSE_SIZE)
+
+NetworkFactory = Callable[..., nn.Module]
+"""Creates a classifier from ``num_classes``."""
 
 
 class ClassifierBackbone:
-    """A classifier and what the heads want to know of it; see the Protocol ``Backbone``."""
+    """A classifier as a ``Backbone``.
+
+    Args:
+        network: the classifier.
+        channels: number of image channels.
+        loaded: the result of loading pretrained weights; None for random initialization.
+    """
 
     def __init__(self, network: nn.Module, *, channels: int, loaded: LoadedWeights | None) -> None:
         self.network = network
@@ -32,177 +45,187 @@ class ClassifierBackbone:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """Its maps from the finest to the coarsest, found by running it on the meta device."""
-        return introspection.stages(self.network, channels=self.channels)
+        """The feature maps from the finest to the coarsest, found on the meta device."""
+        return introspection.find_stages(self.network, channels=self.channels)
 
     def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
-        """A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}; keys stay the classifier's.
+        """Build a module that returns feature maps.
 
         Args:
-            names: of stages.
-            output_stride: no map's stride is larger; those that would be are dilated. This changes the classifier.
+            names: names of the stages.
+            output_stride: maximum stride; larger ones are replaced by dilation, in place.
+
+        Returns:
+            A module (N, C, H, W) -> {name: (N, channels, H / stride, W / stride)}, with the
+            classifier's keys.
 
         Raises:
-            ConfigurationError: where the network steps by other means than modules, so that it cannot be dilated.
+            ConfigurationError: if the network cannot be dilated, because it downsamples by other
+                means than modules.
         """
         if output_stride is not None:
-            if output_stride not in (8, 16, 32):
-                raise ConfigurationError(
-                    f"head.output_stride={output_stride}: type 8, 16, 32 or null"
-                )
-            changed = dilate(self.network, channels=self.channels, output_stride=output_stride)
-            size = (introspection.COARSE, introspection.COARSE)
-            if changed and introspection.forward_error(
-                self.network, channels=self.channels, size=size
-            ):
-                raise ConfigurationError(
-                    f"head.output_stride={output_stride} cannot be had of this model, some of whose steps are no "
-                    "layers of their own: type head.output_stride=null, or another model"
-                )
-        return self._traces.maps(names)
+            self._dilate(output_stride)
+        return self._graphs.feature_maps(names)
+
+    def _dilate(self, output_stride: int) -> None:
+        if output_stride not in OUTPUT_STRIDES:
+            raise ConfigurationError(f"head.output_stride={output_stride}: type 8, 16, 32 or null")
+        network, channels = self.network, self.channels
+        is_changed = dilate(network, channels=channels, output_stride=output_stride)
+        if is_changed and introspection.forward_error(network, channels=channels, size=_LARGE_SIZE):
+            raise ConfigurationError(
+                f"head.output_stride={output_stride}: this model cannot be dilated, because some of "
+                "its downsampling is not in layers: type head.output_stride=null, or another model"
+            )
 
     @cached_property
-    def _traces(self) -> TrainEvalGraphs:
-        """A dilated layer is at the place of the one before: traces stay right."""
+    def _graphs(self) -> TrainEvalGraphs:
+        """The traced classifier, which stays valid: dilated layers keep their names."""
         return TrainEvalGraphs(self.network)
 
 
 def build_backbone(
     spec: DataSpec,
     *,
-    network: Callable[..., nn.Module],
+    network: NetworkFactory,
     stem: Literal["auto", "imagenet", "small"],
     weights: str | None,
     freeze: str | None,
 ) -> ClassifierBackbone:
-    """Make a backbone for the data.
+    """Build a backbone for the data.
 
     Args:
-        spec: the pictures it is for.
-        classifier: makes the paper's network from ``num_classes``.
-        stem: ``imagenet`` as published; ``small`` without its first fourfold downsampling; ``auto``: small below 64
-            pixels, unless learnt weights are to fit.
-        weights: ``imagenet``, a name in torchvision's enumeration, a file, or None for random ones.
-        freeze: ``trunk`` keeps all but the layer of the classes as it is, batch-norm statistics included; the name of a
-            stage, all up to that stage.
+        spec: spec of the data.
+        network: creates the paper's classifier from ``num_classes``.
+        stem: ``imagenet`` as published; ``small`` without the first fourfold downsampling; ``auto``
+            for small below 64 pixels, unless there are pretrained weights.
+        weights: ``imagenet``, a name in torchvision's enumeration, or a file; None for random ones.
+        freeze: ``backbone`` to freeze all layers but the classification layer, including
+            batch-norm statistics; or the name of a stage, to freeze all layers up to it.
 
     Raises:
-        ConfigurationError: where the pictures are too small, or the weights or the stage do not fit.
+        ConfigurationError: if images are too small, or weights or ``freeze`` do not fit.
     """
-    _check_stem(stem)
-    network = _build_network(
-        network, spec, small=_is_small(stem, min(spec.image_size), weights=weights)
-    )
-    name = _name(network)
-    refusal = introspection.forward_error(network, channels=spec.channels, size=spec.image_size)
-    if refusal:
-        typed = _suggest_sizes(network, spec, stem=stem, weights=weights)
+    if stem not in ("auto", "imagenet", "small"):
+        raise ConfigurationError(f"model.stem={stem}: type auto, imagenet or small")
+    is_small = _is_small_stem(stem, min(spec.image_size), weights=weights)
+    classifier = _build_classifier(network, spec, is_small=is_small)
+    name = _get_name(network)
+    error = introspection.forward_error(classifier, channels=spec.channels, size=spec.image_size)
+    if error:
+        advice = _suggest_sizes(network, spec, stem=stem, weights=weights)
         height, width = spec.image_size
         raise ConfigurationError(
-            f"{name} is not made for pictures of {height}x{width} pixels: type {typed}"
-            if typed
-            else f"{name} takes no pictures of {spec.channels} channels ({refusal}): check model.network"
+            f"{name} does not support images of {height}x{width} pixels: type {advice}"
+            if advice
+            else f"{name} does not support images of {spec.channels} channels ({error}): check "
+            "model.network"
         )
-    class_layers = _class_dependent_keys(network, network) if weights or freeze else set()
-    loaded = (
-        load(network, weights, constructor=name, class_layers=class_layers) if weights else None
-    )
-    made = ClassifierBackbone(network, channels=spec.channels, loaded=loaded)
+    class_layers: set[str] = set()
+    if weights or freeze:
+        class_layers = _find_class_layers(network, classifier)
+    loaded = None
+    if weights:
+        loaded = load(classifier, weights, constructor=name, class_layers=class_layers)
+    backbone = ClassifierBackbone(classifier, channels=spec.channels, loaded=loaded)
     if freeze:
-        _freeze(made, freeze, class_layers=class_layers)
-    return made
+        _freeze(backbone, freeze, class_layers=class_layers)
+    return backbone
 
 
-def _check_stem(choice: str) -> None:
-    if choice not in ("auto", "imagenet", "small"):
-        raise ConfigurationError(f"model.stem={choice}: type auto, imagenet or small")
-
-
-def _is_small(stem: str, size: int, *, weights: str | None) -> bool:
+def _is_small_stem(stem: str, size: int, *, weights: str | None) -> bool:
     return stem == "small" or (stem == "auto" and weights is None and size < SMALL_IMAGE_SIZE)
 
 
-def _build_network(
-    classifier: Callable[..., nn.Module], spec: DataSpec, *, small: bool
-) -> nn.Module:
-    """The paper's network for the data's classes and channels, with or without its first downsampling."""
-    network = classifier(num_classes=spec.num_classes)
-    set_in_channels(network, spec.channels)
-    if small:
-        remove_stem_downsampling(network)
-        if introspection.forward_error(
-            network, channels=spec.channels, size=(introspection.COARSE, introspection.COARSE)
-        ):
+def _build_classifier(network: NetworkFactory, spec: DataSpec, *, is_small: bool) -> nn.Module:
+    """Build the classifier for the classes and channels of the data."""
+    classifier = network(num_classes=spec.num_classes)
+    set_in_channels(classifier, spec.channels)
+    if is_small:
+        remove_stem_downsampling(classifier)
+        if introspection.forward_error(classifier, channels=spec.channels, size=_LARGE_SIZE):
             raise ConfigurationError(
-                "model.stem=small cannot be had: the network's first downsampling lies in its residual blocks; "
-                "type model.stem=imagenet"
+                "model.stem=small: this network does not support it, because its first downsampling "
+                "is in residual blocks: type model.stem=imagenet"
             )
-    return network
+    return classifier
 
 
 def _suggest_sizes(
-    classifier: Callable[..., nn.Module], spec: DataSpec, *, stem: str, weights: str | None
+    network: NetworkFactory, spec: DataSpec, *, stem: str, weights: str | None
 ) -> str:
-    """What to type for the smallest pictures that the network takes, with each stem that may be had; or nothing."""
-    at_least = min(spec.image_size)
-    typed = []
-    for choice in ("imagenet", "small") if stem == "auto" and weights is None else (stem,):
+    """Return what to type for the smallest supported images, with each possible stem."""
+    current_size = min(spec.image_size)
+    is_free = stem == "auto" and weights is None
+    suggestions = []
+    for option in ("imagenet", "small") if is_free else (stem,):
         with torch.device("meta"):
-            network = _build_network(classifier, spec, small=choice == "small")
-        size = introspection.min_image_size(network, channels=spec.channels, start=at_least)
-        if size is not None:
-            words = [f"data.spec.image_size=[{size},{size}]"] if size > at_least else []
-            agrees = stem != "auto" or _is_small("auto", size, weights=weights) == (
-                choice == "small"
-            )
-            typed.append(" ".join(words if agrees else [*words, f"model.stem={choice}"]))
-    return ", or ".join(typed)
+            classifier = _build_classifier(network, spec, is_small=option == "small")
+        size = introspection.min_image_size(classifier, channels=spec.channels, start=current_size)
+        if size is None:
+            continue
+        words = []
+        if size > current_size:
+            words.append(f"data.spec.image_size=[{size},{size}]")
+        is_auto_small = _is_small_stem("auto", size, weights=weights)
+        if stem == "auto" and is_auto_small != (option == "small"):
+            words.append(f"model.stem={option}")
+        suggestions.append(" ".join(words))
+    return ", or ".join(suggestions)
 
 
-def _class_dependent_keys(classifier: Callable[..., nn.Module], network: nn.Module) -> set[str]:
-    """The parameters whose shapes follow the number of classes, found by asking for one more class."""
+def _find_class_layers(network: NetworkFactory, classifier: nn.Module) -> set[str]:
+    """Return the parameters whose shapes depend on the number of classes.
+
+    They are found by comparing two classifiers that differ in it.
+    """
     shapes = []
-    for count in (2, 3):
+    for num_classes in (2, 3):
         with torch.device("meta"):
-            shapes.append(
-                {
-                    key: value.shape
-                    for key, value in classifier(num_classes=count).state_dict().items()
-                }
-            )
-    return {key for key in network.state_dict() if shapes[0].get(key) != shapes[1].get(key)}
+            state = network(num_classes=num_classes).state_dict()
+        shapes.append({key: value.shape for key, value in state.items()})
+    return {key for key in classifier.state_dict() if shapes[0].get(key) != shapes[1].get(key)}
 
 
-def _freeze(made: ClassifierBackbone, until: str, *, class_layers: set[str]) -> None:
-    """Take parameters from training; put modules all of whose parameters are frozen into evaluation mode for good."""
-    network = made.network
+def _freeze(backbone: ClassifierBackbone, until: str, *, class_layers: set[str]) -> None:
+    """Freeze parameters, and put modules of frozen parameters into evaluation mode for good."""
+    network = backbone.network
     names = [name for name, _ in network.named_parameters()]
     if until == "backbone":
         frozen = {name for name in names if name not in class_layers}
     else:
-        stages = [stage.name for stage in made.stages]
-        if not any(_is_submodule(stage, until) for stage in stages):
-            raise ConfigurationError(
-                f"model.freeze={until}: type trunk, or one of the stages {', '.join(stages)}"
-            )
-        # Modules are registered in the order they run; a stage may be an activation without parameters of its own.
-        modules = [name for name, _ in network.named_modules()]
-        last = max(place for place, name in enumerate(modules) if _is_submodule(name, until))
-        frozen = {name for name in names if name.rpartition(".")[0] in modules[: last + 1]}
+        frozen = _find_parameters_until(backbone, until)
     parameters = dict(network.named_parameters())
     for name in frozen:
         parameters[name].requires_grad_(False)
-    for name, module in network.named_modules():
-        inside = [parameter for parameter in names if _is_submodule(parameter, name)]
-        if inside and all(parameter in frozen for parameter in inside):
+    for module_name, module in network.named_modules():
+        own = [name for name in names if _is_in_module(name, module_name)]
+        if own and all(name in frozen for name in own):
             module.eval()
 
 
-def _is_submodule(name: str, module: str) -> bool:
-    """Whether a dotted name is a module's, or lies below it; all lie below the nameless whole."""
+def _find_parameters_until(backbone: ClassifierBackbone, until: str) -> set[str]:
+    """Return the parameters of all modules up to a stage."""
+    network = backbone.network
+    stages = [stage.name for stage in backbone.stages]
+    if not any(_is_in_module(stage, until) for stage in stages):
+        raise ConfigurationError(
+            f"model.freeze={until}: type backbone, or one of the stages {', '.join(stages)}"
+        )
+    # Modules are registered in the order they run; a stage may be an activation, which has no
+    # parameters of its own.
+    modules = [name for name, _ in network.named_modules()]
+    last = max(index for index, name in enumerate(modules) if _is_in_module(name, until))
+    until_stage = set(modules[: last + 1])
+    names = [name for name, _ in network.named_parameters()]
+    return {name for name in names if name.rpartition(".")[0] in until_stage}
+
+
+def _is_in_module(name: str, module: str) -> bool:
+    """Return whether a dotted name is that of a module or below it; "" is the whole network."""
     return not module or name == module or name.startswith(f"{module}.")
 
 
-def _name(classifier: Callable[..., nn.Module]) -> str:
-    made_by = classifier.func if isinstance(classifier, partial) else classifier
-    return str(getattr(made_by, "__name__", made_by))
+def _get_name(network: NetworkFactory) -> str:
+    function = network.func if isinstance(network, partial) else network
+    return str(getattr(function, "__name__", function))

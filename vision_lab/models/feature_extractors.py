@@ -1,12 +1,11 @@
-"""Pictures as points: the features in which made pictures are held against real ones.
+"""Features of images, in which generated images are compared with real ones.
 
-Heusel et al. 2017 (https://arxiv.org/abs/1706.08500) take Inception's. Any classifier's layer before the classes will
-do, as long as numbers are held against others of the same network only.
+Heusel et al. 2017 (https://arxiv.org/abs/1706.08500) use those of Inception. The penultimate layer
+of any classifier serves the purpose, as long as only values from the same network are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,27 @@ from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.models.stem import set_in_channels
 from vision_lab.models.weights import LOAD_ERRORS
 
-FASHION_WEIGHTS = Path(__file__).with_name("garment_features.pth")
-"""A residual network of 8 layers, 0.905 right on ``fashion_mini``'s test pictures, made by
+FASHION_WEIGHTS = Path(__file__).with_name("fashion_features.pth")
+"""ResNet-8 with an accuracy of 0.905 on ``fashion_mini``'s test images, trained with
 
 python -m vision_lab model=resnet20 model.network.depth=8 optimizer.lr=4.0e-3 trainer.max_epochs=20
 """
 
+FASHION_SIZE = 32
+FASHION_MEAN = 0.287
+FASHION_STD = 0.354
+
+OTHER_FEATURES = "other features (task.feature_extractor=fashion_mini, or run:<folder of a run of task=classify>)"
+
 
 class FeatureExtractor:
-    """A network that is looked through, and what it is called.
+    """A frozen network and its name.
 
-    It is no module, so that it is no part of what a task learns or saves.
+    It is not a module, so that it is not part of the task that uses it.
 
     Args:
-        network: (N, C, H, W) floats in [0, 1] -> (N, D).
-        name: written beside the numbers.
+        network: maps images (N, C, H, W) in [0, 1] to features (N, D).
+        name: name to report with metrics.
     """
 
     def __init__(self, network: nn.Module, name: str) -> None:
@@ -43,20 +48,27 @@ class FeatureExtractor:
         self.name = name
 
     @torch.no_grad()
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """(N, C, H, W) uint8 pictures, or floats in [0, 1], of any size -> (N, D) float32, on their device."""
-        if pictures.dtype == torch.uint8:
-            pictures = pictures.float() / 255
-        with torch.autocast(pictures.device.type, enabled=False):
-            return self.network.to(pictures.device)(pictures.float()).float()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Compute features on the device of the images.
+
+        Args:
+            images: (N, C, H, W), uint8 or float in [0, 1], of any size.
+
+        Returns:
+            (N, D) float32.
+        """
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        with torch.autocast(images.device.type, enabled=False):
+            return self.network.to(images.device)(images.float()).float()
 
 
 class PenultimateFeatures(nn.Module):
-    """What a classifier's last layer is given: (N, C, H, W) floats in [0, 1] of any size -> (N, D).
+    """Maps images (N, C, H, W) in [0, 1] of any size to the inputs (N, D) of the last layer.
 
     Args:
-        classifier: takes normalised pictures.
-        spec: of the pictures that it takes.
+        classifier: the classifier, which expects normalized images.
+        spec: spec of its data.
     """
 
     mean: Tensor
@@ -65,59 +77,74 @@ class PenultimateFeatures(nn.Module):
     def __init__(self, classifier: nn.Module, spec: DataSpec) -> None:
         super().__init__()
         self.classifier = classifier
-        self.size = spec.image_size
+        self.image_size = spec.image_size
         self.channels = spec.channels
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
-        last = [
-            module for module in classifier.modules() if isinstance(module, nn.Linear | nn.Conv2d)
-        ][-1]
-        last.register_forward_pre_hook(self._see)
-        self.seen = torch.empty(0)
+        layers = [m for m in classifier.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        layers[-1].register_forward_pre_hook(self._record)
+        self.recorded = torch.empty(0)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        pictures = _with_channels(pictures, self.channels)
-        if pictures.shape[-2:] != self.size:
-            pictures = F.resize(pictures, list(self.size), antialias=True)
-        self.classifier((pictures - self.mean) / self.std)
-        seen, self.seen = self.seen, torch.empty(0)
-        return seen.mean(dim=(2, 3)) if seen.ndim == 4 else seen
+    def forward(self, images: Tensor) -> Tensor:
+        images = _convert_channels(images, self.channels)
+        if images.shape[-2:] != self.image_size:
+            images = F.resize(images, list(self.image_size), antialias=True)
+        self.classifier((images - self.mean) / self.std)
+        features, self.recorded = self.recorded, torch.empty(0)
+        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
-    def _see(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.seen = inputs[0]
+    def _record(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.recorded = inputs[0]
 
 
 class PerChannel(nn.Module):
-    """Each channel as a grey picture, so that colours count: (N, C, H, W) floats in [0, 1] -> (N, C * D)."""
+    """Maps images (N, C, H, W) to features (N, C * D), of each channel as a gray image.
 
-    def __init__(self, look: nn.Module) -> None:
+    Args:
+        network: maps gray images (N, 1, H, W) to features (N, D).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.look = look
+        self.network = network
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        channels = pictures.flatten(0, 1)[:, None]
-        return self.look(channels).view(len(pictures), -1)
+    def forward(self, images: Tensor) -> Tensor:
+        gray_images = images.flatten(0, 1)[:, None]
+        return self.network(gray_images).view(len(images), -1)
 
 
 class InceptionFeatures(nn.Module):
-    """The network of the published FIDs, as torch-fidelity has it: (N, C, H, W) floats in [0, 1] -> (N, 2048)."""
+    """Maps images (N, C, H, W) in [0, 1] to the features (N, 2048) of published FIDs.
+
+    Args:
+        extractor: torch-fidelity's network.
+    """
 
     def __init__(self, extractor: nn.Module) -> None:
         super().__init__()
         self.extractor = extractor
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        (found,) = self.extractor((_with_channels(pictures, 3) * 255).round().to(torch.uint8))
-        return found
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = (_convert_channels(images, 3) * 255).round().to(torch.uint8)
+        (features,) = self.extractor(pixels)
+        return features
 
 
 def fashion_features() -> FeatureExtractor:
-    """The network that comes with the package: pictures of 32 pixels, 64 numbers for each channel.
+    """Load the network in the package: images of 32 pixels, 64 features per channel.
 
-    It has learnt garments, but what it sees are edges and shapes, and tells made pictures of other things from real
-    ones too.
+    It was trained on garments, but its edges and shapes also distinguish generated images of other
+    things from real ones.
     """
-    spec = _spec((32, 32), channels=1, mean=(0.287,), std=(0.354,))
+    spec = DataSpec(
+        target_type="labels",
+        class_names=("",),
+        num_classes=1,
+        image_size=(FASHION_SIZE, FASHION_SIZE),
+        channels=1,
+        mean=(FASHION_MEAN,),
+        std=(FASHION_STD,),
+    )
     network = CifarResNet(depth=8)
     set_in_channels(network, spec.channels)
     network.load_state_dict(torch.load(FASHION_WEIGHTS, map_location="cpu", weights_only=True))
@@ -125,18 +152,24 @@ def fashion_features() -> FeatureExtractor:
 
 
 def classifier_features(classifier: nn.Module, spec: DataSpec, name: str) -> FeatureExtractor:
-    """Those of a classifier that was trained here."""
+    """Build a feature extractor from a trained classifier.
+
+    Args:
+        classifier: the classifier.
+        spec: spec of its data.
+        name: name to report with metrics.
+    """
     return FeatureExtractor(PenultimateFeatures(classifier, spec), name)
 
 
 def inception(path: str | None) -> FeatureExtractor:
-    """Those of the published FIDs.
+    """Load the network of published FIDs.
 
     Args:
-        path: torch-fidelity's file of weights; None: fetched, once.
+        path: torch-fidelity's weights file; None to download it.
 
     Raises:
-        ConfigurationError: where torch-fidelity or the weights are not to be had.
+        ConfigurationError: if torch-fidelity or the weights are missing.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import (
@@ -145,54 +178,36 @@ def inception(path: str | None) -> FeatureExtractor:
         )
     except ImportError as error:
         raise ConfigurationError(
-            "task.feature_extractor=inception needs torch-fidelity: type pip install 'vision_lab[fid]', or take other features "
-            "(task.feature_extractor=fashion_mini, or run:<the folder of a run of task=classify>)"
+            "task.feature_extractor=inception requires torch-fidelity: type pip install "
+            f"'vision_lab[fid]', or choose {OTHER_FEATURES}"
         ) from error
     file = Path(path).expanduser() if path else None
-    typed = f"task.feature_extractor=inception:{path}"
+    key = f"task.feature_extractor=inception:{path}"
     if file and not file.is_file():
-        raise ConfigurationError(f"{typed}: there is no such file")
+        raise ConfigurationError(f"{key}: there is no such file")
     try:
-        if file:  # torch-fidelity would run whatever code is in it
+        if file:  # torch-fidelity would run code in it
             torch.load(file, map_location="cpu", weights_only=True)
-        extractor = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], str(file) if file else None
-        )
-    except OSError as error:  # urllib's errors are OSErrors
+        weights = str(file) if file else None
+        extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], weights)
+    except OSError as error:  # those of urllib are OSErrors
         name = URL_INCEPTION_V3.rsplit("/", 1)[-1]
         raise ConfigurationError(
-            f"task.feature_extractor=inception: {URL_INCEPTION_V3} could not be fetched: {error}\n"
-            f"Fetch it where there is a network, then type task.feature_extractor=inception:<folder>/{name}; or take other "
-            "features (task.feature_extractor=fashion_mini, or run:<the folder of a run of task=classify>)"
+            f"task.feature_extractor=inception: {URL_INCEPTION_V3} cannot be downloaded: {error}\n"
+            f"Download it elsewhere, then type task.feature_extractor=inception:<folder>/{name}; or "
+            f"choose {OTHER_FEATURES}"
         ) from error
     except (*LOAD_ERRORS, AttributeError, TypeError) as error:
         raise ConfigurationError(
-            f"{typed}: these are not torch-fidelity's weights ({first_line(error)})"
+            f"{key}: these are not torch-fidelity's weights ({first_line(error)})"
         ) from error
     return FeatureExtractor(InceptionFeatures(extractor), "inception")
 
 
-def _with_channels(pictures: Tensor, channels: int) -> Tensor:
-    """Colours as grey, grey as colours; of other numbers of channels their mean."""
-    if pictures.shape[1] == channels:
-        return pictures
-    grey = (
-        F.rgb_to_grayscale(pictures)
-        if pictures.shape[1] == 3
-        else pictures.mean(dim=1, keepdim=True)
-    )
-    return grey.expand(-1, channels, -1, -1)
-
-
-def _spec(
-    size: tuple[int, int], *, channels: int, mean: Sequence[float], std: Sequence[float]
-) -> DataSpec:
-    return DataSpec(
-        target_type="labels",
-        class_names=("",),
-        num_classes=1,
-        image_size=size,
-        channels=channels,
-        mean=tuple(mean),
-        std=tuple(std),
-    )
+def _convert_channels(images: Tensor, channels: int) -> Tensor:
+    """Convert colors to gray and gray to colors; other channels are averaged first."""
+    if images.shape[1] == channels:
+        return images
+    is_rgb = images.shape[1] == 3
+    gray = F.rgb_to_grayscale(images) if is_rgb else images.mean(dim=1, keepdim=True)
+    return gray.expand(-1, channels, -1, -1)

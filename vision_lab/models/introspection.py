@@ -1,4 +1,4 @@
-"""What can be learnt of a network by running it on the meta device: no memory, no arithmetic, well under a second."""
+"""Properties of a network, found by running it on the meta device in well under a second."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,19 +11,30 @@ from torch import Tensor, nn
 from vision_lab.core.protocols import Stage
 from vision_lab.core.text import first_line
 
-FINE, COARSE = 256, 512
-"""Two sizes in pixels: a map's stride is what its two sizes differ by."""
+FINE_SIZE, COARSE_SIZE = 256, 512
+"""Two image sizes in pixels, from which the stride of a feature map is computed."""
+
+MAX_SEARCHED_SIZE = 1024
+"""Largest image size that ``min_image_size`` tries, in pixels."""
 
 
 @contextmanager
 def forward_hooks(
-    modules: dict[str, nn.Module], see: Callable[[str, tuple[Any, ...], Any], None]
+    modules: dict[str, nn.Module], hook: Callable[[str, tuple[Any, ...], Any], None]
 ) -> Iterator[None]:
-    """Within, ``see(name, inputs, output)`` is called after each of the modules ran."""
-    handles = [
-        module.register_forward_hook(lambda _, inputs, output, name=name: see(name, inputs, output))
-        for name, module in modules.items()
-    ]
+    """Call a hook after the forward pass of each module, within this context.
+
+    Args:
+        modules: modules by name.
+        hook: called with the name, the inputs and the output of a module.
+    """
+    handles = []
+    for name, module in modules.items():
+        handles.append(
+            module.register_forward_hook(
+                lambda _, inputs, output, name=name: hook(name, inputs, output)
+            )
+        )
     try:
         yield
     finally:
@@ -32,87 +43,99 @@ def forward_hooks(
 
 
 def meta_copy(network: nn.Module) -> nn.Module:
-    """A copy of any network without its numbers, in evaluation mode."""
-    # The memo hands deepcopy the numberless twins, so that the real tensors are never copied.
-    memo: dict[int, Any] = {
-        id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in network.parameters()
-    }
-    memo |= {id(buffer): buffer.to("meta") for buffer in network.buffers()}
+    """Copy a network to the meta device, without copying its tensors, in evaluation mode."""
+    memo: dict[int, Any] = {}  # makes deepcopy use these instead of copying the tensors
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+    for buffer in network.buffers():
+        memo[id(buffer)] = buffer.to("meta")
     return deepcopy(network, memo).eval()
 
 
-def stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
-    """A classifier's maps, the last of each stride, from the finest to the coarsest.
+def find_stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
+    """Find the feature maps of a classifier: the last one of each stride, fine to coarse.
 
-    Plain containers are opened; every other module is one unit; the unit that owns the last parameter, the classifier
-    proper, is left out. The stride is exact under padded and valid convolutions alike.
+    Plain containers are opened; every other module is one unit. The classification layer, which has
+    the last parameter, is left out. The stride is exact for padded and unpadded convolutions.
+
+    Args:
+        classifier: the classifier.
+        channels: number of image channels.
     """
     copy = meta_copy(classifier)
-    units = dict(_probed_modules(copy))
-    sizes: dict[str, list[tuple[int, int]]] = {}
+    units = dict(_list_units(copy))
+    shapes: dict[str, list[tuple[int, int]]] = {}
 
-    def see(name: str, _: tuple[Any, ...], output: Any) -> None:
+    def record(name: str, _: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4:
-            sizes.setdefault(name, []).append((output.shape[1], output.shape[2]))
+            shapes.setdefault(name, []).append((output.shape[1], output.shape[2]))
 
-    with forward_hooks(units, see):
-        for side in (FINE, COARSE):
-            copy(torch.empty(2, channels, side, side, device="meta"))
-    found: dict[int, Stage] = {}
-    for name, seen in sizes.items():
-        (width, fine), (_, coarse) = seen[0], seen[-1]
-        if coarse > fine:  # global pooling gives both the same
-            stride = round((COARSE - FINE) / (coarse - fine))
-            found[stride] = Stage(name, width, stride)
-    return tuple(found[stride] for stride in sorted(found))
+    with forward_hooks(units, record):
+        for size in (FINE_SIZE, COARSE_SIZE):
+            copy(torch.empty(2, channels, size, size, device="meta"))
+    stages: dict[int, Stage] = {}
+    for name, recorded in shapes.items():
+        (width, fine), (_, coarse) = recorded[0], recorded[-1]
+        if coarse > fine:  # they are equal after global pooling
+            stride = round((COARSE_SIZE - FINE_SIZE) / (coarse - fine))
+            stages[stride] = Stage(name, width, stride)
+    return tuple(stages[stride] for stride in sorted(stages))
 
 
 def min_image_size(network: nn.Module, *, channels: int, start: int) -> int | None:
-    """The smallest square picture in pixels, from ``start`` on, that a network takes in training.
+    """Find the smallest square image on which a network can be trained.
 
-    None where not even 1024 pixels will do.
+    Args:
+        network: the network.
+        channels: number of image channels.
+        start: smallest size to try, in pixels.
+
+    Returns:
+        The size in pixels; None if it is larger than ``MAX_SEARCHED_SIZE``.
     """
     copy = meta_copy(network)
-    low, high = start - 1, 1024
-    if forward_error(copy, channels=channels, size=(high, high)):
+    too_small, sufficient = start - 1, MAX_SEARCHED_SIZE
+    if forward_error(copy, channels=channels, size=(sufficient, sufficient)):
         return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (
-            (middle, high)
-            if forward_error(copy, channels=channels, size=(middle, middle))
-            else (low, middle)
-        )
-    return high
+    while sufficient - too_small > 1:
+        middle = (too_small + sufficient) // 2
+        if forward_error(copy, channels=channels, size=(middle, middle)):
+            too_small = middle
+        else:
+            sufficient = middle
+    return sufficient
 
 
 def forward_error(network: nn.Module, *, channels: int, size: tuple[int, int]) -> str | None:
-    """Why a network does not run on pictures of that (height, width) in training; None where it does.
+    """Return why a network cannot be trained on images of a size, or None if it can.
 
-    Training, since then its auxiliary classifiers run too, which want larger pictures than the rest.
+    It is run in training mode, in which auxiliary classifiers require larger images than the rest.
+
+    Args:
+        network: the network.
+        channels: number of image channels.
+        size: (height, width) in pixels.
     """
     try:
         meta_copy(network).train()(torch.empty(2, channels, *size, device="meta"))
-    except (
-        RuntimeError,
-        ValueError,
-    ) as error:  # "kernel size can't be greater than actual input size", and its kin
+    except (RuntimeError, ValueError) as error:  # such as a kernel larger than its input
         return first_line(error)
     return None
 
 
-def _probed_modules(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules a forward pass walks through, in order, without the one that holds the last parameter."""
-    owner = _classifier_name(module) if not prefix else None
+def _list_units(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that a forward pass runs, in order, without the classification layer."""
+    classifier = "" if prefix else _find_classifier(module)
     for name, child in module.named_children():
-        if name == owner:
+        if name == classifier:
             continue
         if type(child) in (nn.Sequential, nn.ModuleList):
-            yield from _probed_modules(child, f"{prefix}{name}.")
+            yield from _list_units(child, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", child
 
 
-def _classifier_name(module: nn.Module) -> str:
+def _find_classifier(module: nn.Module) -> str:
+    """Return the name of the submodule with the last parameter."""
     *_, (name, _) = module.named_parameters()
     return name.split(".")[0]

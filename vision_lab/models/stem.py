@@ -1,90 +1,126 @@
-"""Fitting a published classifier to other pictures: fewer pixels, another number of channels. Keys stay as they are."""
+"""Adaptation of a published classifier to small images and other numbers of channels.
+
+Keys stay the same.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vision_lab.models.introspection import FINE, forward_hooks, meta_copy
+from vision_lab.models.introspection import FINE_SIZE, forward_hooks, meta_copy
+
+STEM_STRIDE = 4
+"""Downsampling of the first layers that is removed for small images."""
 
 
 def remove_stem_downsampling(classifier: nn.Module) -> None:
-    """Undo the first fourfold downsampling, which is meant for pictures of 224 pixels.
+    """Remove the first fourfold downsampling, which is made for images of 224 pixels, in place.
 
-    A strided convolution steps by one pixel and, where it is larger than 3x3, becomes 3x3 (its first weights are drawn
-    anew: the only shape that changes); a pooling layer becomes an identity. What He 2015, section 4.2, does by hand for
-    32 pixels, and many after it for other networks.
+    A strided convolution gets a stride of 1 and, if it is larger than 3x3, becomes 3x3 with new
+    initial weights (the only shape that changes); a pooling layer becomes an identity. This is what
+    section 4.2 of He 2015 does for 32 pixels, and others do for other networks.
     """
-    left = 4
-    for name, factor in _downsampling(classifier):
-        if left < 2:
+    remaining = STEM_STRIDE
+    for name, factor in _find_downsampling(classifier):
+        if remaining < 2:
             break
         layer = classifier.get_submodule(name)
-        replace(
-            classifier, name, _stride_one(layer) if isinstance(layer, nn.Conv2d) else nn.Identity()
-        )
-        left //= factor
+        is_conv = isinstance(layer, nn.Conv2d)
+        replacement = _without_stride(layer) if is_conv else nn.Identity()
+        replace_module(classifier, name, replacement)
+        remaining //= factor
 
 
 def set_in_channels(classifier: nn.Module, channels: int) -> None:
-    """Let the first convolution take ``channels`` channels; its weights are drawn anew where that is news to it."""
+    """Set the number of image channels, with new initial weights if it changes, in place.
+
+    Args:
+        classifier: the classifier.
+        channels: number of image channels.
+    """
     name, first = first_convolution(classifier)
     if first.in_channels != channels:
-        replace(classifier, name, _similar_conv(first, in_channels=channels))
+        replace_module(classifier, name, _similar_conv(first, in_channels=channels))
 
 
 def first_convolution(classifier: nn.Module) -> tuple[str, nn.Conv2d]:
-    """The name and the layer that sees the picture."""
-    return next(
-        (name, module)
-        for name, module in classifier.named_modules()
-        if isinstance(module, nn.Conv2d)
-    )
+    """Return the name and the layer that is applied to the image."""
+    for name, module in classifier.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return name, module
+    raise ValueError("the network has no convolution")
 
 
 def adapt_input_kernel(kernel: Tensor, channels: int) -> Tensor:
-    """Learnt kernels (out, in, h, w) for pictures of another number of channels: (out, channels, h, w).
+    """Adapt pretrained kernels to another number of image channels.
 
-    One channel: the sum over the learnt ones, which answers a grey picture as the old kernel answers its three equal
-    channels. More: the learnt ones in turn, scaled so that the answers keep their size.
+    For one channel they are summed: the response to a gray image stays that to three equal
+    channels. For more channels they are repeated in turn, and scaled to keep the size of responses.
+
+    Args:
+        kernel: (out_channels, in_channels, h, w).
+        channels: number of image channels.
+
+    Returns:
+        (out_channels, channels, h, w).
     """
-    old = kernel.shape[1]
-    if channels == old:
+    in_channels = kernel.shape[1]
+    if channels == in_channels:
         return kernel
     if channels == 1:
         return kernel.sum(dim=1, keepdim=True)
-    turns = [index % old for index in range(channels)]
-    return kernel[:, turns] * (old / channels)
+    repeated = [index % in_channels for index in range(channels)]
+    return kernel[:, repeated] * (in_channels / channels)
 
 
-def _downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
-    """The convolutions and poolings that make a map smaller, in the order they run, each with its factor."""
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace a submodule, in place.
+
+    Args:
+        network: the network.
+        name: dotted name of the submodule.
+        module: its replacement.
+    """
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
+
+
+def _find_downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
+    """Return the layers that downsample, in the order they run, each with its factor."""
     copy = meta_copy(classifier)
     kinds = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
-    layers: dict[str, nn.Module] = {
-        name: module for name, module in copy.named_modules() if isinstance(module, kinds)
-    }
-    found: list[tuple[str, int]] = []
+    layers: dict[str, nn.Module] = {}
+    for name, module in copy.named_modules():
+        if isinstance(module, kinds):
+            layers[name] = module
+    downsampling: list[tuple[str, int]] = []
 
-    def see(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def record(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
         factor = round(inputs[0].shape[-1] / output.shape[-1])
         if factor > 1:
-            found.append((name, factor))
+            downsampling.append((name, factor))
 
     _, first = first_convolution(copy)
-    with forward_hooks(layers, see):
-        copy(torch.empty(2, first.in_channels, FINE, FINE, device="meta"))
-    return found
+    with forward_hooks(layers, record):
+        copy(torch.empty(2, first.in_channels, FINE_SIZE, FINE_SIZE, device="meta"))
+    return downsampling
 
 
-def _stride_one(layer: nn.Conv2d) -> nn.Conv2d:
+def _without_stride(layer: nn.Module) -> nn.Conv2d:
+    assert isinstance(layer, nn.Conv2d)
     if layer.kernel_size == (3, 3):
         layer.stride, layer.padding = (1, 1), (1, 1)
         return layer
     return _similar_conv(layer, kernel_size=3, stride=1, padding=1)
 
 
-def _similar_conv(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
+def _similar_conv(layer: nn.Conv2d, **overrides: Any) -> nn.Conv2d:
+    """Create a convolution with the settings of another one, and similar initial weights.
+
+    Their standard deviation is that of the other layer's weights, adjusted for the size of the
+    kernel, whatever rule its paper initializes them with.
+    """
     arguments: dict[str, Any] = {
         "in_channels": layer.in_channels,
         "out_channels": layer.out_channels,
@@ -97,17 +133,11 @@ def _similar_conv(layer: nn.Conv2d, **changes: Any) -> nn.Conv2d:
         "padding_mode": layer.padding_mode,
         "device": layer.weight.device,
     }
-    new = nn.Conv2d(**(arguments | changes))
-    # Drawn from the spread of the old layer's weights, whatever rule its paper draws them by.
-    scale = layer.weight.std() * (layer.weight[0].numel() / new.weight[0].numel()) ** 0.5
+    new = nn.Conv2d(**(arguments | overrides))
+    fan_in_ratio = layer.weight[0].numel() / new.weight[0].numel()
+    std = layer.weight.std() * fan_in_ratio**0.5
     with torch.no_grad():
-        new.weight.normal_().mul_(scale)
+        new.weight.normal_().mul_(std)
     if new.bias is not None and layer.bias is not None:
         new.bias.data.copy_(layer.bias.data)
     return new
-
-
-def replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of another."""
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)

@@ -1,4 +1,7 @@
-"""Learnt weights from torchvision or from a file, into a network whose classes, channels or stem may differ."""
+"""Pretrained weights from torchvision or a file.
+
+Classes, image channels and stem of the network may differ from those of the weights.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import pickle
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision.models
@@ -19,24 +22,41 @@ from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.text import first_line, summarize_names
 from vision_lab.models.stem import adapt_input_kernel, first_convolution
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the state dict."""
+"""Keys under which training scripts store the state dict."""
 
 PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.")
-"""What wrapping puts before a key: DataParallel, Lightning modules, torch.compile, detectors, our checkpoints."""
+"""Prefixes of keys by DataParallel, Lightning modules, torch.compile, detectors and our tasks."""
 
 TF_PREPROCESSED = {"inception_v3", "googlenet"}
-"""Networks whose published weights want pictures in [-1, 1]; torchvision's ``transform_input`` does the same inside."""
+"""Networks whose published weights expect images in [-1, 1]; torchvision's ``transform_input``
+converts them inside the network."""
 
 LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, IndexError, ValueError)
-"""What torch raises for a file that it did not write, or that holds more than plain tensors."""
+"""Exceptions of torch for a file that it did not write, or that contains other objects."""
 
 MAX_LISTED = 6
-"""Keys that an error names."""
+"""Maximum number of keys listed in an error."""
 
-_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+_OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+
+
+class _Weights(NamedTuple):
+    """A state dict, and the normalization it expects."""
+
+    state: StateDict
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class _Mismatch(NamedTuple):
+    """Keys of a state dict and a network that do not match."""
+
+    mismatched: list[str]
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 def load(
@@ -47,165 +67,176 @@ def load(
     class_layers: Collection[str],
     key: str = "model.weights",
 ) -> LoadedWeights:
-    """Load weights into ``network``.
+    """Load pretrained weights into a network, in place.
 
     Args:
-        network: the classifier, or the whole network, fitted to its data already.
-        source: ``imagenet`` or ``coco``, torchvision's default; a name in its enumeration (``IMAGENET1K_V2``); a file.
-        constructor: torchvision's name for the network, which finds the enumeration.
-        class_layers: the parameters whose shapes hang on the number of classes: these alone may differ.
-        key: what the user typed the source for.
+        network: the network, already adapted to the data.
+        source: ``imagenet`` or ``coco`` for torchvision's default; a name in its enumeration
+            (``IMAGENET1K_V2``); or a file.
+        constructor: torchvision's name of the network.
+        class_layers: parameters whose shapes depend on the number of classes, which need not match.
+        key: config key of the source, for errors.
+
+    Returns:
+        What was loaded, and the normalization the weights expect.
 
     Raises:
-        ConfigurationError: where the weights are not to be had, cannot be loaded safely, or do not fit.
+        ConfigurationError: if the weights do not exist, cannot be loaded safely, or do not fit.
     """
     path = Path(source).expanduser()
     if path.is_file():
-        state = _from_file(path, key)
-        mean: tuple[float, ...] | None = None
-        std: tuple[float, ...] | None = None
+        weights = _Weights(_read_file(path, key))
     elif "/" in source or "\\" in source or path.suffix:
         raise ConfigurationError(f"{key}={source}: there is no such file")
     else:
-        state, mean, std = _from_torchvision(source, constructor, key)
-    fitted, left_over = _match_state_dict(
-        state, network, source=f"{key}={source}", class_layers=class_layers
+        weights = _download(source, constructor, key)
+    matched, ignored = _match_state_dict(
+        weights.state, network, source=f"{key}={source}", class_layers=class_layers
     )
     if constructor in TF_PREPROCESSED:
-        mean = std = (0.5,)
+        weights = weights._replace(mean=(0.5,), std=(0.5,))
     own = network.state_dict()
-    fresh = tuple(
-        key for key in own if key not in fitted and not key.endswith("num_batches_tracked")
-    )
-    network.load_state_dict(own | fitted)
-    sentence = f"{path.name}: {len(fitted)} of {len(own)} tensors loaded"
-    sentence += f"; drawn anew: {', '.join(fresh)}" if fresh else ""
-    sentence += f"; left over: {', '.join(left_over)}" if left_over else ""
-    return LoadedWeights(sentence, fresh, mean, std)
+    missing_keys = tuple(name for name in own if name not in matched and not _is_counter(name))
+    network.load_state_dict(own | matched)
+    summary = f"{path.name}: {len(matched)} of {len(own)} tensors loaded"
+    if missing_keys:
+        summary += f"; randomly initialized: {', '.join(missing_keys)}"
+    if ignored:
+        summary += f"; ignored: {', '.join(ignored)}"
+    return LoadedWeights(summary, missing_keys, weights.mean, weights.std)
 
 
-def _from_torchvision(
-    name: str, constructor: str, key: str
-) -> tuple[State, tuple[float, ...], tuple[float, ...]]:
+def _download(name: str, constructor: str, key: str) -> _Weights:
+    """Load weights from torchvision, downloading them if necessary."""
     try:
         enumeration = torchvision.models.get_model_weights(constructor)
     except ValueError:
         raise ConfigurationError(
-            f"{key}={name}: torchvision has no weights for {constructor}: type a file of weights, or null"
+            f"{key}={name}: torchvision has no weights for {constructor}: type a weights file, or "
+            "null"
         ) from None
-    members = [member.name for member in enumeration]
-    published = "coco" if key == "head.weights" else "imagenet"
-    if name != published and name not in members:
+    names = [member.name for member in enumeration]
+    default = "coco" if key == "head.weights" else "imagenet"
+    if name != default and name not in names:
         raise ConfigurationError(
-            f"{key}={name}: neither a file nor one of torchvision's for {constructor}: "
-            f"{published}, {', '.join(members)}"
+            f"{key}={name}: there is no such file, and torchvision's weights for {constructor} are "
+            f"{default}, {', '.join(names)}"
         )
-    weights = enumeration.DEFAULT if name == published else enumeration[name]
+    member = enumeration.DEFAULT if name == default else enumeration[name]
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except OSError as error:  # urllib's errors are OSErrors
-        file = weights.url.rsplit("/", 1)[-1]
+        state = member.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except OSError as error:  # those of urllib are OSErrors
+        file = member.url.rsplit("/", 1)[-1]
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ConfigurationError(
-            f"{key}={name}: {weights.url} could not be fetched: {error}\n"
-            f"Fetch it where there is a network, then type {key}=<folder>/{file}, "
-            f"or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}"
+            f"{key}={name}: {member.url} cannot be downloaded: {error}\nDownload it elsewhere, then "
+            f"type {key}=<folder>/{file}, or copy it to {folder}"
         ) from error
-    preset = weights.transforms()
-    if isinstance(preset, ObjectDetection):  # detectors normalise inside
-        with torch.device("meta"):
-            preset = torchvision.models.get_model(
-                constructor, weights=None, weights_backbone=None
-            ).transform
-        return state, tuple(preset.image_mean), tuple(preset.image_std)
-    return state, tuple(preset.mean), tuple(preset.std)
+    preset = member.transforms()
+    if not isinstance(preset, ObjectDetection):
+        return _Weights(state, tuple(preset.mean), tuple(preset.std))
+    with torch.device("meta"):  # detectors normalize images themselves
+        detector = torchvision.models.get_model(constructor, weights=None, weights_backbone=None)
+    transform = detector.transform
+    return _Weights(state, tuple(transform.image_mean), tuple(transform.image_std))
 
 
-def _from_file(path: Path, key: str) -> State:
+def _read_file(path: Path, key: str) -> StateDict:
     try:
         reject_compressed(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (*LOAD_ERRORS, OSError) as error:
         raise ConfigurationError(
-            f"{key}={path}: not a file of plain tensors that can be loaded without running code in it "
-            f"({first_line(error)})\n"
-            "Save it again with torch.save(network.state_dict(), file)."
+            f"{key}={path}: it is not a file of tensors that can be loaded without running code in "
+            f"it ({first_line(error)})\nSave it again with torch.save(network.state_dict(), file)."
         ) from error
     for wrapper in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    state = (
-        {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
+    state = {}
+    if isinstance(content, Mapping):
+        state = {str(name): v for name, v in content.items() if isinstance(v, Tensor)}
     if not state:
-        raise ConfigurationError(f"{key}={path}: there is no state dict in it")
+        raise ConfigurationError(f"{key}={path}: it contains no state dict")
     return state
 
 
 def _match_state_dict(
-    state: State, network: nn.Module, *, source: str, class_layers: Collection[str]
-) -> tuple[State, list[str]]:
-    """The tensors to load under the network's own keys, and the keys without a place."""
+    state: StateDict, network: nn.Module, *, source: str, class_layers: Collection[str]
+) -> tuple[StateDict, list[str]]:
+    """Match a state dict with a network.
+
+    Returns:
+        The tensors to load, with the network's own keys, and the modules that are ignored.
+
+    Raises:
+        ConfigurationError: if they do not fit.
+    """
     own = network.state_dict()
-    state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
-    prefix = max(PREFIXES, key=lambda prefix: sum(prefix + key in state for key in own))
-    state = {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-    }
+    state = _normalize_keys(state, own)
+    _adapt_first_convolution(state, network)
+    matched = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    ignored = [name for name in state if name not in own]
+    # An auxiliary classifier that is disabled is None in the network.
+    unexpected = [k for k in ignored if getattr(network, k.split(".")[0], network) is not None]
+    mismatched, missing = [], []
+    for name in own:
+        if name in class_layers or name in matched:
+            continue
+        if name in state:
+            mismatched.append(name)
+        elif not _is_counter(name):
+            missing.append(name)
+    if mismatched or missing or unexpected:
+        mismatch = _Mismatch(mismatched, missing, unexpected)
+        raise ConfigurationError(_mismatch_message(source, state, network, mismatch))
+    return matched, sorted({name.split(".")[0] for name in ignored})
 
+
+def _normalize_keys(state: StateDict, own: Mapping[str, Tensor]) -> StateDict:
+    """Remove the prefix with which most keys match, and rename keys of old DenseNets."""
+    state = {_OLD_DENSENET_KEY.sub(r"\1\2", name): value for name, value in state.items()}
+    prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in state for name in own))
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _adapt_first_convolution(state: StateDict, network: nn.Module) -> None:
+    """Adapt the first kernel to the number of image channels, in place, unless its size differs."""
     name, first = first_convolution(network)
-    key = f"{name}.weight"
-    if key in state and state[key].ndim == 4 and state[key].shape[2:] == first.weight.shape[2:]:
-        state[key] = adapt_input_kernel(state[key], first.in_channels)
+    kernel = state.get(f"{name}.weight")
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[2:] == first.weight.shape[2:]:
+        state[f"{name}.weight"] = adapt_input_kernel(kernel, first.in_channels)
 
-    fitted = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    left_over = [k for k in state if k not in own]
-    misfits = [k for k in state if k in own and k not in fitted and k not in class_layers]
-    missing = [
-        k
-        for k in own
-        if k not in state and k not in class_layers and not k.endswith("num_batches_tracked")
-    ]
-    # An auxiliary classifier that is switched off leaves None in its place.
-    strangers = [k for k in left_over if getattr(network, k.split(".")[0], network) is not None]
-    if misfits or missing or strangers:
-        raise ConfigurationError(
-            _mismatch_message(
-                source, state, network, misfits=misfits, missing=missing, strangers=strangers
-            )
-        )
-    return fitted, sorted({k.split(".")[0] for k in left_over})
+
+def _is_counter(name: str) -> bool:
+    """Return whether a tensor counts the batches of a batch norm; old weights lack them."""
+    return name.endswith("num_batches_tracked")
 
 
 def _mismatch_message(
-    source: str,
-    state: State,
-    network: nn.Module,
-    *,
-    misfits: list[str],
-    missing: list[str],
-    strangers: list[str],
+    source: str, state: StateDict, network: nn.Module, mismatch: _Mismatch
 ) -> str:
     own = network.state_dict()
-    lines = [f"{source} does not fit the network (only the layer of the classes may differ):"]
-    if misfits:
+    lines = [f"{source} does not fit the network (only the classification layer may differ):"]
+    if mismatch.mismatched:
+        shapes = [
+            f"{name} {_format_shape(state[name])} instead of {_format_shape(own[name])}"
+            for name in mismatch.mismatched
+        ]
+        lines.append("  other shapes: " + summarize_names(shapes, MAX_LISTED))
+    if mismatch.missing_keys:
+        names = summarize_names(mismatch.missing_keys, MAX_LISTED)
+        lines.append(f"  missing from the file: {names}")
+    if mismatch.unexpected_keys:
+        names = summarize_names(mismatch.unexpected_keys, MAX_LISTED)
+        lines.append(f"  missing from the network: {names}")
+    first_kernel = f"{first_convolution(network)[0]}.weight"
+    if mismatch == _Mismatch([first_kernel], [], []):
         lines.append(
-            "  other shapes: "
-            + summarize_names(
-                [f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in misfits], MAX_LISTED
-            )
-        )
-    if missing:
-        lines.append("  not in the file: " + summarize_names(missing, MAX_LISTED))
-    if strangers:
-        lines.append("  not in the network: " + summarize_names(strangers, MAX_LISTED))
-    if misfits == [f"{first_convolution(network)[0]}.weight"] and not missing and not strangers:
-        lines.append(
-            "The first convolution was made smaller for small pictures: type model.stem=imagenet."
+            "The first convolution is smaller, for small images: type model.stem=imagenet."
         )
     return "\n".join(lines)
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"

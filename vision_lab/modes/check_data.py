@@ -1,4 +1,4 @@
-"""``mode=check data=...``: what is in a data set, and what is wrong with it, file by file."""
+"""``mode=check data=...``: inspect a dataset and report invalid files, file by file."""
 
 from __future__ import annotations
 
@@ -21,173 +21,179 @@ from vision_lab.core.batch import BoxTargets
 from vision_lab.core.errors import DataError, UnreadableFile
 from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.inspection import SampleReport, inspect_samples, inspection_report
-from vision_lab.data.transformed_dataset import TransformedDataset
+from vision_lab.data.inspection import (
+    DatasetInspection,
+    SampleReport,
+    inspect_samples,
+    inspection_report,
+)
 from vision_lab.modes import reports
 from vision_lab.viz import images
 from vision_lab.viz.images import MAX_DRAWN
 
 MAX_LISTED = 10
-"""Files of each kind that are named on the screen; all are in the report."""
+"""Maximum number of files of each kind to print; the report lists all of them."""
+
+MAX_CLASSES_LISTED = 50
+
+UNITS = {"masks": "pixels", "boxes": "objects"}
+"""What is counted for each class; images for the other target types."""
 
 
 def check(
     config: Config,
     folder: Path,
     *,
-    drawn: Annotated[int, Range(ge=0, le=MAX_DRAWN)],
-    tiny: Annotated[int, Range(ge=0)],
+    num_drawn: Annotated[int, Range(ge=0, le=MAX_DRAWN)],
+    small_object_pixels: Annotated[int, Range(ge=0)],
 ) -> None:
-    """Read every sample of every split.
+    """Read every sample of every split, and report what is in them and which are invalid.
 
     Args:
-        config: of which only the data counts.
-        folder: gets ``report.json`` and ``contact_sheet.png``.
-        drawn: how many pictures the contact sheet shows.
-        tiny: an object is tiny whose shorter side has fewer pixels when its picture is fitted to the network's.
+        config: the config, of which only the data is used.
+        folder: output folder: ``report.json`` and ``contact_sheet.png``.
+        num_drawn: number of images on the contact sheet.
+        small_object_pixels: an object counts as small if its shorter side has fewer pixels, in an
+            image resized to ``data.spec.image_size``.
 
     Raises:
-        DataError: where anything is broken, after all has been told.
+        ConfigurationError: if the config is invalid.
+        DataError: if anything is invalid, after the whole report is written.
     """
     reject_link(folder)
     console.silence_libraries()
     check_config(config, ["data"])
-    # All that is wrong is to be told at once.
+    # Collect all errors instead of stopping at the first.
     config = config.updated({"data.on_error": "skip", "augment.train": [], "augment.eval": []})
     spec = build.spec(config)
     data = build.data(config, spec)
     data.prepare_data()
     data.setup()
-    examinations = data.inspections(tiny=tiny)
-    total = sum(map(len, examinations))
-    reading = inspect_samples(examinations, workers=data.effective_num_workers)
-    found = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
-    told = inspection_report(found, data.annotation_issues, spec)
-    told = {
+    inspections = data.inspections(small_object_pixels=small_object_pixels)
+    total = sum(map(len, inspections))
+    reading = inspect_samples(inspections, num_workers=data.effective_num_workers)
+    samples = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
+    report = {
         "data": config.choices.get("data"),
         "root": config["data"].get("root"),
-        "target": spec.target_type,
-        **told,
+        "target_type": spec.target_type,
+        **inspection_report(samples, data.annotation_issues, spec),
     }
-    write_file(folder, "report.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    pictures = _contact_sheet_images(
-        found, {each.split: each.examples for each in examinations}, told, spec, count=drawn
-    )
-    if pictures:
-        sheet = images.grid(pictures)
-        sheet = (
-            images.with_legend(sheet, spec.class_names) if spec.target_type == "masks" else sheet
-        )
+    write_file(folder, "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    shown = _select_samples(samples, report, count=num_drawn)
+    sheet = _draw_contact_sheet(shown, inspections, spec)
+    if sheet is not None:
         write_file(folder, "contact_sheet.png", encode_png(sheet).numpy().tobytes())
-    _show(told)
-    console.print_line(
-        f"written to {format_path(folder)}: report.json"
-        + (", contact_sheet.png" if pictures else "")
-    )
-    if told["broken"]:
+    _print_report(report)
+    sheet_name = ", contact_sheet.png" if sheet is not None else ""
+    console.print_line(f"written to {format_path(folder)}: report.json{sheet_name}")
+    if report["num_problems"]:
         raise DataError(
-            f"{told['broken']} broken: all are listed in {format_path(folder / 'report.json')}"
+            f"{report['num_problems']} problems: all are listed in "
+            f"{format_path(folder / 'report.json')}"
         )
-    console.print_line("nothing is broken")
+    console.print_line("no problems found")
 
 
-def _show(told: Mapping[str, Any]) -> None:
-    reports.print_table(
-        "splits",
-        [
-            {
-                "split": name,
-                "pictures": each["pictures"],
-                "smallest": _size(each["sizes"]["smallest"]),
-                "median": _size(each["sizes"]["median"]),
-                "largest": _size(each["sizes"]["largest"]),
-                "no labels": len(each["without"]),
-                "tiny": sum(each["tiny"].values()),
-            }
-            for name, each in told["splits"].items()
-        ],
-    )
-    unit = (
-        "pixels"
-        if told["target"] == "masks"
-        else "objects"
-        if told["target"] == "boxes"
-        else "pictures"
-    )
-    names = next(iter(told["splits"].values()))["classes"]
-    counted = [
-        {
-            "class": name,
-            **{
-                f"{split} {unit}": each["classes"][name]["count"]
-                for split, each in told["splits"].items()
-            },
-        }
-        for name in names
-    ]
-    reports.print_table("classes", counted, most=50)
-    _list("cannot be read", [f"{each['path']}: {each['reason']}" for each in told["unreadable"]])
-    broken = [f"{each['path']}: {each['what']}" for each in told["broken_annotations"]]
-    _list("with broken annotations", broken)
-    _list("in more than one split", [_names(group) for group in told["duplicates_across_splits"]])
-    contradicting = [_names(group) for group in told["contradicting_duplicates"]]
-    _list("there twice with other labels", contradicting)
-    _list(
-        "more than once in a split", [_names(group) for group in told["duplicates_within_a_split"]]
-    )
+def _print_report(report: Mapping[str, Any]) -> None:
+    splits = report["splits"]
+    reports.print_table("splits", [_split_row(name, splits[name]) for name in splits])
+    unit = UNITS.get(report["target_type"], "images")
+    rows = []
+    for class_name in next(iter(splits.values()))["classes"]:
+        row = {"class": class_name}
+        for split, summary in splits.items():
+            row[f"{split} {unit}"] = summary["classes"][class_name]["count"]
+        rows.append(row)
+    reports.print_table("classes", rows, max_rows=MAX_CLASSES_LISTED)
+    unreadable = [f"{file['path']}: {file['reason']}" for file in report["unreadable"]]
+    issues = [f"{issue['path']}: {issue['problem']}" for issue in report["annotation_issues"]]
+    _print_list("unreadable files", unreadable)
+    _print_list("invalid annotations", issues)
+    for key, title in (
+        ("duplicates_across_splits", "images in more than one split"),
+        ("conflicting_duplicates", "duplicate images with different labels"),
+        ("duplicates_within_split", "duplicate images within a split"),
+    ):
+        _print_list(title, [_format_group(group) for group in report[key]])
 
 
-def _list(what: str, entries: Sequence[str]) -> None:
+def _split_row(name: str, summary: Mapping[str, Any]) -> dict[str, str | float]:
+    sizes = summary["sizes"]
+    return {
+        "split": name,
+        "images": summary["num_images"],
+        "smallest": _format_size(sizes["smallest"]),
+        "median": _format_size(sizes["median"]),
+        "largest": _format_size(sizes["largest"]),
+        "unlabeled": len(summary["unlabeled"]),
+        "small objects": sum(summary["small_objects"].values()),
+    }
+
+
+def _print_list(title: str, entries: Sequence[str]) -> None:
     if entries:
-        more = f"\n  and {len(entries) - MAX_LISTED} more" if len(entries) > MAX_LISTED else ""
-        console.print_line(f"{len(entries)} {what}:\n  " + "\n  ".join(entries[:MAX_LISTED]) + more)
+        lines = [f"{len(entries)} {title}:", *(f"  {entry}" for entry in entries[:MAX_LISTED])]
+        if len(entries) > MAX_LISTED:
+            lines.append(f"  and {len(entries) - MAX_LISTED} more")
+        console.print_line("\n".join(lines))
 
 
-def _names(group: Sequence[Mapping[str, str]]) -> str:
-    return " = ".join(f"{each['path']} ({each['split']})" for each in group)
+def _format_group(group: Sequence[Mapping[str, str]]) -> str:
+    return " = ".join(f"{sample['path']} ({sample['split']})" for sample in group)
 
 
-def _size(size: Sequence[int] | None) -> str:
+def _format_size(size: Sequence[int] | None) -> str:
     return f"{size[1]}x{size[0]}" if size else ""
 
 
-def _contact_sheet_images(
-    found: Sequence[SampleReport],
-    splits: Mapping[str, TransformedDataset],
-    told: Mapping[str, Any],
-    spec: DataSpec,
-    *,
-    count: int,
-) -> list[Tensor]:
-    """Pictures with their annotations: those with something broken first, then some of all, evenly spaced."""
-    suspects = {each["path"] for each in told["broken_annotations"]}
-    for kind in ("duplicates_across_splits", "contradicting_duplicates"):
-        suspects |= {each["path"] for group in told[kind] for each in group}
-    readable = [each for each in found if not each.problem]
-    first = [each for each in readable if each.name in suspects][:count]
-    others = [each for each in readable if each.name not in suspects]
+def _select_samples(
+    samples: Sequence[SampleReport], report: Mapping[str, Any], *, count: int
+) -> list[SampleReport]:
+    """Select samples for the contact sheet: those with problems first, then evenly spaced ones."""
+    suspects = {issue["path"] for issue in report["annotation_issues"]}
+    for key in ("duplicates_across_splits", "conflicting_duplicates"):
+        for group in report[key]:
+            suspects.update(sample["path"] for sample in group)
+    readable = [sample for sample in samples if not sample.problem]
+    first = [sample for sample in readable if sample.name in suspects][:count]
+    others = [sample for sample in readable if sample.name not in suspects]
     step = max(1, len(others) // max(1, count - len(first)))
-    pictures = []
-    for each in [*first, *others[::step]][:count]:
-        example = splits[each.split][0, each.index]
-        if not isinstance(example, UnreadableFile):
-            image, target, sample = example
-            rows, columns = sample.content_size or image.shape[-2:]
-            pictures.append(
-                _draw_annotations(image[:, :rows, :columns], target, Path(each.name).name, spec)
-            )
-    return pictures
+    return [*first, *others[::step]][:count]
+
+
+def _draw_contact_sheet(
+    samples: Sequence[SampleReport], inspections: Sequence[DatasetInspection], spec: DataSpec
+) -> Tensor | None:
+    """Draw samples with their annotations.
+
+    Returns:
+        The sheet, (3, H, W) uint8; None if there are no images.
+    """
+    datasets = {inspection.split: inspection.dataset for inspection in inspections}
+    drawn = []
+    for report in samples:
+        item = datasets[report.split][0, report.index]
+        if not isinstance(item, UnreadableFile):
+            image, target, sample = item
+            height, width = sample.content_size or image.shape[-2:]
+            image = image[:, :height, :width]
+            drawn.append(_draw_annotations(image, target, Path(report.name).name, spec))
+    if not drawn:
+        return None
+    sheet = images.grid(drawn)
+    return images.with_legend(sheet, spec.class_names) if spec.target_type == "masks" else sheet
 
 
 def _draw_annotations(image: Tensor, target: Any, name: str, spec: DataSpec) -> Tensor:
-    names = spec.class_names
+    class_names = spec.class_names
+    side = images.LARGE_THUMBNAIL_SIZE
     if isinstance(target, BoxTargets):
-        texts = [names[label] for label in target.labels.tolist()]
-        boxed = images.draw_boxes(
-            image, target.boxes, target.labels, texts, side=images.LARGE_THUMBNAIL_SIZE
-        )
-        return images.side_by_side([boxed], name, side=images.LARGE_THUMBNAIL_SIZE)
+        texts = [class_names[label] for label in target.labels.tolist()]
+        drawn = images.draw_boxes(image, target.boxes, target.labels, texts, side=side)
+        return images.side_by_side([drawn], name, side=side)
     if spec.target_type == "masks":
         return images.side_by_side([image, images.colorize_mask(target)], name)
     label = int(torch.as_tensor(target))
-    return images.draw_caption(image, f"{names[label] if label >= 0 else 'no label'}  {name}")
+    class_name = class_names[label] if label >= 0 else "no label"
+    return images.draw_caption(image, f"{class_name}  {name}")

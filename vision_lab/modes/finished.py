@@ -1,4 +1,4 @@
-"""A run that was finished before: its result is shown, and nothing is trained. No torch here: it takes no time."""
+"""Results of finished runs, shown instead of training again. Does not import torch."""
 
 from pathlib import Path
 
@@ -14,19 +14,23 @@ from vision_lab.runs.folder import Run
 
 
 def show_if_finished(config: Config, folder: Path) -> float | None:
-    """Show the stored result of a training command that has nothing left to do.
+    """Show the result of a training command that was completed before.
+
+    Args:
+        config: the config of the command.
+        folder: its run folder.
 
     Returns:
-        The monitored metric; None where there is something to do.
+        The monitored metric; None if the command still has something to do.
 
     Raises:
-        ConfigurationError: where the folder holds a run of another config.
+        ConfigurationError: if the folder contains a run with another config.
     """
+    if config.choices.get("mode") != "train":
+        return None
     run = Run(folder)
-    if (
-        config.choices.get("mode") != "train"
-        or resume.find_progress(run, config.source, force=config["force"]) != "finished"
-    ):
+    progress = resume.find_progress(run, config.source, force=config["force"])
+    if progress != "finished":
         return None
     return show_result(run, root=config["data"].get("root"))
 
@@ -36,28 +40,25 @@ def show_result(run: Run, *, root: str | None) -> float:
 
     Args:
         run: the run.
-        root: ``data.root`` as it is typed now.
+        root: ``data.root`` of the command, to report a change of the data.
 
     Returns:
         The monitored metric.
 
     Raises:
-        ConfigurationError: if the result is not there any more.
+        ConfigurationError: if the result no longer exists.
     """
-    found = run.result
-    if found is None:
+    result = run.result
+    if result is None:
         raise ConfigurationError(
-            f"{run} was finished, but its result.json is gone: type mode=evaluate run={run} to measure it again, or "
-            "force=true to train it anew"
+            f"{run} is finished, but its result.json no longer exists: type mode=evaluate run={run} "
+            "to evaluate it again, or force=true to train it again"
         )
-    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep ends with a table of all
-        reports.metrics(
-            "test",
-            {name.partition("/")[2]: value for name, value in found["metrics"].items()},
-            measured_with=found.get("measured_with"),
-        )
-    console.print_line(f"{run} was finished before; to train it anew, type force=true")
-    changed = resume.describe_root_change(run, root)
-    if changed:
-        console.print_warning(changed)
-    return float(next(iter(found["monitored"].values())))
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep prints a table of all its runs
+        metrics = {name.partition("/")[2]: value for name, value in result["metrics"].items()}
+        reports.print_metrics("test", metrics, settings=result.get("measured_with"))
+    console.print_line(f"{run} is already finished; to train it again, type force=true")
+    change = resume.describe_root_change(run, root)
+    if change:
+        console.print_warning(change)
+    return float(next(iter(result["monitored"].values())))

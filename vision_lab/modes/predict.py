@@ -1,4 +1,4 @@
-"""``mode=predict source=...``: what a network says of pictures, with a run's weights or published ones."""
+"""``mode=predict source=...``: predict images with a run or with pretrained weights."""
 
 import glob
 import json
@@ -23,6 +23,7 @@ from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.core.files import format_path, reject_link, write_csv, write_file
 from vision_lab.data.formats.image_folder import EXTENSIONS, UnlabeledImages
 from vision_lab.data.image_io import read_image
+from vision_lab.data.module import DataModule
 from vision_lab.modes import reports
 from vision_lab.modes.load import load_trained_task
 from vision_lab.modes.sample import sample
@@ -30,41 +31,32 @@ from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import SupervisedTask, Task
 from vision_lab.viz.images import MAX_DRAWN
 
-REQUIRED_GROUPS = (
-    "task",
-    "model",
-    "head",
-    "data",
-    "augment",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "callbacks",
-)
+REQUIRED_GROUPS = "task model head data augment optimizer scheduler trainer callbacks".split()
 
-
-MAX_MADE = 1_000_000
-"""Pictures that one command generates."""
+MAX_GENERATED = 1_000_000
+"""Maximum number of images that one command generates."""
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Collects table rows and pictures batch by batch, and lets the task write its files.
+    """Collects table rows and drawn images by batch, and has the task write its files.
 
     Args:
-        folder: where the files go.
-        names: what each picture's own files are called, without their ends.
-        drawn: how many pictures to keep for the contact sheet.
-        max_pixels: no file that was read has more.
+        folder: output folder.
+        names: file name of each image's predictions, without suffix.
+        num_drawn: number of images to draw for the contact sheet.
+        max_pixels: maximum number of pixels of an image.
     """
 
-    def __init__(self, folder: Path, *, names: Sequence[str], drawn: int, max_pixels: int) -> None:
+    def __init__(
+        self, folder: Path, *, names: Sequence[str], num_drawn: int, max_pixels: int
+    ) -> None:
         super().__init__(write_interval="batch")
         self.max_pixels = max_pixels
         self.folder = folder
         self.names = names
-        self.drawn = drawn
+        self.num_drawn = num_drawn
         self.rows: list[dict[str, str | float]] = []
-        self.pictures: list[Tensor] = []
+        self.drawn: list[Tensor] = []
 
     def write_on_batch_end(
         self,
@@ -77,55 +69,65 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         assert isinstance(pl_module, SupervisedTask)
-        if prediction is None:  # nothing in the batch could be read
+        if prediction is None:  # no image of the batch is readable
             return
         self.rows += pl_module.table_rows(batch, prediction)
         names = [self.names[sample.index] for sample in batch.samples]
-        # As large as the files have them, and read only if the task draws on them.
+        # Images at their original size, read lazily: not every task draws on them.
         channels = pl_module.spec.channels
-        pictures = (
+        images = (
             read_image(str(sample.path), channels=channels, max_pixels=self.max_pixels)
             for sample in batch.samples
         )
-        pl_module.save_predictions(batch, prediction, self.folder, names=names, pictures=pictures)
-        wanted = self.drawn - len(self.pictures)
-        if wanted > 0:
-            self.pictures += pl_module.draw_predictions(batch, prediction)[:wanted]
+        pl_module.save_predictions(batch, prediction, self.folder, names=names, images=images)
+        missing = self.num_drawn - len(self.drawn)
+        if missing > 0:
+            self.drawn += pl_module.draw_predictions(batch, prediction)[:missing]
 
 
 def predict(
     config: Config,
     folder: Path,
     *,
-    drawn: Annotated[int, Range(ge=0, le=MAX_DRAWN)],
+    num_drawn: Annotated[int, Range(ge=0, le=MAX_DRAWN)],
     tta: Literal["flip"] | None,
     tiles: bool,
-    overlap: Annotated[float, Range(ge=0, lt=1)],
-    count: Annotated[int, Range(ge=1, le=MAX_MADE)] | None,
-    classes: Sequence[str] | None,
+    tile_overlap: Annotated[float, Range(ge=0, lt=1)],
+    num_samples: Annotated[int, Range(ge=1, le=MAX_GENERATED)] | None,
+    class_names: Sequence[str] | None,
 ) -> None:
-    """Predict on pictures; or make them, where that is what was learnt.
+    """Predict images, or generate them with a run of ``task=generate``.
 
     Args:
-        config: the run's config, or one of a model with published weights.
-        folder: gets ``predictions.csv``, ``contact_sheet.png`` and what the task writes for each picture.
-        drawn: how many pictures the contact sheet shows.
-        tta: None, or ``flip``: the mean of what is said of a picture and of its mirror image.
-        tiles: look at pictures as large as they are, part by part.
-        overlap: the part of a tile's side that it shares with the next.
-        count: how many pictures to make.
-        classes: of which classes in turn.
+        config: the run's config, or that of a model with pretrained weights.
+        folder: output folder: ``predictions.csv``, ``contact_sheet.png`` and the files that the
+            task writes for each image.
+        num_drawn: number of images on the contact sheet.
+        tta: test-time augmentation: None, or ``flip`` to average the predictions of each image and
+            its mirror image.
+        tiles: whether to predict images at their original size, tile by tile.
+        tile_overlap: overlap of adjacent tiles, as a fraction of their side.
+        num_samples: number of images to generate.
+        class_names: classes to generate, in turn.
+
+    Raises:
+        ConfigurationError: if the config is invalid.
+        DataError: if no image can be read.
     """
     if config["task"]["target_type"] == NO_TARGET:
         if tta or tiles:
-            raise ConfigurationError(
-                "mode.tta and mode.tiles are for pictures that are looked at: leave them out"
-            )
-        sample(config, folder, count=count, classes=classes, drawn=drawn)
+            raise ConfigurationError("mode.tta and mode.tiles are not for task=generate: omit them")
+        sample(
+            config,
+            folder,
+            num_samples=num_samples,
+            class_names=class_names,
+            num_drawn=num_drawn,
+        )
         return
-    if count is not None or classes is not None:
+    if num_samples is not None or class_names is not None:
         raise ConfigurationError(
-            "mode.num_samples and mode.class_names are for task=generate: leave them out"
+            "mode.num_samples and mode.class_names are for task=generate: omit them"
         )
     files = find_images(config["source"])
     config = build.drop_datasets(config)
@@ -133,100 +135,129 @@ def predict(
     started = time.time()
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
-    task = (
-        load_trained_task(config, Run.open(config["run"]))
-        if config["run"]
-        else _pretrained_task(config)
-    )
-    assert isinstance(task, SupervisedTask)
-    if tta:
-        task.enable_flip_tta()
-    if tiles:
-        task.enable_tiling(overlap)
+    task = _load_task(config, tta=tta, tiles=tiles, tile_overlap=tile_overlap)
     if task.spec.target_type in ("masks", "boxes"):
-        config = config.updated(
-            {"augment.eval": []}
-        )  # what is said of a crop is not said of the picture
+        config = config.updated({"augment.eval": []})  # predict the whole image, not a crop
     data = build.data(config, task.spec)
-    data.set_predict_dataset(UnlabeledImages(files), whole=tiles)
+    data.set_predict_dataset(UnlabeledImages(files), keep_size=tiles)
     writer = PredictionWriter(
-        folder, names=output_stems(files), drawn=drawn, max_pixels=data.max_pixels
+        folder, names=output_stems(files), num_drawn=num_drawn, max_pixels=data.max_pixels
     )
-    watching = [*build.callbacks(config, only=["progress"]), writer]
-    # One process: a table of predictions has one writer.
-    trainer = build.trainer(
-        config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto"
-    )
-    trainer.predict(task, datamodule=data, return_predictions=False)
-    reports.unreadable(data, folder)
+    _run_prediction(config, folder, task, data, writer)
+    reports.report_unreadable(data, folder)
     if not writer.rows:
-        raise DataError("not one of the pictures can be read")
-    write_csv(folder, "predictions.csv", writer.rows)
-    for name, document in task.export("predict", [str(path) for path in files]).items():
-        write_file(folder, f"{name}.json", json.dumps(document, ensure_ascii=False) + "\n")
-    if writer.pictures:
-        write_file(
-            folder,
-            "contact_sheet.png",
-            encode_png(task.contact_sheet(writer.pictures)).numpy().tobytes(),
-        )
-    reports.print_table(
-        "predictions", [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows]
-    )
+        raise DataError("none of the images can be read")
+    _write_results(folder, task, files, writer)
     new = [path for path in folder.iterdir() if path.stat().st_mtime >= started]
     written = sorted(path.name + ("/" if path.is_dir() else "") for path in new)
     console.print_line(f"written to {format_path(folder)}: {', '.join(written)}")
 
 
 def find_images(source: str | None) -> list[Path]:
-    """The files that ``source`` names: a file, a folder with all below it, or a glob (``**`` for any folders).
+    """Find the image files that ``source=`` refers to.
+
+    Args:
+        source: a file, a folder (searched recursively) or a glob (``**`` matches any folders).
+
+    Returns:
+        The files, sorted.
 
     Raises:
-        ConfigurationError: where there are none.
+        ConfigurationError: if there are none.
     """
     if source is None:
         raise ConfigurationError(
-            "mode=predict looks at pictures: type source=<a file, a folder or a glob>"
+            "mode=predict requires images: type source=<a file, a folder or a glob>"
         )
     path = Path(source).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS]
+        files = [file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS]
+        problem = "this folder contains no images"
     else:
-        found = [Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file()]  # noqa: PTH207 - any root
-    if not found:
-        what = (
-            "this folder holds no pictures"
-            if path.is_dir()
-            else "there is no such file or folder, nor a match"
-        )
-        raise ConfigurationError(f"source={source}: {what}")
-    return sorted(found)
+        files = [Path(file) for file in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - any root
+        problem = "there is no such file or folder, and no match"
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise ConfigurationError(f"source={source}: {problem}")
+    return sorted(files)
 
 
 def output_stems(files: Sequence[Path]) -> list[str]:
-    """A name for each picture's own files: its path below the folder that all share, without its end if no two meet."""
-    base = os.path.commonpath([path.absolute().parent for path in files])
-    paths = [path.absolute().relative_to(base) for path in files]
+    """Return a distinct file name for the predictions of each image.
+
+    Args:
+        files: the image files.
+
+    Returns:
+        Paths relative to the common folder of all files, without suffix if they stay distinct.
+    """
+    folder = os.path.commonpath([path.absolute().parent for path in files])
+    paths = [path.absolute().relative_to(folder) for path in files]
     stems = [path.with_suffix("") for path in paths]
-    return [str(path) for path in (stems if len(set(stems)) == len(stems) else paths)]
+    is_distinct = len(set(stems)) == len(stems)
+    return [str(path) for path in (stems if is_distinct else paths)]
+
+
+def _load_task(
+    config: Config, *, tta: str | None, tiles: bool, tile_overlap: float
+) -> SupervisedTask:
+    if config["run"]:
+        task = load_trained_task(config, Run.open(config["run"]))
+    else:
+        task = _pretrained_task(config)
+    assert isinstance(task, SupervisedTask)
+    if tta:
+        task.enable_flip_tta()
+    if tiles:
+        task.enable_tiling(tile_overlap)
+    return task
 
 
 def _pretrained_task(config: Config) -> Task:
-    """A task of a network with published weights, all of which must have come."""
+    """Build a task whose network has pretrained weights for all its parameters."""
     key = "model" if config["task"]["target_type"] == "labels" else "head"
     if not config[key].get("weights"):
         raise ConfigurationError(
-            f"mode=predict needs a trained network: type run=<its folder>, or {key}.weights=..."
+            f"mode=predict requires a trained network: type run=<its folder>, or {key}.weights=..."
         )
     network = build.network(config, build.spec(config))
     if network.missing_keys:
         raise ConfigurationError(
-            f"the weights have nothing for {', '.join(network.missing_keys)}, so its predictions would be random: they are "
-            f"not for the {network.spec.num_classes} classes of data={config.choices.get('data')}; type the data they "
-            "were made for (ImageNet's: data=imagenet)"
+            f"the weights contain nothing for {', '.join(network.missing_keys)}, so predictions "
+            f"would be random: they do not fit the {network.spec.num_classes} classes of "
+            f"data={config.choices.get('data')}; type the data they were made for (for ImageNet, "
+            "data=imagenet)"
         )
     for note in network.notes:
         console.print_line(f"weights: {note}")
     return build.task(config, network)
+
+
+def _run_prediction(
+    config: Config,
+    folder: Path,
+    task: SupervisedTask,
+    data: DataModule,
+    writer: PredictionWriter,
+) -> None:
+    """Predict all images in a single process: the table of predictions has one writer."""
+    callbacks = [*build.callbacks(config, only=["progress_bar"]), writer]
+    trainer = build.trainer(
+        config, folder, callbacks=callbacks, logger=False, devices=1, num_nodes=1, strategy="auto"
+    )
+    trainer.predict(task, datamodule=data, return_predictions=False)
+
+
+def _write_results(
+    folder: Path, task: SupervisedTask, files: Sequence[Path], writer: PredictionWriter
+) -> None:
+    write_csv(folder, "predictions.csv", writer.rows)
+    for name, content in task.export("predict", [str(path) for path in files]).items():
+        write_file(folder, f"{name}.json", json.dumps(content, ensure_ascii=False) + "\n")
+    if writer.drawn:
+        sheet = encode_png(task.contact_sheet(writer.drawn))
+        write_file(folder, "contact_sheet.png", sheet.numpy().tobytes())
+    rows = [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows]
+    reports.print_table("predictions", rows)

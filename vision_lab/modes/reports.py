@@ -1,4 +1,4 @@
-"""What the modes print: short tables, in plain words. No torch here."""
+"""Tables and lines that the modes print. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,26 +20,42 @@ if TYPE_CHECKING:
     from vision_lab.data.module import DataModule
     from vision_lab.tasks.base import Task
 
+MAX_CLASSES_LISTED = 50
 
-def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequence[str]) -> None:
-    """What is about to be trained, on how much, and where it will lie."""
+MIN_COLUMNS = 3
+"""Columns that a table keeps on any terminal."""
+
+SPLIT_ORDER = ("train", "val", "test")
+
+
+def print_summary(
+    run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequence[str]
+) -> None:
+    """Print what a run trains, on which data, and its folder.
+
+    Args:
+        run: the run.
+        task: its task.
+        data: its data, already set up.
+        flops: floating-point operations of a forward pass of one image.
+        notes: lines about pretrained weights.
+    """
     parameters = list(task.network.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    spec = task.spec
+    total = sum(parameter.numel() for parameter in parameters)
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    spec, choices = task.spec, run.choices
     height, width = spec.image_size
-    size = ", ".join(
-        f"{len(dataset):,} {split}" for split, dataset in sorted(data.splits.items(), key=_in_order)
-    )
-    choices = run.choices
+    splits = sorted(data.splits.items(), key=lambda item: SPLIT_ORDER.index(item[0]))
+    sizes = ", ".join(f"{len(dataset):,} {split}" for split, dataset in splits)
     table = Table(show_header=False, box=None, pad_edge=False)
     _add_row(table, "model", f"{choices.get('model')}, head {choices.get('head')}")
-    table.add_row(
-        "parameters", f"{sum(p.numel() for p in parameters):,}, of which {trained:,} are trained"
-    )
-    table.add_row("compute", f"{_si(flops)}FLOPs a picture, forward")
-    table.add_row(
+    _add_row(table, "parameters", f"{total:,}, of which {trainable:,} trainable")
+    _add_row(table, "compute", f"{_format_si(flops)}FLOPs per image, forward")
+    _add_row(
+        table,
         "data",
-        f"{choices.get('data')}: {size}; {spec.num_classes} classes, {spec.channels}x{height}x{width}",
+        f"{choices.get('data')}: {sizes}; {spec.num_classes} classes, "
+        f"{spec.channels}x{height}x{width}",
     )
     for note in notes:
         _add_row(table, "weights", note)
@@ -47,84 +63,111 @@ def summary(run: Run, *, task: Task, data: DataModule, flops: int, notes: Sequen
     print_line(f"run          {run}")
 
 
-def metrics(
-    split: str, values: Mapping[str, float], *, measured_with: Mapping[str, Any] | None = None
+def print_metrics(
+    title: str, metrics: Mapping[str, float], *, settings: Mapping[str, Any] | None = None
 ) -> None:
-    """A row for each metric, and what they were measured with."""
-    table = Table(title=split, title_justify="left", show_header=False)
-    for name, value in values.items():
+    """Print a row for each metric.
+
+    Args:
+        title: title of the table.
+        metrics: values by name.
+        settings: settings that the metrics depend on, printed below the table.
+    """
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in metrics.items():
         _add_row(table, name, f"{value:.4f}")
     get_console().print(table, highlight=False)
-    if measured_with:
-        print_line(
-            "measured with " + ", ".join(f"{name} {value}" for name, value in measured_with.items())
-        )
+    if settings:
+        text = ", ".join(f"{name} {value}" for name, value in settings.items())
+        print_line(f"measured with {text}")
 
 
-def per_class(values: Mapping[str, Mapping[str, float]], *, most: int = 50) -> None:
-    """A row for each class."""
-    print_table(
-        "by class", [{"class": name, **measured} for name, measured in values.items()], most=most
-    )
+def print_per_class(metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """Print a row for each class.
+
+    Args:
+        metrics: values by name, by class.
+    """
+    rows: list[dict[str, str | float]] = []
+    for name, values in metrics.items():
+        rows.append({"class": name, **values})
+    print_table("per class", rows, max_rows=MAX_CLASSES_LISTED)
 
 
-def print_table(title: str, found: Sequence[Mapping[str, str | float]], *, most: int = 20) -> None:
-    """A table of rows of the same columns: as many columns as fit, and beyond ``most`` rows how many more there are."""
-    if not found:
+def print_table(
+    title: str, rows: Sequence[Mapping[str, str | float]], *, max_rows: int = 20
+) -> None:
+    """Print a table with as many columns as fit the terminal.
+
+    Args:
+        title: title of the table.
+        rows: values by column; all rows have the same columns. Nothing is printed without rows.
+        max_rows: maximum number of rows to print; a last line gives the number of further rows.
+    """
+    if not rows:
         return
-    cells = [[display_text(name) for name in found[0]]]
-    cells += [
-        [f"{v:.3f}" if isinstance(v, float) else display_text(v) for v in row.values()]
-        for row in found[:most]
-    ]
+    cells = [[display_text(name) for name in rows[0]]]
+    for row in rows[:max_rows]:
+        cells.append([_format_cell(value) for value in row.values()])
     widths = [max(map(len, column)) + 3 for column in zip(*cells, strict=True)]
-    fitting = sum(total < get_console().width for total in accumulate(widths, initial=1)) - 1
+    ends = accumulate(widths, initial=1)
+    fitting = sum(end < get_console().width for end in ends) - 1
+    num_columns = max(MIN_COLUMNS, fitting)
     table = Table(title=Text(display_text(title)), title_justify="left")
-    for name in cells[0][: max(3, fitting)]:
+    for name in cells[0][:num_columns]:
         table.add_column(Text(name), overflow="fold")
-    for row in cells[1:]:
-        _add_row(table, *row[: max(3, fitting)])
+    for cell_row in cells[1:]:
+        _add_row(table, *cell_row[:num_columns])
     get_console().print(table, highlight=False)
-    if len(found) > most:
-        print_line(f"... and {len(found) - most} more")
+    if len(rows) > max_rows:
+        print_line(f"... and {len(rows) - max_rows} more")
 
 
 def report_annotation_issues(data: DataModule, folder: Path) -> None:
-    """Say how many annotations were broken, and list them in ``annotation_issues.csv``."""
-    if data.annotation_issues:
-        file = folder / "annotation_issues.csv"
-        write_csv(folder, file.name, [fault._asdict() for fault in data.annotation_issues])
-        print_warning(
-            f"{len(data.annotation_issues)} annotations are broken, so that boxes are clipped or dropped, or pictures left out; "
-            f"they are listed in {format_path(file)}"
-        )
+    """Print the number of invalid annotations, and list them in ``annotation_issues.csv``.
+
+    Args:
+        data: the data, already set up.
+        folder: folder of the file.
+    """
+    issues = data.annotation_issues
+    if not issues:
+        return
+    file = folder / "annotation_issues.csv"
+    write_csv(folder, file.name, [issue._asdict() for issue in issues])
+    print_warning(
+        f"{len(issues)} annotations are invalid: boxes were clipped or dropped, or images left out; "
+        f"see {format_path(file)}"
+    )
 
 
-def unreadable(data: DataModule, folder: Path) -> None:
-    """Say how many files were left out, and list them in ``unreadable.csv``."""
-    if data.unreadable:
-        file = folder / "unreadable.csv"
-        rows = [
-            {"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())
-        ]
-        write_csv(folder, file.name, rows)
-        print_line(
-            f"{len(data.unreadable)} files could not be read and were left out; they are listed in {format_path(file)}"
-        )
+def report_unreadable(data: DataModule, folder: Path) -> None:
+    """Print the number of unreadable files that were skipped, and list them in ``unreadable.csv``.
+
+    Args:
+        data: the data, after it was read.
+        folder: folder of the file.
+    """
+    if not data.unreadable:
+        return
+    file = folder / "unreadable.csv"
+    rows = [{"path": path, "reason": reason} for path, reason in sorted(data.unreadable.items())]
+    write_csv(folder, file.name, rows)
+    print_line(f"{len(rows)} unreadable files were skipped; see {format_path(file)}")
 
 
 def _add_row(table: Table, *cells: str) -> None:
-    """Add a row of text in which Rich reads no marks."""
+    """Add a row of text, in which Rich interprets no markup."""
     table.add_row(*(Text(display_text(cell)) for cell in cells))
 
 
-def _si(number: float) -> str:
+def _format_cell(value: str | float) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else display_text(value)
+
+
+def _format_si(number: float) -> str:
     for prefix in ("", "k", "M", "G"):
         if number < 1000:
             return f"{number:.3g} {prefix}"
         number /= 1000
     return f"{number:.3g} T"
-
-
-def _in_order(item: tuple[str, object]) -> int:
-    return ("train", "val", "test").index(item[0])

@@ -1,4 +1,4 @@
-"""``mode=predict run=<a run of task=generate>``: pictures made of noise, any of which can be made again."""
+"""``mode=predict run=<a run of task=generate>``: generate images, reproducibly."""
 
 from __future__ import annotations
 
@@ -28,38 +28,46 @@ from vision_lab.modes.load import load_trained_task
 from vision_lab.runs.folder import Run
 from vision_lab.runs.naming import safe_dir_name
 from vision_lab.tasks.generation import GenerationTask, Latents
-from vision_lab.viz.images import tiled
+from vision_lab.viz.images import tile_images
 
 REQUIRED_GROUPS = ("task", "model", "head", "data", "trainer", "callbacks")
 
 DEFAULT_NUM_SAMPLES = 64
-"""Pictures that are made where nothing is said."""
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
-"""What NumPy raises for an archive that it did not write."""
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
+"""Exceptions that NumPy raises for archives that it did not write."""
 
 MAX_LATENT_BYTES = 2_000_000_000
 
 SHEET_COLUMNS = 8
-"""Of the contact sheet."""
+"""Images in each row of the contact sheet."""
 
 
 class SampleWriter(BasePredictionWriter):
-    """Writes a PNG file for each picture, in the order of their noise.
+    """Writes a PNG file for each generated image, in the order of the latents.
 
     Args:
-        folder: of the command.
-        name: of the folder in it that the files go to.
-        drawn: how many pictures to keep for the contact sheet.
+        folder: output folder of the command.
+        name: folder of the files, relative to ``folder``.
+        num_drawn: number of images to keep for the contact sheet.
     """
 
-    def __init__(self, folder: Path, name: str, *, drawn: int) -> None:
+    def __init__(self, folder: Path, name: str, *, num_drawn: int) -> None:
         super().__init__(write_interval="batch")
         self.folder = folder
         self.name = name
-        self.drawn = drawn
-        self.count = 0
-        self.kept: list[Tensor] = []
+        self.num_drawn = num_drawn
+        self.num_written = 0
+        self.drawn: list[Tensor] = []
 
     def write_on_batch_end(
         self,
@@ -71,84 +79,114 @@ class SampleWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        for picture in prediction.cpu():
-            png = encode_png(_png_channels(picture)).numpy().tobytes()
-            write_file(self.folder, f"{self.name}/{self.count:05d}.png", png)
-            if len(self.kept) < self.drawn:
-                self.kept.append(picture)
-            self.count += 1
+        for image in prediction.cpu():
+            png = encode_png(_to_png_channels(image)).numpy().tobytes()
+            write_file(self.folder, f"{self.name}/{self.num_written:05d}.png", png)
+            if len(self.drawn) < self.num_drawn:
+                self.drawn.append(image)
+            self.num_written += 1
 
 
 def sample(
-    config: Config, folder: Path, *, count: int | None, classes: Sequence[str] | None, drawn: int
+    config: Config,
+    folder: Path,
+    *,
+    num_samples: int | None,
+    class_names: Sequence[str] | None,
+    num_drawn: int,
 ) -> None:
-    """Make pictures with a trained generator.
+    """Generate images with a trained generator.
 
-    Picture k of a seed is the same however many are made. With ``source=<a latents.npz>`` its pictures are made again.
+    Image k of a seed is the same for any number of images. With ``source=<a latents.npz>`` the
+    images of an earlier command are generated again.
 
     Args:
         config: the run's config.
-        folder: gets a folder for the seed, with ``samples/``, ``contact_sheet.png`` and ``latents.npz``.
-        count: how many; None: ``COUNT``.
-        classes: of which classes in turn; None: of all, if the pair takes classes.
-        drawn: how many pictures the contact sheet shows.
+        folder: output folder: a subfolder for the seed, with ``samples/``, ``contact_sheet.png``
+            and ``latents.npz``.
+        num_samples: number of images; None for ``DEFAULT_NUM_SAMPLES``.
+        class_names: classes to generate, in turn; None for all classes of a conditional generator.
+        num_drawn: number of images on the contact sheet.
+
+    Raises:
+        ConfigurationError: if the config or the file of latents is invalid.
     """
     if config["run"] is None:
-        raise ConfigurationError("mode=predict needs a trained generator: type run=<its folder>")
-    if config["source"] and (count is not None or classes is not None):
+        raise ConfigurationError("mode=predict requires a trained generator: type run=<its folder>")
+    if config["source"] and (num_samples is not None or class_names is not None):
         raise ConfigurationError(
-            "mode.num_samples and mode.class_names: the file of source= says both: leave them out"
+            "the file of source= determines mode.num_samples and mode.class_names: omit them"
         )
-    count = DEFAULT_NUM_SAMPLES if count is None else count
     reject_link(folder)
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
-    if "feature_extractor" in config["task"]:
-        config = config.updated(
-            {"task.feature_extractor": "fashion_mini"}
-        )  # nothing is measured: the run's need not be there
+    if "feature_extractor" in config["task"]:  # not used here, and that of the run may be absent
+        config = config.updated({"task.feature_extractor": "fashion_mini"})
     task = load_trained_task(config, Run.open(config["run"]))
     if not isinstance(task, GenerationTask):
         raise ConfigurationError(
-            f"mode=predict makes pictures by task=generate, not by {type(task).__name__}"
+            f"mode=predict generates images with task=generate, not with {type(task).__name__}"
         )
-    seed = config["seed"]
+    seed: int | None = config["seed"]
     if config["source"]:
         file = Path(config["source"]).expanduser()
-        noise, seed = load_latents(file, task)
+        latents, seed = load_latents(file, task)
         name = safe_dir_name(f"{file.absolute().parent.name}-{file.stem}-again")
     else:
-        chosen = _labels(classes, task)
-        labels = [chosen[place % len(chosen)] for place in range(count)] if chosen else None
-        noise = task.sample_latents(range(count), labels=labels)
-        suffix = "_" + "+".join(task.spec.class_names[label] for label in chosen) if chosen else ""
-        name = safe_dir_name(f"seed-{seed}{suffix}")
-    writer = SampleWriter(folder, f"{name}/samples", drawn=drawn)
-    watching = [*build.callbacks(config, only=["progress"]), writer]
-    trainer = build.trainer(
-        config, folder, callbacks=watching, logger=False, devices=1, num_nodes=1, strategy="auto"
+        labels = _get_labels(class_names, task)
+        latents = _sample_latents(task, num_samples or DEFAULT_NUM_SAMPLES, labels)
+        classes = "+".join(task.spec.class_names[label] for label in labels or ())
+        name = safe_dir_name(f"seed-{seed}_{classes}" if labels else f"seed-{seed}")
+    writer = SampleWriter(folder, f"{name}/samples", num_drawn=num_drawn)
+    _run_generation(config, folder, task, latents, writer)
+    write_file(folder, f"{name}/latents.npz", _to_archive(latents, seed=seed))
+    sheet_name = ""
+    if writer.drawn:
+        sheet = tile_images(torch.stack(writer.drawn), columns=SHEET_COLUMNS)
+        write_file(folder, f"{name}/contact_sheet.png", encode_png(sheet).numpy().tobytes())
+        sheet_name = ", contact_sheet.png"
+    console.print_line(
+        f"{writer.num_written} images written to {format_path(folder / name)}: samples/, "
+        f"latents.npz{sheet_name}"
     )
-    tensors = [each.cpu() for each in noise if each is not None]
+
+
+def _sample_latents(
+    task: GenerationTask, num_samples: int, labels: Sequence[int] | None
+) -> Latents:
+    if labels:
+        cycled = [labels[index % len(labels)] for index in range(num_samples)]
+        return task.sample_latents(range(num_samples), labels=cycled)
+    return task.sample_latents(range(num_samples), labels=None)
+
+
+def _run_generation(
+    config: Config, folder: Path, task: GenerationTask, latents: Latents, writer: SampleWriter
+) -> None:
+    callbacks = [*build.callbacks(config, only=["progress_bar"]), writer]
+    trainer = build.trainer(
+        config, folder, callbacks=callbacks, logger=False, devices=1, num_nodes=1, strategy="auto"
+    )
+    tensors = [tensor.cpu() for tensor in latents if tensor is not None]
     loader = DataLoader(TensorDataset(*tensors), batch_size=config["data"]["batch_size"])
     trainer.predict(task, dataloaders=loader, return_predictions=False)
-    for path in (folder / writer.name).glob("*.png"):  # of an earlier command that made more
-        if path.stem.isdigit() and int(path.stem) >= writer.count:
+    for path in (folder / writer.name).glob("*.png"):  # files of a command with more images
+        if path.stem.isdigit() and int(path.stem) >= writer.num_written:
             delete_file(folder, f"{writer.name}/{path.name}")
-    write_file(folder, f"{name}/latents.npz", _archive(noise, seed=seed))
-    if writer.kept:
-        sheet = tiled(torch.stack(writer.kept), columns=SHEET_COLUMNS)
-        write_file(folder, f"{name}/contact_sheet.png", encode_png(sheet).numpy().tobytes())
-    sheet_name = ", contact_sheet.png" if writer.kept else ""
-    console.print_line(
-        f"{writer.count} pictures written to {format_path(folder / name)}: samples/, latents.npz{sheet_name}"
-    )
 
 
 def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]:
-    """What the pictures of a ``latents.npz`` are made of, and the seed that it was drawn by, where it says so.
+    """Load the ``latents.npz`` of an earlier command.
+
+    Args:
+        file: path of the archive.
+        task: the task that generates images from them.
+
+    Returns:
+        The latents, and the seed they were sampled with if the archive contains it.
 
     Raises:
-        ConfigurationError: where the file is none, or is for another network.
+        ConfigurationError: if the file is invalid, or was made for another network.
     """
     try:
         _check_archive(file)
@@ -156,93 +194,85 @@ def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]
             latents = torch.from_numpy(archive["latents"]).float()
             labels = torch.from_numpy(archive["labels"]).long() if "labels" in archive else None
             seed = int(archive["seed"]) if "seed" in archive else None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        RuntimeError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-    ) as error:
+    except LOAD_ERRORS as error:
         raise ConfigurationError(
-            f"source={file}: no latents.npz of an earlier mode=predict: {error}"
+            f"source={file}: this is not a latents.npz written by mode=predict: {error}"
         ) from error
     if latents.ndim != 2 or latents.shape[1] != task.pair.latent_dim or not len(latents):
         raise ConfigurationError(
-            f"source={file}: holds latents of shape {list(latents.shape)}, the network takes [count,{task.pair.latent_dim}]"
+            f"source={file}: the latents have shape {list(latents.shape)}, but the network requires "
+            f"[num_samples,{task.pair.latent_dim}]"
         )
     if not task.pair.conditional:
         return Latents(latents, None), seed
-    last = task.spec.num_classes - 1
-    if (
-        labels is None
-        or labels.shape != latents.shape[:1]
-        or not 0 <= labels.min() <= labels.max() <= last
-    ):
+    if labels is None or not _are_valid_labels(labels, len(latents), task.spec.num_classes):
         raise ConfigurationError(
-            f"source={file}: does not hold a class from 0 to {last} for each picture"
+            f"source={file}: there is not a label from 0 to {task.spec.num_classes - 1} for each "
+            "image"
         )
     return Latents(latents, labels), seed
 
 
+def _are_valid_labels(labels: Tensor, num_samples: int, num_classes: int) -> bool:
+    if labels.shape != (num_samples,):
+        return False
+    return bool(labels.min() >= 0 and labels.max() < num_classes)
+
+
 def _check_archive(file: Path) -> None:
-    """Refuse an archive whose arrays would fill the memory: their headers may claim any size.
+    """Reject an archive whose headers claim arrays that are larger than the file, or than memory.
 
     Raises:
-        ValueError: if an array is larger than what the file holds, or than any that is generated from.
+        ValueError: naming the array.
     """
     with zipfile.ZipFile(file) as archive:
-        for part in archive.infolist():
-            with archive.open(part) as stream:
-                version = np.lib.format.read_magic(stream)
-                read = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )
-                shape, _, dtype = read(stream)
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                if np.lib.format.read_magic(stream) == (1, 0):
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+                else:
+                    shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
             size = math.prod(shape) * dtype.itemsize
-            if size > part.file_size or size > MAX_LATENT_BYTES:
-                raise ValueError(f"{part.filename} is said to hold {list(shape)} numbers")
+            if size > member.file_size or size > MAX_LATENT_BYTES:
+                raise ValueError(f"{member.filename} claims to contain {list(shape)} numbers")
 
 
-def _labels(classes: Sequence[str] | None, task: GenerationTask) -> list[int] | None:
-    """The labels of named classes."""
-    names = task.spec.class_names
-    if classes is None:
+def _get_labels(class_names: Sequence[str] | None, task: GenerationTask) -> list[int] | None:
+    """Return the labels of classes given by name.
+
+    Raises:
+        ConfigurationError: if the generator is unconditional, or does not have a class.
+    """
+    if class_names is None:
         return None
+    known = task.spec.class_names
     if not task.pair.conditional:
         raise ConfigurationError(
-            "mode.class_names: this generator takes no classes (model.conditioning=null): leave it out"
+            "mode.class_names: this generator is unconditional (model.conditioning=null): omit it"
         )
-    listed = [str(name) for name in classes] if isinstance(classes, Sequence) else [str(classes)]
-    listed = [str(classes)] if isinstance(classes, str) else listed
-    unknown = [name for name in listed if name not in names]
-    if unknown or not listed:
+    is_list = isinstance(class_names, Sequence) and not isinstance(class_names, str)
+    names = [str(name) for name in class_names] if is_list else [str(class_names)]
+    if not names or any(name not in known for name in names):
         raise ConfigurationError(
-            f"mode.class_names=[{','.join(listed)}]: type a list of {summarize_names(names, 12)}"
+            f"mode.class_names=[{','.join(names)}]: type a list of {summarize_names(known, 12)}"
         )
-    return [names.index(name) for name in listed]
+    return [known.index(name) for name in names]
 
 
-def _archive(noise: Latents, *, seed: int | None) -> bytes:
+def _to_archive(latents: Latents, *, seed: int | None) -> bytes:
+    arrays = {"latents": latents.latents.cpu().numpy()}
+    if seed is not None:
+        arrays["seed"] = np.array(seed)
+    if latents.labels is not None:
+        arrays["labels"] = latents.labels.cpu().numpy()
     content = io.BytesIO()
-    arrays = {"latents": noise.latents.cpu().numpy()} | (
-        {} if seed is None else {"seed": np.array(seed)}
-    )
-    arrays |= {} if noise.labels is None else {"labels": noise.labels.cpu().numpy()}
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
 
 
-def _png_channels(picture: Tensor) -> Tensor:
-    """What a PNG file holds: of other numbers of channels than 1 and 3, the first three or one."""
-    return (
-        picture
-        if picture.shape[0] in (1, 3)
-        else picture[:3]
-        if picture.shape[0] > 3
-        else picture[:1]
-    )
+def _to_png_channels(image: Tensor) -> Tensor:
+    """Keep the first three channels of an image, or the first one, as PNG requires."""
+    channels = image.shape[0]
+    if channels in (1, 3):
+        return image
+    return image[:3] if channels > 3 else image[:1]

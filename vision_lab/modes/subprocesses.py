@@ -1,4 +1,4 @@
-"""Several processes for one run: each job of a sweep starts its own, and leaves nothing of them to the next."""
+"""Training with several processes: each job of a sweep starts its own and ends them."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from hydra.types import RunMode
 from omegaconf import read_write
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
-from vision_lab.config.overrides import single_run_flags
-from vision_lab.config.resolution import words_of_job
+from vision_lab.config.overrides import CommandLine
+from vision_lab.config.resolution import job_overrides
 from vision_lab.core.arguments import fits
 from vision_lab.core.documents import DocumentError, read_json
 from vision_lab.core.errors import UserError
@@ -30,62 +30,72 @@ from vision_lab.core.text import display_text
 from vision_lab.runs.folder import Run
 
 DDP_ENV_VARS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""By which Lightning tells its processes what they are; the next job would take itself for one of them."""
+"""Environment variables that Lightning sets for its processes; the next job must not inherit them."""
 
 JOIN_TIMEOUT = 10.0
-"""Seconds that a further process has to end after the first."""
+"""Seconds that the other processes may take to end after rank 0."""
 
-LOOK_EVERY_SECONDS = 0.5
+POLL_INTERVAL = 0.5
+"""Seconds between two checks that all processes are alive."""
 
 ERROR_FILENAME = "process-{}.error"
-"""Where a further process says with what it has failed: its first one only sees that it is gone."""
-
+"""File in which a process reports its error; rank 0 only sees that it has ended."""
 
 LOST_PEER = re.compile("[Cc]onnection (closed|reset) by peer|remote process exited")
-"""What gloo and NCCL say in a process when another one is gone."""
+"""Messages of gloo and NCCL in a process when another one has ended."""
 
 
 @contextmanager
 def report_errors(trainer: pl.Trainer) -> Iterator[None]:
-    """Let the first process say what is wrong in this one."""
+    """Report errors of this process to rank 0, which prints them.
+
+    Args:
+        trainer: the trainer of this process.
+    """
     try:
         yield
     except Exception as error:
-        if LOST_PEER.search(str(error)):  # whoever was lost, or the first process, says why
+        if LOST_PEER.search(str(error)):  # the process that ended, or rank 0, reports the cause
             sys.exit(1)
-        known = isinstance(error, UserError)
-        report = {"known": known, "text": str(error) or type(error).__name__}
-        write_file(
-            Path(trainer.default_root_dir),
-            ERROR_FILENAME.format(trainer.global_rank),
-            json.dumps(report),
-        )
-        if known:
+        is_user_error = isinstance(error, UserError)
+        report = {"is_user_error": is_user_error, "message": str(error) or type(error).__name__}
+        file = ERROR_FILENAME.format(trainer.global_rank)
+        write_file(Path(trainer.default_root_dir), file, json.dumps(report))
+        if is_user_error:
             sys.exit(1)
         raise
 
 
 def collect_errors(folder: Path) -> Exception | None:
-    """With what a further process has failed; its report is taken away."""
-    found = None
+    """Read and delete the errors that processes have reported.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The first error, or None if there is none.
+    """
+    first: Exception | None = None
     for file in sorted(folder.glob(ERROR_FILENAME.format("*"))):
-        with suppress(DocumentError):  # torn, or somebody else's
+        with suppress(DocumentError):  # truncated, or not written by us
             report = read_json(file)
-            if fits(report, dict[str, Any]) and report.keys() == {"known", "text"}:
-                kind = UserError if report["known"] else RuntimeError
-                found = found or kind(f"{file.stem}: {report['text']}")
+            is_valid = fits(report, dict[str, Any])
+            if is_valid and report.keys() == {"is_user_error", "message"} and first is None:
+                error_class = UserError if report["is_user_error"] else RuntimeError
+                first = error_class(f"{file.stem}: {report['message']}")
         delete_file(folder, file.name)
-    return found
+    return first
 
 
 class Watch(threading.Thread):
-    """Notices a further process that was lost, so that the run fails in words.
+    """Watches the other processes of a run, so that their loss is reported as an error.
 
-    Lightning kills this process too when it finds one gone, and says nothing to whoever looks at the run afterwards.
-    On CPUs the next exchange between processes fails by itself; on GPUs it may wait for ever, and is not waited for.
+    When a process has ended, Lightning kills this one as well, without any message. On CPUs the
+    next collective operation fails by itself; on GPUs it may block forever, so this process is
+    ended after ``JOIN_TIMEOUT``.
 
     Args:
-        folder: the run's folder.
+        folder: the run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,49 +103,49 @@ class Watch(threading.Thread):
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
         self.lost: UserError | None = None
-        self.ended = threading.Event()
+        self.has_ended = threading.Event()
 
-    def take(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        """Watch processes in the place of Lightning, whose list is empty afterwards."""
+    def take_over(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        """Watch processes in place of Lightning, and clear its list of them."""
         self.processes += processes
         processes.clear()
         if self.processes and not self.is_alive():
             self.start()
 
     def run(self) -> None:
-        while not self.ended.wait(LOOK_EVERY_SECONDS):
-            if self._look() and not self.ended.wait(JOIN_TIMEOUT):
-                self._give_up()
+        while not self.has_ended.wait(POLL_INTERVAL):
+            if self._find_lost() and not self.has_ended.wait(JOIN_TIMEOUT):
+                self._exit()
 
-    def cause(self) -> Exception | None:
-        """With what another process has failed, if that is why this one has."""
-        deadline = time.monotonic() + LOOK_EVERY_SECONDS * 4
-        while self.processes and not self._look() and time.monotonic() < deadline:
-            time.sleep(LOOK_EVERY_SECONDS / 5)
+    def find_cause(self) -> Exception | None:
+        """Return the error of another process that has made this one fail, if there is one."""
+        deadline = time.monotonic() + POLL_INTERVAL * 4
+        while self.processes and not self._find_lost() and time.monotonic() < deadline:
+            time.sleep(POLL_INTERVAL / 5)
         return collect_errors(self.folder) or self.lost
 
-    def kill(self) -> None:
-        """End the processes: they may wait for this one for ever."""
+    def terminate(self) -> None:
+        """Terminate the processes, which may wait for this one forever."""
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
 
-    def end(self) -> None:
-        """Stop watching, once the processes have ended."""
-        self.ended.set()
+    def join_processes(self) -> None:
+        """Stop watching, and wait until the processes have ended."""
+        self.has_ended.set()
         for process in self.processes:
-            _wait_for(process)
+            _join(process)
         self.processes.clear()
 
-    def _look(self) -> bool:
+    def _find_lost(self) -> bool:
         for rank, process in enumerate(self.processes, start=1):
             code = process.poll()
             if code and self.lost is None:
-                self.lost = UserError(_lost_text(rank, code))
+                self.lost = UserError(_lost_message(rank, code))
         return self.lost is not None
 
-    def _give_up(self) -> None:
-        """End this process, which waits for one that is gone and cannot be woken."""
+    def _exit(self) -> None:
+        """End this process, whose main thread waits for one that has ended."""
         error = collect_errors(self.folder) or self.lost
         assert error is not None
         with suppress(OSError, UserError):
@@ -146,17 +156,17 @@ class Watch(threading.Thread):
         os._exit(1)
 
 
-def _lost_text(rank: int, code: int) -> str:
-    how = (
-        f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
-    )
+def _lost_message(rank: int, code: int) -> str:
+    reason = f"ended with exit code {code}"
+    if code < 0:
+        reason = f"was killed ({signal.Signals(-code).name})"
     return (
-        f"process {rank} of this run {how}, without which it cannot train. What was saved is intact: type the same "
-        "command again to go on."
+        f"process {rank} of this run {reason}; training cannot continue without it. The files "
+        "already written are intact: repeat the command to resume."
     )
 
 
-def _wait_for(process: subprocess.Popen[bytes]) -> None:
+def _join(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(JOIN_TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -164,12 +174,12 @@ def _wait_for(process: subprocess.Popen[bytes]) -> None:
 
 
 def _watch_launched(launcher: _SubprocessScriptLauncher, watch: Watch) -> None:
-    """Let a watch take over the processes that a launcher starts, before it does what they were started for."""
+    """Make a watch take over the processes of a launcher as soon as they are started."""
     launch = launcher.launch
 
     def launch_watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         def watched(*inner: Any, **more: Any) -> Any:
-            watch.take(launcher.procs)
+            watch.take_over(launcher.procs)
             return function(*inner, **more)
 
         return launch(watched, *arguments, **options)
@@ -179,10 +189,16 @@ def _watch_launched(launcher: _SubprocessScriptLauncher, watch: Watch) -> None:
 
 @contextmanager
 def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
-    """Let the processes that a trainer starts do this job of a sweep alone, and end with it.
+    """Make the processes that a trainer starts run the current job only, and end them with it.
 
-    Lightning starts them with this command's own words. With ``-m`` among these each would begin the whole sweep again
-    (https://github.com/Lightning-AI/pytorch-lightning/issues/11300).
+    Lightning starts them with the words of this command; with ``-m`` among these, each process
+    would start the whole sweep (https://github.com/Lightning-AI/pytorch-lightning/issues/11300).
+
+    Args:
+        trainer: the trainer, before it starts its processes.
+
+    Yields:
+        The watch over the processes.
     """
     launcher = trainer.strategy.launcher
     if trainer.world_size == 1 or not isinstance(launcher, _SubprocessScriptLauncher):
@@ -190,8 +206,9 @@ def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
         return
     words, variables = sys.argv[:], {name: os.environ.get(name) for name in DDP_ENV_VARS}
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        job: Any = HydraConfig.instance().cfg  # what Lightning reads to start them
-        sys.argv[1:] = [*single_run_flags(words[1:]), *words_of_job(job.hydra)]
+        job: Any = HydraConfig.instance().cfg  # Lightning reads the output folder from it
+        flags = CommandLine.parse(words[1:]).single_run_flags
+        sys.argv[1:] = [*flags, *job_overrides(job.hydra)]
         with read_write(job.hydra):
             job.hydra.run.dir = str(Path(job.hydra.runtime.output_dir).absolute())
     watch = Watch(Path(trainer.default_root_dir))
@@ -199,13 +216,11 @@ def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
     try:
         yield watch
     except BaseException as error:
-        watch.take(launcher.procs)
-        cause = (
-            watch.cause()
-            if isinstance(error, Exception) and not isinstance(error, UserError)
-            else None
-        )
-        watch.kill()
+        watch.take_over(launcher.procs)
+        cause = None
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            cause = watch.find_cause()
+        watch.terminate()
         if cause:
             raise cause from error
         raise
@@ -213,7 +228,7 @@ def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
         sys.argv[:] = words
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        watch.end()
+        watch.join_processes()
         collect_errors(Path(trainer.default_root_dir))
         for name, value in variables.items():
             os.environ.pop(name, None)

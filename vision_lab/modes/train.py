@@ -18,8 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from vision_lab import build
-from vision_lab.callbacks.checkpointing import STATE_KEY as STANDS
-from vision_lab.callbacks.checkpointing import find_problem, find_weights_problem
+from vision_lab.callbacks.checkpointing import STATE_KEY, find_problem, find_weights_problem
 from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
@@ -40,103 +39,117 @@ from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, latest_checkpoint, load, save
 
 REQUIRED_GROUPS = (
-    "task",
-    "model",
-    "head",
-    "data",
-    "augment",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "callbacks",
-    "logger",
+    "task model head data augment optimizer scheduler trainer callbacks logger".split()
 )
 
 
 def train(config: Config, folder: Path) -> float:
-    """Train and test one run, or what is left of it.
+    """Train and test a run, or complete an interrupted one.
 
     Args:
-        config: the whole config.
-        folder: the run's folder; README.md lists what it holds afterwards.
+        config: the config.
+        folder: the run folder; the README lists the files it contains afterwards.
 
     Returns:
         The monitored metric of the best checkpoint, for sweepers.
+
+    Raises:
+        ConfigurationError: if the config is invalid, or the folder contains another run.
+        DataError: if the data cannot be read.
     """
     started = time.monotonic()
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
     run = Run(folder)
-    if folder.is_dir() and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        reject_links(folder)
-    if config["force"] and run.is_initialized and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        with lock_run(run):
-            console.print_line(f"the run before now lies in {format_path(run.archive())}")
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        _prepare_folder(run, force=config["force"])
     trainer = build.trainer(config, folder)
     with subprocesses.subprocesses_for_job(trainer) as watch:
         if not trainer.is_global_zero:
             with subprocesses.report_errors(trainer):
-                task, data, _ = _build(config, trainer)
-                return _fit(trainer, task, data, _newest(folder, task, damaged=lambda *_: None))
+                return _train_other_rank(config, trainer)
         with lock_run(run):
-            if resume.find_progress(run, config.source, force=config["force"]) == "finished":
+            progress = resume.find_progress(run, config.source, force=config["force"])
+            if progress == "finished":  # by another command, while this one waited for the lock
                 return finished.show_result(run, root=config["data"].get("root"))
             run.mark_pending()
-            return _train_rank_zero(config, run, trainer, watch, started=started)
+            try:
+                return _train_rank_zero(config, run, trainer, started=started)
+            except BaseException as error:
+                _handle_failure(config, run, watch, error)
+                raise
 
 
-def _train_rank_zero(
-    config: Config, run: Run, trainer: pl.Trainer, watch: subprocesses.Watch, *, started: float
-) -> float:
-    """What the first of the run's processes does, and the only one where there is one."""
-    try:
-        task, data, network = _build(config, trainer)
-        if not run.is_initialized:
-            run.write_config(
-                config=config.source,
-                resolved=dump_yaml(config.values),
-                overrides=config.overrides,
-                choices=dict(config.choices),
-                spec=asdict(network.spec),
-            )
-        data.prepare_data()
-        data.setup()
-        checkpoint = _newest(run.folder, task, damaged=partial(_quarantine_checkpoint, run.folder))
-        fingerprints = data.fingerprints()
-        if (
-            checkpoint
-        ):  # nothing is lost otherwise, and a file that stopped the run may have been mended since
-            resume.check_data_unchanged(run, fingerprints)
-        run.write_data_fingerprint(
-            {**fingerprints, "root": resume.fingerprint_root(config["data"].get("root"))}
+def _prepare_folder(run: Run, *, force: bool) -> None:
+    if run.folder.is_dir():
+        reject_links(run.folder)
+    if force and run.is_initialized:
+        with lock_run(run):
+            archived = format_path(run.archive())
+            console.print_line(f"the previous run was moved to {archived}")
+
+
+def _train_other_rank(config: Config, trainer: pl.Trainer) -> float:
+    task, data, _ = _build(config, trainer)
+    checkpoint = _find_checkpoint(Path(trainer.default_root_dir), task, on_corrupt=lambda *_: None)
+    return _fit(trainer, task, data, checkpoint)
+
+
+def _train_rank_zero(config: Config, run: Run, trainer: pl.Trainer, *, started: float) -> float:
+    """Train on rank 0, which also writes the files of the run and prints."""
+    task, data, network = _build(config, trainer)
+    if not run.is_initialized:
+        run.write_config(
+            config=config.source,
+            resolved=dump_yaml(config.values),
+            overrides=config.overrides,
+            choices=dict(config.choices),
+            spec=asdict(network.spec),
         )
-        cost = flops(task)
-        reports.summary(run, task=task, data=data, flops=cost, notes=network.notes)
-        reports.report_annotation_issues(data, run.folder)
-        subprocesses.collect_errors(run.folder)  # of a life before this one
-        before = _announce_resume(run, checkpoint, trainer) if checkpoint else 0.0
-        run.start()
-        best = _fit(trainer, task, data, checkpoint)
-        seconds = before + time.monotonic() - started
-        run.finish(_result(trainer, task, best, seconds=seconds, flops=cost))
-    except BaseException as error:
-        cause = None
-        if not isinstance(error, UserError | Interrupted):
-            cause = explain_failure(error, run.folder) or watch.cause()
-        if run.is_initialized:
-            with suppress(OSError):  # the disk may be full: the error itself matters more
-                run.fail(cause or error)
-        if cause:
-            raise cause from error
-        if isinstance(error, Interrupted) and run.is_initialized:
-            again_ = (config["name"] or config["resume"]) and not config["force"]
-            same = "type the same command again, or" if again_ else "type"
-            console.print_line(f"to go on, {same} python -m vision_lab resume={run}")
-        raise
-    reports.metrics("test", task.scalar_metrics("test"), measured_with=task.metric_settings())
-    reports.unreadable(data, run.folder)
-    console.print_line(f"the run lies in {run}")
-    return best
+    data.prepare_data()
+    data.setup()
+    quarantine = partial(_quarantine_checkpoint, run.folder)
+    checkpoint = _find_checkpoint(run.folder, task, on_corrupt=quarantine)
+    fingerprints = data.fingerprints()
+    if checkpoint:  # otherwise nothing is lost, and an invalid file may have been fixed meanwhile
+        resume.check_data_unchanged(run, fingerprints)
+    root = resume.fingerprint_root(config["data"].get("root"))
+    run.write_data_fingerprint({**fingerprints, "root": root})
+    flops = count_flops(task)
+    reports.print_summary(run, task=task, data=data, flops=flops, notes=network.notes)
+    reports.report_annotation_issues(data, run.folder)
+    subprocesses.collect_errors(run.folder)  # delete those of an interrupted command
+    earlier_seconds = _announce_resume(run, checkpoint, trainer) if checkpoint else 0.0
+    run.start()
+    score = _fit(trainer, task, data, checkpoint)
+    seconds = earlier_seconds + time.monotonic() - started
+    run.finish(_summarize(trainer, task, score, seconds=seconds, flops=flops))
+    reports.print_metrics("test", task.scalar_metrics("test"), settings=task.metric_settings())
+    reports.report_unreadable(data, run.folder)
+    console.print_line(f"written to {run}")
+    return score
+
+
+def _handle_failure(
+    config: Config, run: Run, watch: subprocesses.Watch, error: BaseException
+) -> None:
+    """Record why the run ended.
+
+    Raises:
+        Exception: the cause of the error, if it is known.
+    """
+    cause = None
+    if not isinstance(error, UserError | Interrupted):
+        cause = explain_failure(error, run.folder) or watch.find_cause()
+    if run.is_initialized and run.state != "finished":
+        with suppress(OSError):  # if the disk is full, the error itself matters more
+            run.fail(cause or error)
+    if cause:
+        raise cause from error
+    if isinstance(error, Interrupted) and run.is_initialized:
+        is_named = (config["name"] or config["resume"]) and not config["force"]
+        advice = "repeat the command, or type" if is_named else "type"
+        console.print_line(f"to resume, {advice} python -m vision_lab resume={run}")
 
 
 def _build(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build.BuiltNetwork]:
@@ -149,65 +162,77 @@ def _build(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build
 
 
 def _check_monitors(config: Config, task: Task) -> None:
-    """Refuse the name of a metric that will not be there after the first epoch.
+    """Check that all monitored metrics exist, rather than after the first epoch.
 
     Raises:
-        ConfigurationError: saying which there are.
+        ConfigurationError: with the metrics that exist.
     """
-    named = [("task.monitor", task.monitor)]
+    monitors = {"task.monitor": task.monitor}
     for name, node in (config["callbacks"] or {}).items():
         if node and "monitor" in node:
-            named.append((config.origin(f"callbacks.{name}.monitor"), node["monitor"]))
-    known = [
-        f"{split}/{name}"
-        for split in ("val", "train")
-        for name in sorted(task.measured_names(split))
-    ]
-    errors = [
-        f"{key}={monitor}: there is no such metric: type one of {', '.join(known)}"
-        for key, monitor in dict(named).items()
-        if monitor not in known
-    ]
+            monitors[config.origin(f"callbacks.{name}.monitor")] = node["monitor"]
+    known = []
+    for split in ("val", "train"):
+        known += [f"{split}/{name}" for name in sorted(task.metric_names(split))]
+    errors = []
+    for key, monitor in monitors.items():
+        if monitor not in known:
+            errors.append(
+                f"{key}={monitor}: there is no such metric: type one of {', '.join(known)}"
+            )
     if errors:
         raise ConfigurationError("\n".join(errors))
 
 
-def _newest(folder: Path, task: Task, *, damaged: Callable[[str, str], None]) -> Path | None:
-    return latest_checkpoint(folder, damaged, problem=partial(find_problem, task))
+def _find_checkpoint(
+    folder: Path, task: Task, *, on_corrupt: Callable[[str, str], None]
+) -> Path | None:
+    return latest_checkpoint(folder, on_corrupt, find_problem=partial(find_problem, task))
 
 
 def _quarantine_checkpoint(folder: Path, name: str, reason: str) -> None:
-    """Keep a damaged checkpoint where no later one takes it for good."""
-    aside = Path(name).with_suffix(".damaged").name
-    rename_file(folder, name, aside)
+    """Rename a corrupt checkpoint, so that it is kept but never loaded."""
+    new = Path(name).with_suffix(".corrupt").name
+    rename_file(folder, name, new)
     console.print_warning(
-        f"{format_path(folder / name)} cannot be used ({reason}); it lies in {aside} now"
+        f"{format_path(folder / name)} cannot be used ({reason}); it was renamed to {new}"
     )
 
 
 def _announce_resume(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
-    """Seconds that the run has had before."""
-    state = load(checkpoint, lazily=True)
-    stands = state[STANDS]
-    if stands["processes"] != trainer.world_size:
+    """Print where training resumes.
+
+    Returns:
+        Seconds of training before.
+
+    Raises:
+        ConfigurationError: if the number of processes has changed.
+    """
+    state = load(checkpoint, lazily=True)[STATE_KEY]
+    if state["processes"] != trainer.world_size:
         raise ConfigurationError(
-            f"{run} was begun by {stands['processes']} processes, now there are {trainer.world_size}: "
-            f"type trainer.devices={stands['processes']}, or another name="
+            f"{run} was started with {state['processes']} processes, but this command has "
+            f"{trainer.world_size}: type trainer.devices={state['processes']}, or another name="
         )
-    epoch, batches = stands["stands_at"]
+    epoch, batches = state["position"]
     console.print_line(
-        f"goes on      from step {stands['steps_made']} (epoch {epoch + 1}, {batches} batches of it done)"
+        f"resuming     from step {state['step']} (epoch {epoch + 1}, after {batches} batches)"
     )
-    changed = resume.describe_environment_changes(run)
-    if changed:
+    changes = resume.describe_environment_changes(run)
+    if changes:
         console.print_warning(
-            f"not all is as it was when the run was begun, so the last bits may differ: {changed}"
+            f"the environment has changed since the run was started, so the result may not be "
+            f"bit-exact: {changes}"
         )
-    return float(stands["seconds"])
+    return float(state["seconds"])
 
 
 def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | None) -> float:
-    """Train, test the best, save its network; the same on every rank."""
+    """Train, test with the best checkpoint and save its network, on every rank.
+
+    Returns:
+        The monitored metric of the best checkpoint.
+    """
     folder = Path(trainer.default_root_dir)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
@@ -216,32 +241,33 @@ def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | N
         if not is_restoring or checkpoint is None:
             raise
         raise DataError(
-            f"{format_path(checkpoint)} cannot be restored ({first_line(error)}): remove it and type the same command "
-            "again, which then goes on from the checkpoint before it; or type force=true to start over"
+            f"{format_path(checkpoint)} cannot be restored ({first_line(error)}): remove it and "
+            "repeat the command, which resumes from the previous checkpoint; or type force=true to "
+            "start over"
         ) from error
     best = best_checkpoint(trainer)
     if best is not None and best.best_model_path:
         path = Path(best.best_model_path)
-        damaged = corruption(path, partial(find_weights_problem, task))
-        if damaged:
+        problem = corruption(path, partial(find_weights_problem, task))
+        if problem:
             raise DataError(
-                f"{format_path(path)} cannot be used ({damaged}): type force=true to start over"
+                f"{format_path(path)} cannot be used ({problem}): type force=true to start over"
             )
         task.load_state_dict(load(path)["state_dict"])
-    if trainer.is_global_zero:  # before the test, which may meet bad files
+    if trainer.is_global_zero:  # before the test, which may fail for unreadable files
         save(task.network_state_dict(), folder, "model.pth")
     trainer.test(task, datamodule=data, verbose=False)
     data.sync_unreadable()
-    score = best.best_model_score if best is not None else None
-    return (
-        float(score)
-        if score is not None
-        else float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
-    )
+    if best is not None and best.best_model_score is not None:
+        return float(best.best_model_score)
+    return float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
 
 
-def flops(task: Task) -> int:
-    """Floating-point operations of one picture's forward pass, a multiplication and an addition counted as two."""
+def count_flops(task: Task) -> int:
+    """Count the floating-point operations of a forward pass of one image.
+
+    A multiplication with an addition counts as two operations.
+    """
     network, inputs = task.flop_inputs()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         meta_copy(network)(*inputs)
@@ -249,18 +275,22 @@ def flops(task: Task) -> int:
 
 
 def best_checkpoint(trainer: pl.Trainer) -> ModelCheckpoint | None:
-    """The callback that keeps the best checkpoint; None where there is none."""
-    checkpoints = [
-        c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor
-    ]
-    return checkpoints[0] if checkpoints else None
+    """Return the callback that saves the best checkpoint, or None if there is none."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            return callback
+    return None
 
 
-def _result(
+def _summarize(
     trainer: pl.Trainer, task: Task, score: float, *, seconds: float, flops: int
 ) -> dict[str, Any]:
+    """Return the content of ``result.json``."""
     best = best_checkpoint(trainer)
-    path = Path(best.best_model_path) if best is not None and best.best_model_path else None
+    checkpoint = None
+    if best is not None and best.best_model_path:
+        folder = os.path.realpath(trainer.default_root_dir)
+        checkpoint = os.path.relpath(best.best_model_path, folder)
     return {
         "metrics": {f"test/{name}": value for name, value in task.scalar_metrics("test").items()},
         "per_class": task.per_class("test"),
@@ -271,7 +301,5 @@ def _result(
         "steps": logged_step(trainer),
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
         "flops": flops,
-        "checkpoint": os.path.relpath(path, os.path.realpath(trainer.default_root_dir))
-        if path
-        else None,
+        "checkpoint": checkpoint,
     }

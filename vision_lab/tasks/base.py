@@ -1,7 +1,7 @@
-"""What every task is: a network with its normalisation, its optimiser and schedule, seeded at each step.
+"""Base classes of tasks: a network with its normalization, optimizer, schedule and metrics.
 
-``Task`` has all that modes and callbacks ask of one, so that none of them asks which task it has; ``Supervised`` is a
-task with targets and one loss.
+``Task`` has everything that modes and callbacks use, so that none of them needs to know which task
+it has. ``SupervisedTask`` is a task with targets and one loss.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,26 +24,34 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.training.lr_schedules import ReduceOnPlateau, Schedule
+from vision_lab.training.lr_schedules import Schedule
 from vision_lab.training.seeding import seed_all
 from vision_lab.viz.images import grid
 
 MonitorMode = Literal["min", "max"]
 
+PlateauFactory = Callable[..., ReduceLROnPlateau]
+"""A partial of ``ReduceLROnPlateau``, without the optimizer."""
+
+TTA_UNSUPPORTED = "mode.tta=flip: this task cannot average predictions: type mode.tta=null"
+
 
 class Task(pl.LightningModule, ABC):
-    """A network that learns something.
+    """A network that is trained and evaluated.
 
-    What is measured while training lies in ``split_metrics["on_train"]``, and goes with a checkpoint.
+    The metrics of each split are in ``split_metrics["on_<split>"]``; those of training are part of
+    checkpoints.
 
     Args:
-        network: what learns.
-        spec: the data it is for; its mean and std are subtracted and divided by here, and nowhere else.
-        optimizer: makes the optimiser of the parameters that are to be trained; keywords win over the config's.
-        schedule: the learning rate's factor by progress, or by plateau.
-        monitor: the metric that says which checkpoint is best.
-        goal: whether more of it is better ("max") or less ("min").
-        seed: with epoch, batch and rank, decides a step's random numbers (dropout and its kin).
+        network: the network to train.
+        spec: spec of the data; images are normalized here by its mean and std, and nowhere else.
+        optimizer: creates an optimizer for given parameters; keyword arguments override the
+            config's settings.
+        schedule: maps training progress to a factor of the learning rate; or a partial of
+            ``ReduceLROnPlateau``.
+        monitor: name of the metric that determines the best checkpoint.
+        monitor_mode: whether its best value is the largest ("max") or the smallest ("min").
+        seed: seed of each step's random numbers (such as dropout), with epoch, batch and rank.
     """
 
     mean: Tensor
@@ -54,7 +63,7 @@ class Task(pl.LightningModule, ABC):
         network: nn.Module,
         spec: DataSpec,
         optimizer: Callable[..., Optimizer],
-        schedule: Schedule | ReduceOnPlateau,
+        schedule: Schedule | PlateauFactory,
         monitor: str,
         monitor_mode: MonitorMode,
         seed: int,
@@ -67,257 +76,297 @@ class Task(pl.LightningModule, ABC):
         self.monitor = monitor
         self.monitor_mode = monitor_mode
         self.seed = seed
-        # Not persistent: a checkpoint of the network holds the published keys and no others.
+        # Not persistent: a checkpoint contains the published keys of the network and no others.
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
         self.split_metrics = nn.ModuleDict()
         self.results: dict[str, dict[str, Tensor]] = {}
-        """split: all that its metrics came to, after its last epoch."""
+        """All metrics of each split, after its last epoch."""
 
     def total_steps(self) -> float:
-        """Steps of a training by Lightning's count.
+        """Return the number of optimizer steps of the training, as Lightning counts them.
 
         Raises:
-            ConfigurationError: where it has no end, and so no progress.
+            ConfigurationError: if the training has no end, and so no progress.
         """
         if self.trainer.estimated_stepping_batches == math.inf:
             raise ConfigurationError(
-                "a schedule by progress needs an end: type trainer.max_epochs=..."
+                "a schedule by progress requires an end: type trainer.max_epochs=..."
             )
         return self.trainer.estimated_stepping_batches
 
-    def make_lr_scheduler(self, optimizer: Optimizer, *, steps: int) -> LambdaLR:
-        """The rate of each of so many steps."""
+    @property
+    def uses_plateau(self) -> bool:
+        """Whether the learning rate follows the monitored metric instead of training progress."""
         schedule = self.schedule
-        assert not isinstance(schedule, ReduceOnPlateau)
+        return isinstance(schedule, partial) and schedule.func is ReduceLROnPlateau
+
+    def make_lr_scheduler(self, optimizer: Optimizer, *, steps: int) -> LambdaLR:
+        """Create a scheduler that follows training progress.
+
+        Args:
+            optimizer: the optimizer.
+            steps: total number of its steps.
+        """
+        schedule: Any = self.schedule
         last = max(steps - 1, 1)
         return LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed this step."""
         seed_all(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     @property
     def step_is_complete(self) -> bool:
-        """Whether the batch that has just ended completes a step, for tasks that make their steps themselves."""
+        """Whether the last batch completed an optimizer step, for tasks with manual optimization."""
         return True
 
     def network_state_dict(self) -> dict[str, Tensor]:
-        """What is kept of a training as ``model.pth``."""
+        """Return the weights to save as ``model.pth``."""
         return self.network.state_dict()
 
     def load_network_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take it up again."""
+        """Load the weights of a ``model.pth``.
+
+        Raises:
+            RuntimeError: if they do not fit the network.
+        """
         self.network.load_state_dict(state)
 
     def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """What is run for one picture, and the inputs on the meta device: what a picture costs."""
-        return self.network, (
-            torch.empty(1, self.spec.channels, *self.spec.image_size, device="meta"),
-        )
+        """Return the module and meta-device inputs of one forward pass, to count FLOPs per image."""
+        size = (1, self.spec.channels, *self.spec.image_size)
+        return self.network, (torch.empty(*size, device="meta"),)
 
     def learning_rates(self) -> dict[str, float]:
-        """name: the learning rate of each optimiser, as it is now."""
+        """Return the current learning rate of each optimizer by name."""
         return {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
 
     @property
     def uses_class_labels(self) -> bool:
-        """Whether it learns from the classes of pictures, so that other data must have the same."""
+        """Whether the task uses class labels; evaluation data must then have the same classes."""
         return True
 
-    def measured_names(self, split: str) -> set[str]:
-        """Return the names of the scalars that a split is measured by, without the split."""
+    def metric_names(self, split: str) -> set[str]:
+        """Return the names of the scalar metrics of a split, without the split."""
         return set(dict(self.split_metrics[f"on_{split}"].named_children()))
 
     def tensorboard_charts(self) -> Mapping[str, Sequence[str]]:
-        """name: the curves that TensorBoard shows in one chart."""
+        """Return the curves to show together in TensorBoard, by title of the chart."""
         names = dict.fromkeys(["loss", self.monitor.rpartition("/")[2]])
         return {name: [f"train/{name}", f"val/{name}"] for name in names}
 
     def metric_settings(self) -> dict[str, Any]:
-        """What has to be known to read its numbers, besides the data."""
+        """Return the settings that metrics depend on besides the data, such as a sample count."""
         return {}
 
     def scalar_metrics(self, split: str) -> dict[str, float]:
-        """What a split's metrics came to, without those that are no single number."""
-        return {
-            name: value.item()
-            for name, value in sorted(self.results[split].items())
-            if value.ndim == 0
-        }
+        """Return the metrics of a split that are single numbers, by name."""
+        results = sorted(self.results[split].items())
+        return {name: value.item() for name, value in results if value.ndim == 0}
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
-        """class: what was measured of it on a split."""
+        """Return metrics of a split by class name."""
         return {}
 
     def draw_predictions(self, batch: Batch, predictions: Any) -> list[Tensor]:
-        """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
+        """Draw each image with its prediction and, if known, its target.
+
+        Args:
+            batch: the batch.
+            predictions: its predictions, as returned by a step.
+
+        Returns:
+            Images, (3, h, w) uint8.
+        """
         return []
 
-    def contact_sheet(self, pictures: Sequence[Tensor]) -> Tensor:
-        """Drawn pictures, at least one, as one picture (3, H, W) uint8, with what is needed to read them."""
-        return grid(pictures)
+    def contact_sheet(self, images: Sequence[Tensor]) -> Tensor:
+        """Combine drawn images, at least one, to a sheet with a legend.
+
+        Args:
+            images: images as returned by ``draw_predictions``.
+
+        Returns:
+            The sheet, (3, H, W) uint8.
+        """
+        return grid(images)
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
-        """Pictures (3, h, w) uint8 of a whole split, after it."""
+        """Draw charts of a whole split by name, (3, h, w) uint8."""
         return {}
 
     def sample_grid(self) -> Tensor | None:
-        """What it makes of itself, without any data, as one picture (3, H, W) uint8; None where that is nothing."""
+        """Draw samples generated without data, (3, H, W) uint8; None if there are none."""
         return None
 
     def export(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
-        """name: what a whole split ("predict" too) came to, for other programs, as JSON can hold it.
+        """Return results of a whole split for other programs.
 
         Args:
-            split: which.
-            paths: of its pictures; empty where they have none.
+            split: name of the split; "predict" for predictions.
+            paths: paths of its images; empty if they have none.
+
+        Returns:
+            Values that can be written as JSON, by file name without suffix.
         """
         return {}
 
     def enable_flip_tta(self) -> None:
-        """From now on look at each picture and its mirror image, and take the mean.
+        """Average the predictions of each image and its mirror image from now on.
 
         Raises:
-            ConfigurationError: where the task has no such mean.
+            ConfigurationError: if predictions of this task cannot be averaged.
         """
         raise ConfigurationError(TTA_UNSUPPORTED)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the running epoch has measured so far, in every process."""
-        own = [_state(metric) for metric in self._metrics("train")]
-        checkpoint["measured"] = [own]
+        """Store the state of the training metrics of the current epoch, of all ranks."""
+        states = [_get_state(metric) for metric in self._train_metrics()]
+        checkpoint["metric_states"] = [states]
         if self.trainer.world_size > 1:
-            checkpoint["measured"] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(checkpoint["measured"], own)
+            checkpoint["metric_states"] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(checkpoint["metric_states"], states)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again."""
-        for metric, state in zip(
-            self._metrics("train"), checkpoint["measured"][self.global_rank], strict=True
-        ):
+        """Restore the state of the training metrics."""
+        states = checkpoint["metric_states"][self.global_rank]
+        for metric, state in zip(self._train_metrics(), states, strict=True):
             for name, value in state.items():
                 setattr(metric, name, value)
 
-    def _metrics(self, split: str) -> list[Metric]:
-        return [
-            module
-            for module in self.split_metrics[f"on_{split}"].modules()
-            if isinstance(module, Metric)
-        ]
-
-
-TTA_UNSUPPORTED = "mode.tta=flip: this task does not know how to take a mean: type mode.tta=null"
+    def _train_metrics(self) -> list[Metric]:
+        modules = self.split_metrics["on_train"].modules()
+        return [module for module in modules if isinstance(module, Metric)]
 
 
 class SplitMetrics(nn.Module):
-    """What is measured on one split: modules, so that they follow the task to its device."""
+    """Loss and metrics of one split, as modules that move to the device of the task.
+
+    Args:
+        metrics: the metrics.
+    """
 
     loss: MeanMetric
     metrics: MetricCollection
 
-    def __init__(self, scores: MetricCollection) -> None:
+    def __init__(self, metrics: MetricCollection) -> None:
         super().__init__()
         self.loss = MeanMetric()
-        self.metrics = scores
+        self.metrics = metrics
 
 
 class SupervisedTask(Task):
-    """A task with targets: one loss, metrics accumulated over a whole split.
+    """A task with targets: one loss, and metrics accumulated over a whole split.
 
-    Its network makes of (N, C, H, W) normalised pictures whatever the head says. A concrete task says what its losses,
-    predictions, metrics and pictures are.
+    The network maps (N, C, H, W) normalized images to outputs that only its head and its task know.
     """
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.flip = False
-        """Whether an evaluation looks at each picture and its mirror image, and takes the mean."""
-        self.split_metrics = nn.ModuleDict(
-            {f"on_{split}": SplitMetrics(self.metrics(split)) for split in ("train", "val", "test")}
-        )
+        self.flip_tta = False
+        """Whether to average the predictions of each image and its mirror image."""
+        splits = {split: SplitMetrics(self.metrics(split)) for split in ("train", "val", "test")}
+        self.split_metrics = nn.ModuleDict({f"on_{name}": splits[name] for name in splits})
 
     def forward(self, images: Tensor) -> Any:
-        """(N, C, H, W) uint8, or float in [0, 1] -> the network's outputs."""
+        """Normalize images and apply the network.
+
+        Args:
+            images: (N, C, H, W) uint8, or float in [0, 1].
+
+        Returns:
+            The outputs of the network.
+        """
         if images.dtype == torch.uint8:
-            # In place: new memory for each step of the sum would cost more than the sum.
+            # In place: allocating memory for each operation would take longer than the operation.
             return self.network(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
         return self.network((images.to(self.mean.dtype) - self.mean) / self.std)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser with a rate for each step, or after each validation for a plateau."""
-        parameters = [
-            parameter for parameter in self.network.parameters() if parameter.requires_grad
-        ]
+        """Create the optimizer, and a scheduler that steps after each batch or validation."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
         if not parameters:
             raise ConfigurationError(
                 "model.freeze leaves nothing to train: type model.freeze=backbone or null"
             )
         optimizer = self.optimizer(parameters)
-        schedule = self.schedule
-        if isinstance(schedule, ReduceOnPlateau):
-            plateau = ReduceLROnPlateau(
-                optimizer,
-                mode=self.monitor_mode,
-                factor=schedule.factor,
-                patience=schedule.patience,
-                threshold=schedule.threshold,
-                threshold_mode=schedule.threshold_mode,
-            )
-            every = self.trainer.check_val_every_n_epoch or 1
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": plateau, "monitor": self.monitor, "frequency": every},
+        lr_scheduler: Any
+        if self.uses_plateau:
+            make: Any = self.schedule
+            lr_scheduler = {
+                "scheduler": make(optimizer, mode=self.monitor_mode),
+                "monitor": self.monitor,
+                "frequency": self.trainer.check_val_every_n_epoch or 1,
             }
-        by_step = self.make_lr_scheduler(optimizer, steps=int(self.total_steps()))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
+        else:
+            scheduler = self.make_lr_scheduler(optimizer, steps=int(self.total_steps()))
+            lr_scheduler = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
     @abstractmethod
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """Scalars; "loss" is the one to minimise."""
+        """Compute scalar losses.
+
+        Args:
+            outputs: outputs of the network.
+            batch: the batch.
+
+        Returns:
+            Losses by name; ``loss`` is minimized.
+        """
 
     @abstractmethod
     def decode(self, outputs: Any) -> Any:
-        """Predictions as the metrics and a person take them."""
+        """Convert outputs of the network to predictions, for metrics and drawing."""
 
-    def average_flipped(self, outputs: Any, mirrored: Any) -> Any:
-        """What the network says of pictures and of their mirror images, as outputs again.
+    def average_flipped(self, outputs: Any, flipped: Any) -> Any:
+        """Average the outputs of images and of their mirror images.
+
+        Args:
+            outputs: outputs of the images.
+            flipped: outputs of the mirror images.
 
         Raises:
-            ConfigurationError: where the task has no such mean.
+            ConfigurationError: if outputs of this task cannot be averaged.
         """
         raise ConfigurationError(TTA_UNSUPPORTED)
 
     def enable_flip_tta(self) -> None:
-        self.flip = True
+        self.flip_tta = True
 
     def enable_tiling(self, overlap: float) -> None:
-        """From now on predict on whole pictures, tile by tile.
+        """Predict images at their original size, tile by tile, from now on.
 
         Args:
-            overlap: the part of a tile's side that it shares with the next.
+            overlap: overlap of adjacent tiles, as a fraction of their side.
 
         Raises:
-            ConfigurationError: where the task says one thing of a whole picture.
+            ConfigurationError: if the task does not predict pixels.
         """
-        raise ConfigurationError(
-            "mode.tiles=true is for tasks that say something of each pixel (task=segment)"
-        )
+        raise ConfigurationError("mode.tiles=true is for tasks that predict pixels (task=segment)")
 
     @abstractmethod
     def metrics(self, split: str) -> MetricCollection:
-        """What is measured on a split; scalars are logged under their names.
+        """Create the metrics of a split; scalar ones are logged under their names.
 
-        Called while the task is made: its spec is known, what a concrete task adds is not.
+        Called by the constructor of this class, before that of a subclass has finished.
         """
 
     @abstractmethod
     def draw_predictions(self, batch: Batch, predictions: Any) -> list[Tensor]:
-        """One picture (3, h, w) uint8 for each of the batch, with its prediction and, where known, its target."""
+        pass
 
     @abstractmethod
     def table_rows(self, batch: Batch, predictions: Any) -> list[dict[str, str | float]]:
-        """One table row for each picture; the same columns in each."""
+        """Return rows of the table of predictions, all with the same columns.
+
+        Args:
+            batch: the batch.
+            predictions: its predictions.
+
+        Returns:
+            One or more rows for each image.
+        """
 
     @abstractmethod
     def save_predictions(
@@ -327,41 +376,54 @@ class SupervisedTask(Task):
         folder: Path,
         *,
         names: Sequence[str],
-        pictures: Iterable[Tensor],
+        images: Iterable[Tensor],
     ) -> None:
-        """Write predictions that are more than a table row, one file a picture.
+        """Write a file for each image, if predictions are more than table rows.
 
         Args:
-            batch: what was looked at.
-            predictions: what was said of it.
-            folder: to write into.
-            names: of each picture's files, without their ends.
-            pictures: (C, h, w) uint8 as the files have them, each read when it is asked for.
+            batch: the batch.
+            predictions: its predictions.
+            folder: output folder.
+            names: file name of each image's predictions, without suffix.
+            images: (C, h, w) uint8 images at their original size, read lazily.
         """
 
-    def measured_names(self, split: str) -> set[str]:
-        scores = self._meters(split).metrics
-        return {"loss"}.union(
-            *(getattr(metric, "names", (name,)) for name, metric in scores.items())
-        )
+    def metric_names(self, split: str) -> set[str]:
+        names = {"loss"}
+        for name, metric in self._split_metrics(split).metrics.items():
+            names.update(getattr(metric, "names", (name,)))
+        return names
 
-    def update_metrics(self, scores: MetricCollection, batch: Batch, predictions: Any) -> None:
-        """Let the metrics see a batch."""
-        scores.update(predictions, batch.targets)
+    def update_metrics(self, metrics: MetricCollection, batch: Batch, predictions: Any) -> None:
+        """Update metrics with a batch.
+
+        Args:
+            metrics: the metrics of a split.
+            batch: the batch.
+            predictions: its predictions.
+        """
+        metrics.update(predictions, batch.targets)
 
     def collect_examples(self, split: str, batch: Batch, predictions: Any) -> None:
-        """See a batch of an evaluation, for the figures."""
+        """Collect examples for the figures from a batch of an evaluation.
+
+        Args:
+            split: name of the split.
+            batch: the batch.
+            predictions: its predictions.
+        """
 
     def reset_examples(self, split: str) -> None:
-        """Begin a split anew: what was observed of it before is not of this epoch."""
+        """Drop the examples of a split, which are from an earlier epoch."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
-        if not batch.samples:  # none of its files could be read
+        if not batch.samples:  # none of its files is readable
             return None if self.trainer.world_size == 1 else self._zero_loss()
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
-        # What is not measured while training need not be decoded, which of detectors takes long.
-        predictions = self.decode(outputs) if len(self._meters("train").metrics) else None
+        # Without training metrics there is no need to decode, which takes long for detectors.
+        has_metrics = len(self._split_metrics("train").metrics) > 0
+        predictions = self.decode(outputs) if has_metrics else None
         self._record("train", losses, predictions, batch)
         return losses
 
@@ -377,18 +439,23 @@ class SupervisedTask(Task):
         return self.decode(self.forward_tta(batch.images))
 
     def forward_tta(self, images: Tensor) -> Any:
-        """The network's outputs for an evaluation."""
+        """Apply the network, with test-time augmentation if it is enabled.
+
+        Args:
+            images: (N, C, H, W) uint8.
+        """
         outputs = self(images)
-        return self.average_flipped(outputs, self(images.flip(-1))) if self.flip else outputs
+        if not self.flip_tta:
+            return outputs
+        return self.average_flipped(outputs, self(images.flip(-1)))
 
     def on_validation_batch_start(
         self, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Seed the losses that draw samples (Faster R-CNN's), so that a split comes to the same each time."""
+        # Some losses sample at random (Faster R-CNN's); the same data must give the same loss.
         seed_all(self.seed, 0, batch_idx, self.global_rank)
 
     def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Likewise."""
         seed_all(self.seed, 0, batch_idx, self.global_rank)
 
     def on_validation_epoch_start(self) -> None:
@@ -407,12 +474,9 @@ class SupervisedTask(Task):
         self._log_metrics("test")
 
     def _zero_loss(self) -> dict[str, Tensor]:
-        """A loss without a slope: processes exchange the slopes of every step, so that none may leave one out."""
-        return {
-            "loss": torch.stack(
-                [parameter.sum() * 0 for parameter in self.network.parameters()]
-            ).sum()
-        }
+        """Return a loss with zero gradients: under DDP each rank must join every all-reduce."""
+        terms = [parameter.sum() * 0 for parameter in self.network.parameters()]
+        return {"loss": torch.stack(terms).sum()}
 
     def _evaluate(self, split: str, batch: Batch) -> Any:
         if not batch.samples:
@@ -427,48 +491,49 @@ class SupervisedTask(Task):
     def _record(
         self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch
     ) -> None:
-        meters = self._meters(split)
-        meters.loss.update(losses["loss"].detach(), weight=len(batch.samples))
-        if len(meters.metrics):
-            self.update_metrics(meters.metrics, batch, predictions)
+        split_metrics = self._split_metrics(split)
+        split_metrics.loss.update(losses["loss"].detach(), weight=len(batch.samples))
+        if len(split_metrics.metrics):
+            self.update_metrics(split_metrics.metrics, batch, predictions)
 
-    def _meters(self, split: str) -> SplitMetrics:
-        meters = self.split_metrics[f"on_{split}"]
-        assert isinstance(meters, SplitMetrics)
-        return meters
+    def _split_metrics(self, split: str) -> SplitMetrics:
+        split_metrics = self.split_metrics[f"on_{split}"]
+        assert isinstance(split_metrics, SplitMetrics)
+        return split_metrics
 
     def _log_metrics(self, split: str) -> None:
-        meters = self._meters(split)
-        values = {"loss": meters.loss.compute(), **meters.metrics.compute()}
-        meters.loss.reset()
-        meters.metrics.reset()
+        split_metrics = self._split_metrics(split)
+        values = {"loss": split_metrics.loss.compute(), **split_metrics.metrics.compute()}
+        split_metrics.loss.reset()
+        split_metrics.metrics.reset()
         if self.trainer.sanity_checking:
             return
         self.results[split] = values
-        self.log_dict(
-            {f"{split}/{name}": value for name, value in values.items() if value.ndim == 0}
-        )
+        scalars = {name: value for name, value in values.items() if value.ndim == 0}
+        self.log_dict({f"{split}/{name}": value for name, value in scalars.items()})
 
 
 def main_logits(outputs: Any) -> Tensor:
-    """Of a network that may return a tuple, main first and auxiliary after."""
+    """Return the first output of a network that may return a tuple of main and auxiliary logits."""
     main: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
     return main
 
 
-def average_logits(one: Tensor, other: Tensor) -> Tensor:
-    """Logits, with classes in the second dimension, whose probabilities are the mean of both's."""
-    both = [logits.float().log_softmax(dim=1) for logits in (one, other)]
-    return torch.stack(both).logsumexp(dim=0) - math.log(2)
+def average_logits(first: Tensor, second: Tensor) -> Tensor:
+    """Return logits whose probabilities are the mean of those of two tensors of logits.
+
+    Args:
+        first: (N, K, ...) logits.
+        second: logits of the same shape.
+    """
+    log_probabilities = [logits.float().log_softmax(dim=1) for logits in (first, second)]
+    return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(2)
 
 
-def _state(metric: Metric) -> dict[str, Any]:
-    """What a metric has seen so far, on the CPU; by the names of its attributes."""
-    values: dict[str, Any] = {
-        name: [item.cpu() for item in value] if isinstance(value, list) else value.cpu()
-        for name, value in metric.metric_state.items()
-    }
-    return {
-        **values,
-        "_update_count": metric._update_count,
-    }  # without which it would warn that it saw nothing
+def _get_state(metric: Metric) -> dict[str, Any]:
+    """Return the state of a metric on the CPU, by the names of its attributes."""
+    state: dict[str, Any] = {}
+    for name, value in metric.metric_state.items():
+        state[name] = [item.cpu() for item in value] if isinstance(value, list) else value.cpu()
+    state["_update_count"] = metric._update_count  # at 0 torchmetrics would warn in compute()
+    return state

@@ -1,4 +1,4 @@
-"""``task=classify``: which class is in the picture."""
+"""``task=classify``: one class for each image."""
 
 from __future__ import annotations
 
@@ -21,22 +21,27 @@ from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
 from vision_lab.metrics.segmentation import Confusion, MacroF1
 from vision_lab.tasks.base import SupervisedTask, average_logits, main_logits
 from vision_lab.tasks.worst_samples import WorstSamples
-from vision_lab.viz.figures import confusion
+from vision_lab.viz.figures import confusion_matrix
 from vision_lab.viz.images import draw_caption, grid
 
 NUM_MISTAKES_DRAWN = 24
-"""How many of the most confident mistakes are kept to be drawn."""
+"""Number of the most confident mistakes to draw."""
+
+TOP_K = 5
+"""Number of classes in the table of predictions, and of top-k accuracy."""
 
 
 class ClassificationTask(SupervisedTask):
-    """One of K classes for each picture, by cross-entropy.
+    """Classification by cross-entropy.
 
     Args:
-        label_smoothing: the share of the target spread evenly over all classes (Szegedy 2015).
-        class_weights: None; one number a class; or "auto": the inverse of each class's share of the data's
-            training labels.
-        aux_weight: what auxiliary classifiers count, for networks that have them (0.3 in Szegedy 2014).
-        arguments: what every task takes.
+        label_smoothing: fraction of the target that is distributed evenly over all classes
+            (Szegedy 2015).
+        class_weights: one weight for each class; "auto" for the inverse class frequencies in the
+            training data; None for equal weights.
+        aux_weight: weight of auxiliary classifiers, for networks that have them (0.3 in Szegedy
+            2014).
+        arguments: arguments of ``Task``.
     """
 
     def __init__(
@@ -55,12 +60,17 @@ class ClassificationTask(SupervisedTask):
         self.mistakes: dict[str, WorstSamples] = {}
 
     def setup(self, stage: str) -> None:
-        """Balance the classes by the training data, where asked; evaluation needs the weights for its loss."""
+        """Compute class weights from the training data, if requested."""
         if self.auto_class_weights and stage != "predict":
             self.class_weights = self.trainer.datamodule.class_weights()  # type: ignore[attr-defined]
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy of (N, K) logits; of a tuple of them, the later ones as auxiliary."""
+        """Compute the cross-entropy.
+
+        Args:
+            outputs: (N, K) logits; or a tuple of main and auxiliary logits.
+            batch: the batch.
+        """
         main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         loss = self._cross_entropy(main, batch.targets)
         for logits in auxiliary:
@@ -68,85 +78,80 @@ class ClassificationTask(SupervisedTask):
         return {"loss": loss}
 
     def decode(self, outputs: Any) -> Tensor:
-        """(N, K) probabilities."""
+        """Convert logits to probabilities, (N, K)."""
         return main_logits(outputs).detach().float().softmax(dim=1)
 
-    def average_flipped(self, outputs: Any, mirrored: Any) -> Tensor:
-        """Logits whose probabilities are the mean of both."""
-        return average_logits(main_logits(outputs), main_logits(mirrored))
+    def average_flipped(self, outputs: Any, flipped: Any) -> Tensor:
+        return average_logits(main_logits(outputs), main_logits(flipped))
 
     def metrics(self, split: str) -> MetricCollection:
-        """Accuracy alone while training; else top-5, macro F1, calibration error and the confusion matrix as well."""
-        classes = self.spec.num_classes
-        measured: dict[str, Any] = {"accuracy": MulticlassAccuracy(classes, average="micro")}
+        """Create the metrics: accuracy; except in training also top-5, F1, calibration, confusion."""
+        num_classes = self.spec.num_classes
+        metrics: dict[str, Any] = {"accuracy": MulticlassAccuracy(num_classes, average="micro")}
         if split != "train":
-            if classes > 5:
-                measured["top5"] = MulticlassAccuracy(classes, average="micro", top_k=5)
-            measured["f1"] = MacroF1(classes)
-            measured["calibration_error"] = MulticlassCalibrationError(classes)
-            measured["confusion"] = Confusion(classes)
-        # Groups would be found by equal states after the first batch, where top-5 and accuracy may agree by chance.
-        return MetricCollection(measured, compute_groups=False)
+            if num_classes > TOP_K:
+                top_k = MulticlassAccuracy(num_classes, average="micro", top_k=TOP_K)
+                metrics[f"top{TOP_K}"] = top_k
+            metrics["f1"] = MacroF1(num_classes)
+            metrics["calibration_error"] = MulticlassCalibrationError(num_classes)
+            metrics["confusion"] = Confusion(num_classes)
+        # Compute groups are found by equal states after the first batch, in which top-5 accuracy
+        # and accuracy may be equal by chance.
+        return MetricCollection(metrics, compute_groups=False)
 
     def collect_examples(self, split: str, batch: Batch, predictions: Tensor) -> None:
-        """Keep the most confident mistakes, drawn."""
-        confidence, said = predictions.max(dim=1)
-        wrong = (said != batch.targets).nonzero().flatten()
+        """Draw the most confident mistakes."""
+        confidence, predicted = predictions.max(dim=1)
+        wrong = (predicted != batch.targets).nonzero().flatten()
+        count = min(NUM_MISTAKES_DRAWN, len(wrong))
+        most_confident = wrong[confidence[wrong].topk(count).indices].tolist()
         worst = self.mistakes.setdefault(split, WorstSamples(NUM_MISTAKES_DRAWN))
-        for place in wrong[
-            confidence[wrong].topk(min(NUM_MISTAKES_DRAWN, len(wrong))).indices
-        ].tolist():
-            shown = (batch.images[place], predictions[place], batch.targets[place])
-            worst.offer(
-                confidence[place].item(), batch.samples[place].index, partial(self._drawn, *shown)
-            )
+        for row in most_confident:
+            draw = partial(self._draw, batch.images[row], predictions[row], batch.targets[row])
+            worst.offer(confidence[row].item(), batch.samples[row].index, draw)
 
     def reset_examples(self, split: str) -> None:
-        """Drop the mistakes of the epoch before."""
         self.mistakes.pop(split, None)
 
     def draw_predictions(self, batch: Batch, predictions: Tensor) -> list[Tensor]:
-        """Each picture under its class, confidence and truth."""
-        return [
-            self._drawn(*each)
-            for each in zip(batch.images, predictions, batch.targets, strict=True)
-        ]
+        """Draw each image with its predicted class, the confidence and the target."""
+        rows = zip(batch.images, predictions, batch.targets, strict=True)
+        return [self._draw(*row) for row in rows]
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
-        """The confusion matrix, and the most confident mistakes."""
-        drawn = {"confusion": confusion(self.results[split]["confusion"], self.spec.class_names)}
-        mistakes = self.mistakes.pop(split, WorstSamples(0)).pictures()
+        """Draw the confusion matrix and the most confident mistakes."""
+        matrix = self.results[split]["confusion"]
+        figures = {"confusion": confusion_matrix(matrix, self.spec.class_names)}
+        mistakes = self.mistakes.pop(split, WorstSamples(0)).images()
         if mistakes:
-            drawn["mistakes"] = grid(mistakes)
-        return drawn
+            figures["mistakes"] = grid(mistakes)
+        return figures
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
-        """class: its accuracy (recall), precision and number of samples on a split that was measured."""
+        """Return accuracy (recall), precision and number of samples by class name."""
         matrix = self.results[split]["confusion"].cpu().double()
-        hits, truly, said = matrix.diag(), matrix.sum(dim=1), matrix.sum(dim=0)
-        return {
-            name: {
-                "accuracy": (hits[k] / truly[k]).item() if truly[k] else 0.0,
-                "precision": (hits[k] / said[k]).item() if said[k] else 0.0,
-                "samples": int(truly[k]),
+        correct, targets, predicted = matrix.diag(), matrix.sum(dim=1), matrix.sum(dim=0)
+        metrics = {}
+        for k, name in enumerate(self.spec.class_names):
+            metrics[name] = {
+                "accuracy": (correct[k] / targets[k]).item() if targets[k] else 0.0,
+                "precision": (correct[k] / predicted[k]).item() if predicted[k] else 0.0,
+                "samples": int(targets[k]),
             }
-            for k, name in enumerate(self.spec.class_names)
-        }
+        return metrics
 
     def table_rows(self, batch: Batch, predictions: Tensor) -> list[dict[str, str | float]]:
-        """The file, the class, its confidence, and the four next likely."""
-        best = predictions.topk(min(5, predictions.shape[1]), dim=1)
+        """Return the path and the five most likely classes of each image."""
+        best = predictions.topk(min(TOP_K, predictions.shape[1]), dim=1)
         rows: list[dict[str, str | float]] = []
-        for sample, values, classes in zip(
+        for sample, confidences, labels in zip(
             batch.samples, best.values.tolist(), best.indices.tolist(), strict=True
         ):
             row: dict[str, str | float] = {"path": sample.path or str(sample.index)}
-            for rank, (value, label) in enumerate(zip(values, classes, strict=True), start=1):
+            for rank, (confidence, label) in enumerate(zip(confidences, labels, strict=True), 1):
                 suffix = "" if rank == 1 else f"_{rank}"
-                row |= {
-                    f"class{suffix}": self.spec.class_names[label],
-                    f"confidence{suffix}": value,
-                }
+                row[f"class{suffix}"] = self.spec.class_names[label]
+                row[f"confidence{suffix}"] = confidence
             rows.append(row)
         return rows
 
@@ -157,20 +162,20 @@ class ClassificationTask(SupervisedTask):
         folder: Path,
         *,
         names: Sequence[str],
-        pictures: Iterable[Tensor],
+        images: Iterable[Tensor],
     ) -> None:
-        """A class is a table row: there is nothing more to write."""
+        """Do nothing: a class is a table row."""
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         weight = None if self.class_weights is None else self.class_weights.to(logits.device)
         return F.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
 
-    def _drawn(self, image: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
+    def _draw(self, image: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
         names = self.spec.class_names
-        confidence, said = probabilities.max(dim=0)
-        caption = f"said {names[said]} {confidence:.2f}"
-        if target < 0:  # not known
-            return draw_caption(image, f"{names[said]} {confidence:.2f}")
-        if said == target:
-            return draw_caption(image, caption, colour="green")
-        return draw_caption(image, f"{caption}, is {names[target]}", colour="red")
+        confidence, predicted = probabilities.max(dim=0)
+        caption = f"{names[predicted]} {confidence:.2f}"
+        if target < 0:  # unknown
+            return draw_caption(image, caption)
+        if predicted == target:
+            return draw_caption(image, caption, color="green")
+        return draw_caption(image, f"{caption}, target {names[target]}", color="red")

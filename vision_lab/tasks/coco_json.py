@@ -1,4 +1,7 @@
-"""Boxes as COCO's files have them (https://cocodataset.org/#format-data): numbers from 1, boxes by corner and size."""
+"""Detections and ground truth in COCO's JSON format (https://cocodataset.org/#format-data).
+
+IDs start at 1, and boxes are [x, y, width, height].
+"""
 
 from __future__ import annotations
 
@@ -8,63 +11,62 @@ from typing import Any
 from torch import Tensor
 
 
-def detection_results(found: Tensor) -> list[dict[str, Any]]:
-    """What programs that score detections read.
+def detection_results(detections: Tensor) -> list[dict[str, Any]]:
+    """Convert detections to COCO's result format.
 
     Args:
-        found: (n, 7): the picture's place from 0, label from 0, left, top, right and bottom in pixels, score.
+        detections: (n, 7): image index, label, x1, y1, x2, y2 in pixels, score.
     """
-    return [
-        {
+    results = []
+    for image, label, x1, y1, x2, y2, score in detections.tolist():
+        result = {
             "image_id": int(image) + 1,
             "category_id": int(label) + 1,
-            "bbox": _by_size(*box),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
         }
-        for image, label, *box, score in found.tolist()
-    ]
+        results.append(result)
+    return results
 
 
 def annotation_file(
-    pictures: Tensor,
-    names: Sequence[str],
+    images: Tensor,
+    class_names: Sequence[str],
     annotations: Sequence[Mapping[str, Any]],
     paths: Sequence[str],
 ) -> dict[str, Any]:
-    """A whole annotation file.
+    """Build the content of an annotation file.
 
     Args:
-        pictures: (p, 3), sorted: place from 0, height and width in pixels.
-        names: of the classes.
-        annotations: of the pictures.
-        paths: of the pictures by their place; empty where they have none.
+        images: (n, 3), sorted: image index, height and width in pixels.
+        class_names: the class names.
+        annotations: annotations of the images.
+        paths: paths of the images by index; empty if they have none.
     """
-    images = []
-    for place, height, width in pictures.int().tolist():
-        name = paths[place] if paths else str(place)
-        images.append({"id": place + 1, "file_name": name, "height": height, "width": width})
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
-    numbered = [{"id": number, **each} for number, each in enumerate(annotations, start=1)]
-    return {"images": images, "categories": categories, "annotations": numbered}
+    image_entries = []
+    for index, height, width in images.int().tolist():
+        name = paths[index] if paths else str(index)
+        image_entries.append({"id": index + 1, "file_name": name, "height": height, "width": width})
+    categories = [{"id": label, "name": name} for label, name in enumerate(class_names, start=1)]
+    numbered = [{"id": id_, **entry} for id_, entry in enumerate(annotations, start=1)]
+    return {"images": image_entries, "categories": categories, "annotations": numbered}
 
 
-def ground_truth_annotations(truth: Tensor) -> list[dict[str, Any]]:
-    """What is known of pictures, as annotations.
+def ground_truth_annotations(ground_truth: Tensor) -> list[dict[str, Any]]:
+    """Convert ground truth to COCO's annotations.
 
     Args:
-        truth: (n, 8): place, label, left, top, right, bottom, area in pixels, whether it does not count (a crowd).
+        ground_truth: (n, 8): image index, label, x1, y1, x2, y2 in pixels, area, whether the object
+            is ignored (a crowd).
     """
-    return [
-        {
+    annotations = []
+    for image, label, x1, y1, x2, y2, area, is_ignored in ground_truth.tolist():
+        annotation = {
             "image_id": int(image) + 1,
             "category_id": int(label) + 1,
-            "bbox": _by_size(*box),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
             "area": area,
-            "iscrowd": int(ignored),
+            "iscrowd": int(is_ignored),
         }
-        for image, label, *box, area, ignored in truth.tolist()
-    ]
-
-
-def _by_size(left: float, top: float, right: float, bottom: float) -> list[float]:
-    return [left, top, right - left, bottom - top]
+        annotations.append(annotation)
+    return annotations

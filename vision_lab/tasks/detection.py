@@ -1,8 +1,8 @@
-"""``task=detect``: what is in a picture, and where."""
+"""``task=detect``: objects in an image and their boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,169 +17,177 @@ from torchvision.ops import box_iou
 from vision_lab.core.arguments import Fraction
 from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
 from vision_lab.core.files import write_file
-from vision_lab.metrics.detection import BoxMeanAveragePrecision, to_rows
+from vision_lab.metrics.detection import DETECTION_COLUMNS, BoxMeanAveragePrecision, to_rows
 from vision_lab.tasks import coco_json
 from vision_lab.tasks.base import SupervisedTask
 from vision_lab.tasks.worst_samples import WorstSamples
-from vision_lab.viz import figures, images
+from vision_lab.viz.figures import bar_chart, line_chart
+from vision_lab.viz.images import LARGE_THUMBNAIL_SIZE, draw_boxes, side_by_side
 
 NUM_WORST_DRAWN = 16
-"""How many of the pictures with the most mistakes are kept to be drawn."""
+"""Number of the images with the most mistakes to draw."""
 
 MATCH_IOU = 0.5
-"""The overlap (IoU) from which a detection of the right class is no mistake, in pictures."""
+"""IoU from which a detection of the right class counts as correct in drawings."""
+
+BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+
+JPEG_QUALITY = 92
 
 
 class DetectionTask(SupervisedTask):
-    """Boxes of K classes; crowds are not learnt from, and what is found in them is no mistake.
+    """Object detection; crowds are ignored by losses, and detections in them by metrics.
 
-    Predictions are in pixels of the batch's pictures; measures, tables and files in those of the pictures' files.
+    Predictions are in pixels of the batch images; metrics, tables and files are in pixels of the
+    original images.
 
     Args:
-        shown_score: detections that are less sure are not drawn and not in the table; files for programs hold them all.
-        arguments: what every task takes.
+        draw_score_threshold: detections with a lower score are neither drawn nor in the table;
+            files for other programs contain all of them.
+        arguments: arguments of ``Task``.
     """
 
     def __init__(self, *, draw_score_threshold: Fraction, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.draw_score_threshold = draw_score_threshold
         self.has_ground_truth = True
-        """Whether a picture without objects is known to have none."""
+        """Whether images without boxes are known to contain no objects."""
         self.worst: dict[str, WorstSamples] = {}
         self.predicted: list[tuple[Tensor, Tensor]] = []
-        """(detections, picture) of each picture that was predicted on, as rows of ``BoxPrecision``."""
+        """Detections and size of each predicted image, as rows of ``BoxMeanAveragePrecision``."""
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """The head's losses and their sum."""
+        """Compute the losses of the head and their sum."""
         terms: dict[str, Tensor] = self.network.losses(outputs, batch.targets)  # type: ignore[operator]  # a Detector
         return {"loss": torch.stack([*terms.values()]).sum(), **terms}
 
     @torch.no_grad()
     def decode(self, outputs: Any) -> list[Detections]:
-        """What was found in each picture of the batch, in its pixels."""
-        found: list[Detections] = self.network.decode(outputs)  # type: ignore[operator]  # a Detector
-        return found
+        """Convert outputs to detections, in pixels of the batch images."""
+        detections: list[Detections] = self.network.decode(outputs)  # type: ignore[operator]  # a Detector
+        return detections
 
     def metrics(self, split: str) -> MetricCollection:
-        """COCO's; of training pictures, which are augmented, the loss alone."""
-        return MetricCollection(
-            {} if split == "train" else {"boxes": BoxMeanAveragePrecision(self.spec.num_classes)}
-        )
+        """Create COCO's metrics; none for training images, which are augmented."""
+        if split == "train":
+            return MetricCollection({})
+        return MetricCollection({"boxes": BoxMeanAveragePrecision(self.spec.num_classes)})
 
     def update_metrics(
-        self, scores: MetricCollection, batch: Batch, predictions: Sequence[Detections]
+        self, metrics: MetricCollection, batch: Batch, predictions: Sequence[Detections]
     ) -> None:
-        """In pixels of the files."""
-        truth = [
-            replace(each, boxes=_boxes_to_file_pixels(each.boxes, sample))
-            for each, sample in zip(batch.targets, batch.samples, strict=True)
-        ]
-        scores.update(_to_file_pixels(predictions, batch.samples), truth)
+        """Update metrics in pixels of the original images."""
+        targets = []
+        for target, sample in zip(batch.targets, batch.samples, strict=True):
+            targets.append(replace(target, boxes=_scale_to_file(target.boxes, sample)))
+        metrics.update(list(_in_file_pixels(predictions, batch.samples)), targets)
 
     def on_predict_start(self) -> None:
         self.has_ground_truth = False
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Detections] | None:
-        """As every task; kept for ``documents`` too."""
+        """Predict a batch, and keep its detections for ``export``."""
         predictions = super().predict_step(batch, batch_idx)
-        for sample, said in _to_file_pixels(predictions or [], batch.samples):
-            picture = torch.tensor([sample.index, *sample.size], dtype=torch.float32)
-            self.predicted.append(
-                (to_rows(sample.index, said.labels, said.boxes, said.scores).cpu(), picture)
-            )
+        for sample, found in _in_file_pixels(predictions or [], batch.samples):
+            rows = to_rows(sample.index, found.labels, found.boxes, found.scores).cpu()
+            image = torch.tensor([sample.index, *sample.size], dtype=torch.float32)
+            self.predicted.append((rows, image))
         return predictions
 
     def collect_examples(self, split: str, batch: Batch, predictions: Sequence[Detections]) -> None:
-        """Keep the pictures with the most mistakes, drawn."""
+        """Draw the images with the most mistakes."""
         worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
-        for image, said, truth, sample in zip(
+        for image, detections, target, sample in zip(
             batch.images, predictions, batch.targets, batch.samples, strict=True
         ):
-            shown = self._above_threshold(said)
-            wrong, missed = match_detections(shown, truth)
-            drawn = partial(self._compared, _crop_content(image, sample), shown, truth)
-            worst.offer(int(wrong.sum()) + int(missed.sum()), sample.index, drawn)
+            shown = self._above_threshold(detections)
+            wrong, missed = match_detections(shown, target)
+            draw = partial(self._draw_comparison, _crop_content(image, sample), shown, target)
+            worst.offer(int(wrong.sum()) + int(missed.sum()), sample.index, draw)
 
     def reset_examples(self, split: str) -> None:
-        """Drop the pictures of the epoch before."""
         self.worst.pop(split, None)
 
     def draw_predictions(self, batch: Batch, predictions: Sequence[Detections]) -> list[Tensor]:
-        """Each picture with its truth, and with what was found; the latter alone where nothing is known."""
+        """Draw each image with its ground truth, if known, and with the detections."""
         drawn = []
-        for image, said, truth, sample in zip(
+        for image, detections, target, sample in zip(
             batch.images, predictions, batch.targets, batch.samples, strict=True
         ):
-            part, shown = _crop_content(image, sample), self._above_threshold(said)
-            drawn.append(
-                self._compared(part, shown, truth)
-                if self.has_ground_truth
-                else self._found(part, shown)
-            )
+            content, shown = _crop_content(image, sample), self._above_threshold(detections)
+            if self.has_ground_truth:
+                drawn.append(self._draw_comparison(content, shown, target))
+            else:
+                drawn.append(self._draw_prediction(content, shown))
         return drawn
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
-        """Precision by recall, average precision by class, and the pictures with the most mistakes."""
-        came_to, names = self.results[split], self.spec.class_names
-        precisions = {name: measured["map"] for name, measured in self.per_class(split).items()}
-        curves = {
-            name: came_to["curves"][:, k].tolist()
-            for k, name in enumerate(names)
-            if came_to["curves"][0, k] >= 0
+        """Draw precision-recall curves, AP by class, and the images with the most mistakes."""
+        precision = self.results[split]["curves"]
+        curves = {}
+        for k, name in enumerate(self.spec.class_names):
+            if precision[0, k] >= 0:
+                curves[name] = precision[:, k].tolist()
+        average = {name: metrics["map"] for name, metrics in self.per_class(split).items()}
+        figures = {
+            "precision_recall": line_chart(curves, x="recall", y="precision (IoU 0.5)"),
+            "precision": bar_chart(average, "mAP"),
         }
-        drawn = {"precision_recall": figures.curves(curves, x="recall", y="precision (IoU 0.5)")}
-        drawn["precision"] = figures.bars(precisions, "mAP")
-        worst = self.worst.pop(split, WorstSamples(0)).pictures()
-        return {**drawn, "worst": self.contact_sheet(worst)} if worst else drawn
+        worst = self.worst.pop(split, WorstSamples(0)).images()
+        if worst:
+            figures["worst"] = self.contact_sheet(worst)
+        return figures
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
-        """class: its mAP, recall and number of objects; those of which there is none are left out."""
-        found = self.results[split]["per_class"].tolist()
-        truth = self.results[split]["truth"]
-        counted = torch.bincount(
-            truth[truth[:, 7] == 0][:, 1].long(), minlength=self.spec.num_classes
-        ).tolist()
-        return {
-            name: {"map": found[k][0], "recall": found[k][1], "objects": counted[k]}
-            for k, name in enumerate(self.spec.class_names)
-            if found[k][0] >= 0
-        }
+        """Return mAP, recall and number of objects by name of each class that has objects."""
+        scores = self.results[split]["per_class"].tolist()
+        ground_truth = self.results[split]["ground_truth"]
+        is_counted = ground_truth[:, 7] == 0
+        labels = ground_truth[is_counted][:, 1].long()
+        counts = torch.bincount(labels, minlength=self.spec.num_classes).tolist()
+        metrics = {}
+        for k, name in enumerate(self.spec.class_names):
+            average_precision, recall = scores[k]
+            if average_precision >= 0:
+                metrics[name] = {"map": average_precision, "recall": recall, "objects": counts[k]}
+        return metrics
 
     def export(self, split: str, paths: Sequence[str]) -> Mapping[str, Any]:
-        """COCO's results and, for programs that have no annotations, what they are held against."""
+        """Return detections and ground truth in COCO's format.
+
+        Predictions are returned as an annotation file, because there is none for these images.
+        """
         names = self.spec.class_names
         if split == "predict":
-            empty = torch.zeros(0, 7)
+            empty = torch.zeros(0, DETECTION_COLUMNS)
             rows = torch.cat([empty, *(rows for rows, _ in self.predicted)])
-            pictures = torch.stack([picture for _, picture in self.predicted])
-            return {
-                "detections": coco_json.annotation_file(
-                    pictures, names, coco_json.detection_results(rows), paths
-                )
-            }
-        came_to = self.results[split]
-        truth = coco_json.annotation_file(
-            came_to["pictures"], names, coco_json.ground_truth_annotations(came_to["truth"]), paths
-        )
-        return {"detections": coco_json.detection_results(came_to["found"]), "truth": truth}
+            images = torch.stack([image for _, image in self.predicted])
+            detections = coco_json.detection_results(rows)
+            return {"detections": coco_json.annotation_file(images, names, detections, paths)}
+        results = self.results[split]
+        annotations = coco_json.ground_truth_annotations(results["ground_truth"])
+        return {
+            "detections": coco_json.detection_results(results["detections"]),
+            "ground_truth": coco_json.annotation_file(results["images"], names, annotations, paths),
+        }
 
     def table_rows(
         self, batch: Batch, predictions: Sequence[Detections]
     ) -> list[dict[str, str | float]]:
-        """A row for each object that is sure enough, boxes in pixels of the file; an empty one where there is none."""
+        """Return a row for each detection above the threshold, or an empty one for the image."""
         rows: list[dict[str, str | float]] = []
-        for sample, said in _to_file_pixels(predictions, batch.samples):
-            path, sure = sample.path or str(sample.index), self._above_threshold(said)
-            places = ("left", "top", "right", "bottom")
+        for sample, detections in _in_file_pixels(predictions, batch.samples):
+            path, shown = sample.path or str(sample.index), self._above_threshold(detections)
             for label, score, box in zip(
-                sure.labels.tolist(), sure.scores.tolist(), sure.boxes.tolist(), strict=True
+                shown.labels.tolist(), shown.scores.tolist(), shown.boxes.tolist(), strict=True
             ):
-                named = dict(zip(places, (round(value, 1) for value in box), strict=True))
-                rows.append(
-                    {"path": path, "class": self.spec.class_names[label], "score": score, **named}
-                )
-            if not len(sure):
-                rows.append({"path": path, "class": "", "score": "", **dict.fromkeys(places, "")})
+                row = {"path": path, "class": self.spec.class_names[label], "score": score}
+                for column, value in zip(BOX_COLUMNS, box, strict=True):
+                    row[column] = round(value, 1)
+                rows.append(row)
+            if not len(shown):
+                empty = dict.fromkeys(BOX_COLUMNS, "")
+                rows.append({"path": path, "class": "", "score": "", **empty})
         return rows
 
     def save_predictions(
@@ -189,107 +197,114 @@ class DetectionTask(SupervisedTask):
         folder: Path,
         *,
         names: Sequence[str],
-        pictures: Iterable[Tensor],
+        images: Iterable[Tensor],
     ) -> None:
-        """``pictures/<name>.jpg``: the file's picture with what was found in it."""
-        found = _to_file_pixels(predictions, batch.samples)
-        for (_, said), name, picture in zip(found, names, pictures, strict=True):
-            drawn = self._boxed(picture, self._above_threshold(said))
-            write_file(
-                folder, f"pictures/{name}.jpg", encode_jpeg(drawn, quality=92).numpy().tobytes()
-            )
+        """Write ``images/<name>.jpg``: the original image with the detections."""
+        in_files = _in_file_pixels(predictions, batch.samples)
+        for (_, detections), name, image in zip(in_files, names, images, strict=True):
+            drawn = self._draw_boxes(image, self._above_threshold(detections))
+            jpeg = encode_jpeg(drawn, quality=JPEG_QUALITY).numpy().tobytes()
+            write_file(folder, f"images/{name}.jpg", jpeg)
 
-    def _above_threshold(self, said: Detections) -> Detections:
-        return said[said.scores >= self.draw_score_threshold]
+    def _above_threshold(self, detections: Detections) -> Detections:
+        return detections[detections.scores >= self.draw_score_threshold]
 
-    def _boxed(self, image: Tensor, said: Detections, *, side: int | None = None) -> Tensor:
-        named = zip(said.labels.tolist(), said.scores.tolist(), strict=True)
-        texts = [f"{self.spec.class_names[label]} {score:.2f}" for label, score in named]
-        return images.draw_boxes(image, said.boxes, said.labels, texts, side=side)
+    def _draw_boxes(
+        self, image: Tensor, detections: Detections, *, side: int | None = None
+    ) -> Tensor:
+        texts = []
+        for label, score in zip(
+            detections.labels.tolist(), detections.scores.tolist(), strict=True
+        ):
+            texts.append(f"{self.spec.class_names[label]} {score:.2f}")
+        return draw_boxes(image, detections.boxes, detections.labels, texts, side=side)
 
-    def _compared(self, image: Tensor, said: Detections, truth: BoxTargets) -> Tensor:
-        wrong, missed = match_detections(said, truth)
-        texts = [self.spec.class_names[label] for label in truth.labels.tolist()]
-        texts = [
-            f"({text})" if ignored else text
-            for text, ignored in zip(texts, truth.crowd | truth.difficult, strict=True)
-        ]
-        known = images.draw_boxes(
-            image, truth.boxes, truth.labels, texts, side=images.LARGE_THUMBNAIL_SIZE
+    def _draw_comparison(self, image: Tensor, detections: Detections, target: BoxTargets) -> Tensor:
+        wrong, missed = match_detections(detections, target)
+        is_ignored = target.crowd | target.difficult
+        texts = []
+        for label, ignored in zip(target.labels.tolist(), is_ignored.tolist(), strict=True):
+            name = self.spec.class_names[label]
+            texts.append(f"({name})" if ignored else name)
+        side = LARGE_THUMBNAIL_SIZE
+        ground_truth = draw_boxes(image, target.boxes, target.labels, texts, side=side)
+        count = int((~is_ignored).sum())
+        caption = (
+            f"ground truth, detections.  {count - int(missed.sum())} of {count} found, "
+            f"{int(wrong.sum())} wrong"
         )
-        counted = int((~(truth.crowd | truth.difficult)).sum())
-        caption = f"truth, found.  {counted - int(missed.sum())} of {counted} found, {int(wrong.sum())} wrong"
-        return images.side_by_side(
-            [known, self._boxed(image, said, side=images.LARGE_THUMBNAIL_SIZE)],
-            caption,
-            side=images.LARGE_THUMBNAIL_SIZE,
-        )
+        detected = self._draw_boxes(image, detections, side=side)
+        return side_by_side([ground_truth, detected], caption, side=side)
 
-    def _found(self, image: Tensor, said: Detections) -> Tensor:
-        names = [f"{self.spec.class_names[label]}" for label in said.labels.tolist()]
+    def _draw_prediction(self, image: Tensor, detections: Detections) -> Tensor:
+        names = [self.spec.class_names[label] for label in detections.labels.tolist()]
         counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
-        return images.side_by_side(
-            [self._boxed(image, said, side=images.LARGE_THUMBNAIL_SIZE)],
-            ", ".join(counts) or "nothing",
-            side=images.LARGE_THUMBNAIL_SIZE,
-        )
+        caption = ", ".join(counts) or "nothing detected"
+        drawn = self._draw_boxes(image, detections, side=LARGE_THUMBNAIL_SIZE)
+        return side_by_side([drawn], caption, side=LARGE_THUMBNAIL_SIZE)
 
 
-def match_detections(said: Detections, truth: BoxTargets) -> tuple[Tensor, Tensor]:
-    """What was said wrongly, (n,) bool, and which objects were missed, (m,) bool.
+def match_detections(detections: Detections, target: BoxTargets) -> tuple[Tensor, Tensor]:
+    """Match detections of an image with its ground truth.
 
-    From the surest on each detection takes, of the objects of its class that are free, the one it overlaps most. One
-    that lies in a crowd's box by half is no mistake, and no crowd is missed.
+    In descending order of score, each detection is matched with the unmatched object of its class
+    with the highest IoU. A detection that lies in a crowd by half is not wrong, and crowds are not
+    missed.
+
+    Args:
+        detections: n detections.
+        target: m objects.
+
+    Returns:
+        Which detections are wrong, (n,) bool, and which objects are missed, (m,) bool.
     """
-    ignored = truth.crowd | truth.difficult
-    wrong = torch.ones(len(said), dtype=torch.bool)
-    missed = ~ignored.cpu()
-    if not len(said) or not len(truth):
+    is_ignored = target.crowd | target.difficult
+    wrong = torch.ones(len(detections), dtype=torch.bool)
+    missed = ~is_ignored.cpu()
+    if not len(detections) or not len(target):
         return wrong, missed
-    overlaps = box_iou(said.boxes, truth.boxes)
-    same = said.labels[:, None] == truth.labels
-    overlaps = overlaps.where(same, 0.0).cpu()
-    inside = _intersection_over_area(said.boxes, truth.boxes).where(same & ignored, 0.0).cpu()
-    for place in said.scores.argsort(descending=True).tolist():
-        best = overlaps[place].where(missed, 0.0)
-        if best.max() >= MATCH_IOU:
-            missed[best.argmax()] = False
-            wrong[place] = False
-        elif inside[place].max() >= MATCH_IOU:
-            wrong[place] = False
+    same_class = detections.labels[:, None] == target.labels
+    iou = box_iou(detections.boxes, target.boxes).where(same_class, 0.0).cpu()
+    in_crowd = _intersection_over_area(detections.boxes, target.boxes)
+    in_crowd = in_crowd.where(same_class & is_ignored, 0.0).cpu()
+    for row in detections.scores.argsort(descending=True).tolist():
+        candidates = iou[row].where(missed, 0.0)
+        if candidates.max() >= MATCH_IOU:
+            missed[candidates.argmax()] = False
+            wrong[row] = False
+        elif in_crowd[row].max() >= MATCH_IOU:
+            wrong[row] = False
     return wrong, missed
 
 
 def _intersection_over_area(boxes: Tensor, others: Tensor) -> Tensor:
-    """(n, m), the part of each box that lies in each of the others."""
-    corner = torch.minimum(boxes[:, None, 2:], others[:, 2:]) - torch.maximum(
-        boxes[:, None, :2], others[:, :2]
-    )
+    """Return the fraction of each box that lies in each of the others, (n, m)."""
+    bottom_right = torch.minimum(boxes[:, None, 2:], others[:, 2:])
+    top_left = torch.maximum(boxes[:, None, :2], others[:, :2])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return corner.clamp(min=0).prod(dim=2) / areas.clamp(min=1e-6)[:, None]
+    return intersection / areas.clamp(min=1e-6)[:, None]
 
 
-def _to_file_pixels(
+def _in_file_pixels(
     predictions: Sequence[Detections], samples: Sequence[Sample]
-) -> list[tuple[Sample, Detections]]:
-    return [
-        (sample, replace(said, boxes=_boxes_to_file_pixels(said.boxes, sample)))
-        for said, sample in zip(predictions, samples, strict=True)
-    ]
+) -> Iterator[tuple[Sample, Detections]]:
+    """Yield each sample with its detections in pixels of the original image."""
+    for detections, sample in zip(predictions, samples, strict=True):
+        yield sample, replace(detections, boxes=_scale_to_file(detections.boxes, sample))
 
 
-def _boxes_to_file_pixels(boxes: Tensor, sample: Sample) -> Tensor:
-    """(n, 4) in pixels of the batch's picture -> in those of its file, clipped to it."""
+def _scale_to_file(boxes: Tensor, sample: Sample) -> Tensor:
+    """Scale boxes (n, 4) from a batch image to its original image, and clip them to it."""
     assert sample.content_size is not None
-    (height, width), (rows, columns) = sample.size, sample.content_size
-    scale = boxes.new_tensor([width / columns, height / rows])
-    return torch.minimum(
-        (boxes * scale.repeat(2)).clamp(min=0), boxes.new_tensor([width, height, width, height])
-    )
+    (height, width), (content_height, content_width) = sample.size, sample.content_size
+    scale = boxes.new_tensor([width / content_width, height / content_height])
+    limits = boxes.new_tensor([width, height, width, height])
+    return torch.minimum((boxes * scale.repeat(2)).clamp(min=0), limits)
 
 
 def _crop_content(image: Tensor, sample: Sample) -> Tensor:
-    """The part of a batch's picture that holds the file's."""
+    """Crop a batch image to the region that shows the original image."""
     assert sample.content_size is not None
-    rows, columns = sample.content_size
-    return image[:, :rows, :columns]
+    height, width = sample.content_size
+    return image[:, :height, :width]

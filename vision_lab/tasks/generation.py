@@ -1,4 +1,4 @@
-"""``task=generate``: pictures like those of the data, made of noise, measured and shown."""
+"""``task=generate``: images like those of the data, generated from noise, measured and drawn."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vision_lab.core.arguments import Count, Range
@@ -13,59 +14,60 @@ from vision_lab.core.batch import Batch
 from vision_lab.core.errors import DataError
 from vision_lab.core.spec import Split
 from vision_lab.metrics.generative import (
-    DISTANCES,
+    GENERATIVE_METRICS,
     MIN_SAMPLES,
     FeatureCollector,
     diversity,
     fid,
     generative_metrics,
-    nearest,
+    nearest_neighbors,
 )
 from vision_lab.tasks.gan import GanTask
 from vision_lab.training.seeding import derive_seed
-from vision_lab.viz.images import grid, side_by_side, tiled
+from vision_lab.viz.images import grid, side_by_side, tile_images
 
 GRID_COLUMNS = 8
-"""Pictures side by side."""
+"""Images in each row of a grid, and samples in other figures."""
 
 INTERPOLATION_STEPS = 10
-"""Pictures on the way from one sample to another, both included."""
+"""Images of an interpolation between two samples, including both."""
 
 NUM_NEIGHBORS_DRAWN = 3
-"""Training pictures that are drawn beside a sample."""
+"""Nearest training images to draw beside a sample."""
 
 MAX_NEIGHBOR_CANDIDATES = 10_000
-"""Training pictures, at most and evenly spaced, among which the nearest to samples are looked for."""
+"""Maximum number of training images, evenly spaced, in which neighbors are searched."""
 
 GENERATION_BATCH_SIZE = 100
-"""Pictures that are made together."""
+"""Images that are generated at a time for metrics."""
 
 
 class Latents(NamedTuple):
-    """What pictures are made of."""
+    """Inputs of a generator."""
 
     latents: Tensor
-    """(N, latent) standard normal."""
+    """(N, latent_dim), standard normal."""
     labels: Tensor | None
-    """(N,) int64; None where the pair takes no classes."""
+    """(N,) int64; None for unconditional generators."""
 
 
 class GenerationTask(GanTask):
-    """A pair of networks whose samples are held against real pictures.
+    """A GAN whose samples are compared with real images.
 
-    Measured on a split are FID, KID, precision and recall of ``samples`` samples; their diversity; and, as ``real_fid``
-    and so on, what as many real training pictures get (or all of them, if they are fewer): how good it can be. After a
-    test also ``noise_fid``, what uniform noise gets.
+    Metrics of a split are FID, KID, precision and recall of ``num_samples`` samples and their
+    diversity. ``real_fid`` and so on are those of as many real training images (or of all of them),
+    as a reference for the best possible values. The test also measures ``noise_fid``, the FID of
+    uniform noise.
 
     Args:
-        features: (N, C, H, W) uint8 pictures, or floats in [0, 1] -> (N, D), in which pictures are measured.
-        features_name: what they are called.
-        samples: pictures that are made to be measured.
-        shown: of these, that are drawn after each epoch.
-        arguments: what every adversarial task takes.
+        feature_extractor: maps images (N, C, H, W), uint8 or float in [0, 1], to features (N, D).
+        feature_extractor_name: its name, reported with the metrics.
+        num_samples: number of samples for the metrics.
+        num_preview: number of samples to draw after each epoch.
+        arguments: arguments of ``GanTask``.
 
     Raises:
-        ConfigurationError: where a setting is out of range.
+        ConfigurationError: if a setting is invalid.
     """
 
     def __init__(
@@ -83,95 +85,109 @@ class GenerationTask(GanTask):
         self.num_samples = num_samples
         self.num_preview = num_preview
         for split in ("val", "test"):
-            self.split_metrics[f"on_{split}"] = nn.ModuleDict(
-                {"real": FeatureCollector(), "labels": FeatureCollector()}
-            )
-        self.training_points: Tensor | None = None
-        """(n, D) features of ``samples`` training pictures, evenly spaced."""
-        self.real_measures: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
-        """split: its points, and what training pictures get there, the same in each epoch."""
-        self.counts: dict[str, int] = {}
-        self.drawn: dict[str, Tensor] = {}
+            collectors = {"real": FeatureCollector(), "labels": FeatureCollector()}
+            self.split_metrics[f"on_{split}"] = nn.ModuleDict(collectors)
+        self.training_features: Tensor | None = None
+        """(n, D) features of ``num_samples`` training images, evenly spaced."""
+        self.real_baselines: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        """Features of each split and metrics of training images on it, which stay the same."""
+        self.num_images: dict[str, int] = {}
+        """Number of real images that the metrics are computed from."""
+        self.test_figures: dict[str, Tensor] = {}
 
-    def measured_names(self, split: str) -> set[str]:
+    def metric_names(self, split: str) -> set[str]:
         if split == "train":
-            return super().measured_names(split)
-        return {*DISTANCES, *(f"real_{name}" for name in DISTANCES), "diversity"}
+            return super().metric_names(split)
+        names = {*GENERATIVE_METRICS, "diversity"}
+        return names | {f"real_{name}" for name in GENERATIVE_METRICS}
 
-    def generate(self, noise: Latents) -> Tensor:
-        """(N, C, H, W) uint8 pictures, by the averaged generator in evaluation mode."""
-        training = self.sampling_generator.training
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            made = self.sampling_generator.eval()(noise.latents.to(self.mean.dtype), noise.labels)
-        self.sampling_generator.train(training)
-        return ((made * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
-
-    def sample_latents(
-        self, places: Sequence[int], *, labels: Sequence[int] | None = None
-    ) -> Latents:
-        """What the samples at some places are made of, each a function of the seed and its place.
+    def generate(self, latents: Latents) -> Tensor:
+        """Generate images with the averaged generator in evaluation mode.
 
         Args:
-            places: from 0.
-            labels: the class of each; None: the classes in turn.
+            latents: N latents.
+
+        Returns:
+            (N, C, H, W) uint8.
         """
-        latents = [
-            _seeded_draw(torch.randn, [self.pair.latent_dim], self.seed, place) for place in places
-        ]
+        generator = self.sampling_generator
+        was_training = generator.training
+        inputs = latents.latents.to(self.mean.dtype)
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            images = generator.eval()(inputs, latents.labels)
+        generator.train(was_training)
+        return ((images * self.std + self.mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def sample_latents(
+        self, indices: Sequence[int], *, labels: Sequence[int] | None = None
+    ) -> Latents:
+        """Sample latents as a function of the seed and the index of each sample.
+
+        Args:
+            indices: indices of the samples, from 0.
+            labels: label of each sample; None for all classes in turn.
+        """
+        shape = [self.pair.latent_dim]
+        rows = [_draw_seeded(torch.randn, shape, self.seed, index) for index in indices]
+        latents = torch.stack(rows).to(self.device)
         if not self.pair.conditional:
-            return Latents(torch.stack(latents).to(self.device), None)
-        chosen = (
-            [place % self.spec.num_classes for place in places] if labels is None else list(labels)
-        )
-        return Latents(
-            torch.stack(latents).to(self.device), torch.tensor(chosen, device=self.device)
-        )
+            return Latents(latents, None)
+        if labels is None:
+            labels = [index % self.spec.num_classes for index in indices]
+        return Latents(latents, torch.tensor(list(labels), device=self.device))
 
     def sample_grid(self) -> Tensor:
-        """The first samples as one picture, (3, H, W) uint8: of the same noise each time, classes in columns."""
-        classes = self.spec.num_classes if self.pair.conditional else GRID_COLUMNS
-        return tiled(
-            self.generate(self.sample_latents(range(self.num_preview))),
-            columns=classes if classes <= 2 * GRID_COLUMNS else GRID_COLUMNS,
-        )
+        """Draw the first samples, always from the same latents, (3, H, W) uint8.
+
+        Classes are in columns.
+        """
+        columns = GRID_COLUMNS
+        if self.pair.conditional and self.spec.num_classes <= 2 * GRID_COLUMNS:
+            columns = self.spec.num_classes
+        samples = self.generate(self.sample_latents(range(self.num_preview)))
+        return tile_images(samples, columns=columns)
 
     def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """A pass of the generator."""
         latents = torch.empty(1, self.pair.latent_dim, device="meta")
+        if not self.pair.conditional:
+            return self.pair.generator, (latents,)
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
-        return self.pair.generator, (latents, labels) if self.pair.conditional else (latents,)
+        return self.pair.generator, (latents, labels)
 
     def tensorboard_charts(self) -> Mapping[str, Sequence[str]]:
-        """Besides the losses and scores, what samples get and what real pictures get."""
-        names = ("fid", "kid", "precision", "recall")
-        return {
-            **super().tensorboard_charts(),
-            **{name: [f"val/{name}", f"val/real_{name}"] for name in names},
-        }
+        """Return losses, scores, and each metric of samples and of real images."""
+        charts = dict(super().tensorboard_charts())
+        for name in GENERATIVE_METRICS:
+            charts[name] = [f"val/{name}", f"val/real_{name}"]
+        return charts
 
     def metric_settings(self) -> dict[str, Any]:
-        """The features, how many samples, and how many real pictures of the split and of training."""
-        return {"features": self.feature_extractor_name, "samples": self.num_samples, **self.counts}
+        """Return the feature extractor and the numbers of generated and real images."""
+        settings = {
+            "feature_extractor": self.feature_extractor_name,
+            "num_samples": self.num_samples,
+        }
+        return settings | self.num_images
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
-        """After the test: ways between samples, samples beside the nearest training pictures, and real ones."""
-        return self.drawn if split == "test" else {}
+        """Return interpolations, nearest neighbors and real images, after the test."""
+        return self.test_figures if split == "test" else {}
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._check_sizes("train", "val", "test")
+        self._check_split_sizes("train", "val", "test")
 
     def on_test_start(self) -> None:
-        self._check_sizes("train")
+        self._check_split_sizes("train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._see("val", batch)
+        self._collect_features("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._see("test", batch)
+        self._collect_features("test", batch)
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Pictures of latents and, where the pair takes classes, labels."""
+        """Generate images from latents and, for conditional generators, labels."""
         latents, *labels = batch
         return self.generate(Latents(latents, labels[0] if labels else None))
 
@@ -181,202 +197,203 @@ class GenerationTask(GanTask):
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
 
-    def _check_sizes(self, *splits: Split) -> None:
-        """Before hours are spent."""
-        found = self.trainer.datamodule.splits  # type: ignore[attr-defined]
-        few = [
-            f"{len(found[split])} in {split}" for split in splits if len(found[split]) < MIN_SAMPLES
-        ]
-        if few:
+    def _check_split_sizes(self, *splits: Split) -> None:
+        """Fail before training if a split is too small for the metrics.
+
+        Raises:
+            DataError: naming the splits.
+        """
+        datasets = self.trainer.datamodule.splits  # type: ignore[attr-defined]
+        sizes = {split: len(datasets[split]) for split in splits}
+        small = [f"{size} in {split}" for split, size in sizes.items() if size < MIN_SAMPLES]
+        if small:
             raise DataError(
-                f"there are too few pictures to measure by, {', '.join(few)}: there must be {MIN_SAMPLES} in each split; "
-                "type data.holdout_fraction=0.3, or give more"
+                f"there are too few images for the metrics, {', '.join(small)}: each split requires "
+                f"{MIN_SAMPLES}; type data.holdout_fraction=0.3, or provide more images"
             )
 
-    def _see(self, split: str, batch: Batch) -> None:
-        """Look at real pictures."""
+    def _collect_features(self, split: str, batch: Batch) -> None:
         if batch.samples:
-            meters, places = self._metrics_of(split), _places(batch)
-            meters["real"].update(places, self.feature_extractor(batch.images))
+            metrics, indices = self._metrics_of(split), _get_indices(batch)
+            metrics["real"].update(indices, self.feature_extractor(batch.images))
             if self.pair.conditional:
-                meters["labels"].update(places, batch.targets[:, None])
+                metrics["labels"].update(indices, batch.targets[:, None])
 
     def _log_metrics(self, split: str) -> None:
-        """Hold samples against the pictures that were seen of a split."""
+        """Compute and log the metrics of a split."""
         if not self.trainer.sanity_checking:
-            # In double precision the last digits hang on how many threads there are.
-            self.results[split] = {
-                name: value.float() for name, value in self._compute_metrics(split).items()
-            }
-            self.log_dict({f"{split}/{name}": value for name, value in self.results[split].items()})
-        for meter in self._metrics_of(split).values():
-            meter.reset()
+            # In double precision the last digits would depend on the number of threads.
+            values = {name: value.float() for name, value in self._compute_metrics(split).items()}
+            self.results[split] = values
+            self.log_dict({f"{split}/{name}": value for name, value in values.items()})
+        for metric in self._metrics_of(split).values():
+            metric.reset()
 
     def _compute_metrics(self, split: str) -> dict[str, Tensor]:
-        meters = self._metrics_of(split)
-        self._fill_empty_state(meters["real"])
-        _, real = meters["real"].compute()
+        collectors = self._metrics_of(split)
+        self._fill_empty_state(collectors["real"])
+        _, real = collectors["real"].compute()
         if len(real) < MIN_SAMPLES:
             raise DataError(
-                f"only {len(real)} pictures of {split} were seen, too few to measure by: {MIN_SAMPLES} at least"
+                f"only {len(real)} images of {split} were read, but the metrics require "
+                f"{MIN_SAMPLES}"
             )
         self._sync_buffers()
-        labels = self._sample_labels(self._seen_labels(split)) if self.pair.conditional else None
-        made = self._sample_features(
-            lambda places: self.generate(
-                self.sample_latents(places, labels=_select(labels, places))
-            )
-        )
-        values = (
-            generative_metrics(real, made)
-            | {"diversity": diversity(real, made)}
-            | self._real_baseline(split, real)
-        )
+        labels = self._sample_labels(split) if self.pair.conditional else None
+
+        def generate(indices: Sequence[int]) -> Tensor:
+            return self.generate(self.sample_latents(indices, labels=_select(labels, indices)))
+
+        fake = self._extract_features(generate)
+        values = generative_metrics(real, fake)
+        values["diversity"] = diversity(real, fake)
+        values |= self._real_baseline(split, real)
         if split == "test":
-            shape = [self.spec.channels, *self.spec.image_size]
-            noise = self._sample_features(
-                lambda places: torch.stack(
-                    [_seeded_draw(torch.rand, shape, self.seed, place) for place in places]
-                )
-            )
-            values["noise_fid"] = fid(real, noise)
-            self.drawn = {
-                "interpolation": self._interpolated(),
-                "neighbours": self._neighbours(made, labels),
-                "real": self._real_gallery(),
+            values["noise_fid"] = fid(real, self._extract_features(self._make_noise))
+            self.test_figures = {
+                "interpolation": self._draw_interpolations(),
+                "neighbors": self._draw_neighbors(fake, labels),
+                "real": self._draw_real_images(),
             }
         return values
 
+    def _make_noise(self, indices: Sequence[int]) -> Tensor:
+        """Return images of uniform noise, (n, C, H, W) float in [0, 1]."""
+        shape = [self.spec.channels, *self.spec.image_size]
+        return torch.stack([_draw_seeded(torch.rand, shape, self.seed, i) for i in indices])
+
     def _real_baseline(self, split: str, real: Tensor) -> dict[str, Tensor]:
-        """What training pictures get, as ``real_fid`` and so on."""
-        if self.training_points is None:
-            _, self.training_points = self._training(most=self.num_samples)
-        seen, values = self.real_measures.get(split, (torch.empty(0), {}))
-        if not torch.equal(seen, real):
-            found = generative_metrics(real, self.training_points)
-            values = {f"real_{name}": value for name, value in found.items()}
-            self.real_measures[split] = real, values
-        self.counts = {"real": len(real), "training": len(self.training_points)}
+        """Return the metrics of training images, ``real_fid`` and so on."""
+        if self.training_features is None:
+            _, self.training_features = self._extract_training_features(self.num_samples)
+        features, values = self.real_baselines.get(split, (torch.empty(0), {}))
+        if not torch.equal(features, real):
+            metrics = generative_metrics(real, self.training_features)
+            values = {f"real_{name}": value for name, value in metrics.items()}
+            self.real_baselines[split] = real, values
+        self.num_images = {"real": len(real), "training": len(self.training_features)}
         return values
 
-    def _fill_empty_state(self, points: FeatureCollector) -> None:
-        """A process that has seen nothing has something to exchange all the same: rows of which there are none."""
-        if not points.update_called:
-            nothing = torch.zeros(1, self.spec.channels, *self.spec.image_size, device=self.device)
-            points.update(torch.empty(0, dtype=torch.int64), self.feature_extractor(nothing)[:0])
-
-    def _seen_labels(self, split: str) -> Tensor:
-        labels: FeatureCollector = self._metrics_of(split)["labels"]
-        if not labels.update_called:
-            labels.update(
-                torch.empty(0, dtype=torch.int64),
-                torch.empty(0, 1, dtype=torch.int64, device=self.device),
-            )
-        return labels.compute()[1].flatten()
+    def _fill_empty_state(self, collector: FeatureCollector) -> None:
+        """Give a rank without data an empty (0, D) state, so that it can join the gather."""
+        if not collector.update_called:
+            size = (1, self.spec.channels, *self.spec.image_size)
+            features = self.feature_extractor(torch.zeros(size, device=self.device))
+            collector.update(torch.empty(0, dtype=torch.int64), features[:0])
 
     def _sync_buffers(self) -> None:
-        """Let all processes sample by the same statistics of batch norm: each has seen batches of its own."""
+        """Broadcast rank 0's batch-norm buffers, so that all ranks sample the same generator."""
         if self.trainer.world_size > 1:
             for buffer in self.sampling_generator.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def _sample_labels(self, labels: Tensor) -> list[int]:
-        """The class of each sample: as many of each as there are among so many real pictures, in parts."""
-        ordered = labels.sort().values.tolist()
-        return [
-            ordered[place * len(ordered) // self.num_samples] for place in range(self.num_samples)
-        ]
+    def _sample_labels(self, split: str) -> list[int]:
+        """Return the label of each sample, with the class frequencies of a split."""
+        collector: FeatureCollector = self._metrics_of(split)["labels"]
+        if not collector.update_called:
+            empty = torch.empty(0, 1, dtype=torch.int64, device=self.device)
+            collector.update(torch.empty(0, dtype=torch.int64), empty)
+        ordered = collector.compute()[1].flatten().sort().values.tolist()
+        positions = [index * len(ordered) // self.num_samples for index in range(self.num_samples)]
+        return [ordered[position] for position in positions]
 
-    def _sample_features(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
-        """(samples, D) features of what is made at each place, shared among the processes."""
-        points = FeatureCollector()
-        for places in _chunks(range(self.global_rank, self.num_samples, self.trainer.world_size)):
-            points.update(
-                torch.tensor(places), self.feature_extractor(make(places).to(self.device))
-            )
-        self._fill_empty_state(points)
-        return points.compute()[1]
+    def _extract_features(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """Return the features of ``num_samples`` images, distributed over the ranks.
 
-    def _training(self, *, most: int) -> tuple[Tensor, Tensor]:
-        """Places (n,) and features (n, D) of at most so many training pictures, evenly spaced."""
-        data, points = self.trainer.datamodule, FeatureCollector()  # type: ignore[attr-defined]
-        for batch in data.eval_loader("train", most=most):
-            data.note_unreadable(batch)
+        Args:
+            make: returns the images of given indices.
+
+        Returns:
+            (num_samples, D).
+        """
+        collector = FeatureCollector()
+        own_indices = range(self.global_rank, self.num_samples, self.trainer.world_size)
+        for indices in _split(own_indices, GENERATION_BATCH_SIZE):
+            features = self.feature_extractor(make(indices).to(self.device))
+            collector.update(torch.tensor(indices), features)
+        self._fill_empty_state(collector)
+        return collector.compute()[1]
+
+    def _extract_training_features(self, max_samples: int) -> tuple[Tensor, Tensor]:
+        """Return indices (n,) and features (n, D) of training images, evenly spaced."""
+        data, collector = self.trainer.datamodule, FeatureCollector()  # type: ignore[attr-defined]
+        for batch in data.eval_loader("train", max_samples=max_samples):
+            data.record_unreadable(batch)
             if batch.samples:
-                points.update(_places(batch), self.feature_extractor(batch.images.to(self.device)))
-        self._fill_empty_state(points)
-        return points.compute()
+                features = self.feature_extractor(batch.images.to(self.device))
+                collector.update(_get_indices(batch), features)
+        self._fill_empty_state(collector)
+        return collector.compute()
 
-    def _real_gallery(self) -> Tensor:
-        """As many real training pictures as there are samples in the gallery."""
+    def _draw_real_images(self) -> Tensor:
+        """Draw as many real training images as there are samples in the preview."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        places = range(min(self.num_preview, len(data.splits["train"])))
-        return tiled(
-            torch.stack(data.image_dir("train", places, most=self.num_preview)),
-            columns=GRID_COLUMNS,
-        )
+        indices = range(min(self.num_preview, len(data.splits["train"])))
+        images = data.load_images("train", indices, max_samples=self.num_preview)
+        return tile_images(torch.stack(images), columns=GRID_COLUMNS)
 
-    def _interpolated(self) -> Tensor:
-        """Along the sphere on which latents lie nearly all (White 2016); the class is that of the first."""
+    def _draw_interpolations(self) -> Tensor:
+        """Draw spherical interpolations between pairs of samples (White 2016).
+
+        Nearly all latents are close to a sphere. The label is that of the first sample.
+        """
         ends = self.sample_latents(range(GRID_COLUMNS))
-        ways = [
-            slerp(
-                first, last, torch.linspace(0, 1, INTERPOLATION_STEPS, device=self.device)[:, None]
-            )
-            for first, last in zip(ends.latents[::2], ends.latents[1::2], strict=True)
-        ]
-        labels = (
-            None if ends.labels is None else ends.labels[::2].repeat_interleave(INTERPOLATION_STEPS)
-        )
-        return tiled(self.generate(Latents(torch.cat(ways), labels)), columns=INTERPOLATION_STEPS)
+        weights = torch.linspace(0, 1, INTERPOLATION_STEPS, device=self.device)[:, None]
+        pairs = zip(ends.latents[::2], ends.latents[1::2], strict=True)
+        latents = torch.cat([slerp(first, last, weights) for first, last in pairs])
+        labels = ends.labels
+        if labels is not None:
+            labels = labels[::2].repeat_interleave(INTERPOLATION_STEPS)
+        images = self.generate(Latents(latents, labels))
+        return tile_images(images, columns=INTERPOLATION_STEPS)
 
-    def _neighbours(self, made: Tensor, labels: Sequence[int] | None) -> Tensor:
-        """Evenly spaced samples, each beside the training pictures whose features are nearest to its own."""
-        chosen = [place * len(made) // GRID_COLUMNS for place in range(GRID_COLUMNS)]
-        places, points = self._training(most=MAX_NEIGHBOR_CANDIDATES)
-        found = places[nearest(made[chosen], points, count=min(NUM_NEIGHBORS_DRAWN, len(points)))]
-        pictures = self.generate(self.sample_latents(chosen, labels=_select(labels, chosen)))
+    def _draw_neighbors(self, fake: Tensor, labels: Sequence[int] | None) -> Tensor:
+        """Draw evenly spaced samples beside the training images with the nearest features."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        caption = f"made, and the nearest of {len(points):,} real ones"
-        return grid(
-            [
-                side_by_side(
-                    [picture, *data.image_dir("train", neighbours, most=MAX_NEIGHBOR_CANDIDATES)],
-                    caption,
-                )
-                for picture, neighbours in zip(pictures, found.tolist(), strict=True)
-            ],
-            columns=2,
-            gap=16,
-        )
+        chosen = [column * len(fake) // GRID_COLUMNS for column in range(GRID_COLUMNS)]
+        indices, features = self._extract_training_features(MAX_NEIGHBOR_CANDIDATES)
+        count = min(NUM_NEIGHBORS_DRAWN, len(features))
+        neighbors = indices[nearest_neighbors(fake[chosen], features, count=count)].tolist()
+        samples = self.generate(self.sample_latents(chosen, labels=_select(labels, chosen)))
+        caption = f"generated, and the nearest of {len(features):,} real images"
+        rows = []
+        for sample, nearest in zip(samples, neighbors, strict=True):
+            real = data.load_images("train", nearest, max_samples=MAX_NEIGHBOR_CANDIDATES)
+            rows.append(side_by_side([sample, *real], caption))
+        return grid(rows, columns=2, gap=16)
 
 
-def slerp(first: Tensor, last: Tensor, share: Tensor) -> Tensor:
-    """Vectors (n, D) from one (D,) to another at (n, 1) shares of the angle between them."""
-    angle = torch.arccos(
-        torch.nn.functional.cosine_similarity(first, last, dim=0).clamp(-0.9999, 0.9999)
-    )
-    return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * last) / torch.sin(
-        angle
-    )
+def slerp(first: Tensor, last: Tensor, weights: Tensor) -> Tensor:
+    """Interpolate between two vectors along the arc between them.
+
+    Args:
+        first: (D,).
+        last: (D,).
+        weights: (n, 1), from 0 for ``first`` to 1 for ``last``.
+
+    Returns:
+        (n, D).
+    """
+    angle = torch.arccos(F.cosine_similarity(first, last, dim=0).clamp(-0.9999, 0.9999))
+    total = torch.sin((1 - weights) * angle) * first + torch.sin(weights * angle) * last
+    return total / torch.sin(angle)
 
 
-def _seeded_draw(
-    draw: Callable[..., Tensor], shape: Sequence[int], seed: int, place: int
+def _draw_seeded(
+    draw: Callable[..., Tensor], shape: Sequence[int], seed: int, index: int
 ) -> Tensor:
-    return draw(shape, generator=torch.Generator().manual_seed(derive_seed(seed, place)))
+    generator = torch.Generator().manual_seed(derive_seed(seed, index))
+    return draw(shape, generator=generator)
 
 
-def _places(batch: Batch) -> Tensor:
+def _get_indices(batch: Batch) -> Tensor:
     return torch.tensor([sample.index for sample in batch.samples])
 
 
-def _chunks(places: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (
-        places[start : start + GENERATION_BATCH_SIZE]
-        for start in range(0, len(places), GENERATION_BATCH_SIZE)
-    )
+def _split(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
 
 
-def _select(labels: Sequence[int] | None, places: Sequence[int]) -> list[int] | None:
-    return None if labels is None else [labels[place] for place in places]
+def _select(labels: Sequence[int] | None, indices: Sequence[int]) -> list[int] | None:
+    return None if labels is None else [labels[index] for index in indices]

@@ -1,4 +1,4 @@
-"""``task=segment``: which class each pixel is of."""
+"""``task=segment``: one class for each pixel."""
 
 from __future__ import annotations
 
@@ -30,28 +30,41 @@ from vision_lab.metrics.segmentation import (
 from vision_lab.tasks.base import SupervisedTask, average_logits, main_logits
 from vision_lab.tasks.tiling import Window, tiles
 from vision_lab.tasks.worst_samples import WorstSamples
-from vision_lab.viz import figures, images
+from vision_lab.viz.figures import bar_chart, confusion_matrix
+from vision_lab.viz.images import (
+    colorize_mask,
+    draw_mask_errors,
+    encode_palette_png,
+    grid,
+    overlay_mask,
+    side_by_side,
+    with_legend,
+)
 
 NUM_WORST_DRAWN = 16
-"""How many of the pictures that agree least with their truth are kept to be drawn."""
-
+"""Number of the images with the lowest IoU to draw."""
 
 TILE_BATCH_SIZE = 8
-"""Tiles that are looked at together."""
+"""Number of tiles in a batch."""
+
+JPEG_QUALITY = 90
 
 
 class SegmentationTask(SupervisedTask):
-    """One of K classes for each pixel; pixels of 255 are neither learnt from nor measured.
+    """Semantic segmentation; pixels labeled 255 are ignored by losses and metrics.
 
     Args:
-        losses: name: how much it counts, of ``cross_entropy``, ``dice`` (Milletari 2016, its
-            denominator not squared) and ``focal`` (Lin 2017);
-            those of 0 are not computed.
-        focal_gamma: how much less pixels that are right already count in the focal loss (2 in the paper).
-        class_weights: None; one number a class; or "auto": median frequency balancing over the training masks
-            (Eigen 2014). They weigh the pixels of cross-entropy and focal loss.
-        aux_weight: what an auxiliary head counts (0.5 in torchvision's recipes).
-        arguments: what every task takes.
+        loss_weights: weight of each loss: ``cross_entropy``, ``dice`` (Milletari 2016, without
+            squares in the denominator) and ``focal`` (Lin 2017). Losses of weight 0 are not
+            computed.
+        focal_gamma: focusing parameter of the focal loss (2 in the paper).
+        class_weights: one weight for each class, in cross-entropy and focal loss; "auto" for median
+            frequency balancing over the training masks (Eigen 2014); None for equal weights.
+        aux_weight: weight of an auxiliary head (0.5 in torchvision's recipes).
+        arguments: arguments of ``Task``.
+
+    Raises:
+        ConfigurationError: if there is no such loss, or all weights are 0.
     """
 
     def __init__(
@@ -64,146 +77,143 @@ class SegmentationTask(SupervisedTask):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        known = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
-        if unknown := sorted(set(loss_weights) - set(known)):
+        functions = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
+        unknown = sorted(set(loss_weights) - set(functions))
+        if unknown:
             raise ConfigurationError(
-                f"task.loss_weights.{unknown[0]}: there is no such loss; there are {', '.join(known)}"
+                f"task.loss_weights.{unknown[0]}: there is no such loss; the losses are "
+                f"{', '.join(functions)}"
             )
         if not any(loss_weights.values()):
             raise ConfigurationError("task.loss_weights: type a number above 0 for at least one")
         self.terms = {
-            name: (known[name], weight) for name, weight in loss_weights.items() if weight > 0
+            name: (functions[name], weight) for name, weight in loss_weights.items() if weight > 0
         }
         self.focal_gamma = focal_gamma
-        self.balance = class_weights == "auto"
+        self.auto_class_weights = class_weights == "auto"
         self.class_weights = parse_class_weights(class_weights, self.spec)
         self.aux_weight = aux_weight
         self.tile_overlap: float | None = None
         self.worst: dict[str, WorstSamples] = {}
 
     def setup(self, stage: str) -> None:
-        """Balance the classes by the training data, where asked; evaluation needs the weights for its loss."""
-        if self.balance and stage != "predict":
+        """Compute class weights from the training data, if requested."""
+        if self.auto_class_weights and stage != "predict":
             self.class_weights = self.trainer.datamodule.class_weights()  # type: ignore[attr-defined]
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """The weighted sum for (N, K, H, W) logits, and its terms; of a tuple of them the later ones are auxiliary."""
+        """Compute the weighted losses and their sum.
+
+        Args:
+            outputs: (N, K, H, W) logits; or a tuple of main and auxiliary logits.
+            batch: the batch.
+        """
         main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         targets = batch.targets.long()
-        terms = {
-            name: weight * loss(main.float(), targets)
-            for name, (loss, weight) in self.terms.items()
-        }
+        terms = {}
+        for name, (loss, weight) in self.terms.items():
+            terms[name] = weight * loss(main.float(), targets)
         for logits in auxiliary:
-            others = [
+            losses = [
                 weight * loss(logits.float(), targets) for loss, weight in self.terms.values()
             ]
-            terms["auxiliary"] = (
-                terms.get("auxiliary", 0) + self.aux_weight * torch.stack(others).sum()
-            )
+            auxiliary_loss = self.aux_weight * torch.stack(losses).sum()
+            terms["auxiliary"] = terms.get("auxiliary", 0) + auxiliary_loss
         return {"loss": torch.stack([*terms.values()]).sum(), **terms}
 
     def decode(self, outputs: Any) -> Tensor:
-        """(N, H, W) uint8 classes."""
+        """Convert logits to labels, (N, H, W) uint8."""
         return main_logits(outputs).detach().argmax(dim=1).to(torch.uint8)
 
-    def average_flipped(self, outputs: Any, mirrored: Any) -> Tensor:
-        """Logits whose probabilities are the mean of both."""
-        return average_logits(main_logits(outputs), main_logits(mirrored).flip(-1))
+    def average_flipped(self, outputs: Any, flipped: Any) -> Tensor:
+        return average_logits(main_logits(outputs), main_logits(flipped).flip(-1))
 
     def enable_tiling(self, overlap: float) -> None:
-        """From now on predict on whole pictures by tiles of the size the network was trained on."""
         self.tile_overlap = overlap
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Tensor] | None:
-        """One (h, w) uint8 mask of classes a picture, of the size of its file."""
+        """Predict a mask (h, w) uint8 for each image, at the size of its file."""
         if not batch.samples:
             return None
         if self.tile_overlap is not None:
-            return [self._by_tiles(image, self.tile_overlap) for image in batch.images]
+            return [self._predict_tiles(image, self.tile_overlap) for image in batch.images]
         logits = main_logits(self.forward_tta(batch.images))
-        return [
-            _argmax_at_size(each, sample.size)
-            for each, sample in zip(logits, batch.samples, strict=True)
-        ]
+        rows = zip(logits, batch.samples, strict=True)
+        return [_argmax_at_size(image_logits, sample.size) for image_logits, sample in rows]
 
     def metrics(self, split: str) -> MetricCollection:
-        """Mean IoU, dice, pixel accuracy and the counts they come from, over the whole split."""
         return MetricCollection({"overlap": SegmentationMetrics(self.spec.num_classes)})
 
     def collect_examples(self, split: str, batch: Batch, predictions: Tensor) -> None:
-        """Keep the pictures that agree least with their truth, drawn."""
+        """Draw the images with the lowest IoU."""
         worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
-        for image, said, truth, sample in zip(
+        for image, prediction, target, sample in zip(
             batch.images, predictions, batch.targets, batch.samples, strict=True
         ):
-            if (truth != IGNORE_INDEX).any():
-                found = self._agreement(said, truth)
-                worst.offer(
-                    1 - found["miou"].item(),
-                    sample.index,
-                    partial(self._compared, image, said, truth),
-                )
+            if (target != IGNORE_INDEX).any():
+                scores = self._score(prediction, target)
+                draw = partial(self._draw_comparison, image, prediction, target)
+                worst.offer(1 - scores["miou"].item(), sample.index, draw)
 
     def reset_examples(self, split: str) -> None:
-        """Drop the pictures of the epoch before."""
         self.worst.pop(split, None)
 
     def draw_predictions(
         self, batch: Batch, predictions: Sequence[Tensor] | Tensor
     ) -> list[Tensor]:
-        """Each picture beside its truth, its prediction and where they differ; beside masks of files' sizes alone."""
-        if isinstance(predictions, Tensor):
-            return [
-                self._compared(*each)
-                for each in zip(batch.images, predictions, batch.targets, strict=True)
-            ]
-        return [self._predicted(*each) for each in zip(batch.images, predictions, strict=True)]
+        """Draw each image with its target, prediction and errors.
 
-    def contact_sheet(self, pictures: Sequence[Tensor]) -> Tensor:
-        """The pictures over the colours of the classes."""
-        return images.with_legend(images.grid(pictures), self.spec.class_names)
+        Masks at the size of their files, which come without targets, are drawn as overlays.
+        """
+        if isinstance(predictions, Tensor):
+            rows = zip(batch.images, predictions, batch.targets, strict=True)
+            return [self._draw_comparison(*row) for row in rows]
+        pairs = zip(batch.images, predictions, strict=True)
+        return [self._draw_prediction(image, mask) for image, mask in pairs]
+
+    def contact_sheet(self, images: Sequence[Tensor]) -> Tensor:
+        return with_legend(grid(images), self.spec.class_names)
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
-        """The confusion matrix, IoU by class, and the pictures that agree least, of those this process saw."""
-        counts = self.results[split]["confusion"]
-        names = self.spec.class_names
-        overlaps = {name: measured["iou"] for name, measured in self.per_class(split).items()}
-        drawn = {
-            "confusion": figures.confusion(counts, names, unit="pixels"),
-            "iou": figures.bars(overlaps, "IoU"),
+        """Draw the confusion matrix, IoU by class, and the images of this rank with the lowest IoU."""
+        matrix, names = self.results[split]["confusion"], self.spec.class_names
+        iou = {name: metrics["iou"] for name, metrics in self.per_class(split).items()}
+        figures = {
+            "confusion": confusion_matrix(matrix, names, unit="pixels"),
+            "iou": bar_chart(iou, "IoU"),
         }
-        worst = self.worst.pop(split, WorstSamples(0)).pictures()
-        return {**drawn, "worst": self.contact_sheet(worst)} if worst else drawn
+        worst = self.worst.pop(split, WorstSamples(0)).images()
+        if worst:
+            figures["worst"] = self.contact_sheet(worst)
+        return figures
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
-        """class: its IoU, dice, accuracy (recall) and number of pixels; those neither there nor said are left out."""
+        """Return IoU, Dice, accuracy (recall) and number of pixels by name of each class that occurs."""
         matrix = self.results[split]["confusion"].cpu().double()
-        iou, shared, truly = intersection_over_union(matrix), dice(matrix), matrix.sum(dim=1)
-        return {
-            name: {
-                "iou": iou[k].item(),
-                "dice": shared[k].item(),
-                "accuracy": (matrix[k, k] / truly[k]).item() if truly[k] else 0.0,
-                "pixels": int(truly[k]),
-            }
-            for k, name in enumerate(self.spec.class_names)
-            if not iou[k].isnan()
-        }
+        iou, dice_scores, targets = intersection_over_union(matrix), dice(matrix), matrix.sum(dim=1)
+        metrics = {}
+        for k, name in enumerate(self.spec.class_names):
+            if not iou[k].isnan():
+                metrics[name] = {
+                    "iou": iou[k].item(),
+                    "dice": dice_scores[k].item(),
+                    "accuracy": (matrix[k, k] / targets[k]).item() if targets[k] else 0.0,
+                    "pixels": int(targets[k]),
+                }
+        return metrics
 
     def table_rows(
         self, batch: Batch, predictions: Sequence[Tensor]
     ) -> list[dict[str, str | float]]:
-        """The file, and the part of its pixels that each class has."""
+        """Return the path of each image and the fraction of its pixels in each class."""
         rows: list[dict[str, str | float]] = []
         for sample, mask in zip(batch.samples, predictions, strict=True):
             counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
-            shares = (counts.double() / mask.numel()).tolist()
-            named = {
-                f"share_{name}": share
-                for name, share in zip(self.spec.class_names, shares, strict=True)
-            }
-            rows.append({"path": sample.path or str(sample.index), **named})
+            fractions = (counts.double() / mask.numel()).tolist()
+            row: dict[str, str | float] = {"path": sample.path or str(sample.index)}
+            for name, fraction in zip(self.spec.class_names, fractions, strict=True):
+                row[f"fraction_{name}"] = fraction
+            rows.append(row)
         return rows
 
     def save_predictions(
@@ -213,125 +223,128 @@ class SegmentationTask(SupervisedTask):
         folder: Path,
         *,
         names: Sequence[str],
-        pictures: Iterable[Tensor],
+        images: Iterable[Tensor],
     ) -> None:
-        """``masks/<name>.png``: classes in a palette, with their names; ``overlays/<name>.jpg``: on the picture."""
-        for picture, mask, name in zip(pictures, predictions, names, strict=True):
-            write_file(
-                folder, f"masks/{name}.png", images.palette_png(mask.cpu(), self.spec.class_names)
-            )
-            laid = images.overlay_mask(picture, mask.cpu())
-            write_file(
-                folder, f"overlays/{name}.jpg", encode_jpeg(laid, quality=90).numpy().tobytes()
-            )
+        """Write ``masks/<name>.png`` (labels, with a palette) and ``overlays/<name>.jpg``."""
+        for image, prediction, name in zip(images, predictions, names, strict=True):
+            mask = prediction.cpu()
+            png = encode_palette_png(mask, self.spec.class_names)
+            write_file(folder, f"masks/{name}.png", png)
+            jpeg = encode_jpeg(overlay_mask(image, mask), quality=JPEG_QUALITY)
+            write_file(folder, f"overlays/{name}.jpg", jpeg.numpy().tobytes())
 
-    def _weights(self, like: Tensor) -> Tensor | None:
-        return None if self.class_weights is None else self.class_weights.to(like.device)
+    def _class_weights_on(self, device: torch.device) -> Tensor | None:
+        return None if self.class_weights is None else self.class_weights.to(device)
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        weights = self._weights(logits)
+        weights = self._class_weights_on(logits.device)
         total = F.cross_entropy(
             logits, targets, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum"
         )
-        known = targets != IGNORE_INDEX
-        count = (
-            known.sum()
-            if weights is None
-            else (weights[torch.where(known, targets, 0)] * known).sum()
-        )
-        return total / count.where(
-            count > 0, 1
-        )  # not torch's mean, which is NaN where nothing counts
+        is_counted = targets != IGNORE_INDEX
+        if weights is None:
+            count = is_counted.sum()
+        else:
+            count = (weights[torch.where(is_counted, targets, 0)] * is_counted).sum()
+        return total / count.where(count > 0, 1)  # torch's mean is NaN if all pixels are ignored
 
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
-        surprise = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
+        weights = self._class_weights_on(logits.device)
+        losses = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
         weighted = F.cross_entropy(
-            logits,
-            targets,
-            weight=self._weights(logits),
-            ignore_index=IGNORE_INDEX,
-            reduction="none",
+            logits, targets, weight=weights, ignore_index=IGNORE_INDEX, reduction="none"
         )
-        wrong = (1 - (-surprise).exp()).clamp(min=1e-6)  # at 0 a power below 1 has no slope
-        return (wrong**self.focal_gamma * weighted).sum() / (targets != IGNORE_INDEX).sum().clamp(
-            min=1
-        )
+        # The gradient of a power below 1 is infinite at 0.
+        error_probability = (1 - (-losses).exp()).clamp(min=1e-6)
+        count = (targets != IGNORE_INDEX).sum().clamp(min=1)
+        return (error_probability**self.focal_gamma * weighted).sum() / count
 
     def _dice(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """One minus the soft dice of the whole batch, the mean over the classes that are in it."""
-        known = targets != IGNORE_INDEX
-        truth = torch.where(known, targets, 0)
-        said = logits.softmax(dim=1) * known[:, None]
-        nothing = said.new_zeros(logits.shape[1])
-        both = nothing.index_add(0, truth.flatten(), said.gather(1, truth[:, None]).flatten())
-        pixels = nothing.index_add(0, truth.flatten(), known.flatten().to(said.dtype))
-        dice = 2 * both / (said.sum(dim=(0, 2, 3)) + pixels).clamp(min=1e-6)
-        there = pixels > 0
-        return ((1 - dice) * there).sum() / there.sum().clamp(min=1)
+        """Return 1 - soft Dice of the whole batch, averaged over the classes in it."""
+        is_counted = targets != IGNORE_INDEX
+        labels = torch.where(is_counted, targets, 0)
+        probabilities = logits.softmax(dim=1) * is_counted[:, None]
+        zeros = probabilities.new_zeros(logits.shape[1])
+        target_probabilities = probabilities.gather(1, labels[:, None]).flatten()
+        intersection = zeros.index_add(0, labels.flatten(), target_probabilities)
+        counted = is_counted.flatten().to(probabilities.dtype)
+        pixels = zeros.index_add(0, labels.flatten(), counted)
+        total = (probabilities.sum(dim=(0, 2, 3)) + pixels).clamp(min=1e-6)
+        is_present = pixels > 0
+        return ((1 - 2 * intersection / total) * is_present).sum() / is_present.sum().clamp(min=1)
 
-    def _by_tiles(self, image: Tensor, overlap: float) -> Tensor:
-        """(H, W) uint8 classes of a picture (C, H, W) uint8; besides it only a few tiles are held at a time."""
+    def _predict_tiles(self, image: Tensor, overlap: float) -> Tensor:
+        """Predict a large image with little memory.
+
+        Args:
+            image: (C, H, W) uint8.
+            overlap: overlap of adjacent tiles, as a fraction of their side.
+
+        Returns:
+            (H, W) uint8 labels.
+        """
         height, width = image.shape[-2:]
-        size = self.spec.image_size
-        sides = [max(*each) for each in zip((height, width), size, strict=True)]
-        mask = torch.empty(sides, dtype=torch.uint8, device=image.device)
-        cut = tiles(sides, size, overlap)
-        while some := list(islice(cut, TILE_BATCH_SIZE)):
-            seen = torch.stack([_window(image, window) for window, _ in some])
-            for (_, part), prediction in zip(
-                some, self.decode(self.forward_tta(seen)), strict=True
-            ):
+        tile_size = self.spec.image_size
+        size = (max(height, tile_size[0]), max(width, tile_size[1]))
+        mask = torch.empty(size, dtype=torch.uint8, device=image.device)
+        all_tiles = tiles(size, tile_size, overlap)
+        while batch := list(islice(all_tiles, TILE_BATCH_SIZE)):
+            crops = torch.stack([_crop(image, window) for window, _ in batch])
+            predictions = self.decode(self.forward_tta(crops))
+            for (_, part), prediction in zip(batch, predictions, strict=True):
                 mask[part.in_image] = prediction[part.in_tile]
         return mask[:height, :width]
 
-    def _agreement(self, said: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Of one picture, in this process alone: a metric would ask the others for theirs."""
-        counts = torch.zeros(
-            self.spec.num_classes, self.spec.num_classes, dtype=torch.int64, device=said.device
-        )
-        update_confusion(counts, said, truth, ignore=IGNORE_INDEX)
-        return segmentation_scores(counts)
+    def _score(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Score a single image, without synchronizing ranks as a metric would."""
+        num_classes = self.spec.num_classes
+        matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
+        update_confusion(matrix, prediction, target, ignore_index=IGNORE_INDEX)
+        return segmentation_scores(matrix)
 
-    def _compared(self, image: Tensor, said: Tensor, truth: Tensor) -> Tensor:
-        found = self._agreement(said, truth)
-        caption = f"picture, truth, prediction, errors.  Mean IoU {found['miou']:.2f}"
-        shown = [
-            images.colorize_mask(truth),
-            images.colorize_mask(said),
-            images.draw_mask_errors(image, said, truth),
+    def _draw_comparison(self, image: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
+        scores = self._score(prediction, target)
+        panels = [
+            image,
+            colorize_mask(target),
+            colorize_mask(prediction),
+            draw_mask_errors(image, prediction, target),
         ]
-        return images.side_by_side(
-            [image, *shown], f"{caption}, {found['pixel_accuracy']:.0%} of pixels right"
+        caption = (
+            f"image, target, prediction, errors.  Mean IoU {scores['miou']:.2f}, "
+            f"{scores['pixel_accuracy']:.0%} of pixels correct"
         )
+        return side_by_side(panels, caption)
 
-    def _predicted(self, image: Tensor, mask: Tensor) -> Tensor:
-        shares = (
-            torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes) / mask.numel()
-        )
-        most = [
-            f"{self.spec.class_names[k]} {shares[k]:.0%}"
-            for k in shares.topk(min(3, len(shares))).indices
-        ]
-        return images.side_by_side([image, images.overlay_mask(image, mask)], ", ".join(most))
+    def _draw_prediction(self, image: Tensor, mask: Tensor) -> Tensor:
+        counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
+        fractions = counts / mask.numel()
+        largest = fractions.topk(min(3, len(fractions))).indices
+        texts = [f"{self.spec.class_names[k]} {fractions[k]:.0%}" for k in largest]
+        return side_by_side([image, overlay_mask(image, mask)], ", ".join(texts))
 
 
-def _window(image: Tensor, window: Window) -> Tensor:
-    """The part (C, h, w) of a picture; beyond its border its last line is repeated."""
-    rows, columns = (
-        torch.arange(part.start, part.stop, device=image.device).clamp(max=side - 1)
-        for part, side in zip(window, image.shape[-2:], strict=True)
-    )
-    return image[:, rows[:, None], columns]
+def _crop(image: Tensor, window: Window) -> Tensor:
+    """Crop an image (C, H, W), repeating its last row and column beyond the border."""
+    height, width = image.shape[-2:]
+    rows = torch.arange(window[0].start, window[0].stop, device=image.device)
+    columns = torch.arange(window[1].start, window[1].stop, device=image.device)
+    return image[:, rows.clamp(max=height - 1)[:, None], columns.clamp(max=width - 1)]
 
 
 def _argmax_at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(h, w) uint8: the classes of logits (K, H, W) enlarged or reduced, one class at a time: pictures may be large."""
-    best, classes = None, torch.zeros(size, dtype=torch.uint8, device=logits.device)
-    for k, scores in enumerate(logits.float().softmax(dim=0)):
-        resized = F.interpolate(scores[None, None], size, mode="bilinear", align_corners=False)[
-            0, 0
-        ]
-        better = torch.ones_like(resized, dtype=torch.bool) if best is None else resized > best
-        best = resized if best is None else torch.maximum(best, resized)
-        classes[better] = k
-    return classes
+    """Resize logits (K, H, W) and return the labels (h, w) uint8.
+
+    Classes are resized one at a time, because images may be large.
+    """
+    labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)
+    best: Tensor | None = None
+    for label, probabilities in enumerate(logits.float().softmax(dim=0)):
+        batch = probabilities[None, None]
+        resized = F.interpolate(batch, size, mode="bilinear", align_corners=False)[0, 0]
+        if best is None:
+            best = resized
+            continue
+        labels[resized > best] = label
+        best = torch.maximum(best, resized)
+    return labels

@@ -1,62 +1,79 @@
-"""How a large picture is cut into tiles that overlap, and which part of each is kept."""
+"""Division of a large image into overlapping tiles."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from math import ceil
 from typing import NamedTuple
 
 Window = tuple[slice, slice]
 """Rows and columns."""
 
-
 TILE_ALIGNMENT = 32
-"""Tiles begin at multiples of this many pixels where they are large enough, but for the last: networks step by so
-much at most, so that a tile's maps lie on those of the whole picture."""
+"""Tiles start at multiples of this, except the last one: it is the largest stride of the networks,
+whose feature maps of tiles are then aligned with those of the whole image."""
 
 
 class TilePart(NamedTuple):
-    """The part of a tile that is kept.
+    """The part of a tile whose prediction is used.
 
     Attributes:
-        outer: its rows and columns in the picture.
-        inner: in the tile.
+        in_image: its rows and columns in the image.
+        in_tile: its rows and columns in the tile.
     """
 
     in_image: Window
     in_tile: Window
 
 
+class _Interval(NamedTuple):
+    """A tile along one axis."""
+
+    start: int
+    in_image: slice
+    in_tile: slice
+
+
 def tiles(
-    picture: Sequence[int], size: Sequence[int], overlap: float
+    image_size: Sequence[int], tile_size: Sequence[int], overlap: float
 ) -> Iterator[tuple[Window, TilePart]]:
-    """All tiles; their parts that are kept cover the picture once, and are cut in the middle of overlaps.
+    """Divide an image into tiles.
+
+    The parts that are used cover the image exactly once; their borders are in the middle of the
+    overlaps.
 
     Args:
-        picture: (height, width) in pixels, not smaller than a tile.
-        size: of a tile.
-        overlap: the part of a side that a tile shares with the next at least.
+        image_size: (height, width) in pixels, not smaller than a tile.
+        tile_size: (height, width) in pixels.
+        overlap: minimum overlap of adjacent tiles, as a fraction of their side.
+
+    Yields:
+        The rows and columns of each tile, and the part of it that is used.
     """
-    rows, columns = (
-        _cuts(length, side, overlap) for length, side in zip(picture, size, strict=True)
-    )
-    for row in rows:
-        for column in columns:
-            (top, inner_rows, outer_rows), (left, inner_columns, outer_columns) = row, column
-            window = (slice(top, top + size[0]), slice(left, left + size[1]))
-            yield window, TilePart((outer_rows, outer_columns), (inner_rows, inner_columns))
+    height, width = tile_size
+    for row in _divide(image_size[0], height, overlap):
+        for column in _divide(image_size[1], width, overlap):
+            window = (
+                slice(row.start, row.start + height),
+                slice(column.start, column.start + width),
+            )
+            in_image = (row.in_image, column.in_image)
+            yield window, TilePart(in_image, (row.in_tile, column.in_tile))
 
 
-def _cuts(length: int, side: int, overlap: float) -> list[tuple[int, slice, slice]]:
-    """(begin of a tile, what is kept of it, where that lies) along one axis."""
+def _divide(length: int, side: int, overlap: float) -> list[_Interval]:
+    """Divide one axis."""
     stride = int(side * (1 - overlap))
-    stride = max(1, stride - stride % TILE_ALIGNMENT if stride >= TILE_ALIGNMENT else stride)
-    begins = [
-        min(place * stride, length - side) for place in range(ceil((length - side) / stride) + 1)
-    ]
-    cuts = [0, *((one + side + other) // 2 for one, other in itertools.pairwise(begins)), length]
-    return [
-        (begin, slice(first - begin, last - begin), slice(first, last))
-        for begin, first, last in zip(begins, cuts, cuts[1:], strict=False)
-    ]
+    if stride >= TILE_ALIGNMENT:
+        stride -= stride % TILE_ALIGNMENT
+    stride = max(1, stride)
+    count = ceil((length - side) / stride) + 1
+    starts = [min(index * stride, length - side) for index in range(count)]
+    middles = [(first + side + second) // 2 for first, second in pairwise(starts)]
+    borders = [0, *middles, length]
+    intervals = []
+    for start, (first, last) in zip(starts, pairwise(borders), strict=True):
+        in_tile = slice(first - start, last - start)
+        intervals.append(_Interval(start, slice(first, last), in_tile))
+    return intervals

@@ -1,4 +1,4 @@
-"""The samples of a split that a network got most wrong, kept to be looked at."""
+"""The samples of a split with the worst predictions, kept to be drawn."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from torch import Tensor
 
 
 class WorstSamples:
-    """Keeps drawings of the ``most`` worst; of equals those that come first in the data set."""
+    """Keeps drawings of the worst samples; of equally bad ones the first in the dataset.
 
-    def __init__(self, most: int) -> None:
-        self.capacity = most
-        self.kept: list[tuple[float, int, Tensor]] = []
+    Args:
+        capacity: number of samples to keep.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._heap: list[tuple[float, int, Tensor]] = []
 
     def offer(self, badness: float, index: int, draw: Callable[[], Tensor]) -> None:
-        """Take a sample at a place of the split; it is drawn only if it is to be kept."""
-        if len(self.kept) < self.capacity:
-            heapq.heappush(self.kept, (badness, -index, draw()))
-        elif (badness, -index) > self.kept[0][:2]:
-            heapq.heapreplace(self.kept, (badness, -index, draw()))
+        """Add a sample if it is among the worst.
 
-    def pictures(self) -> list[Tensor]:
-        """From the worst on."""
-        return [
-            picture
-            for _, _, picture in sorted(self.kept, key=lambda entry: entry[:2], reverse=True)
-        ]
+        Args:
+            badness: how bad the prediction is.
+            index: index of the sample in its split.
+            draw: draws the sample; called only if the sample is kept.
+        """
+        if len(self._heap) < self.capacity:
+            heapq.heappush(self._heap, (badness, -index, draw()))
+        elif (badness, -index) > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, (badness, -index, draw()))
+
+    def images(self) -> list[Tensor]:
+        """Return the drawings, the worst sample first."""
+        ordered = sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
+        return [image for _, _, image in ordered]

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, read without running anything in them, and the newest one that can be read."""
+"""Checkpoint files: written atomically, loaded without running code in them, checked for corruption."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ PREVIOUS = "previous.ckpt"
 FOLDER = "checkpoints"
 
 LOAD_ERRORS = (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError)
-"""Errors of torch and Lightning that load a state which has another structure."""
+"""Exceptions of torch and Lightning for a state with an unexpected structure."""
 
-UNREADABLE = (zipfile.BadZipFile, EOFError, OSError, *LOAD_ERRORS)
-"""What torch raises for a file that it did not write, or not to the end."""
+READ_ERRORS = (zipfile.BadZipFile, EOFError, OSError, *LOAD_ERRORS)
+"""Exceptions of torch for a file that it did not write, or that is truncated."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """How Lightning writes and reads checkpoints here.
+    """Checkpoint plugin for Lightning that writes atomically and loads safely.
 
-    A file is on the disk as a whole before it takes its name, and ``last.ckpt`` makes the one before it
-    ``previous.ckpt``. Lightning's own way holds a second copy of everything in memory, and trusts what it reads.
+    A file is complete on disk before it takes its name, and a new ``last.ckpt`` renames the old one
+    to ``previous.ckpt``. Lightning's own plugin keeps a second copy in memory while saving, and
+    unpickles arbitrary objects.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        folder, name = _below(Path(path))
+        folder, name = _split_path(Path(path))
         save(checkpoint, folder, name, keep_as=PREVIOUS if Path(path).name == LAST else None)
 
     def load_checkpoint(
@@ -50,11 +51,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        delete_file(*_below(Path(path)))
+        delete_file(*_split_path(Path(path)))
 
 
-def _below(path: Path) -> tuple[Path, str]:
-    """A checkpoint's run folder and its name below that; of one that lies elsewhere, its own folder."""
+def _split_path(path: Path) -> tuple[Path, str]:
+    """Split the path of a checkpoint into the run folder and the path relative to it."""
     if path.parent.name == FOLDER:
         return path.parents[1], f"{FOLDER}/{path.name}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,22 +63,22 @@ def _below(path: Path) -> tuple[Path, str]:
 
 
 def save(content: Any, folder: Path, name: str, *, keep_as: str | None = None) -> None:
-    """Write a file below a folder with ``torch.save``, as a whole or not at all.
+    """Write a file atomically with ``torch.save``.
 
     Args:
         content: tensors and plain values.
-        folder: the folder of the command.
-        name: path of the file below it.
-        keep_as: name that the old file gets; None drops it.
+        folder: an existing folder.
+        name: path of the file relative to ``folder``.
+        keep_as: new name of the old file; None deletes it.
 
     Raises:
-        OSError: where there is no room.
+        OSError: if the disk is full, or the folder is not writable.
     """
 
     def fill(file: Any) -> None:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # torch's own words for what the file system said
+        except RuntimeError as error:  # torch hides the error of the file system
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -86,95 +87,109 @@ def save(content: Any, folder: Path, name: str, *, keep_as: str | None = None) -
 
 
 def load(path: Path, *, lazily: bool = False) -> Any:
-    """Read tensors and plain values, on the CPU; nothing that would run code.
+    """Load tensors and plain values to the CPU, without running code in the file.
 
     Args:
-        path: the file.
-        lazily: leave the tensors on the disk until they are used.
+        path: path of the file.
+        lazily: whether to leave tensors on disk (memory-mapped) until they are used.
 
     Raises:
-        pickle.UnpicklingError: where there is anything else in it.
-        ValueError: where it is compressed.
+        pickle.UnpicklingError: if the file contains other objects.
+        ValueError: if it is compressed.
     """
     reject_compressed(path)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
 
 
-def load_weights(take: Callable[[Mapping[str, Tensor]], object], path: Path) -> None:
-    """Hand the weights in a file to a network.
+def load_weights(load_state_dict: Callable[[Mapping[str, Tensor]], object], path: Path) -> None:
+    """Load the weights in a file into a network.
 
     Args:
-        take: gets the state dict, and raises where it does not fit.
-        path: the file.
+        load_state_dict: function that loads a state dict, and raises an exception if it does not
+            fit.
+        path: path of the file.
 
     Raises:
-        ConfigurationError: if the file holds no weights, or none for this network, or some that are not finite.
+        ConfigurationError: if the file contains no weights, weights that are not finite, or weights
+            of another network.
     """
     shown = format_path(path)
-    cure = "put the run's own model.pth back, or repeat the run's command with force=true"
+    advice = "restore the run's own model.pth, or repeat the run's command with force=true"
     try:
         state = load(path)
     except pickle.UnpicklingError:
         raise ConfigurationError(
-            f"{shown} holds more than weights, which could run code: {cure}"
+            f"{shown} contains objects other than weights, which could run code: {advice}"
         ) from None
-    except UNREADABLE as error:
-        raise ConfigurationError(f"{shown} cannot be read ({first_line(error)}): {cure}") from error
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
+    except READ_ERRORS as error:
+        message = f"{shown} cannot be read ({first_line(error)}): {advice}"
+        raise ConfigurationError(message) from error
+    if not _is_state_dict(state):
         raise ConfigurationError(
-            f"{shown} holds no weights by name, but a {type(state).__name__}: {cure}"
+            f"{shown} contains no state dict, but a {type(state).__name__}: {advice}"
         )
     try:
-        take(state)
+        load_state_dict(state)
     except (RuntimeError, KeyError, TypeError) as error:
+        message = f"{shown} does not fit the network of the config: {error}"
+        raise ConfigurationError(message) from error
+    invalid = [name for name, value in state.items() if not bool(value.isfinite().all())]
+    if invalid:
         raise ConfigurationError(
-            f"{shown} does not fit the network of the config: {error}"
-        ) from error
-    bad = [name for name, value in state.items() if not bool(value.isfinite().all())]
-    if bad:
-        raise ConfigurationError(
-            f"{shown} holds weights that are not finite: {', '.join(bad[:5])}: {cure}"
+            f"{shown} contains weights that are not finite: {', '.join(invalid[:5])}: {advice}"
         )
+
+
+def _is_state_dict(state: Any) -> bool:
+    if not isinstance(state, Mapping):
+        return False
+    return all(isinstance(key, str) and isinstance(state[key], Tensor) for key in state)
 
 
 def latest_checkpoint(
     folder: Path,
-    damaged: Callable[[str, str], None],
+    on_corrupt: Callable[[str, str], None],
     *,
-    problem: Callable[[Any], str | None] = lambda _: None,
+    find_problem: Callable[[Any], str | None] = lambda _: None,
 ) -> Path | None:
-    """The newest checkpoint of a run that a training can go on from; None where there is none.
+    """Return the latest checkpoint from which a run can resume, or None if there is none.
 
     Args:
-        folder: the run's folder.
-        damaged: told of each file that cannot be used, by its path below the folder, and why.
-        problem: says why a checkpoint, as it was read, is none of this run's; None if it is one.
+        folder: the run folder.
+        on_corrupt: called for each checkpoint that cannot be used, with its path relative to
+            ``folder`` and the reason.
+        find_problem: returns why the content of a checkpoint cannot be used for this run, or None.
     """
     for name in (LAST, PREVIOUS):
         path = folder / FOLDER / name
         if not os.path.lexists(path):
             continue
-        reason = corruption(path, problem)
+        reason = corruption(path, find_problem)
         if reason is None:
             return path
-        damaged(f"{FOLDER}/{name}", reason)
+        on_corrupt(f"{FOLDER}/{name}", reason)
     return None
 
 
-def corruption(path: Path, problem: Callable[[Any], str | None] = lambda _: None) -> str | None:
-    """What is wrong with a checkpoint file; None where all of it can be read, and ``problem`` finds none with it."""
+def corruption(
+    path: Path, find_problem: Callable[[Any], str | None] = lambda _: None
+) -> str | None:
+    """Return why a checkpoint file cannot be used, or None if it can.
+
+    Args:
+        path: path of the file.
+        find_problem: see ``latest_checkpoint``.
+    """
     if not path.is_file():
-        return "it is no file"
+        return "it is not a file"
     try:
         reject_compressed(path)
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()  # torch writes checksums but does not look at them
-        if broken:
-            return f"its checksum of {broken} is wrong"
-        return problem(load(path, lazily=True))
+            corrupt = archive.testzip()  # torch writes checksums but does not verify them
+        if corrupt:
+            return f"the checksum of {corrupt} in it is wrong"
+        return find_problem(load(path, lazily=True))
     except pickle.UnpicklingError:
-        return "it holds more than tensors and plain values, which could run code"
-    except UNREADABLE as error:
-        return f"it is torn: {first_line(error)}"
+        return "it contains objects other than tensors and plain values, which could run code"
+    except READ_ERRORS as error:
+        return f"it is truncated or corrupt: {first_line(error)}"

@@ -1,22 +1,25 @@
-"""The learning rate as a factor of training progress, from 0 at the first step to 1 at the last.
+"""Learning-rate schedules as functions of training progress, from 0 at the first step to 1 at the last.
 
-So nothing is typed twice: no number of epochs, no steps, right for any batch size and any number of devices.
+A schedule contains no number of epochs or steps, so it fits any batch size and number of devices.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-from vision_lab.core.arguments import Fraction, NonNegative, Positive, Range
+from vision_lab.core.arguments import Fraction, NonNegative, Positive
 
 Schedule = Callable[[float], float]
-"""progress in [0, 1] -> factor of ``optimizer.lr``."""
+"""Maps progress in [0, 1] to a factor of ``optimizer.lr``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """The same rate throughout, after a linear warm-up."""
+    """Constant learning rate after a linear warm-up.
+
+    Attributes:
+        warmup_fraction: fraction of training for the warm-up.
+    """
 
     warmup_fraction: Fraction = 0.0
 
@@ -26,24 +29,31 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """A linear warm-up, then half a cosine from 1 to ``final`` (Loshchilov 2017, without restarts)."""
+    """Linear warm-up, then cosine decay (Loshchilov 2017, without restarts).
+
+    Attributes:
+        warmup_fraction: fraction of training for the warm-up.
+        final_factor: factor at the last step.
+    """
 
     warmup_fraction: Fraction = 0.05
     final_factor: NonNegative = 0.0
 
     def __call__(self, progress: float) -> float:
-        if progress < self.warmup_fraction or self.warmup_fraction == 1:
-            return _linear_warmup(progress, self.warmup_fraction)
-        return _cosine(
-            1.0, self.final_factor, (progress - self.warmup_fraction) / (1 - self.warmup_fraction)
-        )
+        warmup = self.warmup_fraction
+        if progress < warmup or warmup == 1:
+            return _linear_warmup(progress, warmup)
+        return _cosine(1.0, self.final_factor, (progress - warmup) / (1 - warmup))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycle:
-    """Half a cosine up from ``start`` to 1 at ``peak`` of the way, another down to ``final`` (Smith 2018).
+    """Cosine rise to 1, then cosine decay (Smith 2018); the momentum is constant, unlike torch's.
 
-    The momentum stays as it is, unlike in torch's ``OneCycleLR``.
+    Attributes:
+        pct_start: fraction of training for the rise.
+        start_factor: factor at the first step.
+        final_factor: factor at the last step.
     """
 
     pct_start: Fraction = 0.3
@@ -58,7 +68,13 @@ class OneCycle:
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStep:
-    """Times ``gamma`` at each of the milestones: a third and two thirds of the way, as ImageNet's recipes do."""
+    """Multiplication by ``gamma`` at each milestone, after a linear warm-up.
+
+    Attributes:
+        milestones: fractions of training; by default those of common ImageNet recipes.
+        gamma: factor at each milestone.
+        warmup_fraction: fraction of training for the warm-up.
+    """
 
     milestones: Sequence[Fraction] = (1 / 3, 2 / 3)
     gamma: Positive = 0.1
@@ -71,7 +87,12 @@ class MultiStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Polynomial:
-    """(1 - progress) to the power of ``power``, after a linear warm-up (Chen 2017: 0.9)."""
+    """Polynomial decay, ``(1 - progress) ** power``, after a linear warm-up (Chen 2017: 0.9).
+
+    Attributes:
+        power: the exponent.
+        warmup_fraction: fraction of training for the warm-up.
+    """
 
     power: NonNegative = 0.9
     warmup_fraction: Fraction = 0.0
@@ -80,19 +101,9 @@ class Polynomial:
         return _linear_warmup(progress, self.warmup_fraction) * (1 - progress) ** self.power
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReduceOnPlateau:
-    """Times ``factor`` once the monitored metric has not improved for ``patience`` validations: torch's own."""
-
-    factor: Annotated[float, Range(gt=0, lt=1)] = 0.1
-    patience: Annotated[int, Range(ge=0)] = 5
-    threshold: NonNegative = 1e-4
-    threshold_mode: Literal["rel", "abs"] = "rel"
-
-
 def _linear_warmup(progress: float, warmup: float) -> float:
     return progress / warmup if progress < warmup else 1.0
 
 
-def _cosine(begin: float, end: float, part: float) -> float:
-    return end + (begin - end) * (1 + math.cos(math.pi * part)) / 2
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

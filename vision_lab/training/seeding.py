@@ -1,6 +1,7 @@
-"""Random numbers as a function of what was typed and where the run stands, never of what was drawn before.
+"""Seeds as a function of the seed typed and the position in training.
 
-So results do not depend on the number of workers, and no generator states need to be stored.
+Random numbers do not depend on those drawn before. Results are therefore independent of the number
+of workers, and checkpoints need not contain the states of random generators.
 """
 
 import random
@@ -11,15 +12,16 @@ import torch
 
 
 def derive_seed(*numbers: int) -> int:
-    """A 63-bit seed that is a function of the numbers; unlike numbers give unrelated seeds. About 1 us."""
+    """Derive a 63-bit seed from integers, such that different ones give unrelated seeds (1 us)."""
     digest = blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def seed_all(*numbers: int) -> None:
-    """Seed torch (CPU and, where in use, CUDA), NumPy and Python from the numbers. About 15 us on the CPU.
+    """Seed torch (CPU and, if initialized, CUDA), NumPy and Python from integers.
 
-    ``torch.manual_seed`` would take 180 us, most of it to look for accelerators.
+    This takes about 15 us on the CPU; ``torch.manual_seed`` takes 180 us, most of it to look for
+    accelerators.
     """
     seed = derive_seed(*numbers)
     torch.default_generator.manual_seed(seed)

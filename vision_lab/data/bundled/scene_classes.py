@@ -1,4 +1,4 @@
-"""What the classes of ``data=scenes`` are called, and which garments they take in. No torch here: app reads it too."""
+"""Class names of ``data=scenes``. Does not import torch, because a resolver reads them."""
 
 from collections.abc import Sequence
 
@@ -18,26 +18,28 @@ GARMENTS = (
 )
 
 GROUP_NAMES = ("top", "trouser", "top", "dress", "top", "shoe", "top", "shoe", "bag", "shoe")
-"""The group of each garment: those that are alike at 28 pixels."""
+"""Group of each garment, of those that look alike at 28 pixels."""
 
 
-def class_names(classes: str, *, background: bool) -> list[str]:
-    """The names of the classes.
+def class_names(label_set: str, *, background: bool) -> list[str]:
+    """Return the class names.
 
     Args:
-        classes: ``grouped``: five kinds of garments; ``all``: Fashion-MNIST's ten.
-        background: whether a class for what is no garment comes first, as masks need it.
+        label_set: ``grouped`` for five groups of garments; ``all`` for Fashion-MNIST's ten classes.
+        background: whether to add a background class at the beginning, as masks require.
     """
-    return ["background"] * background + list(dict.fromkeys(_groups(classes)))
+    names = list(dict.fromkeys(_names_of_garments(label_set)))
+    return ["background", *names] if background else names
 
 
-def labels(classes: str) -> list[int]:
-    """The label of each of Fashion-MNIST's ten classes, from 0, background not counted."""
-    groups = _groups(classes)
-    return [list(dict.fromkeys(groups)).index(group) for group in groups]
+def get_labels(label_set: str) -> list[int]:
+    """Return the label of each of Fashion-MNIST's ten classes, without a background class."""
+    names = _names_of_garments(label_set)
+    classes = list(dict.fromkeys(names))
+    return [classes.index(name) for name in names]
 
 
-def _groups(classes: str) -> Sequence[str]:
-    if classes not in ("grouped", "all"):
-        raise ConfigurationError(f"data.label_set={classes}: type grouped or all")
-    return GROUP_NAMES if classes == "grouped" else GARMENTS
+def _names_of_garments(label_set: str) -> Sequence[str]:
+    if label_set not in ("grouped", "all"):
+        raise ConfigurationError(f"data.label_set={label_set}: type grouped or all")
+    return GROUP_NAMES if label_set == "grouped" else GARMENTS

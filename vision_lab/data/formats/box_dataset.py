@@ -1,8 +1,7 @@
-"""Pictures with boxes, whatever format says them, looked over at set-up: what is broken is mended or dropped."""
+"""Detection datasets of any annotation format; invalid boxes are clipped or dropped at setup."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -15,26 +14,34 @@ from numpy.typing import NDArray
 from vision_lab.core.errors import AnnotationIssue, DataError
 
 CLIP_TOLERANCE = 1.0
-"""Pixels by which a box may reach beyond its picture without a word: rounding, and counting from 1."""
+"""Pixels by which a box may extend beyond its image without being reported: rounding, and
+coordinates from 1."""
+
+RELATIVE_CLIP_TOLERANCE = 1e-3
+"""The same for boxes in fractions of the image."""
+
+RELATIVE_SIZE: tuple[float, float] = (1.0, 1.0)
+"""Size of an image whose boxes are in fractions of it."""
 
 MAX_LISTED = 10
-"""Broken boxes that an error names."""
+"""Maximum number of invalid boxes listed in an error."""
 
-log = logging.getLogger(__name__)
+Box = tuple[float, float, float, float]
+"""(x1, y1, x2, y2)."""
 
 
 class BoxAnnotation(NamedTuple):
-    """A box as a file says it.
+    """A box in an annotation file.
 
     Attributes:
-        box: left, top, right and bottom.
-        name: of its class.
-        crowd: whether it is a region of many.
-        difficult: whether measures leave it out.
-        area: of the object, in pixels; None: of its box.
+        box: (x1, y1, x2, y2).
+        name: name of its class.
+        crowd: whether it is a region of many objects.
+        difficult: whether metrics ignore it.
+        area: area of the object in pixels; None for that of its box.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     name: str
     crowd: bool = False
     difficult: bool = False
@@ -42,33 +49,33 @@ class BoxAnnotation(NamedTuple):
 
 
 class ImageAnnotation(NamedTuple):
-    """What a file says of one picture.
+    """The annotations of an image.
 
     Attributes:
-        path: of the picture.
-        rows: its boxes.
-        size: (width, height) in pixels, or (1, 1) for boxes in parts of the picture; None where it is not said.
-        source: the file that says it.
+        path: path of the image.
+        boxes: its boxes.
+        size: (width, height) in pixels, or ``RELATIVE_SIZE``; None if the file does not give it.
+        source: path of the annotation file.
     """
 
     path: Path
-    rows: Sequence[BoxAnnotation]
+    boxes: Sequence[BoxAnnotation]
     size: tuple[float, float] | None
     source: Path
 
 
 @dataclass(frozen=True)
 class BoxDataset:
-    """A map-style data set of (path, boxes).
+    """A map-style dataset of (path, boxes).
 
     Attributes:
-        paths: of the pictures.
-        starts: (pictures + 1,) where the boxes of each begin among those of all.
-        columns: of all boxes together: ``boxes`` (n, 4), ``labels``, ``crowd``, ``difficult``, ``area`` (NaN: that of
-            the box).
-        sizes: (pictures, 2) width and height as the files say them; 0 where they do not.
-        relative: whether boxes are in parts of the picture.
-        faults: the boxes that were broken.
+        paths: path of each image.
+        starts: (num_images + 1,) index of the first box of each image.
+        columns: columns of all boxes: ``boxes`` (n, 4), ``labels``, ``crowd``, ``difficult``,
+            ``area`` (NaN for that of the box).
+        sizes: (num_images, 2) width and height in the annotation files; 0 if they are unknown.
+        relative: whether boxes are in fractions of the image.
+        issues: invalid boxes and annotation files.
     """
 
     paths: Sequence[Path]
@@ -82,136 +89,151 @@ class BoxDataset:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Path, dict[str, Any]]:
-        rows = slice(self.starts[index], self.starts[index + 1])
-        found = {name: column[rows] for name, column in self.columns.items()}
+        target: dict[str, Any] = self._rows(index)
         width, height = self.sizes[index].tolist()
-        return self.paths[index], {
-            **found,
-            "relative": self.relative,
-            "size": (height, width) if width else None,
-        }
+        target["relative"] = self.relative
+        target["size"] = (height, width) if width else None
+        return self.paths[index], target
 
     @property
     def samples(self) -> list[tuple[Path, bytes]]:
-        """(path, what is said of it)."""
-        told = []
+        """The path and the boxes, as bytes, of each sample; see ``fingerprint``."""
+        samples = []
         for index, path in enumerate(self.paths):
-            rows = slice(self.starts[index], self.starts[index + 1])
-            told.append(
-                (path, b"".join(column[rows].tobytes() for column in self.columns.values()))
-            )
-        return told
+            content = b"".join(rows.tobytes() for rows in self._rows(index).values())
+            samples.append((path, content))
+        return samples
+
+    def _rows(self, index: int) -> dict[str, NDArray[Any]]:
+        rows = slice(self.starts[index], self.starts[index + 1])
+        return {name: column[rows] for name, column in self.columns.items()}
 
 
 def build_box_dataset(
-    told: Iterable[ImageAnnotation],
+    annotations: Iterable[ImageAnnotation],
     *,
     class_names: Sequence[str],
-    on_bad: Literal["raise", "skip"],
-    broken: Sequence[AnnotationIssue] = (),
+    on_error: Literal["raise", "skip"],
+    issues: Sequence[AnnotationIssue] = (),
     relative: bool = False,
 ) -> BoxDataset:
-    """The pictures with the boxes that can be learnt from.
+    """Build a dataset from the valid boxes.
 
-    A box that reaches beyond its picture is clipped; one that is empty, reversed, no number, outside of its picture or
-    of a class that is not known is dropped. All such are listed as faults.
+    Boxes that extend beyond their image are clipped. Boxes that are empty, inverted, not finite,
+    outside their image or of an unknown class are dropped. All of these are listed as issues.
 
     Args:
-        told: what the files say.
-        class_names: in the order of the labels.
-        on_bad: stop at anything broken instead.
-        broken: what was wrong with the files themselves.
-        relative: boxes are in parts of the picture.
+        annotations: the annotations of all images.
+        class_names: the class names, in the order of the labels.
+        on_error: whether to raise an error for any issue instead.
+        issues: issues of the annotation files.
+        relative: whether boxes are in fractions of the image.
 
     Raises:
-        DataError: where ``on_bad`` says so, or not one box can be used, naming the files.
+        DataError: if ``on_error`` is "raise" and there are issues, or no box is valid.
     """
-    numbers = {name: label for label, name in enumerate(class_names)}
-    paths: dict[Path, tuple[float, float]] = {}  # a set that keeps its order
-    counts, kept, faults = [0], [], list(broken)
-    rows = 0
-    for each in told:
-        if each.path in paths:
-            faults.append(
-                AnnotationIssue(
-                    str(each.path),
-                    str(each.source),
-                    "is listed more than once: the later is left out",
-                )
-            )
+    labels = {name: label for label, name in enumerate(class_names)}
+    sizes: dict[Path, tuple[float, float]] = {}
+    num_boxes, valid, all_issues = 0, [], list(issues)
+    counts = [0]
+    for image in annotations:
+        if image.path in sizes:
+            problem = "is listed more than once: only the first entry is used"
+            all_issues.append(AnnotationIssue(str(image.path), str(image.source), problem))
             continue
-        rows += len(each.rows)
-        good, bad = _valid_boxes(each, numbers)
-        paths[each.path] = (0, 0) if relative or each.size is None else each.size
-        counts.append(len(good))
-        kept += good
-        faults += bad
-    if faults and (on_bad == "raise" or (rows and not kept)):
-        listed = [f"{fault.path}: {fault.problem}" for fault in faults]
-        more = [f"and {len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
-        mend = "Mend them, or type data.on_error=skip to have them clipped or dropped, counted and listed."
-        last = mend if kept or not rows else "Not one box can be used."
-        raise DataError(
-            "\n  ".join([f"{len(faults)} annotations are broken:", *listed[:MAX_LISTED], *more])
-            + f"\n{last}"
-        )
-    columns: dict[str, NDArray[Any]] = {
-        "boxes": np.array([row.box for row in kept], dtype=np.float32).reshape(-1, 4),
-        "labels": np.array([numbers[row.name] for row in kept], dtype=np.int64),
-        "crowd": np.array([row.crowd for row in kept], dtype=bool),
-        "difficult": np.array([row.difficult for row in kept], dtype=bool),
-        "area": np.array(
-            [np.nan if row.area is None else row.area for row in kept], dtype=np.float32
-        ),
+        num_boxes += len(image.boxes)
+        valid_boxes, invalid = _validate_boxes(image, labels)
+        sizes[image.path] = (0, 0) if relative or image.size is None else image.size
+        counts.append(len(valid_boxes))
+        valid += valid_boxes
+        all_issues += invalid
+    has_no_box = num_boxes > 0 and not valid
+    if all_issues and (on_error == "raise" or has_no_box):
+        raise DataError(_issues_message(all_issues, has_no_box=has_no_box))
+    return BoxDataset(
+        paths=[*sizes],
+        starts=np.cumsum(counts),
+        columns=_to_columns(valid, labels),
+        sizes=np.array([*sizes.values()], dtype=np.int64).reshape(-1, 2),
+        relative=relative,
+        issues=all_issues,
+    )
+
+
+def _to_columns(
+    annotations: Sequence[BoxAnnotation], labels: Mapping[str, int]
+) -> dict[str, NDArray[Any]]:
+    areas = [np.nan if row.area is None else row.area for row in annotations]
+    return {
+        "boxes": np.array([row.box for row in annotations], dtype=np.float32).reshape(-1, 4),
+        "labels": np.array([labels[row.name] for row in annotations], dtype=np.int64),
+        "crowd": np.array([row.crowd for row in annotations], dtype=bool),
+        "difficult": np.array([row.difficult for row in annotations], dtype=bool),
+        "area": np.array(areas, dtype=np.float32),
     }
-    sizes = np.array([*paths.values()], dtype=np.int64).reshape(-1, 2)
-    return BoxDataset([*paths], np.cumsum(counts), columns, sizes, relative, faults)
 
 
-def _valid_boxes(
-    told: ImageAnnotation, numbers: Mapping[str, int]
+def _issues_message(issues: Sequence[AnnotationIssue], *, has_no_box: bool) -> str:
+    lines = [f"{len(issues)} annotations are invalid:"]
+    lines += [f"  {issue.path}: {issue.problem}" for issue in issues[:MAX_LISTED]]
+    if len(issues) > MAX_LISTED:
+        lines.append(f"  and {len(issues) - MAX_LISTED} more")
+    if has_no_box:
+        lines.append("No box is valid.")
+    else:
+        lines.append("Fix them, or type data.on_error=skip to clip or drop them and list them.")
+    return "\n".join(lines)
+
+
+def _validate_boxes(
+    image: ImageAnnotation, labels: Mapping[str, int]
 ) -> tuple[list[BoxAnnotation], list[AnnotationIssue]]:
-    """A picture's boxes that can be used, and what is wrong with others."""
-    good, faults = [], []
-    for place, row in enumerate(told.rows):
-        box, reason = _clip_box(row, told.size, numbers)
+    """Return the valid boxes of an image, clipped, and the issues of the others."""
+    valid, issues = [], []
+    for index, row in enumerate(image.boxes, start=1):
+        box, problem = _clip_box(row, image.size, labels)
         if box is not None:
-            good.append(row._replace(box=box))
-        if reason:
-            shown = ", ".join(f"{value:g}" for value in row.box)
-            what = f"box {place + 1} of {row.name!r} [{shown}] {reason}: {'dropped' if box is None else 'clipped'}"
-            faults.append(AnnotationIssue(str(told.path), str(told.source), what))
-    return good, faults
+            valid.append(row._replace(box=box))
+        if problem:
+            values = ", ".join(f"{value:g}" for value in row.box)
+            action = "dropped" if box is None else "clipped"
+            text = f"box {index} of {row.name!r} [{values}] {problem}: {action}"
+            issues.append(AnnotationIssue(str(image.path), str(image.source), text))
+    return valid, issues
 
 
 def _clip_box(
-    row: BoxAnnotation, size: tuple[float, float] | None, numbers: Mapping[str, int]
-) -> tuple[tuple[float, float, float, float] | None, str | None]:
-    """A box as it can be used, or None; and what is wrong with it, or None."""
-    left, top, right, bottom = row.box
+    row: BoxAnnotation, size: tuple[float, float] | None, labels: Mapping[str, int]
+) -> tuple[Box | None, str | None]:
+    """Return the box clipped to its image, or None if it is invalid; and its problem, or None."""
+    x1, y1, x2, y2 = row.box
     if not all(map(isfinite, row.box)):
-        return None, "is no number"
-    if row.name not in numbers:
-        return None, "is of no class of data.spec.class_names"
-    if right < left or bottom < top:
-        return None, "has its corners reversed"
-    if right == left or bottom == top:
+        return None, "is not finite"
+    if row.name not in labels:
+        return None, "has a class that is not in data.spec.class_names"
+    if x2 < x1 or y2 < y1:
+        return None, "is inverted"
+    if x2 == x1 or y2 == y1:
         return None, "has no area"
     if size is None:
         return row.box, None
     width, height = size
-    slack = CLIP_TOLERANCE if size != (1, 1) else 1e-3
     clipped = (
-        min(max(left, 0), width),
-        min(max(top, 0), height),
-        min(max(right, 0), width),
-        min(max(bottom, 0), height),
+        min(max(x1, 0), width),
+        min(max(y1, 0), height),
+        min(max(x2, 0), width),
+        min(max(y2, 0), height),
     )
     if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-        return None, f"lies outside of the picture of {_pixels(size)}"
-    beyond = max(abs(one - other) for one, other in zip(clipped, row.box, strict=True))
-    return clipped, f"reaches beyond the picture of {_pixels(size)}" if beyond > slack else None
+        return None, f"is outside the image of {_format_size(size)}"
+    overhang = max(abs(new - old) for new, old in zip(clipped, row.box, strict=True))
+    tolerance = RELATIVE_CLIP_TOLERANCE if size == RELATIVE_SIZE else CLIP_TOLERANCE
+    if overhang > tolerance:
+        return clipped, f"extends beyond the image of {_format_size(size)}"
+    return clipped, None
 
 
-def _pixels(size: tuple[float, float]) -> str:
-    return "1 x 1 (parts of it)" if size == (1, 1) else f"{size[0]:g} x {size[1]:g} pixels"
+def _format_size(size: tuple[float, float]) -> str:
+    if size == RELATIVE_SIZE:
+        return "1 x 1 (fractions)"
+    return f"{size[0]:g} x {size[1]:g} pixels"

@@ -1,14 +1,17 @@
-"""COCO's annotation files (Lin 2014: https://arxiv.org/abs/1405.0312). No torch here: app reads class names too."""
+"""COCO's annotation files (Lin 2014: https://arxiv.org/abs/1405.0312).
+
+Does not import torch, because resolvers read class names with it.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from faster_coco_eval.core import mask as rle
@@ -19,7 +22,7 @@ from vision_lab.core.errors import DataError, UnreadableFileError
 from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.machine import memory_bytes
 from vision_lab.core.spec import IGNORE_INDEX
-from vision_lab.core.text import summarize_names
+from vision_lab.core.text import first_line, summarize_names
 from vision_lab.data.formats.box_dataset import (
     BoxAnnotation,
     BoxDataset,
@@ -29,53 +32,85 @@ from vision_lab.data.formats.box_dataset import (
 from vision_lab.data.formats.image_folder import SPLITS
 
 LAYOUTS = (
-    ("annotations/instances_{split}2017.json", "{split}2017"),  # as COCO itself lays it out
+    ("annotations/instances_{split}2017.json", "{split}2017"),  # COCO itself
     ("annotations/instances_{split}.json", "{split}"),
     ("annotations/{split}.json", "{split}"),
-    ("{split}/_annotations.coco.json", "{split}"),  # as Roboflow exports it
+    ("{split}/_annotations.coco.json", "{split}"),  # Roboflow
 )
-"""Where a split's annotations and pictures are looked for below the root."""
+"""Annotation file and image folder of a split, relative to the root."""
 
 REQUIRED_KEYS: dict[str, dict[str, type]] = {
     "images": {"id": int, "file_name": str, "height": int, "width": int},
     "annotations": {"image_id": int, "category_id": int},
     "categories": {"id": int, "name": str},
 }
-"""list: keys of each of its entries that are read."""
+"""Required keys of the entries of each list, and their types."""
 
 MAX_SIDE = 1_000_000
-"""Pixels of a picture's side."""
+"""Maximum side of an image in pixels."""
 
 MAX_NUMBER = 1e12
-"""Of a box or an area: what is more is no number of pixels."""
+"""Larger coordinates and areas, in pixels, are invalid."""
 
-BYTES_A_BYTE = 8
-"""Of memory that a byte of JSON takes once it is read, or more."""
+MEMORY_PER_BYTE = 8
+"""Lower bound of the memory that parsed JSON takes, per byte of the file."""
 
-LISTED = 5
-"""Pictures that an error names."""
+MAX_LISTED = 5
+"""Maximum number of images listed in a message."""
+
+RASTERIZE_ERRORS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+)
+"""Exceptions for invalid polygons; the last two are raised by C++ code."""
 
 
-CategoryNames = dict[int, str]
-"""The names of the categories by their numbers."""
+class AnnotatedImage(NamedTuple):
+    """An image in an annotation file.
 
-AnnotatedImages = list[tuple[Path, dict[str, Any], list[dict[str, Any]]]]
-"""Each picture's path, what is said of it, and its annotations."""
+    Attributes:
+        path: path of the image.
+        entry: its entry in the list of images.
+        annotations: its annotations.
+    """
+
+    path: Path
+    entry: Mapping[str, Any]
+    annotations: Sequence[Mapping[str, Any]]
+
+
+class AnnotationFile(NamedTuple):
+    """The content of an annotation file.
+
+    Attributes:
+        path: path of the file.
+        categories: category names by ID, which may have gaps.
+        images: the images, sorted by ID.
+    """
+
+    path: Path
+    categories: Mapping[int, str]
+    images: Sequence[AnnotatedImage]
 
 
 @dataclass(frozen=True)
 class CocoMaskDataset:
-    """A map-style data set of (path, mask), masks drawn from outlines and run lengths.
+    """A map-style dataset of (path, mask), with masks rasterized from polygons and RLE.
 
     Attributes:
-        samples: (path, the picture's size and annotations as JSON) of each.
-        classes: COCO's number of a category: class, from 1.
-        file: where the annotations come from.
-        max_pixels: a picture of more is not drawn.
+        samples: path of each image, and its size and annotations as JSON.
+        labels: label of each category ID, from 1.
+        file: path of the annotation file.
+        max_pixels: maximum number of pixels of a mask.
     """
 
     samples: Sequence[tuple[Path, bytes]]
-    classes: Mapping[int, int]
+    labels: Mapping[int, int]
     file: Path
     max_pixels: int
 
@@ -83,43 +118,32 @@ class CocoMaskDataset:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Path, NDArray[np.uint8]]:
-        path, told = self.samples[index]
-        image = json.loads(told)
+        path, content = self.samples[index]
         try:
-            return path, self._mask(**image)
-        # What a broken outline makes the C++ code raise is one of the last two.
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            IndexError,
-            RuntimeError,
-            MemoryError,
-            OverflowError,
-        ) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UnreadableFileError(
-                str(path), f"its annotations in {self.file} cannot be drawn: {reason}"
-            ) from error
+            return path, self._make_mask(**json.loads(content))
+        except RASTERIZE_ERRORS as error:
+            reason = f"its annotations in {self.file} cannot be rasterized: {first_line(error)}"
+            raise UnreadableFileError(str(path), reason) from error
 
-    def _mask(
+    def _make_mask(
         self, height: int, width: int, objects: Sequence[Mapping[str, Any]]
     ) -> NDArray[np.uint8]:
-        """(H, W): 0 for the background; of objects that overlap the smaller is seen.
+        """Rasterize the objects of an image to labels (H, W), with 0 for the background.
 
-        What a crowd's outline holds beside single objects does not count: which pixels are of it nobody has said.
+        Of overlapping objects the smaller one is visible. Pixels of a crowd outside single objects
+        are ignored, because which of them belong to objects is unknown.
         """
         if height * width > self.max_pixels:
             raise ValueError(
-                f"the picture is said to have {width} x {height} pixels, more than data.max_pixels"
+                f"the image has {width} x {height} pixels according to the file, more than "
+                "data.max_pixels"
             )
-        drawn = [(each, _rasterize(each["segmentation"], height, width)) for each in objects]
-        drawn.sort(key=lambda pair: (not pair[0].get("iscrowd", 0), -int(pair[1].sum())))
+        regions = [(entry, _rasterize(entry["segmentation"], height, width)) for entry in objects]
+        regions.sort(key=lambda pair: (not pair[0].get("iscrowd", 0), -int(pair[1].sum())))
         mask = np.zeros((height, width), dtype=np.uint8)
-        for each, where in drawn:
-            mask[where] = (
-                IGNORE_INDEX if each.get("iscrowd", 0) else self.classes[each["category_id"]]
-            )
+        for entry, region in regions:
+            is_crowd = entry.get("iscrowd", 0)
+            mask[region] = IGNORE_INDEX if is_crowd else self.labels[entry["category_id"]]
         return mask
 
 
@@ -131,35 +155,35 @@ def coco_masks(
     max_pixels: Count,
     on_error: Literal["raise", "skip"],
 ) -> CocoMaskDataset | None:
-    """The pictures of a split, those without objects too.
+    """Create the segmentation dataset of a split, including images without objects.
 
     Args:
-        root: the folder; ``PLACES`` lists how it may be laid out.
-        split: which pictures.
-        class_names: what the classes are called, background first.
-        max_pixels: a picture of more is not drawn.
-        on_bad: stop where a picture is not there; or let it be left out, counted and listed, as a file that is bad.
+        root: folder of the dataset, in one of ``LAYOUTS``.
+        split: the split.
+        class_names: the class names, background first.
+        max_pixels: maximum number of pixels of a mask.
+        on_error: whether missing images raise an error, or are skipped and listed.
 
     Returns:
-        None where the folder has no such split.
+        The dataset; None if there is no such split.
 
     Raises:
-        DataError: where the annotations or a picture are missing, or hold a category that ``class_names`` has not.
+        DataError: if the annotations are missing or invalid, or contain unknown categories.
     """
-    found = _split(root, split, class_names, on_bad=on_error)
-    if found is None:
+    content = _read_split(root, split, class_names, on_error=on_error)
+    if content is None:
         return None
-    file, names, listed = found
     samples = []
-    for path, image, objects in listed:
-        drawn = [
-            {key: each.get(key, 0) for key in ("category_id", "segmentation", "iscrowd")}
-            for each in objects
-        ]
-        told = {"height": image["height"], "width": image["width"], "objects": drawn}
-        samples.append((path, json.dumps(told).encode()))
-    numbers = {number: list(class_names).index(name) for number, name in names.items()}
-    return CocoMaskDataset(samples, numbers, file, max_pixels)
+    for image in content.images:
+        objects = []
+        for entry in image.annotations:
+            keys = ("category_id", "segmentation", "iscrowd")
+            objects.append({key: entry.get(key, 0) for key in keys})
+        size = {key: image.entry[key] for key in ("height", "width")}
+        samples.append((image.path, json.dumps({**size, "objects": objects}).encode()))
+    names = list(class_names)
+    labels = {id_: names.index(name) for id_, name in content.categories.items()}
+    return CocoMaskDataset(samples, labels, content.path, max_pixels)
 
 
 def boxes(
@@ -169,199 +193,212 @@ def boxes(
     class_names: Sequence[str],
     on_error: Literal["raise", "skip"],
 ) -> BoxDataset | None:
-    """The pictures of a split and their boxes; those without objects too. Outlines and run lengths are not looked at.
+    """Create the detection dataset of a split, including images without objects.
 
     Args:
-        root: the folder; ``PLACES`` lists how it may be laid out.
-        split: which pictures.
-        class_names: what the classes are called; categories' numbers may have gaps.
-        on_bad: broken boxes and missing pictures stop the run; or are clipped, dropped or left out, and listed.
+        root: folder of the dataset, in one of ``LAYOUTS``.
+        split: the split.
+        class_names: the class names, in the order of the labels.
+        on_error: whether invalid boxes and missing images raise an error, or are clipped, dropped
+            and listed.
 
     Returns:
-        None where the folder has no such split.
+        The dataset; None if there is no such split.
 
     Raises:
-        DataError: where the annotations are missing, none of the pictures is there or not one box can be used, or there
-            are categories that ``class_names`` has not; or where ``on_bad`` says so.
+        DataError: if the annotations are missing or invalid, contain unknown categories or no valid
+            box, or ``on_error`` is "raise".
     """
-    found = _split(root, split, class_names, on_bad=on_error)
-    if found is None:
+    content = _read_split(root, split, class_names, on_error=on_error)
+    if content is None:
         return None
-    file, names, listed = found
-    told = []
-    for path, image, objects in listed:
-        size = (
-            (image["width"], image["height"])
-            if image["width"] > 0 and image["height"] > 0
-            else None
-        )
-        told.append(ImageAnnotation(path, [_row(each, names) for each in objects], size, file))
-    return build_box_dataset(told, class_names=class_names, on_bad=on_error)
+    annotations = []
+    for image in content.images:
+        width, height = image.entry["width"], image.entry["height"]
+        size = (width, height) if width > 0 and height > 0 else None
+        rows = [_to_box(entry, content.categories) for entry in image.annotations]
+        annotations.append(ImageAnnotation(image.path, rows, size, content.path))
+    return build_box_dataset(annotations, class_names=class_names, on_error=on_error)
 
 
-def _split(
-    root: str, split: str, class_names: Sequence[str], *, on_bad: str
-) -> tuple[Path, CategoryNames, AnnotatedImages] | None:
-    """The annotation file of a split and what it says; None where there is no such split."""
-    found = _find_split(root, split)
-    if found is None and split == "train":
-        raise DataError(_missing(root))
-    if found is None:
+def category_names(root: str) -> list[str]:
+    """Return the category names, in the order of their IDs.
+
+    They are read from the validation file, which is smaller, or else from the training file.
+
+    Args:
+        root: folder of the dataset.
+
+    Raises:
+        DataError: if there is no annotation file.
+    """
+    location = _find_split(root, "val") or _find_split(root, "train")
+    if location is None:
+        raise DataError(_missing_message(root))
+    categories = _read_json(location[0])["categories"]
+    return [str(entry["name"]) for entry in sorted(categories, key=lambda entry: entry["id"])]
+
+
+def _read_split(
+    root: str, split: str, class_names: Sequence[str], *, on_error: str
+) -> AnnotationFile | None:
+    """Read the annotation file of a split; None if there is no such split."""
+    location = _find_split(root, split)
+    if location is None:
+        if split == "train":
+            raise DataError(_missing_message(root))
         return None
-    file, folder = found
-    names, listed = _pictures(file, folder, on_bad=on_bad)
-    unknown = sorted(set(names.values()) - set(class_names))
+    content = _read_annotations(*location, on_error=on_error)
+    unknown = sorted(set(content.categories.values()) - set(class_names))
     if unknown:
         raise DataError(
-            f"{file} has categories that data.spec.class_names has not: {', '.join(unknown)}"
+            f"{content.path} has categories that are not in data.spec.class_names: "
+            f"{', '.join(unknown)}"
         )
-    return file, names, listed
+    return content
 
 
-def _row(annotation: Mapping[str, Any], names: Mapping[int, str]) -> BoxAnnotation:
-    box = annotation.get("bbox")
-    left, top, width, height = (
-        map(_number, box) if isinstance(box, list) and len(box) == 4 else (math.nan,) * 4
+def _find_split(root: str, split: str) -> tuple[Path, Path] | None:
+    """Return the annotation file and the image folder of a split."""
+    base = Path(root).expanduser()
+    for name in SPLITS[split]:
+        for file, folder in LAYOUTS:
+            path = base / file.format(split=name)
+            if path.is_file():
+                return path, base / folder.format(split=name)
+    return None
+
+
+def _missing_message(root: str) -> str:
+    files = ", ".join(file.format(split="train") for file, _ in LAYOUTS)
+    return (
+        f"{Path(root).expanduser()} has no COCO annotations (searched {files}): type data.root=..."
     )
-    area = _number(annotation.get("area"))
+
+
+def _read_annotations(file: Path, folder: Path, *, on_error: str) -> AnnotationFile:
+    content = _read_json(file)
+    annotations: dict[int, list[dict[str, Any]]] = {}
+    for entry in content["images"]:
+        annotations[entry["id"]] = []
+    for entry in content["annotations"]:
+        if entry["image_id"] not in annotations:
+            raise DataError(
+                f"{file}: annotation {entry.get('id')} belongs to image {entry['image_id']}, which "
+                "is not listed"
+            )
+        annotations[entry["image_id"]].append(entry)
+    images = []
+    for entry in sorted(content["images"], key=lambda entry: entry["id"]):
+        path = folder / entry["file_name"]
+        images.append(AnnotatedImage(path, entry, annotations[entry["id"]]))
+    counts = Counter(image.path for image in images)
+    repeated = [str(path) for path, count in counts.items() if count > 1]
+    if repeated or len(annotations) < len(images):
+        names = summarize_names(repeated, MAX_LISTED) or "images with the same ID"
+        raise DataError(f"{file} lists more than once: {names}")
+    missing = [str(image.path) for image in images if not file_exists(image.path)]
+    if missing and (on_error == "raise" or len(missing) == len(images)):
+        raise DataError(
+            f"{file} lists {len(missing)} of {len(images)} images that do not exist: "
+            f"{summarize_names(missing, MAX_LISTED)}"
+        )
+    categories = {entry["id"]: entry["name"] for entry in content["categories"]}
+    return AnnotationFile(file, categories, images)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read and validate an annotation file."""
+    try:
+        _check_file_size(file)
+        content = json.loads(read_bytes(file))
+    except RecursionError:
+        raise DataError(f"{file} is not a COCO file: it is nested too deeply") from None
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    for name in REQUIRED_KEYS:
+        entries = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or (name != "annotations" and not entries):
+            raise DataError(f"{file} is not a COCO file: it has no list of {name}")
+        for problem in _find_entry_errors(name, entries):
+            raise DataError(f"{file} is not a COCO file: {problem}")
+    for index, entry in enumerate(content["images"]):
+        width, height = entry["width"], entry["height"]
+        if not 0 <= width <= MAX_SIDE or not 0 <= height <= MAX_SIDE:
+            size = f"{_format_int(width)} x {_format_int(height)}"
+            raise DataError(f"{file}: entry {index} of images has {size} pixels")
+    return dict(content)
+
+
+def _find_entry_errors(name: str, entries: Sequence[Any]) -> Iterator[str]:
+    types = REQUIRED_KEYS[name]
+    for index, entry in enumerate(entries):
+        values = entry if isinstance(entry, dict) else {}
+        invalid = [key for key, type_ in types.items() if type(values.get(key)) is not type_]
+        if invalid:
+            required = " and ".join(f"a key {key} of type {types[key].__name__}" for key in invalid)
+            yield f"entry {index} of {name} requires {required}"
+
+
+def _check_file_size(file: Path) -> None:
+    """Reject a file that would exhaust the memory.
+
+    Raises:
+        ValueError: if it is too large for this machine.
+    """
+    memory, size = memory_bytes(), file.stat().st_size
+    if memory and size * MEMORY_PER_BYTE > memory:
+        raise ValueError(f"it has {size / 1e9:.1f} GB, too much for the memory of this machine")
+
+
+def _format_int(value: int) -> str:
+    return str(value) if abs(value) < 10**12 else "10^12 or more"
+
+
+def _to_box(annotation: Mapping[str, Any], categories: Mapping[int, str]) -> BoxAnnotation:
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        box = [math.nan] * 4
+    x, y, width, height = map(_to_number, box)
+    area = _to_number(annotation.get("area"))
+    category = annotation["category_id"]
     return BoxAnnotation(
-        (left, top, left + width, top + height),
-        names.get(annotation["category_id"], f"category {annotation['category_id']}"),
+        (x, y, x + width, y + height),
+        categories.get(category, f"category {category}"),
         crowd=bool(annotation.get("iscrowd", 0)),
         area=None if math.isnan(area) else area,
     )
 
 
-def _pictures(file: Path, folder: Path, *, on_bad: str) -> tuple[CategoryNames, AnnotatedImages]:
-    content = _read(file)
-    objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
-    for each in content["annotations"]:
-        if each["image_id"] not in objects:
-            raise DataError(
-                f"{file}: annotation {each.get('id')} is of picture {each['image_id']}, which is not listed"
-            )
-        objects[each["image_id"]].append(each)
-    images = sorted(content["images"], key=lambda image: image["id"])
-    listed = [(folder / image["file_name"], image, objects[image["id"]]) for image in images]
-    twice = [str(path) for path, count in Counter(path for path, *_ in listed).items() if count > 1]
-    if twice or len(objects) < len(listed):
-        raise DataError(
-            f"{file} lists more than once: {summarize_names(twice, LISTED) or 'pictures of one id'}"
-        )
-    absent = [str(path) for path, *_ in listed if not file_exists(path)]
-    if absent and (on_bad == "raise" or len(absent) == len(listed)):
-        raise DataError(
-            f"{file} lists {len(absent)} of {len(listed)} pictures that are not there: {summarize_names(absent, LISTED)}"
-        )
-    return {category["id"]: category["name"] for category in content["categories"]}, listed
-
-
-def category_names(root: str) -> list[str]:
-    """The names of the categories in the order of their numbers, from val's file, which is smaller, or else train's.
-
-    Raises:
-        DataError: where there is none.
-    """
-    found = [place for place in (_find_split(root, split) for split in ("val", "train")) if place]
-    if not found:
-        raise DataError(_missing(root))
-    listed = _read(found[0][0])["categories"]
-    return [
-        str(category["name"]) for category in sorted(listed, key=lambda category: category["id"])
-    ]
-
-
-def _find_split(root: str, split: str) -> tuple[Path, Path] | None:
-    """The annotations and the folder of pictures of a split."""
-    base = Path(root).expanduser()
-    for name in SPLITS[split]:
-        for file, folder in LAYOUTS:
-            if (base / file.format(split=name)).is_file():
-                return base / file.format(split=name), base / folder.format(split=name)
-    return None
-
-
-def _missing(root: str) -> str:
-    listed = ", ".join(file.format(split="train") for file, _ in LAYOUTS)
-    return f"{Path(root).expanduser()} has no annotations of COCO's kind (looked for {listed}): type data.root=..."
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        _check_size(file)
-        content = json.loads(read_bytes(file))
-    except RecursionError:
-        raise DataError(f"{file} is no JSON of COCO's: it is nested without end") from None
-    except ValueError as error:
-        raise DataError(f"{file} is no JSON: {error}") from error
-    for kind, keys in REQUIRED_KEYS.items():
-        entries = content.get(kind) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or (kind != "annotations" and not entries):
-            raise DataError(f"{file} is not of COCO's kind: it has no list of {kind}")
-        for place, entry in enumerate(entries):
-            values = entry if isinstance(entry, dict) else {}
-            wrong = [key for key, wanted in keys.items() if type(values.get(key)) is not wanted]
-            if wrong:
-                typed = " and ".join(f"a {key} of type {keys[key].__name__}" for key in wrong)
-                raise DataError(
-                    f"{file} is not of COCO's kind: number {place} of its {kind} needs {typed}"
-                )
-    for place, image in enumerate(content["images"]):
-        if not 0 <= image["width"] <= MAX_SIDE or not 0 <= image["height"] <= MAX_SIDE:
-            size = f"{_shown(image['width'])} x {_shown(image['height'])}"
-            raise DataError(f"{file}: number {place} of its images is said to have {size} pixels")
-    return dict(content)
-
-
-def _check_size(file: Path) -> None:
-    """Refuse a file that would fill the memory.
-
-    Raises:
-        ValueError: where it is too large for this machine.
-    """
-    memory = memory_bytes()
-    if memory and file.stat().st_size * BYTES_A_BYTE > memory:
-        raise ValueError(
-            f"it has {file.stat().st_size / 1e9:.1f} GB, too much for the memory of this machine"
-        )
-
-
-def _shown(value: int) -> str:
-    return str(value) if abs(value) < 10**12 else "10^12 or more"
-
-
-def _number(value: Any) -> float:
-    """A finite number of an annotation; NaN for anything else."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not abs(value) <= MAX_NUMBER
-    ):
-        return math.nan
-    return float(value)
+def _to_number(value: Any) -> float:
+    """Return a number of an annotation; NaN if it is not a number, or too large."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= MAX_NUMBER else math.nan
 
 
 def _rasterize(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W), where an object is: of polygons, or of run lengths, as numbers or as text.
+    """Rasterize polygons or RLE, compressed or not, to (H, W).
 
     Raises:
-        ValueError: where they cannot be of a picture of that size.
+        ValueError: if they do not fit the size of the image.
     """
     if isinstance(segmentation, list):
-        if not segmentation or any(len(line) < 6 or len(line) % 2 for line in segmentation):
-            raise ValueError("an outline needs three points or more, x and y of each")
-        largest = 2 * max(height, width)
-        if not all(-largest < value < 2 * largest for line in segmentation for value in line):
-            raise ValueError("an outline lies far outside of the picture")
+        _check_polygons(segmentation, height, width)
         return rle.decode(rle.merge(rle.frPyObjects(segmentation, height, width))).astype(bool)
-    if list(segmentation["size"]) != [height, width]:
-        raise ValueError(
-            f"run lengths of {segmentation['size']}, the picture has {[height, width]}"
-        )
-    if isinstance(segmentation["counts"], list):
-        if sum(segmentation["counts"]) != height * width:
-            raise ValueError(
-                f"run lengths of {sum(segmentation['counts'])} pixels in all, not {height * width}"
-            )
+    size, counts = segmentation["size"], segmentation["counts"]
+    if list(size) != [height, width]:
+        raise ValueError(f"the RLE has size {size}, the image {[height, width]}")
+    if isinstance(counts, list):
+        if sum(counts) != height * width:
+            raise ValueError(f"the RLE has {sum(counts)} pixels, not {height * width}")
         segmentation = rle.frPyObjects(segmentation, height, width)
     return rle.decode(segmentation).astype(bool)
+
+
+def _check_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> None:
+    if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+        raise ValueError("a polygon requires x and y of three or more points")
+    limit = 2 * max(height, width)  # far outside, the rasterization takes very long
+    for polygon in polygons:
+        if not all(-limit < value < 2 * limit for value in polygon):
+            raise ValueError("a polygon is far outside the image")

@@ -1,41 +1,34 @@
-"""``data=folder``: a folder of pictures with one sub-folder for each class. No torch here: app reads it too."""
+"""``data=folder``: a folder of images with one subfolder for each class.
+
+Does not import torch, because resolvers read class names with it.
+"""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import Literal
 
 from vision_lab.core.errors import DataError
 from vision_lab.core.text import is_utf8, summarize_names
 
-EXTENSIONS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-    ]
-)
-"""What a file's name ends with (in small letters) where a folder's pictures are looked for."""
+EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .tif .tiff .webp .gif .ppm .pgm .pbm".split())
+"""Suffixes of image files, in lower case."""
+
+EXTENSIONS_TEXT = ", ".join(sorted(EXTENSIONS))
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""Names of the folder of each split."""
+
+MAX_LISTED = 5
+"""Maximum number of files listed in a message."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """A map-style data set of (path, label)."""
+    """A map-style dataset of (path, label)."""
 
     paths: Sequence[Path]
     targets: Sequence[int]
@@ -49,7 +42,7 @@ class LabeledImages:
 
 @dataclass(frozen=True)
 class UnlabeledImages:
-    """A map-style data set of (path, None): pictures of which nothing is known."""
+    """A map-style dataset of (path, None)."""
 
     paths: Sequence[Path]
 
@@ -61,142 +54,142 @@ class UnlabeledImages:
 
     @property
     def samples(self) -> list[tuple[Path, None]]:
-        """What they are, without opening any."""
+        """The samples; see ``fingerprint``."""
         return [(path, None) for path in self.paths]
 
 
 def class_names(root: str) -> list[str]:
-    """The names of the classes: the sub-folders of ``root``, or of ``root/train`` where there is one, sorted.
+    """Return the names of the subfolders of ``root/train``, or of ``root`` without it, sorted.
+
+    Args:
+        root: folder of the dataset.
 
     Raises:
-        DataError: where there is no such folder, or it has no sub-folders.
+        DataError: if there is no such folder, or it has no subfolders.
     """
-    folder = _split_folder(_require_dir(root), "train") or _require_dir(root)
-    names = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
-    strange = [name for name in names if not is_utf8(name)]
-    if strange:
+    folder = _require_dir(root)
+    folder = _find_split_dir(folder, "train") or folder
+    subfolders = [path.name for path in folder.iterdir() if path.is_dir()]
+    names = sorted(name for name in subfolders if not name.startswith("."))
+    not_utf8 = [name for name in names if not is_utf8(name)]
+    if not_utf8:
         raise DataError(
-            f"{folder} has sub-folders whose names are not UTF-8: {summarize_names(strange, 5)}: rename them"
+            f"{folder} has subfolders whose names are not UTF-8: "
+            f"{summarize_names(not_utf8, MAX_LISTED)}: rename them"
         )
     if not names:
         raise DataError(
-            f"{folder} has no sub-folders: data=folder takes one sub-folder of pictures for each class; for pictures "
-            "without classes (task=generate), type data=images"
+            f"{folder} has no subfolders: data=folder requires one subfolder of images for each "
+            "class; for images without classes (task=generate), type data=images"
         )
     return names
 
 
 def image_folder(
-    root: str, *, split: Literal["train", "val", "test"], folders: Sequence[str]
+    root: str, *, split: Literal["train", "val", "test"], class_folders: Sequence[str]
 ) -> LabeledImages | None:
-    """The pictures of one split, sorted by class and path.
+    """Create the dataset of a split, sorted by class and path.
 
-    A folder that has ``train/`` may have ``val/`` (or ``validation/``) and ``test/``; without ``train/`` all it holds
-    is the training split.
+    A folder with ``train/`` may have ``val/`` (or ``validation/``) and ``test/``; without
+    ``train/``, the whole folder is the training split.
 
     Args:
-        root: the folder.
-        split: which pictures.
-        folders: the names of the sub-folders, in the order of the labels.
+        root: folder of the dataset.
+        split: the split.
+        class_folders: names of the class folders, in the order of the labels.
 
     Returns:
-        None where the folder has no such split of its own.
+        The dataset; None if there is no such split.
 
     Raises:
-        DataError: where a class has no pictures, or a split has a folder for a class that training does not know.
+        DataError: if a class has no training images, or a split has a class that train has not.
     """
     folder = _split_dir(split, _require_dir(root))
     if folder is None:
         return None
-    unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(folders))
+    subfolders = {path.name for path in folder.iterdir() if path.is_dir()}
+    unknown = sorted(subfolders - set(class_folders))
     unknown = [name for name in unknown if not name.startswith(".")]
     if unknown:
         raise DataError(
-            f"{folder} has folders for classes that training does not know: {', '.join(unknown)}"
+            f"{folder} has folders for classes that train does not have: {', '.join(unknown)}"
         )
-    paths, targets, others = [], [], []
-    for label, name in enumerate(folders):
-        found, strange = _files(folder / name)
-        others += strange
-        if not found and split == "train":
-            raise DataError(
-                f"{folder / name} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})"
-            )
-        paths += found
-        targets += [label] * len(found)
-    _warn_skipped(others, folder)
+    paths, targets, skipped = [], [], []
+    for label, name in enumerate(class_folders):
+        images, others = _list_files(folder / name)
+        if not images and split == "train":
+            raise DataError(f"{folder / name} contains no images (suffixes {EXTENSIONS_TEXT})")
+        paths += images
+        targets += [label] * len(images)
+        skipped += others
+    _warn_skipped(skipped, folder)
     return LabeledImages(paths, targets)
 
 
 def unlabeled_images(
     root: str, *, split: Literal["train", "val", "test"]
 ) -> UnlabeledImages | None:
-    """The pictures of one split, sorted by path, whatever sub-folders they lie in; splits as ``pictures`` has them.
+    """Create the dataset of a split without labels, sorted by path, from any subfolders.
 
     Args:
-        root: the folder.
-        split: which pictures.
+        root: folder of the dataset; for its splits see ``image_folder``.
+        split: the split.
 
     Returns:
-        None where the folder has no such split of its own.
+        The dataset; None if there is no such split.
 
     Raises:
-        DataError: where the folder holds no pictures.
+        DataError: if the folder contains no images.
     """
-    folder = _split_dir(split, _require_dir(root, of="pictures"))
+    folder = _split_dir(split, _require_dir(root, content="images"))
     if folder is None:
         return None
-    found, others = _files(folder)
-    if not found:
-        raise DataError(
-            f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})"
-        )
+    images, others = _list_files(folder)
+    if not images:
+        raise DataError(f"{folder} contains no images (suffixes {EXTENSIONS_TEXT})")
     _warn_skipped(others, folder)
-    return UnlabeledImages(found)
+    return UnlabeledImages(images)
 
 
-def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """All files below a folder, sorted: those that are named as pictures, and the others; nothing that is hidden."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not _is_hidden(path.relative_to(folder))
-    )
-    named = [path.suffix.lower() in EXTENSIONS for path in files]
-    return list(compress(files, named)), [
-        path for path, is_named in zip(files, named, strict=True) if not is_named
-    ]
+def _list_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the images below a folder and the other files, both sorted, without hidden ones."""
+    images: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not is_hidden:
+            is_image = path.suffix.lower() in EXTENSIONS
+            (images if is_image else others).append(path)
+    return images, others
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _warn_skipped(others: Sequence[Path], folder: Path) -> None:
-    if others:
-        shown = summarize_names([str(path.relative_to(folder)) for path in others], 5)
+def _warn_skipped(files: Sequence[Path], folder: Path) -> None:
+    if files:
+        names = [str(path.relative_to(folder)) for path in files]
         log.warning(
-            "%s: left out %d files that are not named as pictures: %s", folder, len(others), shown
+            "%s: skipped %d files without an image suffix: %s",
+            folder,
+            len(files),
+            summarize_names(names, MAX_LISTED),
         )
 
 
-def _require_dir(root: str, *, of: str = "one sub-folder for each class") -> Path:
+def _require_dir(root: str, *, content: str = "one subfolder for each class") -> Path:
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: type data.root=<folder with {of}>")
+        raise DataError(f"there is no folder {folder}: type data.root=<folder with {content}>")
     return folder
 
 
-def _split_dir(split: str, base: Path) -> Path | None:
-    """Where a split lies: in its own folder, or, if ``train`` has none, all of it is training's."""
-    if _split_folder(base, "train") is not None:
-        return _split_folder(base, split)
-    return base if split == "train" else None
+def _split_dir(split: str, root: Path) -> Path | None:
+    """Return the folder of a split; for train it is ``root`` if there are no folders of splits."""
+    if _find_split_dir(root, "train") is not None:
+        return _find_split_dir(root, split)
+    return root if split == "train" else None
 
 
-def _split_folder(folder: Path, split: str) -> Path | None:
-    return next((folder / name for name in SPLITS[split] if (folder / name).is_dir()), None)
+def _find_split_dir(root: Path, split: str) -> Path | None:
+    for name in SPLITS[split]:
+        if (root / name).is_dir():
+            return root / name
+    return None

@@ -1,4 +1,4 @@
-"""``data=masks`` and its kin: pictures with a mask each, whose values stand for classes in one of several ways."""
+"""``data=masks``: images with a mask file each, whose values stand for classes."""
 
 from __future__ import annotations
 
@@ -17,142 +17,162 @@ from vision_lab.core.arguments import Count
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
 from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.core.text import summarize_names
-from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
+from vision_lab.data.formats.image_folder import EXTENSIONS, EXTENSIONS_TEXT, SPLITS
 from vision_lab.data.image_io import InvalidImageError, read_mask
 
 MaskValue = int | Sequence[int]
-"""A grey value or a place in a palette; or a colour, [red, green, blue]."""
+"""A gray value or palette index; or a color, [red, green, blue]."""
 
 GRAY_CODE_OFFSET = 1 << 24
-"""Above the code of any colour: a number's code begins here."""
+"""Code of gray value 0. Codes of colors, 24 bits, are smaller."""
 
 MAX_LISTED = 12
-"""Values or files that an error names."""
+"""Maximum number of values or files listed in a message."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MaskEncoding:
-    """How a file says which class a pixel is of.
+    """The values in mask files that stand for classes.
 
     Attributes:
-        classes: how many there are.
-        written: the value that stands for each class, all numbers or all colours; None: class k is written as k.
-        ignored: values of pixels that do not count, but where they stand for a class.
+        num_classes: number of classes.
+        class_values: value of each class, either all gray or all colors; None if label k is
+            encoded as k.
+        ignored_values: values of ignored pixels, unless they stand for a class.
+
+    Raises:
+        ConfigurationError: if values are invalid or repeated.
     """
 
-    classes: int
+    num_classes: int
     class_values: Sequence[MaskValue] | None = None
     ignored_values: Sequence[MaskValue] = (IGNORE_INDEX,)
 
     def __post_init__(self) -> None:
-        for key, values in (
-            ("data.class_values", self.class_values),
-            ("data.ignored_values", self.ignored_values),
-        ):
-            if values is not None and not _numbers_or_colours(values):
+        for key in ("class_values", "ignored_values"):
+            values = getattr(self, key)
+            if values is not None and not _are_mask_values(values):
                 raise ConfigurationError(
-                    f"{key}={values}: type a list of whole numbers of 0 or more, or of colours [red,green,blue]"
+                    f"data.{key}={values}: type a list of whole numbers of 0 or more, or of colors "
+                    "[red,green,blue]"
                 )
-        if self.class_values is not None and len(self.class_values) != self.classes:
+        if self.class_values is None:
+            return
+        if len(self.class_values) != self.num_classes:
             raise ConfigurationError(
-                f"data.class_values has {len(self.class_values)} entries for {self.classes} classes: type one for each of "
-                "data.spec.class_names"
+                f"data.class_values has {len(self.class_values)} entries for {self.num_classes} "
+                "classes: type one for each of data.spec.class_names"
             )
-        if len({isinstance(value, int) for value in self.class_values or ()}) > 1:
+        if len({isinstance(value, int) for value in self.class_values}) > 1:
             raise ConfigurationError(
-                "data.class_values: type numbers for all classes, or a colour [red,green,blue] for each"
+                "data.class_values: type numbers for all classes, or colors [red,green,blue] for "
+                "all classes"
             )
-        if (
-            self.class_values is not None
-            and len({self._code(value) for value in self.class_values}) < self.classes
-        ):
+        if len({self._encode(value) for value in self.class_values}) < self.num_classes:
             raise ConfigurationError(
-                "data.class_values has an entry twice: two classes cannot be told apart"
+                "data.class_values contains a value twice: it cannot stand for two classes"
             )
 
-    def mask(self, path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
-        """The classes in a file: (H, W), 255 where they do not count.
+    def read(self, path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
+        """Read the labels in a mask file.
+
+        Args:
+            path: path of the file.
+            max_pixels: maximum number of pixels of the mask.
+
+        Returns:
+            (H, W), 255 for ignored pixels.
 
         Raises:
-            UnreadablePictureError: where the file cannot be read or holds a value that stands for nothing.
+            InvalidImageError: if the file is unreadable, or contains an unknown value.
         """
         white = 255 if 255 in (self.class_values or ()) else 1
-        found = self._coded(
-            read_mask(path, max_pixels=max_pixels, colours=self._coloured, white=white)
+        values = read_mask(
+            path, max_pixels=max_pixels, expand_palette=self._has_colors, white=white
         )
-        codes, classes = self._table
-        places = np.searchsorted(codes, found).clip(max=len(codes) - 1)
-        if (codes[places] != found).any():
-            raise InvalidImageError(
-                self._unknown_values_message(path, np.unique(found), known=codes)
-            )
-        mask: NDArray[np.uint8] = classes[places]
+        codes = self._encode_pixels(values)
+        known_codes, labels = self._lookup
+        indices = np.searchsorted(known_codes, codes).clip(max=len(known_codes) - 1)
+        if (known_codes[indices] != codes).any():
+            raise InvalidImageError(self._unknown_values_message(path, np.unique(codes)))
+        mask: NDArray[np.uint8] = labels[indices]
         return mask
 
     @cached_property
-    def _table(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """All values that mean something as whole numbers, rising, and the class of each."""
-        known = {self._code(value): IGNORE_INDEX for value in self.ignored_values}
-        known |= {
-            self._code(value): k for k, value in enumerate(self.class_values or range(self.classes))
-        }
-        return np.array(sorted(known)), np.array(
-            [known[code] for code in sorted(known)], dtype=np.uint8
-        )
+    def _lookup(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """All known codes, ascending, and the label of each."""
+        labels = {self._encode(value): IGNORE_INDEX for value in self.ignored_values}
+        for label, value in enumerate(self.class_values or range(self.num_classes)):
+            labels[self._encode(value)] = label
+        codes = sorted(labels)
+        return np.array(codes), np.array([labels[code] for code in codes], dtype=np.uint8)
 
     @property
-    def _coloured(self) -> bool:
+    def _has_colors(self) -> bool:
         return any(not isinstance(value, int) for value in self.class_values or ())
 
-    def _code(self, value: MaskValue) -> int:
-        if isinstance(value, int) and not self._coloured:
-            return GRAY_CODE_OFFSET + value
-        red, green, blue = (
-            (value, value, value) if isinstance(value, int) else value
-        )  # grey among colours
+    def _encode(self, value: MaskValue) -> int:
+        """Convert a value to a single integer."""
+        if isinstance(value, int):
+            if not self._has_colors:
+                return GRAY_CODE_OFFSET + value
+            value = (value, value, value)
+        red, green, blue = value
         return red << 16 | green << 8 | blue
 
-    def _coded(self, raw: NDArray[np.int32]) -> NDArray[np.int64]:
-        if raw.ndim == 2 and self._coloured:
-            raw = np.repeat(raw[..., None], 3, axis=2)
-        if raw.ndim == 3:
-            return raw[..., 0].astype(np.int64) << 16 | raw[..., 1] << 8 | raw[..., 2]
-        return GRAY_CODE_OFFSET + raw.astype(np.int64)
+    def _encode_pixels(self, values: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Convert all values of a mask, (H, W) or (H, W, 3), as ``_encode`` does."""
+        if values.ndim == 2 and self._has_colors:
+            values = np.repeat(values[..., None], 3, axis=2)
+        if values.ndim == 3:
+            return values[..., 0].astype(np.int64) << 16 | values[..., 1] << 8 | values[..., 2]
+        return GRAY_CODE_OFFSET + values.astype(np.int64)
 
-    def _unknown_values_message(
-        self, path: Path, found: NDArray[np.int64], *, known: NDArray[np.int64]
-    ) -> str:
-        colours = found.max() < GRAY_CODE_OFFSET
-        shown = [
-            f"[{v >> 16},{v >> 8 & 255},{v & 255}]" if colours else str(v - GRAY_CODE_OFFSET)
-            for v in found.tolist()
+    def _unknown_values_message(self, path: Path, codes: NDArray[np.int64]) -> str:
+        known = set(self._lookup[0].tolist())
+        texts = [_format_code(code) for code in codes.tolist()]
+        unknown = [
+            text for text, code in zip(texts, codes.tolist(), strict=True) if code not in known
         ]
-        strange = [text for text, value in zip(shown, found, strict=True) if value not in known]
-        what = f"its values {summarize_names(strange, MAX_LISTED)} stand for no class; it holds {summarize_names(shown, MAX_LISTED)}"
-        fitting = f"[{','.join(shown)}]" if len(shown) == self.classes else None
+        problem = (
+            f"its values {summarize_names(unknown, MAX_LISTED)} stand for no class; it contains "
+            f"{summarize_names(texts, MAX_LISTED)}"
+        )
         if path.suffix.lower() in (".jpg", ".jpeg"):
-            return f"{what}: JPEG changes values, so masks are to be PNG"
-        typed = fitting or ("[[0,0,0],[255,0,0],...]" if colours else "[0,255,...]")
-        return f"{what}: type data.class_values={typed}, one for each class, and data.ignored_values=[...] for those not to count"
+            return f"{problem}: JPEG changes values, so masks must be PNG"
+        has_colors = codes.max() < GRAY_CODE_OFFSET
+        example = "[[0,0,0],[255,0,0],...]" if has_colors else "[0,255,...]"
+        if len(texts) == self.num_classes:
+            example = f"[{','.join(texts)}]"
+        return (
+            f"{problem}: type data.class_values={example}, one for each class, and "
+            "data.ignored_values=[...] for ignored ones"
+        )
 
 
 @dataclass(frozen=True)
 class ImageMaskDataset:
-    """A map-style data set of (path, mask), one file each."""
+    """A map-style dataset of (path, mask), with a mask file for each image.
+
+    Attributes:
+        samples: (image, mask) files.
+        encoding: encoding of the masks.
+        max_pixels: maximum number of pixels of a mask.
+    """
 
     samples: Sequence[tuple[Path, Path]]
-    values: MaskEncoding
+    encoding: MaskEncoding
     max_pixels: int
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Path, NDArray[np.uint8]]:
-        picture, mask = self.samples[index]
+        image, mask = self.samples[index]
         try:
-            return picture, self.values.mask(mask, max_pixels=self.max_pixels)
+            return image, self.encoding.read(mask, max_pixels=self.max_pixels)
         except InvalidImageError as error:
             raise UnreadableFileError(str(mask), str(error)) from error
 
@@ -164,153 +184,164 @@ def image_masks(
     image_dir: str,
     mask_dir: str,
     mask_suffix: str | None,
-    classes: int,
+    num_classes: int,
     class_values: Sequence[MaskValue] | None,
     ignored_values: Sequence[MaskValue] | None,
     max_pixels: Count,
     on_error: Literal["raise", "skip"],
 ) -> ImageMaskDataset | None:
-    """The pictures of one split and the masks of the same names.
+    """Create the dataset of a split, from images and masks of the same names.
 
-    A split lies in ``<root>/<split>/<pictures>`` or ``<root>/<pictures>/<split>``, or where ``pictures`` says it by
-    ``{split}``; where there are none of these, ``<root>/<pictures>`` is the training split.
+    A split is in ``<root>/<split>/<image_dir>`` or ``<root>/<image_dir>/<split>``, or where
+    ``image_dir`` contains ``{split}``. Without any of these, ``<root>/<image_dir>`` is the training
+    split. The same applies to ``mask_dir``.
 
     Args:
-        root: the folder.
-        split: which pictures.
-        pictures: the name of the folder of pictures.
-        masks: of that of masks.
-        suffix: what the name of a mask has besides that of its picture: ``_mask`` for ``cat.jpg`` and ``cat_mask.png``.
-        classes: how many there are.
-        values: what stands for each in a mask; see ``Values``.
-        ignored: values of pixels that do not count.
-        max_pixels: a mask of more is not decoded.
-        on_bad: stop where a picture has no mask; or let it be left out, counted and listed, as a file that is bad.
+        root: folder of the dataset.
+        split: the split.
+        image_dir: name of the image folder.
+        mask_dir: name of the mask folder.
+        mask_suffix: suffix of mask names: ``_mask`` for ``cat.jpg`` and ``cat_mask.png``.
+        num_classes: number of classes.
+        class_values: value of each class in the masks; see ``MaskEncoding``.
+        ignored_values: values of ignored pixels.
+        max_pixels: maximum number of pixels of a mask.
+        on_error: whether a missing mask raises an error, or its image is skipped and listed.
 
     Returns:
-        None where the folder has no such split of its own.
+        The dataset; None if there is no such split.
 
     Raises:
-        DataError: where the folders are not there or are empty, or a picture has no mask.
+        DataError: if folders are missing or empty, or an image has no mask.
     """
-    meaning = MaskEncoding(classes, class_values, ignored_values or ())
-    mask_suffix = mask_suffix or ""
-    base = Path(root).expanduser()
-    folders = [_folder(base, name, split) for name in (image_dir, mask_dir)]
-    if split != "train" and folders == [None, None]:
+    encoding = MaskEncoding(num_classes, class_values, ignored_values or ())
+    suffix = mask_suffix or ""
+    folders = _find_folders(Path(root).expanduser(), image_dir, mask_dir, split)
+    if folders is None:
         return None
-    for folder, key, name in zip(
-        folders, ("image_dir", "mask_dir"), (image_dir, mask_dir), strict=True
-    ):
-        if folder is None:
-            raise DataError(_missing(base, key, name, split))
-    assert folders[0]
-    assert folders[1]
-    found, drawn = _index_by_stem(folders[0]), _index_by_stem(folders[1])
-    if folders[0] == folders[1] and mask_suffix:  # one folder for both
-        found = {name: path for name, path in found.items() if not name.endswith(mask_suffix)}
-    if not found:
-        raise DataError(
-            f"{folders[0]} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})"
-        )
-    partners = {name: drawn.get(name + mask_suffix) for name in found}
-    _check_missing_masks(found, partners, folders[1], held=drawn, on_bad=on_error)
-    unused = [
-        str(path) for name, path in drawn.items() if name.removesuffix(mask_suffix) not in found
-    ]
+    image_folder, mask_folder = folders
+    images, masks = _index_by_stem(image_folder), _index_by_stem(mask_folder)
+    if image_folder == mask_folder and suffix:
+        images = {name: path for name, path in images.items() if not name.endswith(suffix)}
+    if not images:
+        raise DataError(f"{image_folder} contains no images (suffixes {EXTENSIONS_TEXT})")
+    mask_of = {name: masks.get(name + suffix) for name in images}
+    _check_missing_masks(images, mask_of, mask_folder, masks=masks, on_error=on_error)
+    unused = [str(path) for name, path in masks.items() if name.removesuffix(suffix) not in images]
     if unused:
-        log.warning(
-            "%s: %d masks have no picture and are left out: %s",
-            folders[1],
-            len(unused),
-            summarize_names(unused, MAX_LISTED),
-        )
-    # A mask that is missing is met as a file that cannot be read.
-    samples = [
-        (path, partners[name] or folders[1] / f"{name}{mask_suffix}.png")
-        for name, path in found.items()
-    ]
-    return ImageMaskDataset(samples, meaning, max_pixels)
+        names = summarize_names(unused, MAX_LISTED)
+        log.warning("%s: skipped %d masks without an image: %s", mask_folder, len(unused), names)
+    samples = []
+    for name, path in images.items():
+        # A missing mask becomes an unreadable file when it is read.
+        samples.append((path, mask_of[name] or mask_folder / f"{name}{suffix}.png"))
+    return ImageMaskDataset(samples, encoding, max_pixels)
+
+
+def _find_folders(
+    base: Path, image_dir: str, mask_dir: str, split: str
+) -> tuple[Path, Path] | None:
+    """Return the folders of images and masks; None if a split other than train has neither."""
+    image_folder = _find_folder(base, image_dir, split)
+    mask_folder = _find_folder(base, mask_dir, split)
+    if image_folder is None and mask_folder is None and split != "train":
+        return None
+    if image_folder is None:
+        raise DataError(_missing_message(base, "image_dir", image_dir, split))
+    if mask_folder is None:
+        raise DataError(_missing_message(base, "mask_dir", mask_dir, split))
+    return image_folder, mask_folder
 
 
 def _check_missing_masks(
-    found: Mapping[str, Path],
-    partners: Mapping[str, Path | None],
+    images: Mapping[str, Path],
+    mask_of: Mapping[str, Path | None],
     folder: Path,
     *,
-    held: Mapping[str, Path],
-    on_bad: str,
+    masks: Mapping[str, Path],
+    on_error: str,
 ) -> None:
-    """Refuse pictures without masks, unless some have theirs and bad files are to be left out."""
-    alone = [str(path) for name, path in found.items() if partners[name] is None]
-    if alone and (on_bad == "raise" or len(alone) == len(found)):
+    """Reject images without masks, unless they may be skipped and others have masks."""
+    missing = [str(path) for name, path in images.items() if mask_of[name] is None]
+    if missing and (on_error == "raise" or len(missing) == len(images)):
+        content = summarize_names([path.name for path in masks.values()], 4) or "no images"
         raise DataError(
-            f"{len(alone)} of {len(found)} pictures have no mask of their name in {folder}: {summarize_names(alone, MAX_LISTED)}\n"
-            f"That folder holds {summarize_names([path.name for path in held.values()], 4) or 'no pictures'}. "
-            "Mend that, type data.mask_suffix=... where masks' names end differently (_mask), or type data.on_error=skip to "
-            "leave such pictures out, counted and listed."
+            f"{len(missing)} of {len(images)} images have no mask of the same name in {folder}: "
+            f"{summarize_names(missing, MAX_LISTED)}\nThat folder contains {content}. Fix that, "
+            "type data.mask_suffix=... if the names of masks have a suffix (_mask), or type "
+            "data.on_error=skip to skip such images and list them."
         )
 
 
-def _folder(base: Path, name: str, split: str) -> Path | None:
-    """Where the files of a split lie, if anywhere."""
+def _find_folder(base: Path, name: str, split: str) -> Path | None:
+    """Return the folder with the files of a split, if there is one."""
     if "{split}" in name:
-        places = [base / name.replace("{split}", alias) for alias in SPLITS[split]]
+        candidates = [base / name.replace("{split}", alias) for alias in SPLITS[split]]
     else:
-        divided = any(
-            (base / alias / name).is_dir() or (base / name / alias).is_dir()
-            for alias in SPLITS["train"]
-        )
-        places = [
-            place for alias in SPLITS[split] for place in (base / alias / name, base / name / alias)
-        ]
-        places = places if divided else [base / name] if split == "train" else []
-    return next((place for place in places if place.is_dir()), None)
+        candidates = _list_split_folders(base, name, split)
+        has_splits = any(path.is_dir() for path in _list_split_folders(base, name, "train"))
+        if not has_splits:
+            candidates = [base / name] if split == "train" else []
+    for path in candidates:
+        if path.is_dir():
+            return path
+    return None
 
 
-def _missing(base: Path, key: str, name: str, split: str) -> str:
+def _list_split_folders(base: Path, name: str, split: str) -> list[Path]:
+    folders = []
+    for alias in SPLITS[split]:
+        folders += [base / alias / name, base / name / alias]
+    return folders
+
+
+def _missing_message(base: Path, key: str, name: str, split: str) -> str:
     if not base.is_dir():
-        return f"there is no folder {base}: type data.root=<folder with a folder of pictures and one of masks>"
-    name = name.replace("{split}", split)
-    below = sorted(path.name for path in base.iterdir() if path.is_dir())
+        return f"there is no folder {base}: type data.root=<folder with images and masks>"
+    subfolders = ", ".join(sorted(path.name for path in base.iterdir() if path.is_dir()))
+    purpose = "" if split == "train" else f" for {split}, where it has only one of the two"
     return (
-        f"{base} has no folder {name}{'' if split == 'train' else f' for {split}, where it has one of the two'}: "
-        f"it has {', '.join(below) or 'none'}; type data.{key}=<the folder of {key}>, "
-        "below data.root or below its train/, val/ and test/"
+        f"{base} has no folder {name.replace('{split}', split)}{purpose}: its folders are "
+        f"{subfolders or 'none'}; type data.{key}=<name of the folder>, below data.root or below "
+        "its train/, val/ and test/"
     )
 
 
 def _index_by_stem(folder: Path) -> dict[str, Path]:
-    """name without its end: path, of all pictures below a folder, in order.
+    """Return the images below a folder by relative path without suffix, in order.
 
     Raises:
-        DataError: where two have one name.
+        DataError: if two have the same name.
     """
-    found: dict[str, Path] = {}
+    index: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-            name = normalize(
-                "NFC", str(path.relative_to(folder).with_suffix(""))
-            )  # é is two letters to some systems
-            if name in found:
-                raise DataError(
-                    f"{found[name]} and {path} have one name: which is of the pair? Rename one"
-                )
-            found[name] = path
-    return found
+        is_image = path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+        if is_image and path.is_file():
+            stem = str(path.relative_to(folder).with_suffix(""))
+            stem = normalize("NFC", stem)  # some file systems store é as two characters
+            if stem in index:
+                raise DataError(f"{index[stem]} and {path} have the same name: rename one of them")
+            index[stem] = path
+    return index
 
 
-def _numbers_or_colours(values: object) -> bool:
+def _are_mask_values(values: object) -> bool:
     if not isinstance(values, Sequence) or isinstance(values, str):
         return False
-    return all(_is_number(value) or _is_colour(value) for value in values)
+    return all(_is_gray_value(value) or _is_color(value) for value in values)
 
 
-def _is_number(value: object) -> bool:
+def _is_gray_value(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _is_colour(value: object) -> bool:
+def _is_color(value: object) -> bool:
     if not isinstance(value, Sequence) or isinstance(value, str):
         return False
-    return len(value) == 3 and all(_is_number(part) for part in value)
+    return len(value) == 3 and all(_is_gray_value(channel) for channel in value)
+
+
+def _format_code(code: int) -> str:
+    if code >= GRAY_CODE_OFFSET:
+        return str(code - GRAY_CODE_OFFSET)
+    return f"[{code >> 16},{code >> 8 & 255},{code & 255}]"

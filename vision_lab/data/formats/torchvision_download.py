@@ -1,4 +1,4 @@
-"""torchvision's data sets: fetched once, read without any network afterwards."""
+"""torchvision's datasets, downloaded once and read offline afterwards."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,31 +8,30 @@ from vision_lab.core.errors import DataError
 
 
 def load_or_download(dataset: Callable[..., Any], *, root: str, download: bool) -> Any:
-    """One of torchvision's data sets.
+    """Create one of torchvision's datasets.
 
     Args:
         dataset: its class with all arguments but ``root`` and ``download``.
-        root: the folder that holds the files, or is to hold them.
-        download: fetch what is not there.
+        root: folder with the files.
+        download: whether to download missing files.
 
     Raises:
-        DataError: where the files are not there and cannot be fetched.
+        DataError: if files are missing and cannot be downloaded.
     """
     folder = Path(root).expanduser()
     try:
         return dataset(root=str(folder), download=False)
     except (RuntimeError, FileNotFoundError):
-        pass  # not there, or not whole: torchvision says so in the same words
+        pass  # missing or incomplete
     name = getattr(dataset, "func", dataset).__name__
+    problem = f"{name} is missing or incomplete in {folder.absolute()}"
     if not download:
-        raise DataError(
-            f"{name} is not whole in {folder.absolute()}: type data.root=<folder that holds it, or is to hold it>"
-        )
+        raise DataError(f"{problem}: type data.root=<folder with it, or to download it to>")
     try:
         return dataset(root=str(folder), download=True)
-    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors
+    except (OSError, RuntimeError) as error:  # those of urllib are OSErrors
         raise DataError(
-            f"{name} is not whole in {folder.absolute()}, and could not be fetched: {error}\n"
-            f"Type data.root=<folder that holds it, as torchvision.datasets.{name} lays it out>, "
-            "or run once where there is a network, with the same data.root."
+            f"{problem}, and cannot be downloaded: {error}\nType data.root=<folder with the files "
+            f"of torchvision.datasets.{name}>, or run once with a network connection and the same "
+            "data.root."
         ) from error

@@ -1,4 +1,4 @@
-"""Data sets with masks that torchvision knows and fetches."""
+"""torchvision's segmentation datasets."""
 
 from __future__ import annotations
 
@@ -19,57 +19,53 @@ def voc_masks(
     download: bool,
     year: Literal["2007", "2008", "2009", "2010", "2011", "2012"],
     split: Literal["train", "val", "trainval"],
-    classes: int,
+    num_classes: int,
     max_pixels: Count,
 ) -> ImageMaskDataset:
-    """Pascal VOC's masks (Everingham 2010): places in a palette, 255 around objects.
+    """Create a split of Pascal VOC (Everingham 2010), with 255 around objects.
 
     Args:
-        root: the folder that holds VOCdevkit/, or is to hold it.
-        download: fetch what is not there.
-        year: 2007 to 2012; the masks of 2012 are the usual ones.
+        root: folder with VOCdevkit/.
+        download: whether to download missing files.
+        year: 2007 to 2012; 2012 is the common one.
         split: one of VOC's own lists.
-        classes: 21 with the background.
-        max_pixels: a mask of more is not decoded.
+        num_classes: 21 with the background.
+        max_pixels: maximum number of pixels of a mask.
 
     Raises:
-        DataError: where the files are not there and cannot be fetched.
+        DataError: if files are missing and cannot be downloaded.
     """
-    found = load_or_download(
+    dataset = load_or_download(
         partial(VOCSegmentation, year=year, image_set=split), root=root, download=download
     )
-    samples = [
-        (Path(picture), Path(mask)) for picture, mask in zip(found.images, found.masks, strict=True)
-    ]
-    return ImageMaskDataset(samples, MaskEncoding(classes), max_pixels)
+    pairs = zip(dataset.images, dataset.masks, strict=True)
+    samples = [(Path(image), Path(mask)) for image, mask in pairs]
+    return ImageMaskDataset(samples, MaskEncoding(num_classes), max_pixels)
 
 
 def oxford_pet_masks(
     root: str, *, download: bool, split: Literal["trainval", "test"], max_pixels: int
 ) -> ImageMaskDataset:
-    """Cats and dogs (Parkhi 2012): 1 is the animal, 2 what is around it, 3 its border, which does not count.
+    """Create a split of the Oxford-IIIT Pets (Parkhi 2012), with masks of the animals.
+
+    In the files 1 is the animal, 2 the background and 3 the border, which is ignored.
 
     Args:
-        root: the folder that holds oxford-iiit-pet/, or is to hold it.
-        download: fetch what is not there.
-        split: one of the data set's own lists.
-        max_pixels: a mask of more is not decoded.
+        root: folder with oxford-iiit-pet/.
+        download: whether to download missing files.
+        split: one of the dataset's own lists.
+        max_pixels: maximum number of pixels of a mask.
 
     Raises:
-        DataError: where the files are not there and cannot be fetched.
+        DataError: if files are missing and cannot be downloaded.
     """
-    load_or_download(
-        partial(OxfordIIITPet, split=split, target_types="segmentation"),
-        root=root,
-        download=download,
-    )
+    dataset = partial(OxfordIIITPet, split=split, target_types="segmentation")
+    load_or_download(dataset, root=root, download=download)
     folder = Path(root).expanduser() / "oxford-iiit-pet"
     lines = (folder / "annotations" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
-    names = [line.split()[0] for line in lines if line]
-    samples = [
-        (folder / "images" / f"{n}.jpg", folder / "annotations" / "trimaps" / f"{n}.png")
-        for n in names
-    ]
-    return ImageMaskDataset(
-        samples, MaskEncoding(2, class_values=(2, 1), ignored_values=(3,)), max_pixels
-    )
+    samples = []
+    for name in (line.split()[0] for line in lines if line):
+        mask = folder / "annotations" / "trimaps" / f"{name}.png"
+        samples.append((folder / "images" / f"{name}.jpg", mask))
+    encoding = MaskEncoding(2, class_values=(2, 1), ignored_values=(3,))
+    return ImageMaskDataset(samples, encoding, max_pixels)

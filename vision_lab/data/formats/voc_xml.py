@@ -1,4 +1,7 @@
-"""Boxes in XML files, one a picture, as Pascal VOC has them (Everingham 2010). No torch here: app reads names too."""
+"""Boxes in XML files, one for each image, as in Pascal VOC (Everingham 2010).
+
+Does not import torch, because resolvers read class names with it.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,18 @@ if TYPE_CHECKING:
     from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset
 
 ANNOTATION_DIRS = ("Annotations", "annotations", "labels", "")
-"""Folders of XML files below the root, or below a split's folder; the last is that itself."""
+"""Folders of XML files, below the root or the folder of a split; the last one is that itself."""
 
 IMAGE_DIRS = ("JPEGImages", "images", "Images", "")
 
 MAX_LISTED = 6
+"""Maximum number of files listed in a message."""
 
 MAX_COORDINATE = 1e7
-"""Pixels; no picture is as wide or high: what is more counts as no number."""
+"""Larger coordinates, in pixels, are invalid."""
 
 PARSE_ERRORS = (ParseError, ValueError, OSError, LookupError)
-"""What a file that is no XML, or in an unknown encoding, makes the parser raise."""
+"""Exceptions of the parser for files that are not XML, or have an unknown encoding."""
 
 
 def boxes(
@@ -39,88 +43,88 @@ def boxes(
     pixel_offset: Literal[0, 1],
     on_error: Literal["raise", "skip"],
 ) -> BoxDataset | None:
-    """The pictures of a split and their boxes.
+    """Create the dataset of a split.
 
-    The split is what ``ImageSets/Main/<split>.txt`` lists (for train, ``trainval.txt`` too); or the folder
-    ``<root>/<split>``; without any of these, all there is is the training split, but for what other lists name.
+    A split is listed in ``ImageSets/Main/<split>.txt`` (train also in ``trainval.txt``), or is the
+    folder ``<root>/<split>``. Without either, all annotations are the training split, except those
+    listed for other splits.
 
     Args:
-        root: the folder that holds Annotations/ and JPEGImages/, or a like pair; or VOCdevkit/VOC2012 in it.
-        split: which pictures.
-        class_names: in the order of the labels.
-        first_pixel: what the files call the first: 1 in VOC's own, whose last pixel of a box belongs to it; 0 in most
-            that were drawn with other programs, whose right and bottom do not.
-        on_bad: broken boxes and files stop the run; or are clipped or dropped and listed.
+        root: folder with Annotations/ and JPEGImages/ or similar, or with VOCdevkit/VOC2012.
+        split: the split.
+        class_names: the class names, in the order of the labels.
+        pixel_offset: coordinate of the first pixel: 1 in VOC's own files, in which a box includes
+            its last pixel; 0 in those of most annotation tools, in which it does not.
+        on_error: whether invalid boxes and files raise an error, or are clipped, dropped and
+            listed.
 
     Returns:
-        None where there is no such split.
+        The dataset; None if there is no such split.
 
     Raises:
-        DataError: where there are no annotations, or one cannot be read.
+        DataError: if there are no annotations, none is valid, or ``on_error`` is "raise".
     """
     from vision_lab.data.formats.box_dataset import ImageAnnotation, build_box_dataset
 
-    found = _files(_base(root), split)
-    if found is None:
+    location = _find_split(_find_base(root), split)
+    if location is None:
         return None
-    folder, files = found
-    pictures = _pictures(folder)
-    told, broken = [], []
+    folder, files = location
+    image_dir = _find_image_dir(folder)
+    annotations, issues = [], []
     for file in files:
         try:
-            tree = _parsed(file)
-            rows, size = list(_rows(tree, pixel_offset)), _size(tree)
+            tree = _parse(file)
+            rows, size = list(_read_boxes(tree, pixel_offset)), _read_size(tree)
         except PARSE_ERRORS as error:
-            broken.append(
-                AnnotationIssue(
-                    str(file), str(file), f"cannot be read ({error}): its picture is left out"
-                )
-            )
+            problem = f"cannot be read ({error}): its image is skipped"
+            issues.append(AnnotationIssue(str(file), str(file), problem))
             continue
-        told.append(ImageAnnotation(_picture(tree, file, pictures), rows, size, file))
-    if not told:
-        listed = summarize_names([f"{fault.path} {fault.problem}" for fault in broken], MAX_LISTED)
-        raise DataError(f"not one of {len(files)} annotations can be read: {listed}")
-    absent = [str(each.path) for each in told if not file_exists(each.path)]
-    if absent and (on_error == "raise" or len(absent) == len(told)):
+        annotations.append(ImageAnnotation(_find_image(tree, file, image_dir), rows, size, file))
+    if not annotations:
+        problems = [f"{issue.path} {issue.problem}" for issue in issues]
         raise DataError(
-            f"{len(absent)} of {len(told)} pictures are not there: {summarize_names(absent, MAX_LISTED)}"
+            f"none of {len(files)} annotations can be read: {summarize_names(problems, MAX_LISTED)}"
         )
-    return build_box_dataset(told, class_names=class_names, on_bad=on_error, broken=broken)
+    missing = [str(image.path) for image in annotations if not file_exists(image.path)]
+    if missing and (on_error == "raise" or len(missing) == len(annotations)):
+        raise DataError(
+            f"{len(missing)} of {len(annotations)} images are missing: "
+            f"{summarize_names(missing, MAX_LISTED)}"
+        )
+    return build_box_dataset(annotations, class_names=class_names, on_error=on_error, issues=issues)
 
 
 def class_names(root: str) -> list[str]:
-    """The names of all classes in the files, sorted.
+    """Return the names of all classes in the annotations, sorted.
+
+    Args:
+        root: folder of the dataset.
 
     Raises:
-        DataError: where there are none.
+        DataError: if there are none.
     """
-    base = _base(root)
-    found: set[str] = set()
+    base = _find_base(root)
+    names: set[str] = set()
     for split in SPLITS:
-        for file in (_files(base, split) or (base, []))[1]:
+        _, files = _find_split(base, split) or (base, [])
+        for file in files:
             try:
-                found |= {
-                    (each.findtext("name") or "").strip() for each in _parsed(file).iter("object")
-                }
+                tree = _parse(file)
             except PARSE_ERRORS:
-                continue  # met again, and named, when the data is set up
-    if not found:
-        raise DataError(f"the annotations in {base} hold no objects")
-    return sorted(found)
+                continue  # reported at setup
+            names.update((entry.findtext("name") or "").strip() for entry in tree.iter("object"))
+    if not names:
+        raise DataError(f"the annotations in {base} contain no objects")
+    return sorted(names)
 
 
-def _parsed(file: Path) -> Element:
-    """The root of an XML file.
-
-    Raises:
-        ParseError, ValueError, OSError, LookupError: if it is none, or larger than any annotation.
-    """
+def _parse(file: Path) -> Element:
     return fromstring(read_bytes(file, max_bytes=MAX_BYTES))
 
 
-def _base(root: str) -> Path:
-    """The folder with the annotations: the root, or the newest year of a VOCdevkit in it."""
+def _find_base(root: str) -> Path:
+    """Return the folder with the annotations: the root, or the latest year of a VOCdevkit in it."""
     base = Path(root).expanduser()
     if not base.is_dir():
         raise DataError(
@@ -130,96 +134,100 @@ def _base(root: str) -> Path:
     return years[-1].parent if years else base
 
 
-def _files(base: Path, split: str) -> tuple[Path, list[Path]] | None:
-    """The folder of a split and its annotations; None where there is no such split."""
-    found = {name: file for name in (*SPLITS, "trainval") if (file := _list(base, name))}
-    file = found.get(split) or (found.get("trainval") if split == "train" else None)
+def _find_split(base: Path, split: str) -> tuple[Path, list[Path]] | None:
+    """Return the folder of a split and its annotation files; None if there is no such split."""
+    lists = {name: _find_list(base, name) for name in (*SPLITS, "trainval")}
+    file = lists[split] or (lists["trainval"] if split == "train" else None)
     if file:
-        return base, _listed(base, file)
-    if "train" in found or "trainval" in found:
+        return base, _read_list(base, file)
+    if lists["train"] or lists["trainval"]:
         return None
-    divided = next((base / name for name in SPLITS[split] if (base / name).is_dir()), None)
-    if divided:
-        return divided, sorted(_annotation_dir(divided).glob("*.xml"))
+    for name in SPLITS[split]:
+        if (base / name).is_dir():
+            return base / name, sorted(_find_annotation_dir(base / name).glob("*.xml"))
     if split != "train":
         return None
-    elsewhere = {xml for listed in found.values() for xml in _listed(base, listed)}
-    return base, sorted(set(_annotation_dir(base).glob("*.xml")) - elsewhere)
+    elsewhere: set[Path] = set()
+    for other in lists.values():
+        elsewhere.update(_read_list(base, other) if other else ())
+    return base, sorted(set(_find_annotation_dir(base).glob("*.xml")) - elsewhere)
 
 
-def _list(base: Path, split: str) -> Path | None:
-    """The file that lists a split's pictures, if there is one."""
-    files = (base / "ImageSets" / "Main" / f"{name}.txt" for name in SPLITS.get(split, (split,)))
-    return next((file for file in files if file.is_file()), None)
+def _find_list(base: Path, split: str) -> Path | None:
+    """Return the file that lists the images of a split, if there is one."""
+    for name in SPLITS.get(split, (split,)):
+        file = base / "ImageSets" / "Main" / f"{name}.txt"
+        if file.is_file():
+            return file
+    return None
 
 
-def _listed(base: Path, file: Path) -> list[Path]:
-    """The annotations that a list names, one a line; of a line that is no name the first word."""
-    folder = _annotation_dir(base)
+def _read_list(base: Path, file: Path) -> list[Path]:
+    """Return the annotation files in a list: one name a line, possibly followed by other words."""
+    folder = _find_annotation_dir(base)
     content = read_bytes(file).decode("utf-8", errors="replace")
-    lines = [line.strip() for line in content.splitlines() if line.strip()]
-    return [
-        whole if (whole := folder / f"{line}.xml").is_file() else folder / f"{line.split()[0]}.xml"
-        for line in lines
-    ]
+    paths = []
+    for line in map(str.strip, content.splitlines()):
+        if line:
+            whole_line = folder / f"{line}.xml"
+            first_word = folder / f"{line.split()[0]}.xml"
+            paths.append(whole_line if whole_line.is_file() else first_word)
+    return paths
 
 
-def _annotation_dir(base: Path) -> Path:
-    """Where below a folder the XML files lie."""
+def _find_annotation_dir(base: Path) -> Path:
     for name in ANNOTATION_DIRS:
         if any((base / name).glob("*.xml")):
             return base / name
-    below = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED])
+    content = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED]) or "nothing"
     raise DataError(
-        f"{base} has no XML files in Annotations/, annotations/ or labels/: it has {below or 'nothing'}"
+        f"{base} has no XML files in Annotations/, annotations/ or labels/: it contains {content}"
     )
 
 
-def _pictures(base: Path) -> Path:
+def _find_image_dir(base: Path) -> Path:
     return next(base / name for name in IMAGE_DIRS if (base / name).is_dir())
 
 
-def _picture(tree: Element, file: Path, pictures: Path) -> Path:
-    """The picture that an annotation is of: by its own name, or by the one it says, which outlives a renaming."""
-    said = (tree.findtext("filename") or "").strip()
-    places = [
-        place / f"{file.stem}{end}"
-        for place in (pictures, file.parent)
-        for end in sorted(EXTENSIONS)
-    ]
-    places += [pictures / said, file.parent / said] if said else []
-    return next(
-        (path for path in places if file_exists(path)), pictures / (said or f"{file.stem}.jpg")
-    )
+def _find_image(tree: Element, file: Path, image_dir: Path) -> Path:
+    """Return the image of an annotation: that of the same name, or the one named in the file."""
+    filename = (tree.findtext("filename") or "").strip()
+    candidates = []
+    for folder in (image_dir, file.parent):
+        candidates += [folder / f"{file.stem}{suffix}" for suffix in sorted(EXTENSIONS)]
+    if filename:
+        candidates += [image_dir / filename, file.parent / filename]
+    for path in candidates:
+        if file_exists(path):
+            return path
+    return image_dir / (filename or f"{file.stem}.jpg")
 
 
-def _rows(tree: Element, first_pixel: int) -> Iterator[BoxAnnotation]:
+def _read_boxes(tree: Element, pixel_offset: int) -> Iterator[BoxAnnotation]:
     from vision_lab.data.formats.box_dataset import BoxAnnotation
 
-    for each in tree.findall("object"):
-        left, top, right, bottom = (
-            _number(each, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")
-        )
-        yield BoxAnnotation(
-            (left - first_pixel, top - first_pixel, right, bottom),
-            (each.findtext("name") or "").strip(),
-            difficult=(each.findtext("difficult") or "0").strip() == "1",
-        )
+    for entry in tree.findall("object"):
+        x1 = _read_number(entry, "bndbox/xmin") - pixel_offset
+        y1 = _read_number(entry, "bndbox/ymin") - pixel_offset
+        x2, y2 = _read_number(entry, "bndbox/xmax"), _read_number(entry, "bndbox/ymax")
+        name = (entry.findtext("name") or "").strip()
+        difficult = (entry.findtext("difficult") or "0").strip() == "1"
+        yield BoxAnnotation((x1, y1, x2, y2), name, difficult=difficult)
 
 
-def _size(tree: Element) -> tuple[float, float] | None:
+def _read_size(tree: Element) -> tuple[float, float] | None:
     if tree.find("size") is None:
         return None
-    width, height = _number(tree, "size/width"), _number(tree, "size/height")
-    return (width, height) if width > 0 and height > 0 else None  # some programs write 0
+    width, height = _read_number(tree, "size/width"), _read_number(tree, "size/height")
+    return (width, height) if width > 0 and height > 0 else None  # some tools write 0
 
 
-def _number(tree: Element, path: str) -> float:
+def _read_number(tree: Element, path: str) -> float:
     text = tree.findtext(path)
     if text is None:
         raise ValueError(f"it has no {path}")
     try:
         number = float(text)
     except ValueError:
-        raise ValueError(f"its {path} is {text.strip()!r}, no number") from None
+        raise ValueError(f"its {path} is {text.strip()!r}, not a number") from None
     return number if abs(number) <= MAX_COORDINATE else nan

@@ -1,7 +1,8 @@
-"""Boxes in text files, one for each picture, as YOLO's programs have them. No torch here: app reads names too.
+"""Boxes in text files, one for each image, in YOLO's format.
 
-A line is ``class x y width height`` in parts of the picture, x and y of the box's centre; or an outline, ``class x1 y1
-x2 y2 ...``, of which the box around it is taken.
+A line is ``class x y width height`` in fractions of the image, with x and y of the box's center; or
+a polygon, ``class x1 y1 x2 y2 ...``, whose bounding box is used. Does not import torch, because
+resolvers read class names with it.
 """
 
 from __future__ import annotations
@@ -14,22 +15,18 @@ from vision_lab.core.documents import DocumentError, read_text, read_yaml
 from vision_lab.core.errors import AnnotationIssue, DataError
 from vision_lab.core.spec import MAX_CLASSES
 from vision_lab.core.text import summarize_names
-from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
+from vision_lab.data.formats.image_folder import EXTENSIONS, EXTENSIONS_TEXT, SPLITS
 
 if TYPE_CHECKING:
     from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset
 
-CLASS_NAME_FILES = (
-    "data.yaml",
-    "data.yml",
-    "dataset.yaml",
-    "classes.txt",
-    "obj.names",
-    "labels/classes.txt",
-)
-"""Where the names of the classes are looked for below the root."""
+DATA_YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+
+CLASS_NAME_FILES = (*DATA_YAML_FILES, "classes.txt", "obj.names", "labels/classes.txt")
+"""Files with the class names, relative to the root."""
 
 MAX_LISTED = 6
+"""Maximum number of files listed in a message."""
 
 
 def boxes(
@@ -39,215 +36,225 @@ def boxes(
     class_names: Sequence[str],
     on_error: Literal["raise", "skip"],
 ) -> BoxDataset | None:
-    """The pictures of a split and their boxes; a picture without a text file has none.
+    """Create the dataset of a split; an image without a text file has no boxes.
 
-    A split lies where ``data.yaml`` says; or in ``images/<split>`` and ``labels/<split>``; or in ``<split>/images`` and
-    ``<split>/labels``; without any of these ``images`` and ``labels`` are the training split.
+    A split is where ``data.yaml`` says; or in ``images/<split>`` and ``labels/<split>``; or in
+    ``<split>/images`` and ``<split>/labels``. Without any of these, ``images`` and ``labels`` are
+    the training split.
 
     Args:
-        root: the folder.
-        split: which pictures.
-        class_names: in the order of the files' numbers.
-        on_bad: broken boxes stop the run; or are clipped or dropped and listed.
+        root: folder of the dataset.
+        split: the split.
+        class_names: the class names, in the order of the labels.
+        on_error: whether invalid boxes and files raise an error, or are clipped, dropped and
+            listed.
 
     Returns:
-        None where there is no such split.
+        The dataset; None if there is no such split.
 
     Raises:
-        DataError: where there are no pictures, or a text file cannot be read.
+        DataError: if there are no images, no text file is valid, or ``on_error`` is "raise".
     """
-    from vision_lab.data.formats.box_dataset import ImageAnnotation, build_box_dataset
+    from vision_lab.data.formats.box_dataset import (
+        RELATIVE_SIZE,
+        ImageAnnotation,
+        build_box_dataset,
+    )
 
-    base = _base(root)
-    folder = _image_dir(base, split)
+    folder = _find_image_dir(_find_base(root), split)
     if folder is None:
         return None
-    pictures = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
-    )
-    if not pictures:
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS]
+    paths = sorted(path for path in files if path.is_file())
+    if not paths:
+        raise DataError(f"{folder} contains no images (suffixes {EXTENSIONS_TEXT})")
+    if not any(_label_file(path).is_file() for path in paths):
         raise DataError(
-            f"{folder} holds no pictures (files that end with {', '.join(sorted(EXTENSIONS))})"
+            f"no image in {folder} has a text file; expected for example {_label_file(paths[0])}"
         )
-    told, broken = [], []
-    for path in pictures:
-        file = _labels(path)
+    annotations, issues = [], []
+    for path in paths:
+        file = _label_file(path)
         try:
-            told.append(
-                ImageAnnotation(
-                    path, list(_rows(file, class_names)) if file.is_file() else [], (1, 1), file
-                )
-            )
+            rows = list(_read_boxes(file, class_names)) if file.is_file() else []
         except (ValueError, OSError) as error:
-            broken.append(
-                AnnotationIssue(
-                    str(path), str(file), f"its text file cannot be read ({error}): it is left out"
-                )
-            )
-    if not told:
-        listed = summarize_names([f"{fault.path}: {fault.problem}" for fault in broken], MAX_LISTED)
-        raise DataError(f"not one of {len(pictures)} text files can be read: {listed}")
-    if not any(_labels(path).is_file() for path in pictures):
+            problem = f"its text file cannot be read ({error}): it is skipped"
+            issues.append(AnnotationIssue(str(path), str(file), problem))
+            continue
+        annotations.append(ImageAnnotation(path, rows, RELATIVE_SIZE, file))
+    if not annotations:
+        problems = [f"{issue.path}: {issue.problem}" for issue in issues]
         raise DataError(
-            f"not one picture in {folder} has a text file; looked for {_labels(pictures[0])}"
+            f"none of {len(paths)} text files can be read: {summarize_names(problems, MAX_LISTED)}"
         )
     return build_box_dataset(
-        told, class_names=class_names, on_bad=on_error, broken=broken, relative=True
+        annotations, class_names=class_names, on_error=on_error, issues=issues, relative=True
     )
 
 
 def class_names(root: str) -> list[str]:
-    """The names of the classes, from ``data.yaml`` or a list of names, one a line.
+    """Return the class names from ``data.yaml``, or from a text file with one name a line.
+
+    Args:
+        root: folder of the dataset.
 
     Raises:
-        DataError: where there is neither.
+        DataError: if there is neither.
     """
-    base = _base(root)
+    base = _find_base(root)
     for name in CLASS_NAME_FILES:
         file = base / name
-        if file.is_file():
-            if file.suffix in (".txt", ".names"):
-                try:
-                    content = read_text(file)
-                except DocumentError as error:
-                    raise DataError(f"{file} is no list of names: {error}") from error
-                return _ordered_names(
-                    file, dict(enumerate(map(str.strip, content.rstrip().splitlines())))
-                )
-            found = _data_yaml(base).get("names")
-            if isinstance(found, dict | list):
-                return _ordered_names(
-                    file, found if isinstance(found, dict) else dict(enumerate(found))
-                )
+        if not file.is_file():
+            continue
+        if file.suffix in (".txt", ".names"):
+            return _order_names(file, dict(enumerate(_read_lines(file))))
+        names = _read_data_yaml(base).get("names")
+        if isinstance(names, list):
+            names = dict(enumerate(names))
+        if isinstance(names, dict):
+            return _order_names(file, names)
     raise DataError(
-        f"{base} says no names of classes (looked for {', '.join(CLASS_NAME_FILES)}): type data.spec.class_names=[...]"
+        f"{base} has no class names (searched {', '.join(CLASS_NAME_FILES)}): type "
+        "data.spec.class_names=[...]"
     )
 
 
-def _ordered_names(file: Path, found: dict[Any, Any]) -> list[str]:
-    """Names in the order of their numbers; a number without one is called unused."""
+def _read_lines(file: Path) -> list[str]:
     try:
-        named = {
-            int(number): _name(name) for number, name in found.items() if name not in (None, "")
-        }
+        content = read_text(file)
+    except DocumentError as error:
+        raise DataError(f"{file} is not a list of names: {error}") from error
+    return [line.strip() for line in content.rstrip().splitlines()]
+
+
+def _order_names(file: Path, names: dict[Any, Any]) -> list[str]:
+    """Order names by their labels; labels without a name are called unused."""
+    try:
+        by_label = {int(k): _to_name(name) for k, name in names.items() if name not in (None, "")}
     except (TypeError, ValueError, OverflowError):
         raise DataError(
-            f"{file}: names are to be a list of text, or a whole number for each name"
+            f"{file}: names must be a list of text, or a mapping of integers to text"
         ) from None
-    if not named or min(named) < 0:
-        raise DataError(f"{file} says no names of classes: a line or an entry for each is needed")
-    if max(named) >= MAX_CLASSES:
-        raise DataError(
-            f"{file} numbers a class {max(named)}: {MAX_CLASSES:,} classes are the most"
-        )
-    return [named.get(number, f"unused {number}") for number in range(max(named) + 1)]
+    if not by_label or min(by_label) < 0:
+        raise DataError(f"{file} contains no class names: it requires a line or entry for each")
+    last = max(by_label)
+    if last >= MAX_CLASSES:
+        raise DataError(f"{file} has a class {last}: the maximum is {MAX_CLASSES:,} classes")
+    return [by_label.get(label, f"unused {label}") for label in range(last + 1)]
 
 
-def _name(name: Any) -> str:
+def _to_name(name: Any) -> str:
     if not isinstance(name, str | int | float):
         raise TypeError
     return str(name)
 
 
-def _class_number(word: str) -> int:
-    """The number of a class, which some programs write as 3.0.
+def _find_base(root: str) -> Path:
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise DataError(
+            f"there is no folder {base}: type data.root=<folder with images/, labels/ and "
+            "data.yaml>"
+        )
+    return base
+
+
+def _read_data_yaml(base: Path) -> dict[str, Any]:
+    for name in DATA_YAML_FILES:
+        file = base / name
+        if file.is_file():
+            try:
+                content = read_yaml(file)
+            except DocumentError as error:
+                raise DataError(f"{file} cannot be read: {error}") from error
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _find_image_dir(base: Path, split: str) -> Path | None:
+    """Return the folder with the images of a split; None if there is no such split."""
+    names = [*SPLITS[split], *(f"{name}2017" for name in SPLITS[split])]  # as in converted COCO
+    candidates = _list_configured_dirs(base, split)
+    candidates += [base / name / "images" for name in names]
+    candidates += [base / "images" / name for name in names]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    for name in SPLITS["train"]:
+        if (
+            split != "train"
+            or (base / "images" / name).is_dir()
+            or (base / name / "images").is_dir()
+        ):
+            return None
+    if not (base / "images").is_dir():
+        content = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED]) or "nothing"
+        raise DataError(f"{base} has no folder images/ or train/images/: it contains {content}")
+    return base / "images"
+
+
+def _list_configured_dirs(base: Path, split: str) -> list[Path]:
+    """Return the folders in which the entry of a split in ``data.yaml`` may be found."""
+    settings = _read_data_yaml(base)
+    for name in SPLITS[split]:
+        entry = settings.get(name)
+        if not entry:
+            continue
+        if not isinstance(entry, str) or entry.endswith(".txt"):
+            raise DataError(
+                f"data.yaml in {base} has {split}: {entry}; it must be a folder, not a list"
+            )
+        # The dataset may have been moved: the entry is first searched relative to data.yaml.
+        # Roboflow writes '../' before a folder that is beside the file.
+        original = Path(str(settings.get("path") or "")) / entry
+        return [base / entry, base / entry.removeprefix("../"), base / original]
+    return []
+
+
+def _label_file(image: Path) -> Path:
+    """Return the text file of an image, in ``labels`` instead of the last ``images`` in its path."""
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def _read_boxes(file: Path, class_names: Sequence[str]) -> Iterator[BoxAnnotation]:
+    from vision_lab.data.formats.box_dataset import BoxAnnotation
+
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            label, values = _parse_label(words[0]), [float(word) for word in words[1:]]
+        except (ValueError, OverflowError):
+            # The line is not quoted: a link may lead to a file with secrets.
+            raise ValueError(f"line {number} does not consist of numbers") from None
+        name = class_names[label] if 0 <= label < len(class_names) else f"class {label}"
+        if len(values) == 4:
+            x, y, width, height = values
+            box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        elif len(values) >= 6 and len(values) % 2 == 0:
+            xs, ys = values[::2], values[1::2]
+            box = (min(xs), min(ys), max(xs), max(ys))
+        else:
+            raise ValueError(
+                f"line {number} has {len(words)} numbers: expected a class and four numbers, or a "
+                "class and a polygon"
+            )
+        yield BoxAnnotation(box, name)
+
+
+def _parse_label(word: str) -> int:
+    """Parse a label, which some tools write as 3.0.
 
     Raises:
-        ValueError: if it is no whole number.
+        ValueError: if it is not an integer.
     """
     number = float(word)
     if number != int(number):
         raise ValueError
     return int(number)
-
-
-def _base(root: str) -> Path:
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise DataError(
-            f"there is no folder {base}: type data.root=<folder with images/, labels/ and data.yaml>"
-        )
-    return base
-
-
-def _data_yaml(base: Path) -> dict[str, Any]:
-    for name in CLASS_NAME_FILES[:3]:
-        if (base / name).is_file():
-            try:
-                content = read_yaml(base / name)
-            except DocumentError as error:
-                raise DataError(f"{base / name} cannot be read: {error}") from error
-            return content if isinstance(content, dict) else {}
-    return {}
-
-
-def _image_dir(base: Path, split: str) -> Path | None:
-    """Where the pictures of a split lie, if anywhere."""
-    settings = _data_yaml(base)
-    said = next((settings[name] for name in SPLITS[split] if settings.get(name)), None)
-    if said is not None and (not isinstance(said, str) or said.endswith(".txt")):
-        raise DataError(f"data.yaml in {base} says {split}: {said}; a folder is needed, not a list")
-    aliases = [
-        *SPLITS[split],
-        *(f"{name}2017" for name in SPLITS[split]),
-    ]  # as COCO's are converted
-    places = [base / name / "images" for name in aliases] + [
-        base / "images" / name for name in aliases
-    ]
-    if said:
-        inside = Path(str(settings.get("path") or "")) / said
-        # A folder may have moved since, so that its own place comes before what is written, and '../' is what Roboflow
-        # puts before a folder that lies beside the file.
-        places = [base / said, base / said.removeprefix("../"), base / inside, *places]
-    if found := next((place for place in places if place.is_dir()), None):
-        return found
-    divided = any(
-        (base / "images" / n).is_dir() or (base / n / "images").is_dir() for n in SPLITS["train"]
-    )
-    if split != "train" or divided:
-        return None
-    if not (base / "images").is_dir():
-        below = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED])
-        raise DataError(
-            f"{base} has no folder images/ nor train/images/: it has {below or 'nothing'}"
-        )
-    return base / "images"
-
-
-def _labels(picture: Path) -> Path:
-    """The text file of a picture: the last ``images`` of its path says ``labels``."""
-    parts = list(picture.parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
-
-
-def _rows(file: Path, class_names: Sequence[str]) -> Iterator[BoxAnnotation]:
-    from vision_lab.data.formats.box_dataset import BoxAnnotation
-
-    for place, line in enumerate(read_text(file).splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        try:
-            number, values = _class_number(words[0]), [float(word) for word in words[1:]]
-        except (ValueError, OverflowError):
-            raise ValueError(
-                f"line {place} holds more than numbers"
-            ) from None  # it is not quoted: it may be a secret
-        name = class_names[number] if 0 <= number < len(class_names) else f"class {number}"
-        if len(values) == 4:
-            x, y, width, height = values
-            yield BoxAnnotation(
-                (x - width / 2, y - height / 2, x + width / 2, y + height / 2), name
-            )
-        elif len(values) >= 6 and len(values) % 2 == 0:
-            yield BoxAnnotation(
-                (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), name
-            )
-        else:
-            raise ValueError(
-                f"line {place} has {len(words)} numbers: a class and four, or a class and an outline"
-            )

@@ -1,12 +1,13 @@
 """DCGAN: a generator and a discriminator of strided convolutions.
 
-Radford, Metz, Chintala: Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks,
-2015. https://arxiv.org/abs/1511.06434
+Radford, Metz, Chintala: Unsupervised Representation Learning with Deep Convolutional Generative
+Adversarial Networks, 2015. https://arxiv.org/abs/1511.06434
 
-The generator turns a latent vector into a map of 4x4 and doubles it until it has the picture's size; the discriminator
-goes the way back. Kernels of 4x4 that step by 2, batch norm but for the generator's last and the discriminator's first
-layer, ReLU in the one, leaky ReLU in the other, tanh at the end, first weights N(0, 0.02). The paper's pictures have 64
-pixels; other powers of two take a doubling more or less. Beyond the paper: classes, spectral norm, other norms.
+The generator maps latents to a 4x4 feature map and doubles its size until it is that of the image;
+the discriminator mirrors it. Kernels are 4x4 with stride 2; batch norm follows all layers but the
+generator's last and the discriminator's first; activations are ReLU, leaky ReLU and, at the end,
+tanh; initial weights are N(0, 0.02). The paper's images have 64 pixels; for other powers of two
+there is a layer more or less. Conditioning, spectral norm and other norms are not from the paper.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm as normalised
+from torch.nn.utils import parametrizations
 
 from vision_lab.core.arguments import Width
 from vision_lab.core.errors import ConfigurationError
@@ -26,121 +27,152 @@ from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.models.weights import load
 
-SIZES = (16, 32, 64, 128)
-"""Pixels of a picture's side."""
+IMAGE_SIZES = (16, 32, 64, 128)
+"""Supported sides of the square images, in pixels."""
+
+INIT_STD = 0.02
 
 Norm = Literal["batch", "layer", "none"]
-Condition = Literal["concatenation", "projection"]
+Conditioning = Literal["concatenation", "projection"]
 
 
 class Generator(nn.Module):
-    """(N, latent), and (N,) labels or None -> (N, C, size, size) pictures in [-1, 1].
+    """Maps (N, latent_dim), and (N,) labels or None, to images (N, C, size, size) in [-1, 1].
 
     Args:
-        latent: numbers that a picture is made of.
-        channels: of a picture.
-        size: of a picture's side.
-        width: filters before the last doubling.
-        classes: how many the labels know; 0: it takes none. They stand beside the latent vector, one-hot (Mirza 2014).
-    """
-
-    def __init__(
-        self, *, latent: int, channels: int, size: int, width: int, classes: int = 0
-    ) -> None:
-        super().__init__()
-        self.classes = classes
-        widths = _widths(size, width)[::-1]
-        layers: list[nn.Module] = [
-            nn.ConvTranspose2d(latent + classes, widths[0], 4, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
-        ]
-        for before, after in pairwise(widths):
-            doubling = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
-            layers += [doubling, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
-        _initialise(self)
-
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        if self.classes:
-            assert labels is not None
-            latents = torch.cat([latents, F.one_hot(labels, self.classes).to(latents.dtype)], dim=1)
-        return self.layers(latents[:, :, None, None])
-
-
-class Discriminator(nn.Module):
-    """(N, C, size, size) pictures in [-1, 1], and (N,) labels or None -> (N,) scores, those of real ones higher.
-
-    Args:
-        channels: of a picture.
-        size: of a picture's side.
-        width: filters of the first layer.
-        norm: behind each layer but the first and the last.
-        classes: how many the labels know; 0: it takes none.
-        condition: with ``concatenation`` a learnt plane for the class stands beside the picture's channels (Mirza
-            2014); with ``projection`` the product of the class's vector and the last maps, summed, is added to the
-            score (Miyato 2018).
-        spectral_norm: divide each layer's weights by their largest singular value (Miyato 2018).
+        latent_dim: number of latent variables of an image.
+        image_channels: number of channels C.
+        image_size: side of the images.
+        channels: channels before the last upsampling; earlier layers have twice as many each.
+        num_classes: number of classes; 0 for an unconditional generator. Labels are concatenated
+            with the latents, one-hot (Mirza 2014).
     """
 
     def __init__(
         self,
         *,
+        latent_dim: int,
+        image_channels: int,
+        image_size: int,
         channels: int,
-        size: int,
-        width: int,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        widths = _stage_channels(image_size, channels)[::-1]
+        layers: list[nn.Module] = [
+            nn.ConvTranspose2d(latent_dim + num_classes, widths[0], 4, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        ]
+        for in_channels, out_channels in pairwise(widths):
+            layers += [
+                nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(out_channels),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [
+            nn.ConvTranspose2d(widths[-1], image_channels, 4, stride=2, padding=1),
+            nn.Tanh(),
+        ]
+        self.layers = nn.Sequential(*layers)
+        _init_weights(self)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.num_classes:
+            assert labels is not None
+            one_hot = F.one_hot(labels, self.num_classes).to(latents.dtype)
+            latents = torch.cat([latents, one_hot], dim=1)
+        return self.layers(latents[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """Maps images (N, C, size, size) in [-1, 1], and (N,) labels or None, to scores (N,).
+
+    Args:
+        image_channels: number of channels C.
+        image_size: side of the images.
+        channels: channels of the first layer; later layers have twice as many each.
+        norm: normalization after all layers but the first and the last.
+        num_classes: number of classes; 0 for an unconditional discriminator.
+        conditioning: with ``concatenation``, a learned plane for the class is concatenated with the
+            image (Mirza 2014); with ``projection``, the inner product of the class embedding and
+            the summed last features is added to the score (Miyato 2018).
+        spectral_norm: whether to divide weights by their largest singular value (Miyato 2018).
+    """
+
+    def __init__(
+        self,
+        *,
+        image_channels: int,
+        image_size: int,
+        channels: int,
         norm: Norm = "batch",
-        classes: int = 0,
-        condition: Condition | None = None,
+        num_classes: int = 0,
+        conditioning: Conditioning | None = None,
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.size = size
-        widths = _widths(size, width)
-        planes = condition == "concatenation"
+        self.image_size = image_size
+        widths = _stage_channels(image_size, channels)
+        has_planes = conditioning == "concatenation"
         layers: list[nn.Module] = [
-            nn.Conv2d(channels + planes, widths[0], 4, stride=2, padding=1),
+            nn.Conv2d(image_channels + has_planes, widths[0], 4, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
         ]
-        for before, after in pairwise(widths):
-            layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=norm == "none"))
-            layers += [*_norm(norm, after), nn.LeakyReLU(0.2, inplace=True)]
+        for in_channels, out_channels in pairwise(widths):
+            has_bias = norm == "none"
+            layers += [
+                nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=has_bias),
+                *_make_norm(norm, out_channels),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
         self.layers = nn.Sequential(*layers)
         self.score = nn.Conv2d(widths[-1], 1, 4)
-        self.planes = nn.Embedding(classes, size * size) if planes else None
-        self.projection = nn.Embedding(classes, widths[-1]) if condition == "projection" else None
-        _initialise(self)
+        self.planes = nn.Embedding(num_classes, image_size**2) if has_planes else None
+        has_projection = conditioning == "projection"
+        self.projection = nn.Embedding(num_classes, widths[-1]) if has_projection else None
+        _init_weights(self)
         if spectral_norm:
-            for module in [
-                m for m in self.modules() if isinstance(m, nn.Conv2d) or m is self.projection
-            ]:
-                normalised(module)
+            self._apply_spectral_norm()
 
-    def forward(self, pictures: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.planes is not None:
             assert labels is not None
-            plane = self.planes(labels).view(-1, 1, self.size, self.size)
-            pictures = torch.cat([pictures, plane.to(pictures.dtype)], dim=1)
-        maps = self.layers(pictures)
-        scores = self.score(maps).flatten()
+            planes = self.planes(labels).view(-1, 1, self.image_size, self.image_size)
+            images = torch.cat([images, planes.to(images.dtype)], dim=1)
+        features = self.layers(images)
+        scores = self.score(features).flatten()
         if self.projection is not None:
             assert labels is not None
-            scores = scores + (self.projection(labels) * maps.sum(dim=(2, 3))).sum(dim=1)
+            scores = scores + (self.projection(labels) * features.sum(dim=(2, 3))).sum(dim=1)
         return scores
+
+    def _apply_spectral_norm(self) -> None:
+        for module in list(self.modules()):
+            if isinstance(module, nn.Conv2d) or module is self.projection:
+                parametrizations.spectral_norm(module)
 
 
 class DCGAN(nn.Module):
-    """The pair; see the Protocol ``Adversarial``. Called, it makes pictures."""
+    """Both networks; see ``GanNetworks``. A call generates images.
+
+    Args:
+        generator: the generator.
+        discriminator: the discriminator.
+        latent_dim: number of latent variables of an image.
+    """
 
     loaded: LoadedWeights | None = None
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, *, latent: int) -> None:
+    def __init__(
+        self, generator: Generator, discriminator: Discriminator, *, latent_dim: int
+    ) -> None:
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
-        self.latent = latent
-        self.conditional = generator.classes > 0
+        self.latent_dim = latent_dim
+        self.conditional = generator.num_classes > 0
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.generator(latents, labels)
@@ -154,76 +186,85 @@ def dcgan(
     discriminator_channels: Width,
     discriminator_norm: Norm,
     spectral_norm: bool,
-    conditioning: Condition | None,
+    conditioning: Conditioning | None,
     weights: str | None,
 ) -> DCGAN:
-    """Make a pair for the data; see ``Generator`` and ``Discriminator``.
+    """Build a generator and a discriminator.
 
     Args:
-        spec: the pictures it is for, of a power of two from 16 to 128 pixels, as wide as high.
-        latent: numbers that a picture is made of.
-        generator_width: filters before the generator's last doubling.
-        discriminator_width: filters of the discriminator's first layer.
-        discriminator_norm: behind its layers: ``batch`` as published, ``layer`` (over all channels and pixels) or
-            ``none``.
-        spectral_norm: of the discriminator's weights.
-        condition: None, or how the discriminator takes the classes of the data.
-        weights: None, or a file of both networks.
+        spec: spec of the data; images must be square, with a power of two from 16 to 128 pixels.
+        latent_dim: number of latent variables of an image.
+        generator_channels: channels before the generator's last upsampling.
+        discriminator_channels: channels of the discriminator's first layer.
+        discriminator_norm: normalization of the discriminator: ``batch`` as in the paper, ``layer``
+            (over all channels and pixels) or ``none``.
+        spectral_norm: whether to apply spectral norm to the discriminator.
+        conditioning: how the discriminator uses labels; None for unconditional networks.
+        weights: file with the weights of both networks; None for random ones.
 
     Raises:
-        ConfigurationError: where an argument or the pictures' size does not fit, or the data has no classes.
+        ConfigurationError: if the image size is not supported, the data has no labels for
+            ``conditioning``, or the weights do not fit.
     """
-    _check(spec, conditioning)
-    classes = spec.num_classes if conditioning else 0
-    shape = {"channels": spec.channels, "size": spec.image_size[0], "classes": classes}
-    pair = DCGAN(
-        Generator(latent=latent_dim, width=generator_channels, **shape),
-        Discriminator(
-            width=discriminator_channels,
-            norm=discriminator_norm,
-            condition=conditioning,
-            spectral_norm=spectral_norm,
-            **shape,
-        ),
-        latent=latent_dim,
+    _check_spec(spec, conditioning)
+    num_classes = spec.num_classes if conditioning else 0
+    image_size = spec.image_size[0]
+    generator = Generator(
+        latent_dim=latent_dim,
+        image_channels=spec.channels,
+        image_size=image_size,
+        channels=generator_channels,
+        num_classes=num_classes,
     )
+    discriminator = Discriminator(
+        image_channels=spec.channels,
+        image_size=image_size,
+        channels=discriminator_channels,
+        norm=discriminator_norm,
+        num_classes=num_classes,
+        conditioning=conditioning,
+        spectral_norm=spectral_norm,
+    )
+    pair = DCGAN(generator, discriminator, latent_dim=latent_dim)
     if weights:
         pair.loaded = load(pair, weights, constructor="dcgan", class_layers=())
     return pair
 
 
-def _check(spec: DataSpec, condition: str | None) -> None:
+def _check_spec(spec: DataSpec, conditioning: str | None) -> None:
     height, width = spec.image_size
     errors = []
-    if height != width or height not in SIZES:
-        size = next((size for size in SIZES if size >= max(height, width)), SIZES[-1])
+    if height != width or height not in IMAGE_SIZES:
+        suggested = next((s for s in IMAGE_SIZES if s >= max(height, width)), IMAGE_SIZES[-1])
+        sizes = f"{', '.join(map(str, IMAGE_SIZES[:-1]))} or {IMAGE_SIZES[-1]}"
         errors.append(
-            f"dcgan makes pictures of {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]} pixels, as wide as high, not of "
-            f"{height}x{width}: type data.spec.image_size=[{size},{size}]"
+            f"dcgan generates square images of {sizes} pixels, not of {height}x{width}: type "
+            f"data.spec.image_size=[{suggested},{suggested}]"
         )
-    if condition and spec.target_type != "labels":
+    if conditioning and spec.target_type != "labels":
         errors.append(
-            f"model.conditioning={condition} needs a class for each picture: type model.conditioning=null"
+            f"model.conditioning={conditioning} requires data with labels: type "
+            "model.conditioning=null"
         )
     if errors:
         raise ConfigurationError("\n".join(errors))
 
 
-def _widths(size: int, width: int) -> list[int]:
-    """Filters of each stage, from the picture's side to the map of 4x4."""
-    return [width * 2**stage for stage in range(int(log2(size)) - 2)]
+def _stage_channels(image_size: int, channels: int) -> list[int]:
+    """Return the channels of each stage, from the size of the image to the 4x4 feature map."""
+    return [channels * 2**stage for stage in range(int(log2(image_size)) - 2)]
 
 
-def _norm(norm: Norm, channels: int) -> list[nn.Module]:
+def _make_norm(norm: Norm, channels: int) -> list[nn.Module]:
     if norm == "none":
         return []
     return [nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels)]
 
 
-def _initialise(network: nn.Module) -> None:
-    """The paper's first weights."""
+def _init_weights(network: nn.Module) -> None:
+    """Initialize weights as in the paper."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
-            nn.init.normal_(module.weight, 0.0, 0.02)
+            nn.init.normal_(module.weight, 0.0, INIT_STD)
         elif isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1.0, 0.02)
+            nn.init.normal_(module.weight, 1.0, INIT_STD)
