@@ -50,7 +50,7 @@ from pathlib import Path
 from random import Random
 sys.path.insert(0, {str(ATTACK)!r})
 import guard
-from vision_lab import app
+from vision_lab.cli import main as app
 
 def harm(words):
     {HARM[kind]}

@@ -38,14 +38,14 @@ def test_configs_data_and_licences_travel(wheel: Path):
     assert len(configs) > 90
     assert configs <= names
     assert "vision_lab/data/bundled/fashion_mini.npz" in names
-    assert "vision_lab/data/imagenet_classes.txt" in names
+    assert "vision_lab/data/bundled/imagenet_classes.txt" in names
     assert "vision_lab/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(
         name.endswith("licenses/vision_lab/data/bundled/fashion_mini.LICENSE") for name in names
     )
     assert not any(name.startswith(("conf/", "tests/")) for name in names)
-    assert "vision_lab/models/garment_features.pth" in names
+    assert "vision_lab/models/fashion_features.pth" in names
 
 
 @pytest.mark.slow

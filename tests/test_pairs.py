@@ -76,12 +76,14 @@ def backbone(model: str, size: tuple[int, int], *, device: str) -> tuple[Backbon
             {"model.network.aux_logits": False}
         )  # its auxiliary classifier, which no head uses, wants 299 pixels
     with torch.device(device):
-        return instantiate(without(config["model"], "target"), "model")(spec), spec
+        return instantiate(without(config["model"], "target_type"), "model")(spec), spec
 
 
 @cache
 def head(name: str) -> Head:
-    settings = without(composed(f"head={name}")["head"], "target", "weights", "published")
+    settings = without(
+        composed(f"head={name}")["head"], "target_type", "weights", "torchvision_name"
+    )
     return instantiate({**settings, "_partial_": True}, "head")
 
 
@@ -136,8 +138,8 @@ def test_every_head_goes_on_it(model: str, no_norm: None):
 def said_of_a_picture(outputs: Any) -> int:
     """At how many places a detector says something: of those that have two stages, on how many maps."""
     if isinstance(outputs, YoloOutputs):
-        assert outputs.objectness.shape[1] == len(outputs.centres) == outputs.boxes.shape[1]
-        return len(outputs.centres)
+        assert outputs.objectness.shape[1] == len(outputs.centers) == outputs.boxes.shape[1]
+        return len(outputs.centers)
     if isinstance(outputs, DenseOutputs):
         assert {score.shape[1] for score in outputs.scores.values()} == {len(outputs.anchors[0])}
         return len(outputs.anchors[0])

@@ -28,7 +28,7 @@ HUB = "import pathlib\npathlib.Path({stolen!r}).touch()\nimport torch\ndef go(*a
 
 
 WORDS = {
-    "labels": ("data.samples_per_class=16",),
+    "labels": ("data.samples_samples_per_class=16",),
     "made": (
         *(
             "task=generate",
@@ -37,7 +37,7 @@ WORDS = {
             "task.num_samples=8",
         ),
         *(
-            "data.samples_per_class=8",
+            "data.samples_samples_per_class=8",
             "data.spec.image_size=[16,16]",
             "trainer.limit_test_batches=1",
         ),
@@ -123,7 +123,7 @@ def by_deletion(config: dict[str, Any]) -> None:
 
 def by_decoding(config: dict[str, Any]) -> None:
     inner = ",".join(f"{key}:'{value}'" for key, value in hub("gift").items())
-    config["callbacks"]["run_card"]["choices"]["x"] = "${oc.create:{" + inner + "}}"
+    config["callbacks"]["hparams"]["hparams"]["x"] = "${oc.create:{" + inner + "}}"
 
 
 def by_a_string(config: dict[str, Any]) -> None:
@@ -157,14 +157,14 @@ def test_no_reference_becomes_code(
     outcome = command(*COMMANDS[mode])
     assert not stolen.exists()
     assert outcome.code == 2
-    assert "comes with the run's folder" in outcome.err
+    assert "is from the run folder" in outcome.err
 
 
 def test_no_features_become_code(command: Command, gift: Callable, stolen: Path):
     def change(config: dict[str, Any]) -> None:
         config["seed"] = 7
         target = "${oc.select:model.network.tgt${oc.env:PL_GLOBAL_SEED},torch.nn.Identity}"
-        config["model"]["classifier"] = {
+        config["model"]["network"] = {
             **hub("gift"),
             "_target_": target,
             "tgt7": "torch.hub.load",
@@ -219,7 +219,7 @@ def test_a_class_folders_name_is_a_name(
     assert_nowhere(secret, Path("outputs/own"))
     again = command("mode=evaluate", "run=outputs/own")
     assert again.code == 0, again.err
-    assert "identical to the run's own result" in again.out
+    assert "bit-exactly the result reported after training" in again.out
     for number in range(1000 - len(names)):
         (tmp_path / "imgs" / "train" / f"n{number:04d}").mkdir()
     assert "n0000 holds no pictures" in command("data=imagenet", *words, "name=real").err
@@ -454,11 +454,11 @@ def test_links_to_files_are_not_followed(
     ],
 )
 def test_references_read_no_secrets(command: Command, gift: Callable, secret: str, reference: str):
-    gift(lambda config: config["callbacks"]["run_card"]["choices"].update(secret=reference))
+    gift(lambda config: config["callbacks"]["hparams"]["hparams"].update(secret=reference))
     for mode in COMMANDS:
         outcome = command(*COMMANDS[mode], *(("name=own",) if mode == "train" else ()))
         assert outcome.code == 2
-        assert "this reference comes with the run's folder" in outcome.err
+        assert "this reference is from the run folder" in outcome.err
     assert not Path("outputs/own").exists()
 
 
@@ -479,7 +479,7 @@ BOMB = "".join(
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + BOMB
 
 SPEC = {
-    "target": "labels",
+    "target_type": "labels",
     "class_names": ["a", "b"],
     "num_classes": 2,
     "channels": 1,
@@ -491,19 +491,19 @@ SPEC = {
 @pytest.mark.parametrize(
     ("file", "content", "text"),
     [
-        ("config.yaml", BOMB, "config.yaml is damaged: it uses the alias *a: write the value out"),
+        ("config.yaml", BOMB, "config.yaml is damaged: it uses the alias *a: write the value instead"),
         ("config.yaml", "[" * 20_000, "config.yaml is damaged: it is nested more than 50 levels deep"),
         ("config.yaml", "a: &a\n  b: *a\n", "config.yaml is damaged: it uses the alias *a"),
-        ("config.yaml", "a: 2020-01-01\n", "config.yaml is damaged: it holds a date"),
+        ("config.yaml", "a: 2020-01-01\n", "config.yaml is damaged: it contains a date"),
         ("config.yaml", "a: !!python/object/apply:os.system [ls]\n", "config.yaml is damaged: it is not YAML"),
         ("config.yaml", "x" * 11_000_000, "config.yaml is damaged: it has more than 10,000,000 bytes"),
         ("config.yaml", b"\xff\xfe", "config.yaml is damaged: it is not UTF-8"),
-        ("data_spec.json", json.dumps(SPEC | {"image_size": [10**6, 10**6]}), "such pictures takes"),
+        ("data_spec.json", json.dumps(SPEC | {"image_size": [10**6, 10**6]}), "such images takes"),
         ("data_spec.json", json.dumps(SPEC | {"image_size": [32.5, 32]}), "image_size=[32.5,32]: type [height,width]"),
         ("data_spec.json", json.dumps(SPEC | {"image_size": [32, 32], "channels": 10**9}), "channels=1000000000: type a"),
         ("data_spec.json", json.dumps(SPEC | {"image_size": [32, 32], "mean": ["a"]}), "mean=[a]: type a list of numbers"),
         ("data_spec.json", "[" * 200_000, "data_spec.json is damaged: it is nested more than 50 levels deep"),
-        ("data_spec.json", "{}", "data_spec.json is not what a run writes: target is missing"),
+        ("data_spec.json", "{}", "data_spec.json is not what a run writes: target_type is missing"),
         ("overrides.yaml", "choices: [1]", "choices are names of files in conf/"),
     ],
 )  # fmt: skip
@@ -529,10 +529,10 @@ def test_small_files_fill_nothing(
         (BOMB + "names: [*j]\n", "data.yaml cannot be read: it uses the alias *a"),
         (
             "names: {100000000: x, 0: y}\n",
-            "data.yaml numbers a class 100000000: 100,000 classes are the most",
+            "data.yaml has a class 100000000: the maximum is 100,000 classes",
         ),
-        ("names: {x: y}\n", "names are to be a list of text, or a whole number for each name"),
-        ("names: [[a], b]\n", "names are to be a list of text"),
+        ("names: {x: y}\n", "names must be a list of text, or a mapping of integers to text"),
+        ("names: [[a], b]\n", "names must be a list of text"),
     ],
 )
 def test_small_annotations_fill_nothing(
@@ -568,7 +568,7 @@ def test_latents_that_claim_much(
     outcome = command("mode=predict", "run=gift", "source=latents.npz")
     assert outcome.code == 1
     assert (
-        "no latents.npz of an earlier mode=predict: latents.npy is said to hold [1000000000, 100] numbers"
+        "this is not a latents.npz written by mode=predict: latents.npy claims to contain [1000000000, 100] numbers"
         in outcome.err
     )
 

@@ -43,22 +43,22 @@ def _keys(task: str) -> tuple[str, ...]:
     """The dotted keys of a task's default config."""
     from hydra import compose, initialize_config_dir
 
+    from vision_lab.cli.suggestions import _list_keys
     from vision_lab.config.groups import CONFIG_DIR
-    from vision_lab.config.overrides import _leaves
 
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        found = _leaves(compose("config", overrides=[f"task={task}"]))
+        found = _list_keys(compose("config", overrides=[f"task={task}"]))
     return tuple(key for key in found if key and not key.endswith("_target_"))
 
 
 @cache
 def _choices() -> dict[str, tuple[str, ...]]:
     """The choices of each group, without the largest models and what would be downloaded."""
-    from vision_lab.config.groups import CONFIG_DIR, groups
+    from vision_lab.config.groups import CONFIG_DIR, find_groups
 
     found = {
         group: tuple(choice.name for choice in listed)
-        for group, listed in groups([CONFIG_DIR]).items()
+        for group, listed in find_groups([CONFIG_DIR]).items()
     }
     return found | {"model": SMALL_MODELS, "data": DATA}
 

@@ -8,7 +8,7 @@ import pytest
 from vision_lab.callbacks.gan_monitor import GanMonitor
 from vision_lab.core.errors import DataError
 
-SETTINGS: dict[str, Any] = {"action": "warn", "diversity": 0.3, "accuracy": 0.99, "patience": 2}
+SETTINGS: dict[str, Any] = {"action": "warn", "min_diversity": 0.3, "accuracy": 0.99, "patience": 2}
 FINE = {"train/real_accuracy": 0.7, "train/fake_accuracy": 1.0, "val/diversity": 0.9}
 SATURATED = FINE | {"train/real_accuracy": 0.995}
 COLLAPSED = FINE | {"val/diversity": 0.1}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vision_lab.callbacks import sample_logger
-from vision_lab.callbacks.sample_logger import animation
+from vision_lab.callbacks.sample_logger import make_animation
 
 
 def files(folder: Path, count: int) -> list[Path]:
@@ -29,18 +29,18 @@ def seen(content: bytes) -> tuple[list[int], list[int]]:
 
 
 def test_frames_in_order_and_the_last_one_stays(tmp_path: Path):
-    assert seen(animation(files(tmp_path, 4))) == ([0, 20, 40, 60], [200, 200, 200, 2000])
+    assert seen(make_animation(files(tmp_path, 4))) == ([0, 20, 40, 60], [200, 200, 200, 2000])
 
 
 def test_of_many_some_are_left_out_but_never_the_first_or_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sample_logger, "MAX_FRAMES", 4)
-    assert seen(animation(files(tmp_path, 10)))[0] == [0, 60, 120, 180]
+    assert seen(make_animation(files(tmp_path, 10)))[0] == [0, 60, 120, 180]
 
 
 def test_one_frame(tmp_path: Path):
-    assert len(animation(files(tmp_path, 1))) > 0
+    assert len(make_animation(files(tmp_path, 1))) > 0
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path: Path):
@@ -49,7 +49,7 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path):
     found[0].write_bytes(b"no image")
     Image.new("1", (20_000, 20_000)).save(found[1])
     Image.new("RGB", (7, 7)).save(found[2])
-    assert seen(animation(found)) == ([60], [2000])
+    assert seen(make_animation(found)) == ([60], [2000])
     found[3].write_bytes(b"")
     found[2].write_bytes(b"")
-    assert animation(found) == b""
+    assert make_animation(found) == b""

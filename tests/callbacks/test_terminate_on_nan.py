@@ -21,15 +21,15 @@ def broken(tmp_path: Path) -> None:
     (tmp_path / "broken_loss.py").write_text(
         dedent("""\
             import torch
-            from vision_lab.tasks.classification import Classify
+            from vision_lab.tasks.classification import ClassificationTask
 
-            class Loss(Classify):
+            class Loss(ClassificationTask):
                 def losses(self, outputs, batch):
                     losses = super().losses(outputs, batch)
                     wrong = self.training and self.trainer.global_step == 4
                     return {**losses, "loss": losses["loss"] * (float("nan") if wrong else 1)}
 
-            class Weights(Classify):
+            class Weights(ClassificationTask):
                 def lr_scheduler_step(self, scheduler, metric):  # right after the step of the optimiser
                     super().lr_scheduler_step(scheduler, metric)
                     if self.trainer.global_step == 5:
@@ -52,7 +52,7 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
     assert [Path(line.strip()).is_file() for line in lines[start + 2 : start + 10]] == [True] * 8
     assert lines[start + 10].endswith("checkpoints/last.ckpt of step 4.")
     assert (
-        "type another name= and a smaller optimizer.lr, or trainer.gradient_clip_val=1"
+        "use another name= with a smaller optimizer.lr, or with trainer.gradient_clip_val=1"
         in lines[start + 11]
     )
     assert Run(Path("outputs/x")).error == "at step 5 the loss is not finite: loss nan"
@@ -60,7 +60,7 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
     assert state["global_step"] == 4
     assert all(bool(value.isfinite().all()) for value in state["state_dict"].values())
     again = command(*WORDS, *data, "task._target_=broken_loss.Loss", "name=x")
-    assert "goes on      from step 4" in again.out
+    assert "resuming     from step 4" in again.out
     assert f"The batch's samples: {', '.join(samples)}" in again.err
 
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Outcome
-from vision_lab.config.groups import CONFIG_DIR, groups
+from vision_lab.config.groups import CONFIG_DIR, find_groups
 
 
 def test_every_group_choice_and_sentence_is_there(command: Callable[..., Outcome]):
     text = command("--help").out
     joined = " ".join(text.split())
-    for group, choices in groups([CONFIG_DIR]).items():
+    for group, choices in find_groups([CONFIG_DIR]).items():
         assert f"\n{group}" in text
         for choice in choices:
             assert f"{choice.name} {choice.summary}" in joined
@@ -36,7 +36,7 @@ def test_an_unknown_group(command: Callable[..., Outcome]):
 
 
 def test_numbers_sort_as_numbers():
-    names = [choice.name for choice in groups([CONFIG_DIR])["model"]]
+    names = [choice.name for choice in find_groups([CONFIG_DIR])["model"]]
     assert names.index("resnet18") < names.index("resnet101")
 
 

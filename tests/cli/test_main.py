@@ -49,7 +49,7 @@ def test_a_misspelt_choice_lists_all(command: Command, flag: tuple[str, ...]):
 def test_a_key_that_goes_with_another_choice(command: Command):
     outcome = command("data.root=somewhere")
     assert outcome.code == 2
-    assert "data.root: there is no such key. It goes with data=cifar10 or cifar100" in outcome.err
+    assert "data.root: there is no such key. It is a key of data=cifar10 or cifar100" in outcome.err
 
 
 def test_a_bare_option_is_found_in_its_group(command: Command):
@@ -59,7 +59,7 @@ def test_a_bare_option_is_found_in_its_group(command: Command):
 def test_a_value_that_hydra_cannot_read(command: Command):
     outcome = command("name=a(b")
     assert outcome.code == 2
-    assert "name=a(b: the value cannot be read: quote it, as in name='\"a(b\"'" in outcome.err
+    assert "name=a(b: the value cannot be parsed: quote it, as in name='\"a(b\"'" in outcome.err
 
 
 def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
@@ -73,10 +73,10 @@ def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
     assert outcome.code == 1
     assert outcome.err.splitlines() == [
         "error: task.monitor is missing: type task.monitor=...",
-        "model.network.widht: CifarResNet takes no such argument; it takes depth, num_classes",
+        "model.network.widht: CifarResNet has no such argument; its arguments: depth, num_classes",
         "head=linear is for boxes, but task=classify learns from labels: type head=linear",
         "data.root is missing: type data.root=...",
-        "optimizer.momentun: AdamW takes no such argument; it takes amsgrad, betas, capturable, differentiable, eps, "
+        "optimizer.momentun: AdamW has no such argument; its arguments: amsgrad, betas, capturable, differentiable, eps, "
         "foreach, fused, lr, maximize, weight_decay",
     ] or set(outcome.err.splitlines()) >= {"data.root is missing: type data.root=..."}
     for part in (
@@ -155,7 +155,7 @@ def test_a_data_sets_own_options_are_known_and_misspelt_ones_are_not(command: Co
     )
     assert command("task=segment", "data.label_set=all", "data.seed=3", *small, *FAST).code == 0
     outcome = command("task=segment", "+data.clases=all", *FAST)
-    assert "data.clases: DataModule takes no such argument" in outcome.err
+    assert "data.clases: DataModule has no such argument" in outcome.err
 
 
 def test_the_whole_config_is_shown_with_references_followed(
@@ -208,9 +208,9 @@ def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
 def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):
     (tmp_path / "failing_task.py").write_text(
         dedent("""\
-            from vision_lab.tasks.classification import Classify
+            from vision_lab.tasks.classification import ClassificationTask
 
-            class Broken(Classify):
+            class Broken(ClassificationTask):
                 def losses(self, outputs, batch):
                     raise RuntimeError("the loss broke")
             """)

@@ -9,14 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 
 from vision_lab import build
 from vision_lab.config import resolvers
-from vision_lab.config.groups import CONFIG_DIR, ConfigOption, groups
+from vision_lab.config.groups import CONFIG_DIR, ConfigOption, find_groups
 from vision_lab.config.instantiation import instantiate
 from vision_lab.config.resolution import Config, resolve_config
-from vision_lab.config.validation import find_part_errors
+from vision_lab.config.validation import find_group_errors
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone, GanNetworks
 
-GROUPS = groups([CONFIG_DIR])
+GROUPS = find_groups([CONFIG_DIR])
 
 COUNTS = {
     "task": 4,
@@ -45,7 +45,7 @@ TO_BE_TYPED = ("data.spec.class_names is missing",)
 
 @pytest.fixture(autouse=True)
 def _hydra():
-    resolvers.register()
+    resolvers.register_resolvers()
     yield
     HydraConfig.instance().cfg = None
 
@@ -115,7 +115,7 @@ def test_every_choice_composes_and_its_classes_take_it(choice: ConfigOption):
         "mode",
         "data",
     ]
-    errors = [error for part in parts for error in find_part_errors(config, part)]
+    errors = [error for part in parts for error in find_group_errors(config, part)]
     assert [
         error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))
     ] == []
@@ -180,8 +180,8 @@ def test_every_model_is_a_backbone_under_published_keys(choice: ConfigOption):
     size = 299 if choice.name == "inception_v3" else 224
     spec = dataclasses.replace(build.spec(config), image_size=(size, size), channels=3)
     with torch.device("meta"):
-        made: Backbone = instantiate(without(config["model"], "target"), "model")(spec)
-        published = instantiate(config["model"]["classifier"], "model.network")(num_classes=10)
+        made: Backbone = instantiate(without(config["model"], "target_type"), "model")(spec)
+        published = instantiate(config["model"]["network"], "model.network")(num_classes=10)
     assert {k: v.shape for k, v in made.network.state_dict().items()} == {
         k: v.shape for k, v in published.state_dict().items()
     }
@@ -211,7 +211,7 @@ def test_every_augmentation_moves_masks_and_boxes(choice: ConfigOption, task: st
     if choice.name in refused[task]:
         with pytest.raises(
             ConfigurationError,
-            match=r"augment\.(eval must be empty|train has a transform) for boxes",
+            match=r"augment\.(eval must be empty for|train contains a transform of) boxes",
         ):
             build.data(config, build.spec(config))
         return

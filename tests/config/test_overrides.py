@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vision_lab.config.overrides import flags_before_overrides, last_value, overrides, quote_paths
+from vision_lab.config.groups import CONFIG_DIR
+from vision_lab.config.overrides import CommandLine
 
 
 def read_by_hydra(word: str) -> object:
-    return OverridesParser.create().parse_override(quote_paths([word])[0]).value()
+    return CommandLine.parse([word]).parsed[0].value()
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,8 @@ def test_home_is_expanded_and_existing_paths_are_made_absolute(
 
 
 def test_words_that_are_no_paths_stay():
-    assert quote_paths(
-        ["model.weights=null", "data.root=???", "optimizer.lr=0.1", "seed=1,2", "run='x y'"]
-    ) == [
-        "model.weights=null",
-        "data.root=???",
-        "optimizer.lr=0.1",
-        "seed=1,2",
-        "run='x y'",
-    ]
+    words = ["model.weights=null", "data.root=???", "optimizer.lr=0.1", "seed=1,2", "run='x y'"]
+    assert CommandLine.parse(words).overrides == tuple(words)
     assert read_by_hydra("model.weights=imagenet") == "imagenet"
 
 
@@ -70,24 +63,40 @@ def test_in_a_sweep_commas_separate_unless_the_path_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert quote_paths(["-m", "model.weights=null,a b.pth"])[1] == "model.weights=null,'a b.pth'"
+    assert (
+        CommandLine.parse(["-m", "model.weights=null,a b.pth"]).overrides[0]
+        == "model.weights=null,'a b.pth'"
+    )
     (tmp_path / "a,b").mkdir()
-    assert quote_paths(["-m", "data.root=a,b"])[1] == "data.root='a,b'"
-    assert quote_paths(["data.root=c,d"]) == ["data.root='c,d'"]
+    assert CommandLine.parse(["-m", "data.root=a,b"]).overrides[0] == "data.root='a,b'"
+    assert CommandLine.parse(["data.root=c,d"]).overrides == ("data.root='c,d'",)
 
 
-def test_values_and_flags():
+def test_words_are_split_into_flags_and_overrides():
     words = ["seed=1", "--cfg", "job", "-m", "run='it\\'s'", "--config-dir", "a=b", "model=x"]
-    assert overrides(words) == ["seed=1", "run='it\\'s'", "model=x"]
-    assert flags_before_overrides(words) == [
-        "--cfg",
-        "job",
-        "-m",
-        "--config-dir",
-        "a=b",
-        "seed=1",
-        "run='it\\'s'",
-        "model=x",
-    ]
-    assert last_value(words, "run") == "it's"
-    assert last_value(words, "source") is None
+    command = CommandLine.parse(words)
+    assert command.overrides == ("seed=1", "run='it\\'s'", "model=x")
+    assert command.flags == ("--cfg", "job", "-m", "--config-dir", "a=b")
+    assert command.words == [*command.flags, *command.overrides]
+    assert command.single_run_flags == ["--cfg", "job", "--config-dir", "a=b"]
+    assert command.keys == ["seed", "run", "model"]
+    assert command.is_sweep
+    assert not command.is_resolved_job
+
+
+def test_values_of_keys_and_flags():
+    command = CommandLine.parse(
+        ["seed=1", "run='it\\'s'", "--cfg=job", "--resolve", "-cd", "my/conf"]
+    )
+    assert command.last_value("run") == "it's"
+    assert command.last_value("source") is None
+    assert command.flag_value("--cfg", "-c") == "job"
+    assert command.flag_value("--package", "-p") is None
+    assert command.config_folders == [CONFIG_DIR, Path("my/conf")]
+    assert command.is_resolved_job
+    assert not command.is_sweep
+
+
+def test_overrides_without_effect_are_dropped():
+    command = CommandLine.parse(["experiment=null", "debug=fast", "model=x"])
+    assert command.overrides == ("debug=fast", "model=x")

@@ -112,7 +112,7 @@ def test_planted_code_is_refused(
         outcome = command(mode, f"run={folder}", "source=.")
         assert outcome.code == 2
         assert place in outcome.err.replace(".0.", ".")
-        assert "this comes with the run's folder and" in outcome.err
+        assert "this is from the run folder and" in outcome.err
         assert not Path("stolen").exists()
     assert not Path("outputs/x/evaluate").exists()
 
@@ -252,7 +252,7 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
     )
     folder = strangers(lambda config: config["optimizer"].update(_target_="my_optim.Mine"))
     refused = command("mode=evaluate", f"run={folder}")
-    assert "optimizer._target_=my_optim.Mine: this comes with the run's folder" in refused.err
+    assert "optimizer._target_=my_optim.Mine: this is from the run folder" in refused.err
     assert "type trust=[my_optim]" in refused.err
     assert command("mode=evaluate", f"run={folder}", "trust=[my_optim]").code == 0
     # What the command line itself chooses is its own, and what it leaves out is gone.

@@ -68,7 +68,7 @@ def test_rows_may_have_different_columns(tmp_path: Path):
 def test_trouble_says_what_to_do(tmp_path: Path):
     full = explain_failure(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
     assert str(full) == (
-        f"{tmp_path} cannot be written: No space left on device. What was written before is intact. Make room, then "
+        f"{tmp_path} cannot be written: No space left on device. The files already written are intact. Free some space, then "
         "repeat the command."
     )
     wrapped = RuntimeError("unexpected pos")
@@ -130,7 +130,7 @@ def test_no_folder_on_the_way_is_a_link(tmp_path: Path, name: str):
         lambda: rename_file(run, name, "other"),
     ):
         with pytest.raises(
-            ConfigurationError, match="samples is a link: remove it, for a folder to be created"
+            ConfigurationError, match="samples is a symbolic link: remove it; a folder will be created"
         ):
             act()
     assert sorted(path.name for path in elsewhere.rglob("*")) == ["inner", "precious"]
@@ -139,13 +139,13 @@ def test_no_folder_on_the_way_is_a_link(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize("name", ["../a", "/etc/a", "a/../../b", "", "."])
 def test_names_lead_below_the_folder(tmp_path: Path, name: str):
-    with pytest.raises(ValueError, match="is no path below a folder"):
+    with pytest.raises(ValueError, match="is not a relative path"):
         write_file(tmp_path, name, "")
 
 
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path):
     write_file(tmp_path, "samples", "")
-    with pytest.raises(ConfigurationError, match="samples is no folder: remove it"):
+    with pytest.raises(ConfigurationError, match="samples is not a folder: remove it"):
         write_file(tmp_path, "samples/0.png", "")
 
 
@@ -160,7 +160,7 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path):
         write_file(tmp_path / "gone", "status.json", "{}")
     assert not (tmp_path / "gone").exists()
     explained = explain_failure(caught.value, tmp_path / "gone")
-    assert "gone is gone: it was deleted or renamed while the command was writing into it" in str(
+    assert "gone no longer exists: it was deleted or renamed while the command was writing to it" in str(
         explained
     )
 
@@ -173,7 +173,7 @@ def test_links_in_a_folder_are_named(tmp_path: Path):
     (tmp_path / "link").symlink_to(run)
     with pytest.raises(
         ConfigurationError,
-        match="holds links, pipes or devices, through which other files would be written:",
+        match="contains links, pipes or devices; writing to them would change files outside the folder:",
     ) as caught:
         reject_links(tmp_path / "link")  # the folder itself may be one
     assert "checkpoints/best.ckpt" in str(caught.value)
@@ -273,5 +273,5 @@ def test_a_file_that_has_nothing_to_read_yet(tmp_path: Path, monkeypatch: pytest
 def test_a_pipe_in_a_runs_folder_is_refused(tmp_path: Path):
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / "events.out.tfevents.1")
-    with pytest.raises(ConfigurationError, match="holds links, pipes or devices"):
+    with pytest.raises(ConfigurationError, match="contains links, pipes or devices"):
         reject_links(tmp_path)

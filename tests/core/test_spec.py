@@ -7,7 +7,7 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 
 PLAIN = {
-    "target": "labels",
+    "target_type": "labels",
     "class_names": ["a", "b"],
     "num_classes": 2,
     "image_size": [8, 9],

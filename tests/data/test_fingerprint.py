@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Subset, TensorDataset
 
 from vision_lab.data.bundled.scenes import Scenes
-from vision_lab.data.fingerprint import fingerprint, labels_of
+from vision_lab.data.fingerprint import fingerprint, get_labels
 from vision_lab.data.formats.coco import CocoMaskDataset
 from vision_lab.data.formats.image_folder import LabeledImages
 from vision_lab.data.formats.image_masks import ImageMaskDataset, MaskEncoding
@@ -23,37 +23,37 @@ def labelled(root: Path) -> LabeledImages:
 
 def test_files(make_folder: Callable[..., Path], tmp_path: Path):
     root = make_folder()
-    before = fingerprint(labelled(root), labelled=True)
+    before = fingerprint(labelled(root), has_labels=True)
     assert before["count"] == 36
     assert set(before) == {"count", "labels", "files"}
     moved = Path(shutil.copytree(root, tmp_path / "moved"))
-    assert fingerprint(labelled(moved), labelled=True) == before
+    assert fingerprint(labelled(moved), has_labels=True) == before
     picture = moved / "beech" / "004.png"
     content = picture.read_bytes()
     picture.write_bytes(content + b"1")
-    assert fingerprint(labelled(moved), labelled=True) | {"files": before["files"]} == before
-    assert fingerprint(labelled(moved), labelled=True) != before
+    assert fingerprint(labelled(moved), has_labels=True) | {"files": before["files"]} == before
+    assert fingerprint(labelled(moved), has_labels=True) != before
     picture.unlink()
-    assert fingerprint(labelled(moved), labelled=True)["count"] == 35
+    assert fingerprint(labelled(moved), has_labels=True)["count"] == 35
     (moved / "beech" / "other.png").write_bytes(content)
-    renamed = fingerprint(labelled(moved), labelled=True)
+    renamed = fingerprint(labelled(moved), has_labels=True)
     assert (renamed["count"], renamed["labels"]) == (before["count"], before["labels"])
     assert renamed["files"] != before["files"]
 
 
 def test_pictures_in_memory(make_folder: Callable[..., Path]):
     dataset = TensorDataset(torch.zeros(4, 1, 2, 2), torch.tensor([0, 1, 1, 0]))
-    found = fingerprint(dataset, labelled=True)
+    found = fingerprint(dataset, has_labels=True)
     assert found["count"] == 4
     assert "files" not in found
     other = TensorDataset(torch.zeros(4, 1, 2, 2), torch.tensor([0, 1, 0, 1]))
-    assert fingerprint(other, labelled=True) != found
-    assert labels_of(Subset(dataset, [1, 3])) == [1, 0]  # type: ignore[arg-type]
+    assert fingerprint(other, has_labels=True) != found
+    assert get_labels(Subset(dataset, [1, 3])) == [1, 0]  # type: ignore[arg-type]
 
 
 def test_targets_that_are_no_labels():
     dataset = TensorDataset(torch.zeros(4, 1, 2, 2), torch.zeros(4, 2, 2))
-    assert fingerprint(dataset, labelled=False) == {"count": 4}  # type: ignore[arg-type]
+    assert fingerprint(dataset, has_labels=False) == {"count": 4}  # type: ignore[arg-type]
 
 
 def test_files_of_a_part_and_of_torchvisions_folders(make_folder: Callable[..., Path]):
@@ -61,12 +61,14 @@ def test_files_of_a_part_and_of_torchvisions_folders(make_folder: Callable[..., 
 
     root = make_folder()
     images = ImageFolder(root)  # yields decoded pictures, and says their files in `samples`
-    assert fingerprint(images, labelled=True) == fingerprint(labelled(root), labelled=True)
+    assert fingerprint(images, has_labels=True) == fingerprint(labelled(root), has_labels=True)
     part = Subset(images, [0, 35])
-    assert fingerprint(part, labelled=True) == fingerprint(
-        Subset(labelled(root), [0, 35]), labelled=True
+    assert fingerprint(part, has_labels=True) == fingerprint(
+        Subset(labelled(root), [0, 35]), has_labels=True
     )  # type: ignore[arg-type]
-    assert fingerprint(part, labelled=True)["files"] != fingerprint(images, labelled=True)["files"]
+    assert (
+        fingerprint(part, has_labels=True)["files"] != fingerprint(images, has_labels=True)["files"]
+    )
 
 
 def test_masks_are_files_too(make_folder: Callable[..., Path]):
@@ -76,10 +78,10 @@ def test_masks_are_files_too(make_folder: Callable[..., Path]):
     for path in sorted((root / "images").iterdir()):
         (root / "masks" / path.name).write_text("mask")
     samples = [(path, root / "masks" / path.name) for path in sorted((root / "images").iterdir())]
-    before = fingerprint(ImageMaskDataset(samples, MaskEncoding(2), 100), labelled=False)
+    before = fingerprint(ImageMaskDataset(samples, MaskEncoding(2), 100), has_labels=False)
     assert set(before) == {"count", "files"}
     (root / "masks" / "002.png").write_text("another")
-    assert fingerprint(ImageMaskDataset(samples, MaskEncoding(2), 100), labelled=False) != before
+    assert fingerprint(ImageMaskDataset(samples, MaskEncoding(2), 100), has_labels=False) != before
 
 
 def test_annotations_and_rules_are_told(tmp_path: Path):
@@ -87,16 +89,17 @@ def test_annotations_and_rules_are_told(tmp_path: Path):
         CocoMaskDataset([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]")
     )
     assert (
-        fingerprint(one, labelled=False)["made_of"] != fingerprint(other, labelled=False)["made_of"]
+        fingerprint(one, has_labels=False)["made_of"]
+        != fingerprint(other, has_labels=False)["made_of"]
     )
     made = {
         seed: fingerprint(
             Scenes(split="val", num_images=3, image_size=(16, 16), label_set="all", seed=seed),
-            labelled=False,
+            has_labels=False,
         )
         for seed in (0, 1)
     }
     assert made[0]["count"] == 3
     assert made[0] != made[1]
     whole = Scenes(split="val", num_images=3, image_size=(16, 16), label_set="all", seed=0)
-    assert fingerprint(Subset(whole, [0, 1, 2]), labelled=False) == made[0]  # type: ignore[arg-type]
+    assert fingerprint(Subset(whole, [0, 1, 2]), has_labels=False) == made[0]  # type: ignore[arg-type]

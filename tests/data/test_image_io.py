@@ -157,7 +157,7 @@ def test_reasons(tmp_path: Path):
     for name, reason in {
         "pipe.png": "it is a pipe, a device or a folder, not a file",
         "empty.jpg": "the file is empty",
-        "text.jpg": "it is no picture, or of a kind that cannot be read",
+        "text.jpg": "it is not an image, or has an unsupported format",
         "float.tiff": "its values are floating-point numbers, not whole numbers of 8 or 16 bits",
         "missing.jpg": "there is no such file",
     }.items():
@@ -171,7 +171,7 @@ def test_from_memory():
         assert to_uint8_image(image, channels=3)[:, 2, 2].tolist() == list(RED)
     assert to_uint8_image(np.full((6, 8), 9, dtype=np.uint8), channels=1).shape == (1, 6, 8)
     assert to_uint8_image(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=5).shape == (5, 6, 8)
-    with pytest.raises(InvalidImageError, match=r"it has 5 channels, data.spec.channels=3"):
+    with pytest.raises(InvalidImageError, match=r"it has 5 channels, but data.spec.channels=3"):
         to_uint8_image(torch.zeros(5, 6, 8, dtype=torch.uint8), channels=3)
     for kind in (torch.float32, torch.int32):
         with pytest.raises(InvalidImageError, match=rf"its values are {kind}"):

@@ -17,7 +17,7 @@ from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFile
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.data.formats.image_folder import UnlabeledImages, class_names, image_folder
 from vision_lab.data.image_io import InvalidImageError
-from vision_lab.data.module import DataModule, labels_of
+from vision_lab.data.module import DataModule, get_labels
 from vision_lab.data.targets import LabelTarget
 from vision_lab.data.transforms import scale_jitter_crop
 
@@ -39,7 +39,7 @@ def module(spec: DataSpec, **changes) -> DataModule:
         "transforms": {"train": [], "eval": []},
         "batch_size": 4,
         "num_workers": 0,
-        "on_bad": "raise",
+        "on_error": "raise",
         "seed": 0,
     }
     made = DataModule(**(arguments | changes))
@@ -50,7 +50,7 @@ def module(spec: DataSpec, **changes) -> DataModule:
 def folder_module(spec: DataSpec, root: Path, **changes) -> DataModule:
     names = class_names(str(root))
     sources = {
-        split: partial(image_folder, str(root), split=split, folders=names)
+        split: partial(image_folder, str(root), split=split, class_folders=names)
         for split in ("train", "val", "test")
     }
     return module(spec, **(sources | changes))
@@ -61,9 +61,9 @@ def seen(loader) -> list[int]:
 
 
 def test_missing_splits_are_stratified_parts_of_train(spec: DataSpec):
-    made = module(spec, holdout=0.25)
+    made = module(spec, holdout_fraction=0.25)
     counts = {
-        split: torch.bincount(torch.tensor(labels_of(data))).tolist()
+        split: torch.bincount(torch.tensor(get_labels(data))).tolist()
         for split, data in made.splits.items()
     }
     assert counts["test"] == [1, 2, 3, 4]
@@ -72,7 +72,7 @@ def test_missing_splits_are_stratified_parts_of_train(spec: DataSpec):
         abs(count - share) <= 1 for count, share in zip(counts["val"], (1, 2, 3, 4), strict=True)
     )
     assert [sum(each) for each in zip(*counts.values(), strict=True)] == [4, 8, 12, 16]
-    again, other = module(spec, holdout=0.25), module(spec, holdout=0.25, seed=1)
+    again, other = module(spec, holdout_fraction=0.25), module(spec, holdout_fraction=0.25, seed=1)
     assert again.splits["val"].indices == made.splits["val"].indices
     assert other.splits["val"].indices != made.splits["val"].indices
     assert not set(made.splits["val"].indices) & set(made.splits["test"].indices)
@@ -93,8 +93,8 @@ def test_channels_follow_the_spec(spec: DataSpec):
 
 
 def test_per_class(spec: DataSpec):
-    made = module(spec, per_class=2)
-    assert torch.bincount(torch.tensor(labels_of(made.splits["train"]))).tolist() == [2, 2, 2, 2]
+    made = module(spec, samples_per_class=2)
+    assert torch.bincount(torch.tensor(get_labels(made.splits["train"]))).tolist() == [2, 2, 2, 2]
     assert len(made.splits["val"]) == 4
 
 
@@ -141,7 +141,7 @@ def test_a_bad_file_stops_the_run_by_name(spec: DataSpec, make_folder: Callable[
     with pytest.raises(DataError) as caught:
         made.on_after_batch_transfer(bad, 0)
     assert str(caught.value) == (
-        f"1 picture cannot be read:\n  {root / 'ash' / '000.png'}: the file is empty\n"
+        f"1 image cannot be read:\n  {root / 'ash' / '000.png'}: the file is empty\n"
         "Mend or remove them, or type data.on_error=skip to leave such files out, counted and listed."
     )
 
@@ -150,7 +150,7 @@ def test_bad_files_are_skipped_counted_and_listed(spec: DataSpec, make_folder: C
     root = make_folder(classes=spec.class_names)
     (root / "ash" / "000.png").write_bytes(b"")
     (root / "date" / "003.png").write_text("no picture")
-    made = folder_module(spec, root, on_bad="skip")
+    made = folder_module(spec, root, on_error="skip")
     counted = 0
     for split in ("train", "val", "test"):
         for batch in made.eval_loader(split):
@@ -160,13 +160,13 @@ def test_bad_files_are_skipped_counted_and_listed(spec: DataSpec, make_folder: C
     assert counted == 48 - 2
     assert made.unreadable == {
         str(root / "ash" / "000.png"): "the file is empty",
-        str(root / "date" / "003.png"): "it is no picture, or of a kind that cannot be read",
+        str(root / "date" / "003.png"): "it is not an image, or has an unsupported format",
     }
 
 
 def test_a_batch_of_bad_files_alone_is_empty(spec: DataSpec, tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"")
-    made = module(spec, on_bad="skip")
+    made = module(spec, on_error="skip")
     made.set_predict_dataset(UnlabeledImages([tmp_path / "a.png"]))
     batch = made.on_after_batch_transfer(next(iter(made.predict_dataloader())), 0)
     assert len(batch.samples) == len(batch.images) == len(batch.targets) == 0
@@ -176,14 +176,14 @@ def test_a_batch_of_bad_files_alone_is_empty(spec: DataSpec, tmp_path: Path):
 def test_pictures_stay_bytes_until_they_are_on_the_device(spec: DataSpec):
     made = module(spec, transforms={"train": [], "eval": [v2.ToDtype(torch.float32, scale=True)]})
     with pytest.raises(
-        ConfigurationError, match=r"a transform of augment makes torch\.float32 of pictures"
+        ConfigurationError, match=r"a transform in augment converts images to torch\.float32"
     ):
         made.on_after_batch_transfer(next(iter(made.val_dataloader())), 0)
 
 
 def test_labels_beyond_the_spec(spec: DataSpec):
     with pytest.raises(
-        DataError, match=r"labels reach from 1 to 4, but data\.spec\.class_names has 4 names"
+        DataError, match=r"labels range from 1 to 4, but data\.spec\.class_names has 4 names"
     ):
         module(spec, train=lambda: Tensors(shift=1))
 
@@ -196,7 +196,7 @@ def test_relabelled(spec: DataSpec):
 
 def test_class_weights_are_one_on_average(spec: DataSpec):
     made = module(spec)
-    weights, labels = made.class_weights(), torch.tensor(labels_of(made.splits["train"]))
+    weights, labels = made.class_weights(), torch.tensor(get_labels(made.splits["train"]))
     assert weights[labels].mean().item() == pytest.approx(1)
     counts = torch.bincount(labels)
     assert torch.allclose(weights * counts, (weights * counts)[0].expand(4))
@@ -224,7 +224,7 @@ def test_unlabelled_pictures(spec: DataSpec, make_folder: Callable[..., Path]):
 
 @pytest.fixture
 def mask_spec(spec: DataSpec) -> DataSpec:
-    return replace(spec, target="masks")
+    return replace(spec, target_type="masks")
 
 
 class Drawn:
@@ -266,7 +266,7 @@ def test_masks_move_with_their_pictures(mask_spec: DataSpec):
 
 
 def test_splits_of_masks_are_held_out_by_chance(mask_spec: DataSpec):
-    made = module(mask_spec, train=Drawn, holdout=0.2)
+    made = module(mask_spec, train=Drawn, holdout_fraction=0.2)
     assert {split: len(data) for split, data in made.splits.items()} == {
         "train": 12,
         "val": 4,
@@ -276,13 +276,13 @@ def test_splits_of_masks_are_held_out_by_chance(mask_spec: DataSpec):
     assert sorted(held) == list(range(20))
     assert (
         made.splits["val"].indices
-        != module(mask_spec, train=Drawn, holdout=0.2, seed=1).splits["val"].indices
+        != module(mask_spec, train=Drawn, holdout_fraction=0.2, seed=1).splits["val"].indices
     )
     assert made.fingerprints()["train"] == {"count": 12}
     with pytest.raises(
-        ConfigurationError, match=r"data\.per_class=3 is for labels, this data has none: type null"
+        ConfigurationError, match=r"data\.samples_per_class=3 is for labels, this data has none: type null"
     ):
-        module(mask_spec, train=Drawn, per_class=3)
+        module(mask_spec, train=Drawn, samples_per_class=3)
 
 
 class Wrong(Drawn):
@@ -300,7 +300,7 @@ class Wrong(Drawn):
 
 
 def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
-    made = module(mask_spec, train=Wrong, on_bad="skip", batch_size=6)
+    made = module(mask_spec, train=Wrong, on_error="skip", batch_size=6)
     made.set_predict_dataset(Wrong())
     batches = [made.on_after_batch_transfer(batch, 0) for batch in made.predict_dataloader()]
     assert sum(len(batch.samples) for batch in batches) == 17
@@ -322,7 +322,7 @@ def test_masks_that_would_teach_nothing_are_told(
             return picture, mask * 255
 
     module(mask_spec, train=Forgotten)
-    assert "the training masks show no class but ash, and " in caplog.text
+    assert "the training masks contain no class but ash, and " in caplog.text
     assert (
         "if a value that is ignored (255) stands for a class, type data.class_values=[0,255]"
         in caplog.text
@@ -334,7 +334,7 @@ def test_masks_that_would_teach_nothing_are_told(
 
 def test_too_few_pictures(mask_spec: DataSpec):
     with pytest.raises(
-        DataError, match=r"2 pictures cannot be divided into train, val and test: there must be 3"
+        DataError, match=r"2 images cannot be split into train, val and test: provide at least 3"
     ):
         module(mask_spec, train=partial(Drawn, 2))
 
@@ -365,7 +365,7 @@ def test_class_weights_of_masks_are_median_frequencies(mask_spec: DataSpec):
 
 def test_whole_pictures_are_not_fitted(mask_spec: DataSpec):
     made = module(mask_spec, train=Drawn)
-    made.set_predict_dataset(Drawn(3), whole=True)
+    made.set_predict_dataset(Drawn(3), keep_size=True)
     batches = list(made.predict_dataloader())
     assert [tuple(batch.images.shape) for batch in batches] == [(1, 3, 12, 10)] * 3
 
@@ -382,12 +382,14 @@ def test_a_part_of_a_split_evenly_spaced(spec: DataSpec):
     """What ``eval_loader`` gives of it, and single pictures of that."""
     made = module(spec)
     whole = torch.cat([batch.images for batch in made.eval_loader("train")])
-    part = torch.cat([batch.images for batch in made.eval_loader("train", most=5)])
+    part = torch.cat([batch.images for batch in made.eval_loader("train", max_samples=5)])
     places = [place * len(whole) // 5 for place in range(5)]
     assert torch.equal(part, whole[places])
-    assert torch.equal(torch.stack(made.load_images("train", [4, 0], most=5)), part[[4, 0]])
+    assert torch.equal(torch.stack(made.load_images("train", [4, 0], max_samples=5)), part[[4, 0]])
     assert torch.equal(made.load_images("train", [3])[0], whole[3])
-    assert sum(len(batch.samples) for batch in made.eval_loader("train", most=10_000)) == len(whole)
+    assert sum(
+        len(batch.samples) for batch in made.eval_loader("train", max_samples=10_000)
+    ) == len(whole)
 
 
 @pytest.mark.parametrize(("limit", "batches"), [(2, 2), (0.5, 5), (1.0, 10)])
@@ -412,8 +414,8 @@ def test_a_limited_validation_reads_every_class(spec: DataSpec, limit: float, ba
     [
         (torch.tensor([0.0, 0.98, 1.0]), "sample 1 has 0.98"),
         (torch.tensor([0.0, float("nan"), 1.0]), "sample 1 has nan"),
-        (["ash", "oak"], "labels are to be whole numbers from 0, one a sample: "),
-        (torch.eye(3), "labels of the shape [3]"),
+        (["ash", "oak"], "labels must be integers from 0, one for each sample: "),
+        (torch.eye(3), "the label of a sample has shape [3]"),
     ],
 )
 def test_labels_that_are_no_whole_numbers_are_refused(spec: DataSpec, targets: object, text: str):
@@ -425,7 +427,7 @@ def test_labels_that_are_no_whole_numbers_are_refused(spec: DataSpec, targets: o
     with pytest.raises(DataError, match=re.escape(text)):
         module(spec, train=Odd)
     whole = module(spec, train=Tensors, val=lambda: Floats())
-    assert labels_of(whole.splits["val"])[:5] == [0, 0, 0, 0, 1]
+    assert get_labels(whole.splits["val"])[:5] == [0, 0, 0, 0, 1]
 
 
 class Floats(Tensors):
@@ -440,5 +442,5 @@ def test_a_single_label_that_is_no_whole_number_is_a_bad_sample(spec: DataSpec):
     label = LabelTarget((8, 8), None)
     image = torch.zeros(3, 8, 8)
     assert label(np.float64(2.0), image) == 2
-    with pytest.raises(InvalidImageError, match=r"its label 0\.98 is no whole number"):
+    with pytest.raises(InvalidImageError, match=r"its label 0\.98 is not an integer"):
         label(0.98, image)

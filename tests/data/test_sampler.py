@@ -35,7 +35,7 @@ def test_seed_and_epoch_decide():
 
 def test_fixed_keeps_the_first_permutation_but_counts_epochs():
     """So that augmentation goes on changing."""
-    one = order(fixed=True)
+    one = order(same_every_epoch=True)
     one.set_epoch(3)
     assert one.batches() == order().batches()
     assert next(iter(one))[0][0] == 3
@@ -43,7 +43,7 @@ def test_fixed_keeps_the_first_permutation_but_counts_epochs():
 
 def test_two_ranks_share_the_batches_of_one_process_with_twice_the_batch():
     whole = order(batch_size=10).batches()
-    ranks = [order(rank=rank, world=2).batches() for rank in (0, 1)]
+    ranks = [order(rank=rank, world_size=2).batches() for rank in (0, 1)]
     assert [one + other for one, other in zip(*ranks, strict=True)] == whole
 
 
@@ -51,7 +51,8 @@ def test_two_ranks_share_the_batches_of_one_process_with_twice_the_batch():
 def test_evaluation_sees_each_sample_once_in_as_many_batches_on_every_rank(size: int):
     for world in (1, 2, 3, 4):
         orders = [
-            order(size=size, batch_size=4, shuffle=False, rank=r, world=world) for r in range(world)
+            order(size=size, batch_size=4, shuffle=False, rank=r, world_size=world)
+            for r in range(world)
         ]
         ranks = [each.batches() for each in orders]
         assert sorted(index for batches in ranks for batch in batches for index in batch) == list(
@@ -70,16 +71,16 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
 
 def test_fewer_samples_than_processes():
     with pytest.raises(
-        ConfigurationError, match=r"2 processes cannot share 1 pictures: type trainer\.devices=1"
+        ConfigurationError, match=r"2 processes but only 1 images: type trainer\.devices=1"
     ):
-        order(size=1, world=2)
+        order(size=1, world_size=2)
 
 
 def test_what_is_done_is_not_yielded_again():
     whole = order()
     for epoch in (1, 2, 3):
         whole.set_epoch(epoch)
-        rest = order(done=(2, 3))
+        rest = order(resume_position=(2, 3))
         assert rest.epoch == 2  # a loader's workers read ahead before the epoch is set
         rest.set_epoch(epoch)
         assert list(rest) == list(whole)[3 if epoch == 2 else 0 :]
@@ -90,7 +91,7 @@ def test_what_is_done_is_not_yielded_again():
 def test_a_limited_evaluation_sees_all_of_a_sorted_set(world: int):
     """Its first batches are evenly spaced; the rest follows, though nobody reads it."""
     orders = [
-        order(size=100, batch_size=4, shuffle=False, rank=r, world=world, limit=2)
+        order(size=100, batch_size=4, shuffle=False, rank=r, world_size=world, limit=2)
         for r in range(world)
     ]
     ranks = [each.batches() for each in orders]

@@ -23,14 +23,22 @@ TOLD = {"score_threshold": 0.001, "nms_threshold": 0.5, "detections_per_image": 
 
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "faster_rcnn": lambda *a, **k: faster_rcnn(
-        *a, **{"width": 64, "anchor_scale": 8, "proposals": 1000, "samples": 512, **TOLD, **k}
+        *a,
+        **{
+            "channels": 64,
+            "anchor_scale": 8,
+            "rpn_post_nms_top_n": 1000,
+            "box_batch_size_per_image": 512,
+            **TOLD,
+            **k,
+        },
     ),
     "retinanet": lambda *a, **k: retinanet(
-        *a, **{"width": 64, "anchor_scale": 4, "norm": None, **TOLD, **k}
+        *a, **{"channels": 64, "anchor_scale": 4, "norm": None, **TOLD, **k}
     ),
-    "fcos": lambda *a, **k: fcos(*a, **{"width": 64, **TOLD, **k}),
-    "ssd": lambda *a, **k: ssd(*a, **{"width": 64, **TOLD, **k}),
-    "yolo": lambda *a, **k: yolo(*a, **{"width": 32, "depth": 1, **TOLD, **k}),
+    "fcos": lambda *a, **k: fcos(*a, **{"channels": 64, **TOLD, **k}),
+    "ssd": lambda *a, **k: ssd(*a, **{"channels": 64, **TOLD, **k}),
+    "yolo": lambda *a, **k: yolo(*a, **{"channels": 32, "num_convs": 1, **TOLD, **k}),
 }
 
 PUBLISHED = {
@@ -97,7 +105,7 @@ def test_keys_losses_and_detections_are_torchvisions(name: str):
     backbone = ClassifierBackbone(
         getattr(torchvision.models, model)(weights=None), channels=3, loaded=None
     )
-    made = HEADS[name](backbone, box_spec((side, side)), width=256)
+    made = HEADS[name](backbone, box_spec((side, side)), channels=256)
     state = published.state_dict()
     assert list(made.state_dict()) == list(state)
     made.load_state_dict(state)
@@ -205,27 +213,33 @@ def test_losses_and_detections_leave_the_mode_as_it_was(name: str, make_backbone
 
 def test_a_model_that_steps_less_gives_its_coarsest_maps(make_backbone):
     backbone = make_backbone("resnet18")
-    assert BackboneWithFPN(backbone, finest=8, width=32, extra=None, coarser=[]).strides == [
+    assert BackboneWithFPN(
+        backbone, min_stride=8, out_channels=32, extra_blocks=None, extra_factors=[]
+    ).strides == [
         8,
         16,
         32,
     ]
-    assert BackboneWithFPN(backbone, finest=64, width=32, extra=None, coarser=[2]).strides == [
+    assert BackboneWithFPN(
+        backbone, min_stride=64, out_channels=32, extra_blocks=None, extra_factors=[2]
+    ).strides == [
         16,
         32,
         64,
     ]
     backbone.stages = backbone.stages[:1]
-    with pytest.raises(ConfigurationError, match="a single map"):
-        BackboneWithFPN(backbone, finest=8, width=32, extra=None, coarser=[])
+    with pytest.raises(ConfigurationError, match="two feature maps, but this model has one"):
+        BackboneWithFPN(
+            backbone, min_stride=8, out_channels=32, extra_blocks=None, extra_factors=[]
+        )
 
 
 def test_a_group_norm_needs_channels_it_divides(make_backbone):
     with pytest.raises(
         ConfigurationError,
-        match=r"head\.norm=group: type null, or group with a head\.width that 32",
+        match=r"head\.norm=group: type null, or group with head\.channels a multiple of 32",
     ):
-        HEADS["retinanet"](make_backbone("resnet18"), box_spec((96, 96)), norm="group", width=48)
+        HEADS["retinanet"](make_backbone("resnet18"), box_spec((96, 96)), norm="group", channels=48)
 
 
 def test_anchors_of_a_map_that_leaves_a_border_lie_by_its_stride():
@@ -291,7 +305,7 @@ def test_a_perfect_yolo_finds_each_object_once(make_backbone):
     with torch.no_grad():
         outputs = network(torch.rand(1, 3, 64, 64))
         wanted = torch.tensor([[10.0, 12.0, 40.0, 50.0], [44.0, 4.0, 60.0, 24.0]])
-        owners = assign_targets(wanted, outputs.centres, outputs.strides)
+        owners = assign_targets(wanted, outputs.centers, outputs.strides)
         there = torch.where(owners >= 0, 9.0, -9.0)[None]
         classes = torch.full((1, len(owners), 5), -9.0)
         classes[0, owners == 0, 3] = classes[0, owners == 1, 1] = 9.0

@@ -8,7 +8,7 @@ from vision_lab.losses.diffaugment import (
     AUGMENTATIONS,
     color,
     cutout,
-    make_augmentations,
+    get_augmentations,
     translation,
 )
 
@@ -72,10 +72,10 @@ def test_a_cut_is_half_the_side_at_most():
 
 
 def test_names():
-    assert make_augmentations([]) == []
+    assert get_augmentations([]) == []
     for wrong in (["blur"], "colour"):
         with pytest.raises(
             ConfigurationError,
-            match=r"task\.diffaugment=.*: type a list of colour, translation, cutout",
+            match=r"task\.diffaugment=.*: type a list of color, translation, cutout",
         ):
-            make_augmentations(wrong)
+            get_augmentations(wrong)

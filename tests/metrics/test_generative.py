@@ -13,7 +13,7 @@ from vision_lab.metrics.generative import (
     fid,
     generative_metrics,
     kid,
-    nearest,
+    nearest_neighbors,
     precision,
     recall,
 )
@@ -131,4 +131,7 @@ def test_points_come_in_the_order_of_their_places():
 
 def test_nearest():
     among = torch.tensor([[0.0], [1.0], [5.0], [6.5]])
-    assert nearest(torch.tensor([[5.2], [0.9]]), among, count=2).tolist() == [[2, 3], [1, 0]]
+    assert nearest_neighbors(torch.tensor([[5.2], [0.9]]), among, count=2).tolist() == [
+        [2, 3],
+        [1, 0],
+    ]

@@ -115,7 +115,7 @@ def test_stem_choices(spec: DataSpec):
 
 
 def test_a_frozen_trunk_leaves_the_layer_of_the_classes(spec: DataSpec):
-    it = made(spec, freeze="trunk")
+    it = made(spec, freeze="backbone")
     trained = [name for name, parameter in it.network.named_parameters() if parameter.requires_grad]
     assert trained == ["fc.weight", "fc.bias"]
     norms = [module for module in it.network.modules() if isinstance(module, nn.BatchNorm2d)]

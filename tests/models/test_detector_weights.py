@@ -50,6 +50,6 @@ def test_how_published_detectors_normalise(monkeypatch: pytest.MonkeyPatch):
     """SSD's subtracts a mean and leaves the values as large as bytes."""
     enumeration = torchvision.models.get_model_weights("ssd300_vgg16")
     monkeypatch.setattr(enumeration, "get_state_dict", lambda *_, **__: {"a": torch.zeros(1)})
-    _, mean, std = weights._from_torchvision("coco", "ssd300_vgg16", "head.weights")
+    _, mean, std = weights._download("coco", "ssd300_vgg16", "head.weights")
     assert mean == pytest.approx((0.48235, 0.45882, 0.40784))
     assert std == pytest.approx((1 / 255,) * 3)

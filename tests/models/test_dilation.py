@@ -82,7 +82,7 @@ def test_a_network_that_cannot_be_dilated_says_what_to_type():
     )
     with pytest.raises(
         ConfigurationError,
-        match=r"head\.output_stride=8 cannot be had of this model.*output_stride=null",
+        match=r"head\.output_stride=8: this model cannot be dilated.*output_stride=null",
     ):
         made.features([made.stages[-1].name], output_stride=8)
 
@@ -96,14 +96,14 @@ def test_output_strides_that_are_none():
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_a_wide_pool_is_the_pool_at_each_pixel(largest: bool, pool: type[nn.Module], kernel: int):
     x = torch.rand(2, 3, 9, 11)
-    wide = DilatedPool(kernel=kernel, dilation=1, largest=largest)(x)
+    wide = DilatedPool(kernel_size=kernel, dilation=1, is_max=largest)(x)
     assert wide.shape == x.shape
     first = (kernel - 1) // 2
     assert torch.allclose(
         wide[..., first : first + 9 - kernel + 1, first : first + 11 - kernel + 1],
         pool(kernel, 1)(x),
     )
-    spread = DilatedPool(kernel=kernel, dilation=2, largest=largest)(x)
+    spread = DilatedPool(kernel_size=kernel, dilation=2, is_max=largest)(x)
     alone = pool(kernel, 1)(x[..., ::2, ::2])
     begin = (kernel - 1) // 2 * 2 + (kernel == 2)
     assert torch.allclose(

@@ -25,7 +25,7 @@ from vision_lab.models.feature_extractors import (
 
 
 def test_the_shipped_network_tells_garments_apart():
-    """By the nearest class mean of its features, of pictures it has not learnt from; and it is small."""
+    """By the nearest_neighbors class mean of its features, of pictures it has not learnt from; and it is small."""
     look, train, test = fashion_features(), FashionMini(split="train"), FashionMini(split="test")
     points, others = look(train.tensors[0][::12]), look(test.tensors[0][::2])
     means = torch.stack([points[train.targets[::12] == label].mean(dim=0) for label in range(10)])
@@ -130,7 +130,7 @@ def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ConfigurationError) as caught:
         inception(None)
     text = str(caught.value)
-    assert "weights-inception-2015-12-05-6726825d.pth could not be fetched: no network" in text
+    assert "weights-inception-2015-12-05-6726825d.pth cannot be downloaded: no network" in text
     assert (
         "then type task.feature_extractor=inception:<folder>/weights-inception-2015-12-05-6726825d.pth"
         in text

@@ -26,7 +26,7 @@ class Dropping(nn.Module):
 
 def test_keys_and_values_are_the_classifiers():
     classifier = torchvision.models.resnet18().eval()
-    maps = TrainEvalGraphs(classifier).maps(["layer1.1", "layer4.1"])
+    maps = TrainEvalGraphs(classifier).feature_maps(["layer1.1", "layer4.1"])
     assert set(maps.state_dict()) == {
         key for key in classifier.state_dict() if not key.startswith("fc.")
     }
@@ -40,7 +40,7 @@ def test_keys_and_values_are_the_classifiers():
 
 
 def test_the_mode_is_that_of_each_call_whoever_set_it():
-    maps = TrainEvalGraphs(Dropping()).maps(["second"])
+    maps = TrainEvalGraphs(Dropping()).feature_maps(["second"])
     images = torch.rand(1, 3, 8, 8)
     assert maps.training
     assert not torch.equal(maps(images)["second"], maps(images)["second"])
@@ -68,7 +68,7 @@ def test_a_copy_is_a_network_of_its_own(name: str):
 
 def test_layers_that_replace_others_are_used():
     """As synchronised batch norm replaces batch norm, in training and in evaluation."""
-    maps = TrainEvalGraphs(torchvision.models.resnet18()).maps(["layer1.1"])
+    maps = TrainEvalGraphs(torchvision.models.resnet18()).feature_maps(["layer1.1"])
     images = torch.rand(2, 3, 32, 32)
     maps.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3)
     nn.init.zeros_(maps.conv1.weight)
@@ -85,6 +85,6 @@ def test_layers_that_replace_others_are_used():
 def test_frozen_parts_stay_in_evaluation_mode():
     classifier = torchvision.models.resnet18()
     classifier.bn1.eval()
-    maps = TrainEvalGraphs(classifier).maps(["layer4.1"])
+    maps = TrainEvalGraphs(classifier).feature_maps(["layer4.1"])
     assert not maps.get_submodule("bn1").training
     assert maps.get_submodule("layer1.0.bn1").training

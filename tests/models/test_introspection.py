@@ -11,7 +11,7 @@ from vision_lab.models import introspection
 def test_stages_of_a_resnet():
     with torch.device("meta"):
         network = published.resnet18()
-    assert introspection.stages(network, channels=3) == (
+    assert introspection.find_stages(network, channels=3) == (
         Stage("relu", 64, 2),
         Stage("layer1.1", 64, 4),
         Stage("layer2.1", 128, 8),

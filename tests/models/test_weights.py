@@ -45,7 +45,7 @@ def test_other_classes_are_drawn_anew_and_said(tmp_path: Path, learnt: dict[str,
     torch.save(learnt, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth", classes=3)
     assert loaded.summary == (
-        "w.pth: 50 of 52 tensors loaded; drawn anew: classifier.1.weight, classifier.1.bias"
+        "w.pth: 50 of 52 tensors loaded; randomly initialized: classifier.1.weight, classifier.1.bias"
     )
     assert set(loaded.missing_keys) == CLASSES
     assert torch.equal(network.features[0].weight, learnt["features.0.weight"])
@@ -79,7 +79,7 @@ def test_a_small_stem_does_not_take_them(tmp_path: Path):
             constructor="resnet18",
             class_layers={"fc.weight", "fc.bias"},
         )
-    assert "other shapes: conv1.weight 64x3x7x7 for 64x3x3x3" in str(caught.value)
+    assert "other shapes: conv1.weight 64x3x7x7 instead of 64x3x3x3" in str(caught.value)
     assert str(caught.value).endswith("type model.stem=imagenet.")
 
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path):
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     for name, text in {
         "missing.pth": "there is no such file",
-        "text.pth": "not a file of plain tensors",
+        "text.pth": "not a file of tensors",
         "empty.pth": "there is no state dict in it",
     }.items():
         with pytest.raises(ConfigurationError, match=text):

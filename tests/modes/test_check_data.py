@@ -58,7 +58,7 @@ def checked(command: Command, tmp_path: Path, words: list[str]) -> tuple[Outcome
 def test_a_data_set_that_is_right_is_told_so(kind: str, command: Command, tmp_path: Path):
     outcome, report = checked(command, tmp_path, CLEAN[kind](tmp_path / "data"))
     assert outcome.code == 0, outcome.err
-    assert "nothing is broken" in outcome.out
+    assert "no problems found" in outcome.out
     assert report["broken"] == 0
     assert set(report["splits"]) == {"train", "val", "test"}
     assert sum(split["pictures"] for split in report["splits"].values()) == {

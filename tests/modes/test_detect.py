@@ -91,7 +91,7 @@ def test_squares_are_learnt_and_measured_again(command: Command, trained: Run):
     }
     outcome = command("mode=evaluate", f"run={trained}")
     assert outcome.code == 0, outcome.err
-    assert "identical to the run's own result, to the last bit" in outcome.out
+    assert "bit-exactly the result reported after training" in outcome.out
 
 
 def test_any_program_can_score_what_an_evaluation_writes(command: Command, trained: Run):
@@ -157,7 +157,7 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
     assert "mode.tiles=true is for tasks that say something of each pixel" in outcome.err
     outcome = command("mode=evaluate", f"run={trained}", "mode.tta=flip")
     assert outcome.code == 1
-    assert "mode.tta=flip: this task does not know how to take a mean" in outcome.err
+    assert "mode.tta=flip: this task cannot average predictions" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
         ),
         (
             ["task=segment", "augment=mosaic"],
-            "augment.train has a transform for boxes, but the data holds masks",
+            "augment.train contains a transform of boxes, but the data has masks",
         ),
         (["augment=imagenet"], "augment.eval must be empty for boxes"),
         (
@@ -181,7 +181,7 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
             "task.draw_score_threshold=-1: type a number from 0 to 1",
         ),
         (["head.weights=coco"], "head.weights=coco: torchvision has no weights for yolo_resnet18"),
-        (["data=coco", "data.root=nowhere"], "nowhere has no annotations of COCO's kind"),
+        (["data=coco", "data.root=nowhere"], "nowhere has no COCO annotations"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_to_type(
@@ -219,7 +219,7 @@ def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_pat
     outcome = command(*words, *named, "name=x", "augment=mosaic")
     assert outcome.code == 0, outcome.err
     assert (
-        "2 annotations are broken, so that boxes are clipped or dropped, or pictures left out; they are listed in"
+        "2 annotations are invalid, so that boxes are clipped or dropped, or pictures left out; they are listed in"
         in outcome.out
     )
     with (tmp_path / "outputs/x/annotation_issues.csv").open() as file:
@@ -228,7 +228,7 @@ def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_pat
     assert [row["what"].rpartition(": ")[2] for row in rows] == ["clipped", "dropped"]
     refused = command(*words, *named, "name=y", "data.on_error=raise")
     assert refused.code == 1
-    assert "2 annotations are broken" in refused.err
+    assert "2 annotations are invalid" in refused.err
 
 
 LEARNING = {

@@ -34,7 +34,7 @@ SMALL = (
         "trainer.limit_test_batches=4",
         "data.batch_size=16",
     ),
-    *("task.num_preview=16", "data.samples_per_class=20"),
+    *("task.num_preview=16", "data.samples_samples_per_class=20"),
 )
 
 
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with chdir(folder):
         assert main([*SMALL, "model.conditioning=concatenation", "name=made"]) == 0
         classifier = (
-            "data.samples_per_class=20",
+            "data.samples_samples_per_class=20",
             "model.network.depth=8",
             "callbacks.image_logger=null",
         )
@@ -67,13 +67,13 @@ def test_what_a_run_leaves(run: Path):
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
         *("epoch=000.png", "epoch=001.png", "epoch=002.png", "epochs.gif"),
     ]
-    with Image.open(run / "samples" / "epochs.gif") as animation:
-        assert (animation.n_frames, animation.size) == (
+    with Image.open(run / "samples" / "epochs.gif") as make_animation:
+        assert (make_animation.n_frames, make_animation.size) == (
             3,
             (10 * 66 + 2, 2 * 66 + 2),
         )  # ten classes in columns
     assert sorted(path.name for path in (run / "pictures").iterdir()) == [
-        *("test_interpolation.png", "test_neighbours.png", "test_real.png"),
+        *("test_interpolation.png", "test_neighbors.png", "test_real.png"),
     ]
     result = json.loads((run / "result.json").read_text())
     assert result["measured_with"] == {
@@ -159,7 +159,7 @@ def test_another_seed_and_chosen_classes(command: Command, run: Path):
 def test_evaluate_comes_to_the_same(command: Command, run: Path):
     outcome = command("mode=evaluate", f"run={run}")
     assert outcome.code == 0, outcome.err
-    assert "identical to the run's own result, to the last bit" in outcome.out
+    assert "bit-exactly the result reported after training" in outcome.out
     assert "measured with features garments, samples 60, real 64, training 60" in outcome.out
     written = json.loads((run / "evaluate" / "test.json").read_text())
     assert written["measured_with"] == {
@@ -168,7 +168,7 @@ def test_evaluate_comes_to_the_same(command: Command, run: Path):
         "real": 64,
         "training": 60,
     }
-    assert (run / "evaluate" / "test_neighbours.png").is_file()
+    assert (run / "evaluate" / "test_neighbors.png").is_file()
 
 
 def test_the_same_command_twice_gives_the_same_bits(command: Command, run: Path):
@@ -199,7 +199,7 @@ def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path
     outcome = command(
         "mode=evaluate", f"run={run}", "data=folder", f"data.root={root}", "data.num_workers=0"
     )
-    assert "the data has classes the network was not trained on: ash, beech" in outcome.err
+    assert "the data has classes that the network was not trained on: ash, beech" in outcome.err
     outcome = command(
         "mode=evaluate", f"run={run}", "data=images", f"data.root={root}", "data.num_workers=0"
     )
@@ -259,13 +259,13 @@ def test_samples_need_no_features(command: Command, run: Path):
     [
         ("task=generate model=resnet18", "model=resnet18 is one network, but task=generate takes a pair that makes "
          "pictures: type model=dcgan head=none"),
-        ("task=generate head=unet", "head=unet is for masks, but task=generate learns from pictures alone: type "
+        ("task=generate head=unet", "head=unet is for masks, but task=generate learns from images alone: type "
          "head=none, or task=segment"),
-        ("model=dcgan", "model=dcgan is for pictures alone, but task=classify learns from labels: type another model=, "
+        ("model=dcgan", "model=dcgan is for images alone, but task=classify learns from labels: type another model=, "
          "or task=generate"),
-        ("head=none", "head=none is for pictures alone, but task=classify learns from labels: type head=linear, or "
+        ("head=none", "head=none is for images alone, but task=classify learns from labels: type head=linear, or "
          "task=generate"),
-        ("task=generate task.feature_extractor=vgg", "task.feature_extractor=vgg: type garments, inception"),
+        ("task=generate task.feature_extractor=vgg", "task.feature_extractor=vgg: type fashion_mini, inception"),
         ("task=generate task.feature_extractor=run:outputs/made", "task.feature_extractor=run:outputs/made: this is no finished run of "
          "task=classify"),
         ("task=generate task.feature_extractor=run:outputs/none", "task.feature_extractor=run:outputs/none: there is no such folder"),
@@ -274,13 +274,13 @@ def test_samples_need_no_features(command: Command, run: Path):
         ("mode=predict run=outputs/made mode.num_samples=0", "mode.num_samples=0: type a whole number from 1 to 1000000 or null"),
         ("mode=predict run=outputs/made mode.class_names=[hat]", "mode.class_names=[hat]: type a list of t-shirt/top, trouser"),
         ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are for pictures that are looked at"),
-        ("mode=predict run=outputs/made source=outputs", "source=outputs: no latents.npz of an earlier mode=predict"),
+        ("mode=predict run=outputs/made source=outputs", "source=outputs: this is not a latents.npz written by mode=predict"),
         ("mode=predict run=outputs/made source=x mode.num_samples=3", "mode.num_samples and mode.class_names: the file of source="),
         ("task=generate trainer.precision=64-true", "trainer.precision=64-true: type 32-true, 16-mixed or bf16-mixed"),
         ("mode=predict run=outputs/made mode.class_names=3", "mode.class_names=3: type a list, each text, or null"),
         ("mode=predict run=outputs/classifier mode.num_samples=3 source=x", "mode.num_samples and mode.class_names are for task=gener"),
-        ("mode=evaluate run=outputs/made mode.tta=flip", "mode.tta=flip: this task does not know how to take a mean"),
-        ("mode=predict task=generate model=dcgan head=none", "mode=predict needs a trained generator: type run="),
+        ("mode=evaluate run=outputs/made mode.tta=flip", "mode.tta=flip: this task cannot average predictions"),
+        ("mode=predict task=generate model=dcgan head=none", "mode=predict requires a trained generator: type run="),
     ],
 )  # fmt: skip
 def test_words_that_do_not_fit(command: Command, run: Path, words: str, text: str):
@@ -295,14 +295,14 @@ def test_words_that_do_not_fit(command: Command, run: Path, words: str, text: st
     [
         (
             {"latents": np.zeros((3, 7))},
-            "holds latents of shape [3, 7], the network takes [count,100]",
+            "the latents have shape [3, 7], but the network requires [num_samples,100]",
         ),
-        ({"latents": np.zeros((3, 100))}, "does not hold a class from 0 to 9 for each picture"),
+        ({"latents": np.zeros((3, 100))}, "there is not a label from 0 to 9 for each image"),
         (
             {"latents": np.zeros((3, 100)), "labels": np.array([0, 1, 10])},
-            "does not hold a class from 0 to 9",
+            "there is not a label from 0 to 9",
         ),
-        ({"other": np.zeros(3)}, "no latents.npz of an earlier mode=predict"),
+        ({"other": np.zeros(3)}, "this is not a latents.npz written by mode=predict"),
     ],
 )
 def test_a_file_of_latents_that_does_not_fit(command: Command, run: Path, arrays: dict, text: str):
@@ -341,7 +341,7 @@ def test_folders_of_any_pictures(
         assert outcome.code == 0, outcome.err
         result = json.loads(Path(f"outputs/{name}/result.json").read_text())
         assert result["measured_with"]["features"] == "garments"
-        assert "1 files could not be read" in outcome.out
+        assert "1 unreadable files were skipped" in outcome.out
         assert Image.open(f"outputs/{name}/samples/epoch=002.png").size == (8 * 66 + 2, 2 * 66 + 2)
     outcome = command("task=generate", "data=folder", f"data.root={tmp_path / 'flat'}", "name=x")
     assert "for pictures without classes (task=generate), type data=images" in outcome.err

@@ -226,7 +226,7 @@ def test_a_checkpoint_every_so_many_minutes(
     with pytest.raises(Killed):
         command(*words)
     monkeypatch.delenv("KILL")
-    assert f"goes on      from step {step} " in command(*words).out
+    assert f"resuming     from step {step} " in command(*words).out
 
 
 def test_the_runs_that_are_compared_say_something(alone: Callable):

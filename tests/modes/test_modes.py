@@ -13,7 +13,7 @@ import torchvision.models as published
 from PIL import Image
 
 from tests.conftest import FAST, Outcome, make_shades
-from tests.data.test_reading import bomb
+from tests.data.test_image_io import bomb
 from vision_lab.cli.main import main
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.runs.folder import Run
@@ -60,7 +60,7 @@ def test_shades_are_learnt_and_measured_again(command: Command, trained: Run):
     assert outcome.code == 0, outcome.err
     again = json.loads((trained.folder / "evaluate" / "test.json").read_text())
     assert again["metrics"] == result["metrics"]
-    assert "identical to the run's own result, to the last bit" in outcome.out
+    assert "bit-exactly the result reported after training" in outcome.out
     assert (trained.folder / "evaluate" / "test_confusion.png").is_file()
     assert command("mode=evaluate", f"run={trained.folder}", "mode.split=train").code == 0
     train = json.loads((trained.folder / "evaluate" / "train.json").read_text())
@@ -106,7 +106,7 @@ def test_other_classes_are_refused(
     other = make_folder("other", classes=("ash", "elm"), count=4)
     outcome = command("mode=evaluate", f"run={trained.folder}", "data=folder", f"data.root={other}")
     assert outcome.code == 1
-    assert "classes the network was not trained on: elm; it knows ash, beech, cedar" in outcome.err
+    assert "classes that the network was not trained on: elm; its classes are ash, beech, cedar" in outcome.err
 
 
 def test_prediction_needs_no_data_set(command: Command, trained: Run, tmp_path: Path):
@@ -142,23 +142,23 @@ def test_bad_pictures_when_predicting(command: Command, trained: Run, tmp_path: 
     words = ("mode=predict", f"run={trained.folder}", f"source={folder}")
     stopped = command(*words)
     assert stopped.code == 1
-    assert f"1 picture cannot be read:\n  {folder / 'b.jpg'}: it is no picture" in stopped.err
+    assert f"1 image cannot be read:\n  {folder / 'b.jpg'}: it is not an image" in stopped.err
     skipped = command(*words, "data.on_error=skip")
     assert skipped.code == 0
-    assert "1 files could not be read and were left out" in skipped.out
+    assert "1 unreadable files were skipped and were left out" in skipped.out
     assert str(folder / "b.jpg") in (trained.folder / "predict" / "unreadable.csv").read_text()
 
 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("mode=predict",), "mode=predict looks at pictures: type source="),
+        (("mode=predict",), "mode=predict requires images: type source="),
         (
             ("mode=predict", "source=nothing/here"),
-            "source=nothing/here: there is no such file or folder, nor a match",
+            "source=nothing/here: there is no such file or folder, and no match",
         ),
-        (("mode=predict", "source=."), "source=.: this folder holds no pictures"),
-        (("mode=evaluate",), "mode=evaluate measures a run: type run="),
+        (("mode=predict", "source=."), "source=.: this folder contains no images"),
+        (("mode=evaluate",), "mode=evaluate requires a run: type run="),
         (("mode=evaluate", "run=nowhere"), "run=nowhere: there is no such folder"),
     ],
 )
@@ -172,7 +172,7 @@ def test_what_is_missing_is_said(command: Command, words: tuple[str, ...], text:
 def test_predicting_with_nothing_learnt_is_refused(command: Command, tmp_path: Path):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     outcome = command("mode=predict", "source=a.png")
-    assert "mode=predict needs a trained network: type run=" in outcome.err
+    assert "mode=predict requires a trained network: type run=" in outcome.err
     torch.save(published.squeezenet1_1().state_dict(), tmp_path / "w.pth")
     words = ("mode=predict", "source=a.png", "model=squeezenet1_1", "model.weights=w.pth")
     refused = command(*words, "data=fashion_mini")
@@ -213,7 +213,7 @@ def test_fine_tuning_from_a_run_of_ours(
     words = ("data=folder", f"data.root={other}", "name=tuned", f"model.weights={trained.weights}")
     outcome = command(*words, *SMALL, "debug=fast", "model.freeze=backbone")
     assert outcome.code == 0, outcome.err
-    assert "drawn anew: fc.weight, fc.bias" in outcome.out
+    assert "randomly initialized: fc.weight, fc.bias" in outcome.out
     tuned = torch.load("outputs/tuned/model.pth", weights_only=True)
     learnt = torch.load(trained.weights, weights_only=True)
     assert torch.equal(tuned["layer3.2.conv2.weight"], learnt["layer3.2.conv2.weight"])
@@ -266,7 +266,7 @@ def test_what_differs_when_it_is_measured_again_is_said(command: Command, traine
         "test/loss"
     ]
     assert now != then
-    assert f"differs from the run's own result: test/loss {then} then, {now} now" in outcome.out
+    assert f"differs from the result reported after training: test/loss {then} then, {now} now" in outcome.out
     assert "identical" not in outcome.out
 
 
@@ -279,7 +279,7 @@ def test_a_run_from_another_folder_means_what_it_meant(
     pictures = Path(shutil.move(tmp_path / "pictures", tmp_path / "elsewhere" / "pictures"))
     outcome = command("mode=evaluate", f"run={moved}", f"data.root={pictures}")
     assert outcome.code == 0, outcome.err
-    assert "identical to the run's own result, to the last bit" in outcome.out
+    assert "bit-exactly the result reported after training" in outcome.out
 
 
 def test_a_bomb_in_a_folder_is_named(command: Command, make_folder: Callable[..., Path]):
@@ -307,4 +307,4 @@ def test_a_bomb_in_a_folder_is_named(command: Command, make_folder: Callable[...
         *("trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0", "name=y"),
     )
     assert skipped.code == 0
-    assert "1 files could not be read" in skipped.out
+    assert "1 unreadable files were skipped" in skipped.out

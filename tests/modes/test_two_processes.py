@@ -74,7 +74,7 @@ def test_two_processes_are_one_with_twice_the_batch(
             assert float(one[metric]) == pytest.approx(float(two[metric]), rel=1e-3), metric
     evaluated = typed(tmp_path, "mode=evaluate", "run=outputs/two")  # by two processes again
     assert evaluated.returncode == 0, evaluated.stderr
-    assert "identical to the run's own result, to the last bit" in evaluated.stdout
+    assert "bit-exactly the result reported after training" in evaluated.stdout
     events = list((tmp_path / "outputs" / "two").glob("events.*"))
     assert len(events) == len(list((tmp_path / "outputs" / "one").glob("events.*")))
     checkpoints = sorted(
@@ -200,8 +200,8 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_in_one_process_ends_both(tmp_path: Path):
     (tmp_path / "broken_loss.py").write_text(
-        "from vision_lab.tasks.classification import Classify\n\n"
-        "class Loss(Classify):\n"
+        "from vision_lab.tasks.classification import ClassificationTask\n\n"
+        "class Loss(ClassificationTask):\n"
         "    def losses(self, outputs, batch):\n"
         "        losses = super().losses(outputs, batch)\n"
         "        wrong = self.training and self.trainer.global_step == 4 and self.global_rank == 1\n"
@@ -252,7 +252,7 @@ def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(
         Run(tmp_path / "outputs/x" / f"data.on_error-{name}") for name in ("raise", "skip")
     )
     assert stop.state == "failed"
-    assert "1 picture cannot be read:" in stop.error
+    assert "1 image cannot be read:" in stop.error
     assert skip.state == "finished"
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "outputs").rglob("process-*"))
@@ -262,7 +262,7 @@ def test_what_needs_gpus_is_said(command: Callable[..., Outcome]):
     outcome = command("trainer=ddp_cpu", "trainer.sync_batchnorm=true", "name=x")
     assert outcome.code == 1
     assert (
-        "torch synchronises batch norm on GPUs alone: type trainer.sync_batchnorm=false"
+        "torch synchronizes batch norm on GPUs only: type trainer.sync_batchnorm=false"
         in outcome.err
     )
 
@@ -301,7 +301,7 @@ def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
             "task.num_samples=31",
         ),
         *(
-            "data.samples_per_class=8",
+            "data.samples_samples_per_class=8",
             "trainer.max_epochs=2",
             "trainer.limit_val_batches=3",
             "trainer.limit_test_batches=3",

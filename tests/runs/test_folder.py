@@ -10,7 +10,7 @@ from vision_lab.runs.folder import Run
 from vision_lab.runs.naming import MAX_NAME_LENGTH, run_folder, safe_dir_name, sweep_folder
 
 SPEC = {
-    "target": "labels",
+    "target_type": "labels",
     "class_names": ["ash", "oak"],
     "num_classes": 2,
     "image_size": [8, 8],
@@ -77,7 +77,7 @@ def test_where_runs_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     )
     with pytest.raises(
         ConfigurationError,
-        match="resume= goes on with a training: for mode=predict, type run=outputs/x",
+        match="resume= continues a training: for mode=predict, type run=outputs/x",
     ):
         run_folder(None, *what, "predict", None, "outputs/x", "now")
     assert sweep_folder("mine", "classify", "now") == "outputs/mine"
@@ -171,7 +171,7 @@ def test_a_name_that_is_read_as_a_number(name: object):
         (
             "data_spec.json",
             '{"a": 1}',
-            "data_spec.json is not what a run writes: target is missing",
+            "data_spec.json is not what a run writes: target_type is missing",
         ),
     ],
 )

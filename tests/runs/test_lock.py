@@ -81,7 +81,7 @@ def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path
     status(run, host="elsewhere", silent=20)
     with (
         pytest.raises(
-            ConfigurationError, match=r"x is at work in process 1 on elsewhere, heard of \d+ s ago"
+            ConfigurationError, match=r"x is being used by process 1 on elsewhere \(last heartbeat \d+ s ago\)"
         ),
         lock_run(run),
     ):

@@ -110,7 +110,7 @@ def test_finished_work_is_shown_and_not_done_again(command: Command):
     before = contents(Path("outputs/x"))
     again = command("name=x", *FAST, "data.num_workers=1")
     assert again.code == 0
-    assert "outputs/x was finished before; to train it anew, type force=true" in again.out
+    assert "outputs/x is already finished; to train it again, type force=true" in again.out
     table = first.out[first.out.index("test ") : first.out.index("the run lies in")]
     assert table.strip() in again.out
     assert "epoch 1/1" not in again.out
@@ -162,7 +162,7 @@ def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pyte
     save(state, Path("outputs/x"), "checkpoints/last.ckpt")
     outcome = command(*words)
     assert (
-        "outputs/x was begun by 2 processes, now there are 1: type trainer.devices=2" in outcome.err
+        "outputs/x was started with 2 processes, but this command has 1: type trainer.devices=2" in outcome.err
     )
     assert Run(Path("outputs/x")).state == "failed"
 
@@ -185,7 +185,7 @@ def test_force_starts_over_and_keeps_the_old_folder(command: Command):
     outcome = command("name=x", *words, "seed=1", "force=true")
     assert outcome.code == 0, outcome.err
     (kept,) = Path("outputs/replaced").iterdir()
-    assert f"the run before now lies in {kept}" in outcome.out
+    assert f"the previous run was moved to {kept}" in outcome.out
     assert {path.relative_to(kept): text for path, text in contents(kept).items()} == before
     assert Run(Path("outputs/x")).config["seed"] == 1
     assert Run(Path("outputs/x")).state == "finished"
@@ -197,7 +197,7 @@ def test_resume_takes_what_the_run_was_told(command: Command, tmp_path: Path):
     result = (tmp_path / "outputs/x/result.json").read_text()
     outcome = command("resume=outputs/x", "trust=[tests]")
     assert outcome.code == 0, outcome.err
-    assert "outputs/x was finished before" in outcome.out
+    assert "outputs/x is already finished" in outcome.out
     assert (tmp_path / "outputs/x/result.json").read_text() == result
     assert "type run=outputs/x" in command("resume=outputs/x", "mode=evaluate", "trust=[tests]").err
     assert "not both" in command("resume=outputs/x", "run=outputs/x").err
@@ -265,7 +265,7 @@ def test_a_changed_data_set_is_refused(
     picture.write_bytes(content + b"more")
     outcome = command(*words)
     assert outcome.code == 1
-    assert "the data has changed since outputs/x was begun:\n" in outcome.err
+    assert "the data has changed since outputs/x was started:\n" in outcome.err
     assert "files " in outcome.err
     picture.write_bytes(content)
     moved = root.rename(root.with_name("elsewhere"))
@@ -293,7 +293,7 @@ def test_a_file_that_stopped_a_run_at_once_may_be_mended(
         "trainer.limit_val_batches=1.0",
         "trainer.limit_test_batches=1.0",
     )
-    assert "1 picture cannot be read" in command(*words).err
+    assert "1 image cannot be read" in command(*words).err
     bad.unlink()
     outcome = command(*words)
     assert outcome.code == 0, outcome.err

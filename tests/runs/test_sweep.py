@@ -63,7 +63,7 @@ def test_a_killed_sweep_does_what_is_missing(tmp_path: Path):
     assert len(first) == 2
     done = typed(tmp_path)
     assert done.returncode == 1
-    assert done.stdout.count("was finished before") == 2
+    assert done.stdout.count("is already finished") == 2
     assert done.stdout.count("epoch 1/1") == 3
     assert states(folder) == {
         name: "failed" if name == "inception_v3" else "finished" for name in MODELS
@@ -71,7 +71,7 @@ def test_a_killed_sweep_does_what_is_missing(tmp_path: Path):
     assert {path: time for path, time in models(folder).items() if path in first} == first
     again = typed(tmp_path)
     assert again.returncode == 1
-    assert again.stdout.count("was finished before") == 5
+    assert again.stdout.count("is already finished") == 5
     assert "epoch 1/1" not in again.stdout
     assert "outputs/x: 6 runs" in again.stdout
     assert again.stdout.count("│ finished │") == 5

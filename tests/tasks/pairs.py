@@ -46,7 +46,7 @@ class Pair(nn.Module):
 
     def __init__(self, *, conditional: bool = False, norm: bool = False) -> None:
         super().__init__()
-        self.latent = 2
+        self.latent_dim = 2
         self.conditional = conditional
         self.generator = Maker(conditional)
         self.discriminator = Judge(conditional, norm)
@@ -91,26 +91,26 @@ def shade(pictures: Tensor) -> Tensor:
 def generate(network: nn.Module | None = None, **changes: Any) -> GenerationTask:
     settings: dict[str, Any] = {
         "loss": "bce",
-        "real_label": 1.0,
-        "gradient_penalty": 1.0,
-        "r1": 0.0,
-        "discriminator_steps": 1,
+        "real_label_value": 1.0,
+        "gradient_penalty_weight": 1.0,
+        "r1_weight": 0.0,
+        "n_critic": 1,
         "diffaugment": [],
-        "generator_optim": {},
-        "discriminator_optim": {},
-        "ema": 0.9,
+        "generator_optimizer": {},
+        "discriminator_optimizer": {},
+        "ema_decay": 0.9,
         "gradient_clip_val": None,
         "accumulate_grad_batches": 1,
-        "features": shade,
-        "features_name": "shade",
-        "samples": 200,
-        "shown": 8,
+        "feature_extractor": shade,
+        "feature_extractor_name": "shade",
+        "num_samples": 200,
+        "num_preview": 8,
         "network": network or Pair(),
         "spec": SHADES,
         "optimizer": partial(torch.optim.Adam, lr=5e-3, betas=(0.5, 0.999)),
         "schedule": Constant(),
         "monitor": "val/fid",
-        "goal": "min",
+        "monitor_mode": "min",
         "seed": 0,
     }
     return GenerationTask(**settings | changes)
@@ -141,7 +141,7 @@ def data(**changes: Any) -> DataModule:
         "transforms": {"train": [], "eval": []},
         "batch_size": 32,
         "num_workers": 0,
-        "on_bad": "raise",
+        "on_error": "raise",
         "seed": 0,
     }
     return DataModule(**settings | changes)

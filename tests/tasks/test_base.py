@@ -6,15 +6,16 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import TensorDataset
 
-from tests.tasks.test_classify import task
+from tests.tasks.test_classification import task
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.models.backbone import build_backbone
-from vision_lab.training.lr_schedules import Cosine, ReduceOnPlateau
+from vision_lab.training.lr_schedules import Cosine
 
 
 class Noise(TensorDataset):
@@ -84,7 +85,7 @@ def test_the_rate_follows_progress_step_by_step(spec: DataSpec, tmp_path):
 
 
 def test_a_plateau_steps_by_epoch(spec: DataSpec, tmp_path):
-    schedule = ReduceOnPlateau(patience=0, factor=0.5)
+    schedule = partial(ReduceLROnPlateau, patience=0, factor=0.5)
     made = task(
         spec, network=linear(), schedule=schedule, optimizer=partial(torch.optim.SGD, lr=0.0)
     )
@@ -104,7 +105,11 @@ def test_a_steps_random_numbers_hang_on_seed_epoch_and_batch_alone(spec: DataSpe
 
 def test_frozen_batch_norm_keeps_its_statistics_through_training(spec: DataSpec, tmp_path):
     made = build_backbone(
-        spec, network=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze="trunk"
+        spec,
+        network=partial(CifarResNet, depth=20),
+        stem="imagenet",
+        weights=None,
+        freeze="backbone",
     ).network
     before = {key: value.clone() for key, value in made.state_dict().items()}
     fitted(spec, task(spec, network=made, optimizer=partial(torch.optim.SGD, lr=0.1)), tmp_path)

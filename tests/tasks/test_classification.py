@@ -20,7 +20,7 @@ def task(spec: DataSpec, **changes) -> ClassificationTask:
         "optimizer": torch.optim.SGD,
         "schedule": Constant(),
         "monitor": "val/accuracy",
-        "goal": "max",
+        "monitor_mode": "max",
         "seed": 0,
         "label_smoothing": 0.0,
         "class_weights": None,

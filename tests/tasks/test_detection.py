@@ -47,7 +47,7 @@ def task() -> DetectionTask:
         optimizer=partial(torch.optim.SGD, lr=0.1),
         schedule=Constant(),
         monitor="val/map",
-        goal="max",
+        monitor_mode="max",
         seed=0,
         draw_score_threshold=0.3,
     )
@@ -66,7 +66,7 @@ def batch() -> Batch:
 
 
 def test_the_heads_losses_are_added(task: DetectionTask, batch: Batch):
-    losses = task.loss_weights(task(batch.images), batch)
+    losses = task.losses(task(batch.images), batch)
     assert losses.keys() == {"loss", "there", "box"}
     assert losses["loss"] == losses["there"] + losses["box"]
 
@@ -123,11 +123,10 @@ def test_boxes_are_drawn_on_the_files_own_picture(
 ):
     said = [found([[1, 4, 2, 20, 15, 0.9]]), found([])]
     pictures = [torch.full((3, 400, 800), 255, dtype=torch.uint8)] * 2
-    task.save_predictions(batch, said, tmp_path, names=["one", "two"], pictures=iter(pictures))
+    task.save_predictions(batch, said, tmp_path, names=["one", "two"], images=iter(pictures))
     # The files are ten times as large as the samples say, so that the box of (8, 4) to (40, 30) stays near the corner.
     drawn, empty = (
-        decode_jpeg(read_file(str(tmp_path / "pictures" / f"{name}.jpg")))
-        for name in ("one", "two")
+        decode_jpeg(read_file(str(tmp_path / "images" / f"{name}.jpg"))) for name in ("one", "two")
     )
     assert drawn.shape == (3, 400, 800)
     assert (drawn[:, :60, :60] < 128).any()

@@ -1,5 +1,6 @@
 """The loop of two networks: who makes a step when, by which slopes, at which rate; and that each loss comes nearer."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tests.tasks.pairs import Pair, Shades, data, generate, trainer
 from vision_lab.core.errors import ConfigurationError, UnreadableFileError
 from vision_lab.tasks.generation import GenerationTask
-from vision_lab.training.lr_schedules import Cosine, ReduceOnPlateau
+from vision_lab.training.lr_schedules import Cosine
 
 
 class Watch(pl.Callback):
@@ -21,7 +23,7 @@ class Watch(pl.Callback):
     def __init__(self) -> None:
         self.before: dict[str, torch.Tensor] = {}
         self.changed: list[str] = []
-        self.whole: list[bool] = []
+        self.step_is_complete: list[bool] = []
         self.rates: list[list[float]] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -34,7 +36,7 @@ class Watch(pl.Callback):
             if not torch.equal(was, self._of(pl_module, name))
         ]
         self.changed.append("".join(moved))
-        self.whole.append(pl_module.whole)
+        self.step_is_complete.append(pl_module.step_is_complete)
         self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
 
     def _of(self, task: GenerationTask, name: str) -> torch.Tensor:
@@ -51,27 +53,27 @@ def watched(folder: Path, task: GenerationTask, **settings: Any) -> Watch:
     ("changes", "moves"),
     [
         ({}, "gd gd gd gd gd gd gd gd"),
-        ({"discriminator_steps": 3}, "d d gd d d gd d d"),
+        ({"n_critic": 3}, "d d gd d d gd d d"),
         ({"accumulate_grad_batches": 3}, ". . gd . . gd . gd"),  # the last two make a step too
-        ({"accumulate_grad_batches": 3, "discriminator_steps": 2}, ". . d . . gd . d"),
+        ({"accumulate_grad_batches": 3, "n_critic": 2}, ". . d . . gd . d"),
     ],
 )
 def test_who_makes_a_step_when(tmp_path: Path, changes: dict[str, Any], moves: str):
     torch.manual_seed(0)
     watch = watched(tmp_path, generate(**changes))
     assert watch.changed == moves.replace(".", "").split(" ")
-    assert watch.whole == [bool(moved) for moved in watch.changed]
+    assert watch.step_is_complete == [bool(moved) for moved in watch.changed]
 
 
 def test_turns_go_on_in_the_next_epoch(tmp_path: Path):
-    watch = watched(tmp_path, generate(discriminator_steps=3), max_epochs=2)
+    watch = watched(tmp_path, generate(n_critic=3), max_epochs=2)
     assert " ".join(watch.changed) == "d d gd d d gd d d gd d d gd d d gd d"
 
 
 def test_each_has_its_rate_and_its_schedule(tmp_path: Path):
     """Over its own number of steps: 8 of the discriminator, 4 of the generator."""
     schedule = Cosine(warmup_fraction=0.0)
-    task = generate(schedule=schedule, generator_optim={"lr": 0.5}, discriminator_steps=2)
+    task = generate(schedule=schedule, generator_optimizer={"lr": 0.5}, n_critic=2)
     rates = watched(tmp_path, task).rates
     assert [rate[1] for rate in rates] == pytest.approx(
         [5e-3 * schedule(min(step / 7, 1)) for step in range(1, 9)]
@@ -109,7 +111,7 @@ def test_a_schedule_is_as_long_as_there_are_steps(tmp_path: Path):
     """Seven batches an epoch make two windows of four, of which one is short."""
     task = generate(accumulate_grad_batches=4, schedule=Cosine(warmup_fraction=0.0))
     watch = watched(tmp_path, task, limit_train_batches=7, max_epochs=3)
-    rates = [rate[1] / 5e-3 for rate, whole in zip(watch.rates, watch.whole, strict=True) if whole]
+    rates = [rate[1] / 5e-3 for rate, whole in zip(watch.rates, watch.step_is_complete, strict=True) if whole]
     assert rates == pytest.approx(
         [Cosine(warmup_fraction=0.0)(min(step / 5, 1)) for step in range(1, 7)]
     )
@@ -135,7 +137,7 @@ def test_batches_without_pictures_are_passed_over(tmp_path: Path):
                 raise UnreadableFileError(f"{index}", "torn")
             return super().__getitem__(index)
 
-    made = data(train=Bad, on_bad="skip", shuffle=False)
+    made = data(train=Bad, on_error="skip", shuffle=False)
     wanting: set[int] = set()
     made.prepare_data()
     made.setup()
@@ -153,7 +155,7 @@ def test_the_newest_losses_are_told_after_each_batch(tmp_path: Path):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             told.append(set(outputs))
 
-    task = generate(discriminator_steps=3, r1=0.1)
+    task = generate(n_critic=3, r1_weight=0.1)
     trainer(tmp_path, callbacks=[Told()], limit_train_batches=5).fit(task, datamodule=data())
     losses = {"discriminator_loss", "penalty"}
     assert told == [losses, losses, *[losses | {"generator_loss"}] * 3]
@@ -161,7 +163,7 @@ def test_the_newest_losses_are_told_after_each_batch(tmp_path: Path):
 
 @pytest.mark.parametrize("loss", ["bce", "wgan_gp"])
 def test_mixed_precision(tmp_path: Path, loss: str):
-    task = generate(loss=loss, r1=0.1)
+    task = generate(loss=loss, r1_weight=0.1)
     trainer(tmp_path, precision="bf16-mixed", limit_train_batches=4).fit(task, datamodule=data())
     assert all(parameter.isfinite().all() for parameter in task.network.parameters())
     assert task.results["val"]["fid"].isfinite()
@@ -183,7 +185,7 @@ def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
 
 
 def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
-    task = generate(ema=0.5)
+    task = generate(ema_decay=0.5)
     trainer(tmp_path).fit(task, datamodule=data())
     now, mean = (
         network.state_dict()["layers.3.weight"]
@@ -194,7 +196,7 @@ def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
     kept = task.network_state_dict()
     assert kept.keys() == task.network.state_dict().keys()
     assert torch.equal(kept["generator.layers.3.weight"], mean)
-    other = generate(ema=0.5)
+    other = generate(ema_decay=0.5)
     other.load_network_state_dict(kept)
     places = range(4)
     assert torch.equal(
@@ -203,7 +205,7 @@ def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
 
 
 def test_a_young_average_is_not_held_back_by_its_first_weights(tmp_path: Path):
-    task = generate(ema=0.9999)
+    task = generate(ema_decay=0.9999)
     first = task.pair.generator.state_dict()["layers.3.weight"].clone()
     trainer(tmp_path, max_epochs=4).fit(task, datamodule=data())
     now, mean = (
@@ -218,8 +220,8 @@ def test_a_young_average_is_not_held_back_by_its_first_weights(tmp_path: Path):
     [
         ("bce", {}),
         ("hinge", {}),
-        ("wgan_gp", {"discriminator_steps": 3}),
-        ("bce", {"r1": 0.1}),
+        ("wgan_gp", {"n_critic": 3}),
+        ("bce", {"r1_weight": 0.1}),
         ("hinge", {"diffaugment": ["translation"]}),
     ],
 )
@@ -255,27 +257,27 @@ def test_classes_are_learnt_apart(tmp_path: Path):
 def test_penalties_are_warned_of_batch_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     for setting, changes in (
         ("task.loss=wgan_gp", {"loss": "wgan_gp"}),
-        ("task.r1_weight", {"r1": 0.1}),
+        ("task.r1_weight", {"r1_weight": 0.1}),
     ):
         for norm in (False, True):
             caplog.clear()
             trainer(tmp_path, limit_train_batches=1).fit(
                 generate(Pair(norm=norm), **changes), datamodule=data()
             )
-            assert (f"{setting} looks at each picture's slope" in caplog.text) == norm
+            assert (f"{setting} penalizes the gradient of each image" in caplog.text) == norm
     assert "type model.discriminator_norm=layer" in caplog.text
 
 
 def test_what_does_not_fit_is_answered(tmp_path: Path):
     for changes, text in (
         (
-            {"schedule": ReduceOnPlateau()},
-            "scheduler=plateau is for one network: type scheduler=constant, cosine or steps",
+            {"schedule": partial(ReduceLROnPlateau)},
+            "scheduler=plateau is for a single network: type scheduler=constant, cosine or multistep",
         ),
-        ({"generator_optim": {"momentum": 0.9}}, r"task\.generator_optim=.*momentum"),
+        ({"generator_optimizer": {"momentum": 0.9}}, r"task\.generator_optimizer=.*momentum"),
         (
-            {"discriminator_optim": {"lr": -1.0}},
-            r"task\.discriminator_optim=.*Invalid learning rate",
+            {"discriminator_optimizer": {"lr": -1.0}},
+            r"task\.discriminator_optimizer=.*Invalid learning rate",
         ),
     ):
         with pytest.raises(ConfigurationError, match=text):
@@ -285,6 +287,6 @@ def test_what_does_not_fit_is_answered(tmp_path: Path):
     ):
         trainer(tmp_path, max_steps=5).fit(generate(), datamodule=data())
     with pytest.raises(
-        ConfigurationError, match=r"averages its generator's weights by itself \(task\.ema\)"
+        ConfigurationError, match=r"averages the generator's weights itself \(task\.ema_decay\)"
     ):
         trainer(tmp_path, callbacks=[EMAWeightAveraging()]).fit(generate(), datamodule=data())

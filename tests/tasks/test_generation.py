@@ -61,14 +61,14 @@ def test_a_test_measures_noise_too_and_draws(tmp_path: Path):
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
     assert task.results["test"]["noise_fid"] > 0
     figures = task.figures("test")
-    assert sorted(figures) == ["interpolation", "neighbours", "real"]
+    assert sorted(figures) == ["interpolation", "neighbors", "real"]
     for figure in figures.values():
         assert figure.dtype == torch.uint8
         assert figure.shape[0] == 3
     assert task.figures("val") == {}
     assert task.metric_settings() == {
-        "features": "shade",
-        "samples": 200,
+        "feature_extractor": "shade",
+        "num_samples": 200,
         "real": 64,
         "training": 200,
     }
@@ -99,8 +99,8 @@ def test_the_nearest_real_picture_of_a_copy_is_itself(tmp_path: Path):
     task = generate()
     task.generate = lambda noise: train[: len(noise.latents)]  # type: ignore[method-assign]
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
-    drawn = task.figures("test")["neighbours"]
-    # A row of a sample and its three nearest: in the first, of 144 pixels each with 4 between, the first two agree.
+    drawn = task.figures("test")["neighbors"]
+    # A row of a sample and its three nearest_neighbors: in the first, of 144 pixels each with 4 between, the first two agree.
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
 
@@ -116,8 +116,8 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
     train = Shades().tensors[0]
     task = generate()
     task.generate = lambda noise: train[100 : 100 + len(noise.latents)]  # type: ignore[method-assign]
-    trainer(tmp_path).test(task, datamodule=data(train=Bad, on_bad="skip"), verbose=False)
-    drawn = task.figures("test")["neighbours"]
+    trainer(tmp_path).test(task, datamodule=data(train=Bad, on_error="skip"), verbose=False)
+    drawn = task.figures("test")["neighbors"]
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
 
@@ -150,7 +150,7 @@ def test_interpolations_end_at_their_samples(tmp_path: Path):
 def test_too_few_pictures_to_measure_by(tmp_path: Path):
     """Said before training begins; or after, where fewer are seen than there are."""
     with pytest.raises(
-        DataError, match="too few pictures to measure by, 3 in test: there must be 4 in each split"
+        DataError, match="too few images for the metrics, 3 in test: each split requires 4"
     ):
         trainer(tmp_path).fit(generate(), datamodule=data(test=lambda: Shades(3)))
     with pytest.raises(

@@ -39,9 +39,9 @@ def task(spec: DataSpec, **changes) -> SegmentationTask:
         "optimizer": torch.optim.SGD,
         "schedule": Constant(),
         "monitor": "val/miou",
-        "goal": "max",
+        "monitor_mode": "max",
         "seed": 0,
-        "losses": {"cross_entropy": 1.0, "dice": 0.0, "focal": 0.0},
+        "loss_weights": {"cross_entropy": 1.0, "dice": 0.0, "focal": 0.0},
         "focal_gamma": 2.0,
         "class_weights": None,
         "aux_weight": 0.5,
@@ -66,7 +66,7 @@ def example() -> tuple[torch.Tensor, Batch]:
 @pytest.mark.parametrize("weights", [None, [0.2, 1.0, 3.0]])
 def test_cross_entropy_is_torchs(mask_spec: DataSpec, weights: list[float] | None):
     logits, given = example()
-    loss = task(mask_spec, class_weights=weights).loss_weights(logits, given)["loss"]
+    loss = task(mask_spec, class_weights=weights).losses(logits, given)["loss"]
     weight = None if weights is None else torch.tensor(weights)
     wanted = F.cross_entropy(logits, given.targets.long(), weight=weight, ignore_index=IGNORE_INDEX)
     assert loss.item() == pytest.approx(wanted.item())
@@ -76,7 +76,7 @@ def test_dice_by_hand(mask_spec: DataSpec):
     """Class 2 is not in the truth and does not count; what is ignored neither."""
     masks = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
     said = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
-    loss = task(mask_spec, losses={"dice": 1.0}).loss_weights(
+    loss = task(mask_spec, loss_weights={"dice": 1.0}).losses(
         said.log()[None, :, None], batch(masks)
     )["loss"]
     sky = 2 * (0.8 + 0.5) / (0.8 + 0.5 + 0.1 + 2)
@@ -89,12 +89,12 @@ def test_focal_by_hand(mask_spec: DataSpec):
     said = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[
         None, :, None
     ]
-    loss = task(mask_spec, losses={"focal": 1.0}).loss_weights(said, batch(masks))["loss"]
+    loss = task(mask_spec, loss_weights={"focal": 1.0}).losses(said, batch(masks))["loss"]
     wanted = -(0.1**2 * np.log(0.9) + 0.75**2 * np.log(0.25)) / 2
     assert loss.item() == pytest.approx(wanted, abs=1e-5)
-    flat = task(mask_spec, losses={"focal": 1.0}, focal_gamma=0.0).loss_weights(said, batch(masks))[
-        "loss"
-    ]
+    flat = task(mask_spec, loss_weights={"focal": 1.0}, focal_gamma=0.0).losses(
+        said, batch(masks)
+    )["loss"]
     assert flat.item() == pytest.approx(-(np.log(0.9) + np.log(0.25)) / 2, abs=1e-5)
 
 
@@ -106,8 +106,8 @@ def test_the_focal_loss_has_a_slope_where_all_is_right(mask_spec: DataSpec, gamm
         .clone()
         .requires_grad_()
     )
-    made = task(mask_spec, losses={"focal": 1.0}, focal_gamma=gamma)
-    made.loss_weights(logits, batch(torch.zeros(1, 2, 2)))["loss"].backward()
+    made = task(mask_spec, loss_weights={"focal": 1.0}, focal_gamma=gamma)
+    made.losses(logits, batch(torch.zeros(1, 2, 2)))["loss"].backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
@@ -115,11 +115,13 @@ def test_the_focal_loss_has_a_slope_where_all_is_right(mask_spec: DataSpec, gamm
 def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
     logits, given = example()
     single = [
-        task(mask_spec, losses={name: 1.0}).loss_weights(logits, given)["loss"]
+        task(mask_spec, loss_weights={name: 1.0}).losses(logits, given)["loss"]
         for name in ("cross_entropy", "dice")
     ]
-    made = task(mask_spec, losses={"cross_entropy": 1.0, "dice": 2.0, "focal": 0.0}, aux_weight=0.5)
-    found = made.loss_weights((logits, logits), given)
+    made = task(
+        mask_spec, loss_weights={"cross_entropy": 1.0, "dice": 2.0, "focal": 0.0}, aux_weight=0.5
+    )
+    found = made.losses((logits, logits), given)
     total = single[0] + 2 * single[1]
     assert found["loss"].item() == pytest.approx(1.5 * total.item())
     assert set(found) == {"loss", "cross_entropy", "dice", "auxiliary"}
@@ -133,9 +135,9 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(
 ):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     given = batch(torch.full((1, 4, 4), IGNORE_INDEX))
-    loss = task(mask_spec, losses={name: 1.0}, class_weights=weights).loss_weights(logits, given)[
-        "loss"
-    ]
+    loss = task(mask_spec, loss_weights={name: 1.0}, class_weights=weights).losses(
+        logits, given
+    )["loss"]
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None
@@ -146,11 +148,14 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(
     ("changes", "said"),
     [
         (
-            {"losses": {"lovasz": 1.0}},
+            {"loss_weights": {"lovasz": 1.0}},
             "task.loss_weights.lovasz: there is no such loss; there are cross_entropy, dice, focal",
         ),
-        ({"losses": {}}, "task.loss_weights: type a number above 0 for at least one"),
-        ({"losses": {"dice": 0.0}}, "task.loss_weights: type a number above 0 for at least one"),
+        ({"loss_weights": {}}, "task.loss_weights: type a number above 0 for at least one"),
+        (
+            {"loss_weights": {"dice": 0.0}},
+            "task.loss_weights: type a number above 0 for at least one",
+        ),
         (
             {"class_weights": [0.0, 0.0, 0.0]},
             "task.class_weights: type a number above 0 for at least one class",
@@ -241,7 +246,7 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
         [mask],
         tmp_path,
         names=["below/a"],
-        pictures=[torch.zeros(3, 16, 16, dtype=torch.uint8)],
+        images=[torch.zeros(3, 16, 16, dtype=torch.uint8)],
     )
     with Image.open(tmp_path / "masks" / "below" / "a.png") as image:
         assert image.mode == "P"

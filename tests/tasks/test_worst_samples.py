@@ -20,7 +20,7 @@ def test_the_worst_and_of_equals_the_first():
         random.Random(seed).shuffle(samples)
         for badness, index in samples:
             worst.offer(badness, index, partial(noted, drawn, index))
-        assert [picture.item() for picture in worst.pictures()] == [2, 4, 1]
+        assert [picture.item() for picture in worst.images()] == [2, 4, 1]
     assert len(drawn) <= 6
 
 

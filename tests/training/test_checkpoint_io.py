@@ -55,12 +55,12 @@ def test_damage_is_found(tmp_path: Path):
     assert corruption(path) is None
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert str(corruption(path)).startswith("it is torn: ")
+    assert str(corruption(path)).startswith("it is truncated or corrupt: ")
     place = whole.index(torch.arange(1000.0).numpy().tobytes()[:400]) + 200
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     assert "its checksum of archive/data/0 is wrong" in str(corruption(path))
     path.write_bytes(b"")
-    assert str(corruption(path)).startswith("it is torn: ")
+    assert str(corruption(path)).startswith("it is truncated or corrupt: ")
     torch.save({"weights": Malicious()}, path)
     assert corruption(path) == "it holds more than tensors and plain values, which could run code"
     path.write_bytes(pickle.dumps(Malicious()))
@@ -79,7 +79,7 @@ def test_newest(tmp_path: Path):
     assert told == []
     last.write_bytes(b"torn")
     assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) == previous
-    assert told == [("checkpoints/last.ckpt", "it is torn: File is not a zip file")]
+    assert told == [("checkpoints/last.ckpt", "it is truncated or corrupt: File is not a zip file")]
     previous.write_bytes(b"torn")
     assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) is None
 
@@ -140,7 +140,7 @@ def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
     assert damaged == expected.get(how, {"last.damaged"})
     steps = {"torn": 6, "pickle": 6, "missing": 6}
     if how in steps:
-        assert f"goes on      from step {steps[how]}" in outcome.out
+        assert f"resuming     from step {steps[how]}" in outcome.out
     assert not (tmp_path / "stolen").exists()
     assert Run(Path("outputs/x")).state == "finished"
     for file in ("metrics.csv", "model.pth"):
@@ -161,7 +161,7 @@ def test_a_best_checkpoint_that_does_not_fit_is_named(
     other = {**checkpoint, "state_dict": {**checkpoint["state_dict"], name: torch.zeros(3)}}
     del checkpoint["state_dict"]
     reasons = {
-        "it holds a dict without weights": checkpoint,
+        "it contains a dict without weights": checkpoint,
         f"it is of another network: {name} differ": other,
     }
     for reason, content in reasons.items():
@@ -193,7 +193,7 @@ def test_a_state_that_lightning_cannot_restore_is_named(
     torch.save(checkpoint, last)
     outcome = command(*WORDS, "name=x")
     assert outcome.code == 0
-    assert "it is no training's state: pytorch-lightning_version is of another kind" in outcome.out
+    assert "it is not a training state: pytorch-lightning_version has another type" in outcome.out
 
 
 def test_a_full_disk_while_training(command: Command, monkeypatch: pytest.MonkeyPatch):
@@ -214,7 +214,7 @@ def test_a_full_disk_while_training(command: Command, monkeypatch: pytest.Monkey
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert outcome.code == 1
     assert (
-        "outputs/x cannot be written: File too large. What was written before is intact. Make room"
+        "outputs/x cannot be written: File too large. The files already written are intact. Free some space"
         in outcome.err
     )
     assert "Traceback" not in outcome.err

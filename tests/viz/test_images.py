@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_lab.viz.figures import bars, confusion, curves
+from vision_lab.viz.figures import bar_chart, confusion_matrix, line_chart
 from vision_lab.viz.images import (
-    COLOURS,
+    COLORS,
     FONT_SIZE,
     GAP,
     LARGE_THUMBNAIL_SIZE,
@@ -20,9 +20,9 @@ from vision_lab.viz.images import (
     draw_boxes,
     draw_caption,
     draw_mask_errors,
+    encode_palette_png,
     grid,
     overlay_mask,
-    palette_png,
     side_by_side,
     with_legend,
 )
@@ -37,8 +37,8 @@ def test_a_caption_lies_under_its_picture_in_its_colour():
     assert plain[:, 2, 2].tolist() == [255, 255, 255]  # a wide picture is centred on paper
     assert (plain[:, THUMBNAIL_SIZE:] == 255).all()
     for colour in ("green", "red"):
-        below = draw_caption(white, "said coat 0.93, is shirt", colour=colour)[:, THUMBNAIL_SIZE:]
-        ink = torch.tensor(COLOURS[colour], dtype=torch.uint8)[:, None, None]
+        below = draw_caption(white, "said coat 0.93, is shirt", color=colour)[:, THUMBNAIL_SIZE:]
+        ink = torch.tensor(COLORS[colour], dtype=torch.uint8)[:, None, None]
         assert (below == ink).all(dim=0).any()
 
 
@@ -61,12 +61,15 @@ def test_a_grid_is_filled_row_by_row():
 
 
 def test_confusion_is_dark_where_the_counts_are():
-    picture = confusion(torch.diag(torch.tensor([5, 7, 9])), ["a", "b", "c"])
+    picture = confusion_matrix(torch.diag(torch.tensor([5, 7, 9])), ["a", "b", "c"])
     assert picture.dtype == torch.uint8
     assert picture.shape[0] == 3
     dark = (picture.float().mean(dim=0) < 80).float().mean()
     assert 0.1 < dark < 0.4
-    assert confusion(torch.eye(40, dtype=torch.int64), [str(k) for k in range(40)]).shape[0] == 3
+    assert (
+        confusion_matrix(torch.eye(40, dtype=torch.int64), [str(k) for k in range(40)]).shape[0]
+        == 3
+    )
 
 
 def test_pictures_side_by_side():
@@ -107,7 +110,7 @@ def test_errors_are_red_and_what_does_not_count_is_white():
     drawn = draw_mask_errors(image, torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]))
     faint, red, white = drawn[:, 0].T.tolist()
     assert faint == pytest.approx([30] * 3, abs=1)
-    assert (red, white) == (list(COLOURS["red"]), [255, 255, 255])
+    assert (red, white) == (list(COLORS["red"]), [255, 255, 255])
 
 
 def test_a_legend_takes_as_many_lines_as_it_needs():
@@ -124,7 +127,7 @@ def test_a_legend_takes_as_many_lines_as_it_needs():
 
 def test_a_masks_file():
     mask = torch.tensor([[0, 1], [254, 255]], dtype=torch.uint8)
-    with Image.open(io.BytesIO(palette_png(mask, ["a", "b"]))) as image:
+    with Image.open(io.BytesIO(encode_palette_png(mask, ["a", "b"]))) as image:
         assert image.mode == "P"
         assert np.asarray(image).tolist() == mask.tolist()
         assert json.loads(image.text["classes"]) == ["a", "b"]
@@ -132,14 +135,14 @@ def test_a_masks_file():
 
 
 def test_bars_and_shares():
-    picture = bars({"sky": 1.0, "sea": 0.5}, "IoU")
+    picture = bar_chart({"sky": 1.0, "sea": 0.5}, "IoU")
     assert picture.dtype == torch.uint8
     blue = (picture[2].int() - picture[0].int()) > 50
     widths = blue.sum(dim=1)[blue.any(dim=1)]
     assert widths.max() / widths.min() == pytest.approx(2, rel=0.05)
     counts = torch.tensor([[10**9, 0], [10**8, 10**8]])
     assert not torch.equal(
-        confusion(counts, ["a", "b"], unit="pixels"), confusion(counts, ["a", "b"])
+        confusion_matrix(counts, ["a", "b"], unit="pixels"), confusion_matrix(counts, ["a", "b"])
     )
 
 
@@ -178,8 +181,10 @@ def test_small_pictures_with_boxes_are_enlarged_and_empty_ones_stay():
 
 
 def test_curves_over_recall():
-    picture = curves({"cat": [1.0, 0.5, 0.0], "dog": [0.0, 0.0, 0.0]}, x="recall", y="precision")
+    picture = line_chart(
+        {"cat": [1.0, 0.5, 0.0], "dog": [0.0, 0.0, 0.0]}, x="recall", y="precision"
+    )
     assert picture.shape == (3, 450, 600)
     found = (picture == torch.tensor(PALETTE[1], dtype=torch.uint8)[:, None, None]).all(dim=0)
     assert found.sum() > 200
-    assert curves({}, x="recall", y="precision").shape == (3, 450, 600)
+    assert line_chart({}, x="recall", y="precision").shape == (3, 450, 600)

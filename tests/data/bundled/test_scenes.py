@@ -8,14 +8,20 @@ import torch
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import IGNORE_INDEX
-from vision_lab.data.bundled.scene_classes import GARMENTS, class_names, labels
-from vision_lab.data.bundled.scenes import FILE, MIN_VISIBLE_FRACTION, Scene, Scenes
+from vision_lab.data.bundled.scene_classes import GARMENTS, class_names, get_labels
+from vision_lab.data.bundled.scenes import BACKGROUNDS_FILE, MIN_VISIBLE_FRACTION, Scene, Scenes
 
 
 def scenes(**changes) -> Scenes:
     return Scenes(
         **(
-            {"split": "train", "count": 40, "size": (96, 96), "classes": "grouped", "seed": 0}
+            {
+                "split": "train",
+                "num_images": 40,
+                "image_size": (96, 96),
+                "label_set": "grouped",
+                "seed": 0,
+            }
             | changes
         )
     )
@@ -26,13 +32,13 @@ def test_a_scene_is_a_function_of_seed_and_index():
     assert picture.shape == (3, 96, 96)
     assert mask.shape == (96, 96)
     assert picture.dtype == mask.dtype == torch.uint8
-    again = scenes(count=8)
+    again = scenes(num_images=8)
     again[3]
     assert torch.equal(again[7][0], picture)
     assert torch.equal(again[7][1], mask)
     for other in (scenes()[8], scenes(seed=1)[7], scenes(split="val")[7]):
         assert not torch.equal(other[0], picture)
-    assert scenes(size=(64, 80))[0][0].shape == (3, 64, 80)
+    assert scenes(image_size=(64, 80))[0][0].shape == (3, 64, 80)
 
 
 def test_the_splits_share_neither_garments_nor_photographs():
@@ -50,8 +56,8 @@ def test_the_splits_share_neither_garments_nor_photographs():
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         assert len(seen[one] & seen[other]) <= 1, (one, other)
     for each in made.values():
-        assert np.bincount(each.garment_labels).tolist() == [len(each.garment_labels) // 10] * 10
-    with np.load(FILE) as archive:
+        assert np.bincount(each.garment_classes).tolist() == [len(each.garment_classes) // 10] * 10
+    with np.load(BACKGROUNDS_FILE) as archive:
         names = [name.partition("_") for name in archive]
     assert len({name for _, _, name in names}) == len(names) == 10
     assert {split: len(each.photographs) for split, each in made.items()} == {
@@ -96,7 +102,7 @@ def test_a_garment_covers_what_lies_behind_it():
 
 
 def test_hidden_ones_are_those_of_which_little_is_seen():
-    whole = scenes(count=300)
+    whole = scenes(num_images=300)
     made = [whole.scene(index) for index in range(300)]
     hidden = [scene for scene in made if any(scene.hidden)]
     assert 10 < len(hidden) < 150
@@ -109,7 +115,7 @@ def test_hidden_ones_are_those_of_which_little_is_seen():
 
 @pytest.mark.parametrize("size", [(8, 4000), (4000, 8)])
 def test_long_and_narrow_ones(size: tuple[int, int]):
-    picture, _ = scenes(size=size)[0]
+    picture, _ = scenes(image_size=size)[0]
     assert picture.shape == (3, *size)
 
 
@@ -123,12 +129,12 @@ def test_classes():
         "bag",
     ]
     assert class_names("all", background=False) == list(GARMENTS)
-    assert labels("grouped") == [0, 1, 0, 2, 0, 3, 0, 3, 4, 3]
-    assert labels("all") == list(range(10))
-    whole = scenes(classes="all")
+    assert get_labels("grouped") == [0, 1, 0, 2, 0, 3, 0, 3, 4, 3]
+    assert get_labels("all") == list(range(10))
+    whole = scenes(label_set="all")
     seen = {label for index in range(40) for label in whole.scene(index).labels}
     assert max(seen) > 5
-    with pytest.raises(ConfigurationError, match=r"data\.classes=some: type grouped or all"):
+    with pytest.raises(ConfigurationError, match=r"data\.label_set=some: type grouped or all"):
         class_names("some", background=True)
 
 

@@ -21,14 +21,14 @@ from vision_lab.data.transforms import Mosaic
 
 READ: dict[str, Callable[..., BoxDataset | None]] = {
     "coco": lambda root, **k: coco.boxes(
-        str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}
+        str(root), **{"split": "train", "class_names": NAMES, "on_error": "raise", **k}
     ),
     "voc_detect": lambda root, **k: voc_xml.boxes(
         str(root),
-        **{"split": "train", "class_names": NAMES, "first_pixel": 1, "on_bad": "raise", **k},
+        **{"split": "train", "class_names": NAMES, "pixel_offset": 1, "on_error": "raise", **k},
     ),
     "yolo_txt": lambda root, **k: yolo_txt.boxes(
-        str(root), **{"split": "train", "class_names": NAMES, "on_bad": "raise", **k}
+        str(root), **{"split": "train", "class_names": NAMES, "on_error": "raise", **k}
     ),
 }
 
@@ -116,7 +116,7 @@ BROKEN = {
 }
 
 SAID = (
-    "has its corners reversed",
+    "is inverted",
     "reaches beyond",
     "has no area",
     "is of no class",
@@ -128,7 +128,7 @@ SAID = (
 @pytest.mark.parametrize("name", READ)
 def test_broken_boxes_are_mended_or_dropped_and_named(name: str, tmp_path: Path):
     root = box_files.FORMATS[name](tmp_path, BROKEN)
-    dataset = READ[name](root, on_bad="skip")
+    dataset = READ[name](root, on_error="skip")
     assert dataset is not None
     assert len(dataset) == 4
     objects = by_picture(dataset, (80, 80))["a"]
@@ -141,9 +141,9 @@ def test_broken_boxes_are_mended_or_dropped_and_named(name: str, tmp_path: Path)
         assert says in fault.problem
         assert fault.problem.endswith("clipped" if says == "reaches beyond" else "dropped")
     with pytest.raises(
-        DataError, match=r"(?s)6 annotations are broken:\n.*a\.png: box 2 .*data\.on_bad=skip"
+        DataError, match=r"(?s)6 annotations are invalid:\n.*a\.png: box 2 .*data\.on_error=skip"
     ):
-        READ[name](root, on_bad="raise")
+        READ[name](root, on_error="raise")
 
 
 def test_crowds_areas_and_outlines_of_coco(tmp_path: Path):
@@ -158,7 +158,7 @@ def test_crowds_areas_and_outlines_of_coco(tmp_path: Path):
     del content["annotations"][1]["area"]
     content["annotations"][2]["bbox"] = None
     file.write_text(json.dumps(content))
-    dataset = READ["coco"](root, on_bad="skip")
+    dataset = READ["coco"](root, on_error="skip")
     assert dataset is not None
     objects = by_picture(dataset)["a"]
     assert objects.crowd.tolist() == [True, False]
@@ -203,7 +203,7 @@ def test_a_list_of_what_is_not_there_is_told(tmp_path: Path):
     (lists / "train.txt").write_text("a\nd\nnothing\n")
     (root / "Annotations" / "d.xml").write_text('<?xml version="1.0" encoding="foo"?><annotation/>')
     assert voc_xml.class_names(str(root)) == ["ash", "cedar"]
-    dataset = READ["voc_detect"](tmp_path, on_bad="skip")
+    dataset = READ["voc_detect"](tmp_path, on_error="skip")
     assert [path.stem for path in dataset.paths] == ["a"]
     assert [Path(fault.source).name for fault in dataset.issues] == ["d.xml", "nothing.xml"]
 
@@ -214,15 +214,15 @@ def test_a_data_set_of_which_no_box_is_left_stops_before_it_trains(name: str, tm
         **box_files.BOXES,
         **{key: [("oak", box) for _, box in rows] for key, rows in box_files.BOXES.items()},
     }
-    with pytest.raises(DataError, match=r"(?s)annotations are broken.*Not one box can be used\."):
-        READ[name](box_files.FORMATS[name](tmp_path, gone), on_bad="skip")
+    with pytest.raises(DataError, match=r"(?s)annotations are invalid.*No box is valid\."):
+        READ[name](box_files.FORMATS[name](tmp_path, gone), on_error="skip")
 
 
 def test_one_picture_in_two_annotations_is_taken_once(tmp_path: Path):
     root = box_files.voc(tmp_path)
     text = (root / "Annotations" / "a.xml").read_text()
     (root / "Annotations" / "again.xml").write_text(text)
-    dataset = READ["voc_detect"](root, on_bad="skip")
+    dataset = READ["voc_detect"](root, on_error="skip")
     assert [path.stem for path in dataset.paths] == ["a", "b", "c", "d"]
     assert [fault.problem for fault in dataset.issues] == [
         "is listed more than once: the later is left out"
@@ -259,19 +259,19 @@ def test_yolos_names_that_are_none_are_refused(tmp_path: Path):
     assert yolo_txt.class_names(str(tmp_path)) == ["a", "unused 1", "b"]
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "data.yaml").write_text("names: {cat: 1}")
-    with pytest.raises(DataError, match=r"names are to be a list"):
+    with pytest.raises(DataError, match=r"names must be a list"):
         yolo_txt.class_names(str(tmp_path / "one"))
 
 
 def test_yolos_lists_of_pictures_are_not_passed_over(tmp_path: Path):
     root = box_files.yolo(tmp_path)
     (root / "data.yaml").write_text("names: [ash, beech, cedar]\ntrain: train.txt\n")
-    with pytest.raises(DataError, match=r"says train: train\.txt; a folder is needed, not a list"):
+    with pytest.raises(DataError, match=r"has train: train\.txt; it must be a folder, not a list"):
         READ["yolo_txt"](root)
 
 
 def test_other_programs_count_from_0(tmp_path: Path):
-    whole = by_picture(made("voc_detect", tmp_path, first_pixel=0), (80, 80))["a"]
+    whole = by_picture(made("voc_detect", tmp_path, pixel_offset=0), (80, 80))["a"]
     assert whole.boxes[0].tolist() == [9, 5, 40, 30]
 
 
@@ -315,7 +315,7 @@ def test_yolos_folders_and_outlines(tmp_path: Path):
             "yolo_txt",
             "labels/a.txt",
             "0 0.5 0.5 0.2 0.2\nash 0.5 0.5 0.2 0.2\n",
-            "line 2 holds more than numbers",
+            "line 2 does not consist of numbers",
         ),
     ],
 )
@@ -324,14 +324,14 @@ def test_a_file_that_cannot_be_read_is_named_and_its_picture_left_out(
 ):
     root = box_files.FORMATS[name](tmp_path)
     (root / file).write_text(text)
-    dataset = READ[name](root, on_bad="skip")
+    dataset = READ[name](root, on_error="skip")
     assert dataset is not None
     assert [path.stem for path in dataset.paths] == ["b", "c", "d"]
     (fault,) = dataset.issues
     assert says in fault.problem
     assert fault.source == str(root / file)
-    with pytest.raises(DataError, match="1 annotations are broken"):
-        READ[name](root, on_bad="raise")
+    with pytest.raises(DataError, match="1 annotations are invalid"):
+        READ[name](root, on_error="raise")
 
 
 @pytest.mark.parametrize("name", READ)
@@ -372,17 +372,17 @@ class OneOfYours:
     [
         (
             {"boxes": [[20, 10, 80, 40]], "labels": [0]},
-            "its box [20, 10, 80, 40] does not lie in the picture of 40",
+            "its box [20, 10, 80, 40] is not in the image of 40",
         ),
-        ({"boxes": [[9, 9, 5, 15]], "labels": [0]}, "its box [9, 9, 5, 15] does not lie in"),
+        ({"boxes": [[9, 9, 5, 15]], "labels": [0]}, "its box [9, 9, 5, 15] is not in the image"),
         (
             {"boxes": [[1, 1, 5, 5]], "labels": [3]},
-            "its 1 boxes have labels [3]: each needs one of 0 to 2",
+            "its 1 boxes have labels [3]: each requires one from 0 to 2",
         ),
         ({"boxes": [[1, 1, 5, 5]], "labels": [0, 1]}, "its 1 boxes have labels [0, 1]"),
         (
             {"boxes": [[1, 1, 5, 5]], "labels": [0], "crowd": [0, 1]},
-            "it has 1 boxes and 2 values of crowd",
+            "it has 1 boxes, but 2 values of crowd",
         ),
     ],
 )
@@ -458,12 +458,12 @@ def test_a_mosaic_holds_four_pictures_and_their_boxes(tmp_path: Path):
 
 
 def test_a_changed_box_is_another_data_set(tmp_path: Path):
-    one = fingerprint(made("coco", tmp_path), labelled=False)
+    one = fingerprint(made("coco", tmp_path), has_labels=False)
     file = tmp_path / "annotations" / "instances_train.json"
     file.write_text(file.read_text().replace("[8, 4, ", "[9, 4, "))
     dataset = READ["coco"](tmp_path)
     assert dataset is not None
-    assert fingerprint(dataset, labelled=False) != one
+    assert fingerprint(dataset, has_labels=False) != one
 
 
 @pytest.mark.parametrize(

@@ -90,21 +90,21 @@ def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
     [
         (
             {"categories": [{"id": 1, "name": "cow"}]},
-            "has categories that data.spec.class_names has not: cow",
+            "has categories that are not in data.spec.class_names: cow",
         ),
-        ({"images": 3}, "is not of COCO's kind: it has no list of images"),
+        ({"images": 3}, "is not a COCO file: it has no list of images"),
         ({"categories": []}, "it has no list of categories"),
         (
             {"categories": [{"id": 1, "name": 7}]},
-            "number 0 of its categories needs a name of type str",
+            "entry 0 of categories requires a key name of type str",
         ),
         (
             {"images": [{"id": 5, "file_name": "b.png"}]},
-            "number 0 of its images needs a height of type int and",
+            "entry 0 of images requires a key height of type int and",
         ),
         (
             {"annotations": ["x"]},
-            "number 0 of its annotations needs a image_id of type int",
+            "entry 0 of annotations requires a key image_id of type int",
         ),
         (
             {"images": [{"id": k, "file_name": "b.png", "height": 4, "width": 6} for k in (5, 6)]},
@@ -112,11 +112,11 @@ def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
         ),
         (
             {"annotations": [{"id": 9, "image_id": 77, "category_id": 18}]},
-            "annotation 9 is of picture 77",
+            "annotation 9 belongs to image 77",
         ),
         (
             {"images": [{"id": 5, "file_name": "c.png", "height": 4, "width": 6}]},
-            "lists 1 of 1 pictures that are not there: ",
+            "lists 1 of 1 images that do not exist: ",
         ),
     ],
 )
@@ -134,18 +134,18 @@ def test_pictures_that_are_not_there_are_left_out_where_asked(tmp_path: Path):
         str(tmp_path), split="train", class_names=NAMES, max_pixels=100, on_error="skip"
     )
     assert len(made) == 2  # met by name as it is read
-    with pytest.raises(DataError, match=r"lists 1 of 2 pictures that are not there: .*a\.png"):
+    with pytest.raises(DataError, match=r"lists 1 of 2 images that do not exist: .*a\.png"):
         masks(tmp_path)
 
 
 def test_no_json(tmp_path: Path):
     annotated(tmp_path)
     (tmp_path / "annotations" / "train.json").write_text("{")
-    with pytest.raises(DataError, match=r"train\.json is no JSON"):
+    with pytest.raises(DataError, match=r"train\.json is not JSON"):
         masks(tmp_path)
     with pytest.raises(
         DataError,
-        match=r"has no annotations of COCO's kind \(looked for annotations/instances_train2017",
+        match=r"has no COCO annotations \(looked for annotations/instances_train2017",
     ):
         masks(tmp_path / "train")
 
@@ -157,7 +157,7 @@ def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
     )
     with pytest.raises(
         UnreadableFileError,
-        match=r"the picture is said to have 6 x 4 pixels, more than data\.max_pixels",
+        match=r"the image has 6 x 4 pixels according to the file, more than data\.max_pixels",
     ):
         made[1]
 

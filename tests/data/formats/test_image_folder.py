@@ -14,14 +14,14 @@ def test_classes_are_the_sorted_sub_folders(make_folder: Callable[..., Path]):
     root = make_folder(classes=("cedar", "ash", "beech"))
     (root / ".git").mkdir()
     assert class_names(str(root)) == ["ash", "beech", "cedar"]
-    found = image_folder(str(root), split="train", folders=["ash", "beech", "cedar"])
+    found = image_folder(str(root), split="train", class_folders=["ash", "beech", "cedar"])
     assert found is not None
     assert len(found) == 36
     path, label = found[13]
     assert path == root / "beech" / "001.png"
     assert label == 1
-    assert image_folder(str(root), split="val", folders=["ash", "beech", "cedar"]) is None
-    assert image_folder(str(root), split="test", folders=["ash", "beech", "cedar"]) is None
+    assert image_folder(str(root), split="val", class_folders=["ash", "beech", "cedar"]) is None
+    assert image_folder(str(root), split="test", class_folders=["ash", "beech", "cedar"]) is None
 
 
 @pytest.mark.parametrize("val", ["val", "validation"])
@@ -30,7 +30,7 @@ def test_split_folders(make_folder: Callable[..., Path], val: str):
     root = make_folder(f"data/{val}", classes=("ash", "beech"), count=2).parent
     assert class_names(str(root)) == ["ash", "beech"]
     sizes = {
-        s: image_folder(str(root), split=s, folders=["ash", "beech"])
+        s: image_folder(str(root), split=s, class_folders=["ash", "beech"])
         for s in ("train", "val", "test")
     }
     assert {split: found and len(found) for split, found in sizes.items()} == {
@@ -44,9 +44,9 @@ def test_a_class_that_training_does_not_know(make_folder: Callable[..., Path]):
     make_folder("data/train", classes=("ash", "beech"), count=2)
     root = make_folder("data/val", classes=("ash", "elm"), count=2).parent
     with pytest.raises(
-        DataError, match=r"val has folders for classes that training does not know: elm"
+        DataError, match=r"val has folders for classes that train does not have: elm"
     ):
-        image_folder(str(root), split="val", folders=["ash", "beech"])
+        image_folder(str(root), split="val", class_folders=["ash", "beech"])
 
 
 def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Path]):
@@ -54,13 +54,13 @@ def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Pat
         class_names(str(tmp_path / "nowhere"))
     (tmp_path / "flat").mkdir()
     with pytest.raises(
-        DataError, match="flat has no sub-folders: data=folder takes one sub-folder"
+        DataError, match="flat has no subfolders: data=folder requires one subfolder"
     ):
         class_names(str(tmp_path / "flat"))
     root = make_folder()
     (root / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no pictures"):
-        image_folder(str(root), split="train", folders=class_names(str(root)))
+        image_folder(str(root), split="train", class_folders=class_names(str(root)))
 
 
 def test_other_files_are_named_not_silently_left(
@@ -71,10 +71,10 @@ def test_other_files_are_named_not_silently_left(
     (root / "ash" / ".DS_Store").write_text("x")
     (root / "ash" / "UPPER.PNG").write_bytes((root / "ash" / "000.png").read_bytes())
     with caplog.at_level(logging.WARNING):
-        found = image_folder(str(root), split="train", folders=class_names(str(root)))
+        found = image_folder(str(root), split="train", class_folders=class_names(str(root)))
     assert found is not None
     assert len(found) == 37
-    assert "left out 1 files that are not named as pictures: ash/notes.txt" in caplog.text
+    assert "skipped 1 files without an image suffix: ash/notes.txt" in caplog.text
 
 
 def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -86,7 +86,7 @@ def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert found is not None
     assert [path.name for path in found.paths] == ["2.jpg", "1.png", "3.PNG"]
     assert found[0] == (tmp_path / "2.jpg", None)
-    assert "left out 1 files that are not named as pictures: notes.txt" in caplog.text
+    assert "skipped 1 files without an image suffix: notes.txt" in caplog.text
     assert unlabeled_images(str(tmp_path), split="val") is None
     for name in ("train/x/1.png", "valid/2.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def saved(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
 
 
 def read(path: Path, values: MaskEncoding) -> list[list[int]]:
-    return values.mask(path, max_pixels=10**6).tolist()
+    return values.read(path, max_pixels=10**6).tolist()
 
 
 @pytest.mark.parametrize("mode", [None, "P"])
@@ -97,15 +97,15 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     ("written", "said"),
     [
         ([0], "data.class_values has 1 entries for 2 classes"),
-        ([0, [1, 1, 1]], "type numbers for all classes, or a colour [red,green,blue] for each"),
+        ([0, [1, 1, 1]], "type numbers for all classes, or colors [red,green,blue] for all classes"),
         (
             [[0, 0], [1, 1]],
-            "data.class_values=[[0, 0], [1, 1]]: type a list of whole numbers of 0 or more, or of colours",
+            "data.class_values=[[0, 0], [1, 1]]: type a list of whole numbers of 0 or more, or of colors",
         ),
         (5, "data.class_values=5: type a list of whole numbers"),
         ([0, -1], "data.class_values=[0, -1]: type a list of whole numbers"),
         ([0.0, 1.0], "data.class_values=[0.0, 1.0]: type a list of whole numbers"),
-        ([4, 4], "data.class_values has an entry twice"),
+        ([4, 4], "data.class_values contains a value twice"),
     ],
 )
 def test_values_that_say_nothing(written: list, said: str):
@@ -119,7 +119,7 @@ def test_blue_is_no_number(tmp_path: Path):
         read(path, MaskEncoding(2))
     with pytest.raises(
         ConfigurationError,
-        match=r"data\.ignored=\[\[1, 2\]\]: type a list of whole numbers of 0 or more, or of colours",
+        match=r"data\.ignored_values=\[\[1, 2\]\]: type a list of whole numbers of 0 or more, or of colors",
     ):
         MaskEncoding(2, ignored_values=[[1, 2]])
 
@@ -129,7 +129,7 @@ def test_two_files_of_one_name(tmp_path: Path):
     filled(tmp_path / "masks")
     Image.new("RGB", (3, 2)).save(tmp_path / "images" / "b.jpg")
     with pytest.raises(
-        DataError, match=r"images/b\.jpg and .*images/b\.png have one name: which is of the pair"
+        DataError, match=r"images/b\.jpg and .*images/b\.png have the same name: rename one of them"
     ):
         found(tmp_path)
 
@@ -137,14 +137,14 @@ def test_two_files_of_one_name(tmp_path: Path):
 def found(root: Path, **changes) -> ImageMaskDataset | None:
     arguments = {
         "split": "train",
-        "pictures": "images",
-        "masks": "masks",
-        "suffix": "",
-        "classes": 3,
-        "values": None,
-        "ignored": [255],
+        "image_dir": "images",
+        "mask_dir": "masks",
+        "mask_suffix": "",
+        "num_classes": 3,
+        "class_values": None,
+        "ignored_values": [255],
         "max_pixels": 10**6,
-        "on_bad": "raise",
+        "on_error": "raise",
     }
     return image_masks(str(root), **(arguments | changes))
 
@@ -157,7 +157,7 @@ def filled(folder: Path, names: str = "a b c", suffix: str = "") -> None:
 def test_one_folder_of_each(tmp_path: Path):
     filled(tmp_path / "images")
     filled(tmp_path / "masks", "c a b d", "_seg")
-    made = found(tmp_path, suffix="_seg")
+    made = found(tmp_path, mask_suffix="_seg")
     assert [(one.name, other.name) for one, other in made.samples] == [
         ("a.png", "a_seg.png"),
         ("b.png", "b_seg.png"),
@@ -166,19 +166,19 @@ def test_one_folder_of_each(tmp_path: Path):
     path, mask = made[1]
     assert path.name == "b.png"
     assert mask.tolist() == CLASSES.tolist()
-    assert found(tmp_path, split="val", suffix="_seg") is None
+    assert found(tmp_path, split="val", mask_suffix="_seg") is None
 
 
 def test_both_in_one_folder_and_accents_of_two_kinds(tmp_path: Path):
     filled(tmp_path / "both", "a b a_mask b_mask")
-    made = found(tmp_path, pictures="both", masks="both", suffix="_mask")
+    made = found(tmp_path, image_dir="both", mask_dir="both", mask_suffix="_mask")
     assert [(one.name, other.name) for one, other in made.samples] == [
         ("a.png", "a_mask.png"),
         ("b.png", "b_mask.png"),
     ]
     filled(tmp_path / "images", normalize("NFC", "é"))
     filled(tmp_path / "masks", normalize("NFD", "é"))
-    assert len(found(tmp_path, suffix=None, ignored=None)) == 1
+    assert len(found(tmp_path, mask_suffix=None, ignored_values=None)) == 1
 
 
 @pytest.mark.parametrize("shape", ["{split}/{kind}", "{kind}/{split}"])
@@ -195,7 +195,7 @@ def test_camvids_layout(tmp_path: Path):
     for split, names in (("train", "a b"), ("test", "c")):
         filled(tmp_path / split, names)
         filled(tmp_path / f"{split}annot", names)
-    layout = {"pictures": "{split}", "masks": "{split}annot"}
+    layout = {"image_dir": "{split}", "mask_dir": "{split}annot"}
     assert len(found(tmp_path, **layout)) == 2
     assert len(found(tmp_path, split="test", **layout)) == 1
     assert found(tmp_path, split="val", **layout) is None
@@ -208,12 +208,12 @@ def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCapt
         found(tmp_path)
     images = tmp_path / "images"
     assert str(caught.value) == (
-        f"2 of 4 pictures have no mask of their name in {tmp_path / 'masks'}: {images / 'b.png'}, {images / 'd.png'}\n"
+        f"2 of 4 images have no mask of the same name in {tmp_path / 'masks'}: {images / 'b.png'}, {images / 'd.png'}\n"
         "That folder holds a.png, c.png, e.png. Mend that, type data.mask_suffix=... where masks' names end differently "
         "(_mask), or type data.on_error=skip to leave "
         "such pictures out, counted and listed."
     )
-    made = found(tmp_path, on_bad="skip")
+    made = found(tmp_path, on_error="skip")
     assert len(made) == 4
     with pytest.raises(UnreadableFileError, match=r"masks/b\.png: there is no such file"):
         made[1]
@@ -227,16 +227,16 @@ def test_folders_that_are_not_there(tmp_path: Path):
     filled(tmp_path / "label")
     with pytest.raises(
         DataError,
-        match=r"has no folder images: it has image, label; type data\.pictures=<the folder",
+        match=r"has no folder images: its folders are image, label; type data\.image_dir=<name of the folder",
     ):
         found(tmp_path)
     with pytest.raises(
-        DataError, match=r"has no folder masks: it has image, label; type data\.masks="
+        DataError, match=r"has no folder masks: it has image, label; type data\.mask_dir="
     ):
-        found(tmp_path, pictures="image")
+        found(tmp_path, image_dir="image")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty holds no pictures"):
-        found(tmp_path, pictures="empty", masks="label")
+        found(tmp_path, image_dir="empty", mask_dir="label")
 
 
 def test_a_mask_that_is_none(tmp_path: Path):
@@ -248,7 +248,7 @@ def test_a_mask_that_is_none(tmp_path: Path):
     assert caught.value.unreadable == (str(tmp_path / "masks" / "b.png"), "the file is empty")
     (tmp_path / "masks" / "b.png").write_text("no picture")
     with pytest.raises(
-        UnreadableFileError, match="it is no picture, or of a kind that cannot be read"
+        UnreadableFileError, match="it is not an image, or has an unsupported format"
     ):
         found(tmp_path)[1]
     with pytest.raises(UnreadableFileError, match=r"more than data\.max_pixels=3"):

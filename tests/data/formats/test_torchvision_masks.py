@@ -27,7 +27,7 @@ def test_voc(tmp_path: Path):
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("2007_000032\n2007_000039\n")
     made = voc_masks(
-        str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6
+        str(tmp_path), download=True, year="2012", split="train", num_classes=21, max_pixels=10**6
     )
     assert [path.name for path, _ in made.samples] == ["2007_000032.jpg", "2007_000039.jpg"]
     assert [int(made[index][1].max()) for index in (0, 1)] == [20, 255]
@@ -55,10 +55,15 @@ def test_what_is_not_there_says_what_to_type(tmp_path: Path, monkeypatch: pytest
     )
     with pytest.raises(
         DataError,
-        match=r"VOCSegmentation is not whole in .*could not be fetched: no network\nType data\.root=",
+        match=r"VOCSegmentation is missing or incomplete in .*cannot be downloaded: no network\nType data\.root=",
     ):
         voc_masks(
-            str(tmp_path), download=True, year="2012", split="train", classes=21, max_pixels=10**6
+            str(tmp_path),
+            download=True,
+            year="2012",
+            split="train",
+            num_classes=21,
+            max_pixels=10**6,
         )
     with pytest.raises(DataError, match=r"OxfordIIITPet is not whole in"):
         oxford_pet_masks(str(tmp_path), download=True, split="test", max_pixels=10**6)

@@ -12,12 +12,12 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.models.architectures.dcgan import DCGAN, dcgan
 
 SETTINGS: dict[str, Any] = {
-    "latent": 10,
-    "generator_width": 4,
-    "discriminator_width": 4,
+    "latent_dim": 10,
+    "generator_channels": 4,
+    "discriminator_channels": 4,
     "discriminator_norm": "batch",
     "spectral_norm": False,
-    "condition": None,
+    "conditioning": None,
     "weights": None,
 }
 
@@ -38,7 +38,7 @@ def test_each_size_and_number_of_channels(spec: DataSpec, size: int, channels: i
 
 def test_as_published_at_64_pixels(spec: DataSpec):
     """Filters, kernels and steps of figure 1, and where there is no batch norm."""
-    made = pair(spec, size=64, latent=100, generator_width=64, discriminator_width=64)
+    made = pair(spec, size=64, latent_dim=100, generator_channels=64, discriminator_channels=64)
     up = [layer for layer in made.generator.layers if isinstance(layer, nn.ConvTranspose2d)]
     assert [layer.out_channels for layer in up] == [512, 256, 128, 64, 3]
     assert {layer.kernel_size for layer in up} == {(4, 4)}
@@ -72,9 +72,9 @@ def test_as_published_at_64_pixels(spec: DataSpec):
     assert counts == pytest.approx([3_576_704, 2_765_568], abs=200)
 
 
-@pytest.mark.parametrize("condition", ["concatenation", "projection"])
+@pytest.mark.parametrize("conditioning", ["concatenation", "projection"])
 def test_classes_reach_both_networks(spec: DataSpec, condition: str):
-    made = pair(spec, condition=condition).eval()
+    made = pair(spec, conditioning=condition).eval()
     latents, (one, other) = torch.randn(3, 10), torch.tensor([[0] * 3, [2] * 3])
     assert made.conditional
     assert not torch.equal(made(latents, one), made(latents, other))
@@ -83,7 +83,7 @@ def test_classes_reach_both_networks(spec: DataSpec, condition: str):
 
 
 def test_a_projection_adds_the_product_of_class_and_features(spec: DataSpec):
-    discriminator = pair(spec, condition="projection").discriminator.eval()
+    discriminator = pair(spec, conditioning="projection").discriminator.eval()
     assert discriminator.projection is not None
     pictures, labels = torch.rand(2, 3, 32, 32), torch.tensor([1, 3])
     features = discriminator.layers(pictures).sum(dim=(2, 3))
@@ -93,7 +93,7 @@ def test_a_projection_adds_the_product_of_class_and_features(spec: DataSpec):
 
 
 def test_spectral_norm_keeps_each_layer_from_stretching(spec: DataSpec):
-    made = pair(spec, spectral_norm=True, condition="projection")
+    made = pair(spec, spectral_norm=True, conditioning="projection")
     for _ in range(30):
         made.discriminator(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
     weights = [
@@ -123,9 +123,9 @@ def test_what_does_not_fit_is_answered_with_what_to_type(spec: DataSpec):
             dcgan(replace(spec, image_size=size), **SETTINGS)
         assert f"type data.spec.image_size={typed}" in str(caught.value)
     with pytest.raises(
-        ConfigurationError, match=r"needs a class for each picture: type model\.condition=null"
+        ConfigurationError, match=r"needs a class for each picture: type model\.conditioning=null"
     ):
-        dcgan(replace(spec, target="masks"), **SETTINGS | {"condition": "projection"})
+        dcgan(replace(spec, target_type="masks"), **SETTINGS | {"conditioning": "projection"})
 
 
 def test_weights_of_a_pair(spec: DataSpec, tmp_path):
@@ -138,4 +138,4 @@ def test_weights_of_a_pair(spec: DataSpec, tmp_path):
         torch.equal(value, before.state_dict()[key]) for key, value in made.state_dict().items()
     )
     with pytest.raises(ConfigurationError, match=r"model\.weights=.* does not fit the network"):
-        pair(spec, generator_width=8, weights=str(tmp_path / "model.pth"))
+        pair(spec, generator_channels=8, weights=str(tmp_path / "model.pth"))

@@ -20,6 +20,6 @@ def test_its_levels_are_the_papers():
 
 
 def test_width_and_levels():
-    made = UNetEncoder(num_classes=3, width=8, levels=3, dropout=0.0)
+    made = UNetEncoder(num_classes=3, base_channels=8, levels=3, dropout=0.0)
     stages = ClassifierBackbone(made, channels=3, loaded=None).stages
     assert [stage.channels for stage in stages] == [8, 16, 32]
