@@ -30,8 +30,8 @@ IMPOSSIBLE = {
     (
         "inception_v3",
         "fcn",
-    ): "head.output_stride=8 cannot be had of this model",  # it pools beside its convolutions
-    ("inception_v3", "deeplabv3"): "head.output_stride=8 cannot be had of this model",
+    ): "head.output_stride=8: this model cannot be dilated",  # it pools beside its convolutions
+    ("inception_v3", "deeplabv3"): "head.output_stride=8: this model cannot be dilated",
 }
 """(model, head): what is said of a pair that cannot work as it stands."""
 

@@ -28,7 +28,7 @@ HUB = "import pathlib\npathlib.Path({stolen!r}).touch()\nimport torch\ndef go(*a
 
 
 WORDS = {
-    "labels": ("data.samples_samples_per_class=16",),
+    "labels": ("data.samples_per_class=16",),
     "made": (
         *(
             "task=generate",
@@ -37,7 +37,7 @@ WORDS = {
             "task.num_samples=8",
         ),
         *(
-            "data.samples_samples_per_class=8",
+            "data.samples_per_class=8",
             "data.spec.image_size=[16,16]",
             "trainer.limit_test_batches=1",
         ),
@@ -222,7 +222,7 @@ def test_a_class_folders_name_is_a_name(
     assert "bit-exactly the result reported after training" in again.out
     for number in range(1000 - len(names)):
         (tmp_path / "imgs" / "train" / f"n{number:04d}").mkdir()
-    assert "n0000 holds no pictures" in command("data=imagenet", *words, "name=real").err
+    assert "n0000 contains no images" in command("data=imagenet", *words, "name=real").err
     assert not stolen.exists()
 
 
@@ -269,9 +269,9 @@ def up(path: str) -> str:
 
 
 WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
-    "file name of the best": lambda c, v: c["callbacks"]["best"].update(filename=up(f"{v}/x")),
-    "absolute name of the best": lambda c, v: c["callbacks"]["best"].update(filename=f"{v}/x"),
-    "folder of the best": lambda c, v: c["callbacks"]["best"].update(dirpath=v),
+    "file name of the best": lambda c, v: c["callbacks"]["best_checkpoint"].update(filename=up(f"{v}/x")),
+    "absolute name of the best": lambda c, v: c["callbacks"]["best_checkpoint"].update(filename=f"{v}/x"),
+    "folder of the best": lambda c, v: c["callbacks"]["best_checkpoint"].update(dirpath=v),
     "positional": lambda c, v: c["callbacks"].update(
         best={
             "_target_": "pytorch_lightning.callbacks.ModelCheckpoint",
@@ -458,7 +458,7 @@ def test_references_read_no_secrets(command: Command, gift: Callable, secret: st
     for mode in COMMANDS:
         outcome = command(*COMMANDS[mode], *(("name=own",) if mode == "train" else ()))
         assert outcome.code == 2
-        assert "this reference is from the run folder" in outcome.err
+        assert "this interpolation is from the run folder" in outcome.err
     assert not Path("outputs/own").exists()
 
 
@@ -495,9 +495,9 @@ SPEC = {
         ("config.yaml", "[" * 20_000, "config.yaml is damaged: it is nested more than 50 levels deep"),
         ("config.yaml", "a: &a\n  b: *a\n", "config.yaml is damaged: it uses the alias *a"),
         ("config.yaml", "a: 2020-01-01\n", "config.yaml is damaged: it contains a date"),
-        ("config.yaml", "a: !!python/object/apply:os.system [ls]\n", "config.yaml is damaged: it is not YAML"),
+        ("config.yaml", "a: !!python/object/apply:os.system [ls]\n", "config.yaml is damaged: it is nott YAML"),
         ("config.yaml", "x" * 11_000_000, "config.yaml is damaged: it has more than 10,000,000 bytes"),
-        ("config.yaml", b"\xff\xfe", "config.yaml is damaged: it is not UTF-8"),
+        ("config.yaml", b"\xff\xfe", "config.yaml is damaged: it is nott UTF-8"),
         ("data_spec.json", json.dumps(SPEC | {"image_size": [10**6, 10**6]}), "such images takes"),
         ("data_spec.json", json.dumps(SPEC | {"image_size": [32.5, 32]}), "image_size=[32.5,32]: type [height,width]"),
         ("data_spec.json", json.dumps(SPEC | {"image_size": [32, 32], "channels": 10**9}), "channels=1000000000: type a"),

@@ -47,7 +47,7 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
     lines = outcome.err.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("error: "))
     assert lines[start] == "error: at step 5 the loss is not finite: loss nan"
-    samples = lines[start + 1].removeprefix("The batch's samples: ").split(", ")
+    samples = lines[start + 1].removeprefix("Samples of the batch: ").split(", ")
     assert len(samples) == 8
     assert [Path(line.strip()).is_file() for line in lines[start + 2 : start + 10]] == [True] * 8
     assert lines[start + 10].endswith("checkpoints/last.ckpt of step 4.")
@@ -61,7 +61,7 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
     assert all(bool(value.isfinite().all()) for value in state["state_dict"].values())
     again = command(*WORDS, *data, "task._target_=broken_loss.Loss", "name=x")
     assert "resuming     from step 4" in again.out
-    assert f"The batch's samples: {', '.join(samples)}" in again.err
+    assert f"Samples of the batch: {', '.join(samples)}" in again.err
 
 
 def test_steps_that_are_not_logged_are_looked_at_all_the_same(command: Command, broken: None):

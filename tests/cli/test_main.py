@@ -19,7 +19,7 @@ def test_a_misspelt_key_is_answered_with_what_was_meant(command: Command):
     assert outcome.code == 2
     assert outcome.err == (
         "error: optimizer.lrr: there is no such key. Did you mean optimizer.lr?\n"
-        "  optimizer has: lr, betas, weight_decay, scale_lr\n"
+        "  Keys of optimizer: lr, betas, weight_decay, lr_reference_batch_size\n"
         "  To add it all the same, type +optimizer.lrr=...\n"
     )
     assert outcome.out == ""
@@ -116,12 +116,12 @@ def test_a_run_writes_what_the_design_lists(command: Command):
         "metrics.csv",
         "model.pth",
         "overrides.yaml",
-        "pictures/test_confusion.png",
-        "pictures/test_mistakes.png",
-        "pictures/test_predictions.png",
-        "pictures/val_confusion.png",
-        "pictures/val_mistakes.png",
-        "pictures/val_predictions.png",
+        "images/test_confusion.png",
+        "images/test_mistakes.png",
+        "images/test_predictions.png",
+        "images/val_confusion.png",
+        "images/val_mistakes.png",
+        "images/val_predictions.png",
         "result.json",
         "data_spec.json",
         "speed.csv",
@@ -253,7 +253,7 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
             """\
             # My own network
             defaults: [_backbone]
-            classifier: {_target_: own_parts.Net, _partial_: true, width: 4}
+            network: {_target_: own_parts.Net, _partial_: true, width: 4}
             """,
         ),
         (
@@ -263,7 +263,7 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
             # Dark and light
             defaults: [_data]
             spec:
-              target: labels
+              target_type: labels
               class_names: [dark, light]
               image_size: [16, 16]
               channels: 3

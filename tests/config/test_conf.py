@@ -207,7 +207,7 @@ def test_every_augmentation_moves_masks_and_boxes(choice: ConfigOption, task: st
     config = composed(
         f"task={task}", f"augment={choice.name}", "data.num_images={train: 8, val: 1, test: 1}"
     )
-    refused = {"detect": {"imagenet", "middle"}, "segment": {"iou_crop", "mosaic"}}
+    refused = {"detect": {"imagenet", "center_crop"}, "segment": {"iou_crop", "mosaic"}}
     if choice.name in refused[task]:
         with pytest.raises(
             ConfigurationError,

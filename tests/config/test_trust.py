@@ -81,7 +81,7 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
                 "mine",
                 {"_target_": "vision_lab.training.checkpoint_io.save", "path": "stolen"},
             ),
-            "checkpoints.save",
+            "checkpoint_io.save",
         ),
         (
             planted("optimizer", "_target_", "hydra.utils.get_method"),

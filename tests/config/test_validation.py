@@ -55,7 +55,7 @@ ALL = (
         (f"data.batch_size={10**400}", "...: type a whole number of 1 or more"),
         (f"data.spec.image_size=[8,{10**400}]", "...: type [height,width] in pixels"),
         ("data.holdout_fraction=0.9", "data.holdout_fraction=0.9: type a number above 0, below 0.5"),
-        ("data.samples_samples_per_class=0", "data.samples_samples_per_class=0: type a whole number of 1 or more or null"),
+        ("data.samples_per_class=0", "data.samples_per_class=0: type a whole number of 1 or more or null"),
         ("data.spec.class_names=[a]", "task=classify requires data with at least two classes, but this has 1: a"),
         ("task=segment data.spec.class_names=[a]", "task=segment requires data with at least two classes, but this has 1: a"),
         ("task.target_type=[labels]", "task.target_type=[labels]: type labels, masks, boxes or none"),
@@ -230,11 +230,11 @@ def test_arguments_of_base_classes_are_known():
 
 def test_an_error_names_the_key_that_was_typed():
     config = composed("task=segment", "data.num_images.train=7")
-    assert config["data"]["train"]["count"] == 7
-    assert config.origin("data.train.count") == "data.num_images.train"
+    assert config["data"]["train"]["num_images"] == 7
+    assert config.origin("data.train.num_images") == "data.num_images.train"
     changed = config.updated({"data.num_images.train": 9})
-    assert changed["data"]["train"]["count"] == 9
-    assert config["data"]["train"]["count"] == 7
+    assert changed["data"]["train"]["num_images"] == 9
+    assert config["data"]["train"]["num_images"] == 7
 
 
 def test_a_config_of_other_values_is_checked_too():

@@ -78,7 +78,7 @@ def test_trouble_says_what_to_do(tmp_path: Path):
         PermissionError(errno.EACCES, "Permission denied", f"{tmp_path}/x"), tmp_path
     )
     assert str(forbidden) == (
-        f"{tmp_path}/x: Permission denied. Type hydra.run.dir=<a folder that can be written> (in a sweep "
+        f"{tmp_path}/x: Permission denied. Type hydra.run.dir=<a writable folder> (in a sweep "
         "hydra.sweep.dir), or change the permissions."
     )
     elsewhere = explain_failure(
@@ -91,7 +91,7 @@ def test_trouble_says_what_to_do(tmp_path: Path):
     )
     data = NotADirectoryError(errno.ENOTDIR, "Not a directory", "/data/train/a")
     assert str(explain_failure(data, tmp_path)) == (
-        "/data/train/a: Not a directory. Type another path, or change what is in its way."
+        "/data/train/a: Not a directory. Type another path, or remove the file or folder in the way."
     )
     assert explain_failure(ValueError("other"), tmp_path) is None
     small = explain_failure(
@@ -177,7 +177,7 @@ def test_links_in_a_folder_are_named(tmp_path: Path):
     ) as caught:
         reject_links(tmp_path / "link")  # the folder itself may be one
     assert "checkpoints/best.ckpt" in str(caught.value)
-    with pytest.raises(ConfigurationError, match="link is a link: remove it"):
+    with pytest.raises(ConfigurationError, match="link is a symbolic link: remove it"):
         reject_link(tmp_path / "link")
 
 
@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     code = (
         "import os, sys\n"
         "from vision_lab.cli.main import main\n"
-        "from vision_lab.modes import stored\n"
+        "from vision_lab.modes import finished\n"
         "main(['--cfg', 'hydra'])\n"  # imports what nobody may not read
         "if os.getuid() == 0:\n"
         "    os.setgid(65534); os.setuid(65534)\n"
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
         text=True,
         check=False,
     )
-    assert "Permission denied. Type hydra.run.dir=<a folder that can be written>" in done.stderr
+    assert "Permission denied. Type hydra.run.dir=<a writable folder>" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode in (1, 2)
 
@@ -239,7 +239,7 @@ def test_memory_that_is_used_up(tmp_path: Path):
     gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     for error in (caught.value, gpu, MemoryError("Unable to allocate 7 TiB for an array")):
         text = str(explain_failure(error, tmp_path))
-        assert text.startswith("the memory is used up (")
+        assert text.startswith("out of memory (")
         assert "type a smaller data.batch_size=" in text
 
 

@@ -37,7 +37,7 @@ def test_all_that_is_wrong_comes_at_once():
     assert str(caught.value).splitlines() == [
         "data.spec.num_classes=3, but data.spec.class_names has 2",
         "data.spec.image_size=[8]: type [height,width] in pixels",
-        "data.spec.channels=0: type 1 for grey or 3 for colour",
+        "data.spec.channels=0: type 1 for grayscale or 3 for RGB",
         "data.spec.mean has 2 numbers for 0 channels: type one number, or one for each channel",
         "data.spec.std=[0.0]: type numbers above 0",
     ]

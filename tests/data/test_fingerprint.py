@@ -89,8 +89,8 @@ def test_annotations_and_rules_are_told(tmp_path: Path):
         CocoMaskDataset([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]")
     )
     assert (
-        fingerprint(one, has_labels=False)["made_of"]
-        != fingerprint(other, has_labels=False)["made_of"]
+        fingerprint(one, has_labels=False)["annotations"]
+        != fingerprint(other, has_labels=False)["annotations"]
     )
     made = {
         seed: fingerprint(

@@ -158,7 +158,7 @@ def test_reasons(tmp_path: Path):
         "pipe.png": "it is a pipe, a device or a folder, not a file",
         "empty.jpg": "the file is empty",
         "text.jpg": "it is not an image, or has an unsupported format",
-        "float.tiff": "its values are floating-point numbers, not whole numbers of 8 or 16 bits",
+        "float.tiff": "its values are floats, not integers of 8 or 16 bits",
         "missing.jpg": "there is no such file",
     }.items():
         with pytest.raises(InvalidImageError, match=f"^{reason}$"):
@@ -233,7 +233,7 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path: Path):
     with pytest.raises(InvalidImageError) as caught:
         read_image(path, channels=1)
     assert str(caught.value) == (
-        "it has 60000 x 60000 pixels, more than data.max_pixels=100000000: it is not decoded"
+        "it has 60000 x 60000 pixels, more than data.max_pixels=100000000"
     )
 
 

@@ -142,7 +142,7 @@ def test_a_bad_file_stops_the_run_by_name(spec: DataSpec, make_folder: Callable[
         made.on_after_batch_transfer(bad, 0)
     assert str(caught.value) == (
         f"1 image cannot be read:\n  {root / 'ash' / '000.png'}: the file is empty\n"
-        "Mend or remove them, or type data.on_error=skip to leave such files out, counted and listed."
+        "Fix or remove them, or type data.on_error=skip to skip such files and list them."
     )
 
 
@@ -280,7 +280,7 @@ def test_splits_of_masks_are_held_out_by_chance(mask_spec: DataSpec):
     )
     assert made.fingerprints()["train"] == {"count": 12}
     with pytest.raises(
-        ConfigurationError, match=r"data\.samples_per_class=3 is for labels, this data has none: type null"
+        ConfigurationError, match=r"data\.samples_per_class=3 requires labels, which this data does not have: type null"
     ):
         module(mask_spec, train=Drawn, samples_per_class=3)
 
@@ -305,7 +305,7 @@ def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
     batches = [made.on_after_batch_transfer(batch, 0) for batch in made.predict_dataloader()]
     assert sum(len(batch.samples) for batch in batches) == 17
     assert made.unreadable == {
-        "sample 3": "its mask has 12 x 10 pixels, the picture 10 x 12; is one of them turned by its EXIF tag?",
+        "sample 3": "its mask has 12 x 10 pixels, the image 10 x 12; is one of them rotated by its EXIF tag?",
         "sample 4": "its mask holds 7, 8, but data.spec.class_names has 4 names (0 to 3; 255 does not count)",
         "masks/5.png": "the file is empty",
     }
@@ -324,7 +324,7 @@ def test_masks_that_would_teach_nothing_are_told(
     module(mask_spec, train=Forgotten)
     assert "the training masks contain no class but ash, and " in caplog.text
     assert (
-        "if a value that is ignored (255) stands for a class, type data.class_values=[0,255]"
+        "if the ignored value (255) stands for a class, type data.class_values=[0,255]"
         in caplog.text
     )
     caplog.clear()

@@ -34,14 +34,14 @@ def test_seed_and_epoch_decide():
 
 
 def test_fixed_keeps_the_first_permutation_but_counts_epochs():
-    """So that augmentation goes on changing."""
+    """So that augmentation resuming changing."""
     one = order(same_every_epoch=True)
     one.set_epoch(3)
     assert one.batches() == order().batches()
     assert next(iter(one))[0][0] == 3
 
 
-def test_two_ranks_share_the_batches_of_one_process_with_twice_the_batch():
+def test_two_ranks_fraction_the_batches_of_one_process_with_twice_the_batch():
     whole = order(batch_size=10).batches()
     ranks = [order(rank=rank, world_size=2).batches() for rank in (0, 1)]
     assert [one + other for one, other in zip(*ranks, strict=True)] == whole

@@ -39,7 +39,7 @@ def test_skips_begin_with_the_coarse_scores_enlarged(make_backbone: Callable, ma
     # Bilinear at first: away from the border the enlarged scores are those of plain interpolation.
     plain = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear")
     assert torch.allclose(
-        made.enlarge_coarse(coarse)[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2], atol=1e-5
+        made.upsample_coarse(coarse)[..., 2:-2, 2:-2], plain[..., 2:-2, 2:-2], atol=1e-5
     )
 
 

@@ -17,7 +17,7 @@ def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):
     made = unet(backbone, mask_spec, decoder_channels=[512, 256, 128, 64])
     ups = [tuple(level.up.weight.shape) for level in made.levels]
     assert ups == [(1024, 512, 2, 2), (512, 256, 2, 2), (256, 128, 2, 2), (128, 64, 2, 2)]
-    assert tuple(made.levels[0].convolutions[0].weight.shape) == (512, 1024, 3, 3)
+    assert tuple(made.levels[0].convs[0].weight.shape) == (512, 1024, 3, 3)
     assert tuple(made.classifier.weight.shape) == (5, 64, 1, 1)
     assert 31_000_000 < sum(parameter.numel() for parameter in made.parameters()) < 31_100_000
 

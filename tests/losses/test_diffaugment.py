@@ -68,7 +68,7 @@ def test_a_cut_is_half_the_side_at_most():
     gone = (cutout(torch.ones(200, 1, 16, 16)) == 0)[:, 0]
     assert gone.any(dim=2).sum(dim=1).max() == 8
     assert gone.sum(dim=(1, 2)).max() == 64
-    assert gone.sum(dim=(1, 2)).min() < 40  # where it reaches beyond the picture
+    assert gone.sum(dim=(1, 2)).min() < 40  # where it extends beyond the image
 
 
 def test_names():

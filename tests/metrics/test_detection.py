@@ -79,9 +79,9 @@ def measured(pairs: Sequence[Pair]) -> dict[str, Tensor]:
 def by_coco(came_to: dict[str, Tensor], folder: Path) -> np.ndarray:
     """What COCO's own program says of the files that an evaluation writes."""
     truth = coco_json.annotation_file(
-        came_to["pictures"], list("abc"), coco_json.ground_truth_annotations(came_to["truth"]), []
+        came_to["images"], list("abc"), coco_json.ground_truth_annotations(came_to["ground_truth"]), []
     )
-    files = {"truth": truth, "found": coco_json.detection_results(came_to["found"])}
+    files = {"truth": truth, "found": coco_json.detection_results(came_to["detections"])}
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     with redirect_stdout(StringIO()):
@@ -98,7 +98,7 @@ def test_it_is_what_cocos_own_evaluation_says_of_the_files(seed: int, tmp_path: 
     came_to = measured(made_set(seed))
     stats = by_coco(came_to, tmp_path)
     names = ["map", "map50", "map75", "map_small", "map_medium", "map_large", None, None, "recall"]
-    assert came_to["truth"][:, 7].sum() > 3  # crowds
+    assert came_to["ground_truth"][:, 7].sum() > 3  # crowds
     assert 0.1 < stats[0] < 0.9
     for name, stat in zip(names, stats, strict=False):
         if name:

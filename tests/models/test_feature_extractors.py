@@ -152,7 +152,7 @@ def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.Mo
         __import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None
     )
     with pytest.raises(
-        ConfigurationError, match=r"needs torch-fidelity: type pip install 'vision_lab\[fid\]'"
+        ConfigurationError, match=r"requires torch-fidelity: type pip install 'vision_lab\[fid\]'"
     ):
         inception(None)
 

@@ -146,7 +146,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path):
     for name, text in {
         "missing.pth": "there is no such file",
         "text.pth": "not a file of tensors",
-        "empty.pth": "there is no state dict in it",
+        "empty.pth": "it contains no state dict",
     }.items():
         with pytest.raises(ConfigurationError, match=text):
             into(tmp_path / name)

@@ -59,9 +59,9 @@ def test_a_data_set_that_is_right_is_told_so(kind: str, command: Command, tmp_pa
     outcome, report = checked(command, tmp_path, CLEAN[kind](tmp_path / "data"))
     assert outcome.code == 0, outcome.err
     assert "no problems found" in outcome.out
-    assert report["broken"] == 0
+    assert report["num_problems"] == 0
     assert set(report["splits"]) == {"train", "val", "test"}
-    assert sum(split["pictures"] for split in report["splits"].values()) == {
+    assert sum(split["num_images"] for split in report["splits"].values()) == {
         "folder": 8,
         "masks": 6,
     }.get(kind, 4)
@@ -102,7 +102,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         "coco",
         "a box with reversed corners",
         lambda r: replaced(r / COCO, "[8, 4, 32, 26]", "[8, 4, -3, 26]"),
-        "reversed",
+        "inverted",
     ),
     (
         "coco",
@@ -126,7 +126,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         "voc_detect",
         "a box outside of its picture",
         lambda r: replaced(r / "Annotations/a.xml", "<xmin>9<", "<xmin>90<"),
-        "reversed",
+        "inverted",
     ),
     (
         "voc_detect",
@@ -139,7 +139,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         "yolo_txt",
         "a box beyond its picture",
         lambda r: replaced(r / "labels/a.txt", "0.3 ", "0.95 "),
-        "reaches beyond",
+        "extends beyond",
     ),
     (
         "yolo_txt",
@@ -209,16 +209,16 @@ def test_a_planted_fault_is_found_and_named(
     plant(tmp_path / "data")
     outcome, report = checked(command, tmp_path, words)
     assert outcome.code == 1
-    assert report["broken"] >= 1
+    assert report["num_problems"] >= 1
     kinds = (
         "unreadable",
-        "broken_annotations",
+        "annotation_issues",
         "duplicates_across_splits",
-        "contradicting_duplicates",
+        "conflicting_duplicates",
     )
     assert says in json.dumps([report[kind] for kind in kinds])
     assert says in outcome.out
-    assert "broken: all are listed in" in outcome.err
+    assert "problems: all are listed in" in outcome.err
 
 
 def test_what_is_no_fault_is_told_all_the_same(command: Command, tmp_path: Path):
@@ -227,8 +227,8 @@ def test_what_is_no_fault_is_told_all_the_same(command: Command, tmp_path: Path)
         command, tmp_path, [*words, "mode.small_object_pixels=30", "mode.num_drawn=0"]
     )
     splits = report["splits"].values()
-    assert sum(len(split["without"]) for split in splits) == 1  # c has no objects
-    assert sum(sum(split["tiny"].values()) for split in splits) == 5
+    assert sum(len(split["unlabeled"]) for split in splits) == 1  # c has no objects
+    assert sum(sum(split["small_objects"].values()) for split in splits) == 5
     counts = [split["classes"][name]["count"] for name in box_files.NAMES for split in splits]
     assert sum(counts) == 6
     assert not list((tmp_path / "outputs" / "check").glob("*/contact_sheet.png"))

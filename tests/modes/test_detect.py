@@ -81,7 +81,7 @@ def test_squares_are_learnt_and_measured_again(command: Command, trained: Run):
     assert result["metrics"]["test/map50"] > 0.8
     assert set(result["per_class"]) <= {"red", "green"}
     assert sum(found["objects"] for found in result["per_class"].values()) == 3
-    assert {path.name for path in (trained.folder / "pictures").iterdir()} >= {
+    assert {path.name for path in (trained.folder / "images").iterdir()} >= {
         *(
             "test_predictions.png",
             "test_precision_recall.png",
@@ -103,7 +103,7 @@ def test_any_program_can_score_what_an_evaluation_writes(command: Command, train
 
     assert command("mode=evaluate", f"run={trained}", "mode.split=train").code == 0
     folder = trained.folder / "evaluate"
-    truth = json.loads((folder / "train_truth.json").read_text())
+    truth = json.loads((folder / "train_ground_truth.json").read_text())
     assert [category["name"] for category in truth["categories"]] == ["red", "green"]
     assert len(truth["images"]) == len(truth["annotations"]) == 24
     assert all(Path(image["file_name"]).is_file() for image in truth["images"])
@@ -112,7 +112,7 @@ def test_any_program_can_score_what_an_evaluation_writes(command: Command, train
         each["bbox"][2:] == pytest.approx([30, 30], abs=1e-3) for each in truth["annotations"]
     )
     with redirect_stdout(StringIO()):
-        known = COCO(str(folder / "train_truth.json"))
+        known = COCO(str(folder / "train_ground_truth.json"))
         evaluation = COCOeval(known, known.loadRes(str(folder / "train_detections.json")), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
@@ -131,14 +131,14 @@ def test_predictions_are_pictures_a_table_and_a_document(
     folder = trained.folder / "predict"
     with (folder / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "class", "score", "left", "top", "right", "bottom"]
+    assert list(rows[0]) == ["path", "class", "score", "x1", "y1", "x2", "y2"]
     assert len({row["path"] for row in rows}) == 31
     first = next(row for row in rows if row["path"].endswith("00.png"))
     number, x, y, *_ = map(float, (tmp_path / "squares/labels/00.txt").read_text().split())
     assert first["class"] == ["red", "green"][int(number)]
-    assert (float(first["left"]) + float(first["right"])) / 2 == pytest.approx(96 * x, abs=4)
-    assert (float(first["top"]) + float(first["bottom"])) / 2 == pytest.approx(48 * y, abs=4)
-    assert Image.open(folder / "pictures" / "zz_noise.jpg").size == (
+    assert (float(first["x1"]) + float(first["x2"])) / 2 == pytest.approx(96 * x, abs=4)
+    assert (float(first["y1"]) + float(first["y2"])) / 2 == pytest.approx(48 * y, abs=4)
+    assert Image.open(folder / "images" / "zz_noise.jpg").size == (
         240,
         240,
     )  # small ones are enlarged
@@ -154,7 +154,7 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
         "mode=predict", f"run={trained}", f"source={tmp_path / 'squares'}", "mode.tiles=true"
     )
     assert outcome.code == 1
-    assert "mode.tiles=true is for tasks that say something of each pixel" in outcome.err
+    assert "mode.tiles=true is for tasks that predict pixels" in outcome.err
     outcome = command("mode=evaluate", f"run={trained}", "mode.tta=flip")
     assert outcome.code == 1
     assert "mode.tta=flip: this task cannot average predictions" in outcome.err
@@ -219,7 +219,7 @@ def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_pat
     outcome = command(*words, *named, "name=x", "augment=mosaic")
     assert outcome.code == 0, outcome.err
     assert (
-        "2 annotations are invalid, so that boxes are clipped or dropped, or pictures left out; they are listed in"
+        "2 annotations are invalid: boxes were clipped or dropped, or images left out; see"
         in outcome.out
     )
     with (tmp_path / "outputs/x/annotation_issues.csv").open() as file:

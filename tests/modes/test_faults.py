@@ -111,7 +111,7 @@ def test_a_lost_process_is_named_and_the_command_resumes(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "goes on " in done.stdout
+    assert "resuming " in done.stdout
     assert Run(tmp_path / "outputs/x").state == "finished"
 
 

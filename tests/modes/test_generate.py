@@ -34,7 +34,7 @@ SMALL = (
         "trainer.limit_test_batches=4",
         "data.batch_size=16",
     ),
-    *("task.num_preview=16", "data.samples_samples_per_class=20"),
+    *("task.num_preview=16", "data.samples_per_class=20"),
 )
 
 
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with chdir(folder):
         assert main([*SMALL, "model.conditioning=concatenation", "name=made"]) == 0
         classifier = (
-            "data.samples_samples_per_class=20",
+            "data.samples_per_class=20",
             "model.network.depth=8",
             "callbacks.image_logger=null",
         )
@@ -67,8 +67,8 @@ def test_what_a_run_leaves(run: Path):
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
         *("epoch=000.png", "epoch=001.png", "epoch=002.png", "epochs.gif"),
     ]
-    with Image.open(run / "samples" / "epochs.gif") as make_animation:
-        assert (make_animation.n_frames, make_animation.size) == (
+    with Image.open(run / "samples" / "epochs.gif") as animation:
+        assert (animation.n_frames, animation.size) == (
             3,
             (10 * 66 + 2, 2 * 66 + 2),
         )  # ten classes in columns
@@ -77,8 +77,8 @@ def test_what_a_run_leaves(run: Path):
     ]
     result = json.loads((run / "result.json").read_text())
     assert result["measured_with"] == {
-        "features": "garments",
-        "samples": 60,
+        "feature_extractor": "fashion_mini",
+        "num_samples": 60,
         "real": 64,
         "training": 60,
     }
@@ -101,7 +101,7 @@ def test_what_tensorboard_shows(run: Path):
     seen = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
     seen.Reload()
     scalars, images = seen.Tags()["scalars"], seen.Tags()["images"]
-    assert set(images) == {"samples", "test/interpolation", "test/neighbours", "test/real"}
+    assert set(images) == {"samples", "test/interpolation", "test/neighbors", "test/real"}
     assert [event.step for event in seen.Images("samples")] == [0, 8, 16]
     losses = {f"{name}_loss" for name in ("generator", "discriminator")}
     scores = {f"{kind}_{name}" for kind in ("real", "fake") for name in ("score", "accuracy")}
@@ -163,8 +163,8 @@ def test_evaluate_comes_to_the_same(command: Command, run: Path):
     assert "measured with features garments, samples 60, real 64, training 60" in outcome.out
     written = json.loads((run / "evaluate" / "test.json").read_text())
     assert written["measured_with"] == {
-        "features": "garments",
-        "samples": 60,
+        "feature_extractor": "fashion_mini",
+        "num_samples": 60,
         "real": 64,
         "training": 60,
     }
@@ -189,7 +189,7 @@ def test_features_of_a_run(command: Command, run: Path):
     assert "measured with features run:outputs/classifier, samples 60" in outcome.out
     assert "the run's own result" not in outcome.out
     written = json.loads((run / "evaluate" / "test.json").read_text())
-    assert written["measured_with"]["features"] == "run:outputs/classifier"
+    assert written["measured_with"]["feature_extractor"] == "run:outputs/classifier"
     assert written["metrics"]["test/fid"] > written["metrics"]["test/real_fid"]
 
 
@@ -237,7 +237,7 @@ def test_masks_and_boxes_are_left_alone(command: Command):
         )
         assert outcome.code == 0, outcome.err
     one, other = (
-        Path(f"outputs/{target}/pictures/test_real.png").read_bytes()
+        Path(f"outputs/{target}/images/test_real.png").read_bytes()
         for target in ("masks", "boxes")
     )
     assert one == other
@@ -273,9 +273,9 @@ def test_samples_need_no_features(command: Command, run: Path):
         ("task=generate data.spec.image_size=[28,28]", "type data.spec.image_size=[32,32]"),
         ("mode=predict run=outputs/made mode.num_samples=0", "mode.num_samples=0: type a whole number from 1 to 1000000 or null"),
         ("mode=predict run=outputs/made mode.class_names=[hat]", "mode.class_names=[hat]: type a list of t-shirt/top, trouser"),
-        ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are for pictures that are looked at"),
+        ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are not for task=generate"),
         ("mode=predict run=outputs/made source=outputs", "source=outputs: this is not a latents.npz written by mode=predict"),
-        ("mode=predict run=outputs/made source=x mode.num_samples=3", "mode.num_samples and mode.class_names: the file of source="),
+        ("mode=predict run=outputs/made source=x mode.num_samples=3", "the file of source= determines mode.num_samples and mode.class_names"),
         ("task=generate trainer.precision=64-true", "trainer.precision=64-true: type 32-true, 16-mixed or bf16-mixed"),
         ("mode=predict run=outputs/made mode.class_names=3", "mode.class_names=3: type a list, each text, or null"),
         ("mode=predict run=outputs/classifier mode.num_samples=3 source=x", "mode.num_samples and mode.class_names are for task=gener"),
@@ -340,7 +340,7 @@ def test_folders_of_any_pictures(
         outcome = command(*words, f"data={name}", data, f"name={name}")
         assert outcome.code == 0, outcome.err
         result = json.loads(Path(f"outputs/{name}/result.json").read_text())
-        assert result["measured_with"]["features"] == "garments"
+        assert result["measured_with"]["feature_extractor"] == "fashion_mini"
         assert "1 unreadable files were skipped" in outcome.out
         assert Image.open(f"outputs/{name}/samples/epoch=002.png").size == (8 * 66 + 2, 2 * 66 + 2)
     outcome = command("task=generate", "data=folder", f"data.root={tmp_path / 'flat'}", "name=x")
@@ -368,7 +368,7 @@ def test_what_is_watched_is_said(command: Command):
     assert outcome.code == 0
     (line,) = re.findall("warning: (.*)", outcome.out)
     assert re.match(
-        r"epoch 2: samples are much alike, apart by [\d.]+ of what real pictures are", line
+        r"epoch 2: the samples look alike, with [\d.]+ of the diversity of real images", line
     )
     outcome = command(
         *words,
@@ -377,7 +377,7 @@ def test_what_is_watched_is_said(command: Command):
         "name=stopped",
     )
     assert outcome.code == 1
-    assert "error: epoch 1: samples are much alike" in outcome.err
+    assert "error: epoch 1: the samples look alike" in outcome.err
     assert (
         "To go on all the same, type callbacks.gan_monitor.action=warn and another name="
         in outcome.err

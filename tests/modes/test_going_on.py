@@ -202,7 +202,7 @@ def test_it_goes_on_to_the_bit(
     monkeypatch.delenv("KILL")
     outcome = command(*words, "name=killed")
     assert outcome.code == 0, outcome.err
-    assert ("goes on" in outcome.out) == (deaths not in (["step:1"], ["last:1"]))
+    assert ("resuming" in outcome.out) == (deaths not in (["step:1"], ["last:1"]))
     assert_same(Path("outputs/killed"), left_alone)
     assert not list(Path("outputs/killed").rglob("*.part"))
 

@@ -124,11 +124,11 @@ def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path)
     assert [row["path"] for row in rows] == [
         str(source / name) for name in ("a.png", "below/a.jpg", "below/a.png")
     ]
-    assert float(rows[2]["share_disc"]) == pytest.approx((said == 1).mean())
-    assert float(rows[2]["share_disc"]) + float(rows[2]["share_ground"]) == pytest.approx(1)
+    assert float(rows[2]["fraction_disc"]) == pytest.approx((said == 1).mean())
+    assert float(rows[2]["fraction_disc"]) + float(rows[2]["fraction_ground"]) == pytest.approx(1)
 
 
-def test_no_two_pictures_share_a_name():
+def test_no_two_pictures_fraction_a_name():
     paths = [Path(name) for name in ("two/a.png", "two/a.jpg", "two/a.png.tif", "two/b.bmp")]
     assert output_stems(paths) == ["a.png", "a.jpg", "a.png.tif", "b.bmp"]
     assert output_stems([Path("two/a.png"), Path("two/below/a.png")]) == ["a", "below/a"]
@@ -200,7 +200,7 @@ def test_tiles_and_classes(command: Command):
     refused = command(*words, "mode.tiles=true")
     assert refused.code == 1
     assert (
-        "mode.tiles=true is for tasks that say something of each pixel (task=segment)"
+        "mode.tiles=true is for tasks that predict pixels (task=segment)"
         in refused.err
     )
     assert command(*words, "mode.tta=flip").code == 0
@@ -225,7 +225,7 @@ def test_the_scenes_of_a_run(command: Command):
     }
     data = json.loads(Path("outputs/scenes/data_fingerprint.json").read_text())
     assert data["train"]["count"] == 600
-    assert "made_of" in data["train"]
+    assert "annotations" in data["train"]
     changed = command(
         "task=segment",
         "name=scenes",
@@ -351,9 +351,9 @@ def test_bad_masks_stop_the_run_by_name_or_are_listed(command: Command, tmp_path
     (root / "images" / "05.png").rename(root / "spare.png")
     stopped = command(*words)
     assert stopped.code == 1
-    assert "pictures cannot be read:" in stopped.err or "1 image cannot be read:" in stopped.err
+    assert "images cannot be read:" in stopped.err or "1 image cannot be read:" in stopped.err
     assert (
-        "its mask has 10 x 10 pixels, the picture 48 x 40" in stopped.err
+        "its mask has 10 x 10 pixels, the image 48 x 40" in stopped.err
         or "its values 7 stand for no class" in stopped.err
     )
     (root / "spare.png").rename(root / "images" / "05.png")
@@ -361,7 +361,7 @@ def test_bad_masks_stop_the_run_by_name_or_are_listed(command: Command, tmp_path
     assert skipped.code == 0, skipped.err
     listed = Path("outputs/skipped/unreadable.csv").read_text()
     assert (
-        f'{root / "images" / "03.png"},"its mask has 10 x 10 pixels, the picture 48 x 40"' in listed
+        f'{root / "images" / "03.png"},"its mask has 10 x 10 pixels, the image 48 x 40"' in listed
     )
     assert f"{root / 'masks' / '04.png'}," in listed
     assert f"{root / 'masks' / '05.png'},there is no such file" in listed

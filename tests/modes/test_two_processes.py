@@ -301,7 +301,7 @@ def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
             "task.num_samples=31",
         ),
         *(
-            "data.samples_samples_per_class=8",
+            "data.samples_per_class=8",
             "trainer.max_epochs=2",
             "trainer.limit_val_batches=3",
             "trainer.limit_test_batches=3",

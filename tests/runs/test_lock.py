@@ -20,10 +20,10 @@ HOLDING = """
 import os, sys, time
 from pathlib import Path
 from vision_lab.runs.lock import lock_run
-from vision_lab.runs import Run
+from vision_lab.runs.folder import Run
 run = Run(Path(sys.argv[1]))
 with lock_run(run):
-    run.pend()
+    run.mark_pending()
     if os.fork() == 0:  # as a loader's worker: it lives on for a while when its parent is killed
         time.sleep(20)
         os._exit(0)

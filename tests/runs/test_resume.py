@@ -208,7 +208,7 @@ def test_resume_takes_what_the_run_was_told(command: Command, tmp_path: Path):
     )
 
 
-def test_a_run_and_a_sweep_do_not_share_a_name(command: Command):
+def test_a_run_and_a_sweep_do_not_fraction_a_name(command: Command):
     assert command("name=x", *FAST).code == 0
     assert command("-m", "name=y", "seed=1,2", *FAST).code == 0
     before = contents(Path("outputs"))
@@ -274,7 +274,7 @@ def test_a_changed_data_set_is_refused(
     outcome = command(*words, f"data.root={moved}")
     assert outcome.code == 0
     assert (
-        "has changed since: 36 files then, 35 now; the result is that of the data as it was"
+        "have changed since (36 files before, 35 now): the result is that of the old files"
         in outcome.out
     )
 

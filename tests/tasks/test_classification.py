@@ -126,7 +126,7 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
     for half in (slice(0, 20), slice(20, 40)):
         many = batch([2] * 20)
         made.collect_examples("val", many, probabilities[half])
-    kept = made.mistakes["val"].kept
+    kept = made.mistakes["val"]._heap
     assert len(kept) == NUM_MISTAKES_DRAWN
     assert min(sure for sure, _, _ in kept) == pytest.approx(
         probabilities[40 - NUM_MISTAKES_DRAWN, 1].item()
@@ -139,7 +139,7 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
 def test_right_answers_are_no_mistakes(spec: DataSpec):
     made = task(spec)
     made.collect_examples("val", batch([0, 1]), made.decode(LOGITS[:2]))
-    assert made.mistakes["val"].pictures() == []
+    assert made.mistakes["val"].images() == []
 
 
 def test_rows_and_pictures(spec: DataSpec):

@@ -81,7 +81,7 @@ def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
     task.update_metrics(scores, batch, said)
     came_to = scores.compute()
     assert came_to["map"] == 1.0  # what is in the crowd is no mistake
-    assert came_to["found"][0].tolist() == pytest.approx([0, 1, 8, 4, 40, 30, 0.9])
+    assert came_to["detections"][0].tolist() == pytest.approx([0, 1, 8, 4, 40, 30, 0.9])
     assert came_to["truth"][0].tolist() == [0, 1, 8, 4, 40, 30, 400, 0]
     assert came_to["truth"][2].tolist() == [1, 2, 40, 10, 80, 40, 400, 1]
     assert came_to["pictures"].tolist() == [[0, 40, 80], [1, 40, 80]]
@@ -115,7 +115,7 @@ def test_rows_name_what_is_sure_enough_and_pictures_without(task: DetectionTask,
 
 
 def sides(*values: object) -> dict[str, object]:
-    return dict(zip(("left", "top", "right", "bottom"), values, strict=True))
+    return dict(zip(("x1", "y1", "x2", "y2"), values, strict=True))
 
 
 def test_boxes_are_drawn_on_the_files_own_picture(
@@ -140,7 +140,7 @@ def test_drawings_compare_what_is_known(task: DetectionTask, batch: Batch):
     assert len({each.shape for each in drawn}) == 1
     assert drawn[0].shape[0] == 3
     task.collect_examples("val", batch, said)
-    pictures = task.worst["val"].pictures()
+    pictures = task.worst["val"].images()
     assert torch.equal(
         pictures[0], drawn[1]
     )  # one missed and one wrong; the other picture is right

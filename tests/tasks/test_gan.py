@@ -178,7 +178,7 @@ def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
         task = generate(
             accumulate_grad_batches=together, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
         )
-        task._latents = lambda count: torch.ones(count, 2)  # type: ignore[method-assign]  # the same in both
+        task._draw_latents = lambda count: torch.ones(count, 2)  # type: ignore[method-assign]  # the same in both
         trainer(tmp_path, limit_train_batches=together).fit(task, datamodule=data(batch_size=size))
         stepped.append(nn.utils.parameters_to_vector(task.pair.discriminator.parameters()))
     assert torch.allclose(*stepped, atol=1e-6)

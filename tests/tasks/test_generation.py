@@ -154,13 +154,13 @@ def test_too_few_pictures_to_measure_by(tmp_path: Path):
     ):
         trainer(tmp_path).fit(generate(), datamodule=data(test=lambda: Shades(3)))
     with pytest.raises(
-        DataError, match="only 2 pictures of val were seen, too few to measure by: 4 at least"
+        DataError, match="only 2 images of val were read, but the metrics require 4"
     ):
         trainer(tmp_path, limit_val_batches=1).fit(generate(), datamodule=data(batch_size=2))
 
 
 def test_a_split_of_which_nothing_was_seen(tmp_path: Path):
     task = generate()
-    task._see = lambda *_: None  # type: ignore[method-assign]
-    with pytest.raises(DataError, match="only 0 pictures of test were seen"):
+    task._collect_features = lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="only 0 images of test were read"):
         trainer(tmp_path).test(task, datamodule=data(), verbose=False)

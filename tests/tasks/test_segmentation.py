@@ -149,7 +149,7 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(
     [
         (
             {"loss_weights": {"lovasz": 1.0}},
-            "task.loss_weights.lovasz: there is no such loss; there are cross_entropy, dice, focal",
+            "task.loss_weights.lovasz: there is no such loss; the losses are cross_entropy, dice, focal",
         ),
         ({"loss_weights": {}}, "task.loss_weights: type a number above 0 for at least one"),
         (
@@ -184,7 +184,7 @@ def test_mirror_images_are_laid_back(mask_spec: DataSpec):
     made = task(mask_spec, network=Left())
     images = torch.rand(1, 3, 4, 8)
     one, both = made.forward_tta(images).softmax(1), None
-    made.flip = True
+    made.enable_flip_tta()
     both = made.forward_tta(images).softmax(1)
     assert torch.allclose(both, (one + one.flip(-1)) / 2, atol=1e-6)
     assert torch.allclose(both, both.flip(-1), atol=1e-6)
@@ -238,7 +238,7 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
     mask = torch.zeros(8, 8, dtype=torch.uint8)
     mask[:, 6:] = 2
     assert made.table_rows(given, [mask]) == [
-        {"path": "photos/a.jpg", "share_sky": 0.75, "share_sea": 0.0, "share_sand": 0.25}
+        {"path": "photos/a.jpg", "fraction_sky": 0.75, "fraction_sea": 0.0, "fraction_sand": 0.25}
     ]
     # On the file's own picture, which may be larger than the mask.
     made.save_predictions(
@@ -288,7 +288,7 @@ def test_the_worst_pictures_and_the_table(mask_spec: DataSpec):
         sum(found["pixels"] for found in made.per_class("val").values())
         == (given.targets != IGNORE_INDEX).sum()
     )
-    assert [(-index, 1 - badness) for badness, index, _ in sorted(made.worst["val"].kept)] == [
+    assert [(-index, 1 - badness) for badness, index, _ in sorted(made.worst["val"]._heap)] == [
         (0, 1.0),
         (1, 0.0),
     ]

@@ -18,7 +18,7 @@ def test_each_pixel_is_kept_once(picture: tuple[int, int], overlap: float):
     assert (kept == 1).all()
 
 
-def test_neighbors_share_at_least_the_overlap():
+def test_neighbors_fraction_at_least_the_overlap():
     begins = [window[1].start for window, _ in tiles((96, 1000), (96, 96), 0.25)]
     assert begins == [*range(0, 897, 64), 904]
     assert len(list(tiles((96, 96), (96, 96), 0.25))) == 1

@@ -58,11 +58,11 @@ def test_damage_is_found(tmp_path: Path):
     assert str(corruption(path)).startswith("it is truncated or corrupt: ")
     place = whole.index(torch.arange(1000.0).numpy().tobytes()[:400]) + 200
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    assert "its checksum of archive/data/0 is wrong" in str(corruption(path))
+    assert "the checksum of archive/data/0 in it is wrong" in str(corruption(path))
     path.write_bytes(b"")
     assert str(corruption(path)).startswith("it is truncated or corrupt: ")
     torch.save({"weights": Malicious()}, path)
-    assert corruption(path) == "it holds more than tensors and plain values, which could run code"
+    assert corruption(path) == "it contains objects other than tensors and plain values, which could run code"
     path.write_bytes(pickle.dumps(Malicious()))
     assert corruption(path) is not None
     assert not Path("stolen").exists()
@@ -136,8 +136,8 @@ def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
     assert ("warning: " in outcome.out) == (how != "missing")
     assert ("cannot be used" in outcome.out) == (how != "missing")
     damaged = {path.name for path in Path("outputs/x/checkpoints").glob("*.damaged")}
-    expected = {"missing": set(), "both": {"last.damaged", "previous.damaged"}}
-    assert damaged == expected.get(how, {"last.damaged"})
+    expected = {"missing": set(), "both": {"last.corrupt", "previous.corrupt"}}
+    assert damaged == expected.get(how, {"last.corrupt"})
     steps = {"torn": 6, "pickle": 6, "missing": 6}
     if how in steps:
         assert f"resuming     from step {steps[how]}" in outcome.out
@@ -162,7 +162,7 @@ def test_a_best_checkpoint_that_does_not_fit_is_named(
     del checkpoint["state_dict"]
     reasons = {
         "it contains a dict without weights": checkpoint,
-        f"it is of another network: {name} differ": other,
+        f"it is from another network: {name} differ": other,
     }
     for reason, content in reasons.items():
         torch.save(content, best)

@@ -45,6 +45,12 @@ EXTERNAL_ARGUMENTS: dict[str, dict[str, Any]] = {
         ],
         "eps": NonNegative,
     },
+    "torch.optim.lr_scheduler.ReduceLROnPlateau": {
+        "factor": Annotated[float, Range(gt=0, lt=1)],
+        "patience": Annotated[int, Range(ge=0)],
+        "threshold": NonNegative,
+        "threshold_mode": Literal["rel", "abs"],
+    },
     "torch.nn.modules.module.Module": {"p": Fraction, "dropout": Fraction},
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping": {
         "patience": Count,

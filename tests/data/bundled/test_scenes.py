@@ -41,7 +41,7 @@ def test_a_scene_is_a_function_of_seed_and_index():
     assert scenes(image_size=(64, 80))[0][0].shape == (3, 64, 80)
 
 
-def test_the_splits_share_neither_garments_nor_photographs():
+def test_the_splits_fraction_neither_garments_nor_photographs():
     made = {split: scenes(split=split) for split in ("train", "val", "test")}
     assert {split: len(each.garments) for split, each in made.items()} == {
         "train": 5000,

@@ -145,7 +145,7 @@ def test_no_json(tmp_path: Path):
         masks(tmp_path)
     with pytest.raises(
         DataError,
-        match=r"has no COCO annotations \(looked for annotations/instances_train2017",
+        match=r"has no COCO annotations \(searched annotations/instances_train2017",
     ):
         masks(tmp_path / "train")
 
@@ -165,14 +165,14 @@ def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
 @pytest.mark.parametrize(
     ("segmentation", "why"),
     [
-        ([[1, 2]], "an outline needs three points or more"),
-        ([], "an outline needs three points or more"),
-        ({"size": [6, 4], "counts": [24]}, "run lengths of [6, 4], the picture has [4, 6]"),
-        ({"size": [4, 6], "counts": [25]}, "run lengths of 25 pixels in all, not 24"),
+        ([[1, 2]], "a polygon requires x and y of three or more points"),
+        ([], "a polygon requires x and y of three or more points"),
+        ({"size": [6, 4], "counts": [24]}, "the RLE has size [6, 4], the image [4, 6]"),
+        ({"size": [4, 6], "counts": [25]}, "the RLE has 25 pixels, not 24"),
         (7, "not subscriptable"),
         ({"size": [4, 6], "counts": "abc"}, "RLE string is malformed"),
-        ([[1e9, 5, 1e12, 5, 40, 40]], "an outline lies far outside of the picture"),
-        ([[float("nan"), 0, 2, 0, 2, 4]], "an outline lies far outside of the picture"),
+        ([[1e9, 5, 1e12, 5, 40, 40]], "a polygon is far outside the image"),
+        ([[float("nan"), 0, 2, 0, 2, 4]], "a polygon is far outside the image"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why: str):
@@ -180,7 +180,7 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why
     with pytest.raises(UnreadableFileError) as caught:
         masks(tmp_path)[1]
     assert caught.value.unreadable.path.endswith("train/b.png")
-    assert f"its annotations in {tmp_path / 'annotations' / 'train.json'} cannot be drawn" in str(
+    assert f"its annotations in {tmp_path / 'annotations' / 'train.json'} cannot be rasterized" in str(
         caught.value
     )
     assert why in str(caught.value)

@@ -59,7 +59,7 @@ def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Pat
         class_names(str(tmp_path / "flat"))
     root = make_folder()
     (root / "empty").mkdir()
-    with pytest.raises(DataError, match="empty holds no pictures"):
+    with pytest.raises(DataError, match="empty contains no images"):
         image_folder(str(root), split="train", class_folders=class_names(str(root)))
 
 
@@ -100,5 +100,5 @@ def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         "test": None,
     }
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty holds no pictures"):
+    with pytest.raises(DataError, match="empty contains no images"):
         unlabeled_images(str(tmp_path / "empty"), split="train")

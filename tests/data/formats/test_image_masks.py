@@ -75,8 +75,8 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     with pytest.raises(InvalidImageError) as caught:
         read(path, MaskEncoding(2))
     assert str(caught.value) == (
-        "its values 3, 200 stand for no class; it holds 0, 3, 200: type data.class_values=[0,255,...], one for each class, "
-        "and data.ignored_values=[...] for those not to count"
+        "its values 3, 200 stand for no class; it contains 0, 3, 200: type data.class_values=[0,255,...], one for each class, "
+        "and data.ignored_values=[...] for ignored ones"
     )
     path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(
@@ -231,11 +231,11 @@ def test_folders_that_are_not_there(tmp_path: Path):
     ):
         found(tmp_path)
     with pytest.raises(
-        DataError, match=r"has no folder masks: it has image, label; type data\.mask_dir="
+        DataError, match=r"has no folder masks: its folders are image, label; type data\.mask_dir="
     ):
         found(tmp_path, image_dir="image")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no pictures"):
+    with pytest.raises(DataError, match=r"empty contains no images"):
         found(tmp_path, image_dir="empty", mask_dir="label")
 
 

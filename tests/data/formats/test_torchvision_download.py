@@ -47,7 +47,7 @@ def test_files_that_are_not_there(tmp_path: Path):
             partial(torchvision.datasets.CIFAR10, train=True), root=str(tmp_path), download=True
         )
     text = str(caught.value)
-    assert text.startswith(f"CIFAR10 is not whole in {tmp_path}, and could not be fetched: ")
+    assert text.startswith(f"CIFAR10 is missing or incomplete in {tmp_path}, and cannot be downloaded: ")
     assert "no network in tests" in text
     assert (
         "Type data.root=<folder that holds it, as torchvision.datasets.CIFAR10 lays it out>" in text

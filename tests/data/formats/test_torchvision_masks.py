@@ -65,5 +65,5 @@ def test_what_is_not_there_says_what_to_type(tmp_path: Path, monkeypatch: pytest
             num_classes=21,
             max_pixels=10**6,
         )
-    with pytest.raises(DataError, match=r"OxfordIIITPet is not whole in"):
+    with pytest.raises(DataError, match=r"OxfordIIITPet is missing or incomplete in"):
         oxford_pet_masks(str(tmp_path), download=True, split="test", max_pixels=10**6)

@@ -73,8 +73,8 @@ def test_as_published_at_64_pixels(spec: DataSpec):
 
 
 @pytest.mark.parametrize("conditioning", ["concatenation", "projection"])
-def test_classes_reach_both_networks(spec: DataSpec, condition: str):
-    made = pair(spec, conditioning=condition).eval()
+def test_classes_reach_both_networks(spec: DataSpec, conditioning: str):
+    made = pair(spec, conditioning=conditioning).eval()
     latents, (one, other) = torch.randn(3, 10), torch.tensor([[0] * 3, [2] * 3])
     assert made.conditional
     assert not torch.equal(made(latents, one), made(latents, other))
