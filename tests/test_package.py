@@ -68,5 +68,5 @@ def test_installed_elsewhere_it_runs_from_any_folder(wheel: Path, tmp_path: Path
         return done.stdout
 
     assert str(tmp_path / "site" / "vision_lab" / "conf") in run("--help", "model")
-    assert "the run lies in outputs/wheel" in run("debug=fast", "name=wheel", "trainer=cpu")
+    assert "written to outputs/wheel" in run("debug=fast", "name=wheel", "trainer=cpu")
     assert (tmp_path / "work" / "outputs" / "wheel" / "result.json").is_file()

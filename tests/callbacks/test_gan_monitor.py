@@ -35,7 +35,7 @@ def test_it_is_said_when_it_has_lasted(capsys: pytest.CaptureFixture[str]):
     assert "task.discriminator_optimizer.lr=" in text
     (text,) = said(capsys, COLLAPSED, COLLAPSED)
     assert text.startswith(
-        "epoch 2: samples are much alike, apart by 0.10 of what real pictures are"
+        "epoch 2: the samples look alike, with 0.10 of the diversity of real images"
     )
     assert len(said(capsys, *[COLLAPSED] * 5)) == 2  # and again
 

@@ -20,7 +20,7 @@ def test_a_misspelt_key_is_answered_with_what_was_meant(command: Command):
     assert outcome.err == (
         "error: optimizer.lrr: there is no such key. Did you mean optimizer.lr?\n"
         "  Keys of optimizer: lr, betas, weight_decay, lr_reference_batch_size\n"
-        "  To add it all the same, type +optimizer.lrr=...\n"
+        "  To add it anyway, type +optimizer.lrr=...\n"
     )
     assert outcome.out == ""
 
@@ -144,7 +144,7 @@ def test_a_run_writes_what_the_design_lists(command: Command):
     assert "model       resnet20, head linear" in outcome.out
     assert "fashion_mini: 5,400 train, 600 val, 1,000 test; 10 classes, 1x32x32" in outcome.out
     assert "epoch 1/1" in outcome.out
-    assert "the run lies in outputs/first" in outcome.out
+    assert "written to outputs/first" in outcome.out
 
 
 def test_a_data_sets_own_options_are_known_and_misspelt_ones_are_not(command: Command):
@@ -195,12 +195,12 @@ def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
         "model-resnet32": "finished",
     }
     assert folders["model-inception_v3"].error == (
-        "inception_v3 is not made for pictures of 32x32 pixels: type data.spec.image_size=[299,299], "
+        "inception_v3 does not support images of 32x32 pixels: type data.spec.image_size=[299,299], "
         "or data.spec.image_size=[75,75] model.stem=small"
     )
     assert "outputs/two: 3 runs" in outcome.out
     assert (
-        "model-inception_v3 failed: inception_v3 is not made for pictures of 32x32 pixels"
+        "model-inception_v3 failed: inception_v3 does not support images of 32x32 pixels"
         in outcome.out
     )
 

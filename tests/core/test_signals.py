@@ -74,9 +74,9 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     state = load(folder / "checkpoints" / "last.ckpt")
     epoch, batches = state["resume"]["position"]
     assert 0 < epoch * 150 + batches == state["global_step"] < 300
-    again = "type the same command again, or python -m vision_lab resume=outputs/x"
+    again = "repeat the command, or type python -m vision_lab resume=outputs/x"
     alone = f"type python -m vision_lab resume={folder.relative_to(tmp_path)}"
-    assert f"to go on, {again if name else alone}" in " ".join(out.split())
+    assert f"to resume, {again if name else alone}" in " ".join(out.split())
 
 
 def test_at_once_or_after_the_step():

@@ -149,7 +149,7 @@ def test_a_bad_file_stops_the_run_by_name(spec: DataSpec, make_folder: Callable[
 def test_bad_files_are_skipped_counted_and_listed(spec: DataSpec, make_folder: Callable[..., Path]):
     root = make_folder(classes=spec.class_names)
     (root / "ash" / "000.png").write_bytes(b"")
-    (root / "date" / "003.png").write_text("no picture")
+    (root / "date" / "003.png").write_text("is not an image")
     made = folder_module(spec, root, on_error="skip")
     counted = 0
     for split in ("train", "val", "test"):
@@ -306,7 +306,7 @@ def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
     assert sum(len(batch.samples) for batch in batches) == 17
     assert made.unreadable == {
         "sample 3": "its mask has 12 x 10 pixels, the image 10 x 12; is one of them rotated by its EXIF tag?",
-        "sample 4": "its mask holds 7, 8, but data.spec.class_names has 4 names (0 to 3; 255 does not count)",
+        "sample 4": "its mask contains 7, 8, but data.spec.class_names has 4 names (0 to 3; 255 is ignored)",
         "masks/5.png": "the file is empty",
     }
 

@@ -310,7 +310,7 @@ def test_a_perfect_yolo_finds_each_object_once(make_backbone):
         classes = torch.full((1, len(owners), 5), -9.0)
         classes[0, owners == 0, 3] = classes[0, owners == 1, 1] = 9.0
         boxes = wanted[owners.clamp(min=0)][None]
-        (found,) = network.decode(outputs._replace(there=there, classes=classes, boxes=boxes))
+        (found,) = network.decode(outputs._replace(objectness=there, classes=classes, boxes=boxes))
     assert found.labels[:2].sort().values.tolist() == [1, 3]
     assert torch.equal(found.boxes[:2][found.labels[:2].argsort(descending=True)], wanted)
     assert (found.scores[:2] > 0.99).all()

@@ -88,7 +88,7 @@ def test_too_small_pictures_are_told_the_size(spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
         made(spec, published.alexnet)
     assert str(caught.value) == (
-        "alexnet is not made for pictures of 32x32 pixels: type data.spec.image_size=[63,63]"
+        "alexnet does not support images of 32x32 pixels: type data.spec.image_size=[63,63]"
     )
     made(replace(spec, image_size=(63, 63)), published.alexnet)
 
@@ -100,7 +100,7 @@ def test_the_size_to_type_goes_with_the_stem_that_it_brings(spec: DataSpec):
         with pytest.raises(ConfigurationError) as caught:
             made(spec, inception, stem="auto")
         assert str(caught.value) == (
-            "inception_v3 is not made for pictures of 32x32 pixels: type data.spec.image_size=[299,299], "
+            "inception_v3 does not support images of 32x32 pixels: type data.spec.image_size=[299,299], "
             "or data.spec.image_size=[75,75] model.stem=small"
         )
         made(replace(spec, image_size=(75, 75)), inception, stem="small")
@@ -145,7 +145,7 @@ def test_a_stage_without_parameters_freezes_what_comes_before(spec: DataSpec):
 
 
 def test_an_unknown_stage_lists_those_there_are(spec: DataSpec):
-    expected = r"^model\.freeze=layer9: type trunk, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
+    expected = r"^model\.freeze=layer9: type backbone, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
     with pytest.raises(ConfigurationError, match=expected):
         made(spec, freeze="layer9")
 

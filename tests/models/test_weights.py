@@ -90,9 +90,9 @@ def test_another_network_is_refused_with_the_keys(tmp_path: Path):
     with pytest.raises(ConfigurationError) as caught:
         into(tmp_path / "w.pth", network=before)
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("does not fit the network (only the layer of the classes may differ):")
-    assert "  not in the file: features.3.squeeze.weight" in str(caught.value)
-    assert "  not in the network: " in str(caught.value)
+    assert lines[0].endswith("does not fit the network (only the classification layer may differ):")
+    assert "  missing from the file: features.3.squeeze.weight" in str(caught.value)
+    assert "  missing from the network: " in str(caught.value)
     assert all(torch.equal(value, state[key]) for key, value in before.state_dict().items())
 
 
@@ -105,7 +105,7 @@ def test_auxiliary_classifiers_that_are_switched_off_are_left_over(tmp_path: Pat
         constructor="googlenet",
         class_layers={"fc.weight", "fc.bias"},
     )
-    assert loaded.summary.endswith("; left over: aux1, aux2")
+    assert loaded.summary.endswith("; ignored: aux1, aux2")
 
 
 def test_old_densenet_names(tmp_path: Path):
@@ -152,7 +152,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path):
             into(tmp_path / name)
     with pytest.raises(
         ConfigurationError,
-        match=r"neither a file nor one of torchvision's .* imagenet, IMAGENET1K_V1$",
+        match=r"there is no such file, and torchvision's weights for .* imagenet, IMAGENET1K_V1$",
     ):
         load(
             published.squeezenet1_1(),

@@ -108,13 +108,13 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         "coco",
         "a box that is no number",
         lambda r: replaced(r / COCO, "[8, 4, 32, 26]", "[8, NaN, 32, 26]"),
-        "no number",
+        "is not finite",
     ),
     (
         "coco",
         "a category that is not listed",
         lambda r: replaced(r / COCO, '"category_id": 10', '"category_id": 7'),
-        "of no class",
+        "has a class that is not",
     ),
     (
         "voc_detect",
@@ -151,13 +151,13 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         "yolo_txt",
         "words among the numbers",
         lambda r: replaced(r / "labels/b.txt", "1 ", "one "),
-        "more than numbers",
+        "does not consist of numbers",
     ),
     (
         "yolo_txt",
         "a text that is no picture",
         lambda r: (r / "images/d.png").write_text("hello"),
-        "no picture",
+        "is not an image",
     ),
     ("folder", "a picture that is cut short", lambda r: cut(r / "ash/0.png"), "0.png"),
     (
@@ -170,7 +170,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         "folder",
         "a text that is no picture",
         lambda r: (r / "ash/1.png").write_text("hello"),
-        "no picture",
+        "is not an image",
     ),
     (
         "masks",

@@ -225,7 +225,7 @@ def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_pat
     with (tmp_path / "outputs/x/annotation_issues.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [Path(row["path"]).name for row in rows] == ["b.png", "b.png"]
-    assert [row["what"].rpartition(": ")[2] for row in rows] == ["clipped", "dropped"]
+    assert [row["problem"].rpartition(": ")[2] for row in rows] == ["clipped", "dropped"]
     refused = command(*words, *named, "name=y", "data.on_error=raise")
     assert refused.code == 1
     assert "2 annotations are invalid" in refused.err

@@ -72,7 +72,7 @@ def test_what_a_run_leaves(run: Path):
             3,
             (10 * 66 + 2, 2 * 66 + 2),
         )  # ten classes in columns
-    assert sorted(path.name for path in (run / "pictures").iterdir()) == [
+    assert sorted(path.name for path in (run / "images").iterdir()) == [
         *("test_interpolation.png", "test_neighbors.png", "test_real.png"),
     ]
     result = json.loads((run / "result.json").read_text())
@@ -160,7 +160,7 @@ def test_evaluate_comes_to_the_same(command: Command, run: Path):
     outcome = command("mode=evaluate", f"run={run}")
     assert outcome.code == 0, outcome.err
     assert "bit-exactly the result reported after training" in outcome.out
-    assert "measured with features garments, samples 60, real 64, training 60" in outcome.out
+    assert "measured with feature_extractor fashion_mini, num_samples 60, real 64, training 60" in outcome.out
     written = json.loads((run / "evaluate" / "test.json").read_text())
     assert written["measured_with"] == {
         "feature_extractor": "fashion_mini",
@@ -186,7 +186,7 @@ def test_features_of_a_run(command: Command, run: Path):
         "mode=evaluate", f"run={run}", "task.feature_extractor=run:outputs/classifier"
     )
     assert outcome.code == 0, outcome.err
-    assert "measured with features run:outputs/classifier, samples 60" in outcome.out
+    assert "measured with feature_extractor run:outputs/classifier, num_samples 60" in outcome.out
     assert "the run's own result" not in outcome.out
     written = json.loads((run / "evaluate" / "test.json").read_text())
     assert written["measured_with"]["feature_extractor"] == "run:outputs/classifier"
@@ -205,7 +205,7 @@ def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path
     )
     assert "the network was trained on labels, this data has none" in outcome.err
     assert command(*SMALL, "name=any").code == 0
-    for name in ("folder", "pictures"):
+    for name in ("folder", "images"):
         words = (
             f"data={name}",
             f"data.root={root}",
@@ -257,8 +257,8 @@ def test_samples_need_no_features(command: Command, run: Path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("task=generate model=resnet18", "model=resnet18 is one network, but task=generate takes a pair that makes "
-         "pictures: type model=dcgan head=none"),
+        ("task=generate model=resnet18", "model=resnet18 is a backbone, but task=generate requires a generator with a "
+         "discriminator: type model=dcgan head=none"),
         ("task=generate head=unet", "head=unet is for masks, but task=generate learns from images alone: type "
          "head=none, or task=segment"),
         ("model=dcgan", "model=dcgan is for images alone, but task=classify learns from labels: type another model=, "
@@ -266,7 +266,7 @@ def test_samples_need_no_features(command: Command, run: Path):
         ("head=none", "head=none is for images alone, but task=classify learns from labels: type head=linear, or "
          "task=generate"),
         ("task=generate task.feature_extractor=vgg", "task.feature_extractor=vgg: type fashion_mini, inception"),
-        ("task=generate task.feature_extractor=run:outputs/made", "task.feature_extractor=run:outputs/made: this is no finished run of "
+        ("task=generate task.feature_extractor=run:outputs/made", "task.feature_extractor=run:outputs/made: this is not a finished run of "
          "task=classify"),
         ("task=generate task.feature_extractor=run:outputs/none", "task.feature_extractor=run:outputs/none: there is no such folder"),
         ("task=generate task.feature_extractor=inception:none.pth", "task.feature_extractor=inception:none.pth: there is no such file"),
@@ -317,7 +317,7 @@ def test_folders_of_any_pictures(
 ):
     """With classes or without; at 64 pixels, in colour; some of the files are broken."""
     root = make_folder(classes=("ash", "beech"), count=14)
-    (root / "ash" / "003.png").write_bytes(b"no picture")
+    (root / "ash" / "003.png").write_bytes(b"is not an image")
     shutil.copytree(root / "ash", tmp_path / "flat")
     size = (
         "data.spec.image_size=[64,64]",
@@ -335,7 +335,7 @@ def test_folders_of_any_pictures(
     )
     for name, data in {
         "folder": f"data.root={root}",
-        "pictures": f"data.root={tmp_path / 'flat'}",
+        "images": f"data.root={tmp_path / 'flat'}",
     }.items():
         outcome = command(*words, f"data={name}", data, f"name={name}")
         assert outcome.code == 0, outcome.err
@@ -344,7 +344,7 @@ def test_folders_of_any_pictures(
         assert "1 unreadable files were skipped" in outcome.out
         assert Image.open(f"outputs/{name}/samples/epoch=002.png").size == (8 * 66 + 2, 2 * 66 + 2)
     outcome = command("task=generate", "data=folder", f"data.root={tmp_path / 'flat'}", "name=x")
-    assert "for pictures without classes (task=generate), type data=images" in outcome.err
+    assert "for images without classes (task=generate), type data=images" in outcome.err
 
 
 def test_losses_that_are_no_numbers_end_it(command: Command):
@@ -379,7 +379,7 @@ def test_what_is_watched_is_said(command: Command):
     assert outcome.code == 1
     assert "error: epoch 1: the samples look alike" in outcome.err
     assert (
-        "To go on all the same, type callbacks.gan_monitor.action=warn and another name="
+        "To continue anyway, type callbacks.gan_monitor.action=warn and another name="
         in outcome.err
     )
     assert Run(Path("outputs/stopped")).state == "failed"

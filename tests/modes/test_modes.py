@@ -138,7 +138,7 @@ def test_bad_pictures_when_predicting(command: Command, trained: Run, tmp_path: 
     folder = tmp_path / "mixed"
     folder.mkdir()
     shutil.copy(tmp_path / "pictures" / "ash" / "000.png", folder / "a.png")
-    (folder / "b.jpg").write_text("no picture")
+    (folder / "b.jpg").write_text("is not an image")
     words = ("mode=predict", f"run={trained.folder}", f"source={folder}")
     stopped = command(*words)
     assert stopped.code == 1

@@ -228,7 +228,7 @@ def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(
     """The second process of the first job meets it; the sweep must outlive Lightning's watch over its processes."""
     root = make_folder(classes=("ash", "beech"), count=20)
     for path in sorted(root.rglob("*.png"))[:36]:
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"is not an image")
     words = (
         *(
             "-m",

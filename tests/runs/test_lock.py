@@ -51,9 +51,9 @@ def test_another_process_holds_it_until_it_dies(tmp_path: Path):
     try:
         with pytest.raises(ConfigurationError) as caught, lock_run(run):
             pass
-        assert f"x is at work in process {process.pid} on " in str(caught.value)
+        assert f"x is being used by process {process.pid} on " in str(caught.value)
         assert re.search(
-            r"heard of \d s ago: wait for it, or type another name=", str(caught.value)
+            r"last heartbeat \d s ago\): wait until it has finished, or type another name=", str(caught.value)
         )
         assert run.state == "pending"
         process.send_signal(signal.SIGKILL)

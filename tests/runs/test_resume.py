@@ -111,7 +111,7 @@ def test_finished_work_is_shown_and_not_done_again(command: Command):
     again = command("name=x", *FAST, "data.num_workers=1")
     assert again.code == 0
     assert "outputs/x is already finished; to train it again, type force=true" in again.out
-    table = first.out[first.out.index("test ") : first.out.index("the run lies in")]
+    table = first.out[first.out.index("test ") : first.out.index("written to outputs/x")]
     assert table.strip() in again.out
     assert "epoch 1/1" not in again.out
     assert contents(Path("outputs/x")) == before

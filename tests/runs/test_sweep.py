@@ -76,6 +76,6 @@ def test_a_killed_sweep_does_what_is_missing(tmp_path: Path):
     assert "outputs/x: 6 runs" in again.stdout
     assert again.stdout.count("│ finished │") == 5
     assert (
-        "model-inception_v3 failed: inception_v3 is not made for pictures of 32x32 pixels"
+        "model-inception_v3 failed: inception_v3 does not support images of 32x32 pixels"
         in again.stdout
     )

@@ -82,9 +82,9 @@ def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
     came_to = scores.compute()
     assert came_to["map"] == 1.0  # what is in the crowd is no mistake
     assert came_to["detections"][0].tolist() == pytest.approx([0, 1, 8, 4, 40, 30, 0.9])
-    assert came_to["truth"][0].tolist() == [0, 1, 8, 4, 40, 30, 400, 0]
-    assert came_to["truth"][2].tolist() == [1, 2, 40, 10, 80, 40, 400, 1]
-    assert came_to["pictures"].tolist() == [[0, 40, 80], [1, 40, 80]]
+    assert came_to["ground_truth"][0].tolist() == [0, 1, 8, 4, 40, 30, 400, 0]
+    assert came_to["ground_truth"][2].tolist() == [1, 2, 40, 10, 80, 40, 400, 1]
+    assert came_to["images"].tolist() == [[0, 40, 80], [1, 40, 80]]
     task.results["val"] = came_to
     assert task.per_class("val")["b"]["objects"] == 1
     assert set(task.per_class("val")) == {"a", "b"}
@@ -95,8 +95,8 @@ def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
         "bbox": [8.0, 4.0, 32.0, 26.0],
         "score": pytest.approx(0.9),
     }
-    assert [image["file_name"] for image in documents["truth"]["images"]] == ["x.png", "y.png"]
-    assert [each["iscrowd"] for each in documents["truth"]["annotations"]] == [0, 0, 1]
+    assert [image["file_name"] for image in documents["ground_truth"]["images"]] == ["x.png", "y.png"]
+    assert [each["iscrowd"] for each in documents["ground_truth"]["annotations"]] == [0, 0, 1]
     assert {"precision_recall", "precision"} <= set(task.figures("val"))
 
 

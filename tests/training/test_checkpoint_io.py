@@ -135,7 +135,7 @@ def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
     assert outcome.code == 0, outcome.err
     assert ("warning: " in outcome.out) == (how != "missing")
     assert ("cannot be used" in outcome.out) == (how != "missing")
-    damaged = {path.name for path in Path("outputs/x/checkpoints").glob("*.damaged")}
+    damaged = {path.name for path in Path("outputs/x/checkpoints").glob("*.corrupt")}
     expected = {"missing": set(), "both": {"last.corrupt", "previous.corrupt"}}
     assert damaged == expected.get(how, {"last.corrupt"})
     steps = {"torn": 6, "pickle": 6, "missing": 6}
@@ -162,7 +162,7 @@ def test_a_best_checkpoint_that_does_not_fit_is_named(
     del checkpoint["state_dict"]
     reasons = {
         "it contains a dict without weights": checkpoint,
-        f"it is from another network: {name} differ": other,
+        f"it is from another network: {name} do not match": other,
     }
     for reason, content in reasons.items():
         torch.save(content, best)

@@ -120,8 +120,8 @@ SAID = (
     "extends beyond",
     "has no area",
     "has a class that is not",
-    "lies outside",
-    "is no number",
+    "is outside the image",
+    "is not finite",
 )
 
 
@@ -351,7 +351,7 @@ def test_a_box_that_does_not_fit_its_picture_is_met_when_it_is_read(tmp_path: Pa
     box_files.picture(tmp_path / "train" / "a.png", (40, 80))
     turned = examples(dataset)[0, 0]
     assert isinstance(turned, UnreadableFile)
-    assert turned.reason.endswith("the picture has 40 x 80; is it turned by its EXIF tag?")
+    assert turned.reason.endswith("the image has 40 x 80; is it rotated by its EXIF tag?")
 
 
 class OneOfYours:

@@ -81,14 +81,14 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(
         InvalidImageError,
-        match=r"values \[0,0,0\], \[1,2,3\] stand for no class; it holds \[0,0,0\], \[1,2,3\]",
+        match=r"values \[0,0,0\], \[1,2,3\] stand for no class; it contains \[0,0,0\], \[1,2,3\]",
     ):
         read(path, MaskEncoding(2))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16), dtype=np.uint8)).save(
         tmp_path / "c.jpg"
     )
     with pytest.raises(
-        InvalidImageError, match=r"and \d+ more: JPEG changes values, so masks are to be PNG$"
+        InvalidImageError, match=r"and \d+ more: JPEG changes values, so masks must be PNG$"
     ):
         read(tmp_path / "c.jpg", MaskEncoding(2, class_values=[0, 255]))
 
@@ -209,15 +209,15 @@ def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCapt
     images = tmp_path / "images"
     assert str(caught.value) == (
         f"2 of 4 images have no mask of the same name in {tmp_path / 'masks'}: {images / 'b.png'}, {images / 'd.png'}\n"
-        "That folder holds a.png, c.png, e.png. Mend that, type data.mask_suffix=... where masks' names end differently "
-        "(_mask), or type data.on_error=skip to leave "
-        "such pictures out, counted and listed."
+        "That folder contains a.png, c.png, e.png. Fix that, type data.mask_suffix=... if the names of "
+        "masks have a suffix (_mask), or type data.on_error=skip to skip "
+        "such images and list them."
     )
     made = found(tmp_path, on_error="skip")
     assert len(made) == 4
     with pytest.raises(UnreadableFileError, match=r"masks/b\.png: there is no such file"):
         made[1]
-    assert "1 masks have no picture and are left out" in caplog.text
+    assert "skipped 1 masks without an image" in caplog.text
 
 
 def test_folders_that_are_not_there(tmp_path: Path):
@@ -246,7 +246,7 @@ def test_a_mask_that_is_none(tmp_path: Path):
     with pytest.raises(UnreadableFileError) as caught:
         found(tmp_path)[1]
     assert caught.value.unreadable == (str(tmp_path / "masks" / "b.png"), "the file is empty")
-    (tmp_path / "masks" / "b.png").write_text("no picture")
+    (tmp_path / "masks" / "b.png").write_text("is not an image")
     with pytest.raises(
         UnreadableFileError, match="it is not an image, or has an unsupported format"
     ):

@@ -50,7 +50,7 @@ def test_files_that_are_not_there(tmp_path: Path):
     assert text.startswith(f"CIFAR10 is missing or incomplete in {tmp_path}, and cannot be downloaded: ")
     assert "no network in tests" in text
     assert (
-        "Type data.root=<folder that holds it, as torchvision.datasets.CIFAR10 lays it out>" in text
+        "Type data.root=<folder with the files of torchvision.datasets.CIFAR10>" in text
     )
 
 

@@ -118,12 +118,12 @@ def test_norms_of_the_discriminator(spec: DataSpec, norm: str, kind: type | None
 def test_what_does_not_fit_is_answered_with_what_to_type(spec: DataSpec):
     for size, typed in (((28, 28), "[32,32]"), ((64, 48), "[64,64]"), ((200, 200), "[128,128]")):
         with pytest.raises(
-            ConfigurationError, match=r"dcgan makes pictures of 16, 32, 64 or 128"
+            ConfigurationError, match=r"dcgan generates square images of 16, 32, 64 or 128"
         ) as caught:
             dcgan(replace(spec, image_size=size), **SETTINGS)
         assert f"type data.spec.image_size={typed}" in str(caught.value)
     with pytest.raises(
-        ConfigurationError, match=r"needs a class for each picture: type model\.conditioning=null"
+        ConfigurationError, match=r"requires data with labels: type model\.conditioning=null"
     ):
         dcgan(replace(spec, target_type="masks"), **SETTINGS | {"conditioning": "projection"})
 
