@@ -28,7 +28,7 @@ IMPORTS = {
     "cli": "build config core modes runs",
     "config": "core data.bundled data.formats runs",
     "core": "",
-    "data": "core data.formats training",
+    "data": "core training",
     "data.bundled": "core",
     "data.formats": "core data",
     "heads": "core",

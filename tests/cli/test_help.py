@@ -21,7 +21,7 @@ def test_every_group_choice_and_sentence_is_there(command: Callable[..., Outcome
 
 def test_one_group_in_depth(command: Callable[..., Outcome]):
     text = command("--help", "model").out
-    assert "stem: auto       # imagenet: as published;" in text
+    assert "stem: auto  # imagenet: as published;" in text
     assert "data" not in text.splitlines()[0]
     assert "momentum: 0.9" in command("optimizer", "--help").out
     assert command("--help", "optimizer=sgd").out == command("--help", "optimizer").out

@@ -131,7 +131,7 @@ def test_a_name_that_is_read_as_a_number(name: object):
 @pytest.mark.parametrize(
     ("file", "content", "text"),
     [
-        ("status.json", "", "status.json is damaged: it is nott JSON"),
+        ("status.json", "", "status.json is damaged: it is not JSON"),
         (
             "status.json",
             "[]",
