@@ -269,8 +269,12 @@ def up(path: str) -> str:
 
 
 WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
-    "file name of the best": lambda c, v: c["callbacks"]["best_checkpoint"].update(filename=up(f"{v}/x")),
-    "absolute name of the best": lambda c, v: c["callbacks"]["best_checkpoint"].update(filename=f"{v}/x"),
+    "file name of the best": lambda c, v: c["callbacks"]["best_checkpoint"].update(
+        filename=up(f"{v}/x")
+    ),
+    "absolute name of the best": lambda c, v: c["callbacks"]["best_checkpoint"].update(
+        filename=f"{v}/x"
+    ),
     "folder of the best": lambda c, v: c["callbacks"]["best_checkpoint"].update(dirpath=v),
     "positional": lambda c, v: c["callbacks"].update(
         best={
@@ -503,7 +507,7 @@ SPEC = {
         ("data_spec.json", json.dumps(SPEC | {"image_size": [32, 32], "channels": 10**9}), "channels=1000000000: type a"),
         ("data_spec.json", json.dumps(SPEC | {"image_size": [32, 32], "mean": ["a"]}), "mean=[a]: type a list of numbers"),
         ("data_spec.json", "[" * 200_000, "data_spec.json is damaged: it is nested more than 50 levels deep"),
-        ("data_spec.json", "{}", "data_spec.json is not what a run writes: target_type is missing"),
+        ("data_spec.json", "{}", "data_spec.json is invalid: target_type is missing"),
         ("overrides.yaml", "choices: [1]", "choices are names of files in conf/"),
     ],
 )  # fmt: skip

@@ -310,7 +310,7 @@ def trainer(config: Config, folder: Path, **overrides: Any) -> pl.Trainer:
     for key, value in MANUAL_OPTIMIZATION_DEFAULTS.items():
         if key in config["task"]:
             arguments[key] = value
-    # `deterministic` would also fill new memory with NaN, to reveal reads of it, in 3 % of the time.
+    # `deterministic` would also fill new memory with NaN, to reveal reads of it: 3 % slower.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     plain = {key: value for key, value in settings.items() if key not in ("plugins", "profiler")}
     with name_errors("trainer", settings):

@@ -16,7 +16,7 @@ DATA = (
     "fashion_mini",
     "scenes",
     "folder",
-    "pictures",
+    "images",
     "masks",
     "coco",
     "yolo_txt",
@@ -31,10 +31,10 @@ FLAGS = (
 ).split("|")
 
 VALUES = (
-    "0 -1 1 2 1.5 1e400 nan inf 100000000000000000000 abc null true ??? [] [1,2] [a,b] {} {a:1} 1,2 abc,1 range(0,3) "
-    "range(0,0) choice(1,2) interval(0,1) glob(*) ${seed} ${oc.env:SECRET_TOKEN} ${nothing} ${ } [ ( ' \" \\ ~ # "
-    "caf\u00e9 ../x nowhere gift a.png /proc/x /dev/null a/b/c \x1b[31m auto none val/loss [/b] !! 0x10 1_000 +1 "
-    "$(touch+x) %s a=b a:b @x * ? [[1,2],[3]] {a:{b:c}}"
+    "0 -1 1 2 1.5 1e400 nan inf 100000000000000000000 abc null true ??? [] [1,2] [a,b] {} {a:1} 1,2 abc,1 "
+    "range(0,0) choice(1,2) interval(0,1) glob(*) ${seed} ${oc.env:SECRET_TOKEN} ${nothing} ${ } [ ( ' \" \\ ~ "
+    "caf\u00e9 ../x nowhere gift a.png /proc/x /dev/null a/b/c \x1b[31m auto none val/loss [/b] !! 0x10 1_000 "
+    "+1 $(touch+x) %s a=b a:b @x * ? [[1,2],[3]] {a:{b:c}}"
 ).split(" ") + ["", "a b", "x" * 300]
 
 

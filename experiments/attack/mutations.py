@@ -87,20 +87,20 @@ NUMBERS = (
 )
 
 TARGETS = (
-    "os.system subprocess.run torch.hub.load torch.load builtins.eval builtins.exec hydra.utils.call "
-    "torch.nn.modules.module.os.system functools.partial importlib.import_module evil.hubconf.go shutil.rmtree "
-    "torch.utils.cpp_extension.load_inline torch.serialization.load torch.jit.load torch.package.PackageImporter "
-    "pytorch_lightning.callbacks.ModelCheckpoint pytorch_lightning.loggers.TensorBoardLogger "
-    "pytorch_lightning.loggers.CSVLogger pytorch_lightning.profilers.AdvancedProfiler pytorch_lightning.Trainer "
-    "pytorch_lightning.callbacks.DeviceStatsMonitor pytorch_lightning.callbacks.OnExceptionCheckpoint "
-    "torchvision.datasets.MNIST torchvision.datasets.utils.download_url torchvision.models.resnet18 "
-    "torchvision.transforms.v2.Lambda torchvision.transforms.v2.functional.to_pil_image torch.nn.Identity "
-    "torch.nn.Linear torch.optim.SGD torch.optim.LBFGS torch.nn.Transformer torch.nn.LazyLinear "
-    "vision_lab.cli.main.main vision_lab.runs.folder.Run vision_lab.core.files.write_file vision_lab.training.checkpoint_io.save "
-    "vision_lab.config.instantiation.locate vision_lab.data.formats.image_folder.class_names "
-    "vision_lab.callbacks.checkpointing.BestCheckpoint vision_lab.loggers.tensorboard.ResumableTensorBoardLogger "
-    "vision_lab.data.formats.torchvision_download.load_or_download timm.create_model pathlib.Path.touch logging.FileHandler "
-    "omegaconf.OmegaConf.load yaml.unsafe_load pickle.load a..b"
+    "os.system subprocess.run torch.hub.load torch.load builtins.eval builtins.exec "
+    "torch.nn.modules.module.os.system functools.partial importlib.import_module evil.hubconf.go "
+    "torch.utils.cpp_extension.load_inline torch.serialization.load torch.jit.load "
+    "torch.package.PackageImporter pytorch_lightning.callbacks.ModelCheckpoint pytorch_lightning.loggers.TensorBoardLogger "
+    "pytorch_lightning.loggers.CSVLogger pytorch_lightning.profilers.AdvancedProfiler "
+    "pytorch_lightning.callbacks.DeviceStatsMonitor "
+    "torchvision.datasets.MNIST torchvision.datasets.utils.download_url "
+    "torchvision.transforms.v2.Lambda torchvision.transforms.v2.functional.to_pil_image "
+    "torch.nn.Identity torch.nn.Linear torch.optim.SGD torch.optim.LBFGS torch.nn.Transformer torch.nn.LazyLinear "
+    "vision_lab.cli.main.main vision_lab.runs.folder.Run vision_lab.core.files.write_file "
+    "vision_lab.training.checkpoint_io.save vision_lab.config.instantiation.locate vision_lab.data.formats.image_folder.class_names "
+    "vision_lab.callbacks.checkpointing.BestCheckpoint "
+    "vision_lab.data.formats.torchvision_download.load_or_download timm.create_model pathlib.Path.touch "
+    "logging.FileHandler omegaconf.OmegaConf.load yaml.unsafe_load pickle.load a..b"
 ).split(" ") + [""]
 
 REFERENCES = (
@@ -112,9 +112,9 @@ REFERENCES = (
 ).split(" ")
 
 ARGUMENTS = (
-    "_args_ _partial_ _convert_ _recursive_ _target_ dirpath save_dir filename root download weights path command "
-    "default_root_dir profiler logger callbacks plugins version name sub_dir defaults __init__ 0 lr monitor "
-    "on_bad spec spec.x target seed trust"
+    "_args_ _partial_ _convert_ _recursive_ _target_ dirpath save_dir filename root download weights path "
+    "default_root_dir profiler logger callbacks plugins version name sub_dir defaults __init__ 0 lr "
+    "monitor on_bad spec spec.x target seed trust"
 ).split(" ")
 
 
@@ -196,7 +196,7 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
 def mutate_values(chance: Random, content: Any, victim: Path) -> Any:
     """Change a few of nested plain values, in place where there are any."""
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
-        found = list(places(content))  # anew: the change before this one may have taken some away
+        found = list(places(content))  # an earlier change may have removed some
         if not found:
             return random_value(chance, victim)
         node, key = chance.choice(found)

@@ -252,7 +252,7 @@ def _link(chance: Random, gift: Path, folder: Path) -> None:
         "predict",
         "evaluate",
         "samples",
-        "pictures",
+        "images",
         "checkpoints",
         ".lock",
         "metrics.csv",

@@ -1,4 +1,4 @@
-"""Kills a run at random moments and repeats its command, until it is finished: is it the run that was left alone?
+"""Kill a run at random moments, repeat its command until it is finished, and compare the results.
 
 python experiments/crash/crash.py [case ...] [--kills 20] [--seed 0]
 """
@@ -20,52 +20,52 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 HERE = Path(__file__).parent
 
 CASES = {
-    # dropout, batch norm, augmentation, one-cycle by steps, accumulated gradients, EMA, early stopping, best so far
-    "classify": "model=resnet20_dropout augment=pad_crop trainer.accumulate_grad_batches=2 data.batch_size=32 "
-    "trainer.limit_train_batches=80 trainer.max_epochs=12",
-    # checkpoints of 456 MB every 5 batches: half of the time goes into writing them
-    "heavy": "model=alexnet data.spec.image_size=[64,64] optimizer=sgd optimizer.lr=0.01 data.batch_size=8 "
-    "trainer.limit_train_batches=30 trainer.limit_val_batches=10 trainer.limit_test_batches=10 trainer.max_epochs=4",
-    # the same by two processes
-    "two": "model=resnet20_dropout augment=pad_crop trainer=ddp_cpu trainer.accumulate_grad_batches=2 data.batch_size=16 "
-    "trainer.limit_train_batches=80 trainer.max_epochs=12",
-    # masks that move with their pictures by scale and crop, dropout in the head, an auxiliary head, balanced classes
-    "segment": "task=segment head=deeplabv3 augment=scale_jitter data.spec.image_size=[64,64] data.num_images.train=160 "
-    "data.num_images.val=32 data.num_images.test=32 trainer.max_epochs=8",
-    # boxes that move with their pictures, four pictures in one, losses that draw samples in training and in validation
-    "detect": "task=detect head=faster_rcnn head.channels=32 augment=mosaic data.spec.image_size=[64,64] "
-    "data.num_images.train=120 data.num_images.val=24 data.num_images.test=24 trainer.max_epochs=6",
-    # two networks with an optimiser each, steps of two batches by turns, an averaged generator, penalties, classes
-    "generate": "task=generate model.conditioning=projection model.spectral_norm=true task.loss=hinge task.r1_weight=0.1 "
-    "task.n_critic=2 task.diffaugment=[translation] scheduler=cosine trainer.accumulate_grad_batches=2 "
-    "callbacks.ema=null task.num_samples=200 trainer.limit_train_batches=80 trainer.max_epochs=8",
+    # dropout, batch norm, augmentation, one-cycle schedule, accumulated gradients, EMA, early stopping
+    "classify": "model=resnet20_dropout augment=pad_crop trainer.accumulate_grad_batches=2 "
+    "data.batch_size=32 trainer.limit_train_batches=80 trainer.max_epochs=12",
+    # checkpoints of 456 MB every 5 batches: half of the time is spent writing them
+    "heavy": "model=alexnet data.spec.image_size=[64,64] optimizer=sgd optimizer.lr=0.01 "
+    "data.batch_size=8 trainer.limit_train_batches=30 trainer.limit_val_batches=10 trainer.limit_test_batches=10 trainer.max_epochs=4",
+    # the same with two processes
+    "two": "model=resnet20_dropout augment=pad_crop trainer=ddp_cpu trainer.accumulate_grad_batches=2 "
+    "data.batch_size=16 trainer.limit_train_batches=80 trainer.max_epochs=12",
+    # masks, scale jitter, dropout in the head, an auxiliary head, class weights
+    "segment": "task=segment head=deeplabv3 augment=scale_jitter data.spec.image_size=[64,64] "
+    "data.num_images.train=160 data.num_images.val=32 data.num_images.test=32 trainer.max_epochs=8",
+    # boxes, mosaic, losses that sample in training and in validation
+    "detect": "task=detect head=faster_rcnn head.channels=32 augment=mosaic "
+    "data.spec.image_size=[64,64] data.num_images.train=120 data.num_images.val=24 data.num_images.test=24 trainer.max_epochs=6",
+    # two networks and optimizers, accumulated gradients, averaged weights, penalties, class labels
+    "generate": "task=generate model.conditioning=projection model.spectral_norm=true task.loss=hinge "
+    "task.n_critic=2 task.diffaugment=[translation] scheduler=cosine "
+    "trainer.accumulate_grad_batches=2 callbacks.ema=null task.num_samples=200 trainer.limit_train_batches=80 trainer.max_epochs=8",
 }
-"""A task is a line: words that its command has besides COMMON."""
+"""Overrides of each case, besides those in COMMON."""
 
 CHILDREN = {"worker": "classify", "second": "two"}
-"""case: the case whose words it has; here a child of the command is killed, a worker that reads ahead or the second of
-two processes, and the command itself must end in words."""
+"""Cases in which a child of the command is killed (a data loading worker or the second of two
+processes) and the command must end with a message, and the case whose overrides they have."""
 
 SECONDS_TO_END = 60.0
-"""That a command has after a child of it was killed."""
+"""Time in which a command must end after one of its children was killed."""
 
 COMMON = (
     *("--config-dir", str(HERE / "conf"), "callbacks=everything", "trainer=cpu"),
-    "trainer.plugins.checkpoints._target_=phases.TellingCheckpoints",
+    "trainer.plugins.checkpoints._target_=phases.ReportingCheckpointIO",
 )
 
 WORKERS = (0, 2, 1)
-"""Of one life and the next: their number must not matter."""
+"""Number of data loading workers of successive processes; it must not change the result."""
 
 
-class Life:
-    """One process of the command.
+class Attempt:
+    """A process that runs the command once.
 
     Args:
-        name: the run's name.
-        words: of the case.
-        number: of the life, which decides the workers.
-        folder: where outputs/ lies.
+        name: name of the run.
+        words: overrides of the case.
+        number: number of the attempt, which determines the number of workers.
+        folder: working directory, with outputs/.
     """
 
     def __init__(self, name: str, words: list[str], *, number: int, folder: Path) -> None:
@@ -88,12 +88,12 @@ class Life:
     def phase(self) -> str:
         return self.phase_file.read_text().strip()
 
-    def wait_until_at_work(self) -> None:
+    def wait_for_training(self) -> None:
         while self.phase in ("starting", "reading a checkpoint") and self.process.poll() is None:
             time.sleep(0.01)
 
-    def die_after(self, seconds: float) -> str | None:
-        """In which phase it was killed; None where it had ended before."""
+    def kill_after(self, seconds: float) -> str | None:
+        """Kill the process and return its phase; None if it had ended before."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -102,68 +102,70 @@ class Life:
             return self.phase
         return None
 
-    def lose_child_after(self, seconds: float, chance: random.Random) -> str | None:
-        """In which phase a child was killed; None where there was none, or the command did not need it any more."""
+    def kill_child_after(self, seconds: float, chance: random.Random) -> str | None:
+        """Kill a child and return the phase; None if there was none or the command no longer needed it."""
         time.sleep(seconds)
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        found = children.read_text().split() if self.process.poll() is None else []
-        if not found:
+        pids = children.read_text().split() if self.process.poll() is None else []
+        if not pids:
             return None
         phase = self.phase
-        os.kill(int(chance.choice(found)), signal.SIGKILL)
+        os.kill(int(chance.choice(pids)), signal.SIGKILL)
         try:
             code = self.process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise SystemExit(f"it hangs after the loss of a child: see {self.log.name}") from None
+            raise SystemExit(f"it hangs after the death of a child: see {self.log.name}") from None
         if code == 0:
             return None
         last = Path(self.log.name).read_text().rstrip().splitlines()[-1]
         if code != 1 or "Traceback" in Path(self.log.name).read_text() or "was" not in last:
             raise SystemExit(
-                f"after the loss of a child it ended with code {code}: see {self.log.name}"
+                f"after the death of a child it ended with code {code}: see {self.log.name}"
             )
         return phase
 
 
-def killed(
+def run_with_kills(
     name: str,
     words: list[str],
     *,
     kills: int,
-    rhythm: float,
+    uninterrupted_step: float,
     chance: random.Random,
     folder: Path,
     children: bool,
 ) -> Counter:
-    """Run to the end through many deaths; phase: deaths in it."""
+    """Kill and repeat the command until it ends; return the number of kills in each phase."""
     deaths: Counter = Counter()
     for number in range(10 * kills):
-        life = Life(name, words, number=1 if children else number, folder=folder)
+        attempt = Attempt(name, words, number=1 if children else number, folder=folder)
         if deaths.total() < kills:
             if children:
-                life.wait_until_at_work()
-                phase = life.lose_child_after(chance.uniform(0, 1.2 * rhythm), chance)
-                if phase is None and life.process.wait() == 0:
+                attempt.wait_for_training()
+                phase = attempt.kill_child_after(
+                    chance.uniform(0, 1.2 * uninterrupted_step), chance
+                )
+                if phase is None and attempt.process.wait() == 0:
                     return deaths
             elif chance.random() < 0.15:
-                phase = life.die_after(chance.uniform(0, 6))  # while it starts, reads and builds
+                phase = attempt.kill_after(chance.uniform(0, 6))  # during the start
             else:
-                life.wait_until_at_work()
-                phase = life.die_after(
-                    chance.uniform(0, 1.2 * rhythm)
+                attempt.wait_for_training()
+                phase = attempt.kill_after(
+                    chance.uniform(0, 1.2 * uninterrupted_step)
                 )  # so that it does not end too early
             if phase is not None:
                 deaths[phase] += 1
                 continue
-        if life.process.wait() == 0:
+        if attempt.process.wait() == 0:
             return deaths
-        raise SystemExit(f"life {number} failed: see {folder / f'{name}.log'}")
-    raise SystemExit("it never ended")
+        raise SystemExit(f"attempt {number} failed: see {folder / f'{name}.log'}")
+    raise SystemExit("it did not end")
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows, but for the speed."""
+    """Return TensorBoard's curves and images except the speed."""
     seen = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0})
     seen.Reload()
     tags = seen.Tags()
@@ -179,15 +181,15 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def compare(alone: Path, killed: Path) -> dict[str, bool]:
-    """What is the same to the bit."""
-    same = {
+    """Return for each result whether both runs have it bit-exactly."""
+    equal = {
         file: (alone / file).read_bytes() == (killed / file).read_bytes()
         for file in ("model.pth", "metrics.csv")
     }
     results = [json.loads((run / "result.json").read_text()) for run in (alone, killed)]
     for key in ("metrics", "per_class", "monitored", "epochs", "steps"):
-        same[f"result.json {key}"] = results[0][key] == results[1][key]
-    return same | {"TensorBoard's curves": curves(alone) == curves(killed)}
+        equal[f"result.json {key}"] = results[0][key] == results[1][key]
+    return equal | {"TensorBoard's curves": curves(alone) == curves(killed)}
 
 
 def main() -> int:
@@ -203,20 +205,20 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         words = CASES[CHILDREN.get(case, case)].split()
-        life = Life("alone", words, number=0, folder=folder)
-        life.wait_until_at_work()
+        attempt = Attempt("alone", words, number=0, folder=folder)
+        attempt.wait_for_training()
         began = time.monotonic()
-        if life.process.wait() != 0:
+        if attempt.process.wait() != 0:
             raise SystemExit(f"it fails without a kill: see {folder / 'alone.log'}")
         seconds = time.monotonic() - began
         chance = random.Random(options.seed)
-        rhythm = seconds / options.kills
+        uninterrupted_step = seconds / options.kills
         children = case in CHILDREN
-        deaths = killed(
+        deaths = run_with_kills(
             "killed",
             words,
             kills=options.kills,
-            rhythm=rhythm,
+            uninterrupted_step=uninterrupted_step,
             chance=chance,
             folder=folder,
             children=children,

@@ -1,4 +1,4 @@
-"""A small network that learns quickly and has all that draws random numbers or remembers."""
+"""A small network with dropout and batch norm."""
 
 from torch import nn
 

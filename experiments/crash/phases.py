@@ -1,4 +1,4 @@
-"""Tells from outside what a run is doing: the last word of the file that the variable PHASE names."""
+"""Report the phase of a run to the file named by the environment variable PHASE."""
 
 import os
 from pathlib import Path
@@ -9,48 +9,48 @@ import pytorch_lightning as pl
 from vision_lab.training.checkpoint_io import AtomicCheckpointIO
 
 
-def tell(phase: str) -> None:
-    """Survives the death of the process: the kernel has it."""
+def report(phase: str) -> None:
+    """Write the phase; a write to a file survives the death of the process."""
     if "PHASE" in os.environ:
         with Path(os.environ["PHASE"]).open("r+") as file:
             file.write(phase.ljust(40))
 
 
 class Phase(pl.Callback):
-    """Says when training, validation and test begin and end."""
+    """Reports the start and end of training, validation and test."""
 
     def on_train_batch_start(self, *_: Any) -> None:
-        tell("training")
+        report("training")
 
     def on_train_batch_end(self, *_: Any) -> None:
-        tell("between steps")
+        report("between steps")
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        tell("end of an epoch")
+        report("end of an epoch")
 
     def on_validation_start(self, *_: Any) -> None:
-        tell("validation")
+        report("validation")
 
     def on_validation_end(self, *_: Any) -> None:
-        tell("end of a validation")
+        report("end of validation")
 
     def on_test_start(self, *_: Any) -> None:
-        tell("test")
+        report("test")
 
     def on_test_end(self, *_: Any) -> None:
-        tell("after the test")
+        report("after the test")
 
 
-class TellingCheckpoints(AtomicCheckpointIO):
-    """Says when a checkpoint is being written or read."""
+class ReportingCheckpointIO(AtomicCheckpointIO):
+    """Reports when a checkpoint is written or read."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        tell(f"writing {Path(path).name}")
+        report(f"writing {Path(path).name}")
         super().save_checkpoint(checkpoint, path, storage_options)
-        tell("after a checkpoint")
+        report("after a checkpoint")
 
     def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
-        tell("reading a checkpoint")
+        report("reading a checkpoint")
         return super().load_checkpoint(path, *arguments, **options)

@@ -1,4 +1,4 @@
-"""Draws FID over steps for runs of some losses and seeds, with what real pictures get, and a grid of samples of each.
+"""Draw FID over steps for several losses and seeds, with that of real images, and samples of each.
 
 python experiments/dcgan_fashion/curves.py outputs/losses
 """
@@ -11,20 +11,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 HERE = Path(__file__).parent
-COLOURS = {"bce": "#4878a8", "hinge": "#c8642a", "wgan_gp": "#3a923a"}
+COLORS = {"bce": "#4878a8", "hinge": "#c8642a", "wgan_gp": "#3a923a"}
 ROWS, TILE = 2, 66
-"""Rows of samples that are shown, and pixels of one with its border."""
+"""Number of rows of samples to draw, and pixels of a sample with its border."""
 
 
 def main() -> None:
-    """Into ``fid.png`` and ``samples.png`` beside this file."""
+    """Write ``fid.png`` and ``samples.png`` to the folder of this file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("sweep", type=Path)
     sweep = parser.parse_args().sweep
     figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
     axes = figure.subplots()
     grids = []
-    for loss, colour in COLOURS.items():
+    for loss, color in COLORS.items():
         for seed, style in ((0, "-"), (1, "--")):
             run = sweep / f"task.loss-{loss}_seed-{seed}"
             with (run / "metrics.csv").open() as file:
@@ -34,7 +34,7 @@ def main() -> None:
                 steps,
                 [float(row["val/fid"]) for row in rows],
                 style,
-                color=colour,
+                color=color,
                 label=f"{loss}, seed {seed}",
             )
             if loss == "bce":
@@ -45,21 +45,21 @@ def main() -> None:
                     style,
                     color="black",
                     linewidth=1,
-                    label=f"real pictures, seed {seed}",
+                    label=f"real images, seed {seed}",
                 )
             if seed == 0:
                 last = Image.open(max((run / "samples").glob("epoch=*.png")))
                 grids.append(last.crop((0, 0, last.width, ROWS * TILE + 2)))
-    axes.set(xlabel="steps", ylabel="FID, 600 validation pictures", yscale="log")
+    axes.set(xlabel="steps", ylabel="FID, 600 validation images", yscale="log")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(HERE / "fid.png")
-    together = Image.new(
+    combined = Image.new(
         "RGB", (grids[0].width, sum(grid.height for grid in grids) + 8 * (len(grids) - 1)), "white"
     )
-    for place, grid in enumerate(grids):
-        together.paste(grid, (0, place * (grid.height + 8)))
-    together.save(HERE / "samples.png", optimize=True)
+    for index, grid in enumerate(grids):
+        combined.paste(grid, (0, index * (grid.height + 8)))
+    combined.save(HERE / "samples.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many pictures a second trained detectors look at, side by side: OMP_NUM_THREADS=1 python predicting.py run ..."""
+"""Measure images/s of trained detectors: OMP_NUM_THREADS=1 python predicting.py run ..."""
 
 import statistics
 import sys
@@ -16,12 +16,12 @@ ROUNDS = 15
 BATCH = 8
 
 
-def detector(run: Path) -> tuple[torch.nn.Module, DataSpec]:
-    """A run's network as it was trained."""
+def load_detector(run: Path) -> tuple[torch.nn.Module, DataSpec]:
+    """Load the trained network of a run."""
     config = OmegaConf.load(run / "config_resolved.yaml")
     spec = DataSpec.from_config(OmegaConf.to_container(config.data.spec))
     backbone = instantiate(config.model, _convert_="all")(spec)
-    for key in ("target", "weights", "published"):
+    for key in ("target_type", "weights", "torchvision_name"):
         config.head.pop(key, None)
     network = instantiate(config.head, _partial_=True, _convert_="all")(backbone, spec).eval()
     network.load_state_dict(torch.load(run / "model.pth", weights_only=True))
@@ -29,10 +29,10 @@ def detector(run: Path) -> tuple[torch.nn.Module, DataSpec]:
 
 
 def main(runs: list[Path]) -> None:
-    """One batch of each in turn, so that all have the same share of a machine's moods; medians are told."""
-    made = {run.name: detector(run) for run in runs}
-    times: dict[str, list[float]] = {name: [] for name in made}
-    spec = next(iter(made.values()))[1]
+    """Time a batch of each detector in turn, so that all see the same load, and print medians."""
+    detectors = {run.name: load_detector(run) for run in runs}
+    times: dict[str, list[float]] = {name: [] for name in detectors}
+    spec = next(iter(detectors.values()))[1]
     scenes = Scenes(
         split="test",
         num_images=BATCH,
@@ -45,7 +45,7 @@ def main(runs: list[Path]) -> None:
     images = (images - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
     with torch.inference_mode():
         for _ in range(ROUNDS):
-            for name, (network, _) in made.items():
+            for name, (network, _) in detectors.items():
                 start = time.perf_counter()
                 network.decode(network(images))
                 times[name].append(time.perf_counter() - start)

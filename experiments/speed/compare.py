@@ -1,8 +1,8 @@
-"""Our training against another, pair by pair in one process; see README.md for the questions and the table.
+"""Compare the speed of two kinds of training, alternating in one process; see README.md.
 
-python experiments/speed/compare.py step      # ResNet-18 at 32 px, where computing is the limit: against a plain loop
-python experiments/speed/compare.py reading   # a folder of JPEGs, where decoding is the limit: against a plain loop
-python experiments/speed/compare.py safety    # ResNet-18 at 32 px: against ours without seeding and checkpoints
+python experiments/speed/compare.py step      # ResNet-18 at 32 px, limited by computation: against a plain loop
+python experiments/speed/compare.py reading   # a folder of JPEGs, limited by decoding: against a plain loop
+python experiments/speed/compare.py safety    # ResNet-18 at 32 px: against the same without seeding and checkpoints
 """
 
 import os
@@ -31,15 +31,16 @@ sys.path.insert(0, str(HERE))
 from tiny import Tiny  # noqa: E402
 
 PAIRS = 3
-STEPS = 40  # half an epoch of the embedded garments: what we do once an epoch weighs double
-EPOCH = 84  # a whole one
+STEPS = 40  # half an epoch of fashion_mini: the cost of what is done once per epoch counts twice
+EPOCH = 84  # steps of an epoch
 CLASSES = 10
 
 
-def timed_by_us(steps: int, batch_size: int, *words: str) -> float:
-    """Images/s of ``vision_lab`` as configured by default: its order, seeding, logging, metrics, bar and checkpoints.
+def time_vision_lab(steps: int, batch_size: int, *words: str) -> float:
+    """Return images/s of ``vision_lab`` with its defaults.
 
-    The clock runs from the first step to the end of the epoch, one batch of validation and the checkpoints included.
+    The time is that from the first step to the end of the epoch, with a validation batch and the
+    checkpoints.
     """
     import pytorch_lightning as pl
 
@@ -72,8 +73,8 @@ def timed_by_us(steps: int, batch_size: int, *words: str) -> float:
     return steps * batch_size / (marks["end"] - marks["start"])
 
 
-def timed_plainly(steps: int, batch_size: int, network: nn.Module, loader: DataLoader) -> float:
-    """Images/s of the loop that every tutorial has: no logging, no metrics, no checkpoints."""
+def time_plain_loop(steps: int, batch_size: int, network: nn.Module, loader: DataLoader) -> float:
+    """Return images/s of a loop without logging, metrics and checkpoints."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps)
     loss_function = nn.CrossEntropyLoss(label_smoothing=0.1)
@@ -91,10 +92,10 @@ def timed_plainly(steps: int, batch_size: int, network: nn.Module, loader: DataL
 
 
 class Transformed(torch.utils.data.Dataset):
-    """The embedded garments with a plain script's transforms."""
+    """The fashion_mini dataset with the transforms of a plain script."""
 
     def __init__(self) -> None:
-        self.garments = FashionMini(split="train")
+        self.dataset = FashionMini(split="train")
         self.transform = v2.Compose(
             [
                 v2.Resize(32),
@@ -105,25 +106,25 @@ class Transformed(torch.utils.data.Dataset):
         )
 
     def __len__(self) -> int:
-        return len(self.garments)
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, label = self.garments[index]
+        image, label = self.dataset[index]
         return self.transform(image), label
 
 
 def step_pair() -> tuple[float, float]:
-    """ResNet-18 with a small stem on the embedded garments, batches of 64."""
+    """Time ResNet-18 with a small stem on fashion_mini, with batches of 64."""
     network = torchvision.models.resnet18(num_classes=CLASSES)
     network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()
     loader = DataLoader(Transformed(), batch_size=64, shuffle=True)
-    plain = timed_plainly(STEPS, 64, network, loader)
-    return timed_by_us(STEPS, 64, "model=resnet18"), plain
+    plain = time_plain_loop(STEPS, 64, network, loader)
+    return time_vision_lab(STEPS, 64, "model=resnet18"), plain
 
 
 def reading_pair(folder: Path) -> tuple[float, float]:
-    """Pictures of 500x375 pixels cropped to 224, by two workers, batches of 32."""
+    """Time images of 500x375 pixels cropped to 224, with two workers and batches of 32."""
     transform = torchvision.transforms.Compose(
         [
             torchvision.transforms.RandomResizedCrop(224),
@@ -133,7 +134,7 @@ def reading_pair(folder: Path) -> tuple[float, float]:
         ]
     )
     dataset = torchvision.datasets.ImageFolder(str(folder), transform)
-    plain = timed_plainly(
+    plain = time_plain_loop(
         300, 32, Tiny(CLASSES), DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2)
     )
     words = (
@@ -144,29 +145,29 @@ def reading_pair(folder: Path) -> tuple[float, float]:
         f"data.root={folder}",
         "augment=imagenet",
     )
-    return timed_by_us(300, 32, *words, "data.num_workers=2"), plain
+    return time_vision_lab(300, 32, *words, "data.num_workers=2"), plain
 
 
 def safety_pair() -> tuple[float, float]:
-    """ResNet-18 as configured by default, and without what makes it reproducible and lets it go on."""
+    """Time ResNet-18 with the defaults, and without seeding, checkpoints and NaN check."""
     bare = (
         "callbacks.resume_checkpoint=null",
         "callbacks.best_checkpoint=null",
         "callbacks.terminate_on_nan=null",
     )
     with patch("vision_lab.tasks.base.seed_all"), patch("vision_lab.data.module.seed_all"):
-        without = timed_by_us(EPOCH, 64, "model=resnet18", *bare)
-    return timed_by_us(EPOCH, 64, "model=resnet18"), without
+        without = time_vision_lab(EPOCH, 64, "model=resnet18", *bare)
+    return time_vision_lab(EPOCH, 64, "model=resnet18"), without
 
 
-def make_pictures(folder: Path, count: int = 2200, names: int = 6) -> None:
-    """JPEGs of 500x375 pixels with the detail of photographs: enlarged garments under grain, quality 90.
+def make_images(folder: Path, count: int = 2200, names: int = 6) -> None:
+    """Write JPEGs of 500x375 pixels with the detail of photographs: upscaled images with noise.
 
-    Each under several names, so that an epoch is long enough to be measured.
+    Each has several names, so that an epoch is long enough to be measured.
     """
-    garments, random = FashionMini(split="train"), np.random.default_rng(0)
+    dataset, random = FashionMini(split="train"), np.random.default_rng(0)
     for number in range(count):
-        image, label = garments[number * 6000 // count]
+        image, label = dataset[number * 6000 // count]
         grain = random.normal(0, 12, (375, 500, 3))
         large = np.asarray(
             Image.fromarray(image[0].numpy()).resize((500, 375), Image.Resampling.BICUBIC)
@@ -180,8 +181,8 @@ def make_pictures(folder: Path, count: int = 2200, names: int = 6) -> None:
             target.with_stem(f"{number:05d}_{name}").hardlink_to(target)
 
 
-def compared(pair: Callable[[], tuple[float, float]]) -> None:
-    """Run the pairs, the first uncounted, and print a row each, then medians."""
+def compare(pair: Callable[[], tuple[float, float]]) -> None:
+    """Run the pairs, of which the first is a warm-up, and print each and the medians."""
     rows = []
     for number in range(PAIRS + 1):
         ours, plain = pair()
@@ -199,12 +200,12 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         os.chdir(temporary)
         if sys.argv[1:] == ["step"]:
-            compared(step_pair)
+            compare(step_pair)
         elif sys.argv[1:] == ["safety"]:
-            compared(safety_pair)
+            compare(safety_pair)
         elif sys.argv[1:] == ["reading"]:
-            make_pictures(Path(temporary) / "pictures")
-            torch.set_num_threads(1)  # for both: the two workers have the two cores
-            compared(lambda: reading_pair(Path(temporary) / "pictures"))
+            make_images(Path(temporary) / "images")
+            torch.set_num_threads(1)  # for both, because the two workers use the two cores
+            compare(lambda: reading_pair(Path(temporary) / "images"))
         else:
             sys.exit(__doc__)

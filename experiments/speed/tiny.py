@@ -1,4 +1,4 @@
-"""A network with next to nothing to compute."""
+"""A network with almost no computation."""
 
 from torch import nn
 

@@ -8,7 +8,12 @@ import pytest
 from vision_lab.callbacks.gan_monitor import GanMonitor
 from vision_lab.core.errors import DataError
 
-SETTINGS: dict[str, Any] = {"action": "warn", "min_diversity": 0.3, "max_discriminator_accuracy": 0.99, "patience": 2}
+SETTINGS: dict[str, Any] = {
+    "action": "warn",
+    "min_diversity": 0.3,
+    "max_discriminator_accuracy": 0.99,
+    "patience": 2,
+}
 FINE = {"train/real_accuracy": 0.7, "train/fake_accuracy": 1.0, "val/diversity": 0.9}
 SATURATED = FINE | {"train/real_accuracy": 0.995}
 COLLAPSED = FINE | {"val/diversity": 0.1}
@@ -31,7 +36,9 @@ def said(
 def test_it_is_said_when_it_has_lasted(capsys: pytest.CaptureFixture[str]):
     assert said(capsys, FINE, SATURATED, FINE, SATURATED) == []
     (text,) = said(capsys, FINE, SATURATED, SATURATED, FINE)
-    assert text.startswith("epoch 3: the discriminator recognizes 99.5% of real and generated images")
+    assert text.startswith(
+        "epoch 3: the discriminator recognizes 99.5% of real and generated images"
+    )
     assert "task.discriminator_optimizer.lr=" in text
     (text,) = said(capsys, COLLAPSED, COLLAPSED)
     assert text.startswith(

@@ -76,8 +76,8 @@ def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
         "model.network.widht: CifarResNet has no such argument; its arguments: depth, num_classes",
         "head=linear is for boxes, but task=classify learns from labels: type head=linear",
         "data.root is missing: type data.root=...",
-        "optimizer.momentun: AdamW has no such argument; its arguments: amsgrad, betas, capturable, differentiable, eps, "
-        "foreach, fused, lr, maximize, weight_decay",
+        "optimizer.momentun: AdamW has no such argument; its arguments: amsgrad, betas, capturable, differentiable, "
+        "eps, foreach, fused, lr, maximize, weight_decay",
     ] or set(outcome.err.splitlines()) >= {"data.root is missing: type data.root=..."}
     for part in (
         "task.monitor is missing",
@@ -195,8 +195,8 @@ def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
         "model-resnet32": "finished",
     }
     assert folders["model-inception_v3"].error == (
-        "inception_v3 does not support images of 32x32 pixels: type data.spec.image_size=[299,299], "
-        "or data.spec.image_size=[75,75] model.stem=small"
+        "inception_v3 does not support images of 32x32 pixels: type "
+        "data.spec.image_size=[299,299], or data.spec.image_size=[75,75] model.stem=small"
     )
     assert "outputs/two: 3 runs" in outcome.out
     assert (

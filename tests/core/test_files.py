@@ -68,8 +68,8 @@ def test_rows_may_have_different_columns(tmp_path: Path):
 def test_trouble_says_what_to_do(tmp_path: Path):
     full = explain_failure(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
     assert str(full) == (
-        f"{tmp_path} cannot be written: No space left on device. The files already written are intact. Free some space, then "
-        "repeat the command."
+        f"{tmp_path} cannot be written: No space left on device. The files already written are intact. Free some space, "
+        "then repeat the command."
     )
     wrapped = RuntimeError("unexpected pos")
     wrapped.__context__ = OSError(errno.EDQUOT, "Disk quota exceeded")
@@ -130,7 +130,8 @@ def test_no_folder_on_the_way_is_a_link(tmp_path: Path, name: str):
         lambda: rename_file(run, name, "other"),
     ):
         with pytest.raises(
-            ConfigurationError, match="samples is a symbolic link: remove it; a folder will be created"
+            ConfigurationError,
+            match="samples is a symbolic link: remove it; a folder will be created",
         ):
             act()
     assert sorted(path.name for path in elsewhere.rglob("*")) == ["inner", "precious"]
@@ -160,8 +161,9 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path):
         write_file(tmp_path / "gone", "status.json", "{}")
     assert not (tmp_path / "gone").exists()
     explained = explain_failure(caught.value, tmp_path / "gone")
-    assert "gone no longer exists: it was deleted or renamed while the command was writing to it" in str(
-        explained
+    assert (
+        "gone no longer exists: it was deleted or renamed while the command was writing to it"
+        in str(explained)
     )
 
 

@@ -280,7 +280,8 @@ def test_splits_of_masks_are_held_out_by_chance(mask_spec: DataSpec):
     )
     assert made.fingerprints()["train"] == {"count": 12}
     with pytest.raises(
-        ConfigurationError, match=r"data\.samples_per_class=3 requires labels, which this data does not have: type null"
+        ConfigurationError,
+        match=r"data\.samples_per_class=3 requires labels, which this data does not have: type null",
     ):
         module(mask_spec, train=Drawn, samples_per_class=3)
 

@@ -50,6 +50,6 @@ def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
         segnet(make_backbone("vgg11_bn"), mask_spec, convs_per_level=[2, 2])
     assert str(caught.value) == (
-        "head.convs_per_level=[2, 2]: the decoder of this model has 5 levels: type a number for each, as in "
-        "head.convs_per_level=[2, 2, 2, 2, 2]"
+        "head.convs_per_level=[2, 2]: the decoder of this model has 5 levels: type a number for each, as "
+        "in head.convs_per_level=[2, 2, 2, 2, 2]"
     )

@@ -35,6 +35,6 @@ def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
         unet(make_backbone("vgg11_bn"), mask_spec, decoder_channels=[64, 32])
     assert str(caught.value) == (
-        "head.decoder_channels=[64, 32]: the decoder of this model has 5 levels: type a number of channels for each, as in "
-        "head.decoder_channels=[256, 128, 64, 32, 16]"
+        "head.decoder_channels=[64, 32]: the decoder of this model has 5 levels: type a number of channels for each, as "
+        "in head.decoder_channels=[256, 128, 64, 32, 16]"
     )

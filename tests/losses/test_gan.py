@@ -100,6 +100,7 @@ def test_a_loss_that_is_none():
     with pytest.raises(ConfigurationError, match=r"task\.loss=wgan: type bce, hinge or wgan_gp"):
         make_loss("wgan", real_label=1.0)
     with pytest.raises(
-        ConfigurationError, match=r"task\.real_label_value=0\.2: type a number above 0\.5, at most 1"
+        ConfigurationError,
+        match=r"task\.real_label_value=0\.2: type a number above 0\.5, at most 1",
     ):
         make_loss("bce", real_label=0.2)

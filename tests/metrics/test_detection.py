@@ -79,7 +79,10 @@ def measured(pairs: Sequence[Pair]) -> dict[str, Tensor]:
 def by_coco(came_to: dict[str, Tensor], folder: Path) -> np.ndarray:
     """What COCO's own program says of the files that an evaluation writes."""
     truth = coco_json.annotation_file(
-        came_to["images"], list("abc"), coco_json.ground_truth_annotations(came_to["ground_truth"]), []
+        came_to["images"],
+        list("abc"),
+        coco_json.ground_truth_annotations(came_to["ground_truth"]),
+        [],
     )
     files = {"truth": truth, "found": coco_json.detection_results(came_to["detections"])}
     for name, content in files.items():

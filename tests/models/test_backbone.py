@@ -100,8 +100,8 @@ def test_the_size_to_type_goes_with_the_stem_that_it_brings(spec: DataSpec):
         with pytest.raises(ConfigurationError) as caught:
             made(spec, inception, stem="auto")
         assert str(caught.value) == (
-            "inception_v3 does not support images of 32x32 pixels: type data.spec.image_size=[299,299], "
-            "or data.spec.image_size=[75,75] model.stem=small"
+            "inception_v3 does not support images of 32x32 pixels: type "
+            "data.spec.image_size=[299,299], or data.spec.image_size=[75,75] model.stem=small"
         )
         made(replace(spec, image_size=(75, 75)), inception, stem="small")
         made(replace(spec, image_size=(299, 299)), inception, stem="auto")

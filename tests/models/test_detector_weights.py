@@ -43,7 +43,7 @@ def test_a_published_file_predicts(head: str, command: Command, tmp_path: Path):
     assert f"{len(theirs.state_dict())} tensors loaded" in outcome.out
     fewer = command(*words, "data=scenes", f"head.weights={tmp_path / 'weights.pth'}", size)
     assert fewer.code == 1
-    assert "so its predictions would be random" in fewer.err
+    assert "so predictions would be random" in fewer.err
 
 
 def test_how_published_detectors_normalise(monkeypatch: pytest.MonkeyPatch):

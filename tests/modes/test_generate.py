@@ -160,7 +160,10 @@ def test_evaluate_comes_to_the_same(command: Command, run: Path):
     outcome = command("mode=evaluate", f"run={run}")
     assert outcome.code == 0, outcome.err
     assert "bit-exactly the result reported after training" in outcome.out
-    assert "measured with feature_extractor fashion_mini, num_samples 60, real 64, training 60" in outcome.out
+    assert (
+        "measured with feature_extractor fashion_mini, num_samples 60, real 64, training 60"
+        in outcome.out
+    )
     written = json.loads((run / "evaluate" / "test.json").read_text())
     assert written["measured_with"] == {
         "feature_extractor": "fashion_mini",
@@ -237,8 +240,7 @@ def test_masks_and_boxes_are_left_alone(command: Command):
         )
         assert outcome.code == 0, outcome.err
     one, other = (
-        Path(f"outputs/{target}/images/test_real.png").read_bytes()
-        for target in ("masks", "boxes")
+        Path(f"outputs/{target}/images/test_real.png").read_bytes() for target in ("masks", "boxes")
     )
     assert one == other
 
@@ -257,17 +259,17 @@ def test_samples_need_no_features(command: Command, run: Path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("task=generate model=resnet18", "model=resnet18 is a backbone, but task=generate requires a generator with a "
-         "discriminator: type model=dcgan head=none"),
-        ("task=generate head=unet", "head=unet is for masks, but task=generate learns from images alone: type "
-         "head=none, or task=segment"),
-        ("model=dcgan", "model=dcgan is for images alone, but task=classify learns from labels: type another model=, "
+        ("task=generate model=resnet18", "model=resnet18 is a backbone, but task=generate requires a generator with "
+         "a discriminator: type model=dcgan head=none"),
+        ("task=generate head=unet", "head=unet is for masks, but task=generate learns from images alone: "
+         "type head=none, or task=segment"),
+        ("model=dcgan", "model=dcgan is for images alone, but task=classify learns from labels: type another "
+         "model=, or task=generate"),
+        ("head=none", "head=none is for images alone, but task=classify learns from labels: type head=linear, "
          "or task=generate"),
-        ("head=none", "head=none is for images alone, but task=classify learns from labels: type head=linear, or "
-         "task=generate"),
         ("task=generate task.feature_extractor=vgg", "task.feature_extractor=vgg: type fashion_mini, inception"),
-        ("task=generate task.feature_extractor=run:outputs/made", "task.feature_extractor=run:outputs/made: this is not a finished run of "
-         "task=classify"),
+        ("task=generate task.feature_extractor=run:outputs/made", "task.feature_extractor=run:outputs/made: this is not a finished run "
+         "of task=classify"),
         ("task=generate task.feature_extractor=run:outputs/none", "task.feature_extractor=run:outputs/none: there is no such folder"),
         ("task=generate task.feature_extractor=inception:none.pth", "task.feature_extractor=inception:none.pth: there is no such file"),
         ("task=generate data.spec.image_size=[28,28]", "type data.spec.image_size=[32,32]"),

@@ -35,8 +35,8 @@ EVERYTHING = (
         "callbacks.progress_bar=null",
         "seed=3",
     ),
-    "+callbacks.early_stopping={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: 2, "
-    "min_delta: 1.0}",  # stops after the third epoch
+    "+callbacks.early_stopping={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: "
+    "2, min_delta: 1.0}",  # stops after the third epoch
     "+callbacks.kill._target_=tests.killing.Kill",
     "trainer.plugins.checkpoints._target_=tests.killing.KillingCheckpoints",
 )

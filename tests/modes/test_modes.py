@@ -106,7 +106,10 @@ def test_other_classes_are_refused(
     other = make_folder("other", classes=("ash", "elm"), count=4)
     outcome = command("mode=evaluate", f"run={trained.folder}", "data=folder", f"data.root={other}")
     assert outcome.code == 1
-    assert "classes that the network was not trained on: elm; its classes are ash, beech, cedar" in outcome.err
+    assert (
+        "classes that the network was not trained on: elm; its classes are ash, beech, cedar"
+        in outcome.err
+    )
 
 
 def test_prediction_needs_no_data_set(command: Command, trained: Run, tmp_path: Path):
@@ -266,7 +269,10 @@ def test_what_differs_when_it_is_measured_again_is_said(command: Command, traine
         "test/loss"
     ]
     assert now != then
-    assert f"differs from the result reported after training: test/loss {then} then, {now} now" in outcome.out
+    assert (
+        f"differs from the result reported after training: test/loss {then} then, {now} now"
+        in outcome.out
+    )
     assert "identical" not in outcome.out
 
 

@@ -199,10 +199,7 @@ def test_tiles_and_classes(command: Command):
     Image.new("L", (40, 40)).save("a.png")
     refused = command(*words, "mode.tiles=true")
     assert refused.code == 1
-    assert (
-        "mode.tiles=true is for tasks that predict pixels (task=segment)"
-        in refused.err
-    )
+    assert "mode.tiles=true is for tasks that predict pixels (task=segment)" in refused.err
     assert command(*words, "mode.tta=flip").code == 0
 
 
@@ -214,7 +211,7 @@ def test_the_scenes_of_a_run(command: Command):
     assert outcome.code == 0, outcome.err
     assert "model       resnet18, head fcn" in outcome.out
     assert "scenes: 600 train, 100 val, 300 test; 11 classes, 3x96x96" in outcome.out
-    assert "FLOPs a picture, forward" in outcome.out
+    assert "FLOPs per image, forward" in outcome.out
     found = {path.name for path in Path("outputs/scenes/pictures").iterdir()}
     kinds = ("confusion", "iou", "predictions", "worst")
     assert found == {f"{split}_{kind}.png" for split in ("val", "test") for kind in kinds}
@@ -398,7 +395,8 @@ def test_a_file_of_the_whole_network_and_published_predictions(command: Command,
     assert re.search(r"model\.pth: (\d+) of \1 tensors loaded\s", again.out)
     other = command(*words, *FAST, "head.weights=outputs/first/model.pth", "data.label_set=all")
     assert (
-        "randomly initialized: classifier.4.weight, classifier.4.bias, aux_classifier.4.weight" in other.out
+        "randomly initialized: classifier.4.weight, classifier.4.bias, aux_classifier.4.weight"
+        in other.out
     )
     Image.fromarray(
         Scenes(split="test", num_images=1, image_size=(96, 96), label_set="all", seed=0)[0][0]

@@ -112,14 +112,14 @@ def test_what_is_no_run_is_said(tmp_path: Path):
     begun(tmp_path / "sweep" / "b")
     with pytest.raises(ConfigurationError) as caught:
         Run.open(str(tmp_path / "sweep"))
-    assert "this folder holds several runs; type one of" in str(caught.value)
+    assert "this folder contains several runs; type one of" in str(caught.value)
     assert f"run={tmp_path / 'sweep' / 'a'}" in str(caught.value)
     with pytest.raises(
-        ConfigurationError, match=r"there is no such folder; .* holds the runs a, b"
+        ConfigurationError, match=r"there is no such folder; .* contains the runs a, b"
     ):
         Run.open(str(tmp_path / "sweep" / "c"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigurationError, match="this folder holds no run"):
+    with pytest.raises(ConfigurationError, match="this folder does not contain a run"):
         Run.open(str(tmp_path / "empty"))
 
 
@@ -135,12 +135,12 @@ def test_a_name_that_is_read_as_a_number(name: object):
         (
             "status.json",
             "[]",
-            "status.json is damaged: it holds a list\nWhat helps: remove it and repeat the command",
+            "status.json is damaged: it contains a list\nTo fix this, remove it and repeat the command",
         ),
         (
             "result.json",
             "{}",
-            "result.json is damaged: metrics, per_class, monitored is not what a run writes",
+            "result.json is damaged: metrics, per_class, monitored is missing or invalid",
         ),
         (
             "result.json",
@@ -157,21 +157,21 @@ def test_a_name_that_is_read_as_a_number(name: object):
             "[" * 100_000,
             "result.json is damaged: it is nested more than 50 levels deep",
         ),
-        ("result.json", "x", "What helps: type mode=evaluate run="),
+        ("result.json", "x", "To fix this, type mode=evaluate run="),
         (
             "data_fingerprint.json",
             '{"train": "x"}',
-            "data_fingerprint.json is damaged: a mapping for each split is needed",
+            "data_fingerprint.json is damaged: it requires a mapping for each split",
         ),
         (
             "environment.json",
             '{"versions": 1}',
-            "environment.json is damaged: versions is not what a run writes",
+            "environment.json is damaged: versions is missing or invalid",
         ),
         (
             "data_spec.json",
             '{"a": 1}',
-            "data_spec.json is not what a run writes: target_type is missing",
+            "data_spec.json is invalid: target_type is missing",
         ),
     ],
 )

@@ -53,7 +53,8 @@ def test_another_process_holds_it_until_it_dies(tmp_path: Path):
             pass
         assert f"x is being used by process {process.pid} on " in str(caught.value)
         assert re.search(
-            r"last heartbeat \d s ago\): wait until it has finished, or type another name=", str(caught.value)
+            r"last heartbeat \d s ago\): wait until it has finished, or type another name=",
+            str(caught.value),
         )
         assert run.state == "pending"
         process.send_signal(signal.SIGKILL)
@@ -81,7 +82,8 @@ def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path
     status(run, host="elsewhere", silent=20)
     with (
         pytest.raises(
-            ConfigurationError, match=r"x is being used by process 1 on elsewhere \(last heartbeat \d+ s ago\)"
+            ConfigurationError,
+            match=r"x is being used by process 1 on elsewhere \(last heartbeat \d+ s ago\)",
         ),
         lock_run(run),
     ):

@@ -162,7 +162,8 @@ def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pyte
     save(state, Path("outputs/x"), "checkpoints/last.ckpt")
     outcome = command(*words)
     assert (
-        "outputs/x was started with 2 processes, but this command has 1: type trainer.devices=2" in outcome.err
+        "outputs/x was started with 2 processes, but this command has 1: type trainer.devices=2"
+        in outcome.err
     )
     assert Run(Path("outputs/x")).state == "failed"
 

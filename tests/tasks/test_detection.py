@@ -95,7 +95,10 @@ def test_measures_are_in_pixels_of_the_files(task: DetectionTask, batch: Batch):
         "bbox": [8.0, 4.0, 32.0, 26.0],
         "score": pytest.approx(0.9),
     }
-    assert [image["file_name"] for image in documents["ground_truth"]["images"]] == ["x.png", "y.png"]
+    assert [image["file_name"] for image in documents["ground_truth"]["images"]] == [
+        "x.png",
+        "y.png",
+    ]
     assert [each["iscrowd"] for each in documents["ground_truth"]["annotations"]] == [0, 0, 1]
     assert {"precision_recall", "precision"} <= set(task.figures("val"))
 

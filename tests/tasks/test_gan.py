@@ -111,7 +111,11 @@ def test_a_schedule_is_as_long_as_there_are_steps(tmp_path: Path):
     """Seven batches an epoch make two windows of four, of which one is short."""
     task = generate(accumulate_grad_batches=4, schedule=Cosine(warmup_fraction=0.0))
     watch = watched(tmp_path, task, limit_train_batches=7, max_epochs=3)
-    rates = [rate[1] / 5e-3 for rate, whole in zip(watch.rates, watch.step_is_complete, strict=True) if whole]
+    rates = [
+        rate[1] / 5e-3
+        for rate, whole in zip(watch.rates, watch.step_is_complete, strict=True)
+        if whole
+    ]
     assert rates == pytest.approx(
         [Cosine(warmup_fraction=0.0)(min(step / 5, 1)) for step in range(1, 7)]
     )

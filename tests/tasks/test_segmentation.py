@@ -92,9 +92,9 @@ def test_focal_by_hand(mask_spec: DataSpec):
     loss = task(mask_spec, loss_weights={"focal": 1.0}).losses(said, batch(masks))["loss"]
     wanted = -(0.1**2 * np.log(0.9) + 0.75**2 * np.log(0.25)) / 2
     assert loss.item() == pytest.approx(wanted, abs=1e-5)
-    flat = task(mask_spec, loss_weights={"focal": 1.0}, focal_gamma=0.0).losses(
-        said, batch(masks)
-    )["loss"]
+    flat = task(mask_spec, loss_weights={"focal": 1.0}, focal_gamma=0.0).losses(said, batch(masks))[
+        "loss"
+    ]
     assert flat.item() == pytest.approx(-(np.log(0.9) + np.log(0.25)) / 2, abs=1e-5)
 
 
@@ -135,9 +135,9 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(
 ):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     given = batch(torch.full((1, 4, 4), IGNORE_INDEX))
-    loss = task(mask_spec, loss_weights={name: 1.0}, class_weights=weights).losses(
-        logits, given
-    )["loss"]
+    loss = task(mask_spec, loss_weights={name: 1.0}, class_weights=weights).losses(logits, given)[
+        "loss"
+    ]
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None

@@ -62,7 +62,10 @@ def test_damage_is_found(tmp_path: Path):
     path.write_bytes(b"")
     assert str(corruption(path)).startswith("it is truncated or corrupt: ")
     torch.save({"weights": Malicious()}, path)
-    assert corruption(path) == "it contains objects other than tensors and plain values, which could run code"
+    assert (
+        corruption(path)
+        == "it contains objects other than tensors and plain values, which could run code"
+    )
     path.write_bytes(pickle.dumps(Malicious()))
     assert corruption(path) is not None
     assert not Path("stolen").exists()

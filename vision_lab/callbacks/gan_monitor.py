@@ -68,8 +68,8 @@ class GanMonitor(EpochMetrics):
         message = f"epoch {trainer.current_epoch + 1}: {message}"
         if self.stop_on_failure:
             raise DataError(
-                f"{message}\nTo continue anyway, type callbacks.gan_monitor.action=warn and another "
-                "name="
+                f"{message}\nTo continue anyway, type callbacks.gan_monitor.action=warn and "
+                "another name="
             )
         if trainer.is_global_zero:
             print_warning(message)

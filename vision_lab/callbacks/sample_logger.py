@@ -74,7 +74,7 @@ def make_animation(files: list[Path]) -> bytes:
 
 
 def _read_frames(files: list[Path]) -> list[Image.Image]:
-    """Read evenly spaced images, skipping unreadable ones and those of another size than the last."""
+    """Read evenly spaced images, without unreadable ones and those of another size."""
     count = min(MAX_FRAMES, len(files))
     indices = [index * (len(files) - 1) // max(count - 1, 1) for index in range(count)]
     frames = []

@@ -17,15 +17,15 @@ vision_lab: any vision model on any dataset and task, composed from the command 
 
   python -m vision_lab                                           train the default configuration
   python -m vision_lab model=resnet50 data=folder data.root=...  another model, your own images
-  python -m vision_lab task=segment model=vgg16_bn head=segnet   another task: any backbone, any head
+  python -m vision_lab task=segment model=vgg16_bn head=segnet   another task, any backbone and head
   python -m vision_lab -m model=alexnet,vgg11_bn seed=1,2        a sweep: one run per combination
-  python -m vision_lab mode=evaluate run=outputs/...             evaluate a run on any split or dataset
+  python -m vision_lab mode=evaluate run=outputs/...             evaluate a run on any split or data
   python -m vision_lab mode=predict run=outputs/... source=...   predict images
 """
 
 PLAIN_KEYS = """\
 Plain keys
-  name=...       run folder below outputs/; the same command again resumes the run or shows its result
+  name=...       run folder below outputs/; the same command resumes the run or shows its result
   seed=...       seed of initial weights, sample order, augmentation, dropout and splits
   run=...        run folder to evaluate, to predict with, or whose config to start from
   resume=...     folder of an interrupted run to continue with its own config

@@ -207,7 +207,7 @@ class _Resolver:
 
 
 def _explain_unresolved(error: BaseException) -> Unresolved:
-    """Convert an error to its message: that of our own resolvers is complete, OmegaConf's is not."""
+    """Convert an error to a message: that of our own resolvers is complete, OmegaConf's is not."""
     if "MissingMandatoryValue" in str(error) or "Missing mandatory value" in str(error):
         return Unresolved(None)  # reported for the missing value itself
     cause: BaseException | None = error

@@ -2,7 +2,7 @@
 
 Each group of the saved config is added to Hydra's config store as the option ``_from_run`` and
 selected, unless the command line selects another option. A group on the command line is therefore
-composed anew and replaces the saved node; overrides of single keys are applied last.
+composed again and replaces the saved node; overrides of single keys are applied last.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def _find_run_path(command: CommandLine) -> tuple[str | None, str]:
     run, resume = command.last_value("run"), command.last_value("resume")
     if run and resume:
         raise ConfigurationError(
-            "type run= to start a new run with the config of an earlier one, or resume= to continue "
-            "it; not both"
+            "type run= to start a new run with the config of an earlier one, or resume= to "
+            "continue it; not both"
         )
     path, key = (resume, "resume") if resume else (run, "run")
     if path is not None and "'," in path:

@@ -92,7 +92,7 @@ ALLOWED_VALUES: dict[tuple[str, str], str] = {
     (f"{_FORMATS}.torchvision_masks.voc_masks", "download"): _DOWNLOAD_KEY,
     (f"{_FORMATS}.torchvision_masks.oxford_pet_masks", "download"): _DOWNLOAD_KEY,
 }
-"""Regular expressions of allowed text by (target, argument); nested nodes are checked themselves."""
+"""Regular expressions of allowed text by (target, argument); nested nodes are checked as well."""
 
 TRUSTED_MODULES = (
     "torch.nn",
@@ -156,8 +156,8 @@ def _find_target_errors(
     target = node["_target_"]
     if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", target):
         return [
-            f"{path}._target_={format_value(target)}: this is from the run folder, and not the name "
-            "of a class"
+            f"{path}._target_={format_value(target)}: this is from the run folder, and not the "
+            "name of a class"
         ]
     if any(target == name or target.startswith(f"{name}.") for name in trusted):
         return []

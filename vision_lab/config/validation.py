@@ -304,9 +304,9 @@ def _find_machine_limit_errors(config: Config) -> list[str]:
     memory = memory_bytes()
     if memory and required > memory:
         errors.append(
-            f"data.spec.image_size=[{height},{width}]: a batch of {batch_size} such images takes at "
-            f"least {required / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f}: type a smaller "
-            "size, or a smaller data.batch_size"
+            f"data.spec.image_size=[{height},{width}]: a batch of {batch_size} such images takes "
+            f"at least {required / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f}: type a "
+            "smaller size, or a smaller data.batch_size"
         )
     return errors
 

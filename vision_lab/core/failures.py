@@ -19,7 +19,7 @@ DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 IN_THE_WAY_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP}
-"""A folder in place of a file, a file in place of a folder, or a symbolic link that leads nowhere."""
+"""A folder in place of a file, a file in place of a folder, or a broken symbolic link."""
 
 BATCH_OF_ONE = "Expected more than 1 value per channel when training"
 """torch's message when batch norm receives a single value per channel."""

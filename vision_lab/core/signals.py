@@ -1,4 +1,4 @@
-"""Handling of SIGINT (Ctrl-C), SIGTERM and SIGHUP: end the command, in training after the current step.
+"""Handling of SIGINT (Ctrl-C), SIGTERM and SIGHUP: end the command, in training after the step.
 
 Does not import torch.
 """

@@ -31,7 +31,7 @@ class DataSpec:
         class_names: the name of each class, in the order of the class indices.
         num_classes: number of classes.
         image_size: (height, width) of the batch images in pixels.
-        channels: number of image channels: 1 for grayscale, 3 for RGB, any other for custom tensors.
+        channels: number of image channels: 1 for grayscale, 3 for RGB, other for custom tensors.
         mean: mean of the pixels in [0, 1], one per channel or one for all.
         std: standard deviation of the pixels in [0, 1], one per channel or one for all.
 

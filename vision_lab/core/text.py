@@ -16,7 +16,7 @@ from typing import Any, Literal
 Medium = Literal["terminal", "html"]
 
 _INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Control, format (direction marks), surrogate, private, unassigned, line and paragraph separators."""
+"""Control, format, surrogate, private, unassigned, and line and paragraph separators."""
 
 _KEPT = {"\n", "\t"}
 

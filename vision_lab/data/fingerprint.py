@@ -22,7 +22,7 @@ def fingerprint(dataset: Dataset, *, has_labels: bool) -> dict[str, Any]:
     """Hash the labels, the files' names and sizes, and the annotations of a dataset.
 
     A dataset describes its samples by ``targets`` and ``samples``, as torchvision's do: the latter
-    is a list of (path, target), where the target may be a path too, or the bytes of an annotation. A
+    is a list of (path, target), whose target may be a path, or the bytes of an annotation. A
     generated dataset returns its settings as ``config_key``. File names are relative to the folder
     that all files share, so a dataset may be moved. Files are not opened: an image that changes
     without a change of its size is not noticed.

@@ -175,7 +175,7 @@ class DataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the position. Lightning restores its own, but would yield the first batches again."""
+        """Restore the position; Lightning restores its own but yields the first batches again."""
         self.resume_position = (state_dict["epoch"], state_dict["batches"])
         self.unreadable = state_dict["unreadable"]
 
@@ -347,8 +347,8 @@ class DataModule(pl.LightningDataModule):
         if min(labels) < 0 or max(labels) >= num_labels:
             raise DataError(
                 f"the {split} labels range from {min(labels)} to {max(labels)}, but "
-                f"data.spec.class_names has {num_labels} names (labels 0 to {num_labels - 1}): type "
-                "the missing names"
+                f"data.spec.class_names has {num_labels} names (labels 0 to {num_labels - 1}): "
+                "type the missing names"
             )
 
     def _reduce_training_split(self, samples_per_class: int) -> None:
@@ -377,7 +377,7 @@ class DataModule(pl.LightningDataModule):
         return torch.where(frequencies > 0, median / frequencies, 0.0)
 
     def _warn_empty_masks(self, dataset: Dataset) -> None:
-        """Warn if training masks show a single class, such as masks of 0 and 255 read as they are."""
+        """Warn if training masks have a single class, such as unmapped masks of 0 and 255."""
         counts = self._count_pixels(dataset, max_samples=MASKS_CHECKED).sum(dim=0)
         names = self.spec.class_names
         present = [name for name, count in zip(names, counts[:-1].tolist(), strict=True) if count]

@@ -110,7 +110,7 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
             return UnreadableFile(path or f"sample {index}", str(error))
 
     def _read_random(self, count: int) -> list[tuple[tv_tensors.Image, Any]]:
-        """Read and resize random samples, skipping unreadable ones, which are reported elsewhere."""
+        """Read and resize random samples, without unreadable ones, which are reported elsewhere."""
         samples = []
         for item in [self.read(index) for index in torch.randint(len(self), (count,)).tolist()]:
             if not isinstance(item, UnreadableFile):

@@ -1,7 +1,7 @@
 """DeepLabV3, as in torchvision.
 
-Chen, Papandreou, Schroff, Adam: Rethinking Atrous Convolution for Semantic Image Segmentation, 2017.
-https://arxiv.org/abs/1706.05587
+Chen, Papandreou, Schroff, Adam: Rethinking Atrous Convolution for Semantic Image Segmentation,
+2017. https://arxiv.org/abs/1706.05587
 """
 
 from __future__ import annotations

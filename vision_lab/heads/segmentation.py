@@ -1,4 +1,4 @@
-"""The segmentation network that FCN and DeepLab share, as in torchvision, and helpers of decoders."""
+"""The segmentation network of FCN and DeepLab, as in torchvision, and helpers of decoders."""
 
 from __future__ import annotations
 

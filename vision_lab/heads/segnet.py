@@ -1,7 +1,7 @@
 """SegNet's decoder on any backbone.
 
-Badrinarayanan, Kendall, Cipolla: SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
-Segmentation, 2015. https://arxiv.org/abs/1511.00561
+Badrinarayanan, Kendall, Cipolla: SegNet: A Deep Convolutional Encoder-Decoder Architecture for
+Image Segmentation, 2015. https://arxiv.org/abs/1511.00561
 """
 
 from __future__ import annotations

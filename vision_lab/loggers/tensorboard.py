@@ -49,7 +49,7 @@ class ResumableTensorBoardLogger(TensorBoardLogger):
         """
         for path in self.earlier_files:
             if path.name in sizes:
-                # A new file instead of a truncated one: a hard link to it elsewhere keeps its content.
+                # A new file, not a truncated one, so that hard links to it keep their content.
                 write_file(self.folder, path.name, path.read_bytes()[: max(sizes[path.name], 0)])
             else:
                 delete_file(self.folder, path.name)

@@ -44,10 +44,10 @@ class BoxMeanAveragePrecision(Metric):
     """COCO's metrics of all images of a split, with boxes in pixels of the original images.
 
     ``compute`` returns ``map`` (mean over classes and IoU thresholds from 0.5 to 0.95), ``map50``,
-    ``map75``, ``map_small`` (objects below 32 x 32 pixels), ``map_medium``, ``map_large`` (from 96 x
-    96) and ``recall``, as far as there are such objects. It also returns ``per_class`` (K, 2), mAP
-    and recall of each class, -1 for absent ones; ``curves`` (101, K), the precision at recalls from
-    0 to 1 for an IoU of 0.5; and the rows ``detections``, ``ground_truth`` and ``images``.
+    ``map75``, ``map_small`` (objects below 32 x 32 pixels), ``map_medium``, ``map_large`` (from
+    96 x 96) and ``recall``, as far as there are such objects. It also returns ``per_class`` (K, 2),
+    mAP and recall of each class, -1 for absent ones; ``curves`` (101, K), the precision at recalls
+    from 0 to 1 for an IoU of 0.5; and the rows ``detections``, ``ground_truth`` and ``images``.
 
     The result depends neither on the order of batches nor on the rank that has seen them.
 

@@ -74,8 +74,9 @@ class ClassifierBackbone:
         is_changed = dilate(network, channels=channels, output_stride=output_stride)
         if is_changed and introspection.forward_error(network, channels=channels, size=_LARGE_SIZE):
             raise ConfigurationError(
-                f"head.output_stride={output_stride}: this model cannot be dilated, because some of "
-                "its downsampling is not in layers: type head.output_stride=null, or another model"
+                f"head.output_stride={output_stride}: this model cannot be dilated, because some "
+                "of its downsampling is not in layers: type head.output_stride=null, or another "
+                "model"
             )
 
     @cached_property
@@ -145,8 +146,8 @@ def _build_classifier(network: NetworkFactory, spec: DataSpec, *, is_small: bool
         remove_stem_downsampling(classifier)
         if introspection.forward_error(classifier, channels=spec.channels, size=_LARGE_SIZE):
             raise ConfigurationError(
-                "model.stem=small: this network does not support it, because its first downsampling "
-                "is in residual blocks: type model.stem=imagenet"
+                "model.stem=small: this network does not support it, because its first "
+                "downsampling is in residual blocks: type model.stem=imagenet"
             )
     return classifier
 

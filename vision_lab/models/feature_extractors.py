@@ -30,7 +30,9 @@ FASHION_SIZE = 32
 FASHION_MEAN = 0.287
 FASHION_STD = 0.354
 
-OTHER_FEATURES = "other features (task.feature_extractor=fashion_mini, or run:<folder of a run of task=classify>)"
+OTHER_FEATURES = (
+    "another one (task.feature_extractor=fashion_mini, or run:<folder of a run of task=classify>)"
+)
 
 
 class FeatureExtractor:
@@ -194,8 +196,8 @@ def inception(path: str | None) -> FeatureExtractor:
         name = URL_INCEPTION_V3.rsplit("/", 1)[-1]
         raise ConfigurationError(
             f"task.feature_extractor=inception: {URL_INCEPTION_V3} cannot be downloaded: {error}\n"
-            f"Download it elsewhere, then type task.feature_extractor=inception:<folder>/{name}; or "
-            f"choose {OTHER_FEATURES}"
+            f"Download it elsewhere, then type task.feature_extractor=inception:<folder>/{name}; "
+            f"or choose {OTHER_FEATURES}"
         ) from error
     except (*LOAD_ERRORS, AttributeError, TypeError) as error:
         raise ConfigurationError(

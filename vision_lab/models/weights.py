@@ -129,8 +129,8 @@ def _download(name: str, constructor: str, key: str) -> _Weights:
         file = member.url.rsplit("/", 1)[-1]
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ConfigurationError(
-            f"{key}={name}: {member.url} cannot be downloaded: {error}\nDownload it elsewhere, then "
-            f"type {key}=<folder>/{file}, or copy it to {folder}"
+            f"{key}={name}: {member.url} cannot be downloaded: {error}\nDownload it elsewhere, "
+            f"then type {key}=<folder>/{file}, or copy it to {folder}"
         ) from error
     preset = member.transforms()
     if not isinstance(preset, ObjectDetection):

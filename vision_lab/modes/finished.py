@@ -51,8 +51,8 @@ def show_result(run: Run, *, root: str | None) -> float:
     result = run.result
     if result is None:
         raise ConfigurationError(
-            f"{run} is finished, but its result.json no longer exists: type mode=evaluate run={run} "
-            "to evaluate it again, or force=true to train it again"
+            f"{run} is finished, but its result.json no longer exists: type mode=evaluate "
+            f"run={run} to evaluate it again, or force=true to train it again"
         )
     if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep prints a table of all its runs
         metrics = {name.partition("/")[2]: value for name, value in result["metrics"].items()}

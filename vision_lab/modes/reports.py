@@ -136,8 +136,8 @@ def report_annotation_issues(data: DataModule, folder: Path) -> None:
     file = folder / "annotation_issues.csv"
     write_csv(folder, file.name, [issue._asdict() for issue in issues])
     print_warning(
-        f"{len(issues)} annotations are invalid: boxes were clipped or dropped, or images left out; "
-        f"see {format_path(file)}"
+        f"{len(issues)} annotations are invalid: boxes were clipped or dropped, or images left "
+        f"out; see {format_path(file)}"
     )
 
 

@@ -200,8 +200,8 @@ def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]
         ) from error
     if latents.ndim != 2 or latents.shape[1] != task.pair.latent_dim or not len(latents):
         raise ConfigurationError(
-            f"source={file}: the latents have shape {list(latents.shape)}, but the network requires "
-            f"[num_samples,{task.pair.latent_dim}]"
+            f"source={file}: the latents have shape {list(latents.shape)}, but the network "
+            f"requires [num_samples,{task.pair.latent_dim}]"
         )
     if not task.pair.conditional:
         return Latents(latents, None), seed

@@ -30,7 +30,7 @@ from vision_lab.core.text import display_text
 from vision_lab.runs.folder import Run
 
 DDP_ENV_VARS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Environment variables that Lightning sets for its processes; the next job must not inherit them."""
+"""Environment variables that Lightning sets for its processes; later jobs must not inherit them."""
 
 JOIN_TIMEOUT = 10.0
 """Seconds that the other processes may take to end after rank 0."""

@@ -1,4 +1,4 @@
-"""A run's folder: where it is, what state it is in, what it holds. No torch here."""
+"""The folder of a run: its state, its config and its results. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from vision_lab.core.documents import DocumentError, read_json, read_yaml
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, write_file
 from vision_lab.core.spec import DataSpec
+from vision_lab.core.text import summarize_names
 from vision_lab.runs import environment
 from vision_lab.runs.naming import REPLACED
 
 State = Literal["pending", "running", "finished", "failed"]
 
+MAX_LISTED_RUNS = 20
+"""Maximum number of runs listed in an error."""
 
 FILE_KEYS: dict[str, dict[str, Any]] = {
     "result.json": {
@@ -35,30 +38,34 @@ FILE_KEYS: dict[str, dict[str, Any]] = {
     },
     "environment.json": {"versions": dict[str, str]},
 }
-"""file: what is read of it again, and what that may be."""
+"""Keys that are read from each JSON file, and the types of their values."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One folder under ``outputs/``."""
+    """A run in a folder under ``outputs/``.
+
+    Attributes:
+        folder: the folder; it need not exist.
+    """
 
     folder: Path
 
     def __str__(self) -> str:
-        """As a person would type it from here."""
+        """Return the path as one would type it in the working directory."""
         return format_path(self.folder)
 
     @classmethod
     def open(cls, path: str, *, key: str = "run", prefix: str = "") -> Run:
-        """The run in a folder.
+        """Open the run in a folder.
 
         Args:
-            path: the folder.
-            key: by which it was typed.
-            prefix: that was typed before the folder.
+            path: the folder, as typed.
+            key: the key of the command line, for errors.
+            prefix: what was typed before the path, for errors.
 
         Raises:
-            ConfigurationError: where the folder holds none.
+            ConfigurationError: if the folder does not contain a run.
         """
         folder = Path(path).expanduser()
         if not (folder / "config.yaml").is_file():
@@ -67,28 +74,28 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """The best checkpoint's network as a bare state dict."""
+        """Path of the best checkpoint's network, a plain state dict."""
         return self.folder / "model.pth"
 
     @property
     def status(self) -> dict[str, Any]:
-        """What ``status.json`` says: state, time, and what goes with the state; empty where there is none."""
+        """Content of ``status.json``: state, time and details; empty if there is no such file."""
         return self._json("status.json") or {}
 
     @property
     def state(self) -> State | None:
-        """How far it is; None where nobody has begun it."""
+        """The state of the run; None if it has not been started."""
         state = self.status.get("state")
         return state if state in get_args(State) else None
 
     @property
     def error(self) -> str:
-        """The first line of what a failed run failed with."""
+        """The first line of the error of a failed run."""
         return str(self.status.get("error", "")).split("\n", 1)[0]
 
     @property
     def is_initialized(self) -> bool:
-        """Whether it holds what it was told: a command refused before it began leaves only its error."""
+        """Whether the config has been written; a command refused before leaves only a status."""
         return (self.folder / "config.yaml").is_file()
 
     @property
@@ -98,27 +105,26 @@ class Run:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """The composed config, its references followed."""
+        """The composed config, with interpolations resolved."""
         return self._yaml("config_resolved.yaml")
 
     @property
     def choices(self) -> dict[str, str | None]:
-        """group: the choice made, as it was typed or defaulted."""
-        found = self._yaml("overrides.yaml").get("choices")
-        names = found.values() if isinstance(found, dict) else [found, "${"]
-        # They may be a stranger's, and end up in folders' names and in references.
-        if not all(name is None or re.fullmatch(r"[\w.-]+", str(name)) for name in names):
+        """The choice of each group, from the command line or the defaults."""
+        choices = self._yaml("overrides.yaml").get("choices")
+        # The file may come from someone else, and choices become names of folders and references.
+        if not isinstance(choices, dict) or not all(map(_is_choice, choices.values())):
             raise ConfigurationError(
-                f"{self.folder / 'overrides.yaml'}: choices are names of files in conf/"
+                f"{self.folder / 'overrides.yaml'}: choices must be names of files in conf/"
             )
-        return dict(found)  # type: ignore[arg-type]  # a dict: see above
+        return choices
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """``result.json``; None before the run is finished.
+        """Content of ``result.json``; None if the run is not finished.
 
         Raises:
-            ConfigurationError: if the file is damaged, or not what a run writes.
+            ConfigurationError: if the file is damaged.
         """
         found = self._json("result.json")
         if found is not None and not found["monitored"]:
@@ -127,27 +133,27 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any] | None:
-        """split: the fingerprint of the data it learns from; None before they are taken."""
+        """The fingerprint of the data of each split; None if they have not been written."""
         found = self._json("data_fingerprint.json")
         if found is not None and not fits(found, dict[str, dict[str, Any]]):
-            raise self._damaged("data_fingerprint.json", "a mapping for each split is needed")
+            raise self._damaged("data_fingerprint.json", "it requires a mapping for each split")
         return found
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions, machine and commit it was begun with."""
+        """Versions, machine and commit at the start of the run."""
         return self._json("environment.json") or {}
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What its network takes and says: classes, size, channels, normalisation.
+        """The data spec of the network: classes, image size, channels and normalization.
 
         Raises:
-            ConfigurationError: if the file is missing or damaged, or holds anything else.
+            ConfigurationError: if the file is missing, damaged or invalid.
         """
         found = self._json("data_spec.json")
         if found is None:
-            raise ConfigurationError(f"{self} is not a whole run: it has no data_spec.json")
+            raise ConfigurationError(f"{self} is not a complete run: it has no data_spec.json")
         annotations = get_type_hints(DataSpec, include_extras=True)
         problems = [f"{key} is missing" for key in annotations if key not in found]
         problems += [f"there is no {key}" for key in found if key not in annotations]
@@ -158,7 +164,7 @@ class Run:
             problems = [problem for problem in checked if problem]
         if problems:
             file = format_path(self.folder / "data_spec.json")
-            raise ConfigurationError(f"{file} is not what a run writes: {'; '.join(problems)}")
+            raise ConfigurationError(f"{file} is invalid: {'; '.join(problems)}")
         return found
 
     def write_config(
@@ -170,74 +176,72 @@ class Run:
         choices: Mapping[str, Any],
         spec: Mapping[str, Any],
     ) -> None:
-        """Write what the run was told and where it runs, before anything is done.
+        """Write the config and the environment, before training starts.
 
         Args:
-            spec: what its network takes and says, for whoever loads ``model.pth``.
             config: the composed config, unresolved, as YAML.
-            resolved: the same with all references followed.
-            overrides: the words of the command line.
-            choices: group: choice.
+            resolved: the same with interpolations resolved.
+            overrides: the overrides of the command line.
+            choices: the choice of each group.
+            spec: the data spec of the network, to use ``model.pth`` without the dataset.
         """
-        told = yaml.safe_dump(
-            {"overrides": list(overrides), "choices": dict(choices)}, sort_keys=False
-        )
-        facts, difference = environment.describe_environment()
+        typed = {"overrides": list(overrides), "choices": dict(choices)}
+        description, difference = environment.describe_environment()
         write_file(self.folder, "config_resolved.yaml", resolved)
-        write_file(self.folder, "overrides.yaml", told)
+        write_file(self.folder, "overrides.yaml", yaml.safe_dump(typed, sort_keys=False))
         write_file(self.folder, "data_spec.json", _to_json(spec))
-        write_file(self.folder, "environment.json", _to_json(facts))
+        write_file(self.folder, "environment.json", _to_json(description))
         if difference:
             write_file(self.folder, "uncommitted.diff", difference)
-        write_file(self.folder, "config.yaml", config)  # the last: with it the run is told
+        write_file(self.folder, "config.yaml", config)  # the last one, because of is_initialized
 
     def write_data_fingerprint(self, data: Mapping[str, Any]) -> None:
-        """Keep the fingerprints of the data."""
+        """Write the fingerprint of the data of each split."""
         write_file(self.folder, "data_fingerprint.json", _to_json(data))
 
     def mark_pending(self) -> None:
-        """Its folder is taken; what it needs is being prepared."""
+        """Set the state to pending: the folder is locked, and data is being prepared."""
         self._write_status("pending", **_process_info())
 
     def start(self) -> None:
-        """It trains from now on."""
+        """Set the state to running."""
         self._write_status("running", **_process_info())
 
     def write_heartbeat(self) -> None:
-        """Say that its process is alive."""
+        """Write the time, to show that the process is alive."""
         with _status_lock:
             status = self.status
             if status.get("state") in ("pending", "running"):
                 write_file(self.folder, "status.json", _to_json(status | {"heartbeat": _now()}))
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write ``result.json``; the run is finished."""
+        """Write ``result.json`` and set the state to finished."""
         write_file(self.folder, "result.json", _to_json(result))
         self._write_status("finished")
 
     def fail(self, error: BaseException) -> None:
-        """Record with what the run failed."""
-        text = (
-            (str(error) or type(error).__name__) if isinstance(error, Exception) else "interrupted"
-        )
+        """Set the state to failed, with the error."""
+        text = str(error) or type(error).__name__
+        if not isinstance(error, Exception):  # a KeyboardInterrupt or the like
+            text = "interrupted"
         self._write_status("failed", error=text)
 
     def archive(self) -> Path:
-        """Move the folder to where old runs are kept, ``replaced/`` beside it; say where that is."""
-        aside = (
-            self.folder.parent
-            / REPLACED
-            / f"{self.folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
-        )
-        aside.parent.mkdir(exist_ok=True)
-        self.folder.rename(aside)
-        return aside
+        """Move the folder to ``replaced/`` beside it.
+
+        Returns:
+            The new path.
+        """
+        name = f"{self.folder.name}_{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+        archived = self.folder.parent / REPLACED / name
+        archived.parent.mkdir(exist_ok=True)
+        self.folder.rename(archived)
+        return archived
 
     def _write_status(self, state: State, **details: Any) -> None:
+        status = {"state": state, "time": _now(), **details}
         with _status_lock:
-            write_file(
-                self.folder, "status.json", _to_json({"state": state, "time": _now(), **details})
-            )
+            write_file(self.folder, "status.json", _to_json(status))
 
     def _json(self, name: str) -> dict[str, Any] | None:
         file = self.folder / name
@@ -248,66 +252,68 @@ class Run:
         except DocumentError as error:
             raise self._damaged(name, str(error)) from error
         if not isinstance(content, dict):
-            raise self._damaged(name, f"it holds a {type(content).__name__}")
-        wrong = [
-            key for key, kind in FILE_KEYS.get(name, {}).items() if not fits(content.get(key), kind)
-        ]
+            raise self._damaged(name, f"it contains a {type(content).__name__}")
+        types = FILE_KEYS.get(name, {})
+        wrong = [key for key, kind in types.items() if not fits(content.get(key), kind)]
         if wrong:
-            raise self._damaged(name, f"{', '.join(wrong)} is not what a run writes")
+            raise self._damaged(name, f"{', '.join(wrong)} is missing or invalid")
         return content
 
     def _damaged(self, name: str, reason: str) -> ConfigurationError:
         file = format_path(self.folder / name)
-        return ConfigurationError(f"{file} is damaged: {reason}{self._cure(name)}")
+        return ConfigurationError(f"{file} is damaged: {reason}{self._repair_advice(name)}")
 
     def _yaml(self, name: str) -> dict[str, Any]:
         file = self.folder / name
         if not file.is_file():
-            raise ConfigurationError(f"{self} is not a whole run: it has no {name}")
+            raise ConfigurationError(f"{self} is not a complete run: it has no {name}")
         try:
             content = read_yaml(file)
         except DocumentError as error:
             raise ConfigurationError(f"{format_path(file)} is damaged: {error}") from error
         if not isinstance(content, dict):
-            raise ConfigurationError(
-                f"{format_path(file)} is damaged: it holds a {type(content).__name__}"
-            )
+            kind = type(content).__name__
+            raise ConfigurationError(f"{format_path(file)} is damaged: it contains a {kind}")
         return content
 
-    def _cure(self, name: str) -> str:
-        """What to do about a file that can be made again."""
-        cures = {
+    def _repair_advice(self, name: str) -> str:
+        """Say what to do about a damaged file that can be created again."""
+        advice = {
             "status.json": "remove it and repeat the command, which then resumes",
-            "result.json": f"type mode=evaluate run={self} to measure the run again, or force=true to train it anew",
+            "result.json": (
+                f"type mode=evaluate run={self} to evaluate the run again, or force=true to train "
+                "it again"
+            ),
             "data_fingerprint.json": "remove it and repeat the command",
             "environment.json": "remove it",
         }
-        return f"\nWhat helps: {cures[name]}." if name in cures else ""
+        return f"\nTo fix this, {advice[name]}." if name in advice else ""
 
 
 def _describe_contents(folder: Path, key: str) -> str:
+    """Explain that a folder is not a run, and list the runs in or near it."""
     if not folder.is_dir():
-        near = sorted(
-            path.name for path in folder.parent.glob("*") if (path / "config.yaml").is_file()
-        )
-        return "there is no such folder" + (
-            f"; {folder.parent} holds the runs {', '.join(near[:10])}" if near else ""
-        )
+        near = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
+        runs = f"; {folder.parent} contains the runs {summarize_names(near, 10)}" if near else ""
+        return f"there is no such folder{runs}"
     inside = sorted(path.parent for path in folder.rglob("config.yaml"))
     if inside:
-        return "this folder holds several runs; type one of\n" + "\n".join(
-            f"  {key}={path}" for path in inside[:20]
-        )
-    return "this folder holds no run (no config.yaml)"
+        lines = [f"  {key}={path}" for path in inside[:MAX_LISTED_RUNS]]
+        return "\n".join(["this folder contains several runs; type one of", *lines])
+    return "this folder does not contain a run (no config.yaml)"
+
+
+def _is_choice(name: Any) -> bool:
+    return name is None or re.fullmatch(r"[\w.-]+", str(name)) is not None
 
 
 def hostname() -> str:
-    """The name of the machine this process runs on."""
+    """Return the name of this machine."""
     return socket.gethostname()
 
 
 _status_lock = threading.Lock()
-"""The heartbeat must not overwrite what the run has come to meanwhile."""
+"""Held while the status is written, so that a heartbeat does not overwrite a newer state."""
 
 
 def _process_info() -> dict[str, Any]:

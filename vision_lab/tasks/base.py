@@ -117,7 +117,7 @@ class Task(pl.LightningModule, ABC):
 
     @property
     def step_is_complete(self) -> bool:
-        """Whether the last batch completed an optimizer step, for tasks with manual optimization."""
+        """Whether the last batch completed an optimizer step; for manual optimization."""
         return True
 
     def network_state_dict(self) -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ class Task(pl.LightningModule, ABC):
         self.network.load_state_dict(state)
 
     def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """Return the module and meta-device inputs of one forward pass, to count FLOPs per image."""
+        """Return a module and meta-device inputs of a forward pass, to count FLOPs per image."""
         size = (1, self.spec.channels, *self.spec.image_size)
         return self.network, (torch.empty(*size, device="meta"),)
 

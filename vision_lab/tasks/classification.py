@@ -85,7 +85,7 @@ class ClassificationTask(SupervisedTask):
         return average_logits(main_logits(outputs), main_logits(flipped))
 
     def metrics(self, split: str) -> MetricCollection:
-        """Create the metrics: accuracy; except in training also top-5, F1, calibration, confusion."""
+        """Create accuracy and, except for training, top-5, F1, calibration error and confusion."""
         num_classes = self.spec.num_classes
         metrics: dict[str, Any] = {"accuracy": MulticlassAccuracy(num_classes, average="micro")}
         if split != "train":

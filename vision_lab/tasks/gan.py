@@ -37,8 +37,8 @@ class GanTask(Task):
     """A generator and a discriminator, each with its own optimizer.
 
     Each optimizer step accumulates gradients over ``accumulate_grad_batches`` batches on every
-    rank: first the discriminator's, then, every ``n_critic`` steps, the generator's on as many newly
-    generated images. Logged are means over an epoch: losses, the penalty, scores of real and
+    rank: first the discriminator's, then, every ``n_critic`` steps, the generator's on as many
+    newly generated images. Logged are means over an epoch: losses, the penalty, scores of real and
     generated images and, if the loss separates them at 0, the discriminator's accuracy on each.
 
     Args:
@@ -251,7 +251,7 @@ class GanTask(Task):
         return {f"{name}_lr": optimizer.param_groups[0]["lr"] for name, optimizer in optimizers}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip gradients, which are unscaled by now; under manual optimization Lightning does not."""
+        """Clip the unscaled gradients; with manual optimization Lightning does not."""
         if self.gradient_clip_val:
             self.clip_gradients(optimizer, self.gradient_clip_val)
 
@@ -344,7 +344,7 @@ class GanTask(Task):
         return {name: values[name].detach() for name in losses if name in names}
 
     def _backward(self, loss: Tensor) -> None:
-        """Run a backward pass without DDP's all-reduce, which waits for gradients of both networks."""
+        """Run a backward pass without DDP's all-reduce, which waits for both networks."""
         strategy = self.trainer.strategy
         no_sync: AbstractContextManager[None] = nullcontext()
         if isinstance(strategy, ParallelStrategy):

@@ -208,8 +208,8 @@ class GenerationTask(GanTask):
         small = [f"{size} in {split}" for split, size in sizes.items() if size < MIN_SAMPLES]
         if small:
             raise DataError(
-                f"there are too few images for the metrics, {', '.join(small)}: each split requires "
-                f"{MIN_SAMPLES}; type data.holdout_fraction=0.3, or provide more images"
+                f"there are too few images for the metrics, {', '.join(small)}: each split "
+                f"requires {MIN_SAMPLES}; type data.holdout_fraction=0.3, or provide more images"
             )
 
     def _collect_features(self, split: str, batch: Batch) -> None:

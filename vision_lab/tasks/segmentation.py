@@ -175,7 +175,7 @@ class SegmentationTask(SupervisedTask):
         return with_legend(grid(images), self.spec.class_names)
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
-        """Draw the confusion matrix, IoU by class, and the images of this rank with the lowest IoU."""
+        """Draw the confusion matrix, IoU per class, and this rank's images with the lowest IoU."""
         matrix, names = self.results[split]["confusion"], self.spec.class_names
         iou = {name: metrics["iou"] for name, metrics in self.per_class(split).items()}
         figures = {
@@ -188,7 +188,7 @@ class SegmentationTask(SupervisedTask):
         return figures
 
     def per_class(self, split: str) -> dict[str, dict[str, float]]:
-        """Return IoU, Dice, accuracy (recall) and number of pixels by name of each class that occurs."""
+        """Return IoU, Dice, accuracy (recall) and number of pixels of each class that occurs."""
         matrix = self.results[split]["confusion"].cpu().double()
         iou, dice_scores, targets = intersection_over_union(matrix), dice(matrix), matrix.sum(dim=1)
         metrics = {}

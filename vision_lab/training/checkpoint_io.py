@@ -1,4 +1,4 @@
-"""Checkpoint files: written atomically, loaded without running code in them, checked for corruption."""
+"""Checkpoint files: written atomically, loaded without running code, checked for corruption."""
 
 from __future__ import annotations
 

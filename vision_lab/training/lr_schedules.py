@@ -1,4 +1,4 @@
-"""Learning-rate schedules as functions of training progress, from 0 at the first step to 1 at the last.
+"""Learning-rate schedules as functions of training progress, from 0 (first step) to 1 (last).
 
 A schedule contains no number of epochs or steps, so it fits any batch size and number of devices.
 """

@@ -180,7 +180,8 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why
     with pytest.raises(UnreadableFileError) as caught:
         masks(tmp_path)[1]
     assert caught.value.unreadable.path.endswith("train/b.png")
-    assert f"its annotations in {tmp_path / 'annotations' / 'train.json'} cannot be rasterized" in str(
-        caught.value
+    assert (
+        f"its annotations in {tmp_path / 'annotations' / 'train.json'} cannot be rasterized"
+        in str(caught.value)
     )
     assert why in str(caught.value)

@@ -75,8 +75,8 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     with pytest.raises(InvalidImageError) as caught:
         read(path, MaskEncoding(2))
     assert str(caught.value) == (
-        "its values 3, 200 stand for no class; it contains 0, 3, 200: type data.class_values=[0,255,...], one for each class, "
-        "and data.ignored_values=[...] for ignored ones"
+        "its values 3, 200 stand for no class; it contains 0, 3, 200: type data.class_values=[0,255,...], one for each "
+        "class, and data.ignored_values=[...] for ignored ones"
     )
     path = saved(tmp_path / "b.png", np.array([[[1, 2, 3], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(
@@ -97,7 +97,10 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
     ("written", "said"),
     [
         ([0], "data.class_values has 1 entries for 2 classes"),
-        ([0, [1, 1, 1]], "type numbers for all classes, or colors [red,green,blue] for all classes"),
+        (
+            [0, [1, 1, 1]],
+            "type numbers for all classes, or colors [red,green,blue] for all classes",
+        ),
         (
             [[0, 0], [1, 1]],
             "data.class_values=[[0, 0], [1, 1]]: type a list of whole numbers of 0 or more, or of colors",
@@ -209,8 +212,8 @@ def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCapt
     images = tmp_path / "images"
     assert str(caught.value) == (
         f"2 of 4 images have no mask of the same name in {tmp_path / 'masks'}: {images / 'b.png'}, {images / 'd.png'}\n"
-        "That folder contains a.png, c.png, e.png. Fix that, type data.mask_suffix=... if the names of "
-        "masks have a suffix (_mask), or type data.on_error=skip to skip "
+        "That folder contains a.png, c.png, e.png. Fix that, type data.mask_suffix=... if the names "
+        "of masks have a suffix (_mask), or type data.on_error=skip to skip "
         "such images and list them."
     )
     made = found(tmp_path, on_error="skip")

@@ -47,11 +47,11 @@ def test_files_that_are_not_there(tmp_path: Path):
             partial(torchvision.datasets.CIFAR10, train=True), root=str(tmp_path), download=True
         )
     text = str(caught.value)
-    assert text.startswith(f"CIFAR10 is missing or incomplete in {tmp_path}, and cannot be downloaded: ")
-    assert "no network in tests" in text
-    assert (
-        "Type data.root=<folder with the files of torchvision.datasets.CIFAR10>" in text
+    assert text.startswith(
+        f"CIFAR10 is missing or incomplete in {tmp_path}, and cannot be downloaded: "
     )
+    assert "no network in tests" in text
+    assert "Type data.root=<folder with the files of torchvision.datasets.CIFAR10>" in text
 
 
 def test_cifar_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""``data=fashion_mini``: 7,000 images of Fashion-MNIST in the package. See ``fashion_mini.LICENSE``."""
+"""``data=fashion_mini``: 7,000 images of Fashion-MNIST. See ``fashion_mini.LICENSE``."""
 
 from pathlib import Path
 from typing import Literal

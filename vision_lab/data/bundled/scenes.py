@@ -1,4 +1,4 @@
-"""``data=scenes``: garments on photographs, with exact masks and boxes. See the ``.LICENSE`` files."""
+"""``data=scenes``: garments on photographs, with masks and boxes. See the ``.LICENSE`` files."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class Scene:
     hidden: tuple[bool, ...]
 
     def mask(self) -> Tensor:
-        """Return the mask, (H, W) uint8: 0 for the background, label + 1, 255 for hidden garments."""
+        """Return the mask, (H, W) uint8: 0 for background, label + 1, 255 for hidden garments."""
         values = [0]
         for label, hidden in zip(self.labels, self.hidden, strict=True):
             values.append(IGNORE_INDEX if hidden else label + 1)
         return torch.tensor(values, dtype=torch.uint8)[self.instances.int()]
 
     def boxes(self) -> Tensor:
-        """Return the box of the visible part of each garment, (n, 4) float; zeros if there is none."""
+        """Return the box of the visible part of each garment, (n, 4); zeros if it is hidden."""
         boxes = torch.zeros(len(self.labels), 4)
         for index in range(len(self.labels)):
             rows, columns = (self.instances == index + 1).nonzero(as_tuple=True)

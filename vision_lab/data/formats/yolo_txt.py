@@ -212,7 +212,7 @@ def _list_configured_dirs(base: Path, split: str) -> list[Path]:
 
 
 def _label_file(image: Path) -> Path:
-    """Return the text file of an image, in ``labels`` instead of the last ``images`` in its path."""
+    """Return the text file of an image, with ``labels`` for the last ``images`` in its path."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":

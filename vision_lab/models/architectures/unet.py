@@ -17,8 +17,8 @@ from vision_lab.core.arguments import Fraction, Range, Width
 class UNetEncoder(nn.Module):
     """Maps (N, 3, H, W) to (N, num_classes) logits, by levels of two 3x3 convolutions.
 
-    Unlike in the paper, convolutions are padded and followed by batch norm, and the mean of the last
-    level is classified, so that the encoder can be pretrained like any other model.
+    Unlike in the paper, convolutions are padded and followed by batch norm, and the mean of the
+    last level is classified, so that the encoder can be pretrained like any other model.
 
     Args:
         num_classes: number of classes.
