@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.config.test_conf import GROUPS, LARGER, _hydra, composed, without  # noqa: F401 - the fixture is for this file too
-from tests.heads.test_detectors import objects
+from tests.builders import GROUPS, LARGE_MODELS, box_targets, composed, without
 from vision_lab import build
 from vision_lab.config.instantiation import instantiate
 from vision_lab.core.errors import ConfigurationError
@@ -18,6 +17,8 @@ from vision_lab.core.protocols import Backbone, Head
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.torchvision_detectors import DenseOutputs
 from vision_lab.heads.yolo import YoloOutputs
+
+pytestmark = pytest.mark.usefixtures("hydra_resolvers")
 
 MODELS = [choice.name for choice in GROUPS["model"] if not choice.target_types]
 
@@ -33,7 +34,7 @@ IMPOSSIBLE = {
     ): "head.output_stride=8: this model cannot be dilated",  # it pools beside its convolutions
     ("inception_v3", "deeplabv3"): "head.output_stride=8: this model cannot be dilated",
 }
-"""(model, head): what is said of a pair that cannot work as it stands."""
+"""(model, head): the error of a combination that is not possible."""
 
 
 POSSIBLE = {
@@ -50,17 +51,17 @@ POSSIBLE = {
 DILATING = ("fcn", "deeplabv3")
 """Heads that change the backbone they are put on, and have an auxiliary head while training."""
 
-TRUNK = {"masks": "backbone.", "boxes": "backbone.body."}
+BACKBONE_PREFIX = {"masks": "backbone.", "boxes": "backbone.body."}
 """What the keys of a backbone begin with."""
 
 
-def test_how_many_pairs_there_are():
+def test_the_number_of_combinations():
     assert {target: len(heads) for target, heads in HEADS.items()} == {
         "labels": 1,
         "masks": 5,
         "boxes": 5,
     }
-    assert len(set(LARGER) & set(MODELS)) == len(LARGER) == 20
+    assert len(set(LARGE_MODELS) & set(MODELS)) == len(LARGE_MODELS) == 20
     assert len(MODELS) * len(HEADS["masks"]) == len(MODELS) * len(HEADS["boxes"]) == 255
     assert {target: len(pairs) for target, pairs in POSSIBLE.items()} == {
         "masks": 253,
@@ -93,22 +94,24 @@ def outputs_of(found: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
 
 @pytest.fixture
 def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the time goes into normalisation, which changes no shape."""
+    """Half of the time goes into normalization, which changes no shape."""
     monkeypatch.setattr(F, "batch_norm", lambda images, *_, **__: images)
 
 
 EACH_DAY = [
-    pytest.param(model, marks=[pytest.mark.slow, pytest.mark.pairs]) if model in LARGER else model
+    pytest.param(model, marks=[pytest.mark.slow, pytest.mark.pairs])
+    if model in LARGE_MODELS
+    else model
     for model in MODELS
 ]
 
 
 @pytest.mark.parametrize("model", EACH_DAY)
-def test_every_head_goes_on_it(model: str, no_norm: None):
+def test_every_head_works_on_every_model(model: str, no_norm: None):
     """Without numbers: shapes of an odd size, and keys under which backbones of one model load into each other."""
     made, spec = backbone(model, (129, 171), device="meta")
     images = torch.empty(2, 3, 129, 171, device="meta")
-    trunks: dict[str, set[frozenset[str]]] = {"masks": set(), "boxes": set()}
+    backbones: dict[str, set[frozenset[str]]] = {"masks": set(), "boxes": set()}
     # One backbone for all, for it takes long to make; those that dilate it come last.
     for target, names in (
         ("boxes", HEADS["boxes"]),
@@ -123,19 +126,21 @@ def test_every_head_goes_on_it(model: str, no_norm: None):
                 network = head(name)(made, spec).train()
             outputs = network(images)
             keys = network.state_dict()
-            trunks[target].add(frozenset(key for key in keys if key.startswith(TRUNK[target])))
+            backbones[target].add(
+                frozenset(key for key in keys if key.startswith(BACKBONE_PREFIX[target]))
+            )
             if target == "boxes":
-                assert said_of_a_picture(outputs) > 0
+                assert count_outputs(outputs) > 0
             else:
                 found = outputs_of(outputs)
                 assert [output.shape for output in found] == [(2, 7, 129, 171)] * len(found)
                 assert len(found) == (2 if name in DILATING else 1)
-    assert [len(each) for each in trunks.values()] == [1, 1]
-    assert all(trunks["boxes"])
-    assert all(trunks["masks"])
+    assert [len(each) for each in backbones.values()] == [1, 1]
+    assert all(backbones["boxes"])
+    assert all(backbones["masks"])
 
 
-def said_of_a_picture(outputs: Any) -> int:
+def count_outputs(outputs: Any) -> int:
     """At how many places a detector says something: of those that have two stages, on how many maps."""
     if isinstance(outputs, YoloOutputs):
         assert outputs.objectness.shape[1] == len(outputs.centers) == outputs.boxes.shape[1]
@@ -143,48 +148,52 @@ def said_of_a_picture(outputs: Any) -> int:
     if isinstance(outputs, DenseOutputs):
         assert {score.shape[1] for score in outputs.scores.values()} == {len(outputs.anchors[0])}
         return len(outputs.anchors[0])
-    pictures, maps = outputs
+    images, maps = outputs
     assert len({each.shape[1] for each in maps.values()}) == 1
-    assert len(pictures.image_sizes) == 2
+    assert len(images.image_sizes) == 2
     return len(maps)
 
 
 @pytest.mark.slow
 @pytest.mark.pairs
 @pytest.mark.parametrize(("model", "name"), POSSIBLE["masks"])
-def test_every_pair_learns(model: str, name: str):
-    """Forward and backward on real numbers: every parameter gets a slope, and none is NaN."""
+def test_every_gan_trains(model: str, name: str):
+    """Forward and backward on real numbers: every parameter gets a gradient, and none is NaN."""
     size = (65, 97) if model != "inception_v3" else (97, 129)
     made, spec = backbone(model, size, device="cpu")
     network = head(name)(made, spec).train()
     found = outputs_of(network(torch.rand(2, 3, *size)))
     assert all(output.shape == (2, 7, *size) for output in found)
     sum(output.square().mean() for output in found).backward()
-    slopes = {name: parameter.grad for name, parameter in network.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     assert [
-        name for name, slope in slopes.items() if slope is None or not slope.isfinite().all()
+        name
+        for name, gradient in gradients.items()
+        if gradient is None or not gradient.isfinite().all()
     ] == []
 
 
 @pytest.mark.slow
 @pytest.mark.pairs
 @pytest.mark.parametrize(("model", "name"), POSSIBLE["boxes"])
-def test_every_detector_learns_and_predicts(model: str, name: str):
-    """A step on pictures with no, one and twenty objects, and a prediction on one of them."""
+def test_every_detector_trains_and_predicts(model: str, name: str):
+    """A step on images with no, one and twenty objects, and a prediction on one of them."""
     size = (65, 97) if model != "inception_v3" else (97, 129)
     made, spec = backbone(model, size, device="cpu")
     network = head(name)(made, spec).train()
     many = [[3 * k, 2 * k, 3 * k + 20, 2 * k + 25] for k in range(20)]
     targets = [
-        objects([], []),
-        objects([[10, 10, 60, 50]], [2]),
-        objects(many, [k % 7 for k in range(20)]),
+        box_targets([], []),
+        box_targets([[10, 10, 60, 50]], [2]),
+        box_targets(many, [k % 7 for k in range(20)]),
     ]
     losses = network.losses(network(torch.rand(3, 3, *size)), targets)
     torch.stack([*losses.values()]).sum().backward()
-    slopes = {name: parameter.grad for name, parameter in network.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     assert [
-        name for name, slope in slopes.items() if slope is None or not slope.isfinite().all()
+        name
+        for name, gradient in gradients.items()
+        if gradient is None or not gradient.isfinite().all()
     ] == []
     with torch.no_grad():
         (found,) = network.eval().decode(network(torch.rand(1, 3, *size)))

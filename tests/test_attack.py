@@ -20,7 +20,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_random_input_does_no_harm(tmp_path: Path):
+def test_random_input_causes_no_harm(tmp_path: Path):
     done = run(tmp_path, "--count", "5", "--seed", "11", "--jobs", "1")
     assert done.returncode == 0, done.stdout
     for family in ("runs", "annotations", "images", "words"):
@@ -43,7 +43,7 @@ HARM = {
 
 
 @pytest.mark.parametrize("kind", HARM)
-def test_harm_is_noticed(tmp_path: Path, kind: str):
+def test_harm_is_detected(tmp_path: Path, kind: str):
     script = f"""
 import os, subprocess, sys, time
 from pathlib import Path

@@ -111,7 +111,7 @@ def test_no_package_imports_a_higher_layer():
     assert upward == ["data.formats -> data"]
 
 
-def test_files_at_the_top():
+def test_few_files_are_at_the_top_level():
     names = {path.name for path in PACKAGE.iterdir() if path.suffix == ".py"}
     assert names == {"__init__.py", "__main__.py", "build.py"}
 
@@ -130,7 +130,7 @@ def test_only_build_instantiates_and_few_modules_read_argv():
     assert sorted(readers) == ["cli.main", "modes.subprocesses", "runs.environment"]
 
 
-def test_no_torch_before_a_mode_needs_it():
+def test_torch_is_not_imported_before_a_mode_needs_it():
     modules = ", ".join(f"vision_lab.{name}" for name in TORCHLESS)
     code = f"import sys; import {modules}; sys.exit({HEAVY})"
     assert len(TORCHLESS) == 38

@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_configs_data_and_licences_travel(wheel: Path):
+def test_the_wheel_contains_configs_data_and_licenses(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {
         f"vision_lab/conf/{path.relative_to(ROOT / 'conf')}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 
 Command = Callable[..., Outcome]
 WORDS = (*FAST, "trainer.max_epochs=2")
@@ -31,7 +31,7 @@ def test_the_same_command_twice_and_any_number_of_workers(
         assert Path("outputs/workers", file).read_bytes() == first
 
 
-def test_another_seed_gives_other_numbers(command: Command):
+def test_another_seed_gives_other_results(command: Command):
     for seed in (0, 1):
         assert command(*WORDS, f"name=s{seed}", f"seed={seed}").code == 0
     assert (
@@ -40,7 +40,7 @@ def test_another_seed_gives_other_numbers(command: Command):
 
 
 @pytest.mark.slow
-def test_the_default_run_learns(command: Command):
+def test_the_default_run_reaches_its_score(command: Command):
     """Two epochs of the default are far above the 0.67 of the nearest_neighbors class mean."""
     import json
 

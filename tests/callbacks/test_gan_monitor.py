@@ -1,4 +1,4 @@
-"""What is said of two networks that stop to learn, and when."""
+"""Warnings about mode collapse and saturation, and when they are printed."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ SATURATED = FINE | {"train/real_accuracy": 0.995}
 COLLAPSED = FINE | {"val/diversity": 0.1}
 
 
-def said(
+def warnings_after(
     capsys: pytest.CaptureFixture[str], *epochs: dict[str, float], **changes: Any
 ) -> list[str]:
     watchdog = GanMonitor(**SETTINGS | changes)
@@ -33,35 +33,35 @@ def said(
     ]
 
 
-def test_it_is_said_when_it_has_lasted(capsys: pytest.CaptureFixture[str]):
-    assert said(capsys, FINE, SATURATED, FINE, SATURATED) == []
-    (text,) = said(capsys, FINE, SATURATED, SATURATED, FINE)
+def test_a_lasting_collapse_is_reported(capsys: pytest.CaptureFixture[str]):
+    assert warnings_after(capsys, FINE, SATURATED, FINE, SATURATED) == []
+    (text,) = warnings_after(capsys, FINE, SATURATED, SATURATED, FINE)
     assert text.startswith(
         "epoch 3: the discriminator recognizes 99.5% of real and generated images"
     )
     assert "task.discriminator_optimizer.lr=" in text
-    (text,) = said(capsys, COLLAPSED, COLLAPSED)
+    (text,) = warnings_after(capsys, COLLAPSED, COLLAPSED)
     assert text.startswith(
         "epoch 2: the samples look alike, with 0.10 of the diversity of real images"
     )
-    assert len(said(capsys, *[COLLAPSED] * 5)) == 2  # and again
+    assert len(warnings_after(capsys, *[COLLAPSED] * 5)) == 2  # and again
 
 
-def test_a_loss_that_parts_nowhere_cannot_saturate(capsys: pytest.CaptureFixture[str]):
-    assert said(capsys, *[{"val/diversity": 0.9, "train/real_score": 100.0}] * 4) == []
+def test_losses_without_saturation_are_not_reported(capsys: pytest.CaptureFixture[str]):
+    assert warnings_after(capsys, *[{"val/diversity": 0.9, "train/real_score": 100.0}] * 4) == []
 
 
-def test_an_epoch_without_validation_says_nothing_of_samples(capsys: pytest.CaptureFixture[str]):
-    (text,) = said(capsys, COLLAPSED, {"train/real_accuracy": 0.5}, COLLAPSED)
+def test_an_epoch_without_validation_reports_no_collapse(capsys: pytest.CaptureFixture[str]):
+    (text,) = warnings_after(capsys, COLLAPSED, {"train/real_accuracy": 0.5}, COLLAPSED)
     assert text.startswith("epoch 3")
 
 
-def test_it_stops_where_it_is_told_to(capsys: pytest.CaptureFixture[str]):
+def test_the_monitor_stops_the_run(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(DataError, match="epoch 1: the samples look alike"):
-        said(capsys, COLLAPSED, action="stop", patience=1)
+        warnings_after(capsys, COLLAPSED, action="stop", patience=1)
 
 
-def test_what_has_lasted_goes_with_a_checkpoint():
+def test_the_number_of_failing_epochs_is_in_checkpoints():
     one, other = GanMonitor(**SETTINGS), GanMonitor(**SETTINGS | {"action": "stop"})
     trainer: Any = SimpleNamespace(current_epoch=0, is_global_zero=True)
     one.on_epoch_metrics(trainer, COLLAPSED)

@@ -28,22 +28,22 @@ def seen(content: bytes) -> tuple[list[int], list[int]]:
     return shades, durations
 
 
-def test_frames_in_order_and_the_last_one_stays(tmp_path: Path):
+def test_animation_frames_are_in_order_and_the_last_one_stays(tmp_path: Path):
     assert seen(make_animation(files(tmp_path, 4))) == ([0, 20, 40, 60], [200, 200, 200, 2000])
 
 
-def test_of_many_some_are_left_out_but_never_the_first_or_last(
+def test_frames_are_thinned_but_the_first_and_last_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sample_logger, "MAX_FRAMES", 4)
     assert seen(make_animation(files(tmp_path, 10)))[0] == [0, 60, 120, 180]
 
 
-def test_one_frame(tmp_path: Path):
+def test_an_animation_of_one_frame(tmp_path: Path):
     assert len(make_animation(files(tmp_path, 1))) > 0
 
 
-def test_what_cannot_be_read_is_left_out(tmp_path: Path):
+def test_unreadable_samples_are_left_out(tmp_path: Path):
     """A folder of samples may come from elsewhere, or be damaged."""
     found = files(tmp_path, 4)
     found[0].write_bytes(b"no image")

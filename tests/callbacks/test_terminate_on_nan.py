@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 import torch
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 from vision_lab.runs.folder import Run
 from vision_lab.training.checkpoint_io import load
 
@@ -30,7 +30,7 @@ def broken(tmp_path: Path) -> None:
                     return {**losses, "loss": losses["loss"] * (float("nan") if wrong else 1)}
 
             class Weights(ClassificationTask):
-                def lr_scheduler_step(self, scheduler, metric):  # right after the step of the optimiser
+                def lr_scheduler_step(self, scheduler, metric):  # right after the step of the optimizer
                     super().lr_scheduler_step(scheduler, metric)
                     if self.trainer.global_step == 5:
                         with torch.no_grad():
@@ -39,7 +39,9 @@ def broken(tmp_path: Path) -> None:
     )
 
 
-def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: Callable[..., Path]):
+def test_a_loss_that_is_nan_ends_the_run(
+    command: Command, broken: None, make_folder: Callable[..., Path]
+):
     root = make_folder(count=30)
     data = ("data=folder", f"data.root={root}", "data.spec.image_size=[32,32]")
     outcome = command(*WORDS, *data, "task._target_=broken_loss.Loss", "name=x")
@@ -64,14 +66,14 @@ def test_a_loss_that_is_no_number(command: Command, broken: None, make_folder: C
     assert f"Samples of the batch: {', '.join(samples)}" in again.err
 
 
-def test_steps_that_are_not_logged_are_looked_at_all_the_same(command: Command, broken: None):
+def test_steps_that_are_not_logged_are_checked_for_nan(command: Command, broken: None):
     outcome = command(
         *WORDS, "task._target_=broken_loss.Loss", "name=x", "trainer.log_every_n_steps=0"
     )
     assert "at step 5 the loss is not finite: loss nan" in outcome.err
 
 
-def test_weights_that_are_no_numbers_are_not_saved(command: Command, broken: None):
+def test_weights_with_nan_are_not_saved(command: Command, broken: None):
     outcome = command(*WORDS, "task._target_=broken_loss.Weights", "name=x")
     assert outcome.code == 1
     assert "after step 5 the weights are not finite: network.conv1.weight" in outcome.err

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import Outcome
+from tests.builders import Outcome
 from vision_lab.config.groups import CONFIG_DIR, find_groups
 
 
-def test_every_group_choice_and_sentence_is_there(command: Callable[..., Outcome]):
+def test_help_lists_every_group_choice_and_summary(command: Callable[..., Outcome]):
     text = command("--help").out
     joined = " ".join(text.split())
     for group, choices in find_groups([CONFIG_DIR]).items():
@@ -19,7 +19,7 @@ def test_every_group_choice_and_sentence_is_there(command: Callable[..., Outcome
     assert "--config-dir" in text
 
 
-def test_one_group_in_depth(command: Callable[..., Outcome]):
+def test_help_describes_one_group(command: Callable[..., Outcome]):
     text = command("--help", "model").out
     assert "stem: auto  # imagenet: as published;" in text
     assert "data" not in text.splitlines()[0]
@@ -41,5 +41,5 @@ def test_numbers_sort_as_numbers():
 
 
 @pytest.mark.parametrize("words", [["-h"], ["model=resnet18", "--help"]])
-def test_help_comes_whatever_else_is_typed(command: Callable[..., Outcome], words: list[str]):
+def test_help_is_shown_regardless_of_other_words(command: Callable[..., Outcome], words: list[str]):
     assert command(*words).code == 0

@@ -8,13 +8,13 @@ from textwrap import dedent
 
 import pytest
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 from vision_lab.runs.folder import Run
 
 Command = Callable[..., Outcome]
 
 
-def test_a_misspelt_key_is_answered_with_what_was_meant(command: Command):
+def test_a_mistyped_key_gets_a_suggestion(command: Command):
     outcome = command("optimizer.lrr=0.1")
     assert outcome.code == 2
     assert outcome.err == (
@@ -25,7 +25,7 @@ def test_a_misspelt_key_is_answered_with_what_was_meant(command: Command):
     assert outcome.out == ""
 
 
-def test_all_misspelt_words_are_answered_together(command: Command):
+def test_all_mistyped_words_are_reported_together(command: Command):
     outcome = command("modle=resnet50", "data.batchsize=3", "seed=1")
     assert outcome.code == 2
     assert "modle: there is no such key or group. Did you mean mode or model?" in outcome.err
@@ -35,7 +35,7 @@ def test_all_misspelt_words_are_answered_together(command: Command):
 
 
 @pytest.mark.parametrize("flag", [(), ("-m",)])
-def test_a_misspelt_choice_lists_all(command: Command, flag: tuple[str, ...]):
+def test_a_mistyped_choice_lists_all(command: Command, flag: tuple[str, ...]):
     outcome = command(*flag, "model=resnet51,resnet18" if flag else "model=resnet51")
     assert outcome.code == 2
     assert (
@@ -46,13 +46,13 @@ def test_a_misspelt_choice_lists_all(command: Command, flag: tuple[str, ...]):
     assert "Traceback" not in outcome.err
 
 
-def test_a_key_that_goes_with_another_choice(command: Command):
+def test_a_key_of_another_choice_names_that_choice(command: Command):
     outcome = command("data.root=somewhere")
     assert outcome.code == 2
     assert "data.root: there is no such key. It is a key of data=cifar10 or cifar100" in outcome.err
 
 
-def test_a_bare_option_is_found_in_its_group(command: Command):
+def test_an_option_without_its_group_is_suggested_with_it(command: Command):
     assert "lr: there is no such key or group. Did you mean optimizer.lr" in command("lr=0.1").err
 
 
@@ -90,7 +90,7 @@ def test_the_whole_config_is_checked_before_anything_is_built(command: Command):
     assert not Path("outputs").exists() or not list(Path("outputs").rglob("*.*"))
 
 
-def test_a_class_that_cannot_be_found(command: Command):
+def test_a_class_that_cannot_be_imported(command: Command):
     outcome = command("model.network._target_=nowhere.Net", *FAST)
     assert outcome.code == 1
     assert (
@@ -99,7 +99,7 @@ def test_a_class_that_cannot_be_found(command: Command):
     )
 
 
-def test_a_run_writes_what_the_design_lists(command: Command):
+def test_a_run_writes_the_documented_files(command: Command):
     outcome = command("name=first", "debug=fast", "trainer=cpu", "seed=3")
     assert outcome.code == 0, outcome.err
     folder = Path("outputs/first")
@@ -147,7 +147,7 @@ def test_a_run_writes_what_the_design_lists(command: Command):
     assert "written to outputs/first" in outcome.out
 
 
-def test_a_data_sets_own_options_are_known_and_misspelt_ones_are_not(command: Command):
+def test_options_of_a_dataset_are_known_and_mistyped_ones_are_not(command: Command):
     small = (
         "data.num_images={train: 8, val: 2, test: 2}",
         "data.spec.image_size=[32,32]",
@@ -158,9 +158,7 @@ def test_a_data_sets_own_options_are_known_and_misspelt_ones_are_not(command: Co
     assert "data.clases: DataModule has no such argument" in outcome.err
 
 
-def test_the_whole_config_is_shown_with_references_followed(
-    command: Command, make_folder: Callable[..., Path]
-):
+def test_the_resolved_config_is_shown(command: Command, make_folder: Callable[..., Path]):
     outcome = command("data=folder", f"data.root={make_folder()}", "--cfg", "job", "--resolve")
     assert outcome.code == 0, outcome.err
     assert "    class_names:\n    - ash\n    - beech\n    - cedar\n" in outcome.out
@@ -169,23 +167,23 @@ def test_the_whole_config_is_shown_with_references_followed(
     assert "    - background\n    - t-shirt/top\n" in scenes.out
 
 
-def test_names_from_files_are_read_anew_by_each_command(
+def test_class_names_are_read_again_by_each_command(
     command: Command, make_folder: Callable[..., Path]
 ):
     words = ("data=folder", f"data.root={make_folder()}", "--cfg", "job", "--resolve")
     assert "num_classes: 3" in command(*words).out
-    shutil.copytree(Path("pictures/ash"), "pictures/elm")
+    shutil.copytree(Path("images/ash"), "images/elm")
     assert "num_classes: 4" in command(*words).out
 
 
-def test_without_a_name_the_folder_says_what_and_when(command: Command):
+def test_without_a_name_the_folder_has_the_choices_and_the_time(command: Command):
     assert command(*FAST).code == 0
     (folder,) = Path("outputs/classify/resnet20-linear-fashion_mini").iterdir()
     assert Run(folder).state == "finished"
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
+def test_a_sweep_continues_after_a_failed_job(command: Command):
     outcome = command("-m", "model=resnet20,inception_v3,resnet32", "seed=1", "name=two", *FAST)
     assert outcome.code == 1
     folders = {path.name: Run(path) for path in Path("outputs/two").iterdir() if path.is_dir()}
@@ -205,7 +203,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails(command: Command):
     )
 
 
-def test_a_failed_run_says_with_what(command: Command, tmp_path: Path):
+def test_a_failed_run_records_its_error(command: Command, tmp_path: Path):
     (tmp_path / "failing_task.py").write_text(
         dedent("""\
             from vision_lab.tasks.classification import ClassificationTask
@@ -302,7 +300,7 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
     shutil.rmtree(tmp_path / "my_conf")
     assert (
         command("mode=evaluate", "run=outputs/own", "trust=[own_parts]").code == 0
-    )  # the run remembers what the files said
+    )  # the run keeps the class names of the files
 
 
 AWKWARD = "my data = 1, #2 (é)"
@@ -346,7 +344,7 @@ def test_tab_completion_knows_the_choices(command: Command, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_debug_overfit_learns_its_batches(command: Command):
+def test_debug_overfit_fits_its_batches(command: Command):
     assert (
         command(
             "name=over", "debug=overfit", "trainer=cpu", "logger=none", "trainer.max_epochs=40"

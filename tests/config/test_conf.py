@@ -4,19 +4,17 @@ import dataclasses
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 
+from tests.builders import GROUPS, LARGE_MODELS, composed, without
 from vision_lab import build
-from vision_lab.config import resolvers
-from vision_lab.config.groups import CONFIG_DIR, ConfigOption, find_groups
+from vision_lab.config.groups import ConfigOption
 from vision_lab.config.instantiation import instantiate
-from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.config.validation import find_group_errors
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone, GanNetworks
 
-GROUPS = find_groups([CONFIG_DIR])
+pytestmark = pytest.mark.usefixtures("hydra_resolvers")
+
 
 COUNTS = {
     "task": 4,
@@ -43,41 +41,12 @@ TO_BE_TYPED = ("data.spec.class_names is missing",)
 """What a folder of masks cannot say of itself."""
 
 
-@pytest.fixture(autouse=True)
-def _hydra():
-    resolvers.register_resolvers()
-    yield
-    HydraConfig.instance().cfg = None
-
-
-def composed(*words: str) -> Config:
-    """A config as a command would have it, with Hydra's own part known to the resolvers."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        config = compose(
-            "config",
-            overrides=[*words, "+hydra.runtime.output_dir=outputs"],
-            return_hydra_config=True,
-        )
-    HydraConfig.instance().set_config(config)
-    choices = {
-        group: choice for group, choice in config.hydra.runtime.choices.items() if "/" not in group
-    }
-    resolved = resolve_config(config, choices=choices)
-    del resolved.values["hydra"]
-    return resolved
-
-
-def without(node: dict, *keys: str) -> dict:
-    """A part as its constructor takes it."""
-    return {key: value for key, value in node.items() if key not in keys}
-
-
 def test_counts():
     assert {group: len(choices) for group, choices in GROUPS.items()} == COUNTS
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_file_says_what_it_is_in_one_line(group: str):
+def test_every_file_has_a_one_line_summary(group: str):
     for choice in GROUPS[group]:
         assert 10 < len(choice.summary) < 120, choice.file
         assert not choice.summary.removesuffix("...").endswith("."), choice.file
@@ -96,7 +65,7 @@ def test_every_file_says_what_it_is_in_one_line(group: str):
     [c for g in GROUPS for c in GROUPS[g] if g != "hydra"],
     ids=lambda c: f"{c.file.parent.name}={c.name}",
 )
-def test_every_choice_composes_and_its_classes_take_it(choice: ConfigOption):
+def test_every_choice_composes_and_matches_its_classes(choice: ConfigOption):
     group = choice.file.parent.name
     config = composed(f"{group}={choice.name}")
     if choice.name in NOT_INSTALLED:
@@ -125,13 +94,13 @@ BACKBONES = [choice for choice in GROUPS["model"] if not choice.target_types]
 PAIRS = [choice for choice in GROUPS["model"] if choice.target_types == ("none",)]
 
 
-def test_how_many_models_are_of_each_kind():
+def test_the_number_of_models_of_each_kind():
     assert (len(BACKBONES), len(PAIRS)) == (51, 1)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
 @pytest.mark.parametrize("choice", PAIRS, ids=lambda c: c.name)
-def test_every_pair_makes_pictures_and_scores_them(choice: ConfigOption, size: int):
+def test_every_gan_generates_and_scores_images(choice: ConfigOption, size: int):
     """With and without classes, built without numbers."""
     for condition in ("null", "concatenation", "projection"):
         config = composed(
@@ -141,40 +110,18 @@ def test_every_pair_makes_pictures_and_scores_them(choice: ConfigOption, size: i
         with torch.device("meta"):
             pair: GanNetworks = build.network(config, build.spec(config)).module
             labels = torch.zeros(2, dtype=torch.int64) if pair.conditional else None
-            pictures = pair.generator(torch.empty(2, pair.latent_dim), labels)
-            assert pictures.shape == (2, 1, size, size)
-            assert pair.discriminator(pictures, labels).shape == (2,)
+            images = pair.generator(torch.empty(2, pair.latent_dim), labels)
+            assert images.shape == (2, 1, size, size)
+            assert pair.discriminator(images, labels).shape == (2,)
         assert pair.conditional == (condition != "null")
-
-
-LARGER = (
-    *(
-        "resnet101",
-        "resnet110",
-        "resnet152",
-        "resnext101_32x8d",
-        "resnext101_64x4d",
-        "wide_resnet101_2",
-    ),
-    *(
-        "densenet161",
-        "densenet169",
-        "densenet201",
-        "convnext_small",
-        "convnext_base",
-        "convnext_large",
-    ),
-    *(f"efficientnet_{size}" for size in ("b1", "b2", "b3", "b5", "b6", "b7", "v2_m", "v2_l")),
-)
-"""Models of whose families a smaller one is tried each day."""
 
 
 @pytest.mark.parametrize(
     "choice",
-    [pytest.param(c, marks=pytest.mark.slow) if c.name in LARGER else c for c in BACKBONES],
+    [pytest.param(c, marks=pytest.mark.slow) if c.name in LARGE_MODELS else c for c in BACKBONES],
     ids=lambda choice: choice.name,
 )
-def test_every_model_is_a_backbone_under_published_keys(choice: ConfigOption):
+def test_every_model_is_a_backbone_with_published_keys(choice: ConfigOption):
     """Built without numbers at the size of its paper: strides double, and keys and shapes are the constructor's own."""
     config = composed(f"model={choice.name}")
     size = 299 if choice.name == "inception_v3" else 224
@@ -195,15 +142,15 @@ def test_every_model_is_a_backbone_under_published_keys(choice: ConfigOption):
     assert logits.shape == (2, 10)
 
 
-def test_how_many_models_are_torchvisions():
+def test_the_number_of_models_of_torchvision():
     texts = [choice.file.read_text(encoding="utf-8") for choice in GROUPS["model"]]
     assert sum("_target_: torchvision.models." in text for text in texts) == 45
 
 
 @pytest.mark.parametrize("task", ["segment", "detect"])
 @pytest.mark.parametrize("choice", GROUPS["augment"], ids=lambda c: c.name)
-def test_every_augmentation_moves_masks_and_boxes(choice: ConfigOption, task: str):
-    """Or is refused: what cuts test pictures, for boxes; what needs boxes, for masks."""
+def test_every_augmentation_transforms_masks_and_boxes(choice: ConfigOption, task: str):
+    """Or is refused: what cuts test images, for boxes; what needs boxes, for masks."""
     config = composed(
         f"task={task}", f"augment={choice.name}", "data.num_images={train: 8, val: 1, test: 1}"
     )

@@ -53,13 +53,13 @@ def test_home_is_expanded_and_existing_paths_are_made_absolute(
     assert read_by_hydra("run=somewhere/else") == "somewhere/else"
 
 
-def test_words_that_are_no_paths_stay():
+def test_words_that_are_not_paths_stay():
     words = ["model.weights=null", "data.root=???", "optimizer.lr=0.1", "seed=1,2", "run='x y'"]
     assert CommandLine.parse(words).overrides == tuple(words)
     assert read_by_hydra("model.weights=imagenet") == "imagenet"
 
 
-def test_in_a_sweep_commas_separate_unless_the_path_exists(
+def test_commas_separate_paths_in_a_sweep_unless_the_path_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -97,6 +97,6 @@ def test_values_of_keys_and_flags():
     assert not command.is_sweep
 
 
-def test_overrides_without_effect_are_dropped():
+def test_overrides_without_effect_are_not_compared():
     command = CommandLine.parse(["experiment=null", "debug=fast", "model=x"])
     assert command.overrides == ("debug=fast", "model=x")

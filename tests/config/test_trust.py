@@ -1,4 +1,4 @@
-"""A stranger's run folder cannot run code."""
+"""The config of a run folder from someone else cannot run code."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 from vision_lab.cli.main import main
 from vision_lab.config.groups import CONFIG_DIR
 from vision_lab.config.resolution import resolve_config
@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def strangers(command: Command, run: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+def changed_run(command: Command, run: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
     """A copy of it with a changed config."""
 
     def change(how: Callable[[dict[str, Any]], None], to: str = "outputs/x") -> Path:
@@ -95,8 +95,8 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_planted_code_is_refused(
-    command: Command, strangers: Callable, change: Callable, place: str
+def test_injected_code_is_refused(
+    command: Command, changed_run: Callable, change: Callable, place: str
 ):
     def both(config: dict[str, Any]) -> None:
         config["stolen"] = TOUCH
@@ -107,7 +107,7 @@ def test_planted_code_is_refused(
         ]  # what a folder says of whom to trust does not count
         change(config)
 
-    folder = strangers(both)
+    folder = changed_run(both)
     for mode in ("mode=evaluate", "mode=predict", "mode=train"):
         outcome = command(mode, f"run={folder}", "source=.")
         assert outcome.code == 2
@@ -117,8 +117,8 @@ def test_planted_code_is_refused(
     assert not Path("outputs/x/evaluate").exists()
 
 
-def test_a_list_of_defaults_in_a_stored_config_is_refused(command: Command, strangers: Callable):
-    folder = strangers(
+def test_a_list_of_defaults_in_a_stored_config_is_refused(command: Command, changed_run: Callable):
+    folder = changed_run(
         lambda config: config["optimizer"].update(defaults=[{"override /hydra/launcher": "basic"}])
     )
     assert "is not a composed config: optimizer" in command("mode=evaluate", f"run={folder}").err
@@ -145,9 +145,9 @@ def refused(command: Command, folder: Path, text: str) -> None:
         assert not Path("stolen").exists()
 
 
-def test_a_group_that_is_a_string_is_refused(command: Command, strangers: Callable):
+def test_a_group_given_as_text_is_refused(command: Command, changed_run: Callable):
     """Hydra would read it as YAML, with a list of defaults that puts another group among its own callbacks."""
-    folder = strangers(lambda _: None)
+    folder = changed_run(lambda _: None)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["logger"] = hub(folder)
     config["optimizer"] = (
@@ -158,8 +158,8 @@ def test_a_group_that_is_a_string_is_refused(command: Command, strangers: Callab
     refused(command, folder, "is not a composed config: optimizer")
 
 
-def test_a_reference_within_a_reference_is_refused(command: Command, strangers: Callable):
-    folder = strangers(lambda _: None)
+def test_a_reference_within_a_reference_is_refused(command: Command, changed_run: Callable):
+    folder = changed_run(lambda _: None)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     node = hub(folder)
     inner = ",".join(f"{key}:'{value}'" for key, value in node.items())
@@ -168,13 +168,13 @@ def test_a_reference_within_a_reference_is_refused(command: Command, strangers: 
     refused(command, folder, "task.class_weights=")
 
 
-def test_choices_that_are_no_names_are_refused(command: Command, strangers: Callable):
-    folder = strangers(lambda config: config.pop("callbacks"))
-    told = yaml.safe_load((folder / "overrides.yaml").read_text())
+def test_choices_that_are_not_names_are_refused(command: Command, changed_run: Callable):
+    folder = changed_run(lambda config: config.pop("callbacks"))
+    choices_file = yaml.safe_load((folder / "overrides.yaml").read_text())
     for value in ("${oc.env:HOME}", "../outside", "/tmp/outside"):
-        told["choices"]["model"] = value
-        (folder / "overrides.yaml").write_text(yaml.safe_dump(told))
-        refused(command, folder, "choices are names of files in conf/")
+        choices_file["choices"]["model"] = value
+        (folder / "overrides.yaml").write_text(yaml.safe_dump(choices_file))
+        refused(command, folder, "choices must be names of files in conf/")
 
 
 @pytest.mark.parametrize(
@@ -219,14 +219,14 @@ def test_choices_that_are_no_names_are_refused(command: Command, strangers: Call
     ],
     ids=["weights", "archive", "events", "checkpoints"],
 )
-def test_what_fetches_or_writes_elsewhere_is_refused(
-    command: Command, strangers: Callable, change: Callable, text: str
+def test_downloads_and_writes_elsewhere_are_refused(
+    command: Command, changed_run: Callable, change: Callable, text: str
 ):
-    refused(command, strangers(change), text)
+    refused(command, changed_run(change), text)
 
 
-def test_a_misspelt_key_beside_a_run_is_answered(command: Command, strangers: Callable):
-    folder = strangers(lambda _: None)
+def test_a_mistyped_key_with_run_gets_a_suggestion(command: Command, changed_run: Callable):
+    folder = changed_run(lambda _: None)
     outcome = command("mode=evaluate", f"run={folder}", "trainer.max_epoch=1")
     assert outcome.err.startswith(
         "error: trainer.max_epoch: there is no such key. Did you mean trainer.max_epochs"
@@ -235,10 +235,10 @@ def test_a_misspelt_key_beside_a_run_is_answered(command: Command, strangers: Ca
 
 @pytest.mark.parametrize("file", ["config.yaml", "overrides.yaml", "data_spec.json"])
 @pytest.mark.parametrize("content", ["", "[1", "{1: 2"])
-def test_damaged_files_of_a_run_are_named(
-    command: Command, strangers: Callable, file: str, content: str
+def test_damaged_files_of_a_run_folder_are_named(
+    command: Command, changed_run: Callable, file: str, content: str
 ):
-    folder = strangers(lambda _: None)
+    folder = changed_run(lambda _: None)
     (folder / file).write_text(content)
     outcome = command("mode=evaluate", f"run={folder}")
     assert outcome.code == 2
@@ -246,17 +246,17 @@ def test_damaged_files_of_a_run_are_named(
     assert "Traceback" not in outcome.err
 
 
-def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable, tmp_path: Path):
+def test_own_packages_are_trusted_by_name(command: Command, changed_run: Callable, tmp_path: Path):
     (tmp_path / "my_optim.py").write_text(
         "from torch.optim import AdamW\n\nclass Mine(AdamW):\n    pass\n"
     )
-    folder = strangers(lambda config: config["optimizer"].update(_target_="my_optim.Mine"))
+    folder = changed_run(lambda config: config["optimizer"].update(_target_="my_optim.Mine"))
     refused = command("mode=evaluate", f"run={folder}")
     assert "optimizer._target_=my_optim.Mine: this is from the run folder" in refused.err
     assert "type trust=[my_optim]" in refused.err
     assert command("mode=evaluate", f"run={folder}", "trust=[my_optim]").code == 0
     # What the command line itself chooses is its own, and what it leaves out is gone.
-    callbacks = strangers(
+    callbacks = changed_run(
         lambda config: config["callbacks"].update(mine={"_target_": "my_optim.Mine"}), "outputs/y"
     )
     assert command("mode=evaluate", f"run={callbacks}").code == 2
@@ -345,7 +345,7 @@ def test_ones_own_code_is_trusted_by_name(command: Command, strangers: Callable,
         ("vision_lab.loggers.tensorboard.ResumableTensorBoardLogger", {"folder": "/"}, False),
     ],
 )
-def test_what_is_admitted(target: Any, arguments: dict[str, Any], admitted: bool):
+def test_allowed_names_and_arguments(target: Any, arguments: dict[str, Any], admitted: bool):
     assert is_allowed_call(target, arguments) == admitted
     if isinstance(target, str) and target:
         assert is_allowed_call(target, arguments, [target.split(".")[0]]) == ("$" not in target)
@@ -373,11 +373,11 @@ def test_what_is_admitted(target: Any, arguments: dict[str, Any], admitted: bool
         ("${", False),
     ],
 )
-def test_which_references_are_admitted(text: str, admitted: bool):
+def test_allowed_references(text: str, admitted: bool):
     assert (find_untrusted({"callbacks": {"a": [text]}}, trusted=["anything"]) == []) == admitted
 
 
-def test_what_the_command_line_says_itself_is_its_own():
+def test_groups_of_the_command_line_are_trusted():
     config = {
         "logger": {
             "csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "/", "name": "x"}
@@ -391,7 +391,7 @@ def test_what_the_command_line_says_itself_is_its_own():
     assert find_untrusted(transforms, trusted=[], typed=["augment.train"]) == []
 
 
-def test_every_choice_of_conf_is_admitted():
+def test_every_choice_of_conf_is_trusted():
     """What we ship must not be refused when it comes back with a run."""
     files = [
         file

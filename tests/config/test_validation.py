@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from tests.config.test_conf import _hydra, composed  # noqa: F401 - the fixture is for this file too
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome, composed
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.signatures import get_parameters
+
+pytestmark = pytest.mark.usefixtures("hydra_resolvers")
 
 Command = Callable[..., Outcome]
 
@@ -136,7 +138,7 @@ ALL = (
         ("augment=mosaic task=detect augment.train.0.p=2", "augment.train.0.p=2: type a number from 0 to 1"),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_answered(
+def test_a_wrong_value_is_reported(
     words: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -153,7 +155,7 @@ def test_a_wrong_value_is_answered(
     assert str(caught.value).count("\n") <= 1
 
 
-def test_all_that_is_wrong_comes_at_once(command: Command):
+def test_all_errors_are_reported_together(command: Command):
     words = (
         "seed=-1",
         "optimizer.lr=nan",
@@ -200,7 +202,7 @@ def test_all_that_is_wrong_comes_at_once(command: Command):
         ("model.network.depth=21", "model.network.depth=21: type 6n + 2, such as 20, 32, 44, 56 or 110"),
     ],
 )  # fmt: skip
-def test_a_wrong_word_is_answered_without_a_traceback(command: Command, words: str, text: str):
+def test_a_wrong_word_is_reported_without_a_traceback(command: Command, words: str, text: str):
     outcome = command(*words.split(" "), *FAST)
     assert outcome.code in (1, 2)
     assert text in outcome.err
@@ -209,19 +211,17 @@ def test_a_wrong_word_is_answered_without_a_traceback(command: Command, words: s
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])
-def test_a_default_of_nothing_can_be_typed(command: Command, group: str):
+def test_a_null_choice_can_be_typed(command: Command, group: str):
     plain = command("--cfg", "job")
     assert command(f"{group}=null", "--cfg", "job").out == plain.out
 
 
-def test_arguments_of_base_classes_are_known():
+def test_arguments_of_base_classes_are_accepted():
     class Base:
         def __init__(self, *, size: Annotated[int, "pixels"], **others: Any) -> None: ...
 
     class Part(Base):
         def __init__(self, *, mode: Literal["a", "b"], **others: Any) -> None: ...
-
-    from vision_lab.core.signatures import get_parameters
 
     parameters, takes_others = get_parameters(Part)
     assert set(parameters) == {"mode", "size"}
@@ -237,7 +237,7 @@ def test_an_error_names_the_key_that_was_typed():
     assert config["data"]["train"]["num_images"] == 7
 
 
-def test_a_config_of_other_values_is_checked_too():
+def test_a_config_with_other_values_is_checked():
     """As a program has it, which composes nothing."""
     values = {"seed": 0, "optimizer": {"_target_": "torch.optim.SGD", "lr": -1, "_partial_": True}}
     with pytest.raises(ConfigurationError, match=r"^optimizer\.lr=-1: type a number of 0 or more$"):

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,16 +26,7 @@ from vision_lab.core.files import (
 )
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may grow beyond 10,000 bytes: a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, small_files: None):
+def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path, small_files: None):
     file = tmp_path / "folder" / "a.json"
     write_file(tmp_path, "folder/a.json", "old é")
     with pytest.raises(OSError, match="File too large"):
@@ -48,7 +37,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, small_files: None
     assert file.read_bytes() == b"new"
 
 
-def test_what_fails_while_it_is_filled_leaves_the_old_file(tmp_path: Path):
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path):
     write_file(tmp_path, "a", "old")
 
     def fill(part) -> None:
@@ -65,7 +54,7 @@ def test_rows_may_have_different_columns(tmp_path: Path):
     assert (tmp_path / "a.csv").read_text() == "epoch,loss,val\n0,0.5,\n1,,2\n"
 
 
-def test_trouble_says_what_to_do(tmp_path: Path):
+def test_failures_say_what_to_do(tmp_path: Path):
     full = explain_failure(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
     assert str(full) == (
         f"{tmp_path} cannot be written: No space left on device. The files already written are intact. Free some space, "
@@ -116,7 +105,7 @@ def test_links_are_not_followed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["samples/0.png", "samples/inner/0.png", "samples/precious"])
-def test_no_folder_on_the_way_is_a_link(tmp_path: Path, name: str):
+def test_links_in_parent_folders_are_refused(tmp_path: Path, name: str):
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "inner").mkdir(parents=True)
     (elsewhere / "precious").write_text("mine")
@@ -139,7 +128,7 @@ def test_no_folder_on_the_way_is_a_link(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("name", ["../a", "/etc/a", "a/../../b", "", "."])
-def test_names_lead_below_the_folder(tmp_path: Path, name: str):
+def test_names_must_stay_below_the_folder(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match="is not a relative path"):
         write_file(tmp_path, name, "")
 
@@ -156,7 +145,7 @@ def test_the_longest_name_can_be_written(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path):
+def test_a_deleted_folder_is_not_created_again(tmp_path: Path):
     with pytest.raises(FileNotFoundError) as caught:
         write_file(tmp_path / "gone", "status.json", "{}")
     assert not (tmp_path / "gone").exists()
@@ -183,7 +172,7 @@ def test_links_in_a_folder_are_named(tmp_path: Path):
         reject_link(tmp_path / "link")
 
 
-def test_what_was_there_keeps_a_name(tmp_path: Path):
+def test_existing_files_keep_a_name(tmp_path: Path):
     for content in (b"one", b"two", b"three"):
         replace_file(
             tmp_path,
@@ -195,13 +184,13 @@ def test_what_was_there_keeps_a_name(tmp_path: Path):
     assert found == {"last": b"three", "previous": b"two"}
 
 
-def test_a_path_as_one_would_type_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_path_is_shown_as_one_would_type_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert format_path(tmp_path / "outputs" / "x") == "outputs/x"
     assert format_path(Path("/elsewhere")) == "/elsewhere"
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path):
+def test_a_folder_without_write_permission(tmp_path: Path):
     """The whole command, by a user who may not write there (root may write anywhere, so it becomes nobody)."""
     tmp_path.chmod(0o555)
     code = (
@@ -235,7 +224,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path):
     assert done.returncode in (1, 2)
 
 
-def test_memory_that_is_used_up(tmp_path: Path):
+def test_running_out_of_memory_is_reported(tmp_path: Path):
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
     gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
@@ -257,7 +246,7 @@ def test_a_pipe_is_not_read(tmp_path: Path):
         read_bytes(tmp_path / "file", max_bytes=4)
 
 
-def test_a_file_that_has_nothing_to_read_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_without_data_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As the kernel's log in /proc, which passes for a file: reading it would wait, or give None."""
     (tmp_path / "log").write_bytes(b"x")
     assert read_bytes(tmp_path / "log") == b"x"
@@ -272,7 +261,7 @@ def test_a_file_that_has_nothing_to_read_yet(tmp_path: Path, monkeypatch: pytest
         read_yaml(tmp_path / "log")
 
 
-def test_a_pipe_in_a_runs_folder_is_refused(tmp_path: Path):
+def test_a_pipe_in_a_run_folder_is_refused(tmp_path: Path):
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / "events.out.tfevents.1")
     with pytest.raises(ConfigurationError, match="contains links, pipes or devices"):

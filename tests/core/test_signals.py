@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step is finished, the state saved, and how to go on is said."""
+"""Ctrl-C and SIGTERM: the step is finished, a checkpoint saved, and a message says how to resume."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def started(folder: Path, *words: str) -> subprocess.Popen[str]:
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals):
+def test_a_signal_saves_a_checkpoint_and_says_how_to_resume(tmp_path: Path, number: signal.Signals):
     name = [] if number == signal.SIGTERM else ["name=x"]
     process = started(tmp_path, *name)
     folder = None
@@ -81,7 +81,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     assert f"to resume, {again if name else alone}" in " ".join(out.split())
 
 
-def test_at_once_or_after_the_step():
+def test_a_signal_ends_the_command_at_once_or_after_the_step():
     before = signal.getsignal(signal.SIGINT)
     with signals.signals_as_interrupt():
         with pytest.raises(Interrupted, match="SIGTERM"):

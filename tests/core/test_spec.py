@@ -1,4 +1,4 @@
-"""What data says of itself is checked when it is said."""
+"""A data spec is validated when it is created."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_from_plain_lists():
     assert spec.num_classes == 2
 
 
-def test_all_that_is_wrong_comes_at_once():
+def test_all_errors_are_reported_together():
     wrong = PLAIN | {
         "num_classes": 3,
         "image_size": [8],
@@ -43,7 +43,7 @@ def test_all_that_is_wrong_comes_at_once():
     ]
 
 
-def test_a_batch_moves_whole():
+def test_a_batch_moves_all_of_its_tensors():
     import torch
 
     images, labels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])

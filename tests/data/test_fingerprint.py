@@ -1,4 +1,4 @@
-"""A data set that changes is told from the one before; one that moves is not."""
+"""A changed dataset has another fingerprint; a moved one has the same."""
 
 import shutil
 from collections.abc import Callable
@@ -28,12 +28,12 @@ def test_files(make_folder: Callable[..., Path], tmp_path: Path):
     assert set(before) == {"count", "labels", "files"}
     moved = Path(shutil.copytree(root, tmp_path / "moved"))
     assert fingerprint(labelled(moved), has_labels=True) == before
-    picture = moved / "beech" / "004.png"
-    content = picture.read_bytes()
-    picture.write_bytes(content + b"1")
+    image = moved / "beech" / "004.png"
+    content = image.read_bytes()
+    image.write_bytes(content + b"1")
     assert fingerprint(labelled(moved), has_labels=True) | {"files": before["files"]} == before
     assert fingerprint(labelled(moved), has_labels=True) != before
-    picture.unlink()
+    image.unlink()
     assert fingerprint(labelled(moved), has_labels=True)["count"] == 35
     (moved / "beech" / "other.png").write_bytes(content)
     renamed = fingerprint(labelled(moved), has_labels=True)
@@ -41,7 +41,7 @@ def test_files(make_folder: Callable[..., Path], tmp_path: Path):
     assert renamed["files"] != before["files"]
 
 
-def test_pictures_in_memory(make_folder: Callable[..., Path]):
+def test_images_in_memory(make_folder: Callable[..., Path]):
     dataset = TensorDataset(torch.zeros(4, 1, 2, 2), torch.tensor([0, 1, 1, 0]))
     found = fingerprint(dataset, has_labels=True)
     assert found["count"] == 4
@@ -51,16 +51,16 @@ def test_pictures_in_memory(make_folder: Callable[..., Path]):
     assert get_labels(Subset(dataset, [1, 3])) == [1, 0]  # type: ignore[arg-type]
 
 
-def test_targets_that_are_no_labels():
+def test_targets_that_are_not_labels_are_refused():
     dataset = TensorDataset(torch.zeros(4, 1, 2, 2), torch.zeros(4, 2, 2))
     assert fingerprint(dataset, has_labels=False) == {"count": 4}  # type: ignore[arg-type]
 
 
-def test_files_of_a_part_and_of_torchvisions_folders(make_folder: Callable[..., Path]):
+def test_weights_from_a_file_or_torchs_cache(make_folder: Callable[..., Path]):
     from torchvision.datasets import ImageFolder
 
     root = make_folder()
-    images = ImageFolder(root)  # yields decoded pictures, and says their files in `samples`
+    images = ImageFolder(root)  # yields decoded images, and says their files in `samples`
     assert fingerprint(images, has_labels=True) == fingerprint(labelled(root), has_labels=True)
     part = Subset(images, [0, 35])
     assert fingerprint(part, has_labels=True) == fingerprint(
@@ -71,7 +71,7 @@ def test_files_of_a_part_and_of_torchvisions_folders(make_folder: Callable[..., 
     )
 
 
-def test_masks_are_files_too(make_folder: Callable[..., Path]):
+def test_changed_masks_change_the_fingerprint(make_folder: Callable[..., Path]):
     """No mask is opened: these are none."""
     root = make_folder(classes=("images",), count=4)
     (root / "masks").mkdir()
@@ -84,7 +84,7 @@ def test_masks_are_files_too(make_folder: Callable[..., Path]):
     assert fingerprint(ImageMaskDataset(samples, MaskEncoding(2), 100), has_labels=False) != before
 
 
-def test_annotations_and_rules_are_told(tmp_path: Path):
+def test_annotations_and_ranges_are_described(tmp_path: Path):
     one, other = (
         CocoMaskDataset([(tmp_path / "a.png", words)], {}, tmp_path, 1) for words in (b"{}", b"[]")
     )

@@ -1,4 +1,4 @@
-"""Every kind of file a folder may hold, by pixel value; and every kind that holds no picture, by its reason."""
+"""Every kind of file a folder may hold, by pixel value; and every kind that holds no image, by its reason."""
 
 import io
 import os
@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.builders import write_bomb
 from vision_lab.data.image_io import InvalidImageError, read_image, to_uint8_image
 
 RED = (200, 30, 40)
@@ -26,14 +27,14 @@ def saved(path: Path, image: Image.Image, **options) -> Path:
 
 
 def first_pixel(path: Path, channels: int = 3) -> list[int]:
-    picture = read_image(path, channels=channels)
-    assert picture.dtype == torch.uint8
-    assert picture.shape == (channels, 6, 8)
-    return picture[:, 0, 0].tolist()
+    image = read_image(path, channels=channels)
+    assert image.dtype == torch.uint8
+    assert image.shape == (channels, 6, 8)
+    return image[:, 0, 0].tolist()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tiff", "a.gif", "a.ppm"])
-def test_lossless_colour(tmp_path: Path, name: str):
+def test_lossless_color(tmp_path: Path, name: str):
     assert first_pixel(saved(tmp_path / name, solid("RGB", RED))) == list(RED)
 
 
@@ -48,7 +49,7 @@ def test_jpeg(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif"])
-def test_grey_as_colour_and_as_grey(tmp_path: Path, name: str):
+def test_gray_images_are_read_as_color_and_as_gray(tmp_path: Path, name: str):
     path = saved(tmp_path / name, solid("L", 77))
     assert first_pixel(path) == [77, 77, 77]
     assert first_pixel(path, channels=1) == [77]
@@ -58,14 +59,14 @@ def test_black_and_white(tmp_path: Path):
     assert first_pixel(saved(tmp_path / "a.png", solid("1", 1))) == [255, 255, 255]
 
 
-def test_palette(tmp_path: Path):
+def test_palette_masks(tmp_path: Path):
     image = solid("P", 1)
     image.putpalette([0, 0, 0, *RED])
     assert first_pixel(saved(tmp_path / "a.png", image)) == list(RED)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp"])
-def test_alpha_is_laid_on_white(tmp_path: Path, name: str):
+def test_transparent_pixels_become_white(tmp_path: Path, name: str):
     options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
     clear = first_pixel(saved(tmp_path / f"clear_{name}", solid("RGBA", (*RED, 0)), **options))
     half = first_pixel(saved(tmp_path / f"half_{name}", solid("RGBA", (*RED, 128)), **options))
@@ -75,7 +76,7 @@ def test_alpha_is_laid_on_white(tmp_path: Path, name: str):
     assert whole == list(RED)
 
 
-def test_grey_with_alpha_and_transparent_palette(tmp_path: Path):
+def test_gray_with_alpha_and_transparent_palettes(tmp_path: Path):
     assert first_pixel(saved(tmp_path / "la.png", solid("LA", (77, 0)))) == [255, 255, 255]
     image = solid("P", 1)
     image.putpalette([0, 0, 0, *RED])
@@ -94,7 +95,7 @@ def test_sixteen_bits_are_scaled_not_cut(tmp_path: Path, name: str):
         assert first_pixel(saved(tmp_path / name, image)) == [expected] * 3
 
 
-def test_sixteen_bit_colour_png(tmp_path: Path):
+def test_sixteen_bit_color_png(tmp_path: Path):
     import struct
     import zlib
 
@@ -119,19 +120,19 @@ def test_sixteen_bit_colour_png(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff"])
-def test_a_turned_picture_is_put_upright(tmp_path: Path, name: str):
+def test_exif_orientation_is_applied(tmp_path: Path, name: str):
     pixels = np.zeros((6, 8, 3), dtype=np.uint8)
     pixels[:, :4] = 255  # the left half is white
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise to see it upright: left becomes top
     path = saved(tmp_path / name, Image.fromarray(pixels), exif=exif)
-    picture = read_image(path, channels=3)
-    assert picture.shape == (3, 8, 6)
-    assert picture[:, 0].float().mean() > 240
-    assert picture[:, -1].float().mean() < 15
+    image = read_image(path, channels=3)
+    assert image.shape == (3, 8, 6)
+    assert image[:, 0].float().mean() > 240
+    assert image[:, -1].float().mean() < 15
 
 
-def test_of_an_animation_the_first_frame(tmp_path: Path):
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path):
     frames = [solid("RGB", RED), solid("RGB", (0, 0, 255))]
     assert first_pixel(
         saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
@@ -139,7 +140,7 @@ def test_of_an_animation_the_first_frame(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
-def test_cut_short(tmp_path: Path, kind: str):
+def test_truncated_files_are_refused(tmp_path: Path, kind: str):
     content = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(content, kind)
@@ -151,7 +152,7 @@ def test_cut_short(tmp_path: Path, kind: str):
 
 def test_reasons(tmp_path: Path):
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("this is no picture at all, whatever its name says")
+    (tmp_path / "text.jpg").write_text("this is no image at all, whatever its name says")
     Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
     os.mkfifo(tmp_path / "pipe.png")
     for name, reason in {
@@ -178,30 +179,8 @@ def test_from_memory():
             to_uint8_image(torch.zeros(3, 6, 8, dtype=kind), channels=3)
 
 
-def bomb(path: Path, side: int = 60_000) -> Path:
-    """A whole PNG of side x side black pixels, one bit each: some 400 kB that would unfold to gigabytes."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content))
-            + kind
-            + content
-            + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
-    deflate = zlib.compressobj(1)
-    rows = bytes(100 * (1 + -(-side // 8)))
-    pixels = b"".join(deflate.compress(rows) for _ in range(side // 100)) + deflate.flush()
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    signature = b"\x89PNG\r\n\x1a\n"
-    path.write_bytes(
-        signature + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    )
-    return path
-
-
-def test_a_png_that_holds_less_than_it_says(tmp_path: Path):
-    """torchvision's decoder ends the process at these; the pictures are said to be broken."""
+def test_a_png_with_missing_data(tmp_path: Path):
+    """torchvision's decoder crashes the process on these; the images are reported as invalid."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (
@@ -228,7 +207,7 @@ def test_a_png_that_holds_less_than_it_says(tmp_path: Path):
 
 
 def test_a_decompression_bomb_is_not_decoded(tmp_path: Path):
-    path = bomb(tmp_path / "a.png")
+    path = write_bomb(tmp_path / "a.png")
     assert path.stat().st_size < 3_000_000
     with pytest.raises(InvalidImageError) as caught:
         read_image(path, channels=1)
@@ -236,7 +215,7 @@ def test_a_decompression_bomb_is_not_decoded(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif"])
-def test_the_limit_holds_for_every_kind_of_file(tmp_path: Path, name: str):
+def test_max_pixels_applies_to_every_format(tmp_path: Path, name: str):
     path = saved(tmp_path / name, solid("RGB", RED, size=(20, 10)))
     assert read_image(path, channels=3, max_pixels=200).shape == (3, 10, 20)
     with pytest.raises(
@@ -245,12 +224,12 @@ def test_the_limit_holds_for_every_kind_of_file(tmp_path: Path, name: str):
         read_image(path, channels=3, max_pixels=199)
 
 
-def test_a_pil_image_is_asked_before_it_is_decoded(tmp_path: Path):
+def test_the_size_of_a_pil_image_is_checked_before_decoding(tmp_path: Path):
     with pytest.raises(InvalidImageError, match="60000 x 60000 pixels"):
-        to_uint8_image(Image.open(bomb(tmp_path / "a.png")), channels=1)
+        to_uint8_image(Image.open(write_bomb(tmp_path / "a.png")), channels=1)
 
 
-def test_more_than_pillow_would_take_can_be_allowed(tmp_path: Path):
+def test_max_pixels_can_exceed_the_limit_of_pillow(tmp_path: Path):
     assert Image.MAX_IMAGE_PIXELS is None
     path = saved(
         tmp_path / "a.png", solid("1", 0, size=(20_000, 9_000))

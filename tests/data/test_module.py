@@ -23,7 +23,7 @@ from vision_lab.data.transforms import scale_jitter_crop
 
 
 class Tensors(TensorDataset):
-    """40 colour pictures; four classes of 4, 8, 12 and 16."""
+    """40 color images; four classes of 4, 8, 12 and 16."""
 
     def __init__(self, shift: int = 0) -> None:
         labels = torch.tensor([label for label in range(4) for _ in range(4 * (label + 1))])
@@ -88,8 +88,8 @@ def test_a_batch(spec: DataSpec):
 
 
 def test_channels_follow_the_spec(spec: DataSpec):
-    grey = module(replace(spec, channels=1))
-    assert next(iter(grey.val_dataloader())).images.shape == (4, 1, 32, 32)
+    gray = module(replace(spec, channels=1))
+    assert next(iter(gray.val_dataloader())).images.shape == (4, 1, 32, 32)
 
 
 def test_per_class(spec: DataSpec):
@@ -132,7 +132,7 @@ def test_augmentation_differs_between_epochs_and_samples(spec: DataSpec):
     assert not torch.equal(dataset[(1, 3)][0], first)
 
 
-def test_a_bad_file_stops_the_run_by_name(spec: DataSpec, make_folder: Callable[..., Path]):
+def test_an_unreadable_file_stops_the_run(spec: DataSpec, make_folder: Callable[..., Path]):
     root = make_folder(classes=spec.class_names)
     (root / "ash" / "000.png").write_bytes(b"")
     made = folder_module(spec, root)
@@ -146,7 +146,9 @@ def test_a_bad_file_stops_the_run_by_name(spec: DataSpec, make_folder: Callable[
     )
 
 
-def test_bad_files_are_skipped_counted_and_listed(spec: DataSpec, make_folder: Callable[..., Path]):
+def test_unreadable_files_are_skipped_counted_and_listed(
+    spec: DataSpec, make_folder: Callable[..., Path]
+):
     root = make_folder(classes=spec.class_names)
     (root / "ash" / "000.png").write_bytes(b"")
     (root / "date" / "003.png").write_text("is not an image")
@@ -164,7 +166,7 @@ def test_bad_files_are_skipped_counted_and_listed(spec: DataSpec, make_folder: C
     }
 
 
-def test_a_batch_of_bad_files_alone_is_empty(spec: DataSpec, tmp_path: Path):
+def test_a_batch_of_unreadable_files_is_empty(spec: DataSpec, tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"")
     made = module(spec, on_error="skip")
     made.set_predict_dataset(UnlabeledImages([tmp_path / "a.png"]))
@@ -173,7 +175,7 @@ def test_a_batch_of_bad_files_alone_is_empty(spec: DataSpec, tmp_path: Path):
     assert made.unreadable == {str(tmp_path / "a.png"): "the file is empty"}
 
 
-def test_pictures_stay_bytes_until_they_are_on_the_device(spec: DataSpec):
+def test_images_stay_uint8_until_they_are_on_the_device(spec: DataSpec):
     made = module(spec, transforms={"train": [], "eval": [v2.ToDtype(torch.float32, scale=True)]})
     with pytest.raises(
         ConfigurationError, match=r"a transform in augment converts images to torch\.float32"
@@ -181,14 +183,14 @@ def test_pictures_stay_bytes_until_they_are_on_the_device(spec: DataSpec):
         made.on_after_batch_transfer(next(iter(made.val_dataloader())), 0)
 
 
-def test_labels_beyond_the_spec(spec: DataSpec):
+def test_labels_outside_of_the_spec_are_refused(spec: DataSpec):
     with pytest.raises(
         DataError, match=r"labels range from 1 to 4, but data\.spec\.class_names has 4 names"
     ):
         module(spec, train=lambda: Tensors(shift=1))
 
 
-def test_relabelled(spec: DataSpec):
+def test_labels_are_mapped(spec: DataSpec):
     batch = next(iter(module(spec, label_map=[3, 2, 1, 0]).val_dataloader()))
     plain = next(iter(module(spec).val_dataloader()))
     assert torch.equal(batch.targets, 3 - plain.targets)
@@ -202,7 +204,7 @@ def test_class_weights_are_one_on_average(spec: DataSpec):
     assert torch.allclose(weights * counts, (weights * counts)[0].expand(4))
 
 
-def test_unlabelled_pictures(spec: DataSpec, make_folder: Callable[..., Path]):
+def test_images_without_objects(spec: DataSpec, make_folder: Callable[..., Path]):
     root = make_folder()
     made = DataModule(
         spec=spec,
@@ -228,7 +230,7 @@ def mask_spec(spec: DataSpec) -> DataSpec:
 
 
 class Drawn:
-    """Pictures of 12x10 whose masks say which of their pixels are white."""
+    """Images of 12x10 whose masks say which of their pixels are white."""
 
     def __init__(self, count: int = 20) -> None:
         self.count = count
@@ -242,7 +244,7 @@ class Drawn:
         return np.repeat(mask[..., None] * 255, 3, axis=2), mask
 
 
-def test_masks_move_with_their_pictures(mask_spec: DataSpec):
+def test_masks_are_transformed_with_their_images(mask_spec: DataSpec):
     transforms = [
         v2.RandomHorizontalFlip(),
         v2.RandomRotation(40),
@@ -259,13 +261,13 @@ def test_masks_move_with_their_pictures(mask_spec: DataSpec):
     counted = sure & (batch.targets != IGNORE_INDEX)
     agree = (batch.images[:, 0] > 128) == (batch.targets == 1)
     assert agree[counted].float().mean() > 0.97
-    assert (batch.targets == IGNORE_INDEX).any()  # what lies beyond the picture
+    assert (batch.targets == IGNORE_INDEX).any()  # what lies beyond the image
     assert set(batch.targets.unique().tolist()) == {0, 1, IGNORE_INDEX}
     plain = next(iter(made.val_dataloader()))
     assert set(plain.targets.unique().tolist()) <= {0, 1}
 
 
-def test_splits_of_masks_are_held_out_by_chance(mask_spec: DataSpec):
+def test_splits_of_masks_are_held_out_at_random(mask_spec: DataSpec):
     made = module(mask_spec, train=Drawn, holdout_fraction=0.2)
     assert {split: len(data) for split, data in made.splits.items()} == {
         "train": 12,
@@ -287,20 +289,20 @@ def test_splits_of_masks_are_held_out_by_chance(mask_spec: DataSpec):
 
 
 class Wrong(Drawn):
-    """Masks that fit neither their picture nor the classes."""
+    """Masks that fit neither their image nor the classes."""
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        picture, mask = super().__getitem__(index)
+        image, mask = super().__getitem__(index)
         if index == 3:
-            return picture, mask.T
+            return image, mask.T
         if index == 4:
-            return picture, mask + 7
+            return image, mask + 7
         if index == 5:
             raise UnreadableFileError("masks/5.png", "the file is empty")
-        return picture, mask
+        return image, mask
 
 
-def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
+def test_masks_of_another_size_are_named(mask_spec: DataSpec):
     made = module(mask_spec, train=Wrong, on_error="skip", batch_size=6)
     made.set_predict_dataset(Wrong())
     batches = [made.on_after_batch_transfer(batch, 0) for batch in made.predict_dataloader()]
@@ -312,15 +314,15 @@ def test_masks_that_fit_nothing_are_named(mask_spec: DataSpec):
     }
 
 
-def test_masks_that_would_teach_nothing_are_told(
+def test_masks_of_a_single_class_are_reported(
     mask_spec: DataSpec, caplog: pytest.LogCaptureFixture
 ):
     class Forgotten(Drawn):
         """255 for what is one of the classes."""
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-            picture, mask = super().__getitem__(index)
-            return picture, mask * 255
+            image, mask = super().__getitem__(index)
+            return image, mask * 255
 
     module(mask_spec, train=Forgotten)
     assert "the training masks contain no class but ash, and " in caplog.text
@@ -333,14 +335,14 @@ def test_masks_that_would_teach_nothing_are_told(
     assert caplog.text == ""
 
 
-def test_too_few_pictures(mask_spec: DataSpec):
+def test_too_few_images(mask_spec: DataSpec):
     with pytest.raises(
         DataError, match=r"2 images cannot be split into train, val and test: provide at least 3"
     ):
         module(mask_spec, train=partial(Drawn, 2))
 
 
-def test_masks_relabelled(mask_spec: DataSpec):
+def test_predicted_masks_are_mapped_to_other_classes(mask_spec: DataSpec):
     plain = next(iter(module(mask_spec, train=Drawn).val_dataloader())).targets
     other = next(iter(module(mask_spec, train=Drawn, label_map=[2, 0]).val_dataloader())).targets
     assert torch.equal(other, torch.where(plain == 0, 2, 0).to(torch.uint8))
@@ -353,7 +355,7 @@ def test_class_weights_of_masks_are_median_frequencies(mask_spec: DataSpec):
 
         def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
             mask = torch.zeros(8, 8, dtype=torch.uint8)
-            mask[:2] = 1 - index  # a quarter of the first picture alone
+            mask[:2] = 1 - index  # a quarter of the first image alone
             mask[4:, :4] = IGNORE_INDEX
             return torch.zeros(3, 8, 8, dtype=torch.uint8), mask
 
@@ -364,14 +366,14 @@ def test_class_weights_of_masks_are_median_frequencies(mask_spec: DataSpec):
     assert weights.tolist() == pytest.approx([median / sky, median / sea, 0.0, 0.0])
 
 
-def test_whole_pictures_are_not_fitted(mask_spec: DataSpec):
+def test_images_of_original_size_are_not_resized(mask_spec: DataSpec):
     made = module(mask_spec, train=Drawn)
     made.set_predict_dataset(Drawn(3), keep_size=True)
     batches = list(made.predict_dataloader())
     assert [tuple(batch.images.shape) for batch in batches] == [(1, 3, 12, 10)] * 3
 
 
-def test_unlabelled_pictures_have_masks_in_which_nothing_counts(mask_spec: DataSpec, make_folder):
+def test_images_without_annotations_have_ignored_masks(mask_spec: DataSpec, make_folder):
     made = module(mask_spec, train=Drawn)
     made.set_predict_dataset(UnlabeledImages(sorted(make_folder().rglob("*.png"))[:2]))
     (batch,) = made.predict_dataloader()
@@ -379,8 +381,8 @@ def test_unlabelled_pictures_have_masks_in_which_nothing_counts(mask_spec: DataS
     assert (batch.targets == IGNORE_INDEX).all()
 
 
-def test_a_part_of_a_split_evenly_spaced(spec: DataSpec):
-    """What ``eval_loader`` gives of it, and single pictures of that."""
+def test_a_subset_of_a_split_is_evenly_spaced(spec: DataSpec):
+    """What ``eval_loader`` gives of it, and single images of that."""
     made = module(spec)
     whole = torch.cat([batch.images for batch in made.eval_loader("train")])
     part = torch.cat([batch.images for batch in made.eval_loader("train", max_samples=5)])
@@ -394,7 +396,7 @@ def test_a_part_of_a_split_evenly_spaced(spec: DataSpec):
 
 
 @pytest.mark.parametrize(("limit", "batches"), [(2, 2), (0.5, 5), (1.0, 10)])
-def test_a_limited_validation_reads_every_class(spec: DataSpec, limit: float, batches: int):
+def test_a_limited_validation_covers_all_classes(spec: DataSpec, limit: float, batches: int):
     made = module(spec, val=Tensors)
     made.trainer = pl.Trainer(
         limit_val_batches=limit, accelerator="cpu", devices=1, logger=False, barebones=False
@@ -419,7 +421,7 @@ def test_a_limited_validation_reads_every_class(spec: DataSpec, limit: float, ba
         (torch.eye(3), "the label of a sample has shape [3]"),
     ],
 )
-def test_labels_that_are_no_whole_numbers_are_refused(spec: DataSpec, targets: object, text: str):
+def test_labels_that_are_not_integers_are_refused(spec: DataSpec, targets: object, text: str):
     class Odd(Tensors):
         def __init__(self) -> None:
             super().__init__()
@@ -439,7 +441,7 @@ class Floats(Tensors):
         self.targets = self.targets.double()
 
 
-def test_a_single_label_that_is_no_whole_number_is_a_bad_sample(spec: DataSpec):
+def test_a_label_that_is_not_an_integer_is_an_invalid_sample(spec: DataSpec):
     label = LabelTarget((8, 8), None)
     image = torch.zeros(3, 8, 8)
     assert label(np.float64(2.0), image) == 2

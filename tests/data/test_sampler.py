@@ -12,7 +12,7 @@ def order(**arguments) -> EpochBatchSampler:
     )
 
 
-def test_an_epoch_is_a_permutation_less_the_incomplete_batch():
+def test_an_epoch_is_a_permutation_without_the_incomplete_batch():
     batches = order().batches()
     assert len(batches) == len(order()) == 20
     assert {len(batch) for batch in batches} == {5}
@@ -21,7 +21,7 @@ def test_an_epoch_is_a_permutation_less_the_incomplete_batch():
     assert taken <= set(range(103))
 
 
-def test_seed_and_epoch_decide():
+def test_the_order_depends_on_seed_and_epoch():
     one = order()
     first = one.batches()
     assert first == order().batches()
@@ -33,7 +33,7 @@ def test_seed_and_epoch_decide():
     assert one.batches() == first
 
 
-def test_fixed_keeps_the_first_permutation_but_counts_epochs():
+def test_without_shuffling_the_order_is_constant():
     """So that augmentation resuming changing."""
     one = order(same_every_epoch=True)
     one.set_epoch(3)
@@ -41,14 +41,14 @@ def test_fixed_keeps_the_first_permutation_but_counts_epochs():
     assert next(iter(one))[0][0] == 3
 
 
-def test_two_ranks_fraction_the_batches_of_one_process_with_twice_the_batch():
+def test_two_ranks_split_the_batches_of_one_process_with_twice_the_batch():
     whole = order(batch_size=10).batches()
     ranks = [order(rank=rank, world_size=2).batches() for rank in (0, 1)]
     assert [one + other for one, other in zip(*ranks, strict=True)] == whole
 
 
 @pytest.mark.parametrize("size", [4, 9, 103])
-def test_evaluation_sees_each_sample_once_in_as_many_batches_on_every_rank(size: int):
+def test_evaluation_uses_each_sample_once_in_equally_many_batches_per_rank(size: int):
     for world in (1, 2, 3, 4):
         orders = [
             order(size=size, batch_size=4, shuffle=False, rank=r, world_size=world)
@@ -63,7 +63,7 @@ def test_evaluation_sees_each_sample_once_in_as_many_batches_on_every_rank(size:
         assert [len(each) for each in orders] == [len(batches) for batches in ranks]
 
 
-def test_a_set_smaller_than_a_batch_is_one_batch():
+def test_a_dataset_smaller_than_a_batch_is_one_batch():
     (only,) = order(size=3).batches()
     assert sorted(only) == [0, 1, 2]
     assert len(order(size=3)) == 1
@@ -76,7 +76,7 @@ def test_fewer_samples_than_processes():
         order(size=1, world_size=2)
 
 
-def test_what_is_done_is_not_yielded_again():
+def test_completed_batches_are_not_yielded_again():
     whole = order()
     for epoch in (1, 2, 3):
         whole.set_epoch(epoch)
@@ -88,7 +88,7 @@ def test_what_is_done_is_not_yielded_again():
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_a_limited_evaluation_sees_all_of_a_sorted_set(world: int):
+def test_a_limited_evaluation_covers_a_sorted_dataset(world: int):
     """Its first batches are evenly spaced; the rest follows, though nobody reads it."""
     orders = [
         order(size=100, batch_size=4, shuffle=False, rank=r, world_size=world, limit=2)

@@ -1,4 +1,4 @@
-"""DeepLabV3: torchvision's to the bit; a batch of one picture."""
+"""DeepLabV3: bit-exactly torchvision's; a batch of one image."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 import torchvision
 
-from tests.heads.same import assert_same_network
+from tests.heads.compare import assert_same_network
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.deeplabv3 import SinglePixelBatchNorm, deeplabv3
 
 
 @pytest.mark.parametrize("name", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])
-def test_it_is_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: str):
+def test_the_network_equals_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: str):
     published = getattr(torchvision.models.segmentation, f"deeplabv3_{name}")(
         weights=None, weights_backbone=None, num_classes=5, aux_loss=True
     )
@@ -22,7 +22,7 @@ def test_it_is_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: 
     assert_same_network(made, published)
 
 
-def test_a_batch_of_one_picture_trains(make_backbone: Callable, mask_spec: DataSpec):
+def test_a_batch_of_one_image_trains(make_backbone: Callable, mask_spec: DataSpec):
     made = deeplabv3(
         make_backbone("resnet18"),
         mask_spec,
@@ -34,7 +34,7 @@ def test_a_batch_of_one_picture_trains(make_backbone: Callable, mask_spec: DataS
     assert all(parameter.grad is not None for parameter in made.parameters())
 
 
-def test_the_norm_of_one_pixel_is_torchs_for_more_pictures():
+def test_batch_norm_of_one_pixel_equals_torchs():
     plain, safe = torch.nn.BatchNorm2d(3), SinglePixelBatchNorm(3)
     x = torch.rand(4, 3, 1, 1)
     assert torch.equal(safe(x), plain(x))

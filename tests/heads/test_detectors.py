@@ -1,6 +1,6 @@
 """Detectors: torchvision's keys and numbers under our split, and what all of them owe a task."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,9 +8,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from vision_lab.core.batch import BoxTargets
+from tests.builders import box_spec, box_targets
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.spec import DataSpec
 from vision_lab.heads.faster_rcnn import faster_rcnn
 from vision_lab.heads.fcos import fcos
 from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
@@ -57,35 +56,6 @@ PUBLISHED = {
 }
 
 
-def box_spec(size: tuple[int, int]) -> DataSpec:
-    names = tuple("abcde")
-    return DataSpec(
-        target_type="boxes",
-        class_names=names,
-        num_classes=5,
-        image_size=size,
-        channels=3,
-        mean=(0.5,),
-        std=(0.25,),
-    )
-
-
-def objects(
-    boxes: Sequence[Sequence[float]], labels: Sequence[int], crowd: Sequence[bool] | None = None
-) -> BoxTargets:
-    """As a batch has them."""
-    count = len(labels)
-    crowds = torch.tensor(crowd) if crowd else torch.zeros(count, dtype=torch.bool)
-    area = torch.zeros(count)
-    columns = (
-        torch.tensor(labels, dtype=torch.int64),
-        crowds,
-        torch.zeros(count, dtype=torch.bool),
-        area,
-    )
-    return BoxTargets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), *columns)
-
-
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_keys_losses_and_detections_are_torchvisions(name: str):
     model, theirs, options = PUBLISHED[name]
@@ -114,7 +84,7 @@ def test_keys_losses_and_detections_are_torchvisions(name: str):
     published.eval()
 
     images = torch.rand(2, 3, side, side)
-    targets = [objects([[20, 30, 90, 120], [100, 50, 180, 170]], [0, 4]), objects([], [])]
+    targets = [box_targets([[20, 30, 90, 120], [100, 50, 180, 170]], [0, 4]), box_targets([], [])]
     with torch.no_grad():
         outputs = made(images)
         found, wanted = made.decode(outputs), published(list(images))
@@ -147,27 +117,29 @@ def made_of(
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_pictures_with_none_one_and_many_objects_are_learnt_from(name: str, make_backbone):
+def test_images_with_zero_one_and_many_objects_train(name: str, make_backbone):
     network = made_of(name, make_backbone).train()
     many = [[4 * k, 3 * k, 4 * k + 20, 3 * k + 30] for k in range(20)]
     targets = [
-        objects([], []),
-        objects([[10, 10, 60, 70]], [2]),
-        objects(many, [k % 5 for k in range(20)]),
+        box_targets([], []),
+        box_targets([[10, 10, 60, 70]], [2]),
+        box_targets(many, [k % 5 for k in range(20)]),
     ]
     losses = network.losses(network(torch.rand(3, 3, 96, 128)), targets)
     assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
     torch.stack([*losses.values()]).sum().backward()
-    slopes = {key: parameter.grad for key, parameter in network.named_parameters()}
+    gradients = {key: parameter.grad for key, parameter in network.named_parameters()}
     assert [
-        key for key, slope in slopes.items() if slope is None or not slope.isfinite().all()
+        key
+        for key, gradient in gradients.items()
+        if gradient is None or not gradient.isfinite().all()
     ] == []
-    nothing = network.losses(network(torch.rand(2, 3, 96, 128)), [objects([], [])] * 2)
+    nothing = network.losses(network(torch.rand(2, 3, 96, 128)), [box_targets([], [])] * 2)
     assert all(loss.isfinite() for loss in nothing.values())
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_detections_are_boxes_in_the_picture_the_surest_first(name: str, make_backbone):
+def test_detections_are_boxes_in_the_image_sorted_by_score(name: str, make_backbone):
     network = made_of(name, make_backbone).eval()
     with torch.no_grad():
         found = network.decode(network(torch.rand(2, 3, 96, 128)))
@@ -183,7 +155,7 @@ def test_detections_are_boxes_in_the_picture_the_surest_first(name: str, make_ba
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_crowds_are_not_learnt(name: str, make_backbone):
+def test_crowds_are_ignored_in_training(name: str, make_backbone):
     network = made_of(name, make_backbone).eval()
     images, boxes = torch.rand(1, 3, 96, 128), [[10, 10, 60, 70], [40, 20, 120, 90]]
     with torch.no_grad():
@@ -191,9 +163,11 @@ def test_crowds_are_not_learnt(name: str, make_backbone):
         totals = []
         for crowd in ([False, True], [False, False]):
             torch.manual_seed(0)
-            totals.append(sum(network.losses(outputs, [objects(boxes, [2, 1], crowd)]).values()))
+            totals.append(
+                sum(network.losses(outputs, [box_targets(boxes, [2, 1], crowd)]).values())
+            )
         torch.manual_seed(0)
-        alone = sum(network.losses(outputs, [objects(boxes[:1], [2])]).values())
+        alone = sum(network.losses(outputs, [box_targets(boxes[:1], [2])]).values())
     assert totals[0] != totals[1]
     if name == "yolo":  # where a crowd is, that something is there is no mistake either
         assert totals[0] < alone
@@ -202,16 +176,16 @@ def test_crowds_are_not_learnt(name: str, make_backbone):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_losses_and_detections_leave_the_mode_as_it_was(name: str, make_backbone):
+def test_losses_and_decode_restore_the_training_flag(name: str, make_backbone):
     network = made_of(name, make_backbone).eval()
     with torch.no_grad():
         outputs = network(torch.rand(1, 3, 96, 128))
-        network.losses(outputs, [objects([[10, 10, 60, 70]], [2])])
+        network.losses(outputs, [box_targets([[10, 10, 60, 70]], [2])])
         network.decode(outputs)
     assert not any(module.training for module in network.modules())
 
 
-def test_a_model_that_steps_less_gives_its_coarsest_maps(make_backbone):
+def test_a_model_with_a_smaller_stride_gives_its_coarsest_maps(make_backbone):
     backbone = make_backbone("resnet18")
     assert BackboneWithFPN(
         backbone, min_stride=8, out_channels=32, extra_blocks=None, extra_factors=[]
@@ -234,7 +208,7 @@ def test_a_model_that_steps_less_gives_its_coarsest_maps(make_backbone):
         )
 
 
-def test_a_group_norm_needs_channels_it_divides(make_backbone):
+def test_group_norm_requires_divisible_channels(make_backbone):
     with pytest.raises(
         ConfigurationError,
         match=r"head\.norm=group: type null, or group with head\.channels a multiple of 32",
@@ -242,7 +216,7 @@ def test_a_group_norm_needs_channels_it_divides(make_backbone):
         HEADS["retinanet"](make_backbone("resnet18"), box_spec((96, 96)), norm="group", channels=48)
 
 
-def test_anchors_of_a_map_that_leaves_a_border_lie_by_its_stride():
+def test_anchors_follow_the_stride_of_a_map_with_a_border():
     """As AlexNet's do, whose first convolution has no padding to speak of."""
     anchors = StrideAnchorGenerator([[32], [64]], (1.0,), strides=[8, 16])
     from torchvision.models.detection.image_list import ImageList
@@ -266,41 +240,41 @@ def test_anchors_of_a_map_that_leaves_a_border_lie_by_its_stride():
 
 def grid(stride: int, side: int) -> tuple[Tensor, Tensor]:
     places = (torch.arange(side // stride) + 0.5) * stride
-    centres = torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=-1).flatten(0, 1)
-    return centres, torch.full((len(centres),), float(stride))
+    centers = torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=-1).flatten(0, 1)
+    return centers, torch.full((len(centers),), float(stride))
 
 
-def test_an_object_is_answered_for_by_the_cells_around_its_centre_on_the_map_of_its_size():
+def test_an_object_is_assigned_to_cells_around_its_center_on_the_map_of_its_size():
     parts = [grid(8, 64), grid(16, 64)]
-    centres, strides = (
+    centers, strides = (
         torch.cat([part[0] for part in parts]),
         torch.cat([part[1] for part in parts]),
     )
     owners = assign_targets(
-        torch.tensor([[16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 64.0, 64.0]]), centres, strides
+        torch.tensor([[16.0, 16.0, 48.0, 48.0], [0.0, 0.0, 64.0, 64.0]]), centers, strides
     )
     assert set(strides[owners == 0].tolist()) == {8.0}
     assert set(strides[owners == 1].tolist()) == {16.0}
-    assert ((centres[owners == 0] - 32).abs() < 12).all()
+    assert ((centers[owners == 0] - 32).abs() < 12).all()
     assert (
         owners == 0
-    ).sum() == 4  # the two by two cells around the centre, which lies on a corner
-    small = assign_targets(torch.tensor([[20.5, 20.5, 21.5, 21.5]]), centres, strides)
-    assert (small >= 0).sum() == 1  # no cell's centre lies in it
-    assert centres[small == 0].tolist() == [[20.0, 20.0]]
+    ).sum() == 4  # the two by two cells around the center, which lies on a corner
+    small = assign_targets(torch.tensor([[20.5, 20.5, 21.5, 21.5]]), centers, strides)
+    assert (small >= 0).sum() == 1  # no cell's center lies in it
+    assert centers[small == 0].tolist() == [[20.0, 20.0]]
 
 
-def test_of_two_objects_at_one_place_the_smaller_is_answered_for():
-    centres, strides = grid(8, 64)
+def test_cells_in_two_objects_are_assigned_to_the_smaller():
+    centers, strides = grid(8, 64)
     owners = assign_targets(
-        torch.tensor([[8.0, 8.0, 56.0, 56.0], [20.0, 20.0, 44.0, 44.0]]), centres, strides
+        torch.tensor([[8.0, 8.0, 56.0, 56.0], [20.0, 20.0, 44.0, 44.0]]), centers, strides
     )
     assert (owners == 1).sum() == 4
     assert (owners == 0).sum() == 0
 
 
-def test_a_perfect_yolo_finds_each_object_once(make_backbone):
-    """What is said by hand comes out of decoding as it went in."""
+def test_a_perfect_yolo_detects_each_object_once(make_backbone):
+    """Decoding outputs set by hand gives the same boxes."""
     network = made_of("yolo", make_backbone, (64, 64)).eval()
     with torch.no_grad():
         outputs = network(torch.rand(1, 3, 64, 64))

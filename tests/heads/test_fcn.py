@@ -1,4 +1,4 @@
-"""FCN: torchvision's form to the bit, and the paper's skips."""
+"""FCN: bit-exactly torchvision's, and the skips of the paper."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 import torchvision
 
-from tests.heads.same import assert_same_network
+from tests.heads.compare import assert_same_network
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.fcn import fcn, fcn8s
 
 
 @pytest.mark.parametrize("name", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])
-def test_it_is_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: str):
+def test_the_network_equals_torchvisions(make_backbone: Callable, mask_spec: DataSpec, name: str):
     published = getattr(torchvision.models.segmentation, f"fcn_{name}")(
         weights=None, weights_backbone=None, num_classes=5, aux_loss=True
     )
@@ -26,7 +26,7 @@ def test_without_auxiliary_head_and_dilation(make_backbone: Callable, mask_spec:
     assert not any(key.startswith("aux") for key in made.state_dict())
 
 
-def test_skips_begin_with_the_coarse_scores_enlarged(make_backbone: Callable, mask_spec: DataSpec):
+def test_skips_start_as_bilinear_upsampling(make_backbone: Callable, mask_spec: DataSpec):
     made = fcn8s(make_backbone("vgg11_bn"), mask_spec, fc_channels=None, dropout=0.5).eval()
     images = torch.rand(1, 3, 96, 128)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_skips_begin_with_the_coarse_scores_enlarged(make_backbone: Callable, ma
     )
 
 
-def test_the_papers_fully_connected_layers(make_backbone: Callable, mask_spec: DataSpec):
+def test_fully_connected_layers_of_the_paper(make_backbone: Callable, mask_spec: DataSpec):
     made = fcn8s(make_backbone("vgg11_bn"), mask_spec, fc_channels=16, dropout=0.5)
     shapes = {
         key: tuple(value.shape)
@@ -55,7 +55,7 @@ def test_the_papers_fully_connected_layers(make_backbone: Callable, mask_spec: D
     assert made(torch.rand(2, 3, 64, 64)).shape == (2, 5, 64, 64)
 
 
-def test_each_of_the_three_maps_is_learnt_from(make_backbone: Callable, mask_spec: DataSpec):
+def test_all_three_feature_maps_are_trained(make_backbone: Callable, mask_spec: DataSpec):
     made = fcn8s(make_backbone("resnet18"), mask_spec, fc_channels=None, dropout=0.0)
     made(torch.rand(2, 3, 64, 64)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in made.parameters())

@@ -8,7 +8,7 @@ from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.models.backbone import build_backbone
 
 
-def test_it_is_the_classifier_itself(spec: DataSpec):
+def test_the_linear_head_is_the_classifier(spec: DataSpec):
     made = build_backbone(
         spec, network=partial(CifarResNet, depth=20), stem="imagenet", weights=None, freeze=None
     )

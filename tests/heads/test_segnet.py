@@ -11,7 +11,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segnet import _max_unpool, segnet
 
 
-def test_on_vgg16_it_is_the_paper(make_backbone: Callable, mask_spec: DataSpec):
+def test_fcn8s_on_vgg16_equals_the_paper(make_backbone: Callable, mask_spec: DataSpec):
     made = segnet(make_backbone("vgg16_bn"), mask_spec, convs_per_level=[3, 3, 3, 2, 2])
     widths = [[m.out_channels for m in level if isinstance(m, nn.Conv2d)] for level in made.levels]
     assert widths == [[512, 512, 512], [512, 512, 256], [256, 256, 128], [128, 64], [64, 5]]
@@ -21,7 +21,7 @@ def test_on_vgg16_it_is_the_paper(make_backbone: Callable, mask_spec: DataSpec):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 99)])
-def test_places_are_those_of_the_encoders_own_pooling(
+def test_indices_are_those_of_the_encoders_pooling(
     make_backbone: Callable, mask_spec: DataSpec, size
 ):
     """The coarsest map put back where VGG's last pooling took it from."""

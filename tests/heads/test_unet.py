@@ -12,7 +12,7 @@ from vision_lab.models.architectures.unet import UNetEncoder
 from vision_lab.models.backbone import ClassifierBackbone
 
 
-def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):
+def test_the_encoder_alone_equals_the_paper(mask_spec: DataSpec):
     backbone = ClassifierBackbone(UNetEncoder(num_classes=5), channels=3, loaded=None)
     made = unet(backbone, mask_spec, decoder_channels=[512, 256, 128, 64])
     ups = [tuple(level.up.weight.shape) for level in made.levels]
@@ -22,7 +22,7 @@ def test_on_its_own_path_it_is_the_paper(mask_spec: DataSpec):
     assert 31_000_000 < sum(parameter.numel() for parameter in made.parameters()) < 31_100_000
 
 
-def test_levels_are_as_wide_as_asked(make_backbone: Callable, mask_spec: DataSpec):
+def test_levels_have_the_configured_channels(make_backbone: Callable, mask_spec: DataSpec):
     made = unet(make_backbone("resnet18"), mask_spec, decoder_channels=[64, 32, 16, 8, 4])
     assert [level.up.out_channels for level in made.levels] == [64, 32, 16, 8]
     output = made(torch.rand(2, 3, 65, 90))

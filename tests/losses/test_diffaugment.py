@@ -1,4 +1,4 @@
-"""Differentiable augmentation: each picture its own change, shapes kept, slopes that reach the pictures."""
+"""Differentiable augmentation: each image its own change, shapes kept, gradients that reach the images."""
 
 import pytest
 import torch
@@ -14,30 +14,30 @@ from vision_lab.losses.diffaugment import (
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_each_change_keeps_shapes_and_lets_slopes_through(name: str):
+def test_each_augmentation_keeps_shapes_and_gradients(name: str):
     torch.manual_seed(0)
-    pictures = torch.rand(6, 3, 16, 16, requires_grad=True)
-    changed = AUGMENTATIONS[name](pictures)
-    assert changed.shape == pictures.shape
-    assert not torch.equal(changed, pictures)
-    (slopes,) = torch.autograd.grad(changed.sum(), pictures)
-    assert slopes.isfinite().all()
-    assert (slopes != 0).flatten(1).any(dim=1).all()
+    images = torch.rand(6, 3, 16, 16, requires_grad=True)
+    changed = AUGMENTATIONS[name](images)
+    assert changed.shape == images.shape
+    assert not torch.equal(changed, images)
+    (gradients,) = torch.autograd.grad(changed.sum(), images)
+    assert gradients.isfinite().all()
+    assert (gradients != 0).flatten(1).any(dim=1).all()
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_each_picture_has_its_own(name: str):
+def test_each_image_has_its_own_augmentation(name: str):
     torch.manual_seed(0)
     same = torch.rand(1, 3, 16, 16).expand(8, -1, -1, -1)
     changed = AUGMENTATIONS[name](same)
-    assert len({tuple(picture.flatten().tolist()) for picture in changed}) > 3
+    assert len({tuple(image.flatten().tolist()) for image in changed}) > 3
 
 
-def test_how_far_colours_go():
-    """Of a picture of two shades: its mean by 0.5, its contrast by half, its saturation to twice."""
+def test_color_augmentation_is_bounded():
+    """Of a image of two shades: its mean by 0.5, its contrast by half, its saturation to twice."""
     torch.manual_seed(0)
-    grey = torch.tensor([-0.2, 0.2]).view(1, 1, 1, 2).expand(400, 3, 1, 2)
-    changed = color(grey)
+    gray = torch.tensor([-0.2, 0.2]).view(1, 1, 1, 2).expand(400, 3, 1, 2)
+    changed = color(gray)
     means, contrasts = (
         changed.mean(dim=(1, 2, 3)),
         (changed[:, 0, 0, 1] - changed[:, 0, 0, 0]) / 0.4,
@@ -55,15 +55,15 @@ def test_how_far_colours_go():
 
 def test_a_translation_moves_by_whole_pixels():
     torch.manual_seed(0)
-    pictures = torch.zeros(50, 1, 16, 16)
-    pictures[:, 0, 8, 8] = 1
-    moved = translation(pictures)[:, 0].flatten(1).argmax(dim=1)
+    images = torch.zeros(50, 1, 16, 16)
+    images[:, 0, 8, 8] = 1
+    moved = translation(images)[:, 0].flatten(1).argmax(dim=1)
     rows, columns = moved // 16 - 8, moved % 16 - 8
     assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}  # an eighth of 16
     assert (translation(torch.ones(50, 1, 16, 16)) == 0).any()  # what comes in
 
 
-def test_a_cut_is_half_the_side_at_most():
+def test_a_cutout_is_at_most_half_of_the_side():
     torch.manual_seed(0)
     gone = (cutout(torch.ones(200, 1, 16, 16)) == 0)[:, 0]
     assert gone.any(dim=2).sum(dim=1).max() == 8
@@ -71,9 +71,9 @@ def test_a_cut_is_half_the_side_at_most():
     assert gone.sum(dim=(1, 2)).min() < 40  # where it extends beyond the image
 
 
-def test_names():
+def test_image_names():
     assert get_augmentations([]) == []
-    for wrong in (["blur"], "colour"):
+    for wrong in (["blur"], "color"):
         with pytest.raises(
             ConfigurationError,
             match=r"task\.diffaugment=.*: type a list of color, translation, cutout",

@@ -28,21 +28,21 @@ def softplus(value: float) -> float:
         ("wgan_gp", (0.2 - 2.0) / 2 - (0.5 - 0.3) / 2, (-0.2 + 2.0) / 2),
     ],
 )
-def test_values_by_hand(name: str, discriminator: float, generator: float):
+def test_losses_equal_those_by_hand(name: str, discriminator: float, generator: float):
     loss = make_loss(name, real_label=1.0)
     assert loss.discriminator(REAL, FAKE).item() == pytest.approx(discriminator, abs=1e-6)
     assert loss.generator(FAKE).item() == pytest.approx(generator, abs=1e-6)
 
 
-def test_smoothed_labels_are_of_one_side():
+def test_label_smoothing_is_one_sided():
     loss = make_loss("bce", real_label=0.9)
     expected = 0.9 * softplus(-0.5) + 0.1 * softplus(0.5) + softplus(0.2)
     assert loss.discriminator(REAL[:1], FAKE[:1]).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["bce", "hinge", "wgan_gp"])
-def test_which_way_they_push(name: str):
-    """The discriminator's loss falls as real pictures rise and made ones fall, the generator's as made ones rise."""
+def test_gan_losses_have_the_right_sign(name: str):
+    """The discriminator's loss falls as real images rise and made ones fall, the generator's as made ones rise."""
     loss = make_loss(name, real_label=1.0)
     real, fake = (torch.linspace(-0.9, 0.9, 7, requires_grad=True) for _ in range(2))
     of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
@@ -52,35 +52,36 @@ def test_which_way_they_push(name: str):
     assert (of_made < 0).all()
 
 
-def test_the_hinge_lets_go_beyond_its_margin():
+def test_the_hinge_loss_is_zero_beyond_its_margin():
     loss = make_loss("hinge", real_label=1.0)
     real, fake = torch.tensor([1.5], requires_grad=True), torch.tensor([-1.5], requires_grad=True)
     assert [
-        slope.item() for slope in torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
+        gradient.item()
+        for gradient in torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
     ] == [0, 0]
 
 
-def linear_scores(pictures: Tensor) -> Tensor:
-    """A slope of 3 at one pixel and 4 at another: 5 in length."""
-    return 3 * pictures[:, 0, 0, 0] + 4 * pictures[:, 0, 1, 1]
+def linear_scores(images: Tensor) -> Tensor:
+    """A gradient of 3 at one pixel and 4 at another: 5 in length."""
+    return 3 * images[:, 0, 0, 0] + 4 * images[:, 0, 1, 1]
 
 
-def test_penalties_of_a_known_slope():
+def test_gradient_penalties_of_a_linear_function():
     real, fake = torch.rand(2, 4, 1, 2, 2)
     assert gradient_penalty(linear_scores, real, fake).item() == pytest.approx((5 - 1) ** 2)
     assert r1_penalty(linear_scores, real).item() == pytest.approx(25 / 2)
 
 
 @pytest.mark.parametrize("penalty", ["gradient", "r1"])
-def test_a_penalty_is_learnt_from(penalty: str):
+def test_a_gradient_penalty_is_trained(penalty: str):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     real, fake = torch.rand(2, 16, 1, 2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
 
     def measured() -> Tensor:
-        def scores(pictures: Tensor) -> Tensor:
-            return network(pictures).flatten()
+        def scores(images: Tensor) -> Tensor:
+            return network(images).flatten()
 
         return (
             gradient_penalty(scores, real, fake)
@@ -96,7 +97,7 @@ def test_a_penalty_is_learnt_from(penalty: str):
     assert measured().item() < 0.8 * before
 
 
-def test_a_loss_that_is_none():
+def test_a_missing_loss_is_refused():
     with pytest.raises(ConfigurationError, match=r"task\.loss=wgan: type bce, hinge or wgan_gp"):
         make_loss("wgan", real_label=1.0)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""COCO's measures: against its own evaluation, against a count by hand, and whatever the order of pictures."""
+"""COCO's measures: against its own evaluation, against a count by hand, and whatever the order of images."""
 
 import json
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ CLASSES = 3
 Pair = tuple[tuple[Sample, Detections], BoxTargets]
 
 
-def picture(index: int, found: Sequence[Sequence[float]], truth: Sequence[Sequence[float]]) -> Pair:
+def image(index: int, found: Sequence[Sequence[float]], truth: Sequence[Sequence[float]]) -> Pair:
     """Found: label, four sides, score. Truth: label, four sides, crowd."""
-    said = torch.tensor(found, dtype=torch.float32).reshape(-1, 6)
+    rows = torch.tensor(found, dtype=torch.float32).reshape(-1, 6)
     known = torch.tensor(truth, dtype=torch.float32).reshape(-1, 6)
     area = (known[:, 3:5] - known[:, 1:3]).prod(dim=1)
     crowd = known[:, 5].bool()
     objects = BoxTargets(known[:, 1:5], known[:, 0].long(), crowd, torch.zeros_like(crowd), area)
     return (
         Sample(index, None, (200, 300)),
-        Detections(said[:, 1:5], said[:, 0].long(), said[:, 5]),
+        Detections(rows[:, 1:5], rows[:, 0].long(), rows[:, 5]),
     ), objects
 
 
 def made_set(seed: int) -> list[Pair]:
-    """Crowds, empty pictures, pictures where nothing was found, ties of scores, doubles, sizes of all three kinds."""
+    """Crowds, empty images, images where nothing was found, ties of scores, doubles, sizes of all three kinds."""
     random = np.random.default_rng(seed)
     pairs = []
     for index in range(24):
@@ -50,8 +50,10 @@ def made_set(seed: int) -> list[Pair]:
             for _ in range(random.integers(0, 3)):
                 moved = box + random.normal(0, 0.08, size=4) * np.tile(side, 2)
                 moved[2:] = np.maximum(moved[2:], moved[:2] + 2)
-                said = label if random.random() < 0.9 else random.integers(CLASSES)
-                found.append([said, *moved, random.integers(1, 11) / 10])  # many of the same score
+                predicted = label if random.random() < 0.9 else random.integers(CLASSES)
+                found.append(
+                    [predicted, *moved, random.integers(1, 11) / 10]
+                )  # many of the same score
         for _ in range(random.integers(0, 4) if index % 5 else 0):
             left, top, width, height = random.uniform(5, 90, size=4)
             found.append(
@@ -65,7 +67,7 @@ def made_set(seed: int) -> list[Pair]:
                 ]
             )
         found.sort(key=lambda row: -row[-1])
-        pairs.append(picture(index, found, truth))
+        pairs.append(image(index, found, truth))
     return pairs
 
 
@@ -97,7 +99,7 @@ def by_coco(came_to: dict[str, Tensor], folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_what_cocos_own_evaluation_says_of_the_files(seed: int, tmp_path: Path):
+def test_metrics_equal_those_of_pycocotools(seed: int, tmp_path: Path):
     came_to = measured(made_set(seed))
     stats = by_coco(came_to, tmp_path)
     names = ["map", "map50", "map75", "map_small", "map_medium", "map_large", None, None, "recall"]
@@ -108,11 +110,11 @@ def test_it_is_what_cocos_own_evaluation_says_of_the_files(seed: int, tmp_path: 
             assert came_to[name].item() == pytest.approx(stat, abs=1e-6), name
 
 
-def test_a_count_by_hand():
+def test_counts_equal_those_by_hand():
     """Class 0: two objects, found at 0.9 and at 0.5, a mistake at 0.7 between them. Class 1: one object, not found."""
     truth = [[0, 0, 0, 100, 100, 0], [0, 150, 50, 250, 150, 0], [1, 10, 120, 60, 170, 0]]
     found = [[0, 0, 0, 100, 100, 0.9], [0, 200, 0, 240, 30, 0.7], [0, 150, 50, 250, 150, 0.5]]
-    came_to = measured([picture(0, found, truth)])
+    came_to = measured([image(0, found, truth)])
     # Precision is 1 up to a recall of a half (51 of 101 points), then 2 of 3.
     class_0 = (51 + 50 * 2 / 3) / 101
     assert came_to["map50"].item() == pytest.approx(class_0 / 2, abs=1e-6)
@@ -123,23 +125,23 @@ def test_a_count_by_hand():
     assert "map_small" not in came_to  # there is no small object
 
 
-def test_what_is_found_in_a_crowd_is_no_mistake():
+def test_detections_in_a_crowd_are_not_errors():
     truth = [[0, 0, 0, 100, 100, 0], [0, 120, 20, 280, 180, 1]]
     found = [[0, 130, 30, 180, 90, 0.9], [0, 200, 100, 260, 170, 0.8], [0, 0, 0, 100, 100, 0.5]]
-    assert measured([picture(0, found, truth)])["map"].item() == pytest.approx(1.0)
+    assert measured([image(0, found, truth)])["map"].item() == pytest.approx(1.0)
     alone = [[0, 0, 0, 100, 100, 0], [0, 120, 20, 280, 180, 0]]
-    assert measured([picture(0, found, alone)])["map"].item() < 0.3
+    assert measured([image(0, found, alone)])["map"].item() < 0.3
 
 
-def test_the_order_of_pictures_does_not_matter():
+def test_the_order_of_images_does_not_matter():
     pairs = made_set(1)
     one, other = measured(pairs), measured(pairs[::-1])
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_nothing_found_and_nothing_there_come_to_nought():
-    nothing = measured([picture(0, [], []), picture(1, [], [])])
+def test_metrics_without_detections_and_objects_are_zero():
+    nothing = measured([image(0, [], []), image(1, [], [])])
     assert nothing["map"] == nothing["map50"] == 0
     assert (nothing["per_class"] == -1).all()
-    assert measured([picture(0, [], [[1, 0, 0, 50, 50, 0]])])["map"] == 0
+    assert measured([image(0, [], [[1, 0, 0, 50, 50, 0]])])["map"] == 0

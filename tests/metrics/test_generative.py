@@ -61,12 +61,12 @@ def test_fid_and_kid_agree_with_scipy_and_numpy(mean: float, scale: float):
     assert kid(real, fake).item() == pytest.approx(kernel_by_numpy(real, fake), rel=1e-4)
 
 
-def test_fid_of_unlike_counts():
+def test_fid_with_different_numbers_of_images():
     real, fake = points(500, seed=1), points(200, seed=2, mean=0.3)
     assert fid(real, fake).item() == pytest.approx(frechet_by_scipy(real, fake), rel=1e-4)
 
 
-def test_kid_over_subsets_comes_near_that_of_all(monkeypatch: pytest.MonkeyPatch):
+def test_kid_over_subsets_approximates_that_of_all(monkeypatch: pytest.MonkeyPatch):
     real, fake = points(900, seed=1), points(700, seed=2, mean=0.8)
     monkeypatch.setattr(ours, "KID_SUBSET_SIZE", 300)
     value = kid(real, fake)
@@ -79,15 +79,15 @@ def precision_by_hand(real: np.ndarray, fake: np.ndarray) -> float:
     """By the words of the paper: is a made point within the third-nearest distance of any real point?"""
     inside = 0
     for point in fake:
-        for centre in real:
-            reach = sorted(np.linalg.norm(real - centre, axis=1))[3]  # the first is itself
-            if np.linalg.norm(point - centre) <= reach:
+        for center in real:
+            reach = sorted(np.linalg.norm(real - center, axis=1))[3]  # the first is itself
+            if np.linalg.norm(point - center) <= reach:
                 inside += 1
                 break
     return inside / len(fake)
 
 
-def test_precision_and_recall_by_hand(monkeypatch: pytest.MonkeyPatch):
+def test_precision_and_recall_equal_those_by_hand(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ours, "CHUNK_SIZE", 7)
     real, fake = points(40, seed=1), points(30, seed=2, mean=0.6)
     one, other = real.double().numpy(), fake.double().numpy()
@@ -96,7 +96,7 @@ def test_precision_and_recall_by_hand(monkeypatch: pytest.MonkeyPatch):
     assert 0 < precision(real, fake) < 1
 
 
-def test_what_precision_and_recall_tell_apart():
+def test_precision_and_recall_distinguish_quality_and_coverage():
     """Two clusters: made points in one of them are good but not all; far away they are neither."""
     random = torch.Generator().manual_seed(0)
     one, two = torch.randn(2, 100, 4, generator=random)
@@ -115,13 +115,13 @@ def test_the_same_points():
     assert diversity(real, real) == 1
 
 
-def test_diversity_falls_as_points_draw_together():
+def test_diversity_falls_as_points_approach_each_other():
     real = points(200, seed=1)
     assert diversity(real, real * 0.25 + 7).item() == pytest.approx(0.25)
     assert diversity(real, real[:1].expand(50, -1)) == 0
 
 
-def test_points_come_in_the_order_of_their_places():
+def test_features_are_sorted_by_index():
     seen = FeatureCollector()
     seen.update(torch.tensor([3, 0]), torch.tensor([[3.0], [0.0]]))
     seen.update(torch.tensor([2, 1]), torch.tensor([[2.0], [1.0]]))
@@ -129,7 +129,7 @@ def test_points_come_in_the_order_of_their_places():
     assert places.tolist() == rows.flatten().tolist() == [0, 1, 2, 3]
 
 
-def test_nearest():
+def test_nearest_neighbors():
     among = torch.tensor([[0.0], [1.0], [5.0], [6.5]])
     assert nearest_neighbors(torch.tensor([[5.2], [0.9]]), among, count=2).tolist() == [
         [2, 3],

@@ -15,15 +15,15 @@ from vision_lab.metrics.segmentation import (
 TRUTH = torch.tensor(
     [[[0, 0, 1], [1, 1, IGNORE_INDEX]], [[0, 0, 0], [0, 3, IGNORE_INDEX]]], dtype=torch.uint8
 )
-SAID = torch.tensor([[[0, 1, 1], [1, 0, 3]], [[0, 0, 0], [0, 1, 1]]], dtype=torch.uint8)
-"""Class 2 is neither there nor said; class 3 is there and never said."""
+PREDICTIONS = torch.tensor([[[0, 1, 1], [1, 0, 3]], [[0, 0, 0], [0, 1, 1]]], dtype=torch.uint8)
+"""Class 2 is neither in the ground truth nor predicted; class 3 is in the ground truth only."""
 
 
-def test_by_hand():
-    """Two batches of one picture: class 0: 5 both, 7 truth or prediction; 1: 2 of 5; 3: 0 of 1; 2 does not count."""
+def test_weights_equal_those_by_hand():
+    """Two batches of one image: class 0: 5 both, 7 truth or prediction; 1: 2 of 5; 3: 0 of 1; 2 does not count."""
     measure = SegmentationMetrics(4)
-    for said, truth in zip(SAID, TRUTH, strict=True):
-        measure.update(said[None], truth[None])
+    for prediction, truth in zip(PREDICTIONS, TRUTH, strict=True):
+        measure.update(prediction[None], truth[None])
     found = measure.compute()
     assert found["confusion"].tolist() == [[5, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
     assert found["miou"].item() == pytest.approx((5 / 7 + 2 / 5 + 0) / 3)
@@ -31,25 +31,25 @@ def test_by_hand():
     assert found["pixel_accuracy"].item() == pytest.approx(7 / 10)
 
 
-def test_it_is_not_the_mean_over_batches():
-    """A picture that shows little of a class counts little."""
+def test_metrics_are_not_means_over_batches():
+    """A image that shows little of a class counts little."""
     measure, single = SegmentationMetrics(4), []
-    for said, truth in zip(SAID.clamp(max=1), TRUTH.clamp(max=1), strict=True):
-        measure.update(said[None], truth[None])
+    for prediction, truth in zip(PREDICTIONS.clamp(max=1), TRUTH.clamp(max=1), strict=True):
+        measure.update(prediction[None], truth[None])
         alone = SegmentationMetrics(4)
-        alone.update(said[None], truth[None])
+        alone.update(prediction[None], truth[None])
         single.append(alone.compute()["miou"].item())
     assert measure.compute()["miou"].item() != pytest.approx(sum(single) / 2, abs=0.01)
 
 
-def test_classes_that_are_nowhere():
+def test_absent_classes_have_no_metrics():
     matrix = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
     assert intersection_over_union(matrix)[2].isnan()
     assert intersection_over_union(matrix)[:2].tolist() == pytest.approx([3 / 4, 4 / 5])
     assert dice(matrix)[:2].tolist() == pytest.approx([6 / 7, 8 / 9])
 
 
-def test_where_nothing_counts_it_is_zero_and_no_nan():
+def test_ignored_masks_have_a_loss_of_zero():
     measure = SegmentationMetrics(3)
     measure.update(
         torch.zeros(1, 2, 2, dtype=torch.uint8),

@@ -38,7 +38,7 @@ def made(spec: DataSpec, classifier=published.resnet18, **changes) -> Classifier
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_outputs_are_torchvisions_to_the_bit(name: str, spec: DataSpec):
+def test_outputs_are_bit_exactly_torchvisions(name: str, spec: DataSpec):
     size = FAMILIES[name]
     extra = (
         {"init_weights": False, "aux_logits": name == "googlenet"}
@@ -54,7 +54,7 @@ def test_outputs_are_torchvisions_to_the_bit(name: str, spec: DataSpec):
         assert torch.equal(ours.eval()(images), theirs(images))
 
 
-def test_features_are_the_classifiers_own_maps(spec: DataSpec):
+def test_features_are_feature_maps_of_the_classifier(spec: DataSpec):
     it = made(replace(spec, image_size=(64, 64)))
     names = [stage.name for stage in it.stages[1:]]
     features = it.features(names).eval()
@@ -63,15 +63,15 @@ def test_features_are_the_classifiers_own_maps(spec: DataSpec):
     assert list(maps) == names
     for stage in it.stages[1:]:
         assert maps[stage.name].shape == (2, stage.channels, 64 // stage.stride, 64 // stage.stride)
-    trunk = it.network.eval()
-    pooled = trunk.fc(trunk.avgpool(maps["layer4.1"]).flatten(1))
-    assert torch.equal(pooled, trunk(images))
+    classifier = it.network.eval()
+    pooled = classifier.fc(classifier.avgpool(maps["layer4.1"]).flatten(1))
+    assert torch.equal(pooled, classifier(images))
     assert set(features.state_dict()) == {
-        key for key in trunk.state_dict() if not key.startswith("fc.")
+        key for key in classifier.state_dict() if not key.startswith("fc.")
     }
 
 
-def test_a_densenets_last_map_is_complete_after_its_relu(spec: DataSpec):
+def test_the_last_feature_map_of_a_densenet_follows_its_relu(spec: DataSpec):
     it = made(replace(spec, image_size=(64, 64)), published.densenet121)
     last = it.stages[-1].name
     assert last == "features.norm5"
@@ -84,7 +84,7 @@ def test_auto_stem(spec: DataSpec, size: int, stride: int):
     assert it.network.conv1.stride == (stride, stride)
 
 
-def test_too_small_pictures_are_told_the_size(spec: DataSpec):
+def test_images_that_are_too_small_get_the_minimum_size(spec: DataSpec):
     with pytest.raises(ConfigurationError) as caught:
         made(spec, published.alexnet)
     assert str(caught.value) == (
@@ -93,7 +93,7 @@ def test_too_small_pictures_are_told_the_size(spec: DataSpec):
     made(replace(spec, image_size=(63, 63)), published.alexnet)
 
 
-def test_the_size_to_type_goes_with_the_stem_that_it_brings(spec: DataSpec):
+def test_the_suggested_size_fits_the_stem_it_selects(spec: DataSpec):
     """A small stem would do with less, but is not what ``auto`` takes at that size."""
     inception = partial(published.inception_v3, init_weights=False)
     with torch.device("meta"):
@@ -114,7 +114,7 @@ def test_stem_choices(spec: DataSpec):
         made(spec, stem="tiny")
 
 
-def test_a_frozen_trunk_leaves_the_layer_of_the_classes(spec: DataSpec):
+def test_freezing_the_backbone_leaves_the_classification_layer(spec: DataSpec):
     it = made(spec, freeze="backbone")
     trained = [name for name, parameter in it.network.named_parameters() if parameter.requires_grad]
     assert trained == ["fc.weight", "fc.bias"]
@@ -135,7 +135,7 @@ def test_frozen_up_to_a_stage(spec: DataSpec, until: str):
     assert it.network.layer3[0].bn1.training
 
 
-def test_a_stage_without_parameters_freezes_what_comes_before(spec: DataSpec):
+def test_freezing_a_stage_without_parameters_freezes_earlier_ones(spec: DataSpec):
     it = made(spec, freeze="relu")
     assert {n for n, p in it.network.named_parameters() if not p.requires_grad} == {
         "conv1.weight",
@@ -144,13 +144,13 @@ def test_a_stage_without_parameters_freezes_what_comes_before(spec: DataSpec):
     }
 
 
-def test_an_unknown_stage_lists_those_there_are(spec: DataSpec):
+def test_an_unknown_stage_lists_all_stages(spec: DataSpec):
     expected = r"^model\.freeze=layer9: type backbone, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
     with pytest.raises(ConfigurationError, match=expected):
         made(spec, freeze="layer9")
 
 
-def test_a_small_stem_that_cannot_be_had(spec: DataSpec):
+def test_a_small_stem_that_is_not_possible(spec: DataSpec):
     from vision_lab.models.architectures.cifar_resnet import CifarResNet
 
     with pytest.raises(ConfigurationError, match=r"type model\.stem=imagenet$"):

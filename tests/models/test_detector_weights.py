@@ -1,4 +1,4 @@
-"""A published detector's file goes into our network of the same name, and a picture is predicted on with it."""
+"""A published detector's file goes into our network of the same name, and a image is predicted on with it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torchvision.models import detection
 
-from tests.conftest import Outcome
-from tests.data import box_files
+from tests.builders import Outcome
+from tests.data import annotation_files
 from vision_lab.models import weights
 
 Command = Callable[..., Outcome]
@@ -18,7 +18,7 @@ PUBLISHED = {
     "faster_rcnn": ("resnet50", "fasterrcnn_resnet50_fpn", 320),
     "ssd": ("vgg16", "ssd300_vgg16", 300),
 }
-"""head: its model, torchvision's name, the size of the pictures; the other two load by the same lines."""
+"""head: its model, torchvision's name, the size of the images; the other two load by the same lines."""
 
 
 @pytest.mark.slow
@@ -28,13 +28,13 @@ def test_a_published_file_predicts(head: str, command: Command, tmp_path: Path):
     torch.manual_seed(0)
     theirs = getattr(detection, constructor)(weights=None, weights_backbone=None, num_classes=91)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-    picture = box_files.picture(tmp_path / "noise.png", (side, side))
+    image = annotation_files.image(tmp_path / "noise.png", (side, side))
     words = (
         "mode=predict",
         "task=detect",
         f"model={model}",
         f"head={head}",
-        f"source={picture}",
+        f"source={image}",
         "trainer=cpu",
     )
     size = f"data.spec.image_size=[{side},{side}]"
@@ -46,7 +46,7 @@ def test_a_published_file_predicts(head: str, command: Command, tmp_path: Path):
     assert "so predictions would be random" in fewer.err
 
 
-def test_how_published_detectors_normalise(monkeypatch: pytest.MonkeyPatch):
+def test_normalization_of_published_detectors(monkeypatch: pytest.MonkeyPatch):
     """SSD's subtracts a mean and leaves the values as large as bytes."""
     enumeration = torchvision.models.get_model_weights("ssd300_vgg16")
     monkeypatch.setattr(enumeration, "get_state_dict", lambda *_, **__: {"a": torch.zeros(1)})

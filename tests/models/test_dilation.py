@@ -1,4 +1,4 @@
-"""Strides become dilations: torchvision's residual networks to the bit, any other by what dilation promises."""
+"""Dilation instead of strides: bit-exactly torchvision's for ResNets; the definition for any other network."""
 
 from math import log2
 
@@ -22,7 +22,7 @@ def backbone(name: str) -> ClassifierBackbone:
 @pytest.mark.parametrize(
     ("output_stride", "dilated"), [(8, [False, True, True]), (16, [False, False, True])]
 )
-def test_it_is_torchvisions_for_residual_networks(output_stride: int, dilated: list[bool]):
+def test_the_network_equals_torchvisions_for_resnets(output_stride: int, dilated: list[bool]):
     published = torchvision.models.resnet50(replace_stride_with_dilation=dilated).eval()
     made = backbone("resnet50")
     made.network.load_state_dict(published.state_dict())
@@ -35,7 +35,7 @@ def test_it_is_torchvisions_for_residual_networks(output_stride: int, dilated: l
 @pytest.mark.parametrize(
     "name", ["vgg11_bn", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"]
 )
-def test_every_other_value_is_that_of_the_strided_map(name: str):
+def test_dilated_maps_contain_the_strided_map(name: str):
     """At half the stride a network computes what it did, and as much again in between (away from the border)."""
     strided, dilated = backbone(name), backbone(name)
     last = strided.stages[-1].name
@@ -74,7 +74,7 @@ def test_no_stride_is_larger(name: str, output_stride: int):
     assert set(classifier.state_dict()) == keys
 
 
-def test_a_network_that_cannot_be_dilated_says_what_to_type():
+def test_a_network_that_cannot_be_dilated_raises_with_advice():
     made = ClassifierBackbone(
         torchvision.models.inception_v3(init_weights=False, aux_logits=False),
         channels=3,
@@ -87,14 +87,16 @@ def test_a_network_that_cannot_be_dilated_says_what_to_type():
         made.features([made.stages[-1].name], output_stride=8)
 
 
-def test_output_strides_that_are_none():
+def test_invalid_output_strides_are_refused():
     with pytest.raises(ConfigurationError, match=r"head\.output_stride=3: type 8, 16, 32 or null"):
         backbone("resnet18").features(["layer4.1"], output_stride=3)
 
 
 @pytest.mark.parametrize(("largest", "pool"), [(True, nn.MaxPool2d), (False, nn.AvgPool2d)])
 @pytest.mark.parametrize("kernel", [2, 3])
-def test_a_wide_pool_is_the_pool_at_each_pixel(largest: bool, pool: type[nn.Module], kernel: int):
+def test_a_dilated_pool_equals_the_pool_at_each_pixel(
+    largest: bool, pool: type[nn.Module], kernel: int
+):
     x = torch.rand(2, 3, 9, 11)
     wide = DilatedPool(kernel_size=kernel, dilation=1, is_max=largest)(x)
     assert wide.shape == x.shape

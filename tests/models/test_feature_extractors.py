@@ -1,4 +1,4 @@
-"""Spaces in which pictures are measured: what they see, and what is said where one is not to be had."""
+"""Feature extractors: their features, and errors if one is not available."""
 
 from dataclasses import replace
 from functools import partial
@@ -24,8 +24,8 @@ from vision_lab.models.feature_extractors import (
 )
 
 
-def test_the_shipped_network_tells_garments_apart():
-    """By the nearest_neighbors class mean of its features, of pictures it has not learnt from; and it is small."""
+def test_the_bundled_network_separates_classes():
+    """By the nearest_neighbors class mean of its features, of images it has not learned from; and it is small."""
     look, train, test = fashion_features(), FashionMini(split="train"), FashionMini(split="test")
     points, others = look(train.tensors[0][::12]), look(test.tensors[0][::2])
     means = torch.stack([points[train.targets[::12] == label].mean(dim=0) for label in range(10)])
@@ -39,24 +39,24 @@ def test_the_shipped_network_tells_garments_apart():
     assert fid(others, look(noise)) > 50 * fid(others, points)
 
 
-def test_any_pictures_are_made_to_fit():
+def test_images_of_any_kind_are_converted():
     look = fashion_features()
-    grey = torch.rand(3, 1, 32, 32)
+    gray = torch.rand(3, 1, 32, 32)
     assert torch.allclose(
-        look((grey * 255).round().to(torch.uint8)), look((grey * 255).round() / 255), atol=1e-4
+        look((gray * 255).round().to(torch.uint8)), look((gray * 255).round() / 255), atol=1e-4
     )
     assert look(torch.rand(2, 5, 40, 50)).shape == (2, 5 * 64)
-    expected = look(grey)
+    expected = look(gray)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(look(grey), expected)
+        assert torch.equal(look(gray), expected)
 
 
-def test_each_channel_is_seen_by_itself():
-    """So that colours count, and their order."""
-    look, colour = fashion_features(), torch.rand(3, 3, 32, 32)
-    together = look(colour)
+def test_each_channel_is_processed_separately():
+    """So that colors count, and their order."""
+    look, color = fashion_features(), torch.rand(3, 3, 32, 32)
+    together = look(color)
     for place in range(3):
-        alone = look(colour[:, place : place + 1])
+        alone = look(color[:, place : place + 1])
         assert torch.allclose(
             together[:, 64 * place : 64 * place + 64], alone, rtol=1e-4, atol=1e-5
         )
@@ -65,14 +65,14 @@ def test_each_channel_is_seen_by_itself():
 @pytest.mark.parametrize(
     "name", ["resnet18", "squeezenet1_0", "vgg11", "densenet121", "mobilenet_v2"]
 )
-def test_of_a_classifier_it_is_what_the_last_layer_takes(spec: DataSpec, name: str):
+def test_features_of_a_classifier_are_inputs_of_its_last_layer(spec: DataSpec, name: str):
     """For a layer of weights and biases, classes are that layer's of the features."""
     classifier = torchvision.models.get_model(name, num_classes=4).eval()
     look = classifier_features(classifier, replace(spec, image_size=(64, 64)), "run:x")
-    pictures = torch.rand(2, 3, 64, 64)
-    points = look(pictures)
+    images = torch.rand(2, 3, 64, 64)
+    points = look(images)
     with torch.no_grad():
-        logits = classifier((pictures - 0.5) / 0.25)
+        logits = classifier((images - 0.5) / 0.25)
     last = [m for m in classifier.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)][-1]
     weight = last.weight.flatten(1)
     if name == "squeezenet1_0":  # a convolution and a ReLU before the mean over pixels
@@ -108,19 +108,19 @@ def _state(path: Path) -> dict[str, Tensor]:
     return torch.load(file, weights_only=True)
 
 
-def test_inception_from_a_file_and_fetched(weights: Path):
+def test_inception_from_a_file_and_downloaded(weights: Path):
     from_file, fetched = inception(str(weights)), inception(None)
-    pictures = torch.rand(2, 1, 32, 32)
-    points = from_file(pictures)
+    images = torch.rand(2, 1, 32, 32)
+    points = from_file(images)
     assert points.shape == (2, 2048)
-    assert torch.equal(points, fetched(pictures))
+    assert torch.equal(points, fetched(images))
     direct = FeatureExtractorInceptionV3("x", ["2048"], str(weights))
-    (expected,) = direct((pictures.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8))
+    (expected,) = direct((images.expand(-1, 3, -1, -1) * 255).round().to(torch.uint8))
     assert torch.equal(points, expected)
     assert from_file.name == "inception"
 
 
-def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_inception_without_its_extra_or_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
 
@@ -157,7 +157,7 @@ def test_where_inception_is_not_to_be_had(tmp_path: Path, monkeypatch: pytest.Mo
         inception(None)
 
 
-def test_what_was_shipped_is_what_the_command_made():
+def test_the_bundled_weights_are_those_of_the_documented_command():
     """The file has nothing but the network's tensors, all finite."""
     state = torch.load(feature_extractors.FASHION_WEIGHTS, weights_only=True)
     assert sum(np.prod(value.shape) for value in state.values()) < 80_000

@@ -24,7 +24,7 @@ class Dropping(nn.Module):
         return self.second(F.dropout(self.first(x), 0.5, self.training))
 
 
-def test_keys_and_values_are_the_classifiers():
+def test_keys_and_values_equal_the_classifiers():
     classifier = torchvision.models.resnet18().eval()
     maps = TrainEvalGraphs(classifier).feature_maps(["layer1.1", "layer4.1"])
     assert set(maps.state_dict()) == {
@@ -39,7 +39,7 @@ def test_keys_and_values_are_the_classifiers():
     assert torch.equal(classifier.fc(found["layer4.1"].mean(dim=(2, 3))), classifier(images))
 
 
-def test_the_mode_is_that_of_each_call_whoever_set_it():
+def test_the_graph_follows_the_training_flag_of_each_call():
     maps = TrainEvalGraphs(Dropping()).feature_maps(["second"])
     images = torch.rand(1, 3, 8, 8)
     assert maps.training
@@ -52,7 +52,7 @@ def test_the_mode_is_that_of_each_call_whoever_set_it():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small", "convnext_tiny"])
-def test_a_copy_is_a_network_of_its_own(name: str):
+def test_a_copy_is_independent(name: str):
     made = ClassifierBackbone(getattr(torchvision.models, name)(), channels=3, loaded=None)
     maps = made.features([made.stages[-1].name]).eval()
     other = copy.deepcopy(maps)
@@ -66,8 +66,8 @@ def test_a_copy_is_a_network_of_its_own(name: str):
     assert not torch.equal(*other.train()(images.expand(2, -1, -1, -1)).values(), one)
 
 
-def test_layers_that_replace_others_are_used():
-    """As synchronised batch norm replaces batch norm, in training and in evaluation."""
+def test_replaced_layers_are_used():
+    """As synchronized batch norm replaces batch norm, in training and in evaluation."""
     maps = TrainEvalGraphs(torchvision.models.resnet18()).feature_maps(["layer1.1"])
     images = torch.rand(2, 3, 32, 32)
     maps.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3)
@@ -76,13 +76,13 @@ def test_layers_that_replace_others_are_used():
         (found,) = maps.train(training)(images).values()
         assert (found.std(dim=(2, 3)) < 1).all()
         (other,) = maps(images.flip(-1)).values()
-        assert torch.equal(found, other)  # of nothing but zeros, whatever the picture
+        assert torch.equal(found, other)  # of nothing but zeros, whatever the image
     assert all(buffer.is_meta for buffer in maps.to("meta").buffers())
     with torch.no_grad():
         assert next(iter(maps(images.to("meta")).values())).is_meta
 
 
-def test_frozen_parts_stay_in_evaluation_mode():
+def test_frozen_layers_stay_in_evaluation_mode():
     classifier = torchvision.models.resnet18()
     classifier.bn1.eval()
     maps = TrainEvalGraphs(classifier).feature_maps(["layer4.1"])

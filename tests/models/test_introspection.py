@@ -1,4 +1,4 @@
-"""What is learnt of a network without running it."""
+"""What is learned of a network without running it."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_stages_of_a_resnet():
 @pytest.mark.parametrize(
     ("name", "smallest"), [("alexnet", 63), ("vgg11", 32), ("squeezenet1_0", 21)]
 )
-def test_the_smallest_picture_is_torchvisions(name: str, smallest: int):
+def test_the_minimum_image_size_is_torchvisions(name: str, smallest: int):
     with torch.device("meta"):
         network = getattr(published, name)()
     assert introspection.min_image_size(network, channels=3, start=1) == smallest
@@ -33,7 +33,7 @@ def test_the_smallest_picture_is_torchvisions(name: str, smallest: int):
     )
 
 
-def test_a_copy_has_no_numbers_and_shares_nothing():
+def test_a_copy_without_weights_shares_nothing():
     network = published.squeezenet1_1()
     copy = introspection.meta_copy(network)
     assert {parameter.device.type for parameter in copy.parameters()} == {"meta"}

@@ -1,4 +1,4 @@
-"""Fitting the first layers to other pictures."""
+"""Fitting the first layers to other images."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_first_fourfold_downsampling_goes(name: str):
+def test_the_small_stem_removes_the_first_downsampling(name: str):
     extra = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
     with torch.device("meta"):
         network = getattr(published, name)(weights=None, **extra)
@@ -45,7 +45,7 @@ def test_the_first_fourfold_downsampling_goes(name: str):
     assert network.eval()(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 1000)
 
 
-def test_only_the_shrunk_convolution_changes_shape():
+def test_the_small_stem_changes_only_the_first_convolution():
     with torch.device("meta"):
         network, other = published.resnet18(), published.resnet18()
     remove_stem_downsampling(network)
@@ -63,15 +63,15 @@ def test_new_weights_have_the_spread_of_the_paper():
     assert first.weight.std().item() == pytest.approx(old * 3**0.5, rel=0.1)
 
 
-def test_grey_kernels_answer_as_the_colour_kernels_do():
-    kernel, grey = torch.randn(8, 3, 3, 3), torch.rand(2, 1, 9, 9)
-    colour = nn.functional.conv2d(grey.expand(-1, 3, -1, -1), kernel)
+def test_gray_kernels_respond_like_the_color_kernels():
+    kernel, gray = torch.randn(8, 3, 3, 3), torch.rand(2, 1, 9, 9)
+    color = nn.functional.conv2d(gray.expand(-1, 3, -1, -1), kernel)
     assert torch.allclose(
-        nn.functional.conv2d(grey, adapt_input_kernel(kernel, 1)), colour, atol=1e-5
+        nn.functional.conv2d(gray, adapt_input_kernel(kernel, 1)), color, atol=1e-5
     )
 
 
-def test_more_channels_repeat_the_kernels_at_the_same_strength():
+def test_more_channels_repeat_and_rescale_the_kernels():
     kernel = torch.randn(8, 3, 3, 3)
     six = adapt_input_kernel(kernel, 6)
     assert torch.equal(six[:, :3], kernel / 2)

@@ -1,4 +1,4 @@
-"""Learnt weights: every wrapping, what may differ, and what is refused by name."""
+"""Learned weights: every wrapping, what may differ, and what is refused by name."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ CLASSES = {"classifier.1.weight", "classifier.1.bias"}
 
 
 @pytest.fixture
-def learnt() -> dict[str, torch.Tensor]:
+def learned() -> dict[str, torch.Tensor]:
     return published.squeezenet1_1(num_classes=7).state_dict()
 
 
@@ -31,44 +31,46 @@ def into(file: Path, classes: int = 7, network: nn.Module | None = None):
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "backbone.", "network."])
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict"])
 def test_wrapped_and_prefixed(
-    tmp_path: Path, learnt: dict[str, torch.Tensor], prefix: str, wrapper: str | None
+    tmp_path: Path, learned: dict[str, torch.Tensor], prefix: str, wrapper: str | None
 ):
-    content = {prefix + key: value for key, value in learnt.items()}
+    content = {prefix + key: value for key, value in learned.items()}
     torch.save({wrapper: content, "epoch": 3} if wrapper else content, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth")
-    assert all(torch.equal(value, learnt[key]) for key, value in network.state_dict().items())
+    assert all(torch.equal(value, learned[key]) for key, value in network.state_dict().items())
     assert loaded.summary == "w.pth: 52 of 52 tensors loaded"
     assert loaded.missing_keys == ()
 
 
-def test_other_classes_are_drawn_anew_and_said(tmp_path: Path, learnt: dict[str, torch.Tensor]):
-    torch.save(learnt, tmp_path / "w.pth")
+def test_other_numbers_of_classes_reinitialize_the_last_layer(
+    tmp_path: Path, learned: dict[str, torch.Tensor]
+):
+    torch.save(learned, tmp_path / "w.pth")
     network, loaded = into(tmp_path / "w.pth", classes=3)
     assert loaded.summary == (
         "w.pth: 50 of 52 tensors loaded; randomly initialized: classifier.1.weight, classifier.1.bias"
     )
     assert set(loaded.missing_keys) == CLASSES
-    assert torch.equal(network.features[0].weight, learnt["features.0.weight"])
+    assert torch.equal(network.features[0].weight, learned["features.0.weight"])
 
 
-def test_a_trunk_alone(tmp_path: Path, learnt: dict[str, torch.Tensor]):
+def test_pretrained_weights_of_the_backbone_only(tmp_path: Path, learned: dict[str, torch.Tensor]):
     torch.save(
-        {key: value for key, value in learnt.items() if key not in CLASSES}, tmp_path / "w.pth"
+        {key: value for key, value in learned.items() if key not in CLASSES}, tmp_path / "w.pth"
     )
     assert set(into(tmp_path / "w.pth")[1].missing_keys) == CLASSES
 
 
-def test_kernels_are_summed_for_grey_pictures(tmp_path: Path, learnt: dict[str, torch.Tensor]):
-    torch.save(learnt, tmp_path / "w.pth")
-    grey = published.squeezenet1_1(num_classes=7)
-    set_in_channels(grey, 1)
-    network, _ = into(tmp_path / "w.pth", network=grey)
+def test_kernels_are_summed_for_gray_images(tmp_path: Path, learned: dict[str, torch.Tensor]):
+    torch.save(learned, tmp_path / "w.pth")
+    gray = published.squeezenet1_1(num_classes=7)
+    set_in_channels(gray, 1)
+    network, _ = into(tmp_path / "w.pth", network=gray)
     assert torch.allclose(
-        network.features[0].weight, learnt["features.0.weight"].sum(dim=1, keepdim=True)
+        network.features[0].weight, learned["features.0.weight"].sum(dim=1, keepdim=True)
     )
 
 
-def test_a_small_stem_does_not_take_them(tmp_path: Path):
+def test_a_small_stem_does_not_fit_pretrained_weights(tmp_path: Path):
     torch.save(published.resnet18(num_classes=7).state_dict(), tmp_path / "w.pth")
     network = published.resnet18(num_classes=7)
     remove_stem_downsampling(network)
@@ -83,7 +85,7 @@ def test_a_small_stem_does_not_take_them(tmp_path: Path):
     assert str(caught.value).endswith("type model.stem=imagenet.")
 
 
-def test_another_network_is_refused_with_the_keys(tmp_path: Path):
+def test_weights_of_another_network_are_refused_with_the_keys(tmp_path: Path):
     torch.save(published.alexnet(num_classes=7).state_dict(), tmp_path / "w.pth")
     before = published.squeezenet1_1(num_classes=7)
     state = {key: value.clone() for key, value in before.state_dict().items()}
@@ -96,7 +98,7 @@ def test_another_network_is_refused_with_the_keys(tmp_path: Path):
     assert all(torch.equal(value, state[key]) for key, value in before.state_dict().items())
 
 
-def test_auxiliary_classifiers_that_are_switched_off_are_left_over(tmp_path: Path):
+def test_weights_of_disabled_auxiliary_classifiers_are_ignored(tmp_path: Path):
     build = partial(published.googlenet, num_classes=7, init_weights=False)
     torch.save(build(aux_logits=True).state_dict(), tmp_path / "w.pth")
     loaded = load(
@@ -140,7 +142,7 @@ def test_code_in_a_file_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "planted").exists()
 
 
-def test_what_cannot_be_loaded_is_said(tmp_path: Path):
+def test_unknown_weights_are_refused(tmp_path: Path):
     (tmp_path / "text.pth").write_text("hello")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     for name, text in {
@@ -164,9 +166,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path):
         load(published.squeezenet1_1(), "imagenet", constructor="MyNet", class_layers=CLASSES)
 
 
-def test_offline_says_what_to_fetch_and_where_to_put_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_offline_the_error_names_url_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_args, **_options):
         raise URLError("no network in tests")
 
@@ -183,9 +183,7 @@ def test_offline_says_what_to_fetch_and_where_to_put_it(
     assert str(tmp_path / "hub" / "checkpoints") in text
 
 
-def test_cached_published_weights_bring_their_normalisation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_cached_weights_set_their_normalization(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     network = published.squeezenet1_1()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
@@ -199,9 +197,7 @@ def test_cached_published_weights_bring_their_normalisation(
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_pictures_for_weights_from_tensorflow_are_what_transform_input_makes_of_them(
-    tmp_path: Path, name: str
-):
+def test_normalization_for_tensorflow_weights_equals_transform_input(tmp_path: Path, name: str):
     build = partial(getattr(published, name), num_classes=7, init_weights=False, aux_logits=False)
     theirs = build(transform_input=True)
     torch.save(theirs.state_dict(), tmp_path / "w.pth")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import Outcome
-from tests.data import box_files
+from tests.builders import Outcome
+from tests.data import annotation_files
 
 Command = Callable[..., Outcome]
 
 
 def boxes_of(kind: str) -> Callable[[Path], list[str]]:
     def make(root: Path) -> list[str]:
-        box_files.FORMATS[kind](root)
+        annotation_files.FORMATS[kind](root)
         return [f"data={kind}", f"data.root={root}", "data.spec.image_size=[64,64]"]
 
     return make
@@ -27,13 +27,13 @@ def boxes_of(kind: str) -> Callable[[Path], list[str]]:
 def folder(root: Path) -> list[str]:
     for name in ("ash", "beech"):
         for number in range(4):
-            box_files.picture(root / name / f"{number}.png", (40, 40), seed=len(name))
+            annotation_files.image(root / name / f"{number}.png", (40, 40), seed=len(name))
     return ["data=folder", f"data.root={root}"]
 
 
 def masks(root: Path) -> list[str]:
     for number in range(6):
-        box_files.picture(root / "images" / f"{number}.png", (40, 30))
+        annotation_files.image(root / "images" / f"{number}.png", (40, 30))
         (root / "masks").mkdir(exist_ok=True)
         Image.fromarray(np.eye(30, 40, dtype=np.uint8)).save(root / "masks" / f"{number}.png")
     return ["data=masks", f"data.root={root}", "data.spec.class_names=[ground,line]"]
@@ -55,7 +55,7 @@ def checked(command: Command, tmp_path: Path, words: list[str]) -> tuple[Outcome
 
 
 @pytest.mark.parametrize("kind", CLEAN)
-def test_a_data_set_that_is_right_is_told_so(kind: str, command: Command, tmp_path: Path):
+def test_a_dataset_without_problems_passes(kind: str, command: Command, tmp_path: Path):
     outcome, report = checked(command, tmp_path, CLEAN[kind](tmp_path / "data"))
     assert outcome.code == 0, outcome.err
     assert "no problems found" in outcome.out
@@ -80,7 +80,7 @@ def cut(path: Path) -> None:
 
 
 def twice(root: Path) -> None:
-    """One picture under two names, with other annotations, so that it matters in one split too."""
+    """One image under two names, with other annotations, so that it matters in one split too."""
     shutil.copy(root / "JPEGImages/a.png", root / "JPEGImages/e.png")
     text = (
         (root / "Annotations/a.xml").read_text().replace("a.png", "e.png").replace("cedar", "ash")
@@ -91,10 +91,10 @@ def twice(root: Path) -> None:
 COCO = "annotations/instances_train.json"
 
 FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
-    ("coco", "a picture that is cut short", lambda r: cut(r / "train/a.png"), "a.png"),
+    ("coco", "a image that is cut short", lambda r: cut(r / "train/a.png"), "a.png"),
     (
         "coco",
-        "a picture that is not there",
+        "a image that is not there",
         lambda r: (r / "train/b.png").unlink(),
         "there is no such file",
     ),
@@ -124,7 +124,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
     ),
     (
         "voc_detect",
-        "a box outside of its picture",
+        "a box outside of its image",
         lambda r: replaced(r / "Annotations/a.xml", "<xmin>9<", "<xmin>90<"),
         "inverted",
     ),
@@ -134,10 +134,10 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda r: cut(r / "Annotations/d.xml"),
         "cannot be read",
     ),
-    ("voc_detect", "one picture twice", twice, "a.png"),
+    ("voc_detect", "one image twice", twice, "a.png"),
     (
         "yolo_txt",
-        "a box beyond its picture",
+        "a box beyond its image",
         lambda r: replaced(r / "labels/a.txt", "0.3 ", "0.95 "),
         "extends beyond",
     ),
@@ -155,27 +155,27 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
     ),
     (
         "yolo_txt",
-        "a text that is no picture",
+        "a text that is no image",
         lambda r: (r / "images/d.png").write_text("hello"),
         "is not an image",
     ),
-    ("folder", "a picture that is cut short", lambda r: cut(r / "ash/0.png"), "0.png"),
+    ("folder", "a image that is cut short", lambda r: cut(r / "ash/0.png"), "0.png"),
     (
         "folder",
-        "one picture in two classes",
+        "one image in two classes",
         lambda r: shutil.copy(r / "ash/0.png", r / "beech/0.png"),
         "beech/0.png",
     ),
     (
         "folder",
-        "a text that is no picture",
+        "a text that is no image",
         lambda r: (r / "ash/1.png").write_text("hello"),
         "is not an image",
     ),
     (
         "masks",
         "a mask of another size",
-        lambda r: box_files.picture(r / "masks/0.png", (20, 20)),
+        lambda r: annotation_files.image(r / "masks/0.png", (20, 20)),
         "0.png",
     ),
     (
@@ -184,12 +184,12 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda r: Image.new("L", (40, 30), 7).save(r / "masks/1.png"),
         "stand for no class",
     ),
-    ("masks", "a picture without a mask", lambda r: (r / "masks/2.png").unlink(), "2.png"),
+    ("masks", "a image without a mask", lambda r: (r / "masks/2.png").unlink(), "2.png"),
     ("masks", "a mask that is cut short", lambda r: cut(r / "masks/3.png"), "3.png"),
 ]
 
 
-def test_how_many_faults_are_planted():
+def test_the_expected_number_of_problems_is_injected():
     assert len(FAULTS) == 20
     assert {kind for kind, *_ in FAULTS} == set(CLEAN)
 
@@ -197,7 +197,7 @@ def test_how_many_faults_are_planted():
 @pytest.mark.parametrize(
     ("kind", "what", "plant", "says"), FAULTS, ids=[f"{f[0]}: {f[1]}" for f in FAULTS]
 )
-def test_a_planted_fault_is_found_and_named(
+def test_an_injected_problem_is_found_and_named(
     kind: str,
     what: str,
     plant: Callable[[Path], object],
@@ -221,7 +221,7 @@ def test_a_planted_fault_is_found_and_named(
     assert "problems: all are listed in" in outcome.err
 
 
-def test_what_is_no_fault_is_told_all_the_same(command: Command, tmp_path: Path):
+def test_information_that_is_not_a_problem_is_reported(command: Command, tmp_path: Path):
     words = CLEAN["coco"](tmp_path / "data")
     _, report = checked(
         command, tmp_path, [*words, "mode.small_object_pixels=30", "mode.num_drawn=0"]
@@ -229,12 +229,14 @@ def test_what_is_no_fault_is_told_all_the_same(command: Command, tmp_path: Path)
     splits = report["splits"].values()
     assert sum(len(split["unlabeled"]) for split in splits) == 1  # c has no objects
     assert sum(sum(split["small_objects"].values()) for split in splits) == 5
-    counts = [split["classes"][name]["count"] for name in box_files.NAMES for split in splits]
+    counts = [
+        split["classes"][name]["count"] for name in annotation_files.NAMES for split in splits
+    ]
     assert sum(counts) == 6
     assert not list((tmp_path / "outputs" / "check").glob("*/contact_sheet.png"))
 
 
-def test_numbers_out_of_range_are_refused(command: Command):
+def test_values_out_of_range_are_refused(command: Command):
     outcome = command("mode=check", "data=scenes", "mode.small_object_pixels=-1")
     assert outcome.code == 1
     assert "mode.small_object_pixels=-1: type a whole number of 0 or more" in outcome.err

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import FAST, Outcome
-from tests.data import box_files
+from tests.builders import FAST, Outcome
+from tests.data import annotation_files
 from vision_lab.cli.main import main
 from vision_lab.runs.folder import Run
 
@@ -28,7 +28,7 @@ SMALL = (
 
 
 def squares(root: Path, count: int = 30) -> Path:
-    """One bright square a picture, as YOLO's files have it; pictures are 96 x 48, so that they are fitted."""
+    """One bright square a image, as YOLO's files have it; images are 96 x 48, so that they are fitted."""
     random = np.random.default_rng(0)
     for name in ("images", "labels"):
         (root / name).mkdir(parents=True)
@@ -45,8 +45,8 @@ def squares(root: Path, count: int = 30) -> Path:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with squares/ and a run that learnt them, made once."""
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with squares/ and a run that learned them, made once."""
     folder = tmp_path_factory.mktemp("squares")
     with chdir(folder):
         words = (
@@ -68,12 +68,12 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trained(command: Command, learnt: Path, tmp_path: Path) -> Run:
-    shutil.copytree(learnt, tmp_path, dirs_exist_ok=True)
+def trained(command: Command, learned: Path, tmp_path: Path) -> Run:
+    shutil.copytree(learned, tmp_path, dirs_exist_ok=True)
     return Run(tmp_path / "outputs" / "squares")
 
 
-def test_squares_are_learnt_and_measured_again(command: Command, trained: Run):
+def test_squares_are_detected_and_evaluated_again(command: Command, trained: Run):
     result = trained.result
     assert result is not None
     measures = {"loss", "map", "map50", "map75", "recall", "map_small"}
@@ -94,7 +94,7 @@ def test_squares_are_learnt_and_measured_again(command: Command, trained: Run):
     assert "bit-exactly the result reported after training" in outcome.out
 
 
-def test_any_program_can_score_what_an_evaluation_writes(command: Command, trained: Run):
+def test_pycocotools_agrees_on_the_exported_files(command: Command, trained: Run):
     from contextlib import redirect_stdout
     from io import StringIO
 
@@ -122,10 +122,10 @@ def test_any_program_can_score_what_an_evaluation_writes(command: Command, train
     assert ours["train/map50"] == pytest.approx(evaluation.stats[1], abs=1e-6)
 
 
-def test_predictions_are_pictures_a_table_and_a_document(
+def test_predictions_are_images_a_table_and_coco_json(
     command: Command, trained: Run, tmp_path: Path
 ):
-    box_files.picture(tmp_path / "squares" / "images" / "zz_noise.png", (50, 50))
+    annotation_files.image(tmp_path / "squares" / "images" / "zz_noise.png", (50, 50))
     outcome = command("mode=predict", f"run={trained}", f"source={tmp_path / 'squares' / 'images'}")
     assert outcome.code == 0, outcome.err
     folder = trained.folder / "predict"
@@ -149,7 +149,7 @@ def test_predictions_are_pictures_a_table_and_a_document(
     assert Image.open(folder / "contact_sheet.png").width > 500
 
 
-def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_path: Path):
+def test_unsupported_detector_options_are_refused(command: Command, trained: Run, tmp_path: Path):
     outcome = command(
         "mode=predict", f"run={trained}", f"source={tmp_path / 'squares'}", "mode.tiles=true"
     )
@@ -184,28 +184,26 @@ def test_what_a_detector_cannot_do_is_said(command: Command, trained: Run, tmp_p
         (["data=coco", "data.root=nowhere"], "nowhere has no COCO annotations"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_to_type(
-    words: list[str], says: str, command: Command
-):
+def test_incompatible_data_is_refused_with_advice(words: list[str], says: str, command: Command):
     outcome = command("task=detect", *words)
     assert outcome.code == 1
     assert says in outcome.err
     assert "Traceback" not in outcome.err
 
 
-def test_scenes_are_for_two_tasks_and_no_third(command: Command):
+def test_scenes_work_for_two_tasks_only(command: Command):
     outcome = command("task=classify", "data=scenes")
     assert outcome.code == 1
     assert "data=scenes is for masks, but task=classify learns from labels" in outcome.err
 
 
-@pytest.mark.parametrize("kind", box_files.FORMATS)
-def test_broken_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_path: Path):
+@pytest.mark.parametrize("kind", annotation_files.FORMATS)
+def test_invalid_boxes_are_listed_in_the_run(kind: str, command: Command, tmp_path: Path):
     boxes = {
-        **box_files.BOXES,
+        **annotation_files.BOXES,
         "b": [("beech", (0, 0, 60, 60)), ("ash", (50, 20, 90, 40)), ("oak", (1, 1, 9, 9))],
     }
-    root = box_files.FORMATS[kind](tmp_path / "data", boxes)
+    root = annotation_files.FORMATS[kind](tmp_path / "data", boxes)
     words = (
         "task=detect",
         f"data={kind}",
@@ -243,12 +241,12 @@ LEARNING = {
         "head.box_batch_size_per_image=64",
     ),
 }
-"""head: what makes it small, and its boxes as large as the objects of small pictures."""
+"""head: what makes it small, and its boxes as large as the objects of small images."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", LEARNING)
-def test_eight_scenes_are_learnt_by_heart(head: str, command: Command, tmp_path: Path):
+def test_eight_scenes_are_overfitted(head: str, command: Command, tmp_path: Path):
     words = (
         *(
             "task=detect",

@@ -116,7 +116,7 @@ def test_a_lost_process_is_named_and_the_command_resumes(
 
 
 @pytest.mark.slow
-def test_a_reader_lost_by_the_first_of_two_processes_is_the_cause(tmp_path: Path):
+def test_a_worker_killed_in_the_first_of_two_processes_is_the_reported_cause(tmp_path: Path):
     """The second one then only sees that the first is gone, and says nothing."""
     process = start(tmp_path, "trainer=ddp_cpu")
     os.kill(children_of(process, count=1, are_readers=True)[0], signal.SIGKILL)
@@ -127,7 +127,7 @@ def test_a_reader_lost_by_the_first_of_two_processes_is_the_cause(tmp_path: Path
 @pytest.mark.parametrize(
     "lose", [shutil.rmtree, lambda path: path.rename(path.with_name("y"))], ids=["delete", "rename"]
 )
-def test_a_folder_that_is_gone_is_named(tmp_path: Path, lose: Callable[[Path], object]):
+def test_a_deleted_or_renamed_folder_is_named(tmp_path: Path, lose: Callable[[Path], object]):
     process = start(tmp_path, "trainer=cpu")
     lose(tmp_path / "outputs/x")
     _, errors = process.communicate(timeout=60)

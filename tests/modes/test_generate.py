@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 from vision_lab.cli.main import main
 from vision_lab.runs.folder import Run
 
@@ -63,7 +63,7 @@ def pixels(folder: Path) -> dict[str, np.ndarray]:
     return {file.name: np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))}
 
 
-def test_what_a_run_leaves(run: Path):
+def test_files_of_a_run(run: Path):
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
         *("epoch=000.png", "epoch=001.png", "epoch=002.png", "epochs.gif"),
     ]
@@ -97,7 +97,7 @@ def test_what_a_run_leaves(run: Path):
     assert {name.split(".")[0] for name in state} == {"generator", "discriminator"}
 
 
-def test_what_tensorboard_shows(run: Path):
+def test_tensorboard_contents(run: Path):
     seen = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
     seen.Reload()
     scalars, images = seen.Tags()["scalars"], seen.Tags()["images"]
@@ -116,7 +116,7 @@ def test_what_tensorboard_shows(run: Path):
         assert chart in layout
 
 
-def test_samples_and_the_same_again(command: Command, run: Path):
+def test_samples_are_reproducible(command: Command, run: Path):
     assert command("mode=predict", f"run={run}", "mode.num_samples=12", "seed=5").code == 0
     folder = run / "predict" / "seed-5"
     first = pixels(folder / "samples")
@@ -156,7 +156,7 @@ def test_another_seed_and_chosen_classes(command: Command, run: Path):
     assert np.load(folder / "latents.npz")["labels"].tolist() == [8, 3, 8, 3]
 
 
-def test_evaluate_comes_to_the_same(command: Command, run: Path):
+def test_evaluate_gives_the_same_result(command: Command, run: Path):
     outcome = command("mode=evaluate", f"run={run}")
     assert outcome.code == 0, outcome.err
     assert "bit-exactly the result reported after training" in outcome.out
@@ -197,7 +197,7 @@ def test_features_of_a_run(command: Command, run: Path):
 
 
 def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path]):
-    """Of a pair that takes classes it must have the same; another one takes any pictures."""
+    """Of a pair that takes classes it must have the same; another one takes any images."""
     root = make_folder(classes=("ash", "beech"), count=20)
     outcome = command(
         "mode=evaluate", f"run={run}", "data=folder", f"data.root={root}", "data.num_workers=0"
@@ -220,7 +220,7 @@ def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path
         assert "real 8" in outcome.out
 
 
-def test_masks_and_boxes_are_left_alone(command: Command):
+def test_masks_and_boxes_are_ignored_by_generation(command: Command):
     counts = (
         "data=scenes",
         "data.num_images={train: 12, val: 4, test: 4}",
@@ -285,7 +285,7 @@ def test_samples_need_no_features(command: Command, run: Path):
         ("mode=predict task=generate model=dcgan head=none", "mode=predict requires a trained generator: type run="),
     ],
 )  # fmt: skip
-def test_words_that_do_not_fit(command: Command, run: Path, words: str, text: str):
+def test_incompatible_words_are_refused(command: Command, run: Path, words: str, text: str):
     outcome = command(*words.split(" "))
     assert outcome.code == 1
     assert text in outcome.err
@@ -307,17 +307,17 @@ def test_words_that_do_not_fit(command: Command, run: Path, words: str, text: st
         ({"other": np.zeros(3)}, "this is not a latents.npz written by mode=predict"),
     ],
 )
-def test_a_file_of_latents_that_does_not_fit(command: Command, run: Path, arrays: dict, text: str):
+def test_latents_of_another_shape_are_refused(command: Command, run: Path, arrays: dict, text: str):
     np.savez("latents.npz", **arrays)
     outcome = command("mode=predict", f"run={run}", "source=latents.npz")
     assert outcome.code == 1
     assert text in outcome.err
 
 
-def test_folders_of_any_pictures(
+def test_folders_of_unlabeled_images(
     command: Command, make_folder: Callable[..., Path], tmp_path: Path
 ):
-    """With classes or without; at 64 pixels, in colour; some of the files are broken."""
+    """With classes or without; at 64 pixels, in color; some of the files are broken."""
     root = make_folder(classes=("ash", "beech"), count=14)
     (root / "ash" / "003.png").write_bytes(b"is not an image")
     shutil.copytree(root / "ash", tmp_path / "flat")
@@ -349,7 +349,7 @@ def test_folders_of_any_pictures(
     assert "for images without classes (task=generate), type data=images" in outcome.err
 
 
-def test_losses_that_are_no_numbers_end_it(command: Command):
+def test_nan_losses_end_the_run(command: Command):
     outcome = command(*SMALL, "optimizer.lr=1e30", "logger=none", "name=x")
     assert outcome.code == 1
     assert re.search(
@@ -359,7 +359,7 @@ def test_losses_that_are_no_numbers_end_it(command: Command):
     assert Run(Path("outputs/x")).state == "failed"
 
 
-def test_what_is_watched_is_said(command: Command):
+def test_failures_of_gan_training_are_reported(command: Command):
     words = (
         *SMALL,
         "logger=none",

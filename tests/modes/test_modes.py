@@ -12,8 +12,7 @@ import torch
 import torchvision.models as published
 from PIL import Image
 
-from tests.conftest import FAST, Outcome, make_shades
-from tests.data.test_image_io import bomb
+from tests.builders import FAST, Outcome, make_shades, write_bomb
 from vision_lab.cli.main import main
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.runs.folder import Run
@@ -28,13 +27,13 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures/ and a run that learnt them, made once."""
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images/ and a run that learned them, made once."""
     folder = tmp_path_factory.mktemp("shades")
-    make_shades(folder / "pictures", count=30)
+    make_shades(folder / "images", count=30)
     words = (
         "data=folder",
-        "data.root=pictures",
+        "data.root=images",
         "name=shades",
         "trainer.max_epochs=4",
         "data.batch_size=8",
@@ -45,13 +44,13 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def trained(command: Command, learnt: Path, tmp_path: Path) -> Run:
-    """A copy of that run, and of its pictures."""
-    shutil.copytree(learnt, tmp_path, dirs_exist_ok=True)
+def trained(command: Command, learned: Path, tmp_path: Path) -> Run:
+    """A copy of that run, and of its images."""
+    shutil.copytree(learned, tmp_path, dirs_exist_ok=True)
     return Run(tmp_path / "outputs" / "shades")
 
 
-def test_shades_are_learnt_and_measured_again(command: Command, trained: Run):
+def test_shades_are_classified_and_evaluated_again(command: Command, trained: Run):
     result = trained.result
     assert result is not None
     assert result["metrics"]["test/accuracy"] > 0.8
@@ -81,7 +80,7 @@ def test_a_change_of_conf_or_of_options_does_not_change_what_a_run_means(
     assert again["metrics"]["test/accuracy"] == trained.result["metrics"]["test/accuracy"]
 
 
-def test_other_data_is_mapped_by_the_names_of_its_classes(
+def test_other_datasets_are_mapped_by_class_names(
     command: Command, trained: Run, make_folder: Callable[..., Path]
 ):
     other = make_folder("other", classes=("beech", "ash"), count=4)
@@ -112,8 +111,8 @@ def test_other_classes_are_refused(
     )
 
 
-def test_prediction_needs_no_data_set(command: Command, trained: Run, tmp_path: Path):
-    shutil.move(tmp_path / "pictures", tmp_path / "kept")
+def test_prediction_does_not_need_the_dataset(command: Command, trained: Run, tmp_path: Path):
+    shutil.move(tmp_path / "images", tmp_path / "kept")
     outcome = command(
         "mode=predict", f"run={trained.folder}", f"source={tmp_path / 'kept' / 'cedar'}"
     )
@@ -137,10 +136,10 @@ def test_prediction_needs_no_data_set(command: Command, trained: Run, tmp_path: 
     assert "... and 10 more" in outcome.out
 
 
-def test_bad_pictures_when_predicting(command: Command, trained: Run, tmp_path: Path):
+def test_unreadable_images_in_prediction(command: Command, trained: Run, tmp_path: Path):
     folder = tmp_path / "mixed"
     folder.mkdir()
-    shutil.copy(tmp_path / "pictures" / "ash" / "000.png", folder / "a.png")
+    shutil.copy(tmp_path / "images" / "ash" / "000.png", folder / "a.png")
     (folder / "b.jpg").write_text("is not an image")
     words = ("mode=predict", f"run={trained.folder}", f"source={folder}")
     stopped = command(*words)
@@ -165,14 +164,14 @@ def test_bad_pictures_when_predicting(command: Command, trained: Run, tmp_path: 
         (("mode=evaluate", "run=nowhere"), "run=nowhere: there is no such folder"),
     ],
 )
-def test_what_is_missing_is_said(command: Command, words: tuple[str, ...], text: str):
+def test_missing_values_are_reported(command: Command, words: tuple[str, ...], text: str):
     outcome = command(*words)
     assert outcome.code != 0
     assert text in outcome.err
     assert "Traceback" not in outcome.err
 
 
-def test_predicting_with_nothing_learnt_is_refused(command: Command, tmp_path: Path):
+def test_predicting_with_untrained_weights_is_refused(command: Command, tmp_path: Path):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     outcome = command("mode=predict", "source=a.png")
     assert "mode=predict requires a trained network: type run=" in outcome.err
@@ -189,7 +188,7 @@ def test_predicting_with_nothing_learnt_is_refused(command: Command, tmp_path: P
     assert "weights: w.pth: 52 of 52 tensors loaded" in outcome.out
 
 
-def test_model_pth_is_a_bare_state_dict_under_published_keys(command: Command):
+def test_model_pth_is_a_plain_state_dict_with_published_keys(command: Command):
     assert command("name=bare", *FAST).code == 0
     state = torch.load("outputs/bare/model.pth", weights_only=True)
     network = CifarResNet(depth=20)
@@ -208,18 +207,16 @@ def test_an_unfinished_run_cannot_be_evaluated(command: Command):
     assert "has no model.pth: the run is finished; repeat its command" in outcome.err
 
 
-def test_fine_tuning_from_a_run_of_ours(
-    command: Command, trained: Run, make_folder: Callable[..., Path]
-):
-    """The weights of a run are a file like any other; only the layer of the classes is drawn anew."""
+def test_fine_tuning_from_a_run(command: Command, trained: Run, make_folder: Callable[..., Path]):
+    """The weights of a run are a file like any other; only the classification layer is initialized again."""
     other = make_folder("two", classes=("ash", "elm"), count=20)
     words = ("data=folder", f"data.root={other}", "name=tuned", f"model.weights={trained.weights}")
     outcome = command(*words, *SMALL, "debug=fast", "model.freeze=backbone")
     assert outcome.code == 0, outcome.err
     assert "randomly initialized: fc.weight, fc.bias" in outcome.out
     tuned = torch.load("outputs/tuned/model.pth", weights_only=True)
-    learnt = torch.load(trained.weights, weights_only=True)
-    assert torch.equal(tuned["layer3.2.conv2.weight"], learnt["layer3.2.conv2.weight"])
+    learned = torch.load(trained.weights, weights_only=True)
+    assert torch.equal(tuned["layer3.2.conv2.weight"], learned["layer3.2.conv2.weight"])
     evaluated = command("mode=evaluate", "run=outputs/tuned", "trainer.limit_test_batches=2")
     assert evaluated.code == 0, evaluated.err  # model.weights is not needed any more
 
@@ -249,7 +246,7 @@ def test_a_run_can_be_repeated_from_its_folder(command: Command):
     ],
     ids=lambda words: words[0],
 )
-def test_choices_beside_the_default_run_and_measure_the_same_again(
+def test_other_choices_run_and_evaluate_to_the_same_result(
     command: Command, words: tuple[str, ...]
 ):
     assert command("name=other", *FAST, *words).code == 0
@@ -259,7 +256,7 @@ def test_choices_beside_the_default_run_and_measure_the_same_again(
     assert again["metrics"] == stored["metrics"]
 
 
-def test_what_differs_when_it_is_measured_again_is_said(command: Command, trained: Run):
+def test_differences_of_a_second_evaluation_are_reported(command: Command, trained: Run):
     weights = torch.load(trained.weights, weights_only=True)
     weights["classifier.weight" if "classifier.weight" in weights else "fc.weight"] *= 0.5
     torch.save(weights, trained.weights)
@@ -276,21 +273,21 @@ def test_what_differs_when_it_is_measured_again_is_said(command: Command, traine
     assert "identical" not in outcome.out
 
 
-def test_a_run_from_another_folder_means_what_it_meant(
-    command: Command, trained: Run, tmp_path: Path
-):
+def test_a_run_from_another_folder_keeps_its_config(command: Command, trained: Run, tmp_path: Path):
     """Moved, its data moved, and its own copy of conf gone: the same numbers."""
     (tmp_path / "elsewhere").mkdir()
     moved = Path(shutil.move(trained.folder, tmp_path / "elsewhere" / "run"))
-    pictures = Path(shutil.move(tmp_path / "pictures", tmp_path / "elsewhere" / "pictures"))
-    outcome = command("mode=evaluate", f"run={moved}", f"data.root={pictures}")
+    images = Path(shutil.move(tmp_path / "images", tmp_path / "elsewhere" / "images"))
+    outcome = command("mode=evaluate", f"run={moved}", f"data.root={images}")
     assert outcome.code == 0, outcome.err
     assert "bit-exactly the result reported after training" in outcome.out
 
 
-def test_a_bomb_in_a_folder_is_named(command: Command, make_folder: Callable[..., Path]):
+def test_a_decompression_bomb_in_a_folder_is_named(
+    command: Command, make_folder: Callable[..., Path]
+):
     root = make_folder()
-    bomb(root / "ash" / "bomb.png")
+    write_bomb(root / "ash" / "bomb.png")
     outcome = command(
         "data=folder",
         f"data.root={root}",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 from vision_lab.cli.main import main
 from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.modes.predict import output_stems
@@ -28,8 +28,8 @@ def drawn(root: Path, count: int = 24, *, images: str = "images", masks: str = "
     for number in range(count):
         rows, columns = np.mgrid[:40, :48]
         disc = (rows - random.integers(10, 30)) ** 2 + (columns - random.integers(10, 38)) ** 2 < 80
-        picture = np.where(disc[..., None], 200, 60) + random.integers(-20, 20, size=(40, 48, 3))
-        for name, values in ((images, picture), (masks, 255 * disc)):
+        image = np.where(disc[..., None], 200, 60) + random.integers(-20, 20, size=(40, 48, 3))
+        for name, values in ((images, image), (masks, 255 * disc)):
             (root / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(values.astype(np.uint8)).save(root / name / f"{number:02d}.png")
     return root
@@ -55,7 +55,7 @@ def own(root: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with discs/ and a run that learnt them, made once."""
+    """A folder with discs/ and a run that learned them, made once."""
     folder = tmp_path_factory.mktemp("discs")
     with chdir(folder):
         words = own(drawn(folder / "discs"))
@@ -69,7 +69,7 @@ def trained(command: Command, discs: Path, tmp_path: Path) -> Run:
     return Run(tmp_path / "outputs" / "discs")
 
 
-def test_discs_are_learnt_and_measured_again(command: Command, trained: Run):
+def test_discs_are_segmented_and_evaluated_again(command: Command, trained: Run):
     result = trained.result
     assert result is not None
     assert set(result["metrics"]) == {"test/miou", "test/dice", "test/pixel_accuracy", "test/loss"}
@@ -97,10 +97,10 @@ def test_discs_are_learnt_and_measured_again(command: Command, trained: Run):
 def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path):
     source = tmp_path / "source"
     (source / "below").mkdir(parents=True)
-    picture = Image.open(tmp_path / "discs" / "images" / "00.png")
-    picture.resize((130, 97)).save(source / "a.png")
-    picture.resize((20, 31)).save(source / "below" / "a.jpg")
-    picture.save(source / "below" / "a.png")
+    image = Image.open(tmp_path / "discs" / "images" / "00.png")
+    image.resize((130, 97)).save(source / "a.png")
+    image.resize((20, 31)).save(source / "below" / "a.jpg")
+    image.save(source / "below" / "a.png")
     outcome = command("mode=predict", f"run={trained}", f"source={source}")
     assert outcome.code == 0, outcome.err
     assert "contact_sheet.png, masks/, overlays/, predictions.csv" in outcome.out
@@ -117,25 +117,25 @@ def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path)
     }
     assert len(list((folder / "overlays").rglob("*.jpg"))) == 3
     truth = np.asarray(Image.open(tmp_path / "discs" / "masks" / "00.png")) == 255
-    said = np.asarray(Image.open(folder / "masks" / "below" / "a.png.png"))
-    assert (said == truth).mean() > 0.9
+    mask = np.asarray(Image.open(folder / "masks" / "below" / "a.png.png"))
+    assert (mask == truth).mean() > 0.9
     with (folder / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [
         str(source / name) for name in ("a.png", "below/a.jpg", "below/a.png")
     ]
-    assert float(rows[2]["fraction_disc"]) == pytest.approx((said == 1).mean())
+    assert float(rows[2]["fraction_disc"]) == pytest.approx((mask == 1).mean())
     assert float(rows[2]["fraction_disc"]) + float(rows[2]["fraction_ground"]) == pytest.approx(1)
 
 
-def test_no_two_pictures_fraction_a_name():
+def test_no_two_images_share_a_name():
     paths = [Path(name) for name in ("two/a.png", "two/a.jpg", "two/a.png.tif", "two/b.bmp")]
     assert output_stems(paths) == ["a.png", "a.jpg", "a.png.tif", "b.bmp"]
     assert output_stems([Path("two/a.png"), Path("two/below/a.png")]) == ["a", "below/a"]
 
 
-def test_a_crop_is_not_taken_for_the_whole_picture(command: Command, trained: Run, tmp_path: Path):
-    """An augmentation that crops when evaluating is left out: its mask would be none of the picture."""
+def test_a_cropped_image_has_no_content_size(command: Command, trained: Run, tmp_path: Path):
+    """An augmentation that crops when evaluating is left out: its mask would be none of the image."""
     words = ("mode=predict", f"run={trained}", f"source={tmp_path / 'discs' / 'images' / '00.png'}")
     masks = []
     for augment in ("none", "imagenet"):
@@ -144,7 +144,7 @@ def test_a_crop_is_not_taken_for_the_whole_picture(command: Command, trained: Ru
     assert np.array_equal(*masks)
 
 
-def test_a_mask_without_a_known_pixel_among_others(command: Command, tmp_path: Path):
+def test_a_fully_ignored_mask_among_others(command: Command, tmp_path: Path):
     root = drawn(tmp_path / "discs", count=12)
     for split, names in (("train", range(8)), ("val", range(8, 12))):
         for kind in ("images", "masks"):
@@ -161,8 +161,8 @@ def test_a_mask_without_a_known_pixel_among_others(command: Command, tmp_path: P
     assert f"{root} has no folder masks for val, where it has only one of the two" in refused.err
 
 
-def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path):
-    """Discs keep their size: where one picture is the four of another, so is its mask."""
+def test_tiles_of_large_images(command: Command, trained: Run, tmp_path: Path):
+    """Discs keep their size: where one image is the four of another, so is its mask."""
     four = [
         np.asarray(Image.open(tmp_path / "discs" / "images" / f"{number:02d}.png"))
         for number in range(4)
@@ -172,8 +172,8 @@ def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path)
     words = ("mode=predict", f"run={trained}", f"source={tmp_path / 'large.png'}")
     outcome = command(*words, "mode.tiles=true", "mode.tile_overlap=0.5", "mode.tta=flip")
     assert outcome.code == 0, outcome.err
-    said = np.asarray(Image.open(trained.folder / "predict" / "masks" / "large.png"))
-    assert said.shape == (80, 96)
+    mask = np.asarray(Image.open(trained.folder / "predict" / "masks" / "large.png"))
+    assert mask.shape == (80, 96)
     truth = np.concatenate(
         [
             np.concatenate(
@@ -186,7 +186,7 @@ def test_tiles_of_large_pictures(command: Command, trained: Run, tmp_path: Path)
             for pair in ((0, 1), (2, 3))
         ]
     )
-    assert (said == (truth == 255)).mean() > 0.9
+    assert (mask == (truth == 255)).mean() > 0.9
     assert (
         "mode.tile_overlap=1.0: type a number of 0 or more, below 1"
         in command(*words, "mode.tiles=true", "mode.tile_overlap=1.0").err
@@ -212,7 +212,7 @@ def test_the_scenes_of_a_run(command: Command):
     assert "model       resnet18, head fcn" in outcome.out
     assert "scenes: 600 train, 100 val, 300 test; 11 classes, 3x96x96" in outcome.out
     assert "FLOPs per image, forward" in outcome.out
-    found = {path.name for path in Path("outputs/scenes/pictures").iterdir()}
+    found = {path.name for path in Path("outputs/scenes/images").iterdir()}
     kinds = ("confusion", "iou", "predictions", "worst")
     assert found == {f"{split}_{kind}.png" for split in ("val", "test") for kind in kinds}
     assert {key.split(".")[0] for key in torch.load("outputs/scenes/model.pth")} == {
@@ -236,7 +236,7 @@ def test_the_scenes_of_a_run(command: Command):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ("task=segment", "data=fashion_mini"),
@@ -325,15 +325,17 @@ def test_the_scenes_of_a_run(command: Command):
         ),
     ],
 )
-def test_what_cannot_be_is_said(command: Command, words: tuple[str, ...], said: str):
+def test_impossible_combinations_are_refused(
+    command: Command, words: tuple[str, ...], message: str
+):
     Image.new("L", (40, 40)).save("a.png")
     outcome = command(*words, *(() if "mode=predict" in words else FAST))
     assert outcome.code != 0
-    assert said in outcome.err
+    assert message in outcome.err
     assert "Traceback" not in outcome.err
 
 
-def test_bad_masks_stop_the_run_by_name_or_are_listed(command: Command, tmp_path: Path):
+def test_invalid_masks_stop_the_run_or_are_listed(command: Command, tmp_path: Path):
     root = drawn(tmp_path / "discs")
     Image.new("L", (10, 10)).save(root / "masks" / "03.png")
     Image.fromarray(np.full((40, 48), 7, dtype=np.uint8)).save(root / "masks" / "04.png")
@@ -364,7 +366,7 @@ def test_bad_masks_stop_the_run_by_name_or_are_listed(command: Command, tmp_path
     assert f"{root / 'masks' / '05.png'},there is no such file" in listed
 
 
-def test_masks_in_which_nothing_counts(command: Command, tmp_path: Path):
+def test_fully_ignored_masks(command: Command, tmp_path: Path):
     """Neither a loss nor a metric is NaN, which would end the run."""
     root = drawn(tmp_path / "discs", count=12)
     for path in (root / "masks").iterdir():
@@ -385,7 +387,7 @@ def test_masks_in_which_nothing_counts(command: Command, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_file_of_the_whole_network_and_published_predictions(command: Command, tmp_path: Path):
+def test_whole_network_weights_and_published_predictions(command: Command, tmp_path: Path):
     words = ("task=segment", "model=squeezenet1_1", "head=fcn", "data.num_images.test=4")
     assert command(*words, *FAST, "name=first").code == 0
     again = command(

@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from tests.conftest import Outcome
+from tests.builders import Outcome
 from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.runs.folder import Run
 
@@ -32,7 +32,7 @@ def typed(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_twice_the_batch(
+def test_two_processes_equal_one_with_twice_the_batch(
     tmp_path: Path, make_folder: Callable[..., Path]
 ):
     root = make_folder(classes=("ash", "beech", "cedar"), count=17)
@@ -62,7 +62,7 @@ def test_two_processes_are_one_with_twice_the_batch(
         json.loads((tmp_path / "outputs" / name / "result.json").read_text())
         for name in ("one", "two")
     ]
-    # 51 pictures, a tenth held out twice: 5, which two processes share as 3 and 2, in two batches each
+    # 51 images, a tenth held out twice: 5, which two processes share as 3 and 2, in two batches each
     assert [sum(c["samples"] for c in result["per_class"].values()) for result in results] == [5, 5]
     tables = []
     for name in ("one", "two"):
@@ -84,8 +84,8 @@ def test_two_processes_are_one_with_twice_the_batch(
 
 
 @pytest.mark.slow
-def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
-    """Of 7 pictures, which two processes share as 4 and 3; evaluated by one process the run gives the same numbers."""
+def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
+    """Of 7 images, which two processes share as 4 and 3; evaluated by one process the run gives the same numbers."""
     words = (
         *(
             "task=segment",
@@ -119,8 +119,8 @@ def test_two_processes_measure_the_pixels_of_each_picture_once(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
-    """Of 7 pictures, as above; detections and truth of both are one set."""
+def test_two_processes_evaluate_the_boxes_of_each_image_once(tmp_path: Path):
+    """Of 7 images, as above; detections and truth of both are one set."""
     words = (
         *(
             "task=detect",
@@ -148,7 +148,7 @@ def test_two_processes_measure_the_boxes_of_each_picture_once(tmp_path: Path):
         documents.append(
             [
                 json.loads((folder / f"test{name}.json").read_text())
-                for name in ("", "_truth", "_detections")
+                for name in ("", "_ground_truth", "_detections")
             ]
         )
     two, one = documents
@@ -176,7 +176,7 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
         *(
             "optimizer=sgd",
             "callbacks.resume_checkpoint.every_n_steps=2",
-            "+callbacks.kill._target_=tests.killing.Kill",
+            "+callbacks.kill._target_=tests.kill_callback.Kill",
         ),
     )
     assert typed(tmp_path, *words, "name=alone").returncode == 0
@@ -198,7 +198,7 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_in_one_process_ends_both(tmp_path: Path):
+def test_a_nan_loss_in_one_process_ends_both(tmp_path: Path):
     (tmp_path / "broken_loss.py").write_text(
         "from vision_lab.tasks.classification import ClassificationTask\n\n"
         "class Loss(ClassificationTask):\n"
@@ -222,7 +222,7 @@ def test_a_loss_that_is_no_number_in_one_process_ends_both(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(
+def test_a_sweep_continues_after_an_unreadable_file_in_one_process(
     tmp_path: Path, make_folder: Callable[..., Path]
 ):
     """The second process of the first job meets it; the sweep must outlive Lightning's watch over its processes."""
@@ -258,7 +258,7 @@ def test_a_sweep_goes_on_past_a_job_with_a_bad_file_in_one_process(
     assert not list((tmp_path / "outputs").rglob("process-*"))
 
 
-def test_what_needs_gpus_is_said(command: Callable[..., Outcome]):
+def test_options_for_gpus_are_refused_on_cpus(command: Callable[..., Outcome]):
     outcome = command("trainer=ddp_cpu", "trainer.sync_batchnorm=true", "name=x")
     assert outcome.code == 1
     assert (
@@ -267,7 +267,7 @@ def test_what_needs_gpus_is_said(command: Callable[..., Outcome]):
     )
 
 
-def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..., Outcome]):
+def test_the_learning_rate_scales_with_the_batch_on_request(command: Callable[..., Outcome]):
     from vision_lab.build import optimizer
     from vision_lab.config.groups import CONFIG_DIR
     from vision_lab.config.resolution import resolve_config
@@ -291,8 +291,8 @@ def test_the_rate_grows_with_the_batch_where_it_is_asked_to(command: Callable[..
 
 
 @pytest.mark.slow
-def test_two_processes_train_a_pair_as_one_and_sample_alike(tmp_path: Path):
-    """The same steps of both, since they average slopes; one run; its measures are those of one process."""
+def test_two_processes_train_a_gan_as_one_and_sample_alike(tmp_path: Path):
+    """The same steps of both, since they average gradients; one run; its measures are those of one process."""
     words = (
         *(
             "task=generate",

@@ -1,4 +1,4 @@
-"""Folders: their names, what they hold, and what is said of folders that hold no run."""
+"""Run folders: names, contents, and errors of folders that are not runs."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_plain_names_stay(what: str, name: str):
     assert safe_dir_name(what, "job-3") == name
 
 
-def test_other_characters_are_replaced_and_told_apart():
+def test_special_characters_are_replaced_without_collisions():
     one, other = safe_dir_name("data.root-/a b/é"), safe_dir_name("data.root-/a/b/é")
     assert one.startswith("data.root-a-b-")
     assert one != other
@@ -61,7 +61,7 @@ def test_other_characters_are_replaced_and_told_apart():
     assert long != safe_dir_name("x" * 301)
 
 
-def test_where_runs_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_run_folders_of_each_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     what = ("classify", "resnet18", "linear", "folder")
     assert run_folder("mine", *what, "train", None, None, "now") == "outputs/mine"
@@ -107,7 +107,7 @@ def test_states(tmp_path: Path):
     assert {"python", "platform", "cores", "command", "commit", "uncommitted"} < set(environment)
 
 
-def test_what_is_no_run_is_said(tmp_path: Path):
+def test_folders_that_are_not_runs_are_refused(tmp_path: Path):
     begun(tmp_path / "sweep" / "a")
     begun(tmp_path / "sweep" / "b")
     with pytest.raises(ConfigurationError) as caught:
@@ -124,7 +124,7 @@ def test_what_is_no_run_is_said(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", [7, 1e3, float("nan")])
-def test_a_name_that_is_read_as_a_number(name: object):
+def test_a_class_name_that_looks_like_a_number(name: object):
     assert safe_dir_name(name) == str(name)  # type: ignore[arg-type]
 
 
@@ -175,7 +175,9 @@ def test_a_name_that_is_read_as_a_number(name: object):
         ),
     ],
 )
-def test_damaged_files_say_what_helps(tmp_path: Path, file: str, content: str, text: str):
+def test_errors_of_damaged_files_say_how_to_fix_them(
+    tmp_path: Path, file: str, content: str, text: str
+):
     run = begun(tmp_path / "a")
     (run.folder / file).write_text(content)
     with pytest.raises(ConfigurationError) as caught:

@@ -45,7 +45,7 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_another_process_holds_it_until_it_dies(tmp_path: Path):
+def test_another_process_holds_the_lock_until_it_dies(tmp_path: Path):
     run = Run(tmp_path / "x")
     process = holder(run.folder)
     try:
@@ -77,7 +77,7 @@ def status(run: Run, *, host: str, silent: float, state: str = "running") -> Non
     os.utime(file, (time.time() - silent, time.time() - silent))
 
 
-def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path):
+def test_a_process_on_another_host_holds_the_lock_while_its_heartbeat_is_recent(tmp_path: Path):
     run = Run(tmp_path / "x")
     status(run, host="elsewhere", silent=20)
     with (
@@ -94,7 +94,9 @@ def test_a_process_on_another_host_holds_it_while_its_heart_beats(tmp_path: Path
         run.mark_pending()
 
 
-def test_the_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_heartbeat_is_updated_while_the_lock_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(lock, "HEARTBEAT_INTERVAL_SECONDS", 0.02)
     run = Run(tmp_path / "x")
     with lock_run(run):
@@ -112,14 +114,14 @@ def test_the_heart_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.Mo
         assert run.state == "finished"  # the heartbeat does not bring it back to life
 
 
-def test_what_came_to_nothing_leaves_nothing(tmp_path: Path):
+def test_a_failed_write_leaves_no_file(tmp_path: Path):
     run = Run(tmp_path / "x")
     with lock_run(run):
         run.mark_pending()
     assert not run.folder.exists()
 
 
-def test_what_lay_in_the_folder_stays(tmp_path: Path):
+def test_existing_files_in_the_folder_stay(tmp_path: Path):
     run = Run(tmp_path / "x")
     run.folder.mkdir()
     (run.folder / "thesis.tex").write_text("years of work")
@@ -128,7 +130,7 @@ def test_what_lay_in_the_folder_stays(tmp_path: Path):
     assert [path.name for path in run.folder.iterdir()] == ["thesis.tex"]
 
 
-def test_a_refused_claim_touches_nothing(tmp_path: Path):
+def test_a_refused_lock_changes_no_file(tmp_path: Path):
     run = Run(tmp_path / "x")
     status(run, host="elsewhere", silent=0, state="pending")
     before = (run.folder / "status.json").read_bytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.runs.folder import Run
 from vision_lab.runs.resume import (
@@ -41,7 +41,7 @@ def begun(folder: Path, **changes: object) -> Run:
     return run
 
 
-def test_how_far_it_is(tmp_path: Path):
+def test_the_distance_of_a_checkpoint_in_steps(tmp_path: Path):
     assert find_progress(Run(tmp_path / "none"), config()) == "new"
     run = begun(tmp_path / "x")
     assert find_progress(run, config()) == "started"
@@ -52,7 +52,7 @@ def test_how_far_it_is(tmp_path: Path):
     assert find_progress(run, config(), force=True) == "new"
 
 
-def test_only_what_changes_the_numbers_counts(tmp_path: Path):
+def test_settings_that_do_not_change_results_are_not_compared(tmp_path: Path):
     run = begun(tmp_path / "x")
     free = {
         "name": "z",
@@ -87,7 +87,7 @@ def test_another_config_is_refused_with_the_keys(tmp_path: Path, monkeypatch: py
         find_progress(run, config(**many))
 
 
-def test_changed_data_is_noticed(tmp_path: Path):
+def test_changed_data_is_detected(tmp_path: Path):
     run = begun(tmp_path / "x")
     data = {
         "train": {"count": 5, "labels": "aa", "files": "bb"},
@@ -105,7 +105,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_finished_work_is_shown_and_not_done_again(command: Command):
+def test_a_finished_run_is_shown_and_not_repeated(command: Command):
     first = command("name=x", *FAST)
     before = contents(Path("outputs/x"))
     again = command("name=x", *FAST, "data.num_workers=1")
@@ -117,7 +117,7 @@ def test_finished_work_is_shown_and_not_done_again(command: Command):
     assert contents(Path("outputs/x")) == before
 
 
-def test_another_config_under_a_name_touches_nothing(command: Command):
+def test_another_config_with_the_same_name_changes_no_file(command: Command):
     assert command("name=x", *FAST).code == 0
     before = contents(Path("outputs/x"))
     outcome = command("name=x", *FAST, "seed=1", "optimizer=sgd")
@@ -128,7 +128,7 @@ def test_another_config_under_a_name_touches_nothing(command: Command):
     assert contents(Path("outputs/x")) == before
 
 
-def test_a_folder_of_other_things_is_refused(command: Command, tmp_path: Path):
+def test_a_folder_with_other_files_is_refused(command: Command, tmp_path: Path):
     (tmp_path / "outputs/classify/resnet20/x").mkdir(parents=True)
     outcome = command("name=classify", *FAST, "model.weights=./none.pth")
     assert outcome.code == 1
@@ -138,20 +138,20 @@ def test_a_folder_of_other_things_is_refused(command: Command, tmp_path: Path):
     assert (tmp_path / "outputs/classify/resnet20/x").is_dir()
 
 
-def test_a_run_that_cannot_begin_leaves_nothing(command: Command, tmp_path: Path):
+def test_a_run_that_cannot_start_leaves_no_files(command: Command, tmp_path: Path):
     outcome = command("name=x", *FAST, "model.weights=./none.pth")
     assert "model.weights=./none.pth: there is no such file" in outcome.err
     assert not Path("outputs/x").exists()
 
 
-def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pytest.MonkeyPatch):
-    from tests.killing import Killed
+def test_a_run_that_cannot_resume_is_recorded(command: Command, monkeypatch: pytest.MonkeyPatch):
+    from tests.kill_callback import Killed
 
     words = (
         "name=x",
         *FAST,
         "callbacks.resume_checkpoint.every_n_steps=1",
-        "+callbacks.kill._target_=tests.killing.Kill",
+        "+callbacks.kill._target_=tests.kill_callback.Kill",
     )
     monkeypatch.setenv("KILL", "step:2")
     with pytest.raises(Killed):
@@ -168,7 +168,7 @@ def test_a_run_that_cannot_go_on_is_recorded(command: Command, monkeypatch: pyte
     assert Run(Path("outputs/x")).state == "failed"
 
 
-def test_outputs_may_be_a_link(command: Command, tmp_path: Path):
+def test_the_outputs_folder_may_be_a_link(command: Command, tmp_path: Path):
     (tmp_path / "big_disk").mkdir()
     (tmp_path / "outputs").symlink_to("big_disk")
     assert command("name=x", *FAST).code == 0
@@ -192,9 +192,9 @@ def test_force_starts_over_and_keeps_the_old_folder(command: Command):
     assert Run(Path("outputs/x")).state == "finished"
 
 
-def test_resume_takes_what_the_run_was_told(command: Command, tmp_path: Path):
+def test_resume_uses_the_config_of_the_run(command: Command, tmp_path: Path):
     words = ("model=resnet20", "optimizer.lr=0.02", *FAST, "trainer.max_epochs=2")
-    assert command(*words, "name=x", "+callbacks.kill._target_=tests.killing.Kill").code == 0
+    assert command(*words, "name=x", "+callbacks.kill._target_=tests.kill_callback.Kill").code == 0
     result = (tmp_path / "outputs/x/result.json").read_text()
     outcome = command("resume=outputs/x", "trust=[tests]")
     assert outcome.code == 0, outcome.err
@@ -209,7 +209,7 @@ def test_resume_takes_what_the_run_was_told(command: Command, tmp_path: Path):
     )
 
 
-def test_a_run_and_a_sweep_do_not_fraction_a_name(command: Command):
+def test_a_run_and_a_sweep_do_not_share_a_name(command: Command):
     assert command("name=x", *FAST).code == 0
     assert command("-m", "name=y", "seed=1,2", *FAST).code == 0
     before = contents(Path("outputs"))
@@ -240,10 +240,10 @@ def test_a_changed_default_is_another_config(command: Command, tmp_path: Path):
     assert command("--config-dir", "my_conf", "resume=outputs/x").code == 0
 
 
-def test_a_changed_data_set_is_refused(
+def test_a_changed_dataset_is_refused(
     command: Command, make_folder: Callable[..., Path], monkeypatch
 ):
-    from tests.killing import Killed
+    from tests.kill_callback import Killed
 
     root = make_folder(count=12)
     words = (
@@ -255,20 +255,20 @@ def test_a_changed_data_set_is_refused(
             "trainer.max_epochs=2",
             "name=x",
         ),
-        "+callbacks.kill._target_=tests.killing.Kill",
+        "+callbacks.kill._target_=tests.kill_callback.Kill",
     )
     monkeypatch.setenv("KILL", "epoch:2")
     with pytest.raises(Killed):
         command(*words)
     monkeypatch.delenv("KILL")
-    picture = root / "ash" / "003.png"
-    content = picture.read_bytes()
-    picture.write_bytes(content + b"more")
+    image = root / "ash" / "003.png"
+    content = image.read_bytes()
+    image.write_bytes(content + b"more")
     outcome = command(*words)
     assert outcome.code == 1
     assert "the data has changed since outputs/x was started:\n" in outcome.err
     assert "files " in outcome.err
-    picture.write_bytes(content)
+    image.write_bytes(content)
     moved = root.rename(root.with_name("elsewhere"))
     assert command(*words, f"data.root={moved}").code == 0  # a data set may move
     (moved / "ash" / "003.png").unlink()
@@ -280,10 +280,8 @@ def test_a_changed_data_set_is_refused(
     )
 
 
-def test_a_file_that_stopped_a_run_at_once_may_be_mended(
-    command: Command, make_folder: Callable[..., Path]
-):
-    """The error says to mend or remove it; nothing was learnt yet, so that the same command begins anew."""
+def test_a_file_that_stopped_a_run_may_be_fixed(command: Command, make_folder: Callable[..., Path]):
+    """The error says to fix or remove it; nothing was trained yet, so the same command starts again."""
     root = make_folder(count=12)
     bad = root / "ash" / "bad.png"
     bad.write_bytes(b"nothing")

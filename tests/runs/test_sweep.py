@@ -10,11 +10,11 @@ import pytest
 from vision_lab.runs.folder import Run
 
 MODELS = ("resnet20", "inception_v3", "resnet32", "squeezenet1_1", "resnet44", "mobilenet_v3_small")
-"""One cannot be: inception_v3 is not made for small pictures."""
+"""One cannot be: inception_v3 is not made for small images."""
 
 WORDS = (
     *("-m", f"model={','.join(MODELS)}", "seed=1", "name=x", "debug=fast", "trainer=cpu"),
-    *("logger=none", "+callbacks.kill._target_=tests.killing.Kill"),
+    *("logger=none", "+callbacks.kill._target_=tests.kill_callback.Kill"),
 )
 
 
@@ -47,7 +47,7 @@ def models(folder: Path) -> dict[Path, int]:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_does_what_is_missing(tmp_path: Path):
+def test_a_killed_sweep_continues_with_its_missing_runs(tmp_path: Path):
     folder = tmp_path / "outputs" / "x"
     killed = typed(
         tmp_path, KILL="step:2", RUN="3", DEATH="SIGKILL"

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import TensorDataset
 
-from tests.tasks.test_classification import task
+from tests.builders import classification_task
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
@@ -70,8 +70,8 @@ def linear() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4))
 
 
-def test_the_rate_follows_progress_step_by_step(spec: DataSpec, tmp_path):
-    made = task(
+def test_the_learning_rate_follows_progress_step_by_step(spec: DataSpec, tmp_path):
+    made = classification_task(
         spec,
         network=linear(),
         schedule=Cosine(warmup_fraction=0.0),
@@ -84,9 +84,9 @@ def test_the_rate_follows_progress_step_by_step(spec: DataSpec, tmp_path):
     )
 
 
-def test_a_plateau_steps_by_epoch(spec: DataSpec, tmp_path):
+def test_a_plateau_scheduler_steps_per_epoch(spec: DataSpec, tmp_path):
     schedule = partial(ReduceLROnPlateau, patience=0, factor=0.5)
-    made = task(
+    made = classification_task(
         spec, network=linear(), schedule=schedule, optimizer=partial(torch.optim.SGD, lr=0.0)
     )
     made.optimizer = partial(torch.optim.SGD, lr=1e-12)
@@ -94,9 +94,10 @@ def test_a_plateau_steps_by_epoch(spec: DataSpec, tmp_path):
     assert rates == pytest.approx([1e-12] * 8 + [5e-13] * 4)
 
 
-def test_a_steps_random_numbers_hang_on_seed_epoch_and_batch_alone(spec: DataSpec, tmp_path):
+def test_random_numbers_of_a_step_depend_on_seed_epoch_and_batch_only(spec: DataSpec, tmp_path):
     draws = [
-        fitted(spec, task(spec, network=linear(), seed=seed), tmp_path).draws for seed in (0, 0, 1)
+        fitted(spec, classification_task(spec, network=linear(), seed=seed), tmp_path).draws
+        for seed in (0, 0, 1)
     ]
     assert draws[0] == draws[1]
     assert draws[0] != draws[2]
@@ -112,20 +113,24 @@ def test_frozen_batch_norm_keeps_its_statistics_through_training(spec: DataSpec,
         freeze="backbone",
     ).network
     before = {key: value.clone() for key, value in made.state_dict().items()}
-    fitted(spec, task(spec, network=made, optimizer=partial(torch.optim.SGD, lr=0.1)), tmp_path)
+    fitted(
+        spec,
+        classification_task(spec, network=made, optimizer=partial(torch.optim.SGD, lr=0.1)),
+        tmp_path,
+    )
     changed = {
         key for key, value in made.state_dict().items() if not torch.equal(value, before[key])
     }
     assert changed == {"fc.weight", "fc.bias"}
 
 
-def test_nothing_left_to_train(spec: DataSpec, tmp_path):
+def test_a_fully_frozen_network_is_refused(spec: DataSpec, tmp_path):
     with pytest.raises(ConfigurationError, match=r"model\.freeze leaves nothing to train"):
-        fitted(spec, task(spec, network=linear().requires_grad_(False)), tmp_path)
+        fitted(spec, classification_task(spec, network=linear().requires_grad_(False)), tmp_path)
 
 
 def test_auto_class_weights_come_from_the_training_labels(spec: DataSpec, tmp_path):
-    made = task(spec, network=linear(), class_weights="auto")
+    made = classification_task(spec, network=linear(), class_weights="auto")
     assert made.class_weights is None
     fitted(spec, made, tmp_path, epochs=1)
     assert made.class_weights is not None

@@ -1,4 +1,4 @@
-"""Classification: losses, metrics and pictures against a count by hand."""
+"""Classification: losses, metrics and images against a count by hand."""
 
 from dataclasses import replace
 
@@ -6,27 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.builders import classification_task
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.tasks.classification import NUM_MISTAKES_DRAWN, ClassificationTask
-from vision_lab.training.lr_schedules import Constant
-
-
-def task(spec: DataSpec, **changes) -> ClassificationTask:
-    arguments = {
-        "network": nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, spec.num_classes)),
-        "spec": spec,
-        "optimizer": torch.optim.SGD,
-        "schedule": Constant(),
-        "monitor": "val/accuracy",
-        "monitor_mode": "max",
-        "seed": 0,
-        "label_smoothing": 0.0,
-        "class_weights": None,
-        "aux_weight": 0.3,
-    }
-    return ClassificationTask(**(arguments | changes))
+from vision_lab.tasks.classification import NUM_MISTAKES_DRAWN
 
 
 def batch(labels: list[int], paths: list[str] | None = None) -> Batch:
@@ -40,8 +24,10 @@ LOGITS = torch.tensor(
 )
 
 
-def test_forward_normalises(spec: DataSpec):
-    made = task(replace(spec, mean=(0.1, 0.2, 0.3), std=(0.5,)), network=nn.Identity())
+def test_forward_normalizes(spec: DataSpec):
+    made = classification_task(
+        replace(spec, mean=(0.1, 0.2, 0.3), std=(0.5,)), network=nn.Identity()
+    )
     images = torch.rand(2, 3, 4, 4)
     expected = (images - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / 0.5
     before = images.clone()
@@ -54,34 +40,34 @@ def test_forward_normalises(spec: DataSpec):
 
 def test_cross_entropy_and_its_options(spec: DataSpec):
     labels = batch([0, 1, 2, 3])
-    plain = task(spec).losses(LOGITS, labels)["loss"]
+    plain = classification_task(spec).losses(LOGITS, labels)["loss"]
     assert plain.item() == pytest.approx(nn.functional.cross_entropy(LOGITS, labels.targets).item())
-    smooth = task(spec, label_smoothing=0.1).losses(LOGITS, labels)["loss"]
+    smooth = classification_task(spec, label_smoothing=0.1).losses(LOGITS, labels)["loss"]
     assert smooth.item() == pytest.approx(
         nn.functional.cross_entropy(LOGITS, labels.targets, label_smoothing=0.1).item()
     )
-    weighted = task(spec, class_weights=[0, 0, 1, 0]).losses(LOGITS, labels)["loss"]
+    weighted = classification_task(spec, class_weights=[0, 0, 1, 0]).losses(LOGITS, labels)["loss"]
     assert weighted.item() == pytest.approx(
         nn.functional.cross_entropy(LOGITS[2:3], labels.targets[2:3]).item()
     )
 
 
-def test_auxiliary_classifiers_count_less(spec: DataSpec):
+def test_auxiliary_classifiers_are_weighted(spec: DataSpec):
     labels = batch([0, 1, 2, 3])
-    made = task(spec, aux_weight=0.5)
+    made = classification_task(spec, aux_weight=0.5)
     one = made.losses(LOGITS, labels)["loss"].item()
     assert made.losses((LOGITS, LOGITS, LOGITS), labels)["loss"].item() == pytest.approx(2 * one)
     assert torch.equal(made.decode((LOGITS, -LOGITS)), made.decode(LOGITS))
 
 
-def test_metrics_by_hand(spec: DataSpec):
-    """Four right of six; class 2 is never said."""
-    made = task(spec)
+def test_metrics_equal_those_by_hand(spec: DataSpec):
+    """Four of six are correct; class 2 is never predicted."""
+    made = classification_task(spec)
     metrics = made.metrics("val")
-    said = [0, 1, 1, 3, 0, 1]
+    predicted = [0, 1, 1, 3, 0, 1]
     truth = [0, 1, 2, 3, 0, 2]
     confident = torch.full((6, 4), 0.1)
-    confident[range(6), said] = 0.7
+    confident[range(6), predicted] = 0.7
     metrics.update(confident, torch.tensor(truth))
     values = metrics.compute()
     assert values["accuracy"].item() == pytest.approx(4 / 6)
@@ -99,18 +85,18 @@ def test_metrics_by_hand(spec: DataSpec):
     assert set(made.scalar_metrics("val")) == {"accuracy", "f1", "calibration_error"}
 
 
-def test_top5_where_there_are_more_than_five_classes(spec: DataSpec):
+def test_top5_is_reported_for_more_than_five_classes(spec: DataSpec):
     six = replace(spec, class_names=tuple("abcdef"), num_classes=6)
-    metrics = task(six, network=nn.Identity()).metrics("test")
+    metrics = classification_task(six, network=nn.Identity()).metrics("test")
     probabilities = torch.tensor([[0.3, 0.25, 0.2, 0.15, 0.1, 0.0]]).expand(2, -1)
     metrics.update(probabilities, torch.tensor([4, 5]))
     assert metrics.compute()["top5"].item() == 0.5
-    assert set(task(six, network=nn.Identity()).metrics("train")) == {"accuracy"}
+    assert set(classification_task(six, network=nn.Identity()).metrics("train")) == {"accuracy"}
 
 
-def test_a_first_batch_without_mistakes_does_not_tie_accuracy_to_top5(spec: DataSpec):
+def test_accuracy_and_top5_differ_after_a_batch_without_errors(spec: DataSpec):
     six = replace(spec, class_names=tuple("abcdef"), num_classes=6)
-    metrics = task(six, network=nn.Identity()).metrics("test")
+    metrics = classification_task(six, network=nn.Identity()).metrics("test")
     metrics.update(torch.eye(6), torch.arange(6))
     metrics.update(torch.eye(6), torch.arange(6).roll(1))
     values = metrics.compute()
@@ -118,8 +104,8 @@ def test_a_first_batch_without_mistakes_does_not_tie_accuracy_to_top5(spec: Data
     assert values["top5"].item() > 0.5
 
 
-def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
-    made = task(spec)
+def test_the_most_confident_errors_are_drawn(spec: DataSpec):
+    made = classification_task(spec)
     probabilities = torch.full((40, 4), 0.0)
     probabilities[:, 1] = torch.linspace(0.5, 0.9, 40)
     probabilities[:, 0] = 1 - probabilities[:, 1]
@@ -136,14 +122,14 @@ def test_the_most_confident_mistakes_are_kept_and_drawn(spec: DataSpec):
     assert set(made.figures("val")) == {"confusion"}  # drawn once, then forgotten
 
 
-def test_right_answers_are_no_mistakes(spec: DataSpec):
-    made = task(spec)
+def test_correct_predictions_are_not_listed(spec: DataSpec):
+    made = classification_task(spec)
     made.collect_examples("val", batch([0, 1]), made.decode(LOGITS[:2]))
     assert made.mistakes["val"].images() == []
 
 
-def test_rows_and_pictures(spec: DataSpec):
-    made = task(spec)
+def test_table_rows_and_drawings(spec: DataSpec):
+    made = classification_task(spec)
     one = batch([0, 3], paths=["a.png", "b.png"])
     probabilities = made.decode(LOGITS[[0, 2]])
     rows = made.table_rows(one, probabilities)
@@ -171,6 +157,6 @@ def test_rows_and_pictures(spec: DataSpec):
         ({"class_weights": [0, 0, 0, 0]}, r"type a number above 0 for at least one class"),
     ],
 )
-def test_what_is_out_of_range_is_said(spec: DataSpec, changes: dict[str, object], text: str):
+def test_values_out_of_range_are_reported(spec: DataSpec, changes: dict[str, object], text: str):
     with pytest.raises(ConfigurationError, match=text):
-        task(spec, **changes)
+        classification_task(spec, **changes)

@@ -1,4 +1,4 @@
-"""The loop of two networks: who makes a step when, by which slopes, at which rate; and that each loss comes nearer."""
+"""The loop of two networks: who makes a step when, by which gradients, at which rate; and that each loss comes nearer."""
 
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from tests.tasks.pairs import Pair, Shades, data, generate, trainer
+from tests.tasks.tiny_gan import Pair, Shades, data, generate, trainer
 from vision_lab.core.errors import ConfigurationError, UnreadableFileError
 from vision_lab.tasks.generation import GenerationTask
 from vision_lab.training.lr_schedules import Cosine
@@ -58,19 +58,21 @@ def watched(folder: Path, task: GenerationTask, **settings: Any) -> Watch:
         ({"accumulate_grad_batches": 3, "n_critic": 2}, ". . d . . gd . d"),
     ],
 )
-def test_who_makes_a_step_when(tmp_path: Path, changes: dict[str, Any], moves: str):
+def test_the_updated_network_depends_on_the_step(
+    tmp_path: Path, changes: dict[str, Any], moves: str
+):
     torch.manual_seed(0)
     watch = watched(tmp_path, generate(**changes))
     assert watch.changed == moves.replace(".", "").split(" ")
     assert watch.step_is_complete == [bool(moved) for moved in watch.changed]
 
 
-def test_turns_go_on_in_the_next_epoch(tmp_path: Path):
+def test_updates_alternate_across_epochs(tmp_path: Path):
     watch = watched(tmp_path, generate(n_critic=3), max_epochs=2)
     assert " ".join(watch.changed) == "d d gd d d gd d d gd d d gd d d gd d"
 
 
-def test_each_has_its_rate_and_its_schedule(tmp_path: Path):
+def test_each_network_has_its_learning_rate_and_schedule(tmp_path: Path):
     """Over its own number of steps: 8 of the discriminator, 4 of the generator."""
     schedule = Cosine(warmup_fraction=0.0)
     task = generate(schedule=schedule, generator_optimizer={"lr": 0.5}, n_critic=2)
@@ -84,7 +86,7 @@ def test_each_has_its_rate_and_its_schedule(tmp_path: Path):
     )
 
 
-def test_slopes_are_clipped_each_by_its_own_length(tmp_path: Path):
+def test_gradients_of_each_network_are_clipped_separately(tmp_path: Path):
     lengths: list[float] = []
 
     class Measured(torch.optim.SGD):
@@ -107,7 +109,7 @@ def test_slopes_are_clipped_each_by_its_own_length(tmp_path: Path):
     assert max(lengths) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_schedule_is_as_long_as_there_are_steps(tmp_path: Path):
+def test_a_schedule_has_the_number_of_training_steps(tmp_path: Path):
     """Seven batches an epoch make two windows of four, of which one is short."""
     task = generate(accumulate_grad_batches=4, schedule=Cosine(warmup_fraction=0.0))
     watch = watched(tmp_path, task, limit_train_batches=7, max_epochs=3)
@@ -121,7 +123,7 @@ def test_a_schedule_is_as_long_as_there_are_steps(tmp_path: Path):
     )
 
 
-def test_a_validation_within_a_step_keeps_its_slopes(tmp_path: Path):
+def test_a_validation_within_an_accumulated_step_keeps_gradients(tmp_path: Path):
     """Four batches a step, and a validation after each second one: the same networks as without."""
     weights = []
     for every in (1.0, 2):
@@ -132,7 +134,7 @@ def test_a_validation_within_a_step_keeps_its_slopes(tmp_path: Path):
     assert torch.equal(*weights)
 
 
-def test_batches_without_pictures_are_passed_over(tmp_path: Path):
+def test_batches_without_images_are_skipped(tmp_path: Path):
     """One in a window of two, and all of a window: no step, no rate, and the generator learns from what there was."""
 
     class Bad(Shades):
@@ -152,17 +154,17 @@ def test_batches_without_pictures_are_passed_over(tmp_path: Path):
     assert watch.changed == ["", "gd", "", "gd", "", "", "", "gd"]
 
 
-def test_the_newest_losses_are_told_after_each_batch(tmp_path: Path):
-    told: list[set[str]] = []
+def test_the_progress_bar_shows_the_newest_losses(tmp_path: Path):
+    logged: list[set[str]] = []
 
     class Told(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            told.append(set(outputs))
+            logged.append(set(outputs))
 
     task = generate(n_critic=3, r1_weight=0.1)
     trainer(tmp_path, callbacks=[Told()], limit_train_batches=5).fit(task, datamodule=data())
     losses = {"discriminator_loss", "penalty"}
-    assert told == [losses, losses, *[losses | {"generator_loss"}] * 3]
+    assert logged == [losses, losses, *[losses | {"generator_loss"}] * 3]
 
 
 @pytest.mark.parametrize("loss", ["bce", "wgan_gp"])
@@ -174,7 +176,7 @@ def test_mixed_precision(tmp_path: Path, loss: str):
     assert task.sample_grid().dtype == torch.uint8
 
 
-def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
+def test_accumulated_gradients_equal_those_of_the_whole_batch(tmp_path: Path):
     """Without batch norm: two batches of 16 and their mean make the discriminator's step of one of 32."""
     stepped = []
     for size, together in ((32, 1), (16, 2)):
@@ -188,7 +190,7 @@ def test_accumulated_slopes_are_those_of_the_batch_as_a_whole(tmp_path: Path):
     assert torch.allclose(*stepped, atol=1e-6)
 
 
-def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
+def test_the_averaged_generator_is_saved(tmp_path: Path):
     task = generate(ema_decay=0.5)
     trainer(tmp_path).fit(task, datamodule=data())
     now, mean = (
@@ -208,7 +210,7 @@ def test_the_average_follows_the_generator_and_is_what_is_kept(tmp_path: Path):
     )
 
 
-def test_a_young_average_is_not_held_back_by_its_first_weights(tmp_path: Path):
+def test_the_averaged_weights_are_not_biased_to_the_initial_ones(tmp_path: Path):
     task = generate(ema_decay=0.9999)
     first = task.pair.generator.state_dict()["layers.3.weight"].clone()
     trainer(tmp_path, max_epochs=4).fit(task, datamodule=data())
@@ -229,7 +231,7 @@ def test_a_young_average_is_not_held_back_by_its_first_weights(tmp_path: Path):
         ("hinge", {"diffaugment": ["translation"]}),
     ],
 )
-def test_each_loss_comes_nearer_to_what_is_known(
+def test_each_loss_approaches_the_target_distribution(
     tmp_path: Path, loss: str, changes: dict[str, Any]
 ):
     """Shades have a mean of 145 and a deviation of 47 of 255: moments before and after."""
@@ -247,7 +249,7 @@ def test_each_loss_comes_nearer_to_what_is_known(
     assert apart() < 0.4 * before
 
 
-def test_classes_are_learnt_apart(tmp_path: Path):
+def test_a_conditional_gan_separates_classes(tmp_path: Path):
     torch.manual_seed(0)
     task = generate(Pair(conditional=True))
     trainer(tmp_path, max_epochs=40, limit_val_batches=0).fit(task, datamodule=data())
@@ -258,7 +260,9 @@ def test_classes_are_learnt_apart(tmp_path: Path):
     assert dark < 130 < 160 < light
 
 
-def test_penalties_are_warned_of_batch_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_gradient_penalties_with_batch_norm_give_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     for setting, changes in (
         ("task.loss=wgan_gp", {"loss": "wgan_gp"}),
         ("task.r1_weight", {"r1_weight": 0.1}),
@@ -272,7 +276,7 @@ def test_penalties_are_warned_of_batch_norm(tmp_path: Path, caplog: pytest.LogCa
     assert "type model.discriminator_norm=layer" in caplog.text
 
 
-def test_what_does_not_fit_is_answered(tmp_path: Path):
+def test_incompatible_choices_are_refused(tmp_path: Path):
     for changes, text in (
         (
             {"schedule": partial(ReduceLROnPlateau)},

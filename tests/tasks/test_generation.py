@@ -1,16 +1,16 @@
-"""What is measured and drawn of made pictures."""
+"""What is measured and drawn of made images."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.tasks.pairs import Pair, Shades, data, generate, shade, trainer
+from tests.tasks.tiny_gan import Pair, Shades, data, generate, shade, trainer
 from vision_lab.core.errors import DataError, UnreadableFileError
 from vision_lab.metrics.generative import fid, generative_metrics
 
 
-def test_noise_is_a_function_of_seed_and_place():
+def test_noise_is_a_function_of_seed_and_index():
     task = generate()
     few, many = task.sample_latents(range(3)), task.sample_latents(range(10))
     assert torch.equal(few.latents, many.latents[:3])
@@ -23,14 +23,14 @@ def test_noise_is_a_function_of_seed_and_place():
     assert labels.tolist() == [0, 1, 0, 1, 0]
 
 
-def test_pictures_do_not_hang_on_the_batch_they_are_made_in():
+def test_samples_do_not_depend_on_their_batch():
     task = generate()
     together = task.generate(task.sample_latents(range(20)))
     assert together.dtype == torch.uint8
     assert torch.equal(task.generate(task.sample_latents([11])), together[11:12])
 
 
-def test_measures_are_of_samples_and_of_real_pictures_against_the_split(tmp_path: Path):
+def test_samples_and_real_images_are_compared_with_the_split(tmp_path: Path):
     task = generate()
     trainer(tmp_path).fit(task, datamodule=data())
     values = task.results["val"]
@@ -56,7 +56,7 @@ def test_measures_are_of_samples_and_of_real_pictures_against_the_split(tmp_path
     ]
 
 
-def test_a_test_measures_noise_too_and_draws(tmp_path: Path):
+def test_the_test_evaluates_noise_and_draws_figures(tmp_path: Path):
     task = generate(Pair(conditional=True))
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
     assert task.results["test"]["noise_fid"] > 0
@@ -74,7 +74,7 @@ def test_a_test_measures_noise_too_and_draws(tmp_path: Path):
     }
 
 
-def test_samples_have_the_classes_of_the_split_in_their_shares(tmp_path: Path):
+def test_samples_have_the_class_frequencies_of_the_split(tmp_path: Path):
     """Three quarters of it are dark: so are as many of the samples."""
 
     class Uneven(Shades):
@@ -93,8 +93,8 @@ def test_samples_have_the_classes_of_the_split_in_their_shares(tmp_path: Path):
     assert (labels == 0).float().mean().item() == pytest.approx(0.75)
 
 
-def test_the_nearest_real_picture_of_a_copy_is_itself(tmp_path: Path):
-    """A generator that knows training pictures by heart shows it."""
+def test_the_nearest_neighbor_of_a_training_image_is_itself(tmp_path: Path):
+    """A generator that knows training images by heart shows it."""
     train = Shades().tensors[0]
     task = generate()
     task.generate = lambda noise: train[: len(noise.latents)]  # type: ignore[method-assign]
@@ -104,8 +104,8 @@ def test_the_nearest_real_picture_of_a_copy_is_itself(tmp_path: Path):
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
 
-def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
-    """Of the training pictures those behind a bad one keep their places."""
+def test_nearest_neighbors_skip_unreadable_files(tmp_path: Path):
+    """Of the training images those behind a bad one keep their places."""
 
     class Bad(Shades):
         def __getitem__(self, index):
@@ -121,9 +121,7 @@ def test_the_nearest_is_found_past_a_file_that_cannot_be_read(tmp_path: Path):
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
 
-def test_what_training_pictures_get_is_measured_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_training_images_are_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     measured = []
     monkeypatch.setattr(
         "vision_lab.tasks.generation.generative_metrics",
@@ -133,7 +131,7 @@ def test_what_training_pictures_get_is_measured_once(
     assert len(measured) == 3 + 1
 
 
-def test_the_gallery_has_classes_in_columns():
+def test_the_sample_grid_has_classes_in_columns():
     assert generate(Pair(conditional=True)).sample_grid().shape == (3, 4 * 74 + 2, 2 * 74 + 2)
     assert generate().sample_grid().shape == (3, 74 + 2, 8 * 74 + 2)
 
@@ -147,7 +145,7 @@ def test_interpolations_end_at_their_samples(tmp_path: Path):
     assert strip[0, 10, -10] == ends[1, 0, 0, 0]
 
 
-def test_too_few_pictures_to_measure_by(tmp_path: Path):
+def test_too_few_images_for_metrics(tmp_path: Path):
     """Said before training begins; or after, where fewer are seen than there are."""
     with pytest.raises(
         DataError, match="too few images for the metrics, 3 in test: each split requires 4"
@@ -159,7 +157,7 @@ def test_too_few_pictures_to_measure_by(tmp_path: Path):
         trainer(tmp_path, limit_val_batches=1).fit(generate(), datamodule=data(batch_size=2))
 
 
-def test_a_split_of_which_nothing_was_seen(tmp_path: Path):
+def test_a_split_without_samples(tmp_path: Path):
     task = generate()
     task._collect_features = lambda *_: None  # type: ignore[method-assign]
     with pytest.raises(DataError, match="only 0 images of test were read"):

@@ -1,4 +1,4 @@
-"""Segmentation: losses, what does not count, predictions of any size, pictures."""
+"""Segmentation: losses, what does not count, predictions of any size, images."""
 
 import json
 from dataclasses import replace
@@ -72,34 +72,34 @@ def test_cross_entropy_is_torchs(mask_spec: DataSpec, weights: list[float] | Non
     assert loss.item() == pytest.approx(wanted.item())
 
 
-def test_dice_by_hand(mask_spec: DataSpec):
+def test_dice_equals_that_by_hand(mask_spec: DataSpec):
     """Class 2 is not in the truth and does not count; what is ignored neither."""
     masks = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
-    said = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
+    probabilities = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
     loss = task(mask_spec, loss_weights={"dice": 1.0}).losses(
-        said.log()[None, :, None], batch(masks)
+        probabilities.log()[None, :, None], batch(masks)
     )["loss"]
     sky = 2 * (0.8 + 0.5) / (0.8 + 0.5 + 0.1 + 2)
     sea = 2 * 0.7 / (0.1 + 0.5 + 0.7 + 1)
     assert loss.item() == pytest.approx(1 - (sky + sea) / 2, abs=1e-5)
 
 
-def test_focal_by_hand(mask_spec: DataSpec):
+def test_focal_loss_equals_that_by_hand(mask_spec: DataSpec):
     masks = torch.tensor([[[0, 1, IGNORE_INDEX]]])
-    said = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[
+    probabilities = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[
         None, :, None
     ]
-    loss = task(mask_spec, loss_weights={"focal": 1.0}).losses(said, batch(masks))["loss"]
+    loss = task(mask_spec, loss_weights={"focal": 1.0}).losses(probabilities, batch(masks))["loss"]
     wanted = -(0.1**2 * np.log(0.9) + 0.75**2 * np.log(0.25)) / 2
     assert loss.item() == pytest.approx(wanted, abs=1e-5)
-    flat = task(mask_spec, loss_weights={"focal": 1.0}, focal_gamma=0.0).losses(said, batch(masks))[
-        "loss"
-    ]
+    flat = task(mask_spec, loss_weights={"focal": 1.0}, focal_gamma=0.0).losses(
+        probabilities, batch(masks)
+    )["loss"]
     assert flat.item() == pytest.approx(-(np.log(0.9) + np.log(0.25)) / 2, abs=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_the_focal_loss_has_a_slope_where_all_is_right(mask_spec: DataSpec, gamma: float):
+def test_the_focal_loss_has_a_finite_gradient_at_certainty(mask_spec: DataSpec, gamma: float):
     logits = (
         torch.tensor([[40.0, 0.0, 0.0]])[:, :, None, None]
         .expand(1, 3, 2, 2)
@@ -112,7 +112,7 @@ def test_the_focal_loss_has_a_slope_where_all_is_right(mask_spec: DataSpec, gamm
     assert logits.grad.isfinite().all()
 
 
-def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
+def test_losses_are_summed_and_auxiliary_heads_weighted(mask_spec: DataSpec):
     logits, given = example()
     single = [
         task(mask_spec, loss_weights={name: 1.0}).losses(logits, given)["loss"]
@@ -130,7 +130,7 @@ def test_losses_are_summed_and_auxiliary_heads_count_less(mask_spec: DataSpec):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal"])
 @pytest.mark.parametrize("weights", [None, [1.0, 1.0, 1.0]])
-def test_a_mask_in_which_nothing_counts_teaches_nothing(
+def test_a_fully_ignored_mask_has_no_gradient(
     mask_spec: DataSpec, name: str, weights: list[float] | None
 ):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
@@ -145,7 +145,7 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"loss_weights": {"lovasz": 1.0}},
@@ -166,13 +166,13 @@ def test_a_mask_in_which_nothing_counts_teaches_nothing(
         ),
     ],
 )
-def test_what_cannot_be_learnt_with(mask_spec: DataSpec, changes: dict, said: str):
+def test_unusable_training_settings_are_refused(mask_spec: DataSpec, changes: dict, message: str):
     with pytest.raises(ConfigurationError) as caught:
         task(mask_spec, **changes)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
-def test_mirror_images_are_laid_back(mask_spec: DataSpec):
+def test_predictions_of_flipped_images_are_flipped_back(mask_spec: DataSpec):
     class Left(nn.Module):
         """Says sea in the left half of whatever it sees."""
 
@@ -216,7 +216,7 @@ class Near(nn.Module):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (20, 33), (5, 40), (3, 4)])
-def test_tiles_say_what_the_whole_picture_says(mask_spec: DataSpec, size: tuple[int, int]):
+def test_tiled_predictions_equal_whole_predictions(mask_spec: DataSpec, size: tuple[int, int]):
     """With overlaps of twice what the network sees, there are no seams."""
     made = task(replace(mask_spec, image_size=(16, 16)), network=Near())
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
@@ -240,7 +240,7 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
     assert made.table_rows(given, [mask]) == [
         {"path": "photos/a.jpg", "fraction_sky": 0.75, "fraction_sea": 0.0, "fraction_sand": 0.25}
     ]
-    # On the file's own picture, which may be larger than the mask.
+    # On the file's own image, which may be larger than the mask.
     made.save_predictions(
         given,
         [mask],
@@ -257,21 +257,21 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
         assert image.size == (8, 8)
 
 
-def test_pictures(mask_spec: DataSpec):
+def test_images_of_any_format(mask_spec: DataSpec):
     made = task(mask_spec)
     _, given = example()
     drawn = made.draw_predictions(given, given.targets.clamp(max=2))
     alone = made.draw_predictions(
         batch(torch.full((1, 8, 8), IGNORE_INDEX)), [torch.zeros(8, 8, dtype=torch.uint8)]
     )
-    assert [picture.shape[-1] for picture in (*drawn, *alone)] == [4 * 148 - 4] * 2 + [2 * 148 - 4]
+    assert [image.shape[-1] for image in (*drawn, *alone)] == [4 * 148 - 4] * 2 + [2 * 148 - 4]
     sheet = made.contact_sheet(drawn)
     assert sheet.shape[-1] == 2 * (4 * 148 - 4 + 6) + 6
     legend = torch.tensor(PALETTE[2], dtype=torch.uint8)[:, None, None]
     assert (sheet[:, -30:] == legend).all(dim=0).any()
 
 
-def test_the_worst_pictures_and_the_table(mask_spec: DataSpec):
+def test_the_worst_images_and_the_table(mask_spec: DataSpec):
     made = task(mask_spec)
     _, given = example()
     right = torch.where(given.targets == IGNORE_INDEX, 0, given.targets)
@@ -294,15 +294,13 @@ def test_the_worst_pictures_and_the_table(mask_spec: DataSpec):
     ]
     figures = made.figures("val")
     assert set(figures) == {"confusion", "iou", "worst"}
-    assert all(
-        picture.dtype == torch.uint8 and picture.shape[0] == 3 for picture in figures.values()
-    )
+    assert all(image.dtype == torch.uint8 and image.shape[0] == 3 for image in figures.values())
     made.collect_examples("val", given, right)
     made.reset_examples("val")
     assert "worst" not in made.figures("val")
 
 
-def test_classes_that_are_nowhere_are_left_out_of_the_table(mask_spec: DataSpec):
+def test_absent_classes_are_not_in_the_table(mask_spec: DataSpec):
     made = task(mask_spec)
     measure = made.metrics("val")
     measure.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8))

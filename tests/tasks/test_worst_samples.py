@@ -13,18 +13,18 @@ def noted(drawn: list[float], value: float) -> torch.Tensor:
     return torch.tensor(value)
 
 
-def test_the_worst_and_of_equals_the_first():
+def test_the_worst_samples_and_the_first_of_equals():
     samples = [(0.5, 3), (0.9, 4), (0.5, 1), (0.1, 0), (0.9, 2), (0.5, 5)]
     for seed in range(5):
         worst, drawn = WorstSamples(3), []
         random.Random(seed).shuffle(samples)
         for badness, index in samples:
             worst.offer(badness, index, partial(noted, drawn, index))
-        assert [picture.item() for picture in worst.images()] == [2, 4, 1]
+        assert [image.item() for image in worst.images()] == [2, 4, 1]
     assert len(drawn) <= 6
 
 
-def test_nothing_is_drawn_that_is_not_kept():
+def test_only_kept_detections_are_drawn():
     worst, drawn = WorstSamples(1), []
     for badness in (0.9, 0.1, 0.5):
         worst.offer(badness, 0, partial(noted, drawn, badness))

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import FAST, Outcome
-from tests.core.test_files import small_files  # noqa: F401
-from tests.killing import Killed
+from tests.builders import FAST, Outcome
+from tests.kill_callback import Killed
 from vision_lab.runs.folder import Run
 from vision_lab.training.checkpoint_io import (
     AtomicCheckpointIO,
@@ -30,7 +29,7 @@ class Malicious:
         return os.system, ("touch stolen",)
 
 
-def test_last_makes_the_one_before_it_previous(tmp_path: Path):
+def test_writing_last_renames_the_earlier_one_to_previous(tmp_path: Path):
     files = AtomicCheckpointIO()
     for step in (1, 2, 3):
         files.save_checkpoint({"step": step}, tmp_path / "last.ckpt")
@@ -39,7 +38,7 @@ def test_last_makes_the_one_before_it_previous(tmp_path: Path):
     assert found == {"last.ckpt": 3, "previous.ckpt": 2, "best.ckpt": 3}
 
 
-def test_no_room_leaves_what_was_there(tmp_path: Path, small_files: None):  # noqa: F811
+def test_a_full_disk_keeps_existing_files(tmp_path: Path, small_files: None):  # noqa: F811
     files = AtomicCheckpointIO()
     files.save_checkpoint(CONTENT, tmp_path / "last.ckpt")
     before = (tmp_path / "last.ckpt").read_bytes()
@@ -49,7 +48,7 @@ def test_no_room_leaves_what_was_there(tmp_path: Path, small_files: None):  # no
     assert (tmp_path / "last.ckpt").read_bytes() == before
 
 
-def test_damage_is_found(tmp_path: Path):
+def test_corruption_is_detected(tmp_path: Path):
     path = tmp_path / "a.ckpt"
     save(CONTENT, tmp_path, "a.ckpt")
     assert corruption(path) is None
@@ -71,23 +70,25 @@ def test_damage_is_found(tmp_path: Path):
     assert not Path("stolen").exists()
 
 
-def test_newest(tmp_path: Path):
-    told: list[tuple[str, str]] = []
-    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) is None
+def test_the_newest_checkpoint_is_found(tmp_path: Path):
+    reported: list[tuple[str, str]] = []
+    assert latest_checkpoint(tmp_path, lambda *damage: reported.append(damage)) is None
     last, previous = (tmp_path / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
     save(CONTENT, tmp_path, "checkpoints/previous.ckpt")
-    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) == previous
+    assert latest_checkpoint(tmp_path, lambda *damage: reported.append(damage)) == previous
     save(CONTENT, tmp_path, "checkpoints/last.ckpt")
-    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) == last
-    assert told == []
+    assert latest_checkpoint(tmp_path, lambda *damage: reported.append(damage)) == last
+    assert reported == []
     last.write_bytes(b"torn")
-    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) == previous
-    assert told == [("checkpoints/last.ckpt", "it is truncated or corrupt: File is not a zip file")]
+    assert latest_checkpoint(tmp_path, lambda *damage: reported.append(damage)) == previous
+    assert reported == [
+        ("checkpoints/last.ckpt", "it is truncated or corrupt: File is not a zip file")
+    ]
     previous.write_bytes(b"torn")
-    assert latest_checkpoint(tmp_path, lambda *damage: told.append(damage)) is None
+    assert latest_checkpoint(tmp_path, lambda *damage: reported.append(damage)) is None
 
 
-def test_the_one_before_survives_where_there_is_no_room(
+def test_the_previous_checkpoint_survives_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     files = AtomicCheckpointIO()
@@ -108,7 +109,7 @@ def test_the_one_before_survives_where_there_is_no_room(
 
 WORDS = (
     *(*FAST, "trainer.max_epochs=3", "callbacks.resume_checkpoint.every_n_steps=1"),
-    *("+callbacks.kill._target_=tests.killing.Kill", "seed=2"),
+    *("+callbacks.kill._target_=tests.kill_callback.Kill", "seed=2"),
 )
 
 
@@ -116,7 +117,7 @@ WORDS = (
     "how",
     ["torn", *(pytest.param(how, marks=pytest.mark.slow) for how in ("pickle", "missing", "both"))],
 )
-def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
+def test_a_corrupt_last_checkpoint_falls_back_to_the_previous(
     command: Command, monkeypatch: pytest.MonkeyPatch, how: str, tmp_path: Path
 ):
     assert command(*WORDS, "name=alone").code == 0
@@ -150,7 +151,7 @@ def test_a_bad_last_checkpoint_falls_back_to_the_one_before(
         assert Path("outputs/x", file).read_bytes() == Path("outputs/alone", file).read_bytes()
 
 
-def test_a_best_checkpoint_that_does_not_fit_is_named(
+def test_a_best_checkpoint_of_another_network_is_named(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ):
     words = (*WORDS, "trainer.max_epochs=1", "name=x")

@@ -8,7 +8,7 @@ import torch
 from vision_lab.training.seeding import derive_seed, seed_all
 
 
-def test_known_values():
+def test_metrics_of_known_distributions():
     assert (derive_seed(0), derive_seed(1, 2, 3)) == (4246866556266386882, 1517167407554927345)
     assert derive_seed(1, 2, 3) != derive_seed(1, 23) != derive_seed(12, 3)
     assert (

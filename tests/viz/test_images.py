@@ -1,4 +1,4 @@
-"""Pictures of pictures: sizes, places, colours."""
+"""Images of images: sizes, places, colors."""
 
 import io
 import json
@@ -28,43 +28,43 @@ from vision_lab.viz.images import (
 )
 
 
-def test_a_caption_lies_under_its_picture_in_its_colour():
+def test_a_caption_is_below_its_image_in_its_color():
     white = torch.ones(3, 20, 40)
     plain = draw_caption(white * 0, "")
     assert plain.shape == (3, THUMBNAIL_SIZE + 2 * (FONT_SIZE + 3) + 4, THUMBNAIL_SIZE)
     assert plain.dtype == torch.uint8
     assert plain[:, THUMBNAIL_SIZE // 2, THUMBNAIL_SIZE // 2].tolist() == [0, 0, 0]
-    assert plain[:, 2, 2].tolist() == [255, 255, 255]  # a wide picture is centred on paper
+    assert plain[:, 2, 2].tolist() == [255, 255, 255]  # a wide image is centered on paper
     assert (plain[:, THUMBNAIL_SIZE:] == 255).all()
-    for colour in ("green", "red"):
-        below = draw_caption(white, "said coat 0.93, is shirt", color=colour)[:, THUMBNAIL_SIZE:]
-        ink = torch.tensor(COLORS[colour], dtype=torch.uint8)[:, None, None]
+    for color in ("green", "red"):
+        below = draw_caption(white, "coat 0.93, is shirt", color=color)[:, THUMBNAIL_SIZE:]
+        ink = torch.tensor(COLORS[color], dtype=torch.uint8)[:, None, None]
         assert (below == ink).all(dim=0).any()
 
 
-def test_floats_bytes_and_grey_are_drawn_alike():
-    grey = torch.full((1, 8, 8), 128, dtype=torch.uint8)
-    drawn = draw_caption(grey, "x")
-    assert torch.equal(drawn, draw_caption(grey.expand(3, -1, -1), "x"))
+def test_float_uint8_and_gray_images_are_drawn_alike():
+    gray = torch.full((1, 8, 8), 128, dtype=torch.uint8)
+    drawn = draw_caption(gray, "x")
+    assert torch.equal(drawn, draw_caption(gray.expand(3, -1, -1), "x"))
     assert torch.equal(drawn, draw_caption(torch.full((1, 8, 8), 128 / 255), "x"))
     assert drawn[:, 10, 10].tolist() == [128, 128, 128]
     assert draw_caption(torch.zeros(5, 8, 8), "five channels").shape == drawn.shape
 
 
 def test_a_grid_is_filled_row_by_row():
-    pictures = [torch.full((3, 4, 6), value, dtype=torch.uint8) for value in range(5)]
-    sheet = grid(pictures, columns=3, gap=2)
+    images = [torch.full((3, 4, 6), value, dtype=torch.uint8) for value in range(5)]
+    sheet = grid(images, columns=3, gap=2)
     assert sheet.shape == (3, 2 * 6 + 2, 3 * 8 + 2)
     assert sheet[0, 2, 2::8].tolist() == [0, 1, 2]
     assert sheet[0, 8, 2::8].tolist()[:2] == [3, 4]
     assert sheet[0, 0, 0] == 255
 
 
-def test_confusion_is_dark_where_the_counts_are():
-    picture = confusion_matrix(torch.diag(torch.tensor([5, 7, 9])), ["a", "b", "c"])
-    assert picture.dtype == torch.uint8
-    assert picture.shape[0] == 3
-    dark = (picture.float().mean(dim=0) < 80).float().mean()
+def test_the_confusion_matrix_is_dark_at_large_counts():
+    image = confusion_matrix(torch.diag(torch.tensor([5, 7, 9])), ["a", "b", "c"])
+    assert image.dtype == torch.uint8
+    assert image.shape[0] == 3
+    dark = (image.float().mean(dim=0) < 80).float().mean()
     assert 0.1 < dark < 0.4
     assert (
         confusion_matrix(torch.eye(40, dtype=torch.int64), [str(k) for k in range(40)]).shape[0]
@@ -72,14 +72,14 @@ def test_confusion_is_dark_where_the_counts_are():
     )
 
 
-def test_pictures_side_by_side():
+def test_images_side_by_side():
     drawn = side_by_side([torch.zeros(3, 10, 10), torch.ones(1, 10, 5)], "two")
     assert drawn.shape == (3, THUMBNAIL_SIZE + 2 * (FONT_SIZE + 3) + 4, 2 * THUMBNAIL_SIZE + GAP)
     assert drawn[:, 5, THUMBNAIL_SIZE - 5].tolist() == [0, 0, 0]
     assert drawn[:, 5, THUMBNAIL_SIZE + 1].tolist() == [255, 255, 255]
 
 
-def test_the_palette_is_pascals():
+def test_the_palette_is_pascal_vocs():
     assert PALETTE[:6] == (
         (0, 0, 0),
         (128, 0, 0),
@@ -93,7 +93,7 @@ def test_the_palette_is_pascals():
     assert len(set(PALETTE)) == 256
 
 
-def test_a_mask_laid_on_a_picture():
+def test_a_mask_is_overlaid_on_an_image():
     image = torch.full((3, 4, 4), 100, dtype=torch.uint8)
     mask = torch.zeros(4, 4, dtype=torch.uint8)
     mask[:, 2:] = 1
@@ -105,7 +105,7 @@ def test_a_mask_laid_on_a_picture():
     assert overlay_mask(image, torch.zeros(1, 1, dtype=torch.uint8)).flatten().tolist() == [100] * 3
 
 
-def test_errors_are_red_and_what_does_not_count_is_white():
+def test_errors_are_red_and_ignored_pixels_white():
     image = torch.full((1, 1, 3), 90, dtype=torch.uint8)
     drawn = draw_mask_errors(image, torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]))
     faint, red, white = drawn[:, 0].T.tolist()
@@ -113,7 +113,7 @@ def test_errors_are_red_and_what_does_not_count_is_white():
     assert (red, white) == (list(COLORS["red"]), [255, 255, 255])
 
 
-def test_a_legend_takes_as_many_lines_as_it_needs():
+def test_a_legend_wraps_into_lines():
     sheet = torch.zeros(3, 50, 400, dtype=torch.uint8)
     few, many = (
         with_legend(sheet, ["sky", "sea"]),
@@ -125,7 +125,7 @@ def test_a_legend_takes_as_many_lines_as_it_needs():
     assert with_legend(sheet, [f"class {k}" for k in range(200)]).shape[1] < 150
 
 
-def test_a_masks_file():
+def test_a_mask_is_read_from_a_file():
     mask = torch.tensor([[0, 1], [254, 255]], dtype=torch.uint8)
     with Image.open(io.BytesIO(encode_palette_png(mask, ["a", "b"]))) as image:
         assert image.mode == "P"
@@ -135,9 +135,9 @@ def test_a_masks_file():
 
 
 def test_bars_and_shares():
-    picture = bar_chart({"sky": 1.0, "sea": 0.5}, "IoU")
-    assert picture.dtype == torch.uint8
-    blue = (picture[2].int() - picture[0].int()) > 50
+    image = bar_chart({"sky": 1.0, "sea": 0.5}, "IoU")
+    assert image.dtype == torch.uint8
+    blue = (image[2].int() - image[0].int()) > 50
     widths = blue.sum(dim=1)[blue.any(dim=1)]
     assert widths.max() / widths.min() == pytest.approx(2, rel=0.05)
     counts = torch.tensor([[10**9, 0], [10**8, 10**8]])
@@ -146,21 +146,21 @@ def test_bars_and_shares():
     )
 
 
-def test_boxes_have_the_colours_and_names_of_their_classes():
+def test_boxes_have_the_colors_and_names_of_their_classes():
     image = torch.full((3, 480, 640), 255, dtype=torch.uint8)
     drawn = draw_boxes(
         image, torch.tensor([[100.0, 80.0, 300.0, 200.0]]), torch.tensor([1]), ["cat 0.90"]
     )
     assert drawn.shape == (3, 480, 640)
-    colour = list(PALETTE[2])
+    color = list(PALETTE[2])
     for row, column in ((80, 250), (150, 100), (199, 200), (150, 299)):  # the four sides
-        assert drawn[:, row, column].tolist() == colour
+        assert drawn[:, row, column].tolist() == color
     assert drawn[:, 140, 200].tolist() == [255, 255, 255]  # inside
     assert drawn[:, 72, 104].tolist() != [255, 255, 255]  # the name stands above
     assert (drawn[:, 300:] == 255).all()
 
 
-def test_small_pictures_with_boxes_are_enlarged_and_empty_ones_stay():
+def test_small_images_are_enlarged_with_their_boxes():
     image = torch.zeros(1, 24, 48)
     drawn = draw_boxes(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), [])
     assert drawn.shape == (3, LARGE_THUMBNAIL_SIZE // 2, LARGE_THUMBNAIL_SIZE)
@@ -180,11 +180,9 @@ def test_small_pictures_with_boxes_are_enlarged_and_empty_ones_stay():
     assert at_the_top.shape == drawn.shape  # the name lies inside, where there is no room above
 
 
-def test_curves_over_recall():
-    picture = line_chart(
-        {"cat": [1.0, 0.5, 0.0], "dog": [0.0, 0.0, 0.0]}, x="recall", y="precision"
-    )
-    assert picture.shape == (3, 450, 600)
-    found = (picture == torch.tensor(PALETTE[1], dtype=torch.uint8)[:, None, None]).all(dim=0)
+def test_precision_recall_curves():
+    image = line_chart({"cat": [1.0, 0.5, 0.0], "dog": [0.0, 0.0, 0.0]}, x="recall", y="precision")
+    assert image.shape == (3, 450, 600)
+    found = (image == torch.tensor(PALETTE[1], dtype=torch.uint8)[:, None, None]).all(dim=0)
     assert found.sum() > 200
     assert line_chart({}, x="recall", y="precision").shape == (3, 450, 600)

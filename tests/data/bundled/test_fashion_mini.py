@@ -16,7 +16,7 @@ def test_sizes_and_classes():
         assert label == 1
 
 
-def test_the_licence_lies_beside_it():
+def test_the_license_is_beside_the_data():
     assert "Copyright (c) 2017 Zalando SE" in FILE.with_name("fashion_mini.LICENSE").read_text(
         encoding="utf-8"
     )

@@ -28,27 +28,27 @@ def scenes(**changes) -> Scenes:
 
 
 def test_a_scene_is_a_function_of_seed_and_index():
-    picture, mask = scenes()[7]
-    assert picture.shape == (3, 96, 96)
+    image, mask = scenes()[7]
+    assert image.shape == (3, 96, 96)
     assert mask.shape == (96, 96)
-    assert picture.dtype == mask.dtype == torch.uint8
+    assert image.dtype == mask.dtype == torch.uint8
     again = scenes(num_images=8)
     again[3]
-    assert torch.equal(again[7][0], picture)
+    assert torch.equal(again[7][0], image)
     assert torch.equal(again[7][1], mask)
     for other in (scenes()[8], scenes(seed=1)[7], scenes(split="val")[7]):
-        assert not torch.equal(other[0], picture)
+        assert not torch.equal(other[0], image)
     assert scenes(image_size=(64, 80))[0][0].shape == (3, 64, 80)
 
 
-def test_the_splits_fraction_neither_garments_nor_photographs():
+def test_the_splits_share_neither_garments_nor_photographs():
     made = {split: scenes(split=split) for split in ("train", "val", "test")}
     assert {split: len(each.garments) for split, each in made.items()} == {
         "train": 5000,
         "val": 1000,
         "test": 1000,
     }
-    # A few of Fashion-MNIST's pictures are in it twice.
+    # A few of Fashion-MNIST's images are in it twice.
     seen = {
         split: {garment.numpy().tobytes() for garment in each.garments}
         for split, each in made.items()
@@ -91,7 +91,7 @@ def test_mask_instances_and_boxes_agree():
                 )
 
 
-def test_a_garment_covers_what_lies_behind_it():
+def test_a_garment_occludes_those_behind_it():
     """Two of one number of pixels: the second, on top, leaves too little of the first to be seen."""
     instances = torch.tensor([[1, 2, 2, 2, 0]], dtype=torch.uint8)
     scene = Scene(torch.zeros(3, 1, 5, dtype=torch.uint8), instances, (0, 3), (True, False))
@@ -101,7 +101,7 @@ def test_a_garment_covers_what_lies_behind_it():
     assert nothing.boxes().tolist() == [[0, 0, 0, 0]] * 2
 
 
-def test_hidden_ones_are_those_of_which_little_is_seen():
+def test_garments_with_few_visible_pixels_are_hidden():
     whole = scenes(num_images=300)
     made = [whole.scene(index) for index in range(300)]
     hidden = [scene for scene in made if any(scene.hidden)]
@@ -114,9 +114,9 @@ def test_hidden_ones_are_those_of_which_little_is_seen():
 
 
 @pytest.mark.parametrize("size", [(8, 4000), (4000, 8)])
-def test_long_and_narrow_ones(size: tuple[int, int]):
-    picture, _ = scenes(image_size=size)[0]
-    assert picture.shape == (3, *size)
+def test_long_and_narrow_images(size: tuple[int, int]):
+    image, _ = scenes(image_size=size)[0]
+    assert image.shape == (3, *size)
 
 
 def test_classes():
@@ -138,6 +138,6 @@ def test_classes():
         class_names("some", background=True)
 
 
-def test_beyond_the_last_one():
+def test_an_index_beyond_the_last_is_refused():
     with pytest.raises(IndexError):
         scenes().scene(40)

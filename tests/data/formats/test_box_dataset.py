@@ -1,4 +1,4 @@
-"""Boxes from files: one set in three formats is one set; broken boxes are mended or dropped, and named."""
+"""Boxes from files: three formats give the same dataset; invalid boxes are clipped or dropped, and named."""
 
 import json
 import pickle
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data import box_files
-from tests.data.box_files import BOXES, NAMES, SIZES
+from tests.data import annotation_files
+from tests.data.annotation_files import BOXES, NAMES, SIZES
 from vision_lab.core.batch import BoxTargets, letterbox_size
 from vision_lab.core.errors import DataError, UnreadableFile
 from vision_lab.core.spec import DataSpec
@@ -57,29 +57,27 @@ def examples(dataset: BoxDataset, **changes) -> TransformedDataset:
 
 
 def made(name: str, root: Path, **changes) -> BoxDataset:
-    found = READ[name](box_files.FORMATS[name](root), **changes)
+    found = READ[name](annotation_files.FORMATS[name](root), **changes)
     assert found is not None
     return found
 
 
-def by_picture(dataset: BoxDataset, size: tuple[int, int] = (40, 40)) -> dict[str, BoxTargets]:
+def by_image(dataset: BoxDataset, size: tuple[int, int] = (40, 40)) -> dict[str, BoxTargets]:
     read = examples(dataset, spec=box_spec(size))
     return {Path(str(read[0, k][2].path)).stem: read[0, k][1] for k in range(len(read))}
 
 
 @pytest.mark.parametrize("name", READ)
-def test_one_set_in_three_formats_is_one_set(name: str, tmp_path: Path):
-    found = by_picture(made(name, tmp_path))
+def test_all_formats_read_the_same_boxes(name: str, tmp_path: Path):
+    found = by_image(made(name, tmp_path))
     assert found.keys() == SIZES.keys()
-    for picture, (width, height) in SIZES.items():
+    for image, (width, height) in SIZES.items():
         rows, columns = letterbox_size((height, width), (40, 40))
         scale = torch.tensor([columns / width, rows / height] * 2)
-        wanted = torch.tensor([box for _, box in BOXES[picture]], dtype=torch.float32).reshape(
-            -1, 4
-        )
-        objects = found[picture]
+        wanted = torch.tensor([box for _, box in BOXES[image]], dtype=torch.float32).reshape(-1, 4)
+        objects = found[image]
         torch.testing.assert_close(objects.boxes, wanted * scale)
-        assert objects.labels.tolist() == [NAMES.index(kind) for kind, _ in BOXES[picture]]
+        assert objects.labels.tolist() == [NAMES.index(kind) for kind, _ in BOXES[image]]
         assert objects.area.tolist() == ((wanted[:, 2:] - wanted[:, :2]).prod(dim=1)).tolist()
         assert not objects.crowd.any()
         assert not objects.difficult.any()
@@ -96,7 +94,7 @@ def test_one_set_in_three_formats_is_one_set(name: str, tmp_path: Path):
 def test_the_classes_are_read_from_the_files(
     name: str, names: Callable[[str], list[str]], tmp_path: Path
 ):
-    assert tuple(names(str(box_files.FORMATS[name](tmp_path)))) == NAMES
+    assert tuple(names(str(annotation_files.FORMATS[name](tmp_path)))) == NAMES
 
 
 BROKEN = {
@@ -126,28 +124,28 @@ SAID = (
 
 
 @pytest.mark.parametrize("name", READ)
-def test_broken_boxes_are_mended_or_dropped_and_named(name: str, tmp_path: Path):
-    root = box_files.FORMATS[name](tmp_path, BROKEN)
+def test_invalid_boxes_are_clipped_or_dropped_and_named(name: str, tmp_path: Path):
+    root = annotation_files.FORMATS[name](tmp_path, BROKEN)
     dataset = READ[name](root, on_error="skip")
     assert dataset is not None
     assert len(dataset) == 4
-    objects = by_picture(dataset, (80, 80))["a"]
+    objects = by_image(dataset, (80, 80))["a"]
     assert objects.labels.tolist() == [0, 2, 0]
     torch.testing.assert_close(objects.boxes[1], torch.tensor([60.0, 20.0, 80.0, 40.0]))  # clipped
     assert len(dataset.issues) == 6
-    for fault, says in zip(dataset.issues, SAID, strict=True):
+    for fault, message in zip(dataset.issues, SAID, strict=True):
         assert Path(fault.path).stem == "a"
         assert Path(fault.source).is_file()
-        assert says in fault.problem
-        assert fault.problem.endswith("clipped" if says == "extends beyond" else "dropped")
+        assert message in fault.problem
+        assert fault.problem.endswith("clipped" if message == "extends beyond" else "dropped")
     with pytest.raises(
         DataError, match=r"(?s)6 annotations are invalid:\n.*a\.png: box 2 .*data\.on_error=skip"
     ):
         READ[name](root, on_error="raise")
 
 
-def test_crowds_areas_and_outlines_of_coco(tmp_path: Path):
-    root = box_files.coco(tmp_path)
+def test_coco_crowds_areas_and_polygons(tmp_path: Path):
+    root = annotation_files.coco(tmp_path)
     file = root / "annotations" / "instances_train.json"
     content = json.loads(file.read_text())
     content["annotations"][0] |= {
@@ -160,14 +158,14 @@ def test_crowds_areas_and_outlines_of_coco(tmp_path: Path):
     file.write_text(json.dumps(content))
     dataset = READ["coco"](root, on_error="skip")
     assert dataset is not None
-    objects = by_picture(dataset)["a"]
+    objects = by_image(dataset)["a"]
     assert objects.crowd.tolist() == [True, False]
     assert objects.area.tolist() == [77.5, 60 * 30]
     assert [fault.problem.split(" is ")[1] for fault in dataset.issues] == ["not finite: dropped"]
 
 
 def test_difficult_objects_and_splits_of_voc(tmp_path: Path):
-    root = box_files.voc(tmp_path / "VOCdevkit" / "VOC2012")
+    root = annotation_files.voc(tmp_path / "VOCdevkit" / "VOC2012")
     file = root / "Annotations" / "d.xml"
     file.write_text(file.read_text().replace("<difficult>0", "<difficult>1", 1))
     lists = root / "ImageSets" / "Main"
@@ -180,11 +178,11 @@ def test_difficult_objects_and_splits_of_voc(tmp_path: Path):
     assert READ["voc_detect"](tmp_path, split="test") is None
     assert [path.stem for path in train.paths] == ["d", "a"]
     assert [path.stem for path in val.paths] == ["b"]
-    assert by_picture(train)["d"].difficult.tolist() == [True, False, False]
+    assert by_image(train)["d"].difficult.tolist() == [True, False, False]
 
 
-def test_a_test_list_is_no_part_of_the_training_split(tmp_path: Path):
-    root = box_files.voc(tmp_path)
+def test_images_of_a_test_list_are_not_in_train(tmp_path: Path):
+    root = annotation_files.voc(tmp_path)
     lists = root / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     (lists / "test.txt").write_text("b\n")
@@ -196,8 +194,8 @@ def test_a_test_list_is_no_part_of_the_training_split(tmp_path: Path):
     assert val is None
 
 
-def test_a_list_of_what_is_not_there_is_told(tmp_path: Path):
-    root = box_files.voc(tmp_path)
+def test_a_split_file_of_missing_images_is_reported(tmp_path: Path):
+    root = annotation_files.voc(tmp_path)
     lists = root / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("a\nd\nnothing\n")
@@ -209,17 +207,17 @@ def test_a_list_of_what_is_not_there_is_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_data_set_of_which_no_box_is_left_stops_before_it_trains(name: str, tmp_path: Path):
+def test_a_dataset_without_valid_boxes_is_refused(name: str, tmp_path: Path):
     gone = {
-        **box_files.BOXES,
-        **{key: [("oak", box) for _, box in rows] for key, rows in box_files.BOXES.items()},
+        **annotation_files.BOXES,
+        **{key: [("oak", box) for _, box in rows] for key, rows in annotation_files.BOXES.items()},
     }
     with pytest.raises(DataError, match=r"(?s)annotations are invalid.*No box is valid\."):
-        READ[name](box_files.FORMATS[name](tmp_path, gone), on_error="skip")
+        READ[name](annotation_files.FORMATS[name](tmp_path, gone), on_error="skip")
 
 
-def test_one_picture_in_two_annotations_is_taken_once(tmp_path: Path):
-    root = box_files.voc(tmp_path)
+def test_an_image_with_two_annotation_files_is_used_once(tmp_path: Path):
+    root = annotation_files.voc(tmp_path)
     text = (root / "Annotations" / "a.xml").read_text()
     (root / "Annotations" / "again.xml").write_text(text)
     dataset = READ["voc_detect"](root, on_error="skip")
@@ -229,13 +227,13 @@ def test_one_picture_in_two_annotations_is_taken_once(tmp_path: Path):
     ]
 
 
-def test_a_size_that_is_not_said_is_not_held_against_boxes(tmp_path: Path):
-    root = box_files.coco(tmp_path)
+def test_boxes_without_an_annotated_size_are_not_compared_with_it(tmp_path: Path):
+    root = annotation_files.coco(tmp_path)
     file = root / "annotations" / "instances_train.json"
     file.write_text(
         file.read_text().replace('"width": 80, "height": 40', '"width": 0, "height": 0')
     )
-    assert by_picture(READ["coco"](root))["a"].labels.tolist() == [0, 2]
+    assert by_image(READ["coco"](root))["a"].labels.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -249,12 +247,12 @@ def test_a_size_that_is_not_said_is_not_held_against_boxes(tmp_path: Path):
         ("names: [a, b]", ["a", "b"]),
     ],
 )
-def test_yolos_names_go_by_their_numbers(text: str, wanted: list[str], tmp_path: Path):
+def test_yolo_class_names_are_ordered_by_label(text: str, wanted: list[str], tmp_path: Path):
     (tmp_path / "data.yaml").write_text(text)
     assert yolo_txt.class_names(str(tmp_path)) == wanted
 
 
-def test_yolos_names_that_are_none_are_refused(tmp_path: Path):
+def test_invalid_yolo_class_names_are_refused(tmp_path: Path):
     (tmp_path / "classes.txt").write_text("a\n\nb\n")
     assert yolo_txt.class_names(str(tmp_path)) == ["a", "unused 1", "b"]
     (tmp_path / "one").mkdir()
@@ -263,20 +261,20 @@ def test_yolos_names_that_are_none_are_refused(tmp_path: Path):
         yolo_txt.class_names(str(tmp_path / "one"))
 
 
-def test_yolos_lists_of_pictures_are_not_passed_over(tmp_path: Path):
-    root = box_files.yolo(tmp_path)
+def test_yolo_image_lists_are_refused(tmp_path: Path):
+    root = annotation_files.yolo(tmp_path)
     (root / "data.yaml").write_text("names: [ash, beech, cedar]\ntrain: train.txt\n")
     with pytest.raises(DataError, match=r"has train: train\.txt; it must be a folder, not a list"):
         READ["yolo_txt"](root)
 
 
-def test_other_programs_count_from_0(tmp_path: Path):
-    whole = by_picture(made("voc_detect", tmp_path, pixel_offset=0), (80, 80))["a"]
+def test_pixel_offset_0_for_files_that_count_from_0(tmp_path: Path):
+    whole = by_image(made("voc_detect", tmp_path, pixel_offset=0), (80, 80))["a"]
     assert whole.boxes[0].tolist() == [9, 5, 40, 30]
 
 
-def test_yolos_folders_and_outlines(tmp_path: Path):
-    root = box_files.yolo(tmp_path)
+def test_yolo_folders_and_polygons(tmp_path: Path):
+    root = annotation_files.yolo(tmp_path)
     for split in ("train", "valid"):
         for kind in ("images", "labels"):
             (root / split / kind).mkdir(parents=True)
@@ -291,12 +289,12 @@ def test_yolos_folders_and_outlines(tmp_path: Path):
     assert train is not None
     assert val is not None
     assert READ["yolo_txt"](root, split="test") is None
-    assert by_picture(train, (80, 80))["a"].boxes.tolist() == [[8, 10, 40, 30]]
+    assert by_image(train, (80, 80))["a"].boxes.tolist() == [[8, 10, 40, 30]]
     assert [path.stem for path in val.paths] == ["b"]
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "text", "says"),
+    ("name", "file", "text", "message"),
     [
         (
             "voc_detect",
@@ -319,56 +317,56 @@ def test_yolos_folders_and_outlines(tmp_path: Path):
         ),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_and_its_picture_left_out(
-    name: str, file: str, text: str, says: str, tmp_path: Path
+def test_an_unreadable_annotation_file_is_named_and_its_image_skipped(
+    name: str, file: str, text: str, message: str, tmp_path: Path
 ):
-    root = box_files.FORMATS[name](tmp_path)
+    root = annotation_files.FORMATS[name](tmp_path)
     (root / file).write_text(text)
     dataset = READ[name](root, on_error="skip")
     assert dataset is not None
     assert [path.stem for path in dataset.paths] == ["b", "c", "d"]
     (fault,) = dataset.issues
-    assert says in fault.problem
+    assert message in fault.problem
     assert fault.source == str(root / file)
     with pytest.raises(DataError, match="1 annotations are invalid"):
         READ[name](root, on_error="raise")
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_folder_without_any_says_what_is_looked_for(name: str, tmp_path: Path):
+def test_a_folder_without_images_lists_the_extensions(name: str, tmp_path: Path):
     for root in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(DataError, match=str(tmp_path)):
             READ[name](root)
 
 
-def test_a_box_that_does_not_fit_its_picture_is_met_when_it_is_read(tmp_path: Path):
-    """The annotations may be right by themselves and of another picture's size."""
+def test_an_annotated_size_is_compared_with_the_image_when_it_is_read(tmp_path: Path):
+    """The annotations may be right by themselves and of another image's size."""
     dataset = made("coco", tmp_path)
-    box_files.picture(tmp_path / "train" / "a.png", (40, 20))
+    annotation_files.image(tmp_path / "train" / "a.png", (40, 20))
     read = examples(dataset)[0, 0]
     assert isinstance(read, UnreadableFile)
     assert read.reason == "its annotation is for 80 x 40 pixels, the image has 40 x 20"
-    box_files.picture(tmp_path / "train" / "a.png", (40, 80))
+    annotation_files.image(tmp_path / "train" / "a.png", (40, 80))
     turned = examples(dataset)[0, 0]
     assert isinstance(turned, UnreadableFile)
     assert turned.reason.endswith("the image has 40 x 80; is it rotated by its EXIF tag?")
 
 
 class OneOfYours:
-    """A data set that says what it is told of one black picture of 40 x 20 pixels."""
+    """A dataset of one black image of 40 x 20 pixels with a given target."""
 
-    def __init__(self, **told) -> None:
-        self.told = told
+    def __init__(self, **target) -> None:
+        self.target = target
 
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: int):
-        return torch.zeros(3, 20, 40, dtype=torch.uint8), self.told
+        return torch.zeros(3, 20, 40, dtype=torch.uint8), self.target
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("target", "message"),
     [
         (
             {"boxes": [[20, 10, 80, 40]], "labels": [0]},
@@ -386,13 +384,13 @@ class OneOfYours:
         ),
     ],
 )
-def test_boxes_of_your_own_data_set_are_held_against_the_picture(told: dict, says: str):
-    read = examples(OneOfYours(**told))[0, 0]
+def test_boxes_of_custom_datasets_are_checked_against_the_image(target: dict, message: str):
+    read = examples(OneOfYours(**target))[0, 0]
     assert isinstance(read, UnreadableFile)
-    assert says in read.reason
+    assert message in read.reason
 
 
-def test_crowds_may_be_said_by_numbers():
+def test_crowds_may_be_integers():
     _, objects, _ = examples(
         OneOfYours(boxes=[[1, 1, 5, 5], [2, 2, 9, 9]], labels=[0, 1], crowd=[0, 1])
     )[0, 0]
@@ -400,14 +398,14 @@ def test_crowds_may_be_said_by_numbers():
     assert len(objects[~objects.crowd]) == 1
 
 
-def test_examples_travel_to_workers_that_fraction_nothing(tmp_path: Path):
+def test_datasets_are_pickled_to_spawned_workers(tmp_path: Path):
     read = pickle.loads(
         pickle.dumps(examples(made("coco", tmp_path), transforms=[Mosaic(size=(40, 40), p=1.0)]))
     )
     assert len(read[0, 0][1].boxes) > 0
 
 
-def test_pictures_are_fitted_whole_and_the_rest_is_the_mean(tmp_path: Path):
+def test_images_are_letterboxed_with_the_mean(tmp_path: Path):
     read = examples(made("voc_detect", tmp_path))
     image, objects, sample = read[0, 0]
     assert image.shape == (3, 40, 40)
@@ -420,14 +418,14 @@ def test_pictures_are_fitted_whole_and_the_rest_is_the_mean(tmp_path: Path):
     assert [len(each) for each in batch.targets] == [2, 1, 0, 3]
 
 
-def test_rows_that_leave_the_picture_leave_together(tmp_path: Path):
+def test_boxes_outside_the_crop_are_removed_with_their_columns(tmp_path: Path):
     """All columns, whatever transform moves the boxes."""
 
     class Left(torch.nn.Module):
-        def forward(self, picture, target):
+        def forward(self, image, target):
             from torchvision.transforms.v2 import functional as F
 
-            return F.crop(picture, 0, 0, 48, 18), {
+            return F.crop(image, 0, 0, 48, 18), {
                 k: F.crop(v, 0, 0, 48, 18) if k == "boxes" else v for k, v in target.items()
             }
 
@@ -440,7 +438,7 @@ def test_rows_that_leave_the_picture_leave_together(tmp_path: Path):
     assert objects.area.tolist() == [32 * 24, 16 * 36]  # as the file has it
 
 
-def test_a_mosaic_holds_four_pictures_and_their_boxes(tmp_path: Path):
+def test_a_mosaic_contains_four_images_and_their_boxes(tmp_path: Path):
     dataset = made("yolo_txt", tmp_path)
     read = examples(dataset, transforms=[Mosaic(size=(40, 40), p=1.0)])
     first, again, other = read[0, 1], read[0, 1], read[1, 1]
@@ -457,7 +455,7 @@ def test_a_mosaic_holds_four_pictures_and_their_boxes(tmp_path: Path):
     assert torch.equal(never[0], examples(dataset)[0, 1][0])
 
 
-def test_a_changed_box_is_another_data_set(tmp_path: Path):
+def test_a_changed_box_changes_the_fingerprint(tmp_path: Path):
     one = fingerprint(made("coco", tmp_path), has_labels=False)
     file = tmp_path / "annotations" / "instances_train.json"
     file.write_text(file.read_text().replace("[8, 4, ", "[9, 4, "))

@@ -18,7 +18,7 @@ def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
 
 
 def annotated(root: Path, *objects: dict, **changes) -> Path:
-    """One picture of 6x4 pixels with objects, and one without."""
+    """One image of 6x4 pixels with objects, and one without."""
     content = {
         "images": [
             {"id": 5, "file_name": "b.png", "height": 4, "width": 6},
@@ -43,7 +43,7 @@ def masks(root: Path) -> CocoMaskDataset:
     return made
 
 
-def test_outlines(tmp_path: Path):
+def test_polygons_become_masks(tmp_path: Path):
     annotated(tmp_path, {"category_id": 18, "segmentation": box(0, 0, 2, 4)})
     (path, empty), (other, mask) = masks(tmp_path)[0], masks(tmp_path)[1]
     assert (path.name, other.name) == ("a.png", "b.png")  # by number
@@ -59,7 +59,7 @@ def test_run_lengths_as_numbers_and_as_text(tmp_path: Path):
     assert masks(tmp_path)[1][1].tolist() == [[0, 1, 1, 0, 0, 0]] * 4
 
 
-def test_the_smaller_of_two_is_seen_and_crowds_do_not_count(tmp_path: Path):
+def test_smaller_objects_are_drawn_on_top_and_crowds_ignored(tmp_path: Path):
     small = {"category_id": 17, "segmentation": box(1, 0, 2, 4)}
     large = {"category_id": 18, "segmentation": box(0, 0, 3, 4)}
     crowd = {
@@ -72,12 +72,12 @@ def test_the_smaller_of_two_is_seen_and_crowds_do_not_count(tmp_path: Path):
         assert masks(tmp_path)[1][1].tolist() == [[2, 1, 2, IGNORE_INDEX, IGNORE_INDEX, 0]] * 4
 
 
-def test_an_object_of_several_outlines(tmp_path: Path):
+def test_an_object_with_several_polygons(tmp_path: Path):
     annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4) + box(4, 0, 6, 4)})
     assert masks(tmp_path)[1][1].tolist() == [[1, 0, 0, 0, 1, 1]] * 4
 
 
-def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
+def test_class_names_are_ordered_by_category_id(tmp_path: Path):
     assert category_names(str(annotated(tmp_path))) == ["cat", "dog"]
     assert (
         coco_masks(str(tmp_path), split="val", class_names=NAMES, max_pixels=100, on_error="raise")
@@ -86,7 +86,7 @@ def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"categories": [{"id": 1, "name": "cow"}]},
@@ -120,14 +120,14 @@ def test_class_names_by_the_numbers_of_the_categories(tmp_path: Path):
         ),
     ],
 )
-def test_files_that_are_wrong(tmp_path: Path, changes: dict, said: str):
+def test_invalid_files_are_named(tmp_path: Path, changes: dict, message: str):
     annotated(tmp_path, **changes)
     with pytest.raises(DataError) as caught:
         masks(tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_pictures_that_are_not_there_are_left_out_where_asked(tmp_path: Path):
+def test_missing_images_are_skipped_on_request(tmp_path: Path):
     annotated(tmp_path)
     (tmp_path / "train" / "a.png").unlink()
     made = coco_masks(
@@ -138,7 +138,7 @@ def test_pictures_that_are_not_there_are_left_out_where_asked(tmp_path: Path):
         masks(tmp_path)
 
 
-def test_no_json(tmp_path: Path):
+def test_invalid_json_is_named(tmp_path: Path):
     annotated(tmp_path)
     (tmp_path / "annotations" / "train.json").write_text("{")
     with pytest.raises(DataError, match=r"train\.json is not JSON"):
@@ -150,7 +150,7 @@ def test_no_json(tmp_path: Path):
         masks(tmp_path / "train")
 
 
-def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
+def test_an_image_that_is_too_large_is_not_drawn(tmp_path: Path):
     annotated(tmp_path, {"category_id": 17, "segmentation": box(0, 0, 1, 4)})
     made = coco_masks(
         str(tmp_path), split="train", class_names=NAMES, max_pixels=23, on_error="raise"
@@ -175,7 +175,7 @@ def test_a_picture_that_is_too_large_is_not_drawn(tmp_path: Path):
         ([[float("nan"), 0, 2, 0, 2, 4]], "a polygon is far outside the image"),
     ],
 )
-def test_what_cannot_be_drawn_is_named(tmp_path: Path, segmentation: object, why: str):
+def test_unreadable_images_are_not_drawn_but_named(tmp_path: Path, segmentation: object, why: str):
     annotated(tmp_path, {"category_id": 17, "segmentation": segmentation})
     with pytest.raises(UnreadableFileError) as caught:
         masks(tmp_path)[1]

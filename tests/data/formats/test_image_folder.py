@@ -10,7 +10,7 @@ from vision_lab.core.errors import DataError
 from vision_lab.data.formats.image_folder import class_names, image_folder, unlabeled_images
 
 
-def test_classes_are_the_sorted_sub_folders(make_folder: Callable[..., Path]):
+def test_classes_are_the_sorted_subfolders(make_folder: Callable[..., Path]):
     root = make_folder(classes=("cedar", "ash", "beech"))
     (root / ".git").mkdir()
     assert class_names(str(root)) == ["ash", "beech", "cedar"]
@@ -40,7 +40,7 @@ def test_split_folders(make_folder: Callable[..., Path], val: str):
     }
 
 
-def test_a_class_that_training_does_not_know(make_folder: Callable[..., Path]):
+def test_a_class_that_is_not_in_the_training_data(make_folder: Callable[..., Path]):
     make_folder("data/train", classes=("ash", "beech"), count=2)
     root = make_folder("data/val", classes=("ash", "elm"), count=2).parent
     with pytest.raises(
@@ -49,7 +49,7 @@ def test_a_class_that_training_does_not_know(make_folder: Callable[..., Path]):
         image_folder(str(root), split="val", class_folders=["ash", "beech"])
 
 
-def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Path]):
+def test_missing_keys_are_named(tmp_path: Path, make_folder: Callable[..., Path]):
     with pytest.raises(DataError, match=r"there is no folder .*nowhere: type data\.root="):
         class_names(str(tmp_path / "nowhere"))
     (tmp_path / "flat").mkdir()
@@ -63,7 +63,7 @@ def test_what_is_missing_is_named(tmp_path: Path, make_folder: Callable[..., Pat
         image_folder(str(root), split="train", class_folders=class_names(str(root)))
 
 
-def test_other_files_are_named_not_silently_left(
+def test_other_files_are_named_in_a_warning(
     make_folder: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ):
     root = make_folder()
@@ -77,7 +77,7 @@ def test_other_files_are_named_not_silently_left(
     assert "skipped 1 files without an image suffix: ash/notes.txt" in caplog.text
 
 
-def test_pictures_without_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_unlabeled_images(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Whatever folders they lie in; with splits of their own or not."""
     for name in ("a/1.png", "2.jpg", "a/b/3.PNG", "notes.txt", ".hidden.png", ".thumbnails/4.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

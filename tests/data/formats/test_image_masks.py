@@ -1,4 +1,4 @@
-"""Masks in files: what their values mean, which belongs to which picture, and what is wrong with them."""
+"""Masks in files: what their values mean, which belongs to which image, and what is wrong with them."""
 
 import re
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_black_and_white(tmp_path: Path):
     assert read(path, MaskEncoding(2, class_values=[0, 255])) == [[0, 1], [1, 0]]
     assert read(path, MaskEncoding(2, class_values=[255, 0])) == [[1, 0], [0, 1]]
     rgb = saved(tmp_path / "b.png", np.repeat(np.array([[[0], [255]]], dtype=np.uint8), 3, axis=2))
-    assert read(rgb, MaskEncoding(2, class_values=[0, 255])) == [[0, 1]]  # grey in three channels
+    assert read(rgb, MaskEncoding(2, class_values=[0, 255])) == [[0, 1]]  # gray in three channels
     assert read(path, MaskEncoding(2, class_values=[0, 255], ignored_values=())) == [[0, 1], [1, 0]]
     one_bit = tmp_path / "c.png"
     Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(one_bit)
@@ -53,7 +53,7 @@ def test_black_and_white(tmp_path: Path):
     assert read(deep, MaskEncoding(2, class_values=[0, 40000])) == [[0, 1]]
 
 
-def test_colours_of_a_palette(tmp_path: Path):
+def test_class_values_may_be_palette_colors(tmp_path: Path):
     path = saved(tmp_path / "a.png", CLASSES, "P")
     assert read(path, MaskEncoding(3, class_values=[[0, 200, 0], [200, 0, 0], [9, 9, 9]])) == [
         [2, 1, 0],
@@ -61,16 +61,16 @@ def test_colours_of_a_palette(tmp_path: Path):
     ]
 
 
-def test_colours(tmp_path: Path):
-    colours = np.array([[0, 0, 0], [128, 64, 0], [64, 0, 128]], dtype=np.uint8)
+def test_class_values_may_be_colors(tmp_path: Path):
+    colors = np.array([[0, 0, 0], [128, 64, 0], [64, 0, 128]], dtype=np.uint8)
     values = MaskEncoding(2, class_values=[[64, 0, 128], [128, 64, 0]], ignored_values=[0])
-    path = saved(tmp_path / "a.png", colours[CLASSES])
+    path = saved(tmp_path / "a.png", colors[CLASSES])
     assert read(path, values) == [[255, 1, 0], [0, 1, 255]]
-    grey = saved(tmp_path / "b.png", np.zeros((1, 2), dtype=np.uint8))
-    assert read(grey, values) == [[255, 255]]  # a file that happens to have no colour in it
+    gray = saved(tmp_path / "b.png", np.zeros((1, 2), dtype=np.uint8))
+    assert read(gray, values) == [[255, 255]]  # a file that happens to have no color in it
 
 
-def test_a_value_that_stands_for_nothing(tmp_path: Path):
+def test_a_mask_value_without_a_class_is_refused(tmp_path: Path):
     path = saved(tmp_path / "a.png", np.array([[0, 3, 200]], dtype=np.uint8))
     with pytest.raises(InvalidImageError) as caught:
         read(path, MaskEncoding(2))
@@ -94,7 +94,7 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "message"),
     [
         ([0], "data.class_values has 1 entries for 2 classes"),
         (
@@ -111,12 +111,12 @@ def test_a_value_that_stands_for_nothing(tmp_path: Path):
         ([4, 4], "data.class_values contains a value twice"),
     ],
 )
-def test_values_that_say_nothing(written: list, said: str):
-    with pytest.raises(ConfigurationError, match=re.escape(said)):
+def test_values_without_information_are_refused(written: list, message: str):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
         MaskEncoding(2, class_values=written)
 
 
-def test_blue_is_no_number(tmp_path: Path):
+def test_an_invalid_color_is_refused(tmp_path: Path):
     path = saved(tmp_path / "a.png", np.array([[[0, 0, 1], [0, 0, 0]]], dtype=np.uint8))
     with pytest.raises(InvalidImageError, match=r"values \[0,0,0\], \[0,0,1\] stand for no class"):
         read(path, MaskEncoding(2))
@@ -157,7 +157,7 @@ def filled(folder: Path, names: str = "a b c", suffix: str = "") -> None:
         saved(folder / f"{name}{suffix}.png", CLASSES)
 
 
-def test_one_folder_of_each(tmp_path: Path):
+def test_image_and_mask_folders(tmp_path: Path):
     filled(tmp_path / "images")
     filled(tmp_path / "masks", "c a b d", "_seg")
     made = found(tmp_path, mask_suffix="_seg")
@@ -172,7 +172,7 @@ def test_one_folder_of_each(tmp_path: Path):
     assert found(tmp_path, split="val", mask_suffix="_seg") is None
 
 
-def test_both_in_one_folder_and_accents_of_two_kinds(tmp_path: Path):
+def test_images_and_masks_in_one_folder_and_unicode_names(tmp_path: Path):
     filled(tmp_path / "both", "a b a_mask b_mask")
     made = found(tmp_path, image_dir="both", mask_dir="both", mask_suffix="_mask")
     assert [(one.name, other.name) for one, other in made.samples] == [
@@ -194,7 +194,7 @@ def test_splits(tmp_path: Path, shape: str):
     assert found(tmp_path, split="test") is None
 
 
-def test_camvids_layout(tmp_path: Path):
+def test_camvid_layout(tmp_path: Path):
     for split, names in (("train", "a b"), ("test", "c")):
         filled(tmp_path / split, names)
         filled(tmp_path / f"{split}annot", names)
@@ -204,7 +204,7 @@ def test_camvids_layout(tmp_path: Path):
     assert found(tmp_path, split="val", **layout) is None
 
 
-def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_images_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     filled(tmp_path / "images", "a b c d")
     filled(tmp_path / "masks", "a c e")
     with pytest.raises(DataError) as caught:
@@ -223,7 +223,7 @@ def test_pictures_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCapt
     assert "skipped 1 masks without an image" in caplog.text
 
 
-def test_folders_that_are_not_there(tmp_path: Path):
+def test_missing_folders_are_named(tmp_path: Path):
     with pytest.raises(DataError, match=r"there is no folder .*nowhere: type data\.root="):
         found(tmp_path / "nowhere")
     filled(tmp_path / "image")
@@ -242,7 +242,7 @@ def test_folders_that_are_not_there(tmp_path: Path):
         found(tmp_path, image_dir="empty", mask_dir="label")
 
 
-def test_a_mask_that_is_none(tmp_path: Path):
+def test_an_invalid_mask_is_refused(tmp_path: Path):
     filled(tmp_path / "images")
     filled(tmp_path / "masks")
     (tmp_path / "masks" / "b.png").write_bytes(b"")

@@ -24,7 +24,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def test_mnist_files_that_are_there_need_no_network(tmp_path: Path):
+def test_existing_mnist_files_need_no_network(tmp_path: Path):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for name, count in (("train", 6), ("t10k", 4)):
@@ -41,7 +41,7 @@ def test_mnist_files_that_are_there_need_no_network(tmp_path: Path):
     assert dataset[3][1] == 3
 
 
-def test_files_that_are_not_there(tmp_path: Path):
+def test_missing_files_are_named(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         load_or_download(
             partial(torchvision.datasets.CIFAR10, train=True), root=str(tmp_path), download=True
@@ -54,7 +54,7 @@ def test_files_that_are_not_there(tmp_path: Path):
     assert "Type data.root=<folder with the files of torchvision.datasets.CIFAR10>" in text
 
 
-def test_cifar_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cifar_from_existing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     batch = {"data": np.zeros((2, 3072), dtype=np.uint8), "labels": [3, 4]}

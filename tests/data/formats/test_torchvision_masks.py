@@ -10,7 +10,7 @@ from vision_lab.core.errors import DataError
 from vision_lab.data.formats.torchvision_masks import oxford_pet_masks, voc_masks
 
 
-def picture(path: Path, values: np.ndarray | None = None) -> None:
+def image(path: Path, values: np.ndarray | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((4, 6, 3), dtype=np.uint8) if values is None else values).save(path)
 
@@ -18,8 +18,8 @@ def picture(path: Path, values: np.ndarray | None = None) -> None:
 def test_voc(tmp_path: Path):
     base = tmp_path / "VOCdevkit" / "VOC2012"
     for name in ("2007_000032", "2007_000039"):
-        picture(base / "JPEGImages" / f"{name}.jpg")
-        picture(
+        image(base / "JPEGImages" / f"{name}.jpg")
+        image(
             base / "SegmentationClass" / f"{name}.png",
             np.full((4, 6), 20 if "32" in name else 255, dtype=np.uint8),
         )
@@ -33,10 +33,10 @@ def test_voc(tmp_path: Path):
     assert [int(made[index][1].max()) for index in (0, 1)] == [20, 255]
 
 
-def test_pets(tmp_path: Path):
+def test_oxford_pets(tmp_path: Path):
     base = tmp_path / "oxford-iiit-pet"
-    picture(base / "images" / "Abyssinian_1.jpg")
-    picture(
+    image(base / "images" / "Abyssinian_1.jpg")
+    image(
         base / "annotations" / "trimaps" / "Abyssinian_1.png", np.array([[1, 2, 3]], dtype=np.uint8)
     )
     (base / "annotations" / "trainval.txt").write_text("Abyssinian_1 1 1 1\n")
@@ -45,7 +45,7 @@ def test_pets(tmp_path: Path):
     assert made[0][1].tolist() == [[1, 0, 255]]
 
 
-def test_what_is_not_there_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_data_is_reported_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
 

@@ -10,7 +10,7 @@ from vision_lab.models.architectures.cifar_resnet import CifarResNet, ZeroPadSho
 @pytest.mark.parametrize(
     ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]
 )
-def test_layers_and_parameters_are_the_papers(depth: int, millions: float):
+def test_layers_and_parameters_are_those_of_the_paper(depth: int, millions: float):
     network = CifarResNet(depth=depth)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     assert len(layers) == depth
@@ -37,6 +37,6 @@ def test_the_shortcut_subsamples_and_pads_with_zeros():
     assert not y[:, 3].any()
 
 
-def test_other_depths_are_refused():
+def test_unsupported_depths_are_refused():
     with pytest.raises(ValueError, match="depth=21: type 6n"):
         CifarResNet(depth=21)

@@ -1,4 +1,4 @@
-"""DCGAN: sizes, first weights, published order of layers, classes, norms."""
+"""DCGAN: sizes, initial weights, published order of layers, classes, norms."""
 
 from dataclasses import replace
 from typing import Any
@@ -30,10 +30,10 @@ def pair(spec: DataSpec, *, size: int = 32, channels: int = 3, **changes: Any) -
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
 def test_each_size_and_number_of_channels(spec: DataSpec, size: int, channels: int):
     made = pair(spec, size=size, channels=channels)
-    pictures = made(torch.randn(2, 10))
-    assert pictures.shape == (2, channels, size, size)
-    assert pictures.abs().max() <= 1
-    assert made.discriminator(pictures).shape == (2,)
+    images = made(torch.randn(2, 10))
+    assert images.shape == (2, channels, size, size)
+    assert images.abs().max() <= 1
+    assert made.discriminator(images).shape == (2,)
 
 
 def test_as_published_at_64_pixels(spec: DataSpec):
@@ -78,21 +78,21 @@ def test_classes_reach_both_networks(spec: DataSpec, conditioning: str):
     latents, (one, other) = torch.randn(3, 10), torch.tensor([[0] * 3, [2] * 3])
     assert made.conditional
     assert not torch.equal(made(latents, one), made(latents, other))
-    pictures = torch.rand(3, 3, 32, 32)
-    assert not torch.equal(made.discriminator(pictures, one), made.discriminator(pictures, other))
+    images = torch.rand(3, 3, 32, 32)
+    assert not torch.equal(made.discriminator(images, one), made.discriminator(images, other))
 
 
 def test_a_projection_adds_the_product_of_class_and_features(spec: DataSpec):
     discriminator = pair(spec, conditioning="projection").discriminator.eval()
     assert discriminator.projection is not None
-    pictures, labels = torch.rand(2, 3, 32, 32), torch.tensor([1, 3])
-    features = discriminator.layers(pictures).sum(dim=(2, 3))
-    score = discriminator.score(discriminator.layers(pictures)).flatten()
+    images, labels = torch.rand(2, 3, 32, 32), torch.tensor([1, 3])
+    features = discriminator.layers(images).sum(dim=(2, 3))
+    score = discriminator.score(discriminator.layers(images)).flatten()
     expected = score + (discriminator.projection.weight[labels] * features).sum(dim=1)
-    assert torch.allclose(discriminator(pictures, labels), expected)
+    assert torch.allclose(discriminator(images, labels), expected)
 
 
-def test_spectral_norm_keeps_each_layer_from_stretching(spec: DataSpec):
+def test_spectral_norm_bounds_each_layer(spec: DataSpec):
     made = pair(spec, spectral_norm=True, conditioning="projection")
     for _ in range(30):
         made.discriminator(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
@@ -109,13 +109,13 @@ def test_spectral_norm_keeps_each_layer_from_stretching(spec: DataSpec):
 @pytest.mark.parametrize(
     ("norm", "kind"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm), ("none", None)]
 )
-def test_norms_of_the_discriminator(spec: DataSpec, norm: str, kind: type | None):
+def test_the_discriminator_has_the_selected_norm(spec: DataSpec, norm: str, kind: type | None):
     modules = pair(spec, discriminator_norm=norm).discriminator.modules()
     found = {type(m) for m in modules if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)}
     assert found == ({kind} if kind else set())
 
 
-def test_what_does_not_fit_is_answered_with_what_to_type(spec: DataSpec):
+def test_incompatible_options_are_refused_with_advice(spec: DataSpec):
     for size, typed in (((28, 28), "[32,32]"), ((64, 48), "[64,64]"), ((200, 200), "[128,128]")):
         with pytest.raises(
             ConfigurationError, match=r"dcgan generates square images of 16, 32, 64 or 128"
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_answered_with_what_to_type(spec: DataSpec):
         dcgan(replace(spec, target_type="masks"), **SETTINGS | {"conditioning": "projection"})
 
 
-def test_weights_of_a_pair(spec: DataSpec, tmp_path):
+def test_weights_of_a_gan(spec: DataSpec, tmp_path):
     before = pair(spec)
     torch.save(before.state_dict(), tmp_path / "model.pth")
     made = pair(spec, weights=str(tmp_path / "model.pth"))

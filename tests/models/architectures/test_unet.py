@@ -6,7 +6,7 @@ from vision_lab.models.architectures.unet import UNetEncoder
 from vision_lab.models.backbone import ClassifierBackbone
 
 
-def test_its_levels_are_the_papers():
+def test_the_levels_are_those_of_the_paper():
     made = UNetEncoder(num_classes=3)
     stages = ClassifierBackbone(made, channels=3, loaded=None).stages
     assert [(stage.name, stage.channels, stage.stride) for stage in stages] == [
@@ -19,7 +19,7 @@ def test_its_levels_are_the_papers():
     ]
 
 
-def test_width_and_levels():
+def test_encoder_width_and_levels():
     made = UNetEncoder(num_classes=3, base_channels=8, levels=3, dropout=0.0)
     stages = ClassifierBackbone(made, channels=3, loaded=None).stages
     assert [stage.channels for stage in stages] == [8, 16, 32]

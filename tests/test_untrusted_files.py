@@ -18,7 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 from vision_lab.cli.main import main
 
 Command = Callable[..., Outcome]
@@ -147,7 +147,7 @@ def _no_seed_of_another_command(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "change", [by_seed, by_deletion, by_decoding, by_a_string], ids=lambda f: f.__name__
 )
-def test_no_reference_becomes_code(
+def test_references_are_never_code(
     command: Command, gift: Callable, stolen: Path, change: Change, mode: str
 ):
     folder = gift(change)
@@ -160,7 +160,7 @@ def test_no_reference_becomes_code(
     assert "is from the run folder" in outcome.err
 
 
-def test_no_features_become_code(command: Command, gift: Callable, stolen: Path):
+def test_features_of_a_run_are_never_code(command: Command, gift: Callable, stolen: Path):
     def change(config: dict[str, Any]) -> None:
         config["seed"] = 7
         target = "${oc.select:model.network.tgt${oc.env:PL_GLOBAL_SEED},torch.nn.Identity}"
@@ -197,7 +197,7 @@ def assert_nowhere(text: str, folder: Path) -> None:
     assert not [path for path in files if text.encode() in path.read_bytes()]
 
 
-def test_a_class_folders_name_is_a_name(
+def test_a_class_folder_name_is_never_code(
     command: Command, tmp_path: Path, stolen: Path, secret: str
 ):
     names = names_of_classes(stolen)
@@ -227,7 +227,7 @@ def test_a_class_folders_name_is_a_name(
 
 
 @pytest.mark.parametrize("kind", ["yolo_txt", "coco", "voc_detect"])
-def test_names_in_annotations_are_names(
+def test_class_names_in_annotations_are_never_code(
     command: Command,
     tmp_path: Path,
     stolen: Path,
@@ -235,15 +235,15 @@ def test_names_in_annotations_are_names(
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    from tests.data import box_files
+    from tests.data import annotation_files
 
     names = sorted(names_of_classes(stolen))
-    monkeypatch.setattr(box_files, "NAMES", names)
+    monkeypatch.setattr(annotation_files, "NAMES", names)
     boxes = {
-        picture: [(names[index % 3], (2, 2, 20, 20)), (names[(index + 1) % 3], (20, 5, 38, 28))]
-        for index, picture in enumerate("abcd")
+        image: [(names[index % 3], (2, 2, 20, 20)), (names[(index + 1) % 3], (20, 5, 38, 28))]
+        for index, image in enumerate("abcd")
     }
-    root = box_files.FORMATS[kind](tmp_path / "data", boxes)
+    root = annotation_files.FORMATS[kind](tmp_path / "data", boxes)
     if kind == "yolo_txt":
         (root / "data.yaml").write_text(yaml.safe_dump({"names": names}))
     words = (
@@ -361,7 +361,7 @@ def test_nothing_is_written_elsewhere(
         assert "Traceback" not in outcome.err
 
 
-def test_where_a_run_writes_goes_on_as_it_was(command: Command, gift: Callable):
+def test_output_folders_are_not_taken_from_a_stored_config(command: Command, gift: Callable):
     """What is kept and stopped by is taken from the run; where that lies is not."""
 
     def change(config: dict[str, Any]) -> None:
@@ -409,7 +409,7 @@ def precious(tmp_path: Path) -> Iterator[Path]:
         ("made", "samples", ("resume=gift",)),
         ("masks", "predict/masks", ("mode=predict", "run=gift", "source=a.png")),
         ("masks", "predict/overlays", ("mode=predict", "run=gift", "source=a.png")),
-        ("labels", "pictures", ("resume=gift",)),
+        ("labels", "images", ("resume=gift",)),
         ("labels", "checkpoints", ("resume=gift",)),
         ("labels", "evaluate", ("mode=evaluate", "run=gift")),
     ],
@@ -508,10 +508,10 @@ SPEC = {
         ("data_spec.json", json.dumps(SPEC | {"image_size": [32, 32], "mean": ["a"]}), "mean=[a]: type a list of numbers"),
         ("data_spec.json", "[" * 200_000, "data_spec.json is damaged: it is nested more than 50 levels deep"),
         ("data_spec.json", "{}", "data_spec.json is invalid: target_type is missing"),
-        ("overrides.yaml", "choices: [1]", "choices are names of files in conf/"),
+        ("overrides.yaml", "choices: [1]", "choices must be names of files in conf/"),
     ],
 )  # fmt: skip
-def test_small_files_fill_nothing(
+def test_small_run_files_do_not_fill_memory(
     command: Command,
     gift: Callable,
     little_memory: None,
@@ -539,24 +539,24 @@ def test_small_files_fill_nothing(
         ("names: [[a], b]\n", "names must be a list of text"),
     ],
 )
-def test_small_annotations_fill_nothing(
+def test_small_annotation_files_do_not_fill_memory(
     command: Command, tmp_path: Path, little_memory: None, content: str, text: str
 ):
-    from tests.data import box_files
+    from tests.data import annotation_files
 
-    root = box_files.yolo(tmp_path / "data")
+    root = annotation_files.yolo(tmp_path / "data")
     (root / "data.yaml").write_text(content)
     outcome = command("task=detect", "data=yolo_txt", f"data.root={root}", *FAST)
     assert outcome.code == 1
     assert text in outcome.err
 
 
-def test_numbers_of_a_stored_config_have_limits(command: Command, gift: Callable):
+def test_values_of_a_stored_config_have_limits(command: Command, gift: Callable):
     gift(lambda config: config["data"].update(num_workers=3000))
     assert "data.num_workers=3000: this machine has" in command("mode=evaluate", "run=gift").err
 
 
-def test_latents_that_claim_much(
+def test_latents_with_a_huge_declared_size_are_refused(
     command: Command, gift: Callable, little_memory: None, tmp_path: Path
 ):
     import io
@@ -577,7 +577,7 @@ def test_latents_that_claim_much(
     )
 
 
-def test_what_is_shown_is_text(command: Command, tmp_path: Path):
+def test_displayed_text_is_escaped(command: Command, tmp_path: Path):
     """Names with marks of Rich, of a terminal and of formulas: shown as they are, and nothing is left out."""
     names = ["[/b]", "[red]x[/red]", "$\\frac{", "a\x1b]0;title\x07b", "<img src=x>"]
     for index, name in enumerate(names):

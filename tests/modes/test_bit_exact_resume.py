@@ -1,4 +1,4 @@
-"""A run that is ended anywhere and typed again is, to the bit, the run that was left alone."""
+"""A run that is killed anywhere and repeated is bit-exactly the uninterrupted run."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import Outcome
-from tests.killing import Killed
+from tests.builders import Outcome
+from tests.kill_callback import Killed
 from vision_lab.cli.main import main
 from vision_lab.runs.folder import Run
 
@@ -37,8 +37,8 @@ EVERYTHING = (
     ),
     "+callbacks.early_stopping={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: "
     "2, min_delta: 1.0}",  # stops after the third epoch
-    "+callbacks.kill._target_=tests.killing.Kill",
-    "trainer.plugins.checkpoints._target_=tests.killing.KillingCheckpoints",
+    "+callbacks.kill._target_=tests.kill_callback.Kill",
+    "trainer.plugins.checkpoints._target_=tests.kill_callback.KillingCheckpoints",
 )
 """Dropout, batch norm, augmentation, a step-wise schedule, accumulation, EMA, best so far, early stopping."""
 
@@ -69,7 +69,7 @@ SEGMENT = (
     *("data.spec.image_size=[64,64]", "augment=scale_jitter", "trainer.max_epochs=3"),
     *("head=deeplabv3", "head.output_stride=16", "head.atrous_rates=[6,12,18]"),
 )
-"""Masks that move with their pictures, an auxiliary head, dropout in the head, weights from the training masks."""
+"""Masks that move with their images, an auxiliary head, dropout in the head, weights from the training masks."""
 
 DETECT = (
     *(
@@ -87,7 +87,7 @@ DETECT = (
         "head.channels=16",
     ),
 )
-"""Boxes that move with their pictures, four pictures in one, losses that draw samples, in validation too."""
+"""Boxes that move with their images, four images in one, losses that draw samples, in validation too."""
 
 
 GENERATE = (
@@ -118,10 +118,10 @@ GENERATE = (
         "seed=3",
     ),
     *("task.num_samples=20", "task.num_preview=8", "callbacks.resume_checkpoint.every_n_steps=3"),
-    *("+callbacks.kill._target_=tests.killing.Kill",),
-    "trainer.plugins.checkpoints._target_=tests.killing.KillingCheckpoints",
+    *("+callbacks.kill._target_=tests.kill_callback.Kill",),
+    "trainer.plugins.checkpoints._target_=tests.kill_callback.KillingCheckpoints",
 )
-"""Two networks with an optimiser each, steps of two batches by turns, power iterations, an averaged generator."""
+"""Two networks with an optimizer each, steps of two batches by turns, power iterations, an averaged generator."""
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def assert_same(run: Path, other: Path) -> None:
     ],
     ids=lambda value: "-".join(value).replace(":", "") if isinstance(value, list) else "",
 )
-def test_it_goes_on_to_the_bit(
+def test_a_killed_run_resumes_bit_exactly(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
     alone: Callable,
@@ -208,10 +208,10 @@ def test_it_goes_on_to_the_bit(
 
 
 @pytest.mark.parametrize(("minutes", "step"), [("0", 4), ("60", 3)])
-def test_a_checkpoint_every_so_many_minutes(
+def test_a_checkpoint_every_n_minutes(
     command: Command, monkeypatch: pytest.MonkeyPatch, minutes: str, step: int
 ):
-    """With 0 there is one after each step of the optimiser; with 60 only that of the epoch's end."""
+    """With 0 there is one after each step of the optimizer; with 60 only that of the epoch's end."""
     words = (
         *(
             "debug=fast",
@@ -220,7 +220,7 @@ def test_a_checkpoint_every_so_many_minutes(
             "trainer.max_epochs=2",
             f"callbacks.resume_checkpoint.every_n_minutes={minutes}",
         ),
-        *("+callbacks.kill._target_=tests.killing.Kill", "name=x"),
+        *("+callbacks.kill._target_=tests.kill_callback.Kill", "name=x"),
     )
     monkeypatch.setenv("KILL", "step:5")
     with pytest.raises(Killed):
@@ -229,7 +229,7 @@ def test_a_checkpoint_every_so_many_minutes(
     assert f"resuming     from step {step} " in command(*words).out
 
 
-def test_the_runs_that_are_compared_say_something(alone: Callable):
+def test_the_compared_runs_contain_results(alone: Callable):
     """The words above really make the states that could be lost."""
     rows = (alone(EVERYTHING) / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 3  # early stopping stopped it before its four epochs
@@ -239,7 +239,7 @@ def test_the_runs_that_are_compared_say_something(alone: Callable):
 
 
 @pytest.mark.slow
-def test_validation_within_the_epoch_is_one(alone: Callable):
+def test_a_validation_within_an_epoch_is_an_event(alone: Callable):
     assert len(curves(alone(SECTIONS))["val/loss"]) == 4 * 2
 
 

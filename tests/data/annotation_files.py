@@ -1,4 +1,4 @@
-"""The same small set of pictures with boxes in the formats that are read."""
+"""The same small set of images with boxes in the formats that are read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from PIL import Image
 NAMES = ("ash", "beech", "cedar")
 
 SIZES = {"a": (80, 40), "b": (60, 60), "c": (40, 80), "d": (64, 48)}
-"""name: (width, height) of a picture."""
+"""name: (width, height) of a image."""
 
 BOXES: dict[str, list[tuple[str, tuple[float, float, float, float]]]] = {
     "a": [("ash", (8, 4, 40, 30)), ("cedar", (20, 10, 80, 40))],
@@ -23,7 +23,7 @@ BOXES: dict[str, list[tuple[str, tuple[float, float, float, float]]]] = {
 Boxes = Mapping[str, Sequence[tuple[str, Sequence[float]]]]
 
 
-def picture(path: Path, size: tuple[int, int], *, seed: int = 0) -> Path:
+def image(path: Path, size: tuple[int, int], *, seed: int = 0) -> Path:
     """Noise, so that no two are alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng([seed, *path.stem.encode()]).integers(
@@ -34,11 +34,11 @@ def picture(path: Path, size: tuple[int, int], *, seed: int = 0) -> Path:
 
 
 def coco(root: Path, boxes: Boxes = BOXES, *, split: str = "train") -> Path:
-    """``annotations/instances_<split>.json``; categories' numbers have gaps, pictures' too."""
+    """``annotations/instances_<split>.json``; categories' numbers have gaps, images' too."""
     numbers = {name: 10 * (k + 1) for k, name in enumerate(NAMES)}
     images, annotations = [], []
     for place, (name, (width, height)) in enumerate(SIZES.items()):
-        picture(root / split / f"{name}.png", (width, height))
+        image(root / split / f"{name}.png", (width, height))
         images.append(
             {"id": 5 * place + 3, "file_name": f"{name}.png", "width": width, "height": height}
         )
@@ -64,7 +64,7 @@ def voc(root: Path, boxes: Boxes = BOXES) -> Path:
     """``Annotations/`` and ``JPEGImages/``, boxes counted from 1 with their last pixel."""
     (root / "Annotations").mkdir(parents=True)
     for name, (width, height) in SIZES.items():
-        picture(root / "JPEGImages" / f"{name}.png", (width, height))
+        image(root / "JPEGImages" / f"{name}.png", (width, height))
         objects = "".join(
             f"<object><name>{kind}</name><difficult>0</difficult><bndbox><xmin>{box[0] + 1}</xmin><ymin>{box[1] + 1}"
             f"</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
@@ -77,10 +77,10 @@ def voc(root: Path, boxes: Boxes = BOXES) -> Path:
 
 
 def yolo(root: Path, boxes: Boxes = BOXES) -> Path:
-    """``images/``, ``labels/`` and ``data.yaml``; a picture without objects has no text file."""
+    """``images/``, ``labels/`` and ``data.yaml``; a image without objects has no text file."""
     (root / "labels").mkdir(parents=True)
     for name, (width, height) in SIZES.items():
-        picture(root / "images" / f"{name}.png", (width, height))
+        image(root / "images" / f"{name}.png", (width, height))
         lines = []
         for kind, (left, top, right, bottom) in boxes[name]:
             x, y = (left + right) / 2 / width, (top + bottom) / 2 / height

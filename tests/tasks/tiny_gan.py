@@ -1,4 +1,4 @@
-"""A pair of two small networks on pictures of one shade each, and what trains it."""
+"""A pair of two small networks on images of one shade each, and what trains it."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -28,7 +28,7 @@ SHADES = DataSpec(
 
 
 class Shades(TensorDataset):
-    """Pictures (1, 4, 4) of one shade each: normally distributed, by class around 100 or 190 of 255."""
+    """Images (1, 4, 4) of one shade each: normally distributed, by class around 100 or 190 of 255."""
 
     def __init__(self, count: int = 256) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -75,17 +75,17 @@ class Judge(nn.Module):
         between = nn.BatchNorm1d(32) if norm else nn.Identity()
         self.layers = nn.Sequential(first, between, nn.LeakyReLU(0.2), nn.Linear(32, 1))
 
-    def forward(self, pictures: Tensor, labels: Tensor | None) -> Tensor:
-        given = pictures.flatten(1)
+    def forward(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        given = images.flatten(1)
         if self.conditional:
             given = torch.cat([given, labels[:, None].float()], dim=1)
         return self.layers(given).flatten()
 
 
-def shade(pictures: Tensor) -> Tensor:
-    """The one feature: a picture's shade, in tenths."""
-    scale = 255 if pictures.dtype == torch.uint8 else 1
-    return 10 * pictures.float().mean(dim=(1, 2, 3))[:, None] / scale
+def shade(images: Tensor) -> Tensor:
+    """The one feature: a image's shade, in tenths."""
+    scale = 255 if images.dtype == torch.uint8 else 1
+    return 10 * images.float().mean(dim=(1, 2, 3))[:, None] / scale
 
 
 def generate(network: nn.Module | None = None, **changes: Any) -> GenerationTask:

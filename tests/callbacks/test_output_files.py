@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from tests.conftest import Outcome
+from tests.builders import Outcome
 from vision_lab.runs.folder import Run
 
 
@@ -46,7 +46,7 @@ def test_tensorboard(folder: Path):
     assert "      _target_: vision_lab.models.architectures.cifar_resnet.CifarResNet" in text
 
 
-def test_hparams_hold_the_handful_of_choices_and_the_best_metric(folder: Path):
+def test_hparams_show_choices_and_the_best_metric(folder: Path):
     seen = EventAccumulator(str(folder))
     seen.Reload()
     metadata = seen.summary_metadata

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import FAST, Outcome
+from tests.builders import FAST, Outcome
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,7 +34,7 @@ COMMANDS = [
 ]
 
 
-def test_how_many_commands_there_are():
+def test_the_docs_have_the_expected_number_of_commands():
     assert len(COMMANDS) == 59
 
 
@@ -64,7 +64,7 @@ def test_every_command_composes(
         assert outcome.code == 0, outcome.err
 
 
-def test_the_model_of_the_docs(command: Command, tmp_path: Path):
+def test_the_model_in_the_docs(command: Command, tmp_path: Path):
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     (tmp_path / "mine.py").write_text(blocks(text, "python")[0])
     (tmp_path / "my_conf" / "model").mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_the_model_of_the_docs(command: Command, tmp_path: Path):
     assert len([path for path in Path("outputs/many").iterdir() if path.is_dir()]) == 4
 
 
-def test_the_data_set_of_the_docs(command: Command, tmp_path: Path):
+def test_the_dataset_in_the_docs(command: Command, tmp_path: Path):
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     (tmp_path / "shapes.py").write_text(blocks(text, "python")[0])
     (tmp_path / "my_conf" / "data").mkdir(parents=True)
@@ -93,24 +93,24 @@ def test_the_data_set_of_the_docs(command: Command, tmp_path: Path):
     assert "shapes: 32 train, 4 val, 4 test; 2 classes, 3x64x64" in outcome.out
 
 
-def test_the_masks_and_the_head_of_the_docs(command: Command, tmp_path: Path):
+def test_the_masks_and_the_head_in_the_docs(command: Command, tmp_path: Path):
     text = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
     streets, head = blocks(text, "yaml")
     for name, content in (("data/streets", streets), ("head/coarse", head)):
         (tmp_path / "my_conf" / name).parent.mkdir(parents=True)
         (tmp_path / "my_conf" / name).with_suffix(".yaml").write_text(content)
     (tmp_path / "my_head.py").write_text(blocks(text, "python")[0])
-    colours = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 0]], dtype=np.uint8)
+    colors = np.array([[128, 64, 128], [70, 70, 70], [0, 0, 0]], dtype=np.uint8)
     for number in range(10):
         for kind, values in (("images", [9, 99, 199]), ("masks", [0, 1, 2])):
             (tmp_path / "streets" / kind).mkdir(parents=True, exist_ok=True)
             pixels = np.repeat(np.array(values)[:, None], 64, axis=1).repeat(20, axis=0)
-            picture = (
-                colours[pixels]
+            image = (
+                colors[pixels]
                 if kind == "masks"
                 else np.repeat(pixels[..., None], 3, axis=2).astype(np.uint8)
             )
-            Image.fromarray(picture).save(tmp_path / "streets" / kind / f"{number}.png")
+            Image.fromarray(image).save(tmp_path / "streets" / kind / f"{number}.png")
     own, other = [words for words in typed(text) if "--config-dir" in words]
     words = [word.replace("~", str(tmp_path)) for word in own]
     outcome = command(*words, *FAST, "name=streets", "data.spec.image_size=[64,64]")

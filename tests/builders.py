@@ -1,0 +1,163 @@
+"""What several tests build: configs, specs, targets, tasks, and files."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from PIL import Image
+from torch import nn
+
+from vision_lab.config import resolvers
+from vision_lab.config.groups import CONFIG_DIR, find_groups
+from vision_lab.config.resolution import Config, resolve_config
+from vision_lab.core.batch import BoxTargets
+from vision_lab.core.spec import DataSpec
+from vision_lab.tasks.classification import ClassificationTask
+from vision_lab.training.lr_schedules import Constant
+
+GROUPS = find_groups([CONFIG_DIR])
+
+LARGE_MODELS = (
+    *(
+        "resnet101",
+        "resnet110",
+        "resnet152",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "wide_resnet101_2",
+    ),
+    *(
+        "densenet161",
+        "densenet169",
+        "densenet201",
+        "convnext_small",
+        "convnext_base",
+        "convnext_large",
+    ),
+    *(f"efficientnet_{size}" for size in ("b1", "b2", "b3", "b5", "b6", "b7", "v2_m", "v2_l")),
+)
+"""Models that only the slow tests build."""
+
+FAST_WITH_IMAGES = ("debug=fast", "trainer=cpu", "logger=none")
+"""Overrides for a run of seconds."""
+
+FAST = (*FAST_WITH_IMAGES, "callbacks.progress_bar=null", "callbacks.image_logger=null")
+"""Overrides for a run of half of that time."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command printed and returned."""
+
+    code: int
+    out: str
+    err: str
+
+
+def composed(*words: str) -> Config:
+    """Compose and resolve the config of a command; HydraConfig is set as in a command."""
+    hydra_config, config = _compose(words)
+    HydraConfig.instance().set_config(hydra_config)
+    return deepcopy(config)
+
+
+@cache
+def _compose(words: tuple[str, ...]) -> tuple[DictConfig, Config]:
+    resolvers.register_resolvers()
+    overrides = [*words, "+hydra.runtime.output_dir=outputs"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        config = compose("config", overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    options = config.hydra.runtime.choices
+    choices = {group: option for group, option in options.items() if "/" not in group}
+    resolved = resolve_config(config, choices=choices)
+    del resolved.values["hydra"]
+    return config, resolved
+
+
+def without(node: dict, *keys: str) -> dict:
+    """Return a config node without some of its keys."""
+    return {key: value for key, value in node.items() if key not in keys}
+
+
+def box_spec(size: tuple[int, int]) -> DataSpec:
+    return DataSpec(
+        target_type="boxes",
+        class_names=tuple("abcde"),
+        num_classes=5,
+        image_size=size,
+        channels=3,
+        mean=(0.5,),
+        std=(0.25,),
+    )
+
+
+def box_targets(
+    boxes: Sequence[Sequence[float]], labels: Sequence[int], crowd: Sequence[bool] | None = None
+) -> BoxTargets:
+    count = len(labels)
+    return BoxTargets(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(crowd) if crowd else torch.zeros(count, dtype=torch.bool),
+        torch.zeros(count, dtype=torch.bool),
+        torch.zeros(count),
+    )
+
+
+def classification_task(spec: DataSpec, **changes) -> ClassificationTask:
+    """Create a task with a linear network for images of 4 x 4 pixels."""
+    arguments = {
+        "network": nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, spec.num_classes)),
+        "spec": spec,
+        "optimizer": torch.optim.SGD,
+        "schedule": Constant(),
+        "monitor": "val/accuracy",
+        "monitor_mode": "max",
+        "seed": 0,
+        "label_smoothing": 0.0,
+        "class_weights": None,
+        "aux_weight": 0.3,
+    }
+    return ClassificationTask(**(arguments | changes))
+
+
+def make_shades(
+    root: Path, classes: tuple[str, ...] = ("ash", "beech", "cedar"), count: int = 12
+) -> None:
+    """Write a folder of images for each class; the gray level of an image depends on its class."""
+    random = np.random.default_rng(0)
+    for label, class_name in enumerate(classes):
+        folder = root / class_name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            shade = 40 + 60 * label
+            pixels = random.integers(shade - 20, shade + 20, size=(40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
+def write_bomb(path: Path, side: int = 60_000) -> Path:
+    """Write a valid PNG of side x side black pixels: 400 kB that decode to gigabytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    deflate = zlib.compressobj(1)
+    rows = bytes(100 * (1 + -(-side // 8)))
+    pixels = b"".join(deflate.compress(rows) for _ in range(side // 100)) + deflate.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    signature = b"\x89PNG\r\n\x1a\n"
+    path.write_bytes(
+        signature + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+    return path
