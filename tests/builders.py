@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
-from vision_lab.config import resolvers
 from vision_lab.config.groups import CONFIG_DIR, find_groups
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.core.batch import BoxTargets
@@ -64,24 +65,28 @@ class Outcome:
 
 
 def composed(*words: str) -> Config:
-    """Compose and resolve the config of a command; HydraConfig is set as in a command."""
-    hydra_config, config = _compose(words)
-    HydraConfig.instance().set_config(hydra_config)
-    return deepcopy(config)
+    """Compose and resolve the config of a command; HydraConfig is set as in a command.
+
+    The choices of groups are composed once; other overrides are applied to a copy, by Hydra.
+    """
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    choices = tuple(o.input_line for o in overrides if o.key_or_group in GROUPS)
+    values = [o for o in overrides if o.key_or_group not in GROUPS]
+    composed = deepcopy(_compose(choices))
+    ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+    HydraConfig.instance().set_config(composed)
+    options = composed.hydra.runtime.choices
+    groups = {group: option for group, option in options.items() if "/" not in group}
+    config = resolve_config(composed, choices=groups)
+    del config.values["hydra"]
+    return config
 
 
 @cache
-def _compose(words: tuple[str, ...]) -> tuple[DictConfig, Config]:
-    resolvers.register_resolvers()
-    overrides = [*words, "+hydra.runtime.output_dir=outputs"]
+def _compose(choices: tuple[str, ...]) -> DictConfig:
+    overrides = [*choices, "+hydra.runtime.output_dir=outputs"]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        config = compose("config", overrides=overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    options = config.hydra.runtime.choices
-    choices = {group: option for group, option in options.items() if "/" not in group}
-    resolved = resolve_config(config, choices=choices)
-    del resolved.values["hydra"]
-    return config, resolved
+        return compose("config", overrides=overrides, return_hydra_config=True)
 
 
 def without(node: dict, *keys: str) -> dict:

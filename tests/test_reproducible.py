@@ -41,7 +41,7 @@ def test_another_seed_gives_other_results(command: Command):
 
 @pytest.mark.slow
 def test_the_default_run_reaches_its_score(command: Command):
-    """Two epochs of the default are far above the 0.67 of the nearest_neighbors class mean."""
+    """Two epochs of the default are far above the 0.67 of the nearest class mean."""
     import json
 
     assert command("name=short", "logger=none", "trainer.max_epochs=2").code == 0

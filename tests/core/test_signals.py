@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.processes import ForkedCommand
 from vision_lab.core import signals
 from vision_lab.core.signals import Interrupted
 from vision_lab.runs.folder import Run
@@ -32,21 +31,6 @@ WORDS = (
 )
 
 
-def started(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "vision_lab", *WORDS, *words],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGHUP, signal.SIG_DFL
-        ),  # nohup, which starts some tests, ignores it
-    )
-
-
 @pytest.mark.parametrize(
     "number",
     [
@@ -57,7 +41,7 @@ def started(folder: Path, *words: str) -> subprocess.Popen[str]:
 )
 def test_a_signal_saves_a_checkpoint_and_says_how_to_resume(tmp_path: Path, number: signal.Signals):
     name = [] if number == signal.SIGTERM else ["name=x"]
-    process = started(tmp_path, *name)
+    process = ForkedCommand(tmp_path, *WORDS, *name)
     folder = None
     while folder is None and process.poll() is None:
         folder = next(
@@ -65,7 +49,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_resume(tmp_path: Path, numb
         )
         time.sleep(0.1)
     assert folder is not None, process.communicate()
-    time.sleep(2.5)
+    time.sleep(1.5)
     os.killpg(process.pid, number)  # as a terminal does: its workers get it too
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -1,18 +1,17 @@
 """A run that is killed anywhere and repeated is bit-exactly the uninterrupted run."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from tests.builders import Outcome
 from tests.kill_callback import Killed
+from tests.processes import fork_command
 from vision_lab.cli.main import main
 from vision_lab.runs.folder import Run
 
@@ -122,6 +121,12 @@ GENERATE = (
     "trainer.plugins.checkpoints._target_=tests.kill_callback.KillingCheckpoints",
 )
 """Two networks with an optimizer each, steps of two batches by turns, power iterations, an averaged generator."""
+
+
+@pytest.fixture(autouse=True)
+def _event_files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let event files of one second and process sort as they were written: 100, 101, not 9, 10."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(100))
 
 
 @pytest.fixture(scope="module")
@@ -246,16 +251,10 @@ def test_a_validation_within_an_epoch_is_an_event(alone: Callable):
 @pytest.mark.slow
 def test_sigkill_in_other_processes(alone: Callable, tmp_path: Path):
     left_alone = alone(EVERYTHING)
-    words = [sys.executable, "-m", "vision_lab", *EVERYTHING, "name=killed"]
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "DEATH": "SIGKILL"}
-    for number, death in enumerate(("step:7", "last:2", "validation:2", "best:1", "test:1")):
-        workers = f"data.num_workers={number % 3}"
-        done = subprocess.run(
-            [*words, workers], cwd=tmp_path, env=environment | {"KILL": death}, check=False
-        )
-        assert done.returncode == -9
+    for number, kill in enumerate(("step:7", "last:2", "validation:2", "best:1", "test:1")):
+        words = (*EVERYTHING, "name=killed", f"data.num_workers={number % 3}")
+        assert fork_command(tmp_path, *words, KILL=kill, DEATH="SIGKILL").returncode == -9
         assert Run(tmp_path / "outputs/killed").state == "running"
-    done = subprocess.run(words, cwd=tmp_path, env=environment, check=False)
-    assert done.returncode == 0
+    done = fork_command(tmp_path, *EVERYTHING, "name=killed")
+    assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "outputs/killed", left_alone)

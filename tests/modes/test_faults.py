@@ -7,16 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.processes import ForkedCommand, fork_command, run_command, start_command
 from vision_lab.runs.folder import Run
-
-ROOT = str(Path(__file__).parents[2])
 
 WORDS = (
     *(
@@ -35,26 +33,20 @@ WORDS = (
     *("callbacks.resume_checkpoint.every_n_steps=20", "data.holdout_fraction=0.02"),
 )
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
+Started = ForkedCommand | subprocess.Popen[str]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str) -> Started:
     """Start a run, and return when it has saved its first checkpoint."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vision_lab", *WORDS, *words],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    start_process = start_command if "trainer=ddp_cpu" in words else ForkedCommand
+    process = start_process(folder, *WORDS, *words)
     while not (folder / "outputs/x/checkpoints/last.ckpt").exists() and process.poll() is None:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()
     return process
 
 
-def children_of(process: subprocess.Popen[str], *, count: int, are_readers: bool) -> list[int]:
+def children_of(process: Started, *, count: int, are_readers: bool) -> list[int]:
     """Children of a command: those that read images ahead, or another process of the same run."""
     while process.poll() is None:
         found = []
@@ -68,7 +60,7 @@ def children_of(process: subprocess.Popen[str], *, count: int, are_readers: bool
     raise AssertionError(process.communicate())
 
 
-def assert_it_ended_in_words(process: subprocess.Popen[str], folder: Path, text: str) -> None:
+def assert_it_ended_in_words(process: Started, folder: Path, text: str) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.splitlines()[-1].startswith("error: ")
@@ -103,13 +95,8 @@ def test_a_lost_process_is_named_and_the_command_resumes(
         os.kill(other, signal.SIGSTOP)
     os.kill(lost, signal.SIGKILL)
     assert_it_ended_in_words(process, tmp_path, text)
-    done = subprocess.run(
-        [sys.executable, "-m", "vision_lab", *WORDS, *words],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
+    run = run_command if "trainer=ddp_cpu" in words else fork_command
+    done = run(tmp_path, *WORDS, *words)
     assert done.returncode == 0, done.stderr
     assert "resuming " in done.stdout
     assert Run(tmp_path / "outputs/x").state == "finished"

@@ -2,33 +2,16 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from torch import nn
 
 from tests.builders import Outcome
+from tests.processes import fork_command, run_command
 from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.runs.folder import Run
-
-ROOT = str(Path(__file__).parents[2])
-
-
-def typed(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vision_lab", *words],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT} | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.slow
@@ -50,11 +33,11 @@ def test_two_processes_equal_one_with_twice_the_batch(
         "+model.network.dropout=0.0",
         "optimizer=sgd",
     )
-    for name, extra in {
-        "one": ("trainer=cpu", "data.batch_size=4"),
-        "two": ("trainer=ddp_cpu", "data.batch_size=2"),
-    }.items():
-        done = typed(tmp_path, *words, *extra, f"name={name}", "optimizer.lr=0.02")
+    for run, name, extra in (
+        (fork_command, "one", ("trainer=cpu", "data.batch_size=4")),
+        (run_command, "two", ("trainer=ddp_cpu", "data.batch_size=2")),
+    ):
+        done = run(tmp_path, *words, *extra, f"name={name}", "optimizer.lr=0.02")
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("written to outputs/") == 1
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["one", "two"]
@@ -72,7 +55,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     for one, two in zip(*tables, strict=True):
         for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
             assert float(one[metric]) == pytest.approx(float(two[metric]), rel=1e-3), metric
-    evaluated = typed(tmp_path, "mode=evaluate", "run=outputs/two")  # by two processes again
+    evaluated = run_command(tmp_path, "mode=evaluate", "run=outputs/two")  # by two processes again
     assert evaluated.returncode == 0, evaluated.stderr
     assert "bit-exactly the result reported after training" in evaluated.stdout
     events = list((tmp_path / "outputs" / "two").glob("events.*"))
@@ -101,7 +84,7 @@ def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
             "trainer.devices=2",
         ),
     )
-    done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")
+    done = run_command(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "outputs/two/result.json").read_text())
     scenes = Scenes(split="test", num_images=7, image_size=(64, 64), label_set="grouped", seed=0)
@@ -111,7 +94,7 @@ def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
     }
     names = ("background", "top", "trouser", "dress", "shoe", "bag")
     assert counted == {name: n for k, name in enumerate(names) if (n := int((pixels == k).sum()))}
-    alone = typed(tmp_path, "mode=evaluate", "run=outputs/two", "trainer=cpu")
+    alone = fork_command(tmp_path, "mode=evaluate", "run=outputs/two", "trainer=cpu")
     assert alone.returncode == 0, alone.stderr
     again = json.loads((tmp_path / "outputs/two/evaluate/test.json").read_text())
     for name in ("test/miou", "test/dice", "test/pixel_accuracy"):
@@ -137,12 +120,12 @@ def test_two_processes_evaluate_the_boxes_of_each_image_once(tmp_path: Path):
         ),
         *("trainer.max_epochs=2", "trainer.devices=2", "optimizer.lr=0.01"),
     )
-    done = typed(tmp_path, *words, "trainer=ddp_cpu", "name=two")
+    done = run_command(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "outputs/two/result.json").read_text())
     documents = []
-    for words in ((), ("trainer=cpu",)):
-        evaluated = typed(tmp_path, "mode=evaluate", "run=outputs/two", *words)
+    for run, words in ((run_command, ()), (fork_command, ("trainer=cpu",))):
+        evaluated = run(tmp_path, "mode=evaluate", "run=outputs/two", *words)
         assert evaluated.returncode == 0, evaluated.stderr
         folder = tmp_path / "outputs/two/evaluate"
         documents.append(
@@ -179,9 +162,9 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
             "+callbacks.kill._target_=tests.kill_callback.Kill",
         ),
     )
-    assert typed(tmp_path, *words, "name=alone").returncode == 0
+    assert run_command(tmp_path, *words, "name=alone").returncode == 0
     for death in ("step:5", "step:1", None):  # of the first job; again of the first job; none
-        done = typed(
+        done = run_command(
             tmp_path, *words, "name=x", **({"KILL": death, "DEATH": "SIGKILL"} if death else {})
         )
         assert done.returncode == (-9 if death else 0), done.stderr
@@ -214,7 +197,7 @@ def test_a_nan_loss_in_one_process_ends_both(tmp_path: Path):
         "task._target_=broken_loss.Loss",
         "name=x",
     )
-    done = typed(tmp_path, *words)
+    done = run_command(tmp_path, *words)
     assert done.returncode == 1
     assert done.stderr.count("error: at step 5 the loss is not finite: loss nan") == 1
     assert "Traceback" not in done.stderr
@@ -246,7 +229,7 @@ def test_a_sweep_continues_after_an_unreadable_file_in_one_process(
             "model=resnet20",
         ),
     )
-    done = typed(tmp_path, *words)
+    done = run_command(tmp_path, *words)
     assert done.returncode == 1
     stop, skip = (
         Run(tmp_path / "outputs/x" / f"data.on_error-{name}") for name in ("raise", "skip")
@@ -265,29 +248,6 @@ def test_options_for_gpus_are_refused_on_cpus(command: Callable[..., Outcome]):
         "torch synchronizes batch norm on GPUs only: type trainer.sync_batchnorm=false"
         in outcome.err
     )
-
-
-def test_the_learning_rate_scales_with_the_batch_on_request(command: Callable[..., Outcome]):
-    from vision_lab.build import optimizer
-    from vision_lab.config.groups import CONFIG_DIR
-    from vision_lab.config.resolution import resolve_config
-
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        for words, processes, rate in (
-            ((), 4, 0.1),
-            (("optimizer.lr_reference_batch_size=256",), 1, 0.025),
-            (("optimizer.lr_reference_batch_size=256",), 8, 0.2),
-            (
-                ("optimizer.lr_reference_batch_size=256", "trainer.accumulate_grad_batches=2"),
-                8,
-                0.4,
-            ),
-        ):
-            config = compose("config", overrides=["optimizer=sgd", "data.batch_size=64", *words])
-            made = optimizer(resolve_config(config), processes=processes)(
-                [nn.Parameter(torch.zeros(1))]
-            )
-            assert made.param_groups[0]["lr"] == pytest.approx(rate)
 
 
 @pytest.mark.slow
@@ -323,7 +283,7 @@ def test_two_processes_train_a_gan_as_one_and_sample_alike(tmp_path: Path):
         "            torch.distributed.all_gather(others, own.detach())\n"
         "            assert all(torch.equal(own, other) for other in others)\n"
     )
-    done = typed(tmp_path, *words, "trainer=ddp_cpu", "data.batch_size=4", "name=two")
+    done = run_command(tmp_path, *words, "trainer=ddp_cpu", "data.batch_size=4", "name=two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to outputs/") == 1
     run = tmp_path / "outputs/two"
@@ -337,8 +297,8 @@ def test_two_processes_train_a_gan_as_one_and_sample_alike(tmp_path: Path):
         "callbacks.apart=null",
     )
     both = []
-    for trainer in ("trainer=ddp_cpu", "trainer=cpu"):
-        evaluated = typed(tmp_path, *words, trainer)
+    for evaluate, trainer in ((run_command, "trainer=ddp_cpu"), (fork_command, "trainer=cpu")):
+        evaluated = evaluate(tmp_path, *words, trainer)
         assert evaluated.returncode == 0, evaluated.stderr
         both.append(json.loads((run / "evaluate/test.json").read_text())["metrics"])
     assert both[0].keys() == both[1].keys()

@@ -1,16 +1,14 @@
-"""A sweep survives its failures and its death."""
+"""A sweep continues after failed jobs and after it was killed."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import ForkedCommand, fork_command
 from vision_lab.runs.folder import Run
 
 MODELS = ("resnet20", "inception_v3", "resnet32", "squeezenet1_1", "resnet44", "mobilenet_v3_small")
-"""One cannot be: inception_v3 is not made for small images."""
+"""inception_v3 fails, since it does not support small images."""
 
 WORDS = (
     *("-m", f"model={','.join(MODELS)}", "seed=1", "name=x", "debug=fast", "trainer=cpu"),
@@ -18,21 +16,8 @@ WORDS = (
 )
 
 
-def typed(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "COLUMNS": "150",
-    }
-    command = [sys.executable, "-m", "vision_lab", *WORDS]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=environment | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(folder: Path, **variables: str) -> ForkedCommand:
+    return fork_command(folder, *WORDS, COLUMNS="150", **variables)
 
 
 def states(folder: Path) -> dict[str, str | None]:
@@ -49,7 +34,7 @@ def models(folder: Path) -> dict[Path, int]:
 @pytest.mark.slow
 def test_a_killed_sweep_continues_with_its_missing_runs(tmp_path: Path):
     folder = tmp_path / "outputs" / "x"
-    killed = typed(
+    killed = run(
         tmp_path, KILL="step:2", RUN="3", DEATH="SIGKILL"
     )  # squeezenet1_1, the third that trains
     assert killed.returncode == -9
@@ -61,7 +46,7 @@ def test_a_killed_sweep_continues_with_its_missing_runs(tmp_path: Path):
     }
     first = models(folder)
     assert len(first) == 2
-    done = typed(tmp_path)
+    done = run(tmp_path)
     assert done.returncode == 1
     assert done.stdout.count("is already finished") == 2
     assert done.stdout.count("epoch 1/1") == 3
@@ -69,7 +54,7 @@ def test_a_killed_sweep_continues_with_its_missing_runs(tmp_path: Path):
         name: "failed" if name == "inception_v3" else "finished" for name in MODELS
     }
     assert {path: time for path, time in models(folder).items() if path in first} == first
-    again = typed(tmp_path)
+    again = run(tmp_path)
     assert again.returncode == 1
     assert again.stdout.count("is already finished") == 5
     assert "epoch 1/1" not in again.stdout

@@ -38,7 +38,7 @@ def test_writing_last_renames_the_earlier_one_to_previous(tmp_path: Path):
     assert found == {"last.ckpt": 3, "previous.ckpt": 2, "best.ckpt": 3}
 
 
-def test_a_full_disk_keeps_existing_files(tmp_path: Path, small_files: None):  # noqa: F811
+def test_a_full_disk_keeps_existing_files(tmp_path: Path, small_files: None):
     files = AtomicCheckpointIO()
     files.save_checkpoint(CONTENT, tmp_path / "last.ckpt")
     before = (tmp_path / "last.ckpt").read_bytes()

@@ -26,8 +26,9 @@ def find_word_errors(command: CommandLine) -> list[str]:
     for folder in command.config_folders:
         if not folder.is_dir():
             errors.append(f"--config-dir: there is no folder {folder}")
-    if "--resolve" in command.flags and command.flag_value("--cfg", "-c") is None:
-        errors.append("--resolve requires --cfg: type --cfg job --resolve")
+    if "--resolve" in command.flags and not command.is_resolved_job:
+        # Hydra would resolve class names that look like interpolations.
+        errors.append("--resolve requires --cfg job: type --cfg job --resolve")
     groups = find_groups([folder for folder in command.config_folders if folder.is_dir()])
     built_in = find_groups([CONFIG_DIR])
     for word in command.overrides:

@@ -39,7 +39,7 @@ class FileStrings(ListConfig):
 
     def __init__(self, strings: Iterable[str]) -> None:
         strings = [str(string) for string in strings]
-        # Escaped, so that OmegaConf itself (``--cfg job --resolve``) does not resolve them either.
+        # Escaped, so that OmegaConf itself returns them as text when one of them is accessed.
         super().__init__([re.sub(r"(\\*)\$\{", r"\1\1\\${", string) for string in strings])
         self.__dict__["strings"] = strings
 

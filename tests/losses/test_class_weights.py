@@ -1,0 +1,29 @@
+"""Class weights of a config."""
+
+import pytest
+import torch
+
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.spec import DataSpec
+from vision_lab.losses.class_weights import parse_class_weights
+
+
+def test_numbers_become_a_tensor(spec: DataSpec):
+    assert torch.equal(parse_class_weights([1, 0, 2.5, 1], spec), torch.tensor([1, 0, 2.5, 1]))
+
+
+@pytest.mark.parametrize("value", [None, "auto"])
+def test_equal_and_computed_weights_are_none(spec: DataSpec, value: str | None):
+    assert parse_class_weights(value, spec) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2], "has 2 numbers for 4 classes: type one for each of ash, beech, cedar, date"),
+        ([0, 0, 0, 0], "type a number above 0 for at least one class"),
+    ],
+)
+def test_invalid_weights_are_refused(spec: DataSpec, value: list, message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        parse_class_weights(value, spec)

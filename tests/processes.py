@@ -1,0 +1,112 @@
+"""The command line in other processes, for tests that kill them or start several."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from vision_lab.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_command(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m vision_lab`` in a folder, with additional environment variables."""
+    return subprocess.run(
+        [sys.executable, "-m", "vision_lab", *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def start_command(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Start ``python -m vision_lab`` in a folder, as a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vision_lab", *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+class ForkedCommand:
+    """The command line in a forked process, which need not import torch again (5 s).
+
+    It is a process like any other, with signals and children of its own, but cannot start the
+    second process of a run, which Lightning starts by the command line of the first.
+
+    Args:
+        folder: working directory.
+        words: the command line.
+        variables: additional environment variables.
+    """
+
+    def __init__(self, folder: Path, *words: str, **variables: str) -> None:
+        output = Path(tempfile.mkdtemp(dir=folder.parent))
+        self.files = (output / "stdout", output / "stderr")
+        self.process = multiprocessing.get_context("fork").Process(
+            target=_run, args=(folder, words, variables, self.files)
+        )
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or the negative number of the signal; None while the process runs."""
+        return self.process.exitcode
+
+    @property
+    def stdout(self) -> str:
+        return self.files[0].read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self.files[1].read_text()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end of the process, and return what it has printed."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise TimeoutError(f"the command has not ended after {timeout} s: {self.stdout}")
+        return self.stdout, self.stderr
+
+
+def fork_command(folder: Path, *words: str, **variables: str) -> ForkedCommand:
+    """Run the command line in a forked process, and wait for its end."""
+    command = ForkedCommand(folder, *words, **variables)
+    command.communicate()
+    return command
+
+
+def _run(
+    folder: Path, words: tuple[str, ...], variables: dict[str, str], files: tuple[Path, Path]
+) -> None:
+    os.setsid()
+    signal.signal(
+        signal.SIGHUP, signal.SIG_DFL
+    )  # nohup, which may have started the tests, ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    os.environ.update(variables)
+    for number, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.argv = ["vision_lab", *words]
+    main()
