@@ -27,26 +27,12 @@ from vision_lab.training.lr_schedules import Constant
 
 GROUPS = find_groups([CONFIG_DIR])
 
-LARGE_MODELS = (
-    *(
-        "resnet101",
-        "resnet110",
-        "resnet152",
-        "resnext101_32x8d",
-        "resnext101_64x4d",
-        "wide_resnet101_2",
-    ),
-    *(
-        "densenet161",
-        "densenet169",
-        "densenet201",
-        "convnext_small",
-        "convnext_base",
-        "convnext_large",
-    ),
-    *(f"efficientnet_{size}" for size in ("b1", "b2", "b3", "b5", "b6", "b7", "v2_m", "v2_l")),
-)
-"""Models that only the slow tests build."""
+FAMILIES = (
+    "alexnet vgg11 vgg11_bn resnet18 resnet20 resnext50_32x4d wide_resnet50_2 densenet121 "
+    "inception_v3 googlenet squeezenet1_1 mobilenet_v2 mobilenet_v3_small efficientnet_b0 "
+    "efficientnet_v2_s convnext_tiny unet"
+).split()
+"""The smallest model of each family, which the everyday tests build; slow tests build the others."""
 
 FAST_WITH_IMAGES = ("debug=fast", "trainer=cpu", "logger=none")
 """Overrides for a run of seconds."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.builders import GROUPS, LARGE_MODELS, box_targets, composed, without
+from tests.builders import FAMILIES, GROUPS, box_targets, composed, without
 from vision_lab import build
 from vision_lab.config.instantiation import instantiate
 from vision_lab.core.errors import ConfigurationError
@@ -61,7 +61,7 @@ def test_the_number_of_combinations():
         "masks": 5,
         "boxes": 5,
     }
-    assert len(set(LARGE_MODELS) & set(MODELS)) == len(LARGE_MODELS) == 20
+    assert len(set(FAMILIES) & set(MODELS)) == len(FAMILIES) == 17
     assert len(MODELS) * len(HEADS["masks"]) == len(MODELS) * len(HEADS["boxes"]) == 255
     assert {target: len(pairs) for target, pairs in POSSIBLE.items()} == {
         "masks": 253,
@@ -98,15 +98,13 @@ def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "batch_norm", lambda images, *_, **__: images)
 
 
-EACH_DAY = [
-    pytest.param(model, marks=[pytest.mark.slow, pytest.mark.pairs])
-    if model in LARGE_MODELS
-    else model
+EVERYDAY = [
+    model if model in FAMILIES else pytest.param(model, marks=[pytest.mark.slow, pytest.mark.pairs])
     for model in MODELS
 ]
 
 
-@pytest.mark.parametrize("model", EACH_DAY)
+@pytest.mark.parametrize("model", EVERYDAY)
 def test_every_head_works_on_every_model(model: str, no_norm: None):
     """Without numbers: shapes of an odd size, and keys under which backbones of one model load into each other."""
     made, spec = backbone(model, (129, 171), device="meta")

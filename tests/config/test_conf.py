@@ -1,11 +1,12 @@
 """Contracts over everything in ``conf/``: each file has its sentence, composes, and its classes take what it says."""
 
 import dataclasses
+from itertools import zip_longest
 
 import pytest
 import torch
 
-from tests.builders import GROUPS, LARGE_MODELS, composed, without
+from tests.builders import FAMILIES, GROUPS, composed, without
 from vision_lab import build
 from vision_lab.config.groups import ConfigOption
 from vision_lab.config.instantiation import instantiate
@@ -60,34 +61,44 @@ def test_every_file_has_a_one_line_summary(group: str):
         assert first.startswith("# @package _global_") == reaches_out, choice.file
 
 
-@pytest.mark.parametrize(
-    "choice",
-    [c for g in GROUPS for c in GROUPS[g] if g != "hydra"],
-    ids=lambda c: f"{c.file.parent.name}={c.name}",
-)
-def test_every_choice_composes_and_matches_its_classes(choice: ConfigOption):
-    group = choice.file.parent.name
-    config = composed(f"{group}={choice.name}")
-    if choice.name in NOT_INSTALLED:
-        assert config["logger"][choice.name]["_target_"].startswith("pytorch_lightning.loggers.")
-        return
-    parts = [
-        "model",
-        "head",
-        "augment",
-        "optimizer",
-        "scheduler",
-        "trainer",
-        "callbacks",
-        "logger",
-        "task",
-        "mode",
-        "data",
-    ]
-    errors = [error for part in parts for error in find_group_errors(config, part)]
-    assert [
-        error for error in errors if not error.startswith(("data.root is missing", *TO_BE_TYPED))
-    ] == []
+CHECKED_GROUPS = [group for group in GROUPS if group not in ("experiment", "debug", "hydra")]
+
+
+def is_global(choice: ConfigOption) -> bool:
+    """Whether an option changes other groups too."""
+    return choice.file.read_text(encoding="utf-8").startswith("# @package _global_")
+
+
+def combine_choices() -> list[str]:
+    """Return overrides that select each option: global ones alone, others of all groups together."""
+    alone, together = [], {}
+    for group, choices in GROUPS.items():
+        words = [f"{group}={choice.name}" for choice in choices if not is_global(choice)]
+        together[group] = [word for word in words if word.partition("=")[2] not in NOT_INSTALLED]
+        alone += [f"{group}={choice.name}" for choice in choices if is_global(choice)]
+    del together["hydra"]
+    rows = zip_longest(*together.values())
+    return alone + [" ".join(word for word in row if word) for row in rows]
+
+
+def test_every_choice_is_among_the_combinations():
+    words = " ".join(combine_choices()).split()
+    expected = sum(COUNTS.values()) - COUNTS["hydra"] - len(NOT_INSTALLED)
+    assert len(words) == len(set(words)) == expected
+
+
+@pytest.mark.parametrize("words", combine_choices())
+def test_every_choice_composes_and_matches_its_classes(words: str):
+    config = composed(*words.split())
+    errors = [error for group in CHECKED_GROUPS for error in find_group_errors(config, group)]
+    known = ("data.root is missing", *TO_BE_TYPED)
+    assert [error for error in errors if not error.startswith(known)] == []
+
+
+@pytest.mark.parametrize("name", sorted(NOT_INSTALLED))
+def test_loggers_of_other_packages_compose(name: str):
+    node = composed(f"logger={name}")["logger"][name]
+    assert node["_target_"].startswith("pytorch_lightning.loggers.")
 
 
 BACKBONES = [choice for choice in GROUPS["model"] if not choice.target_types]
@@ -118,7 +129,7 @@ def test_every_gan_generates_and_scores_images(choice: ConfigOption, size: int):
 
 @pytest.mark.parametrize(
     "choice",
-    [pytest.param(c, marks=pytest.mark.slow) if c.name in LARGE_MODELS else c for c in BACKBONES],
+    [c if c.name in FAMILIES else pytest.param(c, marks=pytest.mark.slow) for c in BACKBONES],
     ids=lambda choice: choice.name,
 )
 def test_every_model_is_a_backbone_with_published_keys(choice: ConfigOption):

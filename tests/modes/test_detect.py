@@ -58,7 +58,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         settings = (
             "name=squares",
-            "trainer.max_epochs=14",
+            "trainer.max_epochs=12",
+            "trainer.check_val_every_n_epoch=6",
             "data.batch_size=4",
             "head.channels=32",
             "head.num_convs=1",
@@ -261,6 +262,7 @@ def test_eight_scenes_are_overfitted(head: str, command: Command, tmp_path: Path
             "data.num_images.val=1",
             "data.num_images.test=1",
             "trainer.check_val_every_n_epoch=50",
+            "callbacks.resume_checkpoint=null",
         ),
     )
     outcome = command(*words, *SMALL, "name=x")

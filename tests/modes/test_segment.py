@@ -59,7 +59,8 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("discs")
     with chdir(folder):
         words = own(drawn(folder / "discs"))
-        assert main([*words, "name=discs", "trainer.max_epochs=12", "data.batch_size=4"]) == 0
+        settings = ("trainer.max_epochs=12", "trainer.check_val_every_n_epoch=6")
+        assert main([*words, *settings, "name=discs", "data.batch_size=4"]) == 0
     return folder
 
 

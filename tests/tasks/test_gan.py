@@ -227,8 +227,8 @@ def test_the_averaged_weights_are_not_biased_to_the_initial_ones(tmp_path: Path)
         ("bce", {}),
         ("hinge", {}),
         ("wgan_gp", {"n_critic": 3}),
-        ("bce", {"r1_weight": 0.1}),
-        ("hinge", {"diffaugment": ["translation"]}),
+        pytest.param("bce", {"r1_weight": 0.1}, marks=pytest.mark.slow),
+        pytest.param("hinge", {"diffaugment": ["translation"]}, marks=pytest.mark.slow),
     ],
 )
 def test_each_loss_approaches_the_target_distribution(
