@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python -m vision_lab
 	@echo
-	@echo "Curves and pictures:  $(BIN)/tensorboard --logdir outputs"
+	@echo "Curves and images:  $(BIN)/tensorboard --logdir outputs"
 
 test: lint
 	$(BIN)/python -m pytest
