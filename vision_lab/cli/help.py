@@ -118,4 +118,6 @@ def _format_option(option: ConfigOption, width: int) -> str:
 
 
 def _bold(text: str) -> str:
-    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text
+    if sys.stdout.isatty():
+        return f"\033[1m{text}\033[0m"
+    return text

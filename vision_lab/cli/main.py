@@ -67,7 +67,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if _started_jobs else 0
+        if _started_jobs:
+            return 1
+        return 0
 
 
 def _run_hydra(command: CommandLine) -> int:

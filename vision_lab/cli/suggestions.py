@@ -127,7 +127,9 @@ def _get_values(override: Override) -> list[Any]:
             return [str(item) for item in override.sweep_string_iterator()]
         except HydraException:  # a glob, which only Hydra's config loader expands
             return []
-    return value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        return value
+    return [value]
 
 
 def _unknown_key_message(key: str, config: DictConfig, groups: Groups) -> str:
@@ -199,7 +201,9 @@ def _compose_choices(choices: Sequence[str], folders: Sequence[Path]) -> DictCon
 
 def _did_you_mean(word: str, options: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, options, n=3, cutoff=0.5)
-    return f" Did you mean {_join(near)}?" if near else ""
+    if near:
+        return f" Did you mean {_join(near)}?"
+    return ""
 
 
 def _format_options(group: str, groups: Groups) -> str:

@@ -92,7 +92,9 @@ class CommandLine:
     def config_folders(self) -> list[Path]:
         """``conf/``, followed by the folder of ``--config-dir`` if there is one."""
         folder = self.flag_value("--config-dir", "-cd")
-        return [CONFIG_DIR] if folder is None else [CONFIG_DIR, Path(folder)]
+        if folder is None:
+            return [CONFIG_DIR]
+        return [CONFIG_DIR, Path(folder)]
 
     @cached_property
     def parsed(self) -> list[Override]:

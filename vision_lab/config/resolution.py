@@ -167,7 +167,9 @@ def to_printable(values: Any) -> Any:
         return {key: to_printable(value) for key, value in values.items()}
     if isinstance(values, list):
         return [to_printable(value) for value in values]
-    return "???" if isinstance(values, Unresolved) else values
+    if isinstance(values, Unresolved):
+        return "???"
+    return values
 
 
 class _Resolver:
@@ -231,7 +233,9 @@ def _find_referenced_keys(config: DictConfig, group: str) -> frozenset[str]:
 def _items(values: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(values, dict):
         return values.items()
-    return enumerate(values) if isinstance(values, list) else ()
+    if isinstance(values, list):
+        return enumerate(values)
+    return ()
 
 
 def _set_value(values: dict[str, Any], path: str, value: Any) -> None:

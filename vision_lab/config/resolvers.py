@@ -32,7 +32,9 @@ def register_resolvers(saved: SavedRun | None = None) -> None:
         from hydra.core.hydra_config import HydraConfig
 
         chosen = HydraConfig.get().runtime.choices.get(group)
-        return run.choices.get(group) if chosen == SAVED_OPTION else chosen
+        if chosen == SAVED_OPTION:
+            return run.choices.get(group)
+        return chosen
 
     def get_sweep_folder(name: str | None, task: str, now: str) -> str:
         if task == SAVED_OPTION:

@@ -168,7 +168,9 @@ def build_only_keys(config: Config, group: str) -> set[str]:
 
 def _check(key: str, value: Any, annotation: Any) -> list[str]:
     error = check_value(key, value, annotation)
-    return [error] if error else []
+    if error:
+        return [error]
+    return []
 
 
 def _check_resolved(key: str, value: Any, annotation: Any) -> list[str]:
@@ -355,7 +357,9 @@ def _mismatch_message(config: Config, group: str, target_type: str, wanted: str)
         names = _option_names(other, type_)
         if names:
             advice.append(f"{other}={_join(names)}")
-    return f"{message}: type {', or '.join(advice)}" if advice else message
+    if advice:
+        return f"{message}: type {', or '.join(advice)}"
+    return message
 
 
 def _option_names(group: str, target_type: str | None = None) -> list[str]:
@@ -366,7 +370,9 @@ def _option_names(group: str, target_type: str | None = None) -> list[str]:
 
 
 def _as_mapping(node: Any) -> dict[str, Any]:
-    return node if isinstance(node, dict) else {}
+    if isinstance(node, dict):
+        return node
+    return {}
 
 
 def _join(names: Sequence[str]) -> str:

@@ -209,7 +209,9 @@ def format_value(value: Any) -> str:
         text = f"[{','.join(format_value(item) for item in value[:MAX_VALUE_CHARACTERS])}]"
     else:
         text = _to_text(value)
-    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[:MAX_VALUE_CHARACTERS]}..."
+    if len(text) <= MAX_VALUE_CHARACTERS:
+        return text
+    return f"{text[:MAX_VALUE_CHARACTERS]}..."
 
 
 def _to_text(value: Any) -> str:
@@ -283,7 +285,9 @@ def _describe_sequence(origin: Any, arguments: Sequence[Any]) -> str:
         return "a list"
     if origin is tuple and Ellipsis not in arguments:
         return f"[{','.join(items)}]"
-    return f"a list, each {items[0]}" if items[0] else "a list"
+    if items[0]:
+        return f"a list, each {items[0]}"
+    return "a list"
 
 
 def _is_plain(annotation: Any) -> bool:

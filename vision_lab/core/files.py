@@ -238,7 +238,9 @@ def file_exists(path: Path) -> bool:
 
 def format_path(path: Path) -> str:
     """Format a path relative to the working directory if it lies in it."""
-    return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
+    if path.absolute().is_relative_to(Path.cwd()):
+        return os.path.relpath(path)
+    return str(path)
 
 
 def _components(name: str) -> tuple[str, ...]:

@@ -36,7 +36,9 @@ def display_text(text: Any, medium: Medium = "terminal") -> str:
         The text, with line breaks and tabs kept.
     """
     shown = "".join(_escape(character) for character in str(text))
-    return html.escape(shown, quote=True) if medium == "html" else shown
+    if medium == "html":
+        return html.escape(shown, quote=True)
+    return shown
 
 
 def first_line(error: BaseException) -> str:
@@ -64,7 +66,9 @@ def summarize_names(names: Sequence[str], limit: int) -> str:
         For example ``"a, b and 3 more"``.
     """
     shown = ", ".join(names[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+    if len(names) > limit:
+        return f"{shown} and {len(names) - limit} more"
+    return shown
 
 
 def _escape(character: str) -> str:
@@ -75,4 +79,6 @@ def _escape(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}"

@@ -79,7 +79,9 @@ def get_samples(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
     """Return the attribute ``samples`` of a dataset or subset; None if there is none."""
     if isinstance(dataset, Subset):
         samples = get_samples(dataset.dataset)  # type: ignore[arg-type]
-        return None if samples is None else [samples[index] for index in dataset.indices]
+        if samples is None:
+            return None
+        return [samples[index] for index in dataset.indices]
     return getattr(dataset, "samples", None)
 
 

@@ -101,7 +101,9 @@ def read_mask(
     except Exception as error:  # Pillow's plugins raise any exception for corrupt files
         raise InvalidImageError(_explain(error)) from error
     is_gray = values.ndim == 3 and (values[..., :1] == values).all()
-    return values[..., 0] if is_gray else values
+    if is_gray:
+        return values[..., 0]
+    return values
 
 
 def to_uint8_image(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:

@@ -404,7 +404,9 @@ class DataModule(pl.LightningDataModule):
                 labels = lookup[values.clamp(0, IGNORE_INDEX)].flatten().int()
                 counts = torch.bincount(labels, minlength=IGNORE_INDEX + 1).float()
                 rows.append(torch.cat([counts[: self.spec.num_classes], counts[-1:]]))
-        return torch.stack(rows) if rows else torch.zeros(1, self.spec.num_classes + 1)
+        if rows:
+            return torch.stack(rows)
+        return torch.zeros(1, self.spec.num_classes + 1)
 
     def _transformed(
         self, split: Split, *, training: bool, max_samples: int | None = None
@@ -433,7 +435,9 @@ class DataModule(pl.LightningDataModule):
         limit = getattr(self.trainer, setting, None)
         if isinstance(limit, float) and self.trainer:
             step_size = self.batch_size * self.trainer.world_size
-            return int(limit * ceil(len(self.splits[split]) / step_size)) if limit < 1 else 0
+            if limit < 1:
+                return int(limit * ceil(len(self.splits[split]) / step_size))
+            return 0
         return int(limit or 0)
 
     def _loader(

@@ -83,7 +83,9 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
     def batches(self) -> list[list[int]]:
         """Return the indices of this rank's batches in the current epoch, in order."""
-        return self._training_batches() if self.shuffle else self._evaluation_batches()
+        if self.shuffle:
+            return self._training_batches()
+        return self._evaluation_batches()
 
     def _training_batches(self) -> list[list[int]]:
         seed = derive_seed(self.seed, 0 if self.same_every_epoch else self.epoch)

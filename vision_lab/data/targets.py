@@ -239,9 +239,9 @@ def make_target_handler(
         return NoTarget(spec.image_size)
     if spec.target_type == "labels":
         return LabelTarget(spec.image_size, label_map)
-    return (
-        MaskTarget(spec, label_map) if spec.target_type == "masks" else BoxTarget(spec, label_map)
-    )
+    if spec.target_type == "masks":
+        return MaskTarget(spec, label_map)
+    return BoxTarget(spec, label_map)
 
 
 def _check_annotated_size(annotated: tuple[int, int] | None, size: tuple[int, int]) -> None:

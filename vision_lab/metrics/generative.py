@@ -180,4 +180,6 @@ def _manifold_coverage(points: Tensor, *, by: Tensor) -> Tensor:
 
 def _concat_state(state: list[Tensor] | Tensor) -> Tensor:
     """Concatenate a list; after ranks have synchronized, it is a single tensor already."""
-    return torch.cat(state) if isinstance(state, list) else state
+    if isinstance(state, list):
+        return torch.cat(state)
+    return state

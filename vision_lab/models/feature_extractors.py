@@ -93,7 +93,9 @@ class PenultimateFeatures(nn.Module):
             images = F.resize(images, list(self.image_size), antialias=True)
         self.classifier((images - self.mean) / self.std)
         features, self.recorded = self.recorded, torch.empty(0)
-        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+        if features.ndim == 4:
+            return features.mean(dim=(2, 3))
+        return features
 
     def _record(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.recorded = inputs[0]

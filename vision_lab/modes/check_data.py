@@ -144,7 +144,9 @@ def _format_group(group: Sequence[Mapping[str, str]]) -> str:
 
 
 def _format_size(size: Sequence[int] | None) -> str:
-    return f"{size[1]}x{size[0]}" if size else ""
+    if size:
+        return f"{size[1]}x{size[0]}"
+    return ""
 
 
 def _select_samples(
@@ -182,7 +184,9 @@ def _draw_contact_sheet(
     if not drawn:
         return None
     sheet = images.grid(drawn)
-    return images.with_legend(sheet, spec.class_names) if spec.target_type == "masks" else sheet
+    if spec.target_type == "masks":
+        return images.with_legend(sheet, spec.class_names)
+    return sheet
 
 
 def _draw_annotations(image: Tensor, target: Any, name: str, spec: DataSpec) -> Tensor:

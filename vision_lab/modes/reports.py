@@ -162,7 +162,9 @@ def _add_row(table: Table, *cells: str) -> None:
 
 
 def _format_cell(value: str | float) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else display_text(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return display_text(value)
 
 
 def _format_si(number: float) -> str:

@@ -275,4 +275,6 @@ def _to_png_channels(image: Tensor) -> Tensor:
     channels = image.shape[0]
     if channels in (1, 3):
         return image
-    return image[:3] if channels > 3 else image[:1]
+    if channels > 3:
+        return image[:3]
+    return image[:1]

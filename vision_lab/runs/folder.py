@@ -86,7 +86,9 @@ class Run:
     def state(self) -> State | None:
         """The state of the run; None if it has not been started."""
         state = self.status.get("state")
-        return state if state in get_args(State) else None
+        if state in get_args(State):
+            return state
+        return None
 
     @property
     def error(self) -> str:
@@ -287,7 +289,9 @@ class Run:
             "data_fingerprint.json": "remove it and repeat the command",
             "environment.json": "remove it",
         }
-        return f"\nTo fix this, {advice[name]}." if name in advice else ""
+        if name in advice:
+            return f"\nTo fix this, {advice[name]}."
+        return ""
 
 
 def _describe_contents(folder: Path, key: str) -> str:

@@ -71,7 +71,9 @@ def find_progress(run: Run, config: str, *, force: bool = False) -> RunProgress:
             f"Type another name=; or resume={run} to continue with its config; or force=true to "
             "start over (the old folder is kept)."
         )
-    return "finished" if run.state == "finished" else "started"
+    if run.state == "finished":
+        return "finished"
+    return "started"
 
 
 def find_config_differences(run: Run, config: str) -> dict[str, tuple[Any, Any]]:
@@ -147,7 +149,9 @@ def fingerprint_root(root: str | None) -> dict[str, Any]:
         count += len(names)
         if count > MAX_HASHED_FILES:
             return {}
-    return {"count": count, "files": digest.hexdigest()} if count else {}
+    if count:
+        return {"count": count, "files": digest.hexdigest()}
+    return {}
 
 
 def describe_root_change(run: Run, root: str | None) -> str | None:

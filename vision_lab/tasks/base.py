@@ -418,7 +418,9 @@ class SupervisedTask(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
         if not batch.samples:  # none of its files is readable
-            return None if self.trainer.world_size == 1 else self._zero_loss()
+            if self.trainer.world_size == 1:
+                return None
+            return self._zero_loss()
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
         # Without training metrics there is no need to decode, which takes long for detectors.

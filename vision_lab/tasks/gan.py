@@ -120,7 +120,9 @@ class GanTask(Task):
     @property
     def sampling_generator(self) -> nn.Module:
         """The generator with which samples are generated: the averaged one, if there is one."""
-        return self.pair.generator if self.ema_generator is None else self.ema_generator.module
+        if self.ema_generator is None:
+            return self.pair.generator
+        return self.ema_generator.module
 
     @property
     def uses_class_labels(self) -> bool:

@@ -171,7 +171,9 @@ class GenerationTask(GanTask):
 
     def figures(self, split: str) -> Mapping[str, Tensor]:
         """Return interpolations, nearest neighbors and real images, after the test."""
-        return self.test_figures if split == "test" else {}
+        if split == "test":
+            return self.test_figures
+        return {}
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -396,4 +398,6 @@ def _split(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _select(labels: Sequence[int] | None, indices: Sequence[int]) -> list[int] | None:
-    return None if labels is None else [labels[index] for index in indices]
+    if labels is None:
+        return None
+    return [labels[index] for index in indices]

@@ -234,7 +234,9 @@ class SegmentationTask(SupervisedTask):
             write_file(folder, f"overlays/{name}.jpg", jpeg.numpy().tobytes())
 
     def _class_weights_on(self, device: torch.device) -> Tensor | None:
-        return None if self.class_weights is None else self.class_weights.to(device)
+        if self.class_weights is None:
+            return None
+        return self.class_weights.to(device)
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = self._class_weights_on(logits.device)

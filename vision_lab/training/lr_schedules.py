@@ -102,7 +102,9 @@ class Polynomial:
 
 
 def _linear_warmup(progress: float, warmup: float) -> float:
-    return progress / warmup if progress < warmup else 1.0
+    if progress < warmup:
+        return progress / warmup
+    return 1.0
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

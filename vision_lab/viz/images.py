@@ -284,7 +284,9 @@ def encode_palette_png(mask: Tensor, class_names: Sequence[str]) -> bytes:
 def label_text(name: str) -> str:
     """Return a class or file name as a single printable line, truncated to be drawn."""
     text = " ".join(display_text(name).split())
-    return text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 3]}..."
+    if len(text) <= MAX_LABEL_LENGTH:
+        return text
+    return f"{text[: MAX_LABEL_LENGTH - 3]}..."
 
 
 def _resize_to(image: Tensor, side: int) -> Image.Image:
@@ -302,7 +304,9 @@ def _to_rgb(image: Tensor) -> Tensor:
     image = image.detach()
     if image.dtype != torch.uint8:
         image = F.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)
-    return image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
+    if image.shape[0] < 3:
+        return image[:1].expand(3, -1, -1)
+    return image[:3]
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

@@ -29,7 +29,9 @@ def class_names(label_set: str, *, background: bool) -> list[str]:
         background: whether to add a background class at the beginning, as masks require.
     """
     names = list(dict.fromkeys(_names_of_garments(label_set)))
-    return ["background", *names] if background else names
+    if background:
+        return ["background", *names]
+    return names
 
 
 def get_labels(label_set: str) -> list[int]:
@@ -42,4 +44,6 @@ def get_labels(label_set: str) -> list[int]:
 def _names_of_garments(label_set: str) -> Sequence[str]:
     if label_set not in ("grouped", "all"):
         raise ConfigurationError(f"data.label_set={label_set}: type grouped or all")
-    return GROUP_NAMES if label_set == "grouped" else GARMENTS
+    if label_set == "grouped":
+        return GROUP_NAMES
+    return GARMENTS

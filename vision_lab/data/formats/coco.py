@@ -352,7 +352,9 @@ def _check_file_size(file: Path) -> None:
 
 
 def _format_int(value: int) -> str:
-    return str(value) if abs(value) < 10**12 else "10^12 or more"
+    if abs(value) < 10**12:
+        return str(value)
+    return "10^12 or more"
 
 
 def _to_box(annotation: Mapping[str, Any], categories: Mapping[int, str]) -> BoxAnnotation:
@@ -373,7 +375,9 @@ def _to_box(annotation: Mapping[str, Any], categories: Mapping[int, str]) -> Box
 def _to_number(value: Any) -> float:
     """Return a number of an annotation; NaN if it is not a number, or too large."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) <= MAX_NUMBER else math.nan
+    if is_number and abs(value) <= MAX_NUMBER:
+        return float(value)
+    return math.nan
 
 
 def _rasterize(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:

@@ -185,7 +185,9 @@ def _split_dir(split: str, root: Path) -> Path | None:
     """Return the folder of a split; for train it is ``root`` if there are no folders of splits."""
     if _find_split_dir(root, "train") is not None:
         return _find_split_dir(root, split)
-    return root if split == "train" else None
+    if split == "train":
+        return root
+    return None
 
 
 def _find_split_dir(root: Path, split: str) -> Path | None:

@@ -131,7 +131,9 @@ def _find_base(root: str) -> Path:
             f"there is no folder {base}: type data.root=<folder with Annotations/ and JPEGImages/>"
         )
     years = sorted([*base.glob("VOCdevkit/VOC*/Annotations"), *base.glob("VOC*/Annotations")])
-    return years[-1].parent if years else base
+    if years:
+        return years[-1].parent
+    return base
 
 
 def _find_split(base: Path, split: str) -> tuple[Path, list[Path]] | None:
@@ -230,4 +232,6 @@ def _read_number(tree: Element, path: str) -> float:
         number = float(text)
     except ValueError:
         raise ValueError(f"its {path} is {text.strip()!r}, not a number") from None
-    return number if abs(number) <= MAX_COORDINATE else nan
+    if abs(number) <= MAX_COORDINATE:
+        return number
+    return nan

@@ -167,7 +167,9 @@ def _read_data_yaml(base: Path) -> dict[str, Any]:
                 content = read_yaml(file)
             except DocumentError as error:
                 raise DataError(f"{file} cannot be read: {error}") from error
-            return content if isinstance(content, dict) else {}
+            if isinstance(content, dict):
+                return content
+            return {}
     return {}
 
 
