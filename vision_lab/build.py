@@ -118,7 +118,10 @@ def data(config: Config, spec: DataSpec, *, label_map: Sequence[int] | None = No
 def drop_datasets(config: Config) -> Config:
     """Return a config without the run's datasets, to predict other images: they may be absent."""
     dataset_keys = build_only_keys(config, "data") - BUILD_KEYS["data"]
-    remaining = {key: value for key, value in config["data"].items() if key not in dataset_keys}
+    remaining = {}
+    for key, value in config["data"].items():
+        if key not in dataset_keys:
+            remaining[key] = value
     return config.updated({"data": {**remaining, "train": None, "val": None, "test": None}})
 
 
@@ -312,7 +315,10 @@ def trainer(config: Config, folder: Path, **overrides: Any) -> pl.Trainer:
             arguments[key] = value
     # `deterministic` would also fill new memory with NaN, to reveal reads of it: 3 % slower.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    plain = {key: value for key, value in settings.items() if key not in ("plugins", "profiler")}
+    plain = {}
+    for key, value in settings.items():
+        if key not in ("plugins", "profiler"):
+            plain[key] = value
     with name_errors("trainer", settings):
         try:
             trainer: pl.Trainer = _partial(plain, "trainer")(**{**arguments, **overrides})
@@ -397,7 +403,10 @@ def _with_output_folder(node: Any, folder: Path) -> Any:
     if "tracking_uri" in parameters:  # MLflow would write to ./mlruns
         return {"save_dir": str(folder / "mlruns"), **node}
     folders = {"folder": folder, "save_dir": folder, "dirpath": folder / "profile"}
-    defaults = {name: str(path) for name, path in folders.items() if name in parameters}
+    defaults = {}
+    for name, path in folders.items():
+        if name in parameters:
+            defaults[name] = str(path)
     return {**defaults, **node}
 
 

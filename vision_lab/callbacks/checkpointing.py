@@ -231,17 +231,22 @@ def find_problem(task: Task, checkpoint: Any) -> str | None:
     """
     if not isinstance(checkpoint, dict):
         return f"it contains a {type(checkpoint).__name__}, not a training state"
-    missing = [key for key in CHECKPOINT_TYPES if key not in checkpoint]
+    missing = []
+    for key in CHECKPOINT_TYPES:
+        if key not in checkpoint:
+            missing.append(key)
     if missing:
         return f"it is not a training state: {', '.join(missing)} is missing"
-    invalid = [
-        key for key, kind in CHECKPOINT_TYPES.items() if not isinstance(checkpoint[key], kind)
-    ]
+    invalid = []
+    for key, kind in CHECKPOINT_TYPES.items():
+        if not isinstance(checkpoint[key], kind):
+            invalid.append(key)
     if not invalid:
         state = checkpoint[STATE_KEY]
-        keys = [
-            key for key, annotation in STATE_TYPES.items() if not fits(state.get(key), annotation)
-        ]
+        keys = []
+        for key, annotation in STATE_TYPES.items():
+            if not fits(state.get(key), annotation):
+                keys.append(key)
         invalid = [f"{STATE_KEY}.{key}" for key in keys]
     if invalid:
         return f"it is not a training state: {', '.join(invalid)} has another type"

@@ -87,7 +87,10 @@ class EpochSummary(EpochMetrics):
 
     def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
         if trainer.is_global_zero:
-            names = [name for name in metrics if name.endswith(self.suffixes)]
+            names = []
+            for name in metrics:
+                if name.endswith(self.suffixes):
+                    names.append(name)
             values = "  ".join(f"{name} {metrics[name]:.3f}" for name in names)
             line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}"
             get_console().print(Text(line), highlight=False, soft_wrap=True)

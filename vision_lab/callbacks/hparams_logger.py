@@ -68,5 +68,8 @@ class HparamsLogger(pl.Callback):
 
 
 def _writers(trainer: pl.Trainer) -> list[SummaryWriter]:
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    loggers = []
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            loggers.append(logger)
     return [logger.experiment for logger in loggers]

@@ -43,7 +43,10 @@ class TerminateOnNaN(pl.Callback):
         batch_idx: int,
     ) -> None:
         if outputs:
-            losses = {k: loss.detach() for k, loss in outputs.items() if isinstance(loss, Tensor)}
+            losses = {}
+            for name, loss in outputs.items():
+                if isinstance(loss, Tensor):
+                    losses[name] = loss.detach()
             self.pending_steps.append(_Step(logged_step(trainer), losses, batch.samples))
         is_single_cpu = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if is_single_cpu or is_log_step(trainer, batch_idx):
@@ -69,7 +72,10 @@ class TerminateOnNaN(pl.Callback):
         plugin = trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return
-        values = [loss.float().reshape(()) for step in steps for loss in step.losses.values()]
+        values = []
+        for step in steps:
+            for loss in step.losses.values():
+                values.append(loss.float().reshape(()))
         is_finite = not values or bool(torch.stack(values).isfinite().all())
         if trainer.strategy.reduce_boolean_decision(is_finite):
             return
@@ -84,13 +90,18 @@ class TerminateOnNaN(pl.Callback):
 def _describe_first_invalid(steps: Sequence[_Step]) -> str:
     for step in steps:
         losses = {name: loss.item() for name, loss in step.losses.items()}
-        invalid = [name for name, loss in step.losses.items() if not bool(loss.isfinite())]
+        invalid = []
+        for name, loss in step.losses.items():
+            if not bool(loss.isfinite()):
+                invalid.append(name)
         if invalid:
             values = ", ".join(f"{name} {losses[name]}" for name in invalid)
             indices = ", ".join(str(sample.index) for sample in step.samples)
             lines = [f"at step {step.number} the loss is not finite: {values}"]
             lines.append(f"Samples of the batch: {indices}")
-            lines += [f"  {sample.path}" for sample in step.samples if sample.path]
+            for sample in step.samples:
+                if sample.path:
+                    lines.append(f"  {sample.path}")
             return "\n".join(lines)
     raise AssertionError("all losses are finite")
 

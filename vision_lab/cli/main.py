@@ -227,7 +227,10 @@ def _resolve(composed: DictConfig) -> Config:
 
     hydra_config = HydraConfig.get()
     options = dict(hydra_config.runtime.choices)
-    groups = [group for group in options if "/" not in group and group != "saved"]
+    groups = []
+    for group in options:
+        if "/" not in group and group != "saved":
+            groups.append(group)
     interpolations = OmegaConf.create({group: f"${{choice:{group}}}" for group in groups})
     return resolve_config(
         composed,
@@ -241,7 +244,10 @@ def _find_unswept_keys(command: CommandLine) -> list[str]:
     """Return the keys that a sweep does not vary, and that folder names therefore leave out."""
     if not command.is_sweep:
         return []
-    fixed = [override for override in command.parsed if not override.is_sweep_override()]
+    fixed = []
+    for override in command.parsed:
+        if not override.is_sweep_override():
+            fixed.append(override)
     return sorted({override.key_or_group for override in fixed})
 
 

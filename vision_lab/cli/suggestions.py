@@ -136,7 +136,10 @@ def _unknown_key_message(key: str, config: DictConfig, groups: Groups) -> str:
     all_keys = _list_keys(config)
     if "." not in key:
         options = list(dict.fromkeys([*groups, *(str(name) for name in config)]))
-        same_name = [full for full in all_keys if full.rpartition(".")[2] == key]
+        same_name = []
+        for full in all_keys:
+            if full.rpartition(".")[2] == key:
+                same_name.append(full)
         hint = _did_you_mean(key, options)
         if same_name:
             hint = f" Did you mean {_join(same_name[:4])}?"

@@ -73,7 +73,10 @@ def find_groups(folders: Iterable[Path]) -> dict[str, list[ConfigOption]]:
         for file in folder.glob("*/*.yaml"):
             if not file.name.startswith("_"):
                 options.setdefault(file.parent.name, {})[file.stem] = ConfigOption(file.stem, file)
-    names = [group for group in GROUP_ORDER if group in options]
+    names = []
+    for group in GROUP_ORDER:
+        if group in options:
+            names.append(group)
     names += sorted(set(options) - set(names))
     return {group: sorted(options[group].values(), key=_natural_key) for group in names}
 

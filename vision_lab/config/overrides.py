@@ -63,9 +63,10 @@ class CommandLine:
             is_flag_value = not is_flag_value and word in FLAGS_WITH_VALUE
         no_effect = {f"{group}=null" for group in OPTIONAL_GROUPS}
         is_sweep = any(flag in MULTIRUN_FLAGS for flag in flags)
-        quoted = [
-            _quote_paths(word, is_sweep=is_sweep) for word in overrides if word not in no_effect
-        ]
+        quoted = []
+        for word in overrides:
+            if word not in no_effect:
+                quoted.append(_quote_paths(word, is_sweep=is_sweep))
         return cls(tuple(flags), tuple(quoted))
 
     @property
@@ -128,7 +129,10 @@ class CommandLine:
 
     def last_value(self, key: str) -> str | None:
         """Return the last value of a path key, unquoted; None if it is absent or null."""
-        values = [word.partition("=")[2] for word in self.overrides if word.startswith(f"{key}=")]
+        values = []
+        for word in self.overrides:
+            if word.startswith(f"{key}="):
+                values.append(word.partition("=")[2])
         if not values or values[-1] in NULL_VALUES:
             return None
         value = values[-1]

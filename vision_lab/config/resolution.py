@@ -96,7 +96,10 @@ class Config:
         """
         values = deepcopy(self.values)
         for key, value in changes.items():
-            interpolated = [path for path in self.origins if self.origin(path) == key]
+            interpolated = []
+            for path in self.origins:
+                if self.origin(path) == key:
+                    interpolated.append(path)
             for path in [key, *interpolated]:
                 _set_value(values, path, value)
         return replace(self, values=values)
@@ -121,7 +124,10 @@ def resolve_config(
         ConfigurationError: if the config refers to itself, or exceeds ``MAX_NODES``.
     """
     resolver = _Resolver()
-    groups = [key for key in config if isinstance(key, str)]
+    groups = []
+    for key in config:
+        if isinstance(key, str):
+            groups.append(key)
     return Config(
         values=resolver.resolve(config),
         source=OmegaConf.to_yaml(config),

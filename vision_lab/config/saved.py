@@ -88,7 +88,10 @@ def _find_run_path(command: CommandLine) -> tuple[str | None, str]:
 
 
 def _check_trusted(command: CommandLine, saved: Mapping[str, Any]) -> None:
-    inherited = {key: value for key, value in saved.items() if key not in COMMAND_KEYS}
+    inherited = {}
+    for key, value in saved.items():
+        if key not in COMMAND_KEYS:
+            inherited[key] = value
     errors = find_untrusted(
         _without(inherited, _find_replaced_keys(command)),
         trusted=_get_trusted_packages(command),
@@ -155,7 +158,10 @@ def _select_saved_groups(command: CommandLine, saved: dict[str, Any]) -> Command
             store.store(group=group, name=SAVED_OPTION, node=saved.pop(group))
             if group not in typed:
                 selected.append(f"{group}={SAVED_OPTION}")
-    plain_keys = {key: value for key, value in saved.items() if key not in COMMAND_KEYS}
+    plain_keys = {}
+    for key, value in saved.items():
+        if key not in COMMAND_KEYS:
+            plain_keys[key] = value
     store.store(group="saved", name=SAVED_OPTION, node=plain_keys, package="_global_")
     if f"+saved={SAVED_OPTION}" in command.overrides:
         return command  # a further process of the run, started with the overrides of the first

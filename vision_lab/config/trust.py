@@ -249,7 +249,10 @@ def _interpolations_in(folders: tuple[Path, ...]) -> frozenset[str]:
     for folder in folders:
         for file in folder.glob("**/*.yaml"):
             content = yaml.load(file.read_text(encoding="utf-8"), documents.Loader)
-            values = [value for _, value in _walk(content, "") if isinstance(value, str)]
+            values = []
+            for _, value in _walk(content, ""):
+                if isinstance(value, str):
+                    values.append(value)
             texts.update(value for value in values if "${" in value)
     return frozenset(texts)
 

@@ -222,7 +222,10 @@ def _find_argument_errors(config: Config, node: Any, path: str) -> list[str]:
         return errors
     is_group = "." not in path
     excluded = build_only_keys(config, path) if is_group else set()
-    arguments = {key: value for key, value in node.items() if key not in excluded}
+    arguments = {}
+    for key, value in node.items():
+        if key not in excluded:
+            arguments[key] = value
     for key, value in arguments.items():
         errors += _find_argument_errors(config, value, f"{path}.{key}")
     if "_target_" not in node or isinstance(node["_target_"], Unresolved):
@@ -245,7 +248,10 @@ def _find_call_errors(
     name = getattr(target, "__name__", str(target))
     is_writer = path.startswith(("logger.", "trainer.profiler"))
     injected = OUTPUT_ARGUMENTS if is_writer else INJECTED_ARGUMENTS.get(path, set())
-    arguments = {key: value for key, value in node.items() if key not in HYDRA_KEYS}
+    arguments = {}
+    for key, value in node.items():
+        if key not in HYDRA_KEYS:
+            arguments[key] = value
     errors = []
     for key, value in arguments.items():
         if key in parameters:
@@ -257,7 +263,10 @@ def _find_call_errors(
             errors.append(f"{path}.{key}: {name} has no such argument; its arguments: {accepted}")
     is_called_later = bool(node.get("_partial_", False)) and path not in INJECTED_ARGUMENTS
     if not is_called_later:
-        required = {p.name for p in parameters.values() if p.default is p.empty}
+        required = set()
+        for parameter in parameters.values():
+            if parameter.default is parameter.empty:
+                required.add(parameter.name)
         for key in sorted(required - set(arguments) - injected):
             errors.append(f"{path}.{key} is missing: {name} requires it: type +{path}.{key}=...")
     return errors

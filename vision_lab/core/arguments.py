@@ -74,7 +74,9 @@ class Range:
                 f"at most {self.le}": self.le < inf,
                 f"below {self.lt}": self.lt < inf,
             }
-            words += [limit for limit, is_set in limits.items() if is_set]
+            for limit, is_set in limits.items():
+                if is_set:
+                    words.append(limit)
         if self.multiple_of > 1:
             words.append(f"a multiple of {self.multiple_of}")
         return ", ".join(words)
@@ -224,7 +226,10 @@ def _to_text(value: Any) -> str:
 def _fits_annotated(value: Any, annotation: Any, details: Sequence[Any]) -> bool:
     if not fits(value, annotation):
         return False
-    limits = [detail for detail in details if isinstance(detail, Range | OneOf | MinLength)]
+    limits = []
+    for detail in details:
+        if isinstance(detail, Range | OneOf | MinLength):
+            limits.append(detail)
     return value is None or all(value in limit for limit in limits)
 
 
@@ -280,7 +285,10 @@ def _describe_union(members: Sequence[Any]) -> str:
 
 
 def _describe_sequence(origin: Any, arguments: Sequence[Any]) -> str:
-    items = [describe(argument) for argument in arguments if argument is not Ellipsis]
+    items = []
+    for argument in arguments:
+        if argument is not Ellipsis:
+            items.append(describe(argument))
     if not items:
         return "a list"
     if origin is tuple and Ellipsis not in arguments:

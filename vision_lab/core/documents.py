@@ -113,7 +113,10 @@ def check_depth(content: Any) -> None:
     """
     level = [content]
     for _ in range(MAX_DEPTH + 1):
-        containers = [value for value in level if isinstance(value, dict | list)]
+        containers = []
+        for value in level:
+            if isinstance(value, dict | list):
+                containers.append(value)
         if not containers:
             return
         level = []

@@ -212,7 +212,9 @@ def reject_links(folder: Path) -> None:
     special = []
     for parent, folders, files in os.walk(folder):
         paths = [Path(parent, name) for name in (*folders, *files)]
-        special += [path for path in paths if _is_special(path)]
+        for path in paths:
+            if _is_special(path):
+                special.append(path)
     if special:
         lines = "\n".join(f"  {format_path(path)}" for path in sorted(special)[:5])
         more = f"\n  and {len(special) - 5} more" if len(special) > 5 else ""

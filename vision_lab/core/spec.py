@@ -83,7 +83,10 @@ class DataSpec:
             return [f"data.spec.class_names={names}: type a list, [{names},...]"]
         errors = []
         count = len(self.class_names)
-        repeated = [name for name, uses in Counter(self.class_names).items() if uses > 1]
+        repeated = []
+        for name, uses in Counter(self.class_names).items():
+            if uses > 1:
+                repeated.append(name)
         if repeated:
             errors.append(
                 f"data.spec.class_names contains {', '.join(map(str, repeated))} more than once: "

@@ -141,12 +141,16 @@ def inspection_report(
     for group in _find_duplicates(samples):
         is_within = len({sample.split for sample in group}) == 1
         (within if is_within else across).append(group)
-    conflicting = [group for group in within if _has_different_labels(group)]
-    unreadable = [
-        {"split": sample.split, "path": sample.name, "reason": sample.problem}
-        for sample in samples
-        if sample.problem
-    ]
+    conflicting = []
+    for group in within:
+        if _has_different_labels(group):
+            conflicting.append(group)
+    unreadable = []
+    for sample in samples:
+        if sample.problem:
+            unreadable.append(
+                {"split": sample.split, "path": sample.name, "reason": sample.problem}
+            )
     return {
         "num_problems": len(unreadable) + len(issues) + len(across) + len(conflicting),
         "unreadable": unreadable,
@@ -159,7 +163,10 @@ def inspection_report(
 
 
 def _summarize_split(samples: Sequence[SampleReport], spec: DataSpec) -> dict[str, Any]:
-    readable = [sample for sample in samples if not sample.problem]
+    readable = []
+    for sample in samples:
+        if not sample.problem:
+            readable.append(sample)
     label_counts: Counter[int] = Counter()
     image_counts: Counter[int] = Counter()
     for sample in readable:

@@ -104,12 +104,7 @@ class DataModule(pl.LightningDataModule):
             "val": val or _no_dataset,
             "test": test or _no_dataset,
         }
-        for split, factory in self.factories.items():
-            if not callable(factory):
-                raise ConfigurationError(
-                    f"data.{split} is a {type(factory).__name__}, but must be a function that "
-                    f"creates a dataset: type +data.{split}._partial_=true"
-                )
+        _check_factories(self.factories)
         self.transforms = transforms
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -380,7 +375,10 @@ class DataModule(pl.LightningDataModule):
         """Warn if training masks have a single class, such as unmapped masks of 0 and 255."""
         counts = self._count_pixels(dataset, max_samples=MASKS_CHECKED).sum(dim=0)
         names = self.spec.class_names
-        present = [name for name, count in zip(names, counts[:-1].tolist(), strict=True) if count]
+        present = []
+        for name, count in zip(names, counts[:-1].tolist(), strict=True):
+            if count:
+                present.append(name)
         if len(present) < 2 and self.spec.num_classes > 1:
             log.warning(
                 "the training masks contain no class but %s, and %.0f %% of their pixels are "
@@ -466,6 +464,15 @@ class DataModule(pl.LightningDataModule):
             worker_init_fn=init_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
+
+
+def _check_factories(factories: Mapping[Split, DatasetFactory]) -> None:
+    for split, factory in factories.items():
+        if not callable(factory):
+            raise ConfigurationError(
+                f"data.{split} is a {type(factory).__name__}, but must be a function that creates "
+                f"a dataset: type +data.{split}._partial_=true"
+            )
 
 
 def _no_dataset() -> None:

@@ -125,7 +125,10 @@ class MaskTarget(ResizedTarget):
             sizes = [" x ".join(map(str, shape[::-1])) for shape in (mask.shape, image.shape[-2:])]
             raise InvalidImageError(f"its mask has {sizes[0]} pixels, the image {sizes[1]}{hint}")
         values = mask.unique().tolist()
-        unknown = [v for v in values if not 0 <= v < self.num_labels and v != IGNORE_INDEX]
+        unknown = []
+        for value in values:
+            if not 0 <= value < self.num_labels and value != IGNORE_INDEX:
+                unknown.append(value)
         if unknown:
             raise InvalidImageError(
                 f"its mask contains {', '.join(map(str, unknown))}, but data.spec.class_names has "

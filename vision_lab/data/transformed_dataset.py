@@ -129,8 +129,14 @@ def collate(items: Sequence[tuple[Tensor, Any, Sample] | UnreadableFile]) -> Bat
     Args:
         items: items of a ``TransformedDataset``.
     """
-    unreadable = [item for item in items if isinstance(item, UnreadableFile)]
-    readable = [item for item in items if not isinstance(item, UnreadableFile)]
+    unreadable = []
+    for item in items:
+        if isinstance(item, UnreadableFile):
+            unreadable.append(item)
+    readable = []
+    for item in items:
+        if not isinstance(item, UnreadableFile):
+            readable.append(item)
     if not readable:
         images = torch.empty(0, dtype=torch.uint8)
         return Batch(images, torch.empty(0, dtype=torch.int64), [], unreadable)

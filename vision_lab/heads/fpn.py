@@ -58,7 +58,10 @@ class BackboneWithFPN(nn.Module):
                 "a feature pyramid requires at least two feature maps, but this model has one: "
                 "choose another model"
             )
-        stages = [stage for stage in backbone.stages[:-2] if stage.stride >= min_stride]
+        stages = []
+        for stage in backbone.stages[:-2]:
+            if stage.stride >= min_stride:
+                stages.append(stage)
         stages += backbone.stages[-2:]
         self.names = [stage.name for stage in stages]
         self.strides = [stage.stride for stage in stages]

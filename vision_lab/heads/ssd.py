@@ -97,7 +97,10 @@ class ExtraFeatureMaps(nn.Module):
 
     def __init__(self, backbone: Backbone, *, channels: int, image_size: tuple[int, int]) -> None:
         super().__init__()
-        stages = [stage for stage in backbone.stages if stage.stride >= MIN_STRIDE]
+        stages = []
+        for stage in backbone.stages:
+            if stage.stride >= MIN_STRIDE:
+                stages.append(stage)
         stages = stages[:MAX_FEATURE_MAPS] or [backbone.stages[-1]]
         self.names = [stage.name for stage in stages]
         self.body = backbone.features(self.names)

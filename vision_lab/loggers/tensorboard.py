@@ -28,7 +28,10 @@ class ResumableTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        shown = {name: value for name, value in metrics.items() if name != "epoch"}
+        shown = {}
+        for name, value in metrics.items():
+            if name != "epoch":
+                shown[name] = value
         super().log_metrics(shown, step)
 
     @rank_zero_only

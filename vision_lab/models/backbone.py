@@ -193,14 +193,20 @@ def _freeze(backbone: ClassifierBackbone, until: str, *, class_layers: set[str])
     network = backbone.network
     names = [name for name, _ in network.named_parameters()]
     if until == "backbone":
-        frozen = {name for name in names if name not in class_layers}
+        frozen = set()
+        for name in names:
+            if name not in class_layers:
+                frozen.add(name)
     else:
         frozen = _find_parameters_until(backbone, until)
     parameters = dict(network.named_parameters())
     for name in frozen:
         parameters[name].requires_grad_(False)
     for module_name, module in network.named_modules():
-        own = [name for name in names if _is_in_module(name, module_name)]
+        own = []
+        for name in names:
+            if _is_in_module(name, module_name):
+                own.append(name)
         if own and all(name in frozen for name in own):
             module.eval()
 

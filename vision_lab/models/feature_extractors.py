@@ -83,7 +83,10 @@ class PenultimateFeatures(nn.Module):
         self.channels = spec.channels
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1))
-        layers = [m for m in classifier.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        layers = []
+        for layer in classifier.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layers.append(layer)
         layers[-1].register_forward_pre_hook(self._record)
         self.recorded = torch.empty(0)
 

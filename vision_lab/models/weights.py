@@ -153,9 +153,11 @@ def _read_file(path: Path, key: str) -> StateDict:
     for wrapper in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    state = {}
+    state: dict[str, Tensor] = {}
     if isinstance(content, Mapping):
-        state = {str(name): v for name, v in content.items() if isinstance(v, Tensor)}
+        for name, value in content.items():
+            if isinstance(value, Tensor):
+                state[str(name)] = value
     if not state:
         raise ConfigurationError(f"{key}={path}: it contains no state dict")
     return state
@@ -175,10 +177,19 @@ def _match_state_dict(
     own = network.state_dict()
     state = _normalize_keys(state, own)
     _adapt_first_convolution(state, network)
-    matched = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    ignored = [name for name in state if name not in own]
+    matched = {}
+    for name, value in state.items():
+        if name in own and value.shape == own[name].shape:
+            matched[name] = value
+    ignored = []
+    for name in state:
+        if name not in own:
+            ignored.append(name)
     # An auxiliary classifier that is disabled is None in the network.
-    unexpected = [k for k in ignored if getattr(network, k.split(".")[0], network) is not None]
+    unexpected = []
+    for name in ignored:
+        if getattr(network, name.split(".")[0], network) is not None:
+            unexpected.append(name)
     mismatched, missing = [], []
     for name in own:
         if name in class_layers or name in matched:

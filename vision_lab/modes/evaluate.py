@@ -107,7 +107,10 @@ def _compare_with_training(
     reported = result.get("metrics", {})
     if reported.keys() != metrics.keys() or result.get("measured_with", {}) != settings:
         return
-    changed = [name for name in metrics if metrics[name] != reported[name]]
+    changed = []
+    for name in metrics:
+        if metrics[name] != reported[name]:
+            changed.append(name)
     if not changed:
         console.print_line("bit-exactly the result reported after training")
     for name in changed:

@@ -75,7 +75,10 @@ def map_classes(task: Task, data: DataSpec) -> list[int] | None:
         )
     if data.class_names == known:
         return None
-    unknown = [name for name in data.class_names if name not in known]
+    unknown = []
+    for name in data.class_names:
+        if name not in known:
+            unknown.append(name)
     if unknown:
         raise ConfigurationError(
             f"the data has classes that the network was not trained on: {', '.join(unknown)}; its "

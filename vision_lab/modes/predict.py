@@ -136,10 +136,28 @@ def predict(
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
     task = _load_task(config, tta=tta, tiles=tiles, tile_overlap=tile_overlap)
+    _predict_files(config, folder, task, files, num_drawn=num_drawn, keep_size=tiles)
+    names = []
+    for path in sorted(folder.iterdir()):
+        if path.stat().st_mtime >= started:
+            names.append(f"{path.name}/" if path.is_dir() else path.name)
+    console.print_line(f"written to {format_path(folder)}: {', '.join(names)}")
+
+
+def _predict_files(
+    config: Config,
+    folder: Path,
+    task: SupervisedTask,
+    files: Sequence[Path],
+    *,
+    num_drawn: int,
+    keep_size: bool,
+) -> None:
+    """Predict image files and write the results."""
     if task.spec.target_type in ("masks", "boxes"):
         config = config.updated({"augment.eval": []})  # predict the whole image, not a crop
     data = build.data(config, task.spec)
-    data.set_predict_dataset(UnlabeledImages(files), keep_size=tiles)
+    data.set_predict_dataset(UnlabeledImages(files), keep_size=keep_size)
     writer = PredictionWriter(
         folder, names=output_stems(files), num_drawn=num_drawn, max_pixels=data.max_pixels
     )
@@ -148,9 +166,6 @@ def predict(
     if not writer.rows:
         raise DataError("none of the images can be read")
     _write_results(folder, task, files, writer)
-    new = [path for path in folder.iterdir() if path.stat().st_mtime >= started]
-    written = sorted(path.name + ("/" if path.is_dir() else "") for path in new)
-    console.print_line(f"written to {format_path(folder)}: {', '.join(written)}")
 
 
 def find_images(source: str | None) -> list[Path]:
@@ -173,7 +188,10 @@ def find_images(source: str | None) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS]
+        files = []
+        for file in path.rglob("*"):
+            if file.suffix.lower() in EXTENSIONS:
+                files.append(file)
         problem = "this folder contains no images"
     else:
         files = [Path(file) for file in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - any root

@@ -131,12 +131,26 @@ def sample(
     if config["source"]:
         file = Path(config["source"]).expanduser()
         latents, seed = load_latents(file, task)
-        name = safe_dir_name(f"{file.absolute().parent.name}-{file.stem}-again")
+        name = f"{file.absolute().parent.name}-{file.stem}-again"
     else:
         labels = _get_labels(class_names, task)
         latents = _sample_latents(task, num_samples or DEFAULT_NUM_SAMPLES, labels)
         classes = "+".join(task.spec.class_names[label] for label in labels or ())
-        name = safe_dir_name(f"seed-{seed}_{classes}" if labels else f"seed-{seed}")
+        name = f"seed-{seed}_{classes}" if labels else f"seed-{seed}"
+    _write_samples(config, folder, task, latents, safe_dir_name(name), seed, num_drawn=num_drawn)
+
+
+def _write_samples(
+    config: Config,
+    folder: Path,
+    task: GenerationTask,
+    latents: Latents,
+    name: str,
+    seed: int | None,
+    *,
+    num_drawn: int,
+) -> None:
+    """Generate images from latents and write them to a subfolder."""
     writer = SampleWriter(folder, f"{name}/samples", num_drawn=num_drawn)
     _run_generation(config, folder, task, latents, writer)
     write_file(folder, f"{name}/latents.npz", _to_archive(latents, seed=seed))
@@ -167,7 +181,10 @@ def _run_generation(
     trainer = build.trainer(
         config, folder, callbacks=callbacks, logger=False, devices=1, num_nodes=1, strategy="auto"
     )
-    tensors = [tensor.cpu() for tensor in latents if tensor is not None]
+    tensors = []
+    for tensor in latents:
+        if tensor is not None:
+            tensors.append(tensor.cpu())
     loader = DataLoader(TensorDataset(*tensors), batch_size=config["data"]["batch_size"])
     trainer.predict(task, dataloaders=loader, return_predictions=False)
     for path in (folder / writer.name).glob("*.png"):  # files of a command with more images

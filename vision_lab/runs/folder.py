@@ -157,13 +157,19 @@ class Run:
         if found is None:
             raise ConfigurationError(f"{self} is not a complete run: it has no data_spec.json")
         annotations = get_type_hints(DataSpec, include_extras=True)
-        problems = [f"{key} is missing" for key in annotations if key not in found]
+        problems = []
+        for key in annotations:
+            if key not in found:
+                problems.append(f"{key} is missing")
         problems += [f"there is no {key}" for key in found if key not in annotations]
         if not problems:
             checked = [
                 check_value(key, found[key], annotation) for key, annotation in annotations.items()
             ]
-            problems = [problem for problem in checked if problem]
+            problems = []
+            for problem in checked:
+                if problem:
+                    problems.append(problem)
         if problems:
             file = format_path(self.folder / "data_spec.json")
             raise ConfigurationError(f"{file} is invalid: {'; '.join(problems)}")
@@ -256,7 +262,10 @@ class Run:
         if not isinstance(content, dict):
             raise self._damaged(name, f"it contains a {type(content).__name__}")
         types = FILE_KEYS.get(name, {})
-        wrong = [key for key, kind in types.items() if not fits(content.get(key), kind)]
+        wrong = []
+        for key, kind in types.items():
+            if not fits(content.get(key), kind):
+                wrong.append(key)
         if wrong:
             raise self._damaged(name, f"{', '.join(wrong)} is missing or invalid")
         return content

@@ -114,7 +114,10 @@ def check_data_unchanged(run: Run, fingerprints: Mapping[str, Mapping[str, Any]]
         before = stored.get(split, {})
         if before == current:
             continue
-        differing = [key for key in current if before.get(key) != current[key]]
+        differing = []
+        for key in current:
+            if before.get(key) != current[key]:
+                differing.append(key)
         details = [f"{key} was {before.get(key)}, is {current[key]}" for key in differing]
         changes.append(f"  {split}: {', '.join(details)}")
     if changes:

@@ -284,7 +284,10 @@ class SupervisedTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimizer, and a scheduler that steps after each batch or validation."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        parameters = []
+        for parameter in self.network.parameters():
+            if parameter.requires_grad:
+                parameters.append(parameter)
         if not parameters:
             raise ConfigurationError(
                 "model.freeze leaves nothing to train: type model.freeze=backbone or null"
@@ -511,7 +514,10 @@ class SupervisedTask(Task):
         if self.trainer.sanity_checking:
             return
         self.results[split] = values
-        scalars = {name: value for name, value in values.items() if value.ndim == 0}
+        scalars = {}
+        for name, value in values.items():
+            if value.ndim == 0:
+                scalars[name] = value
         self.log_dict({f"{split}/{name}": value for name, value in scalars.items()})
 
 

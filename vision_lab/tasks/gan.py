@@ -340,7 +340,10 @@ class GanTask(Task):
     ) -> dict[str, Tensor]:
         """Update the training metrics, and return the losses among them, detached."""
         metrics = self._metrics_of("train")
-        names = [name for name in metrics if name in values]
+        names = []
+        for name in metrics:
+            if name in values:
+                names.append(name)
         for name in names:
             metrics[name].update(values[name].detach(), weight=weight)
         return {name: values[name].detach() for name in losses if name in names}
@@ -374,7 +377,10 @@ class GanTask(Task):
 @contextmanager
 def _no_parameter_grad(network: nn.Module) -> Iterator[None]:
     """Propagate gradients through a network without computing those of its parameters."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trainable = []
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            trainable.append(parameter)
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:

@@ -207,7 +207,10 @@ class GenerationTask(GanTask):
         """
         datasets = self.trainer.datamodule.splits  # type: ignore[attr-defined]
         sizes = {split: len(datasets[split]) for split in splits}
-        small = [f"{size} in {split}" for split, size in sizes.items() if size < MIN_SAMPLES]
+        small = []
+        for split, size in sizes.items():
+            if size < MIN_SAMPLES:
+                small.append(f"{size} in {split}")
         if small:
             raise DataError(
                 f"there are too few images for the metrics, {', '.join(small)}: each split "

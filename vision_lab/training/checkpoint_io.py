@@ -133,7 +133,10 @@ def load_weights(load_state_dict: Callable[[Mapping[str, Tensor]], object], path
     except (RuntimeError, KeyError, TypeError) as error:
         message = f"{shown} does not fit the network of the config: {error}"
         raise ConfigurationError(message) from error
-    invalid = [name for name, value in state.items() if not bool(value.isfinite().all())]
+    invalid = []
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
+            invalid.append(name)
     if invalid:
         raise ConfigurationError(
             f"{shown} contains weights that are not finite: {', '.join(invalid[:5])}: {advice}"

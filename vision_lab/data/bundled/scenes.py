@@ -127,7 +127,10 @@ class Scenes:
         self.garments, self.garment_classes = _load_garments(split)
         # Read completely: forked workers would share an open archive.
         with np.load(BACKGROUNDS_FILE) as archive:
-            names = [name for name in sorted(archive) if name.startswith(f"{split}_")]
+            names = []
+            for name in sorted(archive):
+                if name.startswith(f"{split}_"):
+                    names.append(name)
             self.photographs = [torch.from_numpy(archive[name]).permute(2, 0, 1) for name in names]
 
     def __len__(self) -> int:

@@ -175,7 +175,8 @@ def _to_columns(
 
 def _issues_message(issues: Sequence[AnnotationIssue], *, has_no_box: bool) -> str:
     lines = [f"{len(issues)} annotations are invalid:"]
-    lines += [f"  {issue.path}: {issue.problem}" for issue in issues[:MAX_LISTED]]
+    for issue in issues[:MAX_LISTED]:
+        lines.append(f"  {issue.path}: {issue.problem}")
     if len(issues) > MAX_LISTED:
         lines.append(f"  and {len(issues) - MAX_LISTED} more")
     if has_no_box:

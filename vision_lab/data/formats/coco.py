@@ -297,7 +297,10 @@ def _read_annotations(file: Path, folder: Path, *, on_error: str) -> AnnotationF
     if repeated or len(annotations) < len(images):
         names = summarize_names(repeated, MAX_LISTED) or "images with the same ID"
         raise DataError(f"{file} lists more than once: {names}")
-    missing = [str(image.path) for image in images if not file_exists(image.path)]
+    missing = []
+    for image in images:
+        if not file_exists(image.path):
+            missing.append(str(image.path))
     if missing and (on_error == "raise" or len(missing) == len(images)):
         raise DataError(
             f"{file} lists {len(missing)} of {len(images)} images that do not exist: "
@@ -334,7 +337,10 @@ def _find_entry_errors(name: str, entries: Sequence[Any]) -> Iterator[str]:
     types = REQUIRED_KEYS[name]
     for index, entry in enumerate(entries):
         values = entry if isinstance(entry, dict) else {}
-        invalid = [key for key, type_ in types.items() if type(values.get(key)) is not type_]
+        invalid = []
+        for key, type_ in types.items():
+            if type(values.get(key)) is not type_:
+                invalid.append(key)
         if invalid:
             required = " and ".join(f"a key {key} of type {types[key].__name__}" for key in invalid)
             yield f"entry {index} of {name} requires {required}"

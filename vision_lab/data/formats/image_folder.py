@@ -69,9 +69,15 @@ def class_names(root: str) -> list[str]:
     """
     folder = _require_dir(root)
     folder = _find_split_dir(folder, "train") or folder
-    subfolders = [path.name for path in folder.iterdir() if path.is_dir()]
+    subfolders = []
+    for path in folder.iterdir():
+        if path.is_dir():
+            subfolders.append(path.name)
     names = sorted(name for name in subfolders if not name.startswith("."))
-    not_utf8 = [name for name in names if not is_utf8(name)]
+    not_utf8 = []
+    for name in names:
+        if not is_utf8(name):
+            not_utf8.append(name)
     if not_utf8:
         raise DataError(
             f"{folder} has subfolders whose names are not UTF-8: "
@@ -107,7 +113,10 @@ def image_folder(
     folder = _split_dir(split, _require_dir(root))
     if folder is None:
         return None
-    subfolders = {path.name for path in folder.iterdir() if path.is_dir()}
+    subfolders = set()
+    for path in folder.iterdir():
+        if path.is_dir():
+            subfolders.add(path.name)
     unknown = sorted(subfolders - set(class_folders))
     unknown = [name for name in unknown if not name.startswith(".")]
     if unknown:

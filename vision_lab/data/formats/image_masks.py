@@ -133,9 +133,10 @@ class MaskEncoding:
     def _unknown_values_message(self, path: Path, codes: NDArray[np.int64]) -> str:
         known = set(self._lookup[0].tolist())
         texts = [_format_code(code) for code in codes.tolist()]
-        unknown = [
-            text for text, code in zip(texts, codes.tolist(), strict=True) if code not in known
-        ]
+        unknown = []
+        for text, code in zip(texts, codes.tolist(), strict=True):
+            if code not in known:
+                unknown.append(text)
         problem = (
             f"its values {summarize_names(unknown, MAX_LISTED)} stand for no class; it contains "
             f"{summarize_names(texts, MAX_LISTED)}"
@@ -227,7 +228,10 @@ def image_masks(
         raise DataError(f"{image_folder} contains no images (suffixes {EXTENSIONS_TEXT})")
     mask_of = {name: masks.get(name + suffix) for name in images}
     _check_missing_masks(images, mask_of, mask_folder, masks=masks, on_error=on_error)
-    unused = [str(path) for name, path in masks.items() if name.removesuffix(suffix) not in images]
+    unused = []
+    for name, path in masks.items():
+        if name.removesuffix(suffix) not in images:
+            unused.append(str(path))
     if unused:
         names = summarize_names(unused, MAX_LISTED)
         log.warning("%s: skipped %d masks without an image: %s", mask_folder, len(unused), names)
@@ -262,7 +266,10 @@ def _check_missing_masks(
     on_error: str,
 ) -> None:
     """Reject images without masks, unless they may be skipped and others have masks."""
-    missing = [str(path) for name, path in images.items() if mask_of[name] is None]
+    missing = []
+    for name, path in images.items():
+        if mask_of[name] is None:
+            missing.append(str(path))
     if missing and (on_error == "raise" or len(missing) == len(images)):
         content = summarize_names([path.name for path in masks.values()], 4) or "no images"
         raise DataError(

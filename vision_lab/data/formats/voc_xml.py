@@ -86,7 +86,10 @@ def boxes(
         raise DataError(
             f"none of {len(files)} annotations can be read: {summarize_names(problems, MAX_LISTED)}"
         )
-    missing = [str(image.path) for image in annotations if not file_exists(image.path)]
+    missing = []
+    for image in annotations:
+        if not file_exists(image.path):
+            missing.append(str(image.path))
     if missing and (on_error == "raise" or len(missing) == len(annotations)):
         raise DataError(
             f"{len(missing)} of {len(annotations)} images are missing: "
@@ -196,7 +199,8 @@ def _find_image(tree: Element, file: Path, image_dir: Path) -> Path:
     filename = (tree.findtext("filename") or "").strip()
     candidates = []
     for folder in (image_dir, file.parent):
-        candidates += [folder / f"{file.stem}{suffix}" for suffix in sorted(EXTENSIONS)]
+        for suffix in sorted(EXTENSIONS):
+            candidates.append(folder / f"{file.stem}{suffix}")
     if filename:
         candidates += [image_dir / filename, file.parent / filename]
     for path in candidates:

@@ -64,16 +64,8 @@ def boxes(
     folder = _find_image_dir(_find_base(root), split)
     if folder is None:
         return None
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS]
-    paths = sorted(path for path in files if path.is_file())
-    if not paths:
-        raise DataError(f"{folder} contains no images (suffixes {EXTENSIONS_TEXT})")
-    if not any(_label_file(path).is_file() for path in paths):
-        raise DataError(
-            f"no image in {folder} has a text file; expected for example {_label_file(paths[0])}"
-        )
     annotations, issues = [], []
-    for path in paths:
+    for path in _list_images(folder):
         file = _label_file(path)
         try:
             rows = list(_read_boxes(file, class_names)) if file.is_file() else []
@@ -85,11 +77,30 @@ def boxes(
     if not annotations:
         problems = [f"{issue.path}: {issue.problem}" for issue in issues]
         raise DataError(
-            f"none of {len(paths)} text files can be read: {summarize_names(problems, MAX_LISTED)}"
+            f"none of {len(issues)} text files can be read: {summarize_names(problems, MAX_LISTED)}"
         )
     return build_box_dataset(
         annotations, class_names=class_names, on_error=on_error, issues=issues, relative=True
     )
+
+
+def _list_images(folder: Path) -> list[Path]:
+    """Return the images below a folder, in order.
+
+    Raises:
+        DataError: if there are none, or none of them has a text file.
+    """
+    paths = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in EXTENSIONS and path.is_file():
+            paths.append(path)
+    if not paths:
+        raise DataError(f"{folder} contains no images (suffixes {EXTENSIONS_TEXT})")
+    if not any(_label_file(path).is_file() for path in paths):
+        raise DataError(
+            f"no image in {folder} has a text file; expected for example {_label_file(paths[0])}"
+        )
+    return paths
 
 
 def class_names(root: str) -> list[str]:
@@ -130,7 +141,10 @@ def _read_lines(file: Path) -> list[str]:
 def _order_names(file: Path, names: dict[Any, Any]) -> list[str]:
     """Order names by their labels; labels without a name are called unused."""
     try:
-        by_label = {int(k): _to_name(name) for k, name in names.items() if name not in (None, "")}
+        by_label = {}
+        for label, name in names.items():
+            if name not in (None, ""):
+                by_label[int(label)] = _to_name(name)
     except (TypeError, ValueError, OverflowError):
         raise DataError(
             f"{file}: names must be a list of text, or a mapping of integers to text"
