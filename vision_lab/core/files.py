@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import stat
 import zipfile
@@ -42,6 +43,18 @@ def write_file(folder: Path, name: str, content: str | bytes) -> None:
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     replace_file(folder, name, lambda file: file.write(data))
+
+
+def write_json(folder: Path, name: str, content: Any, *, indent: int | None = 2) -> None:
+    """Write a JSON file atomically.
+
+    Args:
+        folder: an existing folder.
+        name: path of the file relative to ``folder``; missing folders are created.
+        content: plain values.
+        indent: spaces of each level; None for a single line.
+    """
+    write_file(folder, name, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
 def write_csv(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,6 @@ from typing import Annotated, Any
 import torch
 from rich.progress import track
 from torch import Tensor
-from torchvision.io import encode_png
 
 from vision_lab import build
 from vision_lab.config.resolution import Config
@@ -19,7 +17,7 @@ from vision_lab.core import console
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import BoxTargets
 from vision_lab.core.errors import DataError, UnreadableFile
-from vision_lab.core.files import format_path, reject_link, write_file
+from vision_lab.core.files import format_path, reject_link, write_json
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.inspection import (
     DatasetInspection,
@@ -79,11 +77,11 @@ def check(
         "target_type": spec.target_type,
         **inspection_report(samples, data.annotation_issues, spec),
     }
-    write_file(folder, "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder, "report.json", report)
     shown = _select_samples(samples, report, count=num_drawn)
     sheet = _draw_contact_sheet(shown, inspections, spec)
     if sheet is not None:
-        write_file(folder, "contact_sheet.png", encode_png(sheet).numpy().tobytes())
+        images.write_png(folder, "contact_sheet.png", sheet)
     _print_report(report)
     sheet_name = ", contact_sheet.png" if sheet is not None else ""
     console.print_line(f"written to {format_path(folder)}: report.json{sheet_name}")

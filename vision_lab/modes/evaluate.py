@@ -1,23 +1,21 @@
 """``mode=evaluate run=...``: evaluate a trained run on any split, or on other data."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-
-from torchvision.io import encode_png
 
 from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import format_path, reject_link, write_file
+from vision_lab.core.files import format_path, reject_link, write_json
 from vision_lab.data.module import DataModule
 from vision_lab.modes import reports, subprocesses
 from vision_lab.modes.load import adapt_data_spec, load_trained_task
 from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Task
+from vision_lab.viz.images import write_png
 
 REQUIRED_GROUPS = "task model head data augment optimizer scheduler trainer callbacks".split()
 
@@ -87,12 +85,11 @@ def _write_results(
         "data": config.choices.get("data"),
         "measured_with": task.metric_settings(),
     }
-    write_file(folder, f"{split}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder, f"{split}.json", result)
     for name, content in task.export("test", data.image_paths(split)).items():
-        text = json.dumps(content, ensure_ascii=False) + "\n"
-        write_file(folder, f"{split}_{name}.json", text)
+        write_json(folder, f"{split}_{name}.json", content, indent=None)
     for name, figure in task.figures("test").items():
-        write_file(folder, f"{split}_{name}.png", encode_png(figure).numpy().tobytes())
+        write_png(folder, f"{split}_{name}.png", figure)
 
 
 def _compare_with_training(

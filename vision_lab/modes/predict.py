@@ -1,7 +1,6 @@
 """``mode=predict source=...``: predict images with a run or with pretrained weights."""
 
 import glob
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from typing import Annotated, Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
-from torchvision.io import encode_png
 
 from vision_lab import build
 from vision_lab.config.resolution import Config
@@ -20,7 +18,7 @@ from vision_lab.core import console
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.core.files import format_path, reject_link, write_csv, write_file
+from vision_lab.core.files import format_path, reject_link, write_csv, write_json
 from vision_lab.data.formats.image_folder import EXTENSIONS, UnlabeledImages
 from vision_lab.data.image_io import read_image
 from vision_lab.data.module import DataModule
@@ -29,7 +27,7 @@ from vision_lab.modes.load import load_trained_task
 from vision_lab.modes.sample import sample
 from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import SupervisedTask, Task
-from vision_lab.viz.images import MAX_DRAWN
+from vision_lab.viz.images import MAX_DRAWN, write_png
 
 REQUIRED_GROUPS = "task model head data augment optimizer scheduler trainer callbacks".split()
 
@@ -273,9 +271,8 @@ def _write_results(
 ) -> None:
     write_csv(folder, "predictions.csv", writer.rows)
     for name, content in task.export("predict", [str(path) for path in files]).items():
-        write_file(folder, f"{name}.json", json.dumps(content, ensure_ascii=False) + "\n")
+        write_json(folder, f"{name}.json", content, indent=None)
     if writer.drawn:
-        sheet = encode_png(task.contact_sheet(writer.drawn))
-        write_file(folder, "contact_sheet.png", sheet.numpy().tobytes())
+        write_png(folder, "contact_sheet.png", task.contact_sheet(writer.drawn))
     rows = [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows]
     reports.print_table("predictions", rows)

@@ -15,7 +15,6 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.io import encode_png
 
 from vision_lab import build
 from vision_lab.config.resolution import Config
@@ -28,7 +27,7 @@ from vision_lab.modes.load import load_trained_task
 from vision_lab.runs.folder import Run
 from vision_lab.runs.naming import safe_dir_name
 from vision_lab.tasks.generation import GenerationTask, Latents
-from vision_lab.viz.images import tile_images
+from vision_lab.viz.images import tile_images, write_png
 
 REQUIRED_GROUPS = ("task", "model", "head", "data", "trainer", "callbacks")
 
@@ -80,8 +79,8 @@ class SampleWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         for image in prediction.cpu():
-            png = encode_png(_to_png_channels(image)).numpy().tobytes()
-            write_file(self.folder, f"{self.name}/{self.num_written:05d}.png", png)
+            name = f"{self.name}/{self.num_written:05d}.png"
+            write_png(self.folder, name, _to_png_channels(image))
             if len(self.drawn) < self.num_drawn:
                 self.drawn.append(image)
             self.num_written += 1
@@ -157,7 +156,7 @@ def _write_samples(
     sheet_name = ""
     if writer.drawn:
         sheet = tile_images(torch.stack(writer.drawn), columns=SHEET_COLUMNS)
-        write_file(folder, f"{name}/contact_sheet.png", encode_png(sheet).numpy().tobytes())
+        write_png(folder, f"{name}/contact_sheet.png", sheet)
         sheet_name = ", contact_sheet.png"
     console.print_line(
         f"{writer.num_written} images written to {format_path(folder / name)}: samples/, "

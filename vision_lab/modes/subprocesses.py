@@ -1,6 +1,5 @@
 """Training with several processes: each job of a sweep starts its own and ends them."""
 
-import json
 import os
 import re
 import signal
@@ -25,7 +24,7 @@ from vision_lab.config.resolution import job_overrides
 from vision_lab.core.arguments import fits
 from vision_lab.core.documents import DocumentError, read_json
 from vision_lab.core.errors import UserError
-from vision_lab.core.files import delete_file, write_file
+from vision_lab.core.files import delete_file, write_json
 from vision_lab.core.text import display_text
 from vision_lab.runs.folder import Run
 
@@ -60,7 +59,7 @@ def report_errors(trainer: pl.Trainer) -> Iterator[None]:
         is_user_error = isinstance(error, UserError)
         report = {"is_user_error": is_user_error, "message": str(error) or type(error).__name__}
         file = ERROR_FILENAME.format(trainer.global_rank)
-        write_file(Path(trainer.default_root_dir), file, json.dumps(report))
+        write_json(Path(trainer.default_root_dir), file, report)
         if is_user_error:
             sys.exit(1)
         raise

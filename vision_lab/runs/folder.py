@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -18,7 +17,7 @@ import yaml
 from vision_lab.core.arguments import check_value, fits
 from vision_lab.core.documents import DocumentError, read_json, read_yaml
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import format_path, write_file
+from vision_lab.core.files import format_path, write_file, write_json
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import summarize_names
 from vision_lab.runs import environment
@@ -197,15 +196,15 @@ class Run:
         description, difference = environment.describe_environment()
         write_file(self.folder, "config_resolved.yaml", resolved)
         write_file(self.folder, "overrides.yaml", yaml.safe_dump(typed, sort_keys=False))
-        write_file(self.folder, "data_spec.json", _to_json(spec))
-        write_file(self.folder, "environment.json", _to_json(description))
+        write_json(self.folder, "data_spec.json", spec)
+        write_json(self.folder, "environment.json", description)
         if difference:
             write_file(self.folder, "uncommitted.diff", difference)
         write_file(self.folder, "config.yaml", config)  # the last one, because of is_initialized
 
     def write_data_fingerprint(self, data: Mapping[str, Any]) -> None:
         """Write the fingerprint of the data of each split."""
-        write_file(self.folder, "data_fingerprint.json", _to_json(data))
+        write_json(self.folder, "data_fingerprint.json", data)
 
     def mark_pending(self) -> None:
         """Set the state to pending: the folder is locked, and data is being prepared."""
@@ -220,11 +219,11 @@ class Run:
         with _status_lock:
             status = self.status
             if status.get("state") in ("pending", "running"):
-                write_file(self.folder, "status.json", _to_json(status | {"heartbeat": _now()}))
+                write_json(self.folder, "status.json", status | {"heartbeat": _now()})
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json`` and set the state to finished."""
-        write_file(self.folder, "result.json", _to_json(result))
+        write_json(self.folder, "result.json", result)
         self._write_status("finished")
 
     def fail(self, error: BaseException) -> None:
@@ -249,7 +248,7 @@ class Run:
     def _write_status(self, state: State, **details: Any) -> None:
         status = {"state": state, "time": _now(), **details}
         with _status_lock:
-            write_file(self.folder, "status.json", _to_json(status))
+            write_json(self.folder, "status.json", status)
 
     def _json(self, name: str) -> dict[str, Any] | None:
         file = self.folder / name
@@ -331,10 +330,6 @@ _status_lock = threading.Lock()
 
 def _process_info() -> dict[str, Any]:
     return {"host": hostname(), "pid": os.getpid(), "heartbeat": _now()}
-
-
-def _to_json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import wrap
 from typing import Literal
 
@@ -11,9 +12,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torchvision.io import encode_png
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import make_grid
 
+from vision_lab.core.files import write_file
 from vision_lab.core.text import display_text
 
 MAX_DRAWN = 1000
@@ -263,6 +266,17 @@ def with_legend(sheet: Tensor, class_names: Sequence[str]) -> Tensor:
     padded = torch.full((3, sheet.shape[1], width), 255, dtype=torch.uint8)
     padded[..., : sheet.shape[-1]] = sheet
     return torch.cat([padded, _to_tensor(legend)], dim=1)
+
+
+def write_png(folder: Path, name: str, image: Tensor) -> None:
+    """Write an image to a PNG file atomically.
+
+    Args:
+        folder: an existing folder.
+        name: path of the file relative to ``folder``.
+        image: (1, H, W) or (3, H, W) uint8.
+    """
+    write_file(folder, name, encode_png(image).numpy().tobytes())
 
 
 def encode_palette_png(mask: Tensor, class_names: Sequence[str]) -> bytes:
