@@ -25,7 +25,7 @@ WORDS = (
         "trainer.max_epochs=1",
     ),
     *(
-        "trainer.limit_train_batches=120",
+        "trainer.limit_train_batches=80",
         "trainer.limit_val_batches=2",
         "trainer.limit_test_batches=2",
         "name=x",
