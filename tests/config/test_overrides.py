@@ -81,7 +81,7 @@ def test_words_are_split_into_flags_and_overrides():
     assert command.single_run_flags == ["--cfg", "job", "--config-dir", "a=b"]
     assert command.keys == ["seed", "run", "model"]
     assert command.is_sweep
-    assert not command.is_resolved_job
+    assert not command.shows_resolved_job
 
 
 def test_values_of_keys_and_flags():
@@ -93,7 +93,7 @@ def test_values_of_keys_and_flags():
     assert command.flag_value("--cfg", "-c") == "job"
     assert command.flag_value("--package", "-p") is None
     assert command.config_folders == [CONFIG_DIR, Path("my/conf")]
-    assert command.is_resolved_job
+    assert command.shows_resolved_job
     assert not command.is_sweep
 
 

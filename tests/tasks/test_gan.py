@@ -280,7 +280,7 @@ def test_incompatible_choices_are_refused(tmp_path: Path):
     for changes, text in (
         (
             {"schedule": partial(ReduceLROnPlateau)},
-            "scheduler=plateau is for a single network: type scheduler=constant, cosine or multistep",
+            "scheduler=plateau is not supported for two networks: type scheduler=constant, cosine or multistep",
         ),
         ({"generator_optimizer": {"momentum": 0.9}}, r"task\.generator_optimizer=.*momentum"),
         (
@@ -291,10 +291,11 @@ def test_incompatible_choices_are_refused(tmp_path: Path):
         with pytest.raises(ConfigurationError, match=text):
             trainer(tmp_path).fit(generate(**changes), datamodule=data())
     with pytest.raises(
-        ConfigurationError, match=r"trainer\.max_steps would count the steps of both networks"
+        ConfigurationError,
+        match=r"trainer\.max_steps is not supported, because it counts the steps of both networks",
     ):
         trainer(tmp_path, max_steps=5).fit(generate(), datamodule=data())
     with pytest.raises(
-        ConfigurationError, match=r"averages the generator's weights itself \(task\.ema_decay\)"
+        ConfigurationError, match=r"the task averages those of the generator \(task\.ema_decay\)"
     ):
         trainer(tmp_path, callbacks=[EMAWeightAveraging()]).fit(generate(), datamodule=data())

@@ -79,13 +79,13 @@ def _run_hydra(command: CommandLine) -> int:
 
     _started_jobs.clear()
     sweep.reset()
-    errors = suggestions.find_word_errors(command)
+    errors = suggestions.find_command_errors(command)
     if errors:
         return _print_error(UserError("\n".join(errors)), code=2)
     try:
         composed, saved_run = saved.add_saved_config(command)
         resolvers.register_resolvers(saved_run)
-        if command.is_resolved_job:
+        if command.shows_resolved_job:
             return _show_resolved(composed)
         _call_hydra(composed)
     except _RunFailed as failed:

@@ -20,24 +20,42 @@ MAX_LISTED_OPTIONS = 12
 Groups = Mapping[str, Sequence[ConfigOption]]
 
 
-def find_word_errors(command: CommandLine) -> list[str]:
-    """Return errors in words that Hydra would misread, or answer with a traceback."""
+def find_command_errors(command: CommandLine) -> list[str]:
+    """Find arguments that Hydra would misinterpret, or answer with a traceback.
+
+    Args:
+        command: the command line.
+
+    Returns:
+        An error message for each.
+    """
     errors = []
+    folders = []
     for folder in command.config_folders:
-        if not folder.is_dir():
+        if folder.is_dir():
+            folders.append(folder)
+        else:
             errors.append(f"--config-dir: there is no folder {folder}")
-    if "--resolve" in command.flags and not command.is_resolved_job:
-        # Hydra would resolve class names that look like interpolations.
+    if "--resolve" in command.flags and not command.shows_resolved_job:
+        # Only our own --cfg job prints a class folder named "${oc.env:HOME}" as it is.
         errors.append("--resolve requires --cfg job: type --cfg job --resolve")
-    groups = find_groups([folder for folder in command.config_folders if folder.is_dir()])
-    built_in = find_groups([CONFIG_DIR])
-    for word in command.overrides:
-        error = _find_word_error(word, groups, built_in)
-        errors += [error] if error else []
+    groups = find_groups(folders)
+    built_in_groups = find_groups([CONFIG_DIR])
+    for override in command.overrides:
+        error = _find_override_error(override, groups, built_in_groups)
+        if error is not None:
+            errors.append(error)
     return errors
 
 
-def _find_word_error(word: str, groups: Groups, built_in: Groups) -> str | None:
+def _find_override_error(word: str, groups: Groups, built_in: Groups) -> str | None:
+    """Return what is wrong with an override, if anything.
+
+    Args:
+        word: the override.
+        groups: all groups.
+        built_in: those without ``--config-dir``.
+    """
     key, _, value = word.partition("=")
     group, _, package = key.lstrip("+~").partition("@")
     if not group:

@@ -80,7 +80,7 @@ class CommandLine:
         return any(flag in MULTIRUN_FLAGS for flag in self.flags)
 
     @property
-    def is_resolved_job(self) -> bool:
+    def shows_resolved_job(self) -> bool:
         """Whether the command shows the resolved config of a job: ``--cfg job --resolve``."""
         return "--resolve" in self.flags and self.flag_value("--cfg", "-c") == "job"
 

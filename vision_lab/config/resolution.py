@@ -68,7 +68,8 @@ class Config:
         from_run: groups taken from the run given by ``run=`` or ``resume=``.
         overrides: overrides on the command line.
         referenced: keys of each group that other keys of the group interpolate.
-        origins: dotted keys of interpolated values, and the keys that they interpolate.
+        interpolations: dotted keys whose whole value is an interpolation, and the keys that they
+            interpolate.
     """
 
     values: dict[str, Any]
@@ -77,7 +78,7 @@ class Config:
     from_run: frozenset[str] = frozenset()
     overrides: tuple[str, ...] = ()
     referenced: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict)
+    interpolations: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -85,23 +86,23 @@ class Config:
     def origin(self, path: str) -> str:
         """Return the key whose value was interpolated at a dotted key, or that key itself."""
         for _ in range(MAX_DEPTH):
-            path = self.origins.get(path, path)
+            path = self.interpolations.get(path, path)
         return path
 
     def updated(self, changes: Mapping[str, Any]) -> Config:
-        """Return a copy with changed values, also wherever they are interpolated.
+        """Return a copy with new values. Keys that interpolate a changed key are updated too.
 
         Args:
-            changes: new values by dotted key.
+            changes: mapping from dotted key to new value.
         """
         values = deepcopy(self.values)
         for key, value in changes.items():
-            interpolated = []
-            for path in self.origins:
-                if self.origin(path) == key:
-                    interpolated.append(path)
-            for path in [key, *interpolated]:
-                _set_value(values, path, value)
+            dependents = []
+            for dependent in self.interpolations:
+                if self.origin(dependent) == key:
+                    dependents.append(dependent)
+            for changed in [key, *dependents]:
+                _set_value(values, changed, value)
         return replace(self, values=values)
 
 
@@ -134,7 +135,7 @@ def resolve_config(
         choices=dict(choices or {}),
         from_run=frozenset(from_run),
         overrides=tuple(overrides),
-        origins=resolver.origins,
+        interpolations=resolver.interpolations,
         referenced={group: _find_referenced_keys(config, group) for group in groups},
     )
 
@@ -181,7 +182,7 @@ def to_printable(values: Any) -> Any:
 class _Resolver:
     def __init__(self) -> None:
         self.num_nodes = 0
-        self.origins: dict[str, str] = {}
+        self.interpolations: dict[str, str] = {}
 
     def resolve(self, node: Any, path: str = "") -> Any:
         self.num_nodes += 1
@@ -204,7 +205,7 @@ class _Resolver:
         if isinstance(raw, Node):
             match = KEY_INTERPOLATION.fullmatch(str(raw._value()))
             if match:
-                self.origins[path] = match[1]
+                self.interpolations[path] = match[1]
         if OmegaConf.is_missing(node, key):
             return Unresolved("is missing")
         try:

@@ -102,19 +102,18 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
 def inspect_samples(
     inspections: Iterable[DatasetInspection], *, num_workers: int
 ) -> Iterator[SampleReport]:
-    """Inspect all samples of all splits, in order.
+    """Inspect the samples of all splits in order.
 
     Args:
-        inspections: one for each split.
+        inspections: dataset of reports of each split.
         num_workers: number of DataLoader workers.
+
+    Yields:
+        The report of each sample.
     """
     for inspection in inspections:
         yield from DataLoader(
-            inspection,
-            batch_size=None,
-            num_workers=num_workers,
-            collate_fn=None,
-            worker_init_fn=init_worker,
+            inspection, batch_size=None, num_workers=num_workers, worker_init_fn=init_worker
         )
 
 

@@ -52,9 +52,9 @@ class PredictionWriter(BasePredictionWriter):
         self.max_pixels = max_pixels
         self.folder = folder
         self.names = names
-        self.num_drawn = num_drawn
+        self.max_sheet_images = num_drawn
         self.rows: list[dict[str, str | float]] = []
-        self.drawn: list[Tensor] = []
+        self.sheet_images: list[Tensor] = []
 
     def write_on_batch_end(
         self,
@@ -78,9 +78,9 @@ class PredictionWriter(BasePredictionWriter):
             for sample in batch.samples
         )
         pl_module.save_predictions(batch, prediction, self.folder, names=names, images=images)
-        missing = self.num_drawn - len(self.drawn)
+        missing = self.max_sheet_images - len(self.sheet_images)
         if missing > 0:
-            self.drawn += pl_module.draw_predictions(batch, prediction)[:missing]
+            self.sheet_images += pl_module.draw_predictions(batch, prediction)[:missing]
 
 
 def predict(
@@ -272,7 +272,7 @@ def _write_results(
     write_csv(folder, "predictions.csv", writer.rows)
     for name, content in task.export("predict", [str(path) for path in files]).items():
         write_json(folder, f"{name}.json", content, indent=None)
-    if writer.drawn:
-        write_png(folder, "contact_sheet.png", task.contact_sheet(writer.drawn))
+    if writer.sheet_images:
+        write_png(folder, "contact_sheet.png", task.contact_sheet(writer.sheet_images))
     rows = [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows]
     reports.print_table("predictions", rows)

@@ -64,9 +64,9 @@ class SampleWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.folder = folder
         self.name = name
-        self.num_drawn = num_drawn
+        self.max_sheet_images = num_drawn
         self.num_written = 0
-        self.drawn: list[Tensor] = []
+        self.sheet_images: list[Tensor] = []
 
     def write_on_batch_end(
         self,
@@ -81,8 +81,8 @@ class SampleWriter(BasePredictionWriter):
         for image in prediction.cpu():
             name = f"{self.name}/{self.num_written:05d}.png"
             write_png(self.folder, name, _to_png_channels(image))
-            if len(self.drawn) < self.num_drawn:
-                self.drawn.append(image)
+            if len(self.sheet_images) < self.max_sheet_images:
+                self.sheet_images.append(image)
             self.num_written += 1
 
 
@@ -154,8 +154,8 @@ def _write_samples(
     _run_generation(config, folder, task, latents, writer)
     write_file(folder, f"{name}/latents.npz", _to_archive(latents, seed=seed))
     sheet_name = ""
-    if writer.drawn:
-        sheet = tile_images(torch.stack(writer.drawn), columns=SHEET_COLUMNS)
+    if writer.sheet_images:
+        sheet = tile_images(torch.stack(writer.sheet_images), columns=SHEET_COLUMNS)
         write_png(folder, f"{name}/contact_sheet.png", sheet)
         sheet_name = ", contact_sheet.png"
     console.print_line(

@@ -470,13 +470,13 @@ class SupervisedTask(Task):
         self.reset_examples("test")
 
     def on_train_epoch_end(self) -> None:
-        self._log_metrics("train")
+        self._finish_split("train")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
+        self._finish_split("val")
 
     def on_test_epoch_end(self) -> None:
-        self._log_metrics("test")
+        self._finish_split("test")
 
     def _zero_loss(self) -> dict[str, Tensor]:
         """Return a loss with zero gradients: under DDP each rank must join every all-reduce."""
@@ -506,19 +506,19 @@ class SupervisedTask(Task):
         assert isinstance(split_metrics, SplitMetrics)
         return split_metrics
 
-    def _log_metrics(self, split: str) -> None:
-        split_metrics = self._split_metrics(split)
-        values = {"loss": split_metrics.loss.compute(), **split_metrics.metrics.compute()}
-        split_metrics.loss.reset()
-        split_metrics.metrics.reset()
+    def _finish_split(self, split: str) -> None:
+        """Compute, store, log and reset the loss and the metrics of a split."""
+        state = self._split_metrics(split)
+        # In the sanity check too, so that a metric that cannot be computed fails before training.
+        values = {"loss": state.loss.compute(), **state.metrics.compute()}
+        state.loss.reset()
+        state.metrics.reset()
         if self.trainer.sanity_checking:
             return
         self.results[split] = values
-        scalars = {}
         for name, value in values.items():
-            if value.ndim == 0:
-                scalars[name] = value
-        self.log_dict({f"{split}/{name}": value for name, value in scalars.items()})
+            if value.ndim == 0:  # values per class are only stored
+                self.log(f"{split}/{name}", value)
 
 
 def main_logits(outputs: Any) -> Tensor:

@@ -152,7 +152,7 @@ class GanTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create an optimizer for each network, with a scheduler that follows its own steps."""
-        self._check_trainer()
+        self._check_settings()
         self.total_steps()  # creates the data loader, and raises an error if there is no end
         discriminator_steps = self._steps_per_epoch() * int(self.trainer.max_epochs or 0)
         generator_steps = discriminator_steps // self.n_critic
@@ -170,27 +170,28 @@ class GanTask(Task):
             settings.append({"optimizer": optimizer, "lr_scheduler": lr_scheduler})
         return tuple(settings)  # type: ignore[return-value]
 
-    def _check_trainer(self) -> None:
-        """Check for settings that manual optimization does not support.
+    def _check_settings(self) -> None:
+        """Check that the settings of other groups are supported by GAN training.
 
         Raises:
-            ConfigurationError: naming the setting.
+            ConfigurationError: if one is not.
         """
         if self.uses_plateau:
             raise ConfigurationError(
-                "scheduler=plateau is for a single network: type scheduler=constant, cosine or "
-                "multistep"
+                "scheduler=plateau is not supported for two networks: type scheduler=constant, "
+                "cosine or multistep"
             )
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if any(isinstance(callback, WeightAveraging) for callback in callbacks):
             raise ConfigurationError(
-                "this task averages the generator's weights itself (task.ema_decay): type "
-                "callbacks=default"
+                "callbacks that average weights are not supported, because the task averages those "
+                "of the generator (task.ema_decay): type callbacks=default"
             )
         if self.trainer.max_steps > 0:
             raise ConfigurationError(
-                "trainer.max_steps would count the steps of both networks: type "
-                "trainer.max_epochs=..., and trainer.limit_train_batches=... for part of an epoch"
+                "trainer.max_steps is not supported, because it counts the steps of both networks: "
+                "type trainer.max_epochs=..., and trainer.limit_train_batches=... for part of an "
+                "epoch"
             )
 
     def on_fit_start(self) -> None:

@@ -63,27 +63,28 @@ def _split_path(path: Path) -> tuple[Path, str]:
 
 
 def save(content: Any, folder: Path, name: str, *, keep_as: str | None = None) -> None:
-    """Write a file atomically with ``torch.save``.
+    """Save an object to a file atomically, with ``torch.save``.
 
     Args:
-        content: tensors and plain values.
+        content: tensors and plain Python values.
         folder: an existing folder.
-        name: path of the file relative to ``folder``.
-        keep_as: new name of the old file; None deletes it.
+        name: path of the file, relative to ``folder``.
+        keep_as: path, relative to ``folder``, to which an existing file is renamed; None to
+            overwrite it.
 
     Raises:
         OSError: if the disk is full, or the folder is not writable.
     """
 
-    def fill(file: Any) -> None:
+    def write(file: Any) -> None:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # torch hides the error of the file system
+        except RuntimeError as error:  # raised while torch handles the OSError, such as a full disk
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
 
-    replace_file(folder, name, fill, keep_as=keep_as)
+    replace_file(folder, name, write, keep_as=keep_as)
 
 
 def load(path: Path, *, lazily: bool = False) -> Any:

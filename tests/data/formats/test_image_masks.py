@@ -220,7 +220,14 @@ def test_images_without_masks_are_named(tmp_path: Path, caplog: pytest.LogCaptur
     assert len(made) == 4
     with pytest.raises(UnreadableFileError, match=r"masks/b\.png: there is no such file"):
         made[1]
-    assert "skipped 1 masks without an image" in caplog.text
+    assert f"ignored 1 masks without an image in {tmp_path / 'masks'}: e.png" in caplog.text
+
+
+def test_a_mask_without_the_suffix_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    filled(tmp_path / "images", "a b")
+    filled(tmp_path / "masks", "a_mask b_mask a")
+    assert len(found(tmp_path, mask_suffix="_mask")) == 2
+    assert f"ignored 1 masks without an image in {tmp_path / 'masks'}: a.png" in caplog.text
 
 
 def test_missing_folders_are_named(tmp_path: Path):

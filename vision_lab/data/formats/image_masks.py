@@ -70,7 +70,7 @@ class MaskEncoding:
                 "data.class_values: type numbers for all classes, or colors [red,green,blue] for "
                 "all classes"
             )
-        if len({self._encode(value) for value in self.class_values}) < self.num_classes:
+        if len({self._to_code(value) for value in self.class_values}) < self.num_classes:
             raise ConfigurationError(
                 "data.class_values contains a value twice: it cannot stand for two classes"
             )
@@ -92,7 +92,7 @@ class MaskEncoding:
         values = read_mask(
             path, max_pixels=max_pixels, expand_palette=self._has_colors, white=white
         )
-        codes = self._encode_pixels(values)
+        codes = self._pixels_to_codes(values)
         known_codes, labels = self._lookup
         indices = np.searchsorted(known_codes, codes).clip(max=len(known_codes) - 1)
         if (known_codes[indices] != codes).any():
@@ -103,9 +103,9 @@ class MaskEncoding:
     @cached_property
     def _lookup(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """All known codes, ascending, and the label of each."""
-        labels = {self._encode(value): IGNORE_INDEX for value in self.ignored_values}
+        labels = {self._to_code(value): IGNORE_INDEX for value in self.ignored_values}
         for label, value in enumerate(self.class_values or range(self.num_classes)):
-            labels[self._encode(value)] = label
+            labels[self._to_code(value)] = label
         codes = sorted(labels)
         return np.array(codes), np.array([labels[code] for code in codes], dtype=np.uint8)
 
@@ -113,17 +113,17 @@ class MaskEncoding:
     def _has_colors(self) -> bool:
         return any(not isinstance(value, int) for value in self.class_values or ())
 
-    def _encode(self, value: MaskValue) -> int:
-        """Convert a value to a single integer."""
+    def _to_code(self, value: MaskValue) -> int:
+        """Convert a gray value or an RGB color of a mask to an integer code."""
         if isinstance(value, int):
             if not self._has_colors:
-                return GRAY_CODE_OFFSET + value
-            value = (value, value, value)
+                return GRAY_CODE_OFFSET + value  # gray values follow the codes of all colors
+            value = (value, value, value)  # in a color mask, gray 7 is the color (7, 7, 7)
         red, green, blue = value
-        return red << 16 | green << 8 | blue
+        return (red << 16) | (green << 8) | blue
 
-    def _encode_pixels(self, values: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Convert all values of a mask, (H, W) or (H, W, 3), as ``_encode`` does."""
+    def _pixels_to_codes(self, values: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Convert all values of a mask, (H, W) or (H, W, 3), as ``_to_code`` does."""
         if values.ndim == 2 and self._has_colors:
             values = np.repeat(values[..., None], 3, axis=2)
         if values.ndim == 3:
@@ -191,29 +191,33 @@ def image_masks(
     max_pixels: Count,
     on_error: Literal["raise", "skip"],
 ) -> ImageMaskDataset | None:
-    """Create the dataset of a split, from images and masks of the same names.
+    """Create the dataset of a split from images and masks with matching file names.
 
-    A split is in ``<root>/<split>/<image_dir>`` or ``<root>/<image_dir>/<split>``, or where
-    ``image_dir`` contains ``{split}``. Without any of these, ``<root>/<image_dir>`` is the training
-    split. The same applies to ``mask_dir``.
+    The images of a split are in ``<root>/<split>/<image_dir>`` or ``<root>/<image_dir>/<split>``.
+    For another layout, ``image_dir`` contains ``{split}``, as in ``images/{split}_2024``. If there
+    is no folder of any split, ``<root>/<image_dir>`` is the training split. The same applies to
+    ``mask_dir``.
 
     Args:
         root: folder of the dataset.
-        split: the split.
+        split: the split to load.
         image_dir: name of the image folder.
         mask_dir: name of the mask folder.
-        mask_suffix: suffix of mask names: ``_mask`` for ``cat.jpg`` and ``cat_mask.png``.
+        mask_suffix: what mask names add to image names, such as ``_mask`` if the mask of
+            ``cat.jpg`` is ``cat_mask.png``.
         num_classes: number of classes.
         class_values: value of each class in the masks; see ``MaskEncoding``.
-        ignored_values: values of ignored pixels.
-        max_pixels: maximum number of pixels of a mask.
-        on_error: whether a missing mask raises an error, or its image is skipped and listed.
+        ignored_values: mask values that losses and metrics ignore.
+        max_pixels: maximum number of pixels of a mask; larger ones count as unreadable.
+        on_error: ``raise`` an error if an image has no mask, or ``skip`` such images in training,
+            which lists them in ``unreadable.csv``.
 
     Returns:
-        The dataset; None if there is no such split.
+        The dataset, or None if there is no such split.
 
     Raises:
-        DataError: if folders are missing or empty, or an image has no mask.
+        DataError: if the folders of the training split are missing, a folder is empty, or no image
+            has a mask; with ``on_error="raise"`` if any image has none.
     """
     encoding = MaskEncoding(num_classes, class_values, ignored_values or ())
     suffix = mask_suffix or ""
@@ -228,17 +232,19 @@ def image_masks(
         raise DataError(f"{image_folder} contains no images (suffixes {EXTENSIONS_TEXT})")
     mask_of = {name: masks.get(name + suffix) for name in images}
     _check_missing_masks(images, mask_of, mask_folder, masks=masks, on_error=on_error)
-    unused = []
-    for name, path in masks.items():
-        if name.removesuffix(suffix) not in images:
-            unused.append(str(path))
+    used = {*images.values(), *mask_of.values()}  # both may be in the same folder
+    unused = [path.name for path in masks.values() if path not in used]
     if unused:
         names = summarize_names(unused, MAX_LISTED)
-        log.warning("%s: skipped %d masks without an image: %s", mask_folder, len(unused), names)
+        log.warning("ignored %d masks without an image in %s: %s", len(unused), mask_folder, names)
     samples = []
-    for name, path in images.items():
-        # A missing mask becomes an unreadable file when it is read.
-        samples.append((path, mask_of[name] or mask_folder / f"{name}{suffix}.png"))
+    for stem, path in images.items():
+        mask = mask_of[stem]
+        if (
+            mask is None
+        ):  # to be skipped: reading this path fails, and the file counts as unreadable
+            mask = mask_folder / f"{stem}{suffix}.png"
+        samples.append((path, mask))
     return ImageMaskDataset(samples, encoding, max_pixels)
 
 

@@ -228,14 +228,15 @@ def _read_size(tree: Element) -> tuple[float, float] | None:
     return (width, height) if width > 0 and height > 0 else None  # some tools write 0
 
 
-def _read_number(tree: Element, path: str) -> float:
-    text = tree.findtext(path)
+def _read_number(element: Element, tag: str) -> float:
+    """Return the number in a nested element; NaN if it is out of range, which drops the box."""
+    text = element.findtext(tag)
     if text is None:
-        raise ValueError(f"it has no {path}")
+        raise ValueError(f"it has no {tag}")
     try:
         number = float(text)
     except ValueError:
-        raise ValueError(f"its {path} is {text.strip()!r}, not a number") from None
+        raise ValueError(f"its {tag} is {text.strip()!r}, not a number") from None
     if abs(number) <= MAX_COORDINATE:
         return number
     return nan
