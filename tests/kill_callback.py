@@ -1,4 +1,4 @@
-"""Ways to end a run where the variable KILL says: "<place>:<which time>", in the RUN-th run of the process."""
+"""Ways to end a run, set by KILL="<place>:<count>" for the RUN-th run of the process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Every head of a task on every model of ``conf/``: built without numbers each day, really run by ``make test-all``."""
+"""Every head on every model of ``conf/``: built on the meta device, run by ``make test-all``."""
 
 from dataclasses import replace
 from functools import cache
@@ -99,7 +99,9 @@ def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 EVERYDAY = [
-    model if model in FAMILIES else pytest.param(model, marks=[pytest.mark.slow, pytest.mark.pairs])
+    model
+    if model in FAMILIES
+    else pytest.param(model, marks=[pytest.mark.slow, pytest.mark.exhaustive])
     for model in MODELS
 ]
 
@@ -153,7 +155,7 @@ def count_outputs(outputs: Any) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.pairs
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "name"), POSSIBLE["masks"])
 def test_every_gan_trains(model: str, name: str):
     """Forward and backward on real numbers: every parameter gets a gradient, and none is NaN."""
@@ -172,7 +174,7 @@ def test_every_gan_trains(model: str, name: str):
 
 
 @pytest.mark.slow
-@pytest.mark.pairs
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "name"), POSSIBLE["boxes"])
 def test_every_detector_trains_and_predicts(model: str, name: str):
     """A step on images with no, one and twenty objects, and a prediction on one of them."""

@@ -1,4 +1,4 @@
-"""The attack of experiments/attack in short: nothing runs, writes elsewhere, crashes or hangs; and it would notice."""
+"""A short version of experiments/attack, and a check that it would detect harm."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What README and docs tell a person to type is typed here."""
+"""The commands and code of README and docs work."""
 
 import re
 import shlex

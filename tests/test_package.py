@@ -1,4 +1,4 @@
-"""A wheel carries all it needs, and runs from any folder."""
+"""A wheel contains everything that it needs, and runs from any folder."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The same command gives the same bits, with any number of workers, augmentation and dropout included."""
+"""The same command gives bit-identical results, with any number of workers."""
 
 from collections.abc import Callable
 from pathlib import Path

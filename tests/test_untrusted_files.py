@@ -1,6 +1,6 @@
-"""A run's folder, a data set, a file from somebody else: nothing in it runs, writes elsewhere, reads secrets or hangs.
+"""Run folders, datasets and files of others run nothing, write nowhere else and read no secrets.
 
-Through the command line alone, so that it holds whatever lies behind it.
+Tested through the command line only, whatever is behind it.
 """
 
 import json

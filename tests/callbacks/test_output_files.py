@@ -1,4 +1,4 @@
-"""What TensorBoard and the files hold after a run, read back from them."""
+"""Output files and TensorBoard pages of a run."""
 
 import csv
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A loss that is not finite ends the run with its step and samples, before anything bad is saved."""
+"""A loss that is not finite ends the run, before such weights are saved."""
 
 from collections.abc import Callable
 from pathlib import Path

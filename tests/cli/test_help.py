@@ -1,4 +1,4 @@
-"""``--help`` says everything that can be chosen, and what it means."""
+"""``--help`` lists and describes every choice."""
 
 from collections.abc import Callable
 

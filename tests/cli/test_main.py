@@ -1,4 +1,4 @@
-"""The command line: what it answers to wrong words, where runs lie, sweeps, and a user's own classes."""
+"""The command line: errors, run folders, sweeps, and classes of a user."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Contracts over everything in ``conf/``: each file has its sentence, composes, and its classes take what it says."""
+"""Contracts over all of ``conf/``: each file has a summary, composes, and fits its classes."""
 
 import dataclasses
 from itertools import zip_longest

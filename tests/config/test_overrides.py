@@ -1,4 +1,4 @@
-"""Path values of any characters reach Hydra unchanged."""
+"""Paths with any characters reach Hydra unchanged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every wrong value is answered in words before anything is built: all of them together, nothing touched."""
+"""Wrong values are reported before anything is built, all of them together."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The same small set of images with boxes in the formats that are read."""
+"""A small dataset with boxes in each supported format."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Every kind of file a folder may hold, by pixel value; and every kind that holds no image, by its reason."""
+"""Images of every supported kind, compared by pixel; and reasons of unreadable files."""
 
 import io
 import os

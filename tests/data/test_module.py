@@ -1,4 +1,4 @@
-"""The one DataModule: splits, batches, bad files, and numbers that no number of workers changes."""
+"""The data module: splits, batches, unreadable files, any number of workers."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Order is a function of (seed, epoch, position), whoever shares the work."""
+"""The order is a function of (seed, epoch, position), for any number of processes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Transforms of our own: sizes, and masks that go along."""
+"""Transforms: sizes, and masks that follow their images."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Two networks that are one."""
+"""Comparison of a network with torchvision's."""
 
 import torch
 from torch import nn

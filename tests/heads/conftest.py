@@ -1,4 +1,4 @@
-"""Backbones that the heads' tests share."""
+"""Backbones of the heads' tests."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Detectors: torchvision's keys and numbers under our split, and what all of them owe a task."""
+"""Detectors: equality with torchvision's, and the contract with the task."""
 
 from collections.abc import Callable
 
@@ -56,7 +56,13 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+SLOW_TO_BUILD = ("faster_rcnn", "ssd")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW_TO_BUILD else n for n in PUBLISHED],
+)
 def test_keys_losses_and_detections_are_torchvisions(name: str):
     model, theirs, options = PUBLISHED[name]
     side = 300 if name == "ssd" else 192

@@ -1,4 +1,4 @@
-"""The classifier of the paper, as it is."""
+"""The linear head keeps the classifier of the paper."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""SegNet: places are VGG's own, levels mirror it, and other backbones go too."""
+"""SegNet: pooling indices of VGG, mirrored levels, and other backbones."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""U-Net: the paper's own widths, and any backbone's maps."""
+"""U-Net: the widths of the paper, and other backbones."""
 
 from collections.abc import Callable
 

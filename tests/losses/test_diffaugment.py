@@ -1,4 +1,4 @@
-"""Differentiable augmentation: each image its own change, shapes kept, gradients that reach the images."""
+"""Differentiable augmentation: one per image, with gradients."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Losses and penalties of two networks: values by hand, and which way they push."""
+"""GAN losses and penalties: values and signs of gradients."""
 
 import math
 

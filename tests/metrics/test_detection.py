@@ -1,4 +1,4 @@
-"""COCO's measures: against its own evaluation, against a count by hand, and whatever the order of images."""
+"""Detection metrics: equal to pycocotools, for any order of images."""
 
 import json
 from collections.abc import Sequence

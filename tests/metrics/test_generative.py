@@ -1,4 +1,4 @@
-"""Distances of sets of points against an independent computation, and where they must be nothing or everything."""
+"""Metrics of samples: an independent computation, and known limits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Overlap of masks against a count by hand, over a whole split."""
+"""Segmentation metrics of a whole split, counted by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A classifier as a backbone: published numbers, features by stride, frozen parts, and errors that say what to type."""
+"""Backbones: published outputs, features by stride, frozen layers, and errors."""
 
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,8 @@ FAMILIES = {
 }
 """One small member of each family, and the size in pixels to run it at."""
 
+EVERYDAY = ("alexnet", "resnet18", "densenet121", "googlenet", "mobilenet_v3_small")
+
 
 def made(spec: DataSpec, classifier=published.resnet18, **changes) -> ClassifierBackbone:
     return build_backbone(
@@ -37,7 +39,10 @@ def made(spec: DataSpec, classifier=published.resnet18, **changes) -> Classifier
     )
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in EVERYDAY else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES],
+)
 def test_outputs_are_bit_exactly_torchvisions(name: str, spec: DataSpec):
     size = FAMILIES[name]
     extra = (
@@ -93,6 +98,7 @@ def test_images_that_are_too_small_get_the_minimum_size(spec: DataSpec):
     made(replace(spec, image_size=(63, 63)), published.alexnet)
 
 
+@pytest.mark.slow
 def test_the_suggested_size_fits_the_stem_it_selects(spec: DataSpec):
     """A small stem would do with less, but is not what ``auto`` takes at that size."""
     inception = partial(published.inception_v3, init_weights=False)

@@ -1,4 +1,4 @@
-"""A published detector's file goes into our network of the same name, and a image is predicted on with it."""
+"""Weight files of torchvision's detectors load and predict."""
 
 from collections.abc import Callable
 from pathlib import Path

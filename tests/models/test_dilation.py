@@ -33,7 +33,15 @@ def test_the_network_equals_torchvisions_for_resnets(output_stride: int, dilated
 
 
 @pytest.mark.parametrize(
-    "name", ["vgg11_bn", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"]
+    "name",
+    [
+        "resnet18",
+        "mobilenet_v3_small",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("vgg11_bn", "efficientnet_b0", "convnext_tiny")
+        ),
+    ],
 )
 def test_dilated_maps_contain_the_strided_map(name: str):
     """At half the stride a network computes what it did, and as much again in between (away from the border)."""
@@ -53,7 +61,15 @@ def test_dilated_maps_contain_the_strided_map(name: str):
 
 
 @pytest.mark.parametrize(
-    "name", ["alexnet", "densenet121", "squeezenet1_0", "googlenet", "mobilenet_v2"]
+    "name",
+    [
+        "alexnet",
+        "mobilenet_v2",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("densenet121", "squeezenet1_0", "googlenet")
+        ),
+    ],
 )
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_no_stride_is_larger(name: str, output_stride: int):

@@ -1,4 +1,4 @@
-"""A classifier's maps as a module: keys, copies, modes."""
+"""Feature maps of a classifier as a module: keys, copies, training flag."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What is learned of a network without running it."""
+"""What is found out about a network without computing it."""
 
 import pytest
 import torch

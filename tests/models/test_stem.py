@@ -1,4 +1,4 @@
-"""Fitting the first layers to other images."""
+"""First layers adapted to other images."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Learned weights: every wrapping, what may differ, and what is refused by name."""
+"""Pretrained weights: formats of files, allowed differences, and errors."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""mode=check finds what is wrong with a data set, whatever its format, and nothing in one that is right."""
+"""mode=check finds every injected problem, in every format, and none in valid data."""
 
 import json
 import shutil

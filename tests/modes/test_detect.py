@@ -1,4 +1,4 @@
-"""task=detect as a user meets it: trained, measured again, predicted with; what any program can score."""
+"""task=detect on the command line: training, evaluation, prediction, exported files."""
 
 import csv
 import json
@@ -246,7 +246,15 @@ LEARNING = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", LEARNING)
+@pytest.mark.parametrize(
+    "head",
+    [
+        head
+        if head in ("yolo", "faster_rcnn")
+        else pytest.param(head, marks=pytest.mark.exhaustive)
+        for head in LEARNING
+    ],
+)
 def test_eight_scenes_are_overfitted(head: str, command: Command, tmp_path: Path):
     words = (
         *(

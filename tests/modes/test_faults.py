@@ -1,6 +1,6 @@
-"""What a run loses while it works: a process that reads ahead, the second of two processes, its own folder.
+"""Loss of a data loading worker, the second of two processes, or the run folder during training.
 
-That the same command then ends with the same bits is shown by experiments/crash.
+experiments/crash shows that repeating the command is then bit-exact.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""task=generate as a user meets it: what a run leaves, samples of it and again, measures, what is wrong with words."""
+"""task=generate on the command line: files, samples, metrics, errors."""
 
 import json
 import re

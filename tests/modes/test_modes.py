@@ -1,4 +1,4 @@
-"""Train, evaluate and predict as a user meets them: what is measured again, what can be absent, what is refused."""
+"""Train, evaluate and predict on the command line."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""task=segment as a user meets it: their own masks, what is wrong with them, predictions of any size."""
+"""task=segment on the command line: custom masks, errors, prediction of any size."""
 
 import csv
 import json

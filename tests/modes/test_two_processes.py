@@ -1,4 +1,4 @@
-"""Two CPU processes do what one does with twice the batch, and leave one run."""
+"""Two CPU processes equal one with twice the batch size, in one run folder."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one process at a time, and to none that is dead."""
+"""A run folder is locked by one living process."""
 
 import json
 import os

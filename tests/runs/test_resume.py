@@ -1,4 +1,4 @@
-"""What the same command, or another one, means for the run that is there."""
+"""What repeating a command does, and what another command with the same name does."""
 
 from collections.abc import Callable
 from pathlib import Path

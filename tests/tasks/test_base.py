@@ -1,4 +1,4 @@
-"""What every task does while it trains: schedules by step, seeds by step, frozen parts left alone."""
+"""Common to all tasks: schedules and seeds by step, frozen layers."""
 
 from functools import partial
 

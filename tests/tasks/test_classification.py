@@ -1,4 +1,4 @@
-"""Classification: losses, metrics and images against a count by hand."""
+"""Classification: losses, metrics and images."""
 
 from dataclasses import replace
 

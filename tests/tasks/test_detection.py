@@ -1,4 +1,4 @@
-"""task=detect: what it says of boxes, in whose pixels, and what it draws."""
+"""Detection: metrics, coordinates and drawings."""
 
 from dataclasses import replace
 from functools import partial

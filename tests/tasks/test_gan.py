@@ -1,4 +1,4 @@
-"""The loop of two networks: who makes a step when, by which gradients, at which rate; and that each loss comes nearer."""
+"""GAN training: which network is updated, with which gradients and learning rate."""
 
 from functools import partial
 from pathlib import Path

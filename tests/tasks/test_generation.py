@@ -1,4 +1,4 @@
-"""What is measured and drawn of made images."""
+"""Metrics and drawings of samples."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Segmentation: losses, what does not count, predictions of any size, images."""
+"""Segmentation: losses, ignored pixels, prediction of any size, images."""
 
 import json
 from dataclasses import replace

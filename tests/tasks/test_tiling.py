@@ -1,4 +1,4 @@
-"""Tiles cover a image once, whatever the sizes."""
+"""Tiles cover an image exactly once, for any size."""
 
 import pytest
 import torch

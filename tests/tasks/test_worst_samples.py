@@ -1,4 +1,4 @@
-"""The worst samples are kept, whatever the order they come in."""
+"""The worst samples are kept, in any order of batches."""
 
 import random
 from functools import partial

@@ -1,4 +1,4 @@
-"""A pair of two small networks on images of one shade each, and what trains it."""
+"""A GAN of two small networks for images of one gray level each, and its trainer."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole, safe to read, and the newest that can be read."""
+"""Checkpoint files: atomic, safe to load, and the newest intact one."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Factors at the start, the turns and the end."""
+"""Factors at the start, the turning points and the end."""
 
 import pytest
 

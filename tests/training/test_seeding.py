@@ -1,4 +1,4 @@
-"""Seeds are a function of their numbers, the same on every machine."""
+"""Seeds are a function of their numbers, on every machine."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Images of images: sizes, places, colors."""
+"""Grids, captions, masks and boxes as images."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The embedded garments are whole."""
+"""The bundled subset of Fashion-MNIST is complete."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Scenes: the same for the same seed and index, nothing shared between splits, masks and boxes of one source."""
+"""Scenes are reproducible; their splits share nothing; masks and boxes agree."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""COCO's annotations as masks: outlines, run lengths, crowds, overlaps, and what is wrong with a file."""
+"""Masks from COCO files: polygons, run lengths, crowds, overlaps, and invalid files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``data=folder``: which classes, which splits, which files."""
+"""``data=folder``: classes, splits and files."""
 
 import logging
 from collections.abc import Callable

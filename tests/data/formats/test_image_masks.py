@@ -1,4 +1,4 @@
-"""Masks in files: what their values mean, which belongs to which image, and what is wrong with them."""
+"""Mask files: values, pairing with images, and invalid masks."""
 
 import re
 from pathlib import Path

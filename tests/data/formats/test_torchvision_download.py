@@ -1,4 +1,4 @@
-"""torchvision's data sets: read where they are, a clear error where they are not and there is no network."""
+"""torchvision's datasets: existing files are read, missing ones give a clear error offline."""
 
 import gzip
 import pickle

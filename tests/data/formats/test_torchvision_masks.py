@@ -1,4 +1,4 @@
-"""torchvision's data sets with masks, laid out as they come."""
+"""torchvision's datasets with masks, in their own layouts."""
 
 from pathlib import Path
 

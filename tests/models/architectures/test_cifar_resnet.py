@@ -1,4 +1,4 @@
-"""The paper's small residual networks, counted."""
+"""Small residual networks: numbers of layers and parameters."""
 
 import pytest
 import torch

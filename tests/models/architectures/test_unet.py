@@ -1,4 +1,4 @@
-"""U-Net's contracting path."""
+"""The encoder of U-Net."""
 
 import torch
 
