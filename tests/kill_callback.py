@@ -12,7 +12,7 @@ from vision_lab.training.checkpoint_io import AtomicCheckpointIO
 
 
 class Killed(BaseException):
-    """In this process, instead of SIGKILL: nothing in between catches it."""
+    """Raised in place of SIGKILL within this process."""
 
 
 _seen: dict[str, int] = {}
@@ -20,7 +20,7 @@ _runs = [0]
 
 
 def passing(place: str) -> bool:
-    """Whether the run ends here."""
+    """Return whether the run ends here."""
     wanted, _, count = os.environ.get("KILL", "").partition(":")
     _seen[place] = _seen.get(place, 0) + 1
     run = int(os.environ.get("RUN", _runs[0]))
@@ -28,7 +28,7 @@ def passing(place: str) -> bool:
 
 
 def end() -> None:
-    """As the variable DEATH says: by SIGKILL, or within this process."""
+    """End by SIGKILL if the variable DEATH says so, else by an exception."""
     _seen.clear()
     if os.environ.get("DEATH") == "SIGKILL":
         os.kill(os.getpid(), signal.SIGKILL)

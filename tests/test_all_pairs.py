@@ -94,7 +94,7 @@ def outputs_of(found: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
 
 @pytest.fixture
 def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the time goes into normalization, which changes no shape."""
+    """Skip normalization, which takes half of the time and changes no shape."""
     monkeypatch.setattr(F, "batch_norm", lambda images, *_, **__: images)
 
 
@@ -108,7 +108,7 @@ EVERYDAY = [
 
 @pytest.mark.parametrize("model", EVERYDAY)
 def test_every_head_works_on_every_model(model: str, no_norm: None):
-    """Without numbers: shapes of an odd size, and keys under which backbones of one model load into each other."""
+    """On the meta device: shapes for odd sizes, and equal keys of the backbone under all heads."""
     made, spec = backbone(model, (129, 171), device="meta")
     images = torch.empty(2, 3, 129, 171, device="meta")
     backbones: dict[str, set[frozenset[str]]] = {"masks": set(), "boxes": set()}
@@ -141,7 +141,7 @@ def test_every_head_works_on_every_model(model: str, no_norm: None):
 
 
 def count_outputs(outputs: Any) -> int:
-    """At how many places a detector says something: of those that have two stages, on how many maps."""
+    """Return the number of predictions, or of feature maps for detectors with two stages."""
     if isinstance(outputs, YoloOutputs):
         assert outputs.objectness.shape[1] == len(outputs.centers) == outputs.boxes.shape[1]
         return len(outputs.centers)
@@ -158,7 +158,7 @@ def count_outputs(outputs: Any) -> int:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "name"), POSSIBLE["masks"])
 def test_every_gan_trains(model: str, name: str):
-    """Forward and backward on real numbers: every parameter gets a gradient, and none is NaN."""
+    """Forward and backward pass: every parameter has a finite gradient."""
     size = (65, 97) if model != "inception_v3" else (97, 129)
     made, spec = backbone(model, size, device="cpu")
     network = head(name)(made, spec).train()
@@ -177,7 +177,7 @@ def test_every_gan_trains(model: str, name: str):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "name"), POSSIBLE["boxes"])
 def test_every_detector_trains_and_predicts(model: str, name: str):
-    """A step on images with no, one and twenty objects, and a prediction on one of them."""
+    """A training step on images with zero, one and twenty objects, and a prediction."""
     size = (65, 97) if model != "inception_v3" else (97, 129)
     made, spec = backbone(model, size, device="cpu")
     network = head(name)(made, spec).train()

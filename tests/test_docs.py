@@ -18,7 +18,7 @@ Command = Callable[..., Outcome]
 
 
 def typed(text: str) -> list[list[str]]:
-    """The words of each ``python -m vision_lab`` command in a text, in a block or between backticks."""
+    """Return the words of each ``python -m vision_lab`` command in a text."""
     lines = re.findall(r"(?:^|`|# )python -m vision_lab ?([^`\n]*)", text, re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 

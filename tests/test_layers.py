@@ -64,7 +64,7 @@ def module_name(file: Path) -> str:
 
 
 def package_of(module: str) -> str:
-    """The longest name in the table that contains a module."""
+    """Return the longest name in the table that contains a module."""
     owners = [name for name in IMPORTS if module == name or module.startswith(f"{name}.")]
     assert owners, f"{module} belongs to no row of the table"
     return max(owners, key=len)
@@ -76,7 +76,7 @@ def list_files() -> dict[str, Path]:
 
 
 def imported_modules(file: Path) -> set[str]:
-    """Modules of this package that a file imports, at the top or within functions."""
+    """Return the modules of this package that a file imports, also within functions."""
     modules = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

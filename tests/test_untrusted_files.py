@@ -56,7 +56,7 @@ WORDS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Makes a finished run of a kind, once."""
+    """Train a run of a kind, once."""
     folder = tmp_path_factory.mktemp("runs")
 
     def make(kind: str) -> Path:
@@ -70,7 +70,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def stolen(tmp_path: Path) -> Path:
-    """Is there once foreign code has run."""
+    """The file that injected code would write."""
     return tmp_path / "stolen"
 
 
@@ -78,7 +78,7 @@ def stolen(tmp_path: Path) -> Path:
 def gift(
     command: Command, runs: Callable[[str], Path], tmp_path: Path, stolen: Path
 ) -> Callable[..., Path]:
-    """A copy of a run, its config changed, with a repository of code beside it."""
+    """Copy a run with a changed config and a repository of code beside it."""
 
     def make(
         change: Change = lambda _: None, *, run: str = "labels", file: str = "config.yaml"
@@ -105,7 +105,7 @@ def hub(folder: str) -> dict[str, Any]:
 
 
 def by_seed(config: dict[str, Any]) -> None:
-    """Another class before Lightning has set its seed, which the building of a network does."""
+    """References whose value changes when Lightning sets its seed."""
     config["tgt"] = {"x": "torch.nn.Identity", "s0": "torch.hub.load"}
     target = "${oc.select:tgt.s${oc.env:PL_GLOBAL_SEED,z},${tgt.x}}"
     folder = "${one_of:[${run}],${resume}}"
@@ -113,7 +113,7 @@ def by_seed(config: dict[str, Any]) -> None:
 
 
 def by_deletion(config: dict[str, Any]) -> None:
-    """Another class once mode=predict has taken keys of the data away."""
+    """References whose value changes when mode=predict removes keys of the data."""
     config["data"]["lure"] = "torch.nn.Identity"
     config["data"]["train"]["split"] = "${one_of:[train],${data.lure}}"
     config["augment"]["eval"] = [
@@ -362,7 +362,7 @@ def test_nothing_is_written_elsewhere(
 
 
 def test_output_folders_are_not_taken_from_a_stored_config(command: Command, gift: Callable):
-    """What is kept and stopped by is taken from the run; where that lies is not."""
+    """Checkpoints and early stopping are taken from the run, their locations are not."""
 
     def change(config: dict[str, Any]) -> None:
         callbacks = config["callbacks"]
@@ -390,7 +390,7 @@ def test_output_folders_are_not_taken_from_a_stored_config(command: Command, gif
 
 @pytest.fixture
 def precious(tmp_path: Path) -> Iterator[Path]:
-    """A folder elsewhere that must stay as it is."""
+    """A folder elsewhere that must not change."""
     folder = tmp_path / "precious"
     folder.mkdir()
     for name in ("20240101.png", "00000.png", "0.png", "a.png", "notes.txt", "epoch=001.png"):
@@ -468,7 +468,7 @@ def test_references_read_no_secrets(command: Command, gift: Callable, secret: st
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """Two gigabytes more than there are now, so that whatever fills the memory ends at once."""
+    """Limit the memory to two gigabytes more than now."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (size + 2_000_000_000, before[1]))
@@ -578,7 +578,7 @@ def test_latents_with_a_huge_declared_size_are_refused(
 
 
 def test_displayed_text_is_escaped(command: Command, tmp_path: Path):
-    """Names with marks of Rich, of a terminal and of formulas: shown as they are, and nothing is left out."""
+    """Names with markup of Rich, terminals and formulas are displayed unchanged."""
     names = ["[/b]", "[red]x[/red]", "$\\frac{", "a\x1b]0;title\x07b", "<img src=x>"]
     for index, name in enumerate(names):
         folder = tmp_path / "imgs" / name.replace("/", "\u2215")

@@ -18,7 +18,7 @@ def files(folder: Path, count: int) -> list[Path]:
 
 
 def seen(content: bytes) -> tuple[list[int], list[int]]:
-    """The shade of each frame, and how long it stays in ms."""
+    """Return the gray level and the duration in ms of each frame."""
     shades, durations = [], []
     with Image.open(io.BytesIO(content)) as image:
         for frame in range(image.n_frames):
@@ -44,7 +44,7 @@ def test_an_animation_of_one_frame(tmp_path: Path):
 
 
 def test_unreadable_samples_are_left_out(tmp_path: Path):
-    """A folder of samples may come from elsewhere, or be damaged."""
+    """A folder of samples may come from someone else, or be damaged."""
     found = files(tmp_path, 4)
     found[0].write_bytes(b"no image")
     Image.new("1", (20_000, 20_000)).save(found[1])

@@ -17,7 +17,7 @@ WORDS = (*FAST, "trainer.max_epochs=3", "callbacks.resume_checkpoint.every_n_ste
 
 @pytest.fixture
 def broken(tmp_path: Path) -> None:
-    """A task whose loss, or whose weights, go wrong at the fifth step."""
+    """A task whose loss or weights become NaN at the fifth step."""
     (tmp_path / "broken_loss.py").write_text(
         dedent("""\
             import torch

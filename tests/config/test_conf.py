@@ -112,7 +112,7 @@ def test_the_number_of_models_of_each_kind():
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
 @pytest.mark.parametrize("choice", PAIRS, ids=lambda c: c.name)
 def test_every_gan_generates_and_scores_images(choice: ConfigOption, size: int):
-    """With and without classes, built without numbers."""
+    """With and without class labels, on the meta device."""
     for condition in ("null", "concatenation", "projection"):
         config = composed(
             "task=generate", f"model={choice.name}", f"model.conditioning={condition}"
@@ -133,7 +133,7 @@ def test_every_gan_generates_and_scores_images(choice: ConfigOption, size: int):
     ids=lambda choice: choice.name,
 )
 def test_every_model_is_a_backbone_with_published_keys(choice: ConfigOption):
-    """Built without numbers at the size of its paper: strides double, and keys and shapes are the constructor's own."""
+    """On the meta device at the paper's size: strides double, and keys and shapes are those of the constructor."""
     config = composed(f"model={choice.name}")
     size = 299 if choice.name == "inception_v3" else 224
     spec = dataclasses.replace(build.spec(config), image_size=(size, size), channels=3)
@@ -161,7 +161,7 @@ def test_the_number_of_models_of_torchvision():
 @pytest.mark.parametrize("task", ["segment", "detect"])
 @pytest.mark.parametrize("choice", GROUPS["augment"], ids=lambda c: c.name)
 def test_every_augmentation_transforms_masks_and_boxes(choice: ConfigOption, task: str):
-    """Or is refused: what cuts test images, for boxes; what needs boxes, for masks."""
+    """Or is refused: crops in evaluation for boxes, box transforms for masks."""
     config = composed(
         f"task={task}", f"augment={choice.name}", "data.num_images={train: 8, val: 1, test: 1}"
     )

@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def changed_run(command: Command, run: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
-    """A copy of it with a changed config."""
+    """Copy it with a changed config."""
 
     def change(how: Callable[[dict[str, Any]], None], to: str = "outputs/x") -> Path:
         folder = Path(shutil.copytree(run, to))
@@ -125,7 +125,7 @@ def test_a_list_of_defaults_in_a_stored_config_is_refused(command: Command, chan
 
 
 def hub(folder: Path) -> dict[str, Any]:
-    """A repository beside the config that writes a file when it is loaded."""
+    """Write a repository beside the config that writes a file when it is loaded."""
     evil = folder / "evil"
     evil.mkdir()
     (evil / "hubconf.py").write_text("open('stolen', 'w')\ndef go(*a, **k): pass\n")
@@ -146,7 +146,7 @@ def refused(command: Command, folder: Path, text: str) -> None:
 
 
 def test_a_group_given_as_text_is_refused(command: Command, changed_run: Callable):
-    """Hydra would read it as YAML, with a list of defaults that puts another group among its own callbacks."""
+    """Hydra would parse it as YAML with a defaults list."""
     folder = changed_run(lambda _: None)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["logger"] = hub(folder)
@@ -392,7 +392,7 @@ def test_groups_of_the_command_line_are_trusted():
 
 
 def test_every_choice_of_conf_is_trusted():
-    """What we ship must not be refused when it comes back with a run."""
+    """The config of a run of any choice is accepted."""
     files = [
         file
         for file in CONFIG_DIR.rglob("*.yaml")
@@ -416,7 +416,7 @@ KEYS = [f"{group}.{name}" for group in ("a", "b", "c") for name in ("x", "y", "z
 
 
 def random_config(seed: int) -> dict[str, Any]:
-    """Nested references and targets, good and bad; with odd seeds only such as a run's folder may bring along."""
+    """Return nested references and targets; with odd seeds only allowed ones."""
     random = Random(seed)
 
     def value() -> Any:
@@ -449,7 +449,7 @@ def targets(node: Any) -> Iterator[Any]:
 
 
 def test_what_is_built_is_what_was_checked(monkeypatch: pytest.MonkeyPatch):
-    """Whatever refers to whatever, and whatever changes meanwhile."""
+    """Random references, whose values change in between."""
     admitted = built = refused = 0
     for seed in range(400):
         config = random_config(seed)

@@ -239,7 +239,7 @@ def test_an_error_names_the_key_that_was_typed():
 
 
 def test_a_config_with_other_values_is_checked():
-    """As a program has it, which composes nothing."""
+    """Plain values without composition, as a Python program has them."""
     values = {"seed": 0, "optimizer": {"_target_": "torch.optim.SGD", "lr": -1, "_partial_": True}}
     with pytest.raises(ConfigurationError, match=r"^optimizer\.lr=-1: type a number of 0 or more$"):
         check_config(Config(values), ["optimizer"])

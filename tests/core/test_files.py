@@ -191,7 +191,7 @@ def test_a_path_is_shown_as_one_would_type_it(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_folder_without_write_permission(tmp_path: Path):
-    """The whole command, by a user who may not write there (root may write anywhere, so it becomes nobody)."""
+    """The command is run by a user without permission; root becomes nobody."""
     tmp_path.chmod(0o555)
     code = (
         "import os, sys\n"
@@ -247,7 +247,7 @@ def test_a_pipe_is_not_read(tmp_path: Path):
 
 
 def test_a_file_without_data_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """As the kernel's log in /proc, which passes for a file: reading it would wait, or give None."""
+    """Like the kernel's log in /proc, which looks like a regular file but has no data."""
     (tmp_path / "log").write_bytes(b"x")
     assert read_bytes(tmp_path / "log") == b"x"
 

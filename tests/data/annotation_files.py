@@ -10,7 +10,7 @@ from PIL import Image
 NAMES = ("ash", "beech", "cedar")
 
 SIZES = {"a": (80, 40), "b": (60, 60), "c": (40, 80), "d": (64, 48)}
-"""name: (width, height) of a image."""
+"""name: (width, height) of an image."""
 
 BOXES: dict[str, list[tuple[str, tuple[float, float, float, float]]]] = {
     "a": [("ash", (8, 4, 40, 30)), ("cedar", (20, 10, 80, 40))],
@@ -24,7 +24,7 @@ Boxes = Mapping[str, Sequence[tuple[str, Sequence[float]]]]
 
 
 def image(path: Path, size: tuple[int, int], *, seed: int = 0) -> Path:
-    """Noise, so that no two are alike."""
+    """Random pixels, so that no two images are equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng([seed, *path.stem.encode()]).integers(
         0, 255, (size[1], size[0], 3), dtype=np.uint8
@@ -34,7 +34,7 @@ def image(path: Path, size: tuple[int, int], *, seed: int = 0) -> Path:
 
 
 def coco(root: Path, boxes: Boxes = BOXES, *, split: str = "train") -> Path:
-    """``annotations/instances_<split>.json``; categories' numbers have gaps, images' too."""
+    """``annotations/instances_<split>.json``, with gaps between ids."""
     numbers = {name: 10 * (k + 1) for k, name in enumerate(NAMES)}
     images, annotations = [], []
     for place, (name, (width, height)) in enumerate(SIZES.items()):
@@ -77,7 +77,7 @@ def voc(root: Path, boxes: Boxes = BOXES) -> Path:
 
 
 def yolo(root: Path, boxes: Boxes = BOXES) -> Path:
-    """``images/``, ``labels/`` and ``data.yaml``; a image without objects has no text file."""
+    """``images/``, ``labels/`` and ``data.yaml``; an image without objects has no text file."""
     (root / "labels").mkdir(parents=True)
     for name, (width, height) in SIZES.items():
         image(root / "images" / f"{name}.png", (width, height))

@@ -72,7 +72,7 @@ def test_weights_from_a_file_or_torchs_cache(make_folder: Callable[..., Path]):
 
 
 def test_changed_masks_change_the_fingerprint(make_folder: Callable[..., Path]):
-    """No mask is opened: these are none."""
+    """Masks are not opened; these files are invalid."""
     root = make_folder(classes=("images",), count=4)
     (root / "masks").mkdir()
     for path in sorted((root / "images").iterdir()):

@@ -230,7 +230,7 @@ def mask_spec(spec: DataSpec) -> DataSpec:
 
 
 class Drawn:
-    """Images of 12x10 whose masks say which of their pixels are white."""
+    """Images of 12x10 pixels with masks of their white pixels."""
 
     def __init__(self, count: int = 20) -> None:
         self.count = count
@@ -289,7 +289,7 @@ def test_splits_of_masks_are_held_out_at_random(mask_spec: DataSpec):
 
 
 class Wrong(Drawn):
-    """Masks that fit neither their image nor the classes."""
+    """Masks of other sizes and with other labels."""
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, mask = super().__getitem__(index)
@@ -318,7 +318,7 @@ def test_masks_of_a_single_class_are_reported(
     mask_spec: DataSpec, caplog: pytest.LogCaptureFixture
 ):
     class Forgotten(Drawn):
-        """255 for what is one of the classes."""
+        """255 in place of a class."""
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             image, mask = super().__getitem__(index)
@@ -382,7 +382,7 @@ def test_images_without_annotations_have_ignored_masks(mask_spec: DataSpec, make
 
 
 def test_a_subset_of_a_split_is_evenly_spaced(spec: DataSpec):
-    """What ``eval_loader`` gives of it, and single images of that."""
+    """``eval_loader`` and ``load_images``."""
     made = module(spec)
     whole = torch.cat([batch.images for batch in made.eval_loader("train")])
     part = torch.cat([batch.images for batch in made.eval_loader("train", max_samples=5)])
@@ -434,7 +434,7 @@ def test_labels_that_are_not_integers_are_refused(spec: DataSpec, targets: objec
 
 
 class Floats(Tensors):
-    """Whole numbers that are stored as floats."""
+    """Integers stored as floats."""
 
     def __init__(self) -> None:
         super().__init__()

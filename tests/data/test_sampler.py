@@ -34,7 +34,7 @@ def test_the_order_depends_on_seed_and_epoch():
 
 
 def test_without_shuffling_the_order_is_constant():
-    """So that augmentation resuming changing."""
+    """So that augmentation changes in each epoch."""
     one = order(same_every_epoch=True)
     one.set_epoch(3)
     assert one.batches() == order().batches()
@@ -89,7 +89,7 @@ def test_completed_batches_are_not_yielded_again():
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_limited_evaluation_covers_a_sorted_dataset(world: int):
-    """Its first batches are evenly spaced; the rest follows, though nobody reads it."""
+    """The first batches are evenly spaced; the others follow but are not read."""
     orders = [
         order(size=100, batch_size=4, shuffle=False, rank=r, world_size=world, limit=2)
         for r in range(world)

@@ -15,7 +15,7 @@ from vision_lab.data.transforms import (
 
 
 def example(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-    """The column of each pixel, as a image's shade and as a mask's class."""
+    """The column of each pixel, as gray level of the image and label of the mask."""
     columns = torch.arange(width, dtype=torch.uint8).expand(height, -1)
     return tv_tensors.Image(columns.expand(3, -1, -1).clone()), tv_tensors.Mask(columns.clone())
 
@@ -41,7 +41,7 @@ def test_scale_jitter_and_crop(scale: tuple[float, float]):
 
 @pytest.mark.parametrize("strength", [0.01, 0.04])
 def test_the_displacement_has_the_documented_size(strength: float):
-    """Over many draws, in columns of a image of 200."""
+    """Over many samples, in columns of an image 200 pixels wide."""
     image, mask = example(200, 200)
     shifts = []
     for seed in range(40):

@@ -5,7 +5,7 @@ from torch import nn
 
 
 def assert_same_network(made: nn.Module, published: nn.Module) -> None:
-    """Keys and outputs of one of torchvision's networks, in evaluation and in training."""
+    """Assert equal keys and outputs, in evaluation and in training."""
     assert list(made.state_dict()) == list(published.state_dict())
     made.load_state_dict(published.state_dict())
     images = torch.rand(2, 3, 65, 90)

@@ -25,7 +25,7 @@ def mask_spec() -> DataSpec:
 
 @pytest.fixture
 def make_backbone() -> Callable[..., ClassifierBackbone]:
-    """One of torchvision's classifiers with random weights."""
+    """Create torchvision's classifiers with random weights."""
 
     def make(name: str) -> ClassifierBackbone:
         torch.manual_seed(0)

@@ -223,7 +223,7 @@ def test_group_norm_requires_divisible_channels(make_backbone):
 
 
 def test_anchors_follow_the_stride_of_a_map_with_a_border():
-    """As AlexNet's do, whose first convolution has no padding to speak of."""
+    """Like those of AlexNet, whose first convolution has little padding."""
     anchors = StrideAnchorGenerator([[32], [64]], (1.0,), strides=[8, 16])
     from torchvision.models.detection.image_list import ImageList
 

@@ -24,7 +24,7 @@ def test_fcn8s_on_vgg16_equals_the_paper(make_backbone: Callable, mask_spec: Dat
 def test_indices_are_those_of_the_encoders_pooling(
     make_backbone: Callable, mask_spec: DataSpec, size
 ):
-    """The coarsest map put back where VGG's last pooling took it from."""
+    """The coarsest map is unpooled with the indices of VGG's last pooling."""
     backbone = make_backbone("vgg11_bn")
     *_, fine, coarse = backbone.stages
     maps = backbone.features([fine.name, coarse.name]).eval()(torch.rand(1, 3, *size))

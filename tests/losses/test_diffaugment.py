@@ -34,7 +34,7 @@ def test_each_image_has_its_own_augmentation(name: str):
 
 
 def test_color_augmentation_is_bounded():
-    """Of a image of two shades: its mean by 0.5, its contrast by half, its saturation to twice."""
+    """An image of two gray levels: brightness by 0.5, contrast by half, saturation by two."""
     torch.manual_seed(0)
     gray = torch.tensor([-0.2, 0.2]).view(1, 1, 1, 2).expand(400, 3, 1, 2)
     changed = color(gray)

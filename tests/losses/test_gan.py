@@ -42,7 +42,7 @@ def test_label_smoothing_is_one_sided():
 
 @pytest.mark.parametrize("name", ["bce", "hinge", "wgan_gp"])
 def test_gan_losses_have_the_right_sign(name: str):
-    """The discriminator's loss falls as real images rise and made ones fall, the generator's as made ones rise."""
+    """The discriminator's loss decreases with scores of real images, the generator's with those of generated ones."""
     loss = make_loss(name, real_label=1.0)
     real, fake = (torch.linspace(-0.9, 0.9, 7, requires_grad=True) for _ in range(2))
     of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
@@ -62,7 +62,7 @@ def test_the_hinge_loss_is_zero_beyond_its_margin():
 
 
 def linear_scores(images: Tensor) -> Tensor:
-    """A gradient of 3 at one pixel and 4 at another: 5 in length."""
+    """A gradient of 3 at one pixel and 4 at another has norm 5."""
     return 3 * images[:, 0, 0, 0] + 4 * images[:, 0, 1, 1]
 
 

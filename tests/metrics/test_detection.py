@@ -23,7 +23,7 @@ Pair = tuple[tuple[Sample, Detections], BoxTargets]
 
 
 def image(index: int, found: Sequence[Sequence[float]], truth: Sequence[Sequence[float]]) -> Pair:
-    """Found: label, four sides, score. Truth: label, four sides, crowd."""
+    """Detections: label, box, score. Ground truth: label, box, crowd."""
     rows = torch.tensor(found, dtype=torch.float32).reshape(-1, 6)
     known = torch.tensor(truth, dtype=torch.float32).reshape(-1, 6)
     area = (known[:, 3:5] - known[:, 1:3]).prod(dim=1)
@@ -36,7 +36,7 @@ def image(index: int, found: Sequence[Sequence[float]], truth: Sequence[Sequence
 
 
 def made_set(seed: int) -> list[Pair]:
-    """Crowds, empty images, images where nothing was found, ties of scores, doubles, sizes of all three kinds."""
+    """Crowds, empty images, images without detections, equal scores, duplicates, all three sizes."""
     random = np.random.default_rng(seed)
     pairs = []
     for index in range(24):
@@ -79,7 +79,7 @@ def measured(pairs: Sequence[Pair]) -> dict[str, Tensor]:
 
 
 def by_coco(came_to: dict[str, Tensor], folder: Path) -> np.ndarray:
-    """What COCO's own program says of the files that an evaluation writes."""
+    """Evaluate exported files with pycocotools."""
     truth = coco_json.annotation_file(
         came_to["images"],
         list("abc"),
@@ -111,7 +111,7 @@ def test_metrics_equal_those_of_pycocotools(seed: int, tmp_path: Path):
 
 
 def test_counts_equal_those_by_hand():
-    """Class 0: two objects, found at 0.9 and at 0.5, a mistake at 0.7 between them. Class 1: one object, not found."""
+    """Class 0: two objects with scores 0.9 and 0.5, a false positive at 0.7. Class 1: one object, missed."""
     truth = [[0, 0, 0, 100, 100, 0], [0, 150, 50, 250, 150, 0], [1, 10, 120, 60, 170, 0]]
     found = [[0, 0, 0, 100, 100, 0.9], [0, 200, 0, 240, 30, 0.7], [0, 150, 50, 250, 150, 0.5]]
     came_to = measured([image(0, found, truth)])

@@ -22,7 +22,7 @@ from vision_lab.metrics.generative import (
 def points(
     count: int, *, seed: int, mean: float = 0.0, scale: float = 1.0, size: int = 6
 ) -> Tensor:
-    """Correlated, skewed features, as a ReLU makes them."""
+    """Return correlated, skewed features, like those after a ReLU."""
     random = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(size, size))
     return torch.from_numpy(
@@ -40,7 +40,7 @@ def frechet_by_scipy(real: Tensor, fake: Tensor) -> float:
 
 
 def kernel_by_numpy(real: Tensor, fake: Tensor) -> float:
-    """The unbiased estimate, pair by pair."""
+    """Compute the unbiased estimate pair by pair."""
     one, other = real.double().numpy(), fake.double().numpy()
 
     def similar(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_kid_over_subsets_approximates_that_of_all(monkeypatch: pytest.MonkeyPat
 
 
 def precision_by_hand(real: np.ndarray, fake: np.ndarray) -> float:
-    """By the words of the paper: is a made point within the third-nearest distance of any real point?"""
+    """As defined in the paper: is a generated point within the third-nearest distance of any real point?"""
     inside = 0
     for point in fake:
         for center in real:
@@ -97,7 +97,7 @@ def test_precision_and_recall_equal_those_by_hand(monkeypatch: pytest.MonkeyPatc
 
 
 def test_precision_and_recall_distinguish_quality_and_coverage():
-    """Two clusters: made points in one of them are good but not all; far away they are neither."""
+    """Two clusters: samples of one have precision but not recall, distant ones neither."""
     random = torch.Generator().manual_seed(0)
     one, two = torch.randn(2, 100, 4, generator=random)
     real = torch.cat([one, two + 50])

@@ -20,7 +20,7 @@ PREDICTIONS = torch.tensor([[[0, 1, 1], [1, 0, 3]], [[0, 0, 0], [0, 1, 1]]], dty
 
 
 def test_weights_equal_those_by_hand():
-    """Two batches of one image: class 0: 5 both, 7 truth or prediction; 1: 2 of 5; 3: 0 of 1; 2 does not count."""
+    """Two batches of one image: IoU of class 0 is 5/7, of 1 2/5, of 3 0/1; class 2 is left out."""
     measure = SegmentationMetrics(4)
     for prediction, truth in zip(PREDICTIONS, TRUTH, strict=True):
         measure.update(prediction[None], truth[None])
@@ -32,7 +32,7 @@ def test_weights_equal_those_by_hand():
 
 
 def test_metrics_are_not_means_over_batches():
-    """A image that shows little of a class counts little."""
+    """An image with few pixels of a class has little weight."""
     measure, single = SegmentationMetrics(4), []
     for prediction, truth in zip(PREDICTIONS.clamp(max=1), TRUTH.clamp(max=1), strict=True):
         measure.update(prediction[None], truth[None])

@@ -100,7 +100,7 @@ def test_images_that_are_too_small_get_the_minimum_size(spec: DataSpec):
 
 @pytest.mark.slow
 def test_the_suggested_size_fits_the_stem_it_selects(spec: DataSpec):
-    """A small stem would do with less, but is not what ``auto`` takes at that size."""
+    """A small stem requires less, but ``auto`` does not select it at that size."""
     inception = partial(published.inception_v3, init_weights=False)
     with torch.device("meta"):
         with pytest.raises(ConfigurationError) as caught:

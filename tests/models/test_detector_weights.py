@@ -47,7 +47,7 @@ def test_a_published_file_predicts(head: str, command: Command, tmp_path: Path):
 
 
 def test_normalization_of_published_detectors(monkeypatch: pytest.MonkeyPatch):
-    """SSD's subtracts a mean and leaves the values as large as bytes."""
+    """SSD subtracts a mean and keeps values up to 255."""
     enumeration = torchvision.models.get_model_weights("ssd300_vgg16")
     monkeypatch.setattr(enumeration, "get_state_dict", lambda *_, **__: {"a": torch.zeros(1)})
     _, mean, std = weights._download("coco", "ssd300_vgg16", "head.weights")

@@ -44,7 +44,7 @@ def test_the_network_equals_torchvisions_for_resnets(output_stride: int, dilated
     ],
 )
 def test_dilated_maps_contain_the_strided_map(name: str):
-    """At half the stride a network computes what it did, and as much again in between (away from the border)."""
+    """At half the stride the map contains the original one, except at borders."""
     strided, dilated = backbone(name), backbone(name)
     last = strided.stages[-1].name
     images = torch.rand(1, 3, 256, 256)

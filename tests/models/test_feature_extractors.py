@@ -25,7 +25,7 @@ from vision_lab.models.feature_extractors import (
 
 
 def test_the_bundled_network_separates_classes():
-    """By the nearest_neighbors class mean of its features, of images it has not learned from; and it is small."""
+    """By the nearest class mean of features of test images; and the file is small."""
     look, train, test = fashion_features(), FashionMini(split="train"), FashionMini(split="test")
     points, others = look(train.tensors[0][::12]), look(test.tensors[0][::2])
     means = torch.stack([points[train.targets[::12] == label].mean(dim=0) for label in range(10)])
@@ -52,7 +52,7 @@ def test_images_of_any_kind_are_converted():
 
 
 def test_each_channel_is_processed_separately():
-    """So that colors count, and their order."""
+    """Features depend on colors and their order."""
     look, color = fashion_features(), torch.rand(3, 3, 32, 32)
     together = look(color)
     for place in range(3):
@@ -66,7 +66,7 @@ def test_each_channel_is_processed_separately():
     "name", ["resnet18", "squeezenet1_0", "vgg11", "densenet121", "mobilenet_v2"]
 )
 def test_features_of_a_classifier_are_inputs_of_its_last_layer(spec: DataSpec, name: str):
-    """For a layer of weights and biases, classes are that layer's of the features."""
+    """The last layer applied to the features gives the logits."""
     classifier = torchvision.models.get_model(name, num_classes=4).eval()
     look = classifier_features(classifier, replace(spec, image_size=(64, 64)), "run:x")
     images = torch.rand(2, 3, 64, 64)
@@ -83,7 +83,7 @@ def test_features_of_a_classifier_are_inputs_of_its_last_layer(spec: DataSpec, n
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file like torch-fidelity's, of random weights; nothing is fetched."""
+    """A file like torch-fidelity's with random weights; nothing is downloaded."""
     made = "vision_lab"
     monkeypatch.setattr(
         "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url",
@@ -94,7 +94,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    """What a network of that kind holds, drawn once."""
+    """Return a random state dict of such a network."""
     file = path.with_suffix(".pth")
     if not file.exists():
         torch.manual_seed(0)
@@ -158,7 +158,7 @@ def test_inception_without_its_extra_or_network(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_bundled_weights_are_those_of_the_documented_command():
-    """The file has nothing but the network's tensors, all finite."""
+    """The file contains only the finite tensors of the network."""
     state = torch.load(feature_extractors.FASHION_WEIGHTS, weights_only=True)
     assert sum(np.prod(value.shape) for value in state.values()) < 80_000
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())

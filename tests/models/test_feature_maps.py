@@ -13,7 +13,7 @@ from vision_lab.models.feature_maps import TrainEvalGraphs
 
 
 class Dropping(nn.Module):
-    """Drops by a function, which a trace fixes for one mode."""
+    """Functional dropout, which a trace fixes for one training flag."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def test_a_copy_is_independent(name: str):
 
 
 def test_replaced_layers_are_used():
-    """As synchronized batch norm replaces batch norm, in training and in evaluation."""
+    """Like synchronized batch norm, in training and in evaluation."""
     maps = TrainEvalGraphs(torchvision.models.resnet18()).feature_maps(["layer1.1"])
     images = torch.rand(2, 3, 32, 32)
     maps.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3)

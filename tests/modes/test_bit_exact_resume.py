@@ -131,7 +131,7 @@ def _event_files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[tuple[str, ...]], Path]]:
-    """The folder of a run of some words that was left alone."""
+    """Train an uninterrupted run of some words, once."""
     made: dict[tuple[str, ...], Path] = {}
 
     def run(words: tuple[str, ...]) -> Path:
@@ -216,7 +216,7 @@ def test_a_killed_run_resumes_bit_exactly(
 def test_a_checkpoint_every_n_minutes(
     command: Command, monkeypatch: pytest.MonkeyPatch, minutes: str, step: int
 ):
-    """With 0 there is one after each step of the optimizer; with 60 only that of the epoch's end."""
+    """With 0 after each optimizer step; with 60 only at the end of the epoch."""
     words = (
         *(
             "debug=fast",
@@ -235,7 +235,7 @@ def test_a_checkpoint_every_n_minutes(
 
 
 def test_the_compared_runs_contain_results(alone: Callable):
-    """The words above really make the states that could be lost."""
+    """The configurations above have the states that could be lost."""
     rows = (alone(EVERYTHING) / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 3  # early stopping stopped it before its four epochs
     assert json.loads((alone(EVERYTHING) / "result.json").read_text())["steps"] == 3 * 5

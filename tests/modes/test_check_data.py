@@ -80,7 +80,7 @@ def cut(path: Path) -> None:
 
 
 def twice(root: Path) -> None:
-    """One image under two names, with other annotations, so that it matters in one split too."""
+    """One image with two names and different annotations, in one split."""
     shutil.copy(root / "JPEGImages/a.png", root / "JPEGImages/e.png")
     text = (
         (root / "Annotations/a.xml").read_text().replace("a.png", "e.png").replace("cedar", "ash")
@@ -91,10 +91,10 @@ def twice(root: Path) -> None:
 COCO = "annotations/instances_train.json"
 
 FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
-    ("coco", "a image that is cut short", lambda r: cut(r / "train/a.png"), "a.png"),
+    ("coco", "an image that is cut short", lambda r: cut(r / "train/a.png"), "a.png"),
     (
         "coco",
-        "a image that is not there",
+        "an image that is not there",
         lambda r: (r / "train/b.png").unlink(),
         "there is no such file",
     ),
@@ -159,7 +159,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda r: (r / "images/d.png").write_text("hello"),
         "is not an image",
     ),
-    ("folder", "a image that is cut short", lambda r: cut(r / "ash/0.png"), "0.png"),
+    ("folder", "an image that is cut short", lambda r: cut(r / "ash/0.png"), "0.png"),
     (
         "folder",
         "one image in two classes",
@@ -184,7 +184,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda r: Image.new("L", (40, 30), 7).save(r / "masks/1.png"),
         "stand for no class",
     ),
-    ("masks", "a image without a mask", lambda r: (r / "masks/2.png").unlink(), "2.png"),
+    ("masks", "an image without a mask", lambda r: (r / "masks/2.png").unlink(), "2.png"),
     ("masks", "a mask that is cut short", lambda r: cut(r / "masks/3.png"), "3.png"),
 ]
 

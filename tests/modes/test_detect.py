@@ -28,7 +28,7 @@ SMALL = (
 
 
 def squares(root: Path, count: int = 30) -> Path:
-    """One bright square a image, as YOLO's files have it; images are 96 x 48, so that they are fitted."""
+    """Write images of 96 x 48 pixels with a bright square each, in YOLO format."""
     random = np.random.default_rng(0)
     for name in ("images", "labels"):
         (root / name).mkdir(parents=True)
@@ -46,7 +46,7 @@ def squares(root: Path, count: int = 30) -> Path:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with squares/ and a run that learned them, made once."""
+    """A folder with squares/ and a trained run."""
     folder = tmp_path_factory.mktemp("squares")
     with chdir(folder):
         words = (

@@ -47,7 +47,7 @@ def start(folder: Path, *words: str) -> Started:
 
 
 def children_of(process: Started, *, count: int, are_readers: bool) -> list[int]:
-    """Children of a command: those that read images ahead, or another process of the same run."""
+    """Return children of a command: data loading workers, or the second process."""
     while process.poll() is None:
         found = []
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
@@ -104,7 +104,7 @@ def test_a_lost_process_is_named_and_the_command_resumes(
 
 @pytest.mark.slow
 def test_a_worker_killed_in_the_first_of_two_processes_is_the_reported_cause(tmp_path: Path):
-    """The second one then only sees that the first is gone, and says nothing."""
+    """The second process only sees that the first has ended, and reports nothing."""
     process = start(tmp_path, "trainer=ddp_cpu")
     os.kill(children_of(process, count=1, are_readers=True)[0], signal.SIGKILL)
     assert_it_ended_in_words(process, tmp_path, "most likely because memory ran out")

@@ -40,7 +40,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of a pair that takes classes, and one of a classifier, made once."""
+    """A folder with a run of a conditional GAN and one of a classifier."""
     folder = tmp_path_factory.mktemp("made")
     with chdir(folder):
         assert main([*SMALL, "model.conditioning=concatenation", "name=made"]) == 0
@@ -184,7 +184,7 @@ def test_the_same_command_twice_gives_the_same_bits(command: Command, run: Path)
 
 
 def test_features_of_a_run(command: Command, run: Path):
-    """Numbers of another space are not held against the run's own."""
+    """Metrics of other features are not compared with those of the run."""
     outcome = command(
         "mode=evaluate", f"run={run}", "task.feature_extractor=run:outputs/classifier"
     )
@@ -197,7 +197,7 @@ def test_features_of_a_run(command: Command, run: Path):
 
 
 def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path]):
-    """Of a pair that takes classes it must have the same; another one takes any images."""
+    """A conditional GAN requires the same classes; others accept any images."""
     root = make_folder(classes=("ash", "beech"), count=20)
     outcome = command(
         "mode=evaluate", f"run={run}", "data=folder", f"data.root={root}", "data.num_workers=0"
@@ -246,7 +246,7 @@ def test_masks_and_boxes_are_ignored_by_generation(command: Command):
 
 
 def test_samples_need_no_features(command: Command, run: Path):
-    """The classifier in whose space a pair was measured may be gone."""
+    """The classifier that extracted features may no longer exist."""
     words = (*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none")
     assert command(*words, "task.feature_extractor=run:outputs/classifier", "name=x").code == 0
     shutil.rmtree("outputs/classifier")
@@ -317,7 +317,7 @@ def test_latents_of_another_shape_are_refused(command: Command, run: Path, array
 def test_folders_of_unlabeled_images(
     command: Command, make_folder: Callable[..., Path], tmp_path: Path
 ):
-    """With classes or without; at 64 pixels, in color; some of the files are broken."""
+    """With and without class folders, in color, with unreadable files."""
     root = make_folder(classes=("ash", "beech"), count=14)
     (root / "ash" / "003.png").write_bytes(b"is not an image")
     shutil.copytree(root / "ash", tmp_path / "flat")

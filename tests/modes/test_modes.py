@@ -28,7 +28,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with images/ and a run that learned them, made once."""
+    """A folder with images/ and a trained run."""
     folder = tmp_path_factory.mktemp("shades")
     make_shades(folder / "images", count=30)
     words = (
@@ -45,7 +45,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(command: Command, learned: Path, tmp_path: Path) -> Run:
-    """A copy of that run, and of its images."""
+    """A copy of that run and its images."""
     shutil.copytree(learned, tmp_path, dirs_exist_ok=True)
     return Run(tmp_path / "outputs" / "shades")
 
@@ -208,7 +208,7 @@ def test_an_unfinished_run_cannot_be_evaluated(command: Command):
 
 
 def test_fine_tuning_from_a_run(command: Command, trained: Run, make_folder: Callable[..., Path]):
-    """The weights of a run are a file like any other; only the classification layer is initialized again."""
+    """The weights of a run are loaded like any file; only the classification layer is new."""
     other = make_folder("two", classes=("ash", "elm"), count=20)
     words = ("data=folder", f"data.root={other}", "name=tuned", f"model.weights={trained.weights}")
     outcome = command(*words, *SMALL, "debug=fast", "model.freeze=backbone")
@@ -274,7 +274,7 @@ def test_differences_of_a_second_evaluation_are_reported(command: Command, train
 
 
 def test_a_run_from_another_folder_keeps_its_config(command: Command, trained: Run, tmp_path: Path):
-    """Moved, its data moved, and its own copy of conf gone: the same numbers."""
+    """After moving the run and its data, the metrics are the same."""
     (tmp_path / "elsewhere").mkdir()
     moved = Path(shutil.move(trained.folder, tmp_path / "elsewhere" / "run"))
     images = Path(shutil.move(tmp_path / "images", tmp_path / "elsewhere" / "images"))

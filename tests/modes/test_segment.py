@@ -55,7 +55,7 @@ def own(root: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with discs/ and a run that learned them, made once."""
+    """A folder with discs/ and a trained run."""
     folder = tmp_path_factory.mktemp("discs")
     with chdir(folder):
         words = own(drawn(folder / "discs"))
@@ -136,7 +136,7 @@ def test_no_two_images_share_a_name():
 
 
 def test_a_cropped_image_has_no_content_size(command: Command, trained: Run, tmp_path: Path):
-    """An augmentation that crops when evaluating is left out: its mask would be none of the image."""
+    """An augmentation that crops in evaluation is not applied."""
     words = ("mode=predict", f"run={trained}", f"source={tmp_path / 'discs' / 'images' / '00.png'}")
     masks = []
     for augment in ("none", "imagenet"):
@@ -163,7 +163,7 @@ def test_a_fully_ignored_mask_among_others(command: Command, tmp_path: Path):
 
 
 def test_tiles_of_large_images(command: Command, trained: Run, tmp_path: Path):
-    """Discs keep their size: where one image is the four of another, so is its mask."""
+    """An image of four others has a mask of their four masks."""
     four = [
         np.asarray(Image.open(tmp_path / "discs" / "images" / f"{number:02d}.png"))
         for number in range(4)
@@ -368,7 +368,7 @@ def test_invalid_masks_stop_the_run_or_are_listed(command: Command, tmp_path: Pa
 
 
 def test_fully_ignored_masks(command: Command, tmp_path: Path):
-    """Neither a loss nor a metric is NaN, which would end the run."""
+    """Neither the loss nor a metric is NaN."""
     root = drawn(tmp_path / "discs", count=12)
     for path in (root / "masks").iterdir():
         Image.fromarray(np.full((40, 48), 9, dtype=np.uint8)).save(path)

@@ -68,7 +68,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
 
 @pytest.mark.slow
 def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
-    """Of 7 images, which two processes share as 4 and 3; evaluated by one process the run gives the same numbers."""
+    """7 images, of which two processes get 4 and 3; one process gives the same metrics."""
     words = (
         *(
             "task=segment",
@@ -103,7 +103,7 @@ def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
 
 @pytest.mark.slow
 def test_two_processes_evaluate_the_boxes_of_each_image_once(tmp_path: Path):
-    """Of 7 images, as above; detections and truth of both are one set."""
+    """7 images, as above; detections and ground truth of both are complete."""
     words = (
         *(
             "task=detect",
@@ -208,7 +208,7 @@ def test_a_nan_loss_in_one_process_ends_both(tmp_path: Path):
 def test_a_sweep_continues_after_an_unreadable_file_in_one_process(
     tmp_path: Path, make_folder: Callable[..., Path]
 ):
-    """The second process of the first job meets it; the sweep must outlive Lightning's watch over its processes."""
+    """The second process of the first job fails, and Lightning must not end the sweep."""
     root = make_folder(classes=("ash", "beech"), count=20)
     for path in sorted(root.rglob("*.png"))[:36]:
         path.write_bytes(b"is not an image")
@@ -252,7 +252,7 @@ def test_options_for_gpus_are_refused_on_cpus(command: Callable[..., Outcome]):
 
 @pytest.mark.slow
 def test_two_processes_train_a_gan_as_one_and_sample_alike(tmp_path: Path):
-    """The same steps of both, since they average gradients; one run; its measures are those of one process."""
+    """Gradients are averaged; there is one run, with the metrics of one process."""
     words = (
         *(
             "task=generate",

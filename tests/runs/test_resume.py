@@ -225,7 +225,7 @@ def test_a_run_and_a_sweep_do_not_share_a_name(command: Command):
 
 
 def test_a_changed_default_is_another_config(command: Command, tmp_path: Path):
-    """A default that changes in conf/ between two commands: here a group's file in the user's own folder."""
+    """A default of a user's config folder changes between two commands."""
     file = tmp_path / "my_conf" / "optimizer" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("# Mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.01\n")

@@ -34,7 +34,7 @@ class Network(nn.Module):
 
 
 def found(rows: list[list[float]]) -> Detections:
-    """Label, four sides, score."""
+    """Return detections from rows of label, box and score."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
     return Detections(table[:, 1:5], table[:, 0].long(), table[:, 5])
 
@@ -55,7 +55,7 @@ def task() -> DetectionTask:
 
 @pytest.fixture
 def batch() -> Batch:
-    """Two images of 80 x 40 pixels, fitted to 40 x 40: the lower half is empty."""
+    """Return a batch of two images of 80 x 40 pixels, letterboxed to 40 x 40."""
     targets = [
         box_targets([[4, 2, 20, 15]], [1]),
         box_targets([[0, 0, 10, 10], [20, 5, 40, 20]], [0, 2], [False, True]),

@@ -18,7 +18,7 @@ from vision_lab.training.lr_schedules import Cosine
 
 
 class Watch(pl.Callback):
-    """After each batch: which of the networks have changed, whether the step is whole, and both rates."""
+    """Records after each batch which networks have changed, and both learning rates."""
 
     def __init__(self) -> None:
         self.before: dict[str, torch.Tensor] = {}
@@ -73,7 +73,7 @@ def test_updates_alternate_across_epochs(tmp_path: Path):
 
 
 def test_each_network_has_its_learning_rate_and_schedule(tmp_path: Path):
-    """Over its own number of steps: 8 of the discriminator, 4 of the generator."""
+    """Over 8 steps of the discriminator and 4 of the generator."""
     schedule = Cosine(warmup_fraction=0.0)
     task = generate(schedule=schedule, generator_optimizer={"lr": 0.5}, n_critic=2)
     rates = watched(tmp_path, task).rates
@@ -110,7 +110,7 @@ def test_gradients_of_each_network_are_clipped_separately(tmp_path: Path):
 
 
 def test_a_schedule_has_the_number_of_training_steps(tmp_path: Path):
-    """Seven batches an epoch make two windows of four, of which one is short."""
+    """Seven batches per epoch are two windows of four, of which the last is incomplete."""
     task = generate(accumulate_grad_batches=4, schedule=Cosine(warmup_fraction=0.0))
     watch = watched(tmp_path, task, limit_train_batches=7, max_epochs=3)
     rates = [
@@ -124,7 +124,7 @@ def test_a_schedule_has_the_number_of_training_steps(tmp_path: Path):
 
 
 def test_a_validation_within_an_accumulated_step_keeps_gradients(tmp_path: Path):
-    """Four batches a step, and a validation after each second one: the same networks as without."""
+    """Four batches per step and a validation after every second one: the same networks as without."""
     weights = []
     for every in (1.0, 2):
         torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_a_validation_within_an_accumulated_step_keeps_gradients(tmp_path: Path)
 
 
 def test_batches_without_images_are_skipped(tmp_path: Path):
-    """One in a window of two, and all of a window: no step, no rate, and the generator learns from what there was."""
+    """An empty batch in a window, and a window of empty batches, which makes no step."""
 
     class Bad(Shades):
         def __getitem__(self, index):
@@ -177,7 +177,7 @@ def test_mixed_precision(tmp_path: Path, loss: str):
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(tmp_path: Path):
-    """Without batch norm: two batches of 16 and their mean make the discriminator's step of one of 32."""
+    """Without batch norm, two batches of 16 equal one of 32."""
     stepped = []
     for size, together in ((32, 1), (16, 2)):
         torch.manual_seed(0)
@@ -234,7 +234,7 @@ def test_the_averaged_weights_are_not_biased_to_the_initial_ones(tmp_path: Path)
 def test_each_loss_approaches_the_target_distribution(
     tmp_path: Path, loss: str, changes: dict[str, Any]
 ):
-    """Shades have a mean of 145 and a deviation of 47 of 255: moments before and after."""
+    """The gray levels have mean 145 and standard deviation 47; moments are compared."""
     torch.manual_seed(0)
     task = generate(loss=loss, **changes)
     shades = Shades().tensors[0].float()

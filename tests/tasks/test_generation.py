@@ -75,7 +75,7 @@ def test_the_test_evaluates_noise_and_draws_figures(tmp_path: Path):
 
 
 def test_samples_have_the_class_frequencies_of_the_split(tmp_path: Path):
-    """Three quarters of it are dark: so are as many of the samples."""
+    """Three quarters of the split are dark, and as many samples."""
 
     class Uneven(Shades):
         def __init__(self) -> None:
@@ -94,7 +94,7 @@ def test_samples_have_the_class_frequencies_of_the_split(tmp_path: Path):
 
 
 def test_the_nearest_neighbor_of_a_training_image_is_itself(tmp_path: Path):
-    """A generator that knows training images by heart shows it."""
+    """A generator that copies training images is revealed."""
     train = Shades().tensors[0]
     task = generate()
     task.generate = lambda noise: train[: len(noise.latents)]  # type: ignore[method-assign]
@@ -105,7 +105,7 @@ def test_the_nearest_neighbor_of_a_training_image_is_itself(tmp_path: Path):
 
 
 def test_nearest_neighbors_skip_unreadable_files(tmp_path: Path):
-    """Of the training images those behind a bad one keep their places."""
+    """An unreadable training image does not shift the indices of others."""
 
     class Bad(Shades):
         def __getitem__(self, index):
@@ -146,7 +146,7 @@ def test_interpolations_end_at_their_samples(tmp_path: Path):
 
 
 def test_too_few_images_for_metrics(tmp_path: Path):
-    """Said before training begins; or after, where fewer are seen than there are."""
+    """Reported before training, or after it if fewer images were used."""
     with pytest.raises(
         DataError, match="too few images for the metrics, 3 in test: each split requires 4"
     ):

@@ -73,7 +73,7 @@ def test_cross_entropy_is_torchs(mask_spec: DataSpec, weights: list[float] | Non
 
 
 def test_dice_equals_that_by_hand(mask_spec: DataSpec):
-    """Class 2 is not in the truth and does not count; what is ignored neither."""
+    """Class 2 is not in the ground truth and is left out, like ignored pixels."""
     masks = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
     probabilities = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
     loss = task(mask_spec, loss_weights={"dice": 1.0}).losses(
@@ -174,7 +174,7 @@ def test_unusable_training_settings_are_refused(mask_spec: DataSpec, changes: di
 
 def test_predictions_of_flipped_images_are_flipped_back(mask_spec: DataSpec):
     class Left(nn.Module):
-        """Says sea in the left half of whatever it sees."""
+        """Predicts sea in the left half of any image."""
 
         def forward(self, images):
             logits = torch.zeros(len(images), 3, *images.shape[-2:])
@@ -204,7 +204,7 @@ def test_predictions_have_the_size_of_the_file(mask_spec: DataSpec):
 
 
 class Near(nn.Module):
-    """A network that sees three pixels in each direction."""
+    """A network with a receptive field of three pixels in each direction."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class Near(nn.Module):
 
 @pytest.mark.parametrize("size", [(8, 8), (20, 33), (5, 40), (3, 4)])
 def test_tiled_predictions_equal_whole_predictions(mask_spec: DataSpec, size: tuple[int, int]):
-    """With overlaps of twice what the network sees, there are no seams."""
+    """There are no seams if tiles overlap by twice the receptive field."""
     made = task(replace(mask_spec, image_size=(16, 16)), network=Near())
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
     given = Batch(image, torch.full((1, *size), IGNORE_INDEX), [Sample(0, None, size)])

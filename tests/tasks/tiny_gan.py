@@ -28,7 +28,7 @@ SHADES = DataSpec(
 
 
 class Shades(TensorDataset):
-    """Images (1, 4, 4) of one shade each: normally distributed, by class around 100 or 190 of 255."""
+    """Images (1, 4, 4) of one gray level each, normally distributed around 100 or 190 by class."""
 
     def __init__(self, count: int = 256) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -40,7 +40,7 @@ class Shades(TensorDataset):
 
 
 class Pair(nn.Module):
-    """Two layers each; the classes, where they are taken, as one number."""
+    """Two layers each; a label is one more input."""
 
     loaded: LoadedWeights | None = None
 
@@ -83,7 +83,7 @@ class Judge(nn.Module):
 
 
 def shade(images: Tensor) -> Tensor:
-    """The one feature: a image's shade, in tenths."""
+    """A single feature: the gray level of an image, in tenths."""
     scale = 255 if images.dtype == torch.uint8 else 1
     return 10 * images.float().mean(dim=(1, 2, 3))[:, None] / scale
 

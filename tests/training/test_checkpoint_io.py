@@ -179,7 +179,7 @@ def test_a_best_checkpoint_of_another_network_is_named(
 def test_a_state_that_lightning_cannot_restore_is_named(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    """Of a version that is no text Lightning would make a list; the state of its loops it reads without looking."""
+    """A version that is not text, and an invalid state of loops."""
     monkeypatch.setenv("KILL", "step:5")
     with pytest.raises(Killed):
         command(*WORDS, "name=x")
@@ -201,7 +201,7 @@ def test_a_state_that_lightning_cannot_restore_is_named(
 
 
 def test_a_full_disk_while_training(command: Command, monkeypatch: pytest.MonkeyPatch):
-    """The file system says that there is no room once the first checkpoint is there; then there is room again."""
+    """The disk is full after the first checkpoint; then there is space again."""
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -92,7 +92,7 @@ def test_mask_instances_and_boxes_agree():
 
 
 def test_a_garment_occludes_those_behind_it():
-    """Two of one number of pixels: the second, on top, leaves too little of the first to be seen."""
+    """Two garments of equal size: the second one hides the first."""
     instances = torch.tensor([[1, 2, 2, 2, 0]], dtype=torch.uint8)
     scene = Scene(torch.zeros(3, 1, 5, dtype=torch.uint8), instances, (0, 3), (True, False))
     assert scene.mask().tolist() == [[IGNORE_INDEX, 4, 4, 4, 0]]

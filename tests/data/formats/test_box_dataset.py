@@ -340,7 +340,7 @@ def test_a_folder_without_images_lists_the_extensions(name: str, tmp_path: Path)
 
 
 def test_an_annotated_size_is_compared_with_the_image_when_it_is_read(tmp_path: Path):
-    """The annotations may be right by themselves and of another image's size."""
+    """Valid annotations of another image size."""
     dataset = made("coco", tmp_path)
     annotation_files.image(tmp_path / "train" / "a.png", (40, 20))
     read = examples(dataset)[0, 0]
@@ -419,7 +419,7 @@ def test_images_are_letterboxed_with_the_mean(tmp_path: Path):
 
 
 def test_boxes_outside_the_crop_are_removed_with_their_columns(tmp_path: Path):
-    """All columns, whatever transform moves the boxes."""
+    """All columns, for any transform."""
 
     class Left(torch.nn.Module):
         def forward(self, image, target):

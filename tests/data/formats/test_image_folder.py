@@ -78,7 +78,7 @@ def test_other_files_are_named_in_a_warning(
 
 
 def test_unlabeled_images(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """Whatever folders they lie in; with splits of their own or not."""
+    """In any folders, with or without splits."""
     for name in ("a/1.png", "2.jpg", "a/b/3.PNG", "notes.txt", ".hidden.png", ".thumbnails/4.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -37,7 +37,7 @@ def test_each_size_and_number_of_channels(spec: DataSpec, size: int, channels: i
 
 
 def test_as_published_at_64_pixels(spec: DataSpec):
-    """Filters, kernels and steps of figure 1, and where there is no batch norm."""
+    """Channels, kernels and strides of figure 1, and layers without batch norm."""
     made = pair(spec, size=64, latent_dim=100, generator_channels=64, discriminator_channels=64)
     up = [layer for layer in made.generator.layers if isinstance(layer, nn.ConvTranspose2d)]
     assert [layer.out_channels for layer in up] == [512, 256, 128, 64, 3]
