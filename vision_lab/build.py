@@ -273,17 +273,18 @@ def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]
         processes: number of training processes.
 
     Returns:
-        A function of the parameters; keyword arguments override the config's settings.
+        A function of the parameters. Keyword arguments override the config's settings; an
+        overriding ``lr`` is scaled as well.
     """
     settings = _constructor_arguments(config, "optimizer")
     batches_per_step = processes * config["trainer"]["accumulate_grad_batches"]
     effective_batch_size = config["data"]["batch_size"] * batches_per_step
     reference = config["optimizer"].get("lr_reference_batch_size")
-    lr_factor = effective_batch_size / reference if reference else 1
 
     def make(parameters: Iterable[Parameter], **overrides: Any) -> Optimizer:
         arguments = settings | overrides
-        arguments["lr"] *= lr_factor
+        if reference:
+            arguments["lr"] *= effective_batch_size / reference
         with name_errors("optimizer"):
             optimizer: Optimizer = _partial(arguments, "optimizer")(parameters)
         return optimizer
@@ -396,11 +397,14 @@ def _build_object(node: Any, path: str, expected: Any) -> Any:
 
 
 def _with_output_folder(node: Any, folder: Path) -> Any:
-    """Make a logger or profiler write below the run folder, unless the config sets a folder."""
+    """Return the node of a logger or profiler, by default with an output folder in the run folder.
+
+    Nodes of anything else are returned unchanged.
+    """
     if not isinstance(node, dict) or "_target_" not in node:
         return node
-    parameters = get_parameters(locate(node["_target_"]))[0]
-    if "tracking_uri" in parameters:  # MLflow would write to ./mlruns
+    parameters, _ = get_parameters(locate(node["_target_"]))
+    if "tracking_uri" in parameters:  # MLFlowLogger, which writes to ./mlruns by default
         return {"save_dir": str(folder / "mlruns"), **node}
     folders = {"folder": folder, "save_dir": folder, "dirpath": folder / "profile"}
     defaults = {}

@@ -41,7 +41,7 @@ class HparamsLogger(pl.Callback):
         charts = {}
         for name, curves in pl_module.tensorboard_charts().items():
             charts[name] = ["Multiline", [f"^{curve}$" for curve in curves]]
-        for writer in _writers(trainer):
+        for writer in _tensorboard_writers(trainer):
             writer.add_text("config", indent(config, "    "))  # a code block in Markdown
             writer.add_custom_scalars({CUSTOM_SCALARS_TITLE: charts})
 
@@ -58,7 +58,7 @@ class HparamsLogger(pl.Callback):
         for name in (f"test/{metric}", "test/loss"):
             if name in trainer.callback_metrics:
                 metrics[name] = trainer.callback_metrics[name].item()
-        for writer in _writers(trainer):
+        for writer in _tensorboard_writers(trainer):
             if best in metrics:
                 writer.add_scalar(best, metrics[best], logged_step(trainer))
             # Lightning's log_hyperparams would add a wrong point at step 0 to each metric's curve.
@@ -67,9 +67,6 @@ class HparamsLogger(pl.Callback):
             writer.flush()
 
 
-def _writers(trainer: pl.Trainer) -> list[SummaryWriter]:
-    loggers = []
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            loggers.append(logger)
-    return [logger.experiment for logger in loggers]
+def _tensorboard_writers(trainer: pl.Trainer) -> list[SummaryWriter]:
+    loggers = trainer.loggers
+    return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]

@@ -48,6 +48,7 @@ class TerminateOnNaN(pl.Callback):
                 if isinstance(loss, Tensor):
                     losses[name] = loss.detach()
             self.pending_steps.append(_Step(logged_step(trainer), losses, batch.samples))
+        # Elsewhere a check synchronizes the device, which the logging of losses does anyway.
         is_single_cpu = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if is_single_cpu or is_log_step(trainer, batch_idx):
             self._check_losses(trainer)

@@ -233,12 +233,12 @@ def _fits_annotated(value: Any, annotation: Any, details: Sequence[Any]) -> bool
     return value is None or all(value in limit for limit in limits)
 
 
-def _items_fit(value: Sequence[Any], origin: Any, arguments: tuple[Any, ...]) -> bool:
-    if not arguments:
+def _items_fit(value: Sequence[Any], origin: Any, item_types: tuple[Any, ...]) -> bool:
+    if not item_types:
         return True
-    if origin is tuple and Ellipsis not in arguments:
-        return len(value) == len(arguments) and all(map(fits, value, arguments))
-    return all(fits(item, arguments[0]) for item in value)
+    if origin is tuple and Ellipsis not in item_types:
+        return len(value) == len(item_types) and all(map(fits, value, item_types))
+    return all(fits(item, item_types[0]) for item in value)  # list[X] or tuple[X, ...]
 
 
 def _values_fit(value: Mapping[str, Any], arguments: tuple[Any, ...]) -> bool:

@@ -138,6 +138,7 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Any], Any]) -> Batch:
+        """Apply a function to the images and to the targets (to each, if they are a list)."""
         if isinstance(self.targets, list):
             targets: Any = [function(target) for target in self.targets]
         else:

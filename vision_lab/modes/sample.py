@@ -186,7 +186,12 @@ def _run_generation(
             tensors.append(tensor.cpu())
     loader = DataLoader(TensorDataset(*tensors), batch_size=config["data"]["batch_size"])
     trainer.predict(task, dataloaders=loader, return_predictions=False)
-    for path in (folder / writer.name).glob("*.png"):  # files of a command with more images
+    _delete_leftover_images(folder, writer)
+
+
+def _delete_leftover_images(folder: Path, writer: SampleWriter) -> None:
+    """Delete the images of an earlier command with the same seed that generated more of them."""
+    for path in (folder / writer.name).glob("*.png"):
         if path.stem.isdigit() and int(path.stem) >= writer.num_written:
             delete_file(folder, f"{writer.name}/{path.name}")
 

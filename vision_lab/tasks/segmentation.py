@@ -327,10 +327,11 @@ class SegmentationTask(SupervisedTask):
 
 
 def _crop(image: Tensor, window: Window) -> Tensor:
-    """Crop an image (C, H, W), repeating its last row and column beyond the border."""
+    """Crop an image (C, H, W), repeating its last row and column beyond the lower right borders."""
     height, width = image.shape[-2:]
-    rows = torch.arange(window[0].start, window[0].stop, device=image.device)
-    columns = torch.arange(window[1].start, window[1].stop, device=image.device)
+    vertical, horizontal = window
+    rows = torch.arange(vertical.start, vertical.stop, device=image.device)
+    columns = torch.arange(horizontal.start, horizontal.stop, device=image.device)
     return image[:, rows.clamp(max=height - 1)[:, None], columns.clamp(max=width - 1)]
 
 

@@ -63,7 +63,7 @@ class Scene:
 
     def mask(self) -> Tensor:
         """Return the mask, (H, W) uint8: 0 for background, label + 1, 255 for hidden garments."""
-        values = [0]
+        values = [0]  # of the pixels of each instance, background first
         for label, hidden in zip(self.labels, self.hidden, strict=True):
             values.append(IGNORE_INDEX if hidden else label + 1)
         return torch.tensor(values, dtype=torch.uint8)[self.instances.int()]
