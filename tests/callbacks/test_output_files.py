@@ -1,22 +1,24 @@
 """Output files and TensorBoard pages of a run."""
 
 import csv
-from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from tests.builders import Outcome
+from vision_lab.cli.main import main
 from vision_lab.runs.folder import Run
 
 
-@pytest.fixture
-def folder(command: Callable[..., Outcome]) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, trained once."""
     words = ("name=seen", "debug=fast", "trainer=cpu", "trainer.max_epochs=2", "seed=5")
-    assert command(*words).code == 0
-    return Path("outputs/seen")
+    with chdir(tmp_path_factory.mktemp("files")):
+        assert main(words) == 0
+        return Path("outputs/seen").absolute()
 
 
 def test_tensorboard(folder: Path):

@@ -1,11 +1,14 @@
 """``run=`` and ``resume=`` start from the config of a run."""
 
+import shutil
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
 from tests.builders import FAST, Outcome
+from vision_lab.cli.main import main
 from vision_lab.config.overrides import CommandLine
 from vision_lab.config.saved import SAVED_OPTION, add_saved_config
 from vision_lab.core.errors import ConfigurationError
@@ -14,9 +17,19 @@ from vision_lab.runs.folder import Run
 Command = Callable[..., Outcome]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a run, trained once."""
+    folder = tmp_path_factory.mktemp("saved")
+    with chdir(folder):
+        assert main(("name=x", "optimizer=sgd", "seed=7", *FAST)) == 0
+    return folder
+
+
 @pytest.fixture
-def run(command: Command) -> Run:
-    assert command("name=x", "optimizer=sgd", "seed=7", *FAST).code == 0
+def run(command: Command, trained: Path, tmp_path: Path) -> Run:
+    """A copy of that run, in the working directory of ``command``."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return Run(Path("outputs/x"))
 
 
