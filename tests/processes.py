@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from torch.utils.data._utils import signal_handling
+
 from vision_lab.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -98,9 +100,10 @@ def _run(
     folder: Path, words: tuple[str, ...], variables: dict[str, str], files: tuple[Path, Path]
 ) -> None:
     os.setsid()
-    signal.signal(
-        signal.SIGHUP, signal.SIG_DFL
-    )  # nohup, which may have started the tests, ignores it
+    # nohup, which may have started the tests, ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # torch installs its handler of lost workers once a process, and Lightning removes it after a fit
+    signal_handling._SIGCHLD_handler_set = False
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.update(variables)
