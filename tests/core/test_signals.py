@@ -14,19 +14,15 @@ from vision_lab.runs.folder import Run
 from vision_lab.training.checkpoint_io import load
 
 WORDS = (
-    *(
-        "trainer=cpu",
-        "logger=none",
-        "callbacks.image_logger=null",
-        "data.batch_size=16",
-        "data.num_workers=1",
-    ),
-    *(
-        "trainer.max_epochs=2",
-        "trainer.limit_train_batches=150",
-        "trainer.limit_val_batches=2",
-        "seed=4",
-    ),
+    "trainer=cpu",
+    "logger=none",
+    "callbacks.image_logger=null",
+    "data.batch_size=16",
+    "data.num_workers=1",
+    "trainer.max_epochs=2",
+    "trainer.limit_train_batches=150",
+    "trainer.limit_val_batches=2",
+    "seed=4",
     "trainer.limit_test_batches=2",
 )
 

@@ -18,22 +18,22 @@ from vision_lab.runs.folder import Run
 Command = Callable[..., Outcome]
 
 EVERYTHING = (
-    *(
-        "model=mobilenet_v3_small",
-        "augment=pad_crop",
-        "callbacks=ema",
-        "callbacks.ema.decay=0.8",
-        "trainer=cpu",
-    ),
-    *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=4", "trainer.limit_train_batches=9"),
-    *("trainer.limit_val_batches=2", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1"),
-    *(
-        "data.batch_size=4",
-        "callbacks.resume_checkpoint.every_n_steps=3",
-        "callbacks.image_logger=null",
-        "callbacks.progress_bar=null",
-        "seed=3",
-    ),
+    "model=mobilenet_v3_small",
+    "augment=pad_crop",
+    "callbacks=ema",
+    "callbacks.ema.decay=0.8",
+    "trainer=cpu",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.max_epochs=4",
+    "trainer.limit_train_batches=9",
+    "trainer.limit_val_batches=2",
+    "trainer.limit_test_batches=2",
+    "trainer.log_every_n_steps=1",
+    "data.batch_size=4",
+    "callbacks.resume_checkpoint.every_n_steps=3",
+    "callbacks.image_logger=null",
+    "callbacks.progress_bar=null",
+    "seed=3",
     "+callbacks.early_stopping={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss, patience: "
     "2, min_delta: 1.0}",  # stops after the third epoch
     "+callbacks.kill._target_=tests.kill_callback.Kill",
@@ -65,8 +65,12 @@ SEGMENT = (
         "data.num_images.val=4",
         "data.num_images.test=4",
     ),
-    *("data.spec.image_size=[64,64]", "augment=scale_jitter", "trainer.max_epochs=3"),
-    *("head=deeplabv3", "head.output_stride=16", "head.atrous_rates=[6,12,18]"),
+    "data.spec.image_size=[64,64]",
+    "augment=scale_jitter",
+    "trainer.max_epochs=3",
+    "head=deeplabv3",
+    "head.output_stride=16",
+    "head.atrous_rates=[6,12,18]",
 )
 """Masks that move with their images, an auxiliary head, dropout in the head, weights from the training masks."""
 
@@ -78,45 +82,39 @@ DETECT = (
         "data.num_images.val=4",
         "data.num_images.test=4",
     ),
-    *(
-        "data.spec.image_size=[64,64]",
-        "augment=mosaic",
-        "trainer.max_epochs=3",
-        "head=faster_rcnn",
-        "head.channels=16",
-    ),
+    "data.spec.image_size=[64,64]",
+    "augment=mosaic",
+    "trainer.max_epochs=3",
+    "head=faster_rcnn",
+    "head.channels=16",
 )
 """Boxes that move with their images, four images in one, losses that draw samples, in validation too."""
 
 
 GENERATE = (
-    *(
-        "task=generate",
-        "trainer=cpu",
-        "model.generator_channels=4",
-        "model.discriminator_channels=4",
-        "data.batch_size=4",
-    ),
-    *(
-        "model.conditioning=projection",
-        "model.spectral_norm=true",
-        "task.loss=hinge",
-        "task.r1_weight=0.1",
-        "scheduler=cosine",
-    ),
-    *(
-        "task.n_critic=2",
-        "task.diffaugment=[color,translation,cutout]",
-        "trainer.gradient_clip_val=1.0",
-    ),
-    *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=3", "trainer.limit_train_batches=9"),
-    *(
-        "trainer.limit_val_batches=2",
-        "trainer.limit_test_batches=2",
-        "trainer.log_every_n_steps=1",
-        "seed=3",
-    ),
-    *("task.num_samples=20", "task.num_preview=8", "callbacks.resume_checkpoint.every_n_steps=3"),
+    "task=generate",
+    "trainer=cpu",
+    "model.generator_channels=4",
+    "model.discriminator_channels=4",
+    "data.batch_size=4",
+    "model.conditioning=projection",
+    "model.spectral_norm=true",
+    "task.loss=hinge",
+    "task.r1_weight=0.1",
+    "scheduler=cosine",
+    "task.n_critic=2",
+    "task.diffaugment=[color,translation,cutout]",
+    "trainer.gradient_clip_val=1.0",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.max_epochs=3",
+    "trainer.limit_train_batches=9",
+    "trainer.limit_val_batches=2",
+    "trainer.limit_test_batches=2",
+    "trainer.log_every_n_steps=1",
+    "seed=3",
+    "task.num_samples=20",
+    "task.num_preview=8",
+    "callbacks.resume_checkpoint.every_n_steps=3",
     *("+callbacks.kill._target_=tests.kill_callback.Kill",),
     "trainer.plugins.checkpoints._target_=tests.kill_callback.KillingCheckpoints",
 )
@@ -218,14 +216,13 @@ def test_a_checkpoint_every_n_minutes(
 ):
     """With 0 after each optimizer step; with 60 only at the end of the epoch."""
     words = (
-        *(
-            "debug=fast",
-            "trainer=cpu",
-            "logger=none",
-            "trainer.max_epochs=2",
-            f"callbacks.resume_checkpoint.every_n_minutes={minutes}",
-        ),
-        *("+callbacks.kill._target_=tests.kill_callback.Kill", "name=x"),
+        "debug=fast",
+        "trainer=cpu",
+        "logger=none",
+        "trainer.max_epochs=2",
+        f"callbacks.resume_checkpoint.every_n_minutes={minutes}",
+        "+callbacks.kill._target_=tests.kill_callback.Kill",
+        "name=x",
     )
     monkeypatch.setenv("KILL", "step:5")
     with pytest.raises(Killed):

@@ -17,20 +17,17 @@ from tests.processes import ForkedCommand, fork_command, run_command, start_comm
 from vision_lab.runs.folder import Run
 
 WORDS = (
-    *(
-        "logger=none",
-        "callbacks.image_logger=null",
-        "data.batch_size=8",
-        "data.num_workers=1",
-        "trainer.max_epochs=1",
-    ),
-    *(
-        "trainer.limit_train_batches=80",
-        "trainer.limit_val_batches=2",
-        "trainer.limit_test_batches=2",
-        "name=x",
-    ),
-    *("callbacks.resume_checkpoint.every_n_steps=20", "data.holdout_fraction=0.02"),
+    "logger=none",
+    "callbacks.image_logger=null",
+    "data.batch_size=8",
+    "data.num_workers=1",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=80",
+    "trainer.limit_val_batches=2",
+    "trainer.limit_test_batches=2",
+    "name=x",
+    "callbacks.resume_checkpoint.every_n_steps=20",
+    "data.holdout_fraction=0.02",
 )
 
 Started = ForkedCommand | subprocess.Popen[str]

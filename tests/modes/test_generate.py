@@ -20,21 +20,18 @@ from vision_lab.runs.folder import Run
 Command = Callable[..., Outcome]
 
 SMALL = (
-    *(
-        "task=generate",
-        "trainer=cpu",
-        "model.generator_channels=4",
-        "model.discriminator_channels=4",
-        "task.num_samples=60",
-    ),
-    *(
-        "trainer.log_every_n_steps=4",
-        "trainer.max_epochs=2",
-        "trainer.limit_train_batches=8",
-        "trainer.limit_test_batches=4",
-        "data.batch_size=16",
-    ),
-    *("task.num_preview=16", "data.samples_per_class=20"),
+    "task=generate",
+    "trainer=cpu",
+    "model.generator_channels=4",
+    "model.discriminator_channels=4",
+    "task.num_samples=60",
+    "trainer.log_every_n_steps=4",
+    "trainer.max_epochs=2",
+    "trainer.limit_train_batches=8",
+    "trainer.limit_test_batches=4",
+    "data.batch_size=16",
+    "task.num_preview=16",
+    "data.samples_per_class=20",
 )
 
 
@@ -65,7 +62,10 @@ def pixels(folder: Path) -> dict[str, np.ndarray]:
 
 def test_files_of_a_run(run: Path):
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
-        *("epoch=000.png", "epoch=001.png", "epoch=002.png", "epochs.gif"),
+        "epoch=000.png",
+        "epoch=001.png",
+        "epoch=002.png",
+        "epochs.gif",
     ]
     with Image.open(run / "samples" / "epochs.gif") as animation:
         assert (animation.n_frames, animation.size) == (
@@ -73,7 +73,9 @@ def test_files_of_a_run(run: Path):
             (10 * 66 + 2, 2 * 66 + 2),
         )  # ten classes in columns
     assert sorted(path.name for path in (run / "images").iterdir()) == [
-        *("test_interpolation.png", "test_neighbors.png", "test_real.png"),
+        "test_interpolation.png",
+        "test_neighbors.png",
+        "test_real.png",
     ]
     result = json.loads((run / "result.json").read_text())
     assert result["measured_with"] == {
@@ -91,7 +93,8 @@ def test_files_of_a_run(run: Path):
             for kind in ("", "real_")
             for name in ("fid", "kid", "precision", "recall")
         ),
-        *("test/diversity", "test/noise_fid"),
+        "test/diversity",
+        "test/noise_fid",
     }
     state = torch.load(run / "model.pth", weights_only=True)
     assert {name.split(".")[0] for name in state} == {"generator", "discriminator"}
@@ -108,7 +111,9 @@ def test_tensorboard_contents(run: Path):
     assert {name for name in scalars if name.startswith("train/")} == {
         *(f"train/{name}" for name in losses | scores),
         *(f"train/step_{name}" for name in losses),
-        *("train/generator_lr", "train/discriminator_lr", "train/images_per_second"),
+        "train/generator_lr",
+        "train/discriminator_lr",
+        "train/images_per_second",
     }
     assert [event.step for event in seen.Scalars("val/fid")] == [7, 15]
     layout = seen.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
