@@ -115,7 +115,7 @@ GENERATE = (
     "task.num_samples=20",
     "task.num_preview=8",
     "callbacks.resume_checkpoint.every_n_steps=3",
-    *("+callbacks.kill._target_=tests.kill_callback.Kill",),
+    "+callbacks.kill._target_=tests.kill_callback.Kill",
     "trainer.plugins.checkpoints._target_=tests.kill_callback.KillingCheckpoints",
 )
 """Two networks with an optimizer each, steps of two batches by turns, power iterations, an averaged generator."""
