@@ -36,7 +36,7 @@ HARM = {
     "traceback": "raise ValueError('x')",
     "crash": "os.kill(os.getpid(), 9)",
     "terminal": "print('\\x1b]0;title\\x07')",
-    "memory": "bytearray(2_100_000_000).count(b'x')",
+    "memory": "bytearray(guard.MEMORY_BYTES + 100_000_000).count(b'x')",
     "silent": "return 1",
 }
 """finding: code in the place of the command that must be noticed as such."""
@@ -51,6 +51,8 @@ from random import Random
 sys.path.insert(0, {str(ATTACK)!r})
 import guard
 from vision_lab.cli import main as app
+
+guard.MEMORY_BYTES = 1_000_000_000
 
 def harm(words):
     {HARM[kind]}

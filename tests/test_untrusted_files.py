@@ -30,25 +30,20 @@ HUB = "import pathlib\npathlib.Path({stolen!r}).touch()\nimport torch\ndef go(*a
 WORDS = {
     "labels": ("data.samples_per_class=16",),
     "made": (
-        *(
-            "task=generate",
-            "model.generator_channels=4",
-            "model.discriminator_channels=4",
-            "task.num_samples=8",
-        ),
-        *(
-            "data.samples_per_class=8",
-            "data.spec.image_size=[16,16]",
-            "trainer.limit_test_batches=1",
-        ),
+        "task=generate",
+        "model.generator_channels=4",
+        "model.discriminator_channels=4",
+        "task.num_samples=8",
+        "data.samples_per_class=8",
+        "data.spec.image_size=[16,16]",
+        "trainer.limit_test_batches=1",
     ),
     "masks": (
-        *(
-            "task=segment",
-            "data.num_images={train: 8, val: 2, test: 2}",
-            "data.spec.image_size=[32,32]",
-        ),
-        *("model.stem=imagenet", "task.class_weights=null"),
+        "task=segment",
+        "data.num_images={train: 8, val: 2, test: 2}",
+        "data.spec.image_size=[32,32]",
+        "model.stem=imagenet",
+        "task.class_weights=null",
     ),
 }
 """run: how it is made."""

@@ -58,13 +58,11 @@ SECTIONS = (
 """Validation within the epoch."""
 
 SEGMENT = (
-    *(
-        *EVERYTHING,
-        "task=segment",
-        "data.num_images.train=24",
-        "data.num_images.val=4",
-        "data.num_images.test=4",
-    ),
+    *EVERYTHING,
+    "task=segment",
+    "data.num_images.train=24",
+    "data.num_images.val=4",
+    "data.num_images.test=4",
     "data.spec.image_size=[64,64]",
     "augment=scale_jitter",
     "trainer.max_epochs=3",
@@ -75,13 +73,11 @@ SEGMENT = (
 """Masks that move with their images, an auxiliary head, dropout in the head, weights from the training masks."""
 
 DETECT = (
-    *(
-        *EVERYTHING,
-        "task=detect",
-        "data.num_images.train=24",
-        "data.num_images.val=4",
-        "data.num_images.test=4",
-    ),
+    *EVERYTHING,
+    "task=detect",
+    "data.num_images.train=24",
+    "data.num_images.val=4",
+    "data.num_images.test=4",
     "data.spec.image_size=[64,64]",
     "augment=mosaic",
     "trainer.max_epochs=3",

@@ -83,12 +83,10 @@ def test_squares_are_detected_and_evaluated_again(command: Command, trained: Run
     assert set(result["per_class"]) <= {"red", "green"}
     assert sum(found["objects"] for found in result["per_class"].values()) == 3
     assert {path.name for path in (trained.folder / "images").iterdir()} >= {
-        *(
-            "test_predictions.png",
-            "test_precision_recall.png",
-            "test_precision.png",
-            "test_worst.png",
-        )
+        "test_predictions.png",
+        "test_precision_recall.png",
+        "test_precision.png",
+        "test_worst.png",
     }
     outcome = command("mode=evaluate", f"run={trained}")
     assert outcome.code == 0, outcome.err
@@ -257,21 +255,17 @@ LEARNING = {
 )
 def test_eight_scenes_are_overfitted(head: str, command: Command, tmp_path: Path):
     words = (
-        *(
-            "task=detect",
-            f"head={head}",
-            *LEARNING[head],
-            "augment=none",
-            "data.batch_size=4",
-            "trainer.max_epochs=50",
-        ),
-        *(
-            "data.num_images.train=8",
-            "data.num_images.val=1",
-            "data.num_images.test=1",
-            "trainer.check_val_every_n_epoch=50",
-            "callbacks.resume_checkpoint=null",
-        ),
+        "task=detect",
+        f"head={head}",
+        *LEARNING[head],
+        "augment=none",
+        "data.batch_size=4",
+        "trainer.max_epochs=50",
+        "data.num_images.train=8",
+        "data.num_images.val=1",
+        "data.num_images.test=1",
+        "trainer.check_val_every_n_epoch=50",
+        "callbacks.resume_checkpoint=null",
     )
     outcome = command(*words, *SMALL, "name=x")
     assert outcome.code == 0, outcome.err

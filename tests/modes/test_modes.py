@@ -299,15 +299,15 @@ def test_a_decompression_bomb_in_a_folder_is_named(
     assert outcome.code == 1
     assert f"{root / 'ash' / 'bomb.png'}: it has 60000 x 60000 pixels" in outcome.err
     skipped = command(
-        *(
-            "data=folder",
-            f"data.root={root}",
-            *SMALL,
-            *FAST,
-            "trainer.limit_train_batches=1.0",
-            "data.on_error=skip",
-        ),
-        *("trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0", "name=y"),
+        "data=folder",
+        f"data.root={root}",
+        *SMALL,
+        *FAST,
+        "trainer.limit_train_batches=1.0",
+        "data.on_error=skip",
+        "trainer.limit_val_batches=1.0",
+        "trainer.limit_test_batches=1.0",
+        "name=y",
     )
     assert skipped.code == 0
     assert "1 unreadable files were skipped" in skipped.out

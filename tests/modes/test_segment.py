@@ -37,19 +37,18 @@ def drawn(root: Path, count: int = 24, *, images: str = "images", masks: str = "
 
 def own(root: Path) -> tuple[str, ...]:
     return (
-        *("task=segment", "data=masks", f"data.root={root}", "data.spec.class_names=[ground,disc]"),
-        *(
-            "data.class_values=[0,255]",
-            "data.spec.image_size=[32,32]",
-            "data.num_workers=0",
-            "model=unet",
-        ),
-        *(
-            "model.network.base_channels=4",
-            "trainer=cpu",
-            "logger=none",
-            "callbacks.progress_bar=null",
-        ),
+        "task=segment",
+        "data=masks",
+        f"data.root={root}",
+        "data.spec.class_names=[ground,disc]",
+        "data.class_values=[0,255]",
+        "data.spec.image_size=[32,32]",
+        "data.num_workers=0",
+        "model=unet",
+        "model.network.base_channels=4",
+        "trainer=cpu",
+        "logger=none",
+        "callbacks.progress_bar=null",
     )
 
 

@@ -70,19 +70,15 @@ def test_two_processes_equal_one_with_twice_the_batch(
 def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
     """7 images, of which two processes get 4 and 3; one process gives the same metrics."""
     words = (
-        *(
-            "task=segment",
-            "head.decoder_channels=[16,16,16,16]",
-            "data.num_images.train=8",
-            "data.num_images.val=7",
-            "data.num_images.test=7",
-        ),
-        *(
-            "data.spec.image_size=[64,64]",
-            "data.batch_size=2",
-            "trainer.max_epochs=1",
-            "trainer.devices=2",
-        ),
+        "task=segment",
+        "head.decoder_channels=[16,16,16,16]",
+        "data.num_images.train=8",
+        "data.num_images.val=7",
+        "data.num_images.test=7",
+        "data.spec.image_size=[64,64]",
+        "data.batch_size=2",
+        "trainer.max_epochs=1",
+        "trainer.devices=2",
     )
     done = run_command(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
@@ -105,20 +101,18 @@ def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
 def test_two_processes_evaluate_the_boxes_of_each_image_once(tmp_path: Path):
     """7 images, as above; detections and ground truth of both are complete."""
     words = (
-        *(
-            "task=detect",
-            "model=resnet20",
-            "head.channels=16",
-            "head.num_convs=1",
-            "data.num_images.train=16",
-        ),
-        *(
-            "data.num_images.val=7",
-            "data.num_images.test=7",
-            "data.spec.image_size=[64,64]",
-            "data.batch_size=2",
-        ),
-        *("trainer.max_epochs=2", "trainer.devices=2", "optimizer.lr=0.01"),
+        "task=detect",
+        "model=resnet20",
+        "head.channels=16",
+        "head.num_convs=1",
+        "data.num_images.train=16",
+        "data.num_images.val=7",
+        "data.num_images.test=7",
+        "data.spec.image_size=[64,64]",
+        "data.batch_size=2",
+        "trainer.max_epochs=2",
+        "trainer.devices=2",
+        "optimizer.lr=0.01",
     )
     done = run_command(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
@@ -148,19 +142,15 @@ def test_two_processes_evaluate_the_boxes_of_each_image_once(tmp_path: Path):
 @pytest.mark.slow
 def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     words = (
-        *(
-            "-m",
-            "trainer=ddp_cpu",
-            "trainer.devices=2",
-            "optimizer.lr=0.1,0.01",
-            "debug=fast",
-            "trainer.max_epochs=2",
-        ),
-        *(
-            "optimizer=sgd",
-            "callbacks.resume_checkpoint.every_n_steps=2",
-            "+callbacks.kill._target_=tests.kill_callback.Kill",
-        ),
+        "-m",
+        "trainer=ddp_cpu",
+        "trainer.devices=2",
+        "optimizer.lr=0.1,0.01",
+        "debug=fast",
+        "trainer.max_epochs=2",
+        "optimizer=sgd",
+        "callbacks.resume_checkpoint.every_n_steps=2",
+        "+callbacks.kill._target_=tests.kill_callback.Kill",
     )
     assert run_command(tmp_path, *words, "name=alone").returncode == 0
     for death in ("step:5", None):  # the first job is killed; the sweep ends
@@ -213,21 +203,17 @@ def test_a_sweep_continues_after_an_unreadable_file_in_one_process(
     for path in sorted(root.rglob("*.png"))[:36]:
         path.write_bytes(b"is not an image")
     words = (
-        *(
-            "-m",
-            "trainer=ddp_cpu",
-            "data=folder",
-            f"data.root={root}",
-            "data.spec.image_size=[16,16]",
-            "debug=fast",
-        ),
-        *(
-            "data.batch_size=1",
-            "data.on_error=raise,skip",
-            "name=x",
-            "logger=none",
-            "model=resnet20",
-        ),
+        "-m",
+        "trainer=ddp_cpu",
+        "data=folder",
+        f"data.root={root}",
+        "data.spec.image_size=[16,16]",
+        "debug=fast",
+        "data.batch_size=1",
+        "data.on_error=raise,skip",
+        "name=x",
+        "logger=none",
+        "model=resnet20",
     )
     done = run_command(tmp_path, *words)
     assert done.returncode == 1
@@ -254,24 +240,20 @@ def test_options_for_gpus_are_refused_on_cpus(command: Callable[..., Outcome]):
 def test_two_processes_train_a_gan_as_one_and_sample_alike(tmp_path: Path):
     """Gradients are averaged; there is one run, with the metrics of one process."""
     words = (
-        *(
-            "task=generate",
-            "model.generator_channels=4",
-            "model.discriminator_channels=4",
-            "task.num_samples=31",
-        ),
-        *(
-            "data.samples_per_class=8",
-            "trainer.max_epochs=2",
-            "trainer.limit_val_batches=3",
-            "trainer.limit_test_batches=3",
-        ),
-        *("trainer.accumulate_grad_batches=2", "task.n_critic=2", "model.conditioning=projection"),
-        *(
-            "task.r1_weight=0.1",
-            "trainer.gradient_clip_val=1.0",
-            "+callbacks.apart._target_=alike.Alike",
-        ),
+        "task=generate",
+        "model.generator_channels=4",
+        "model.discriminator_channels=4",
+        "task.num_samples=31",
+        "data.samples_per_class=8",
+        "trainer.max_epochs=2",
+        "trainer.limit_val_batches=3",
+        "trainer.limit_test_batches=3",
+        "trainer.accumulate_grad_batches=2",
+        "task.n_critic=2",
+        "model.conditioning=projection",
+        "task.r1_weight=0.1",
+        "trainer.gradient_clip_val=1.0",
+        "+callbacks.apart._target_=alike.Alike",
     )
     (tmp_path / "alike.py").write_text(
         "import pytorch_lightning as pl, torch\n\n"

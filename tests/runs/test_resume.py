@@ -247,14 +247,12 @@ def test_a_changed_dataset_is_refused(
 
     root = make_folder(count=12)
     words = (
-        *(
-            "data=folder",
-            f"data.root={root}",
-            "data.spec.image_size=[16,16]",
-            *FAST,
-            "trainer.max_epochs=2",
-            "name=x",
-        ),
+        "data=folder",
+        f"data.root={root}",
+        "data.spec.image_size=[16,16]",
+        *FAST,
+        "trainer.max_epochs=2",
+        "name=x",
         "+callbacks.kill._target_=tests.kill_callback.Kill",
     )
     monkeypatch.setenv("KILL", "epoch:2")

@@ -11,8 +11,14 @@ MODELS = ("resnet20", "inception_v3", "squeezenet1_1", "resnet32")
 """inception_v3 fails, since it does not support small images."""
 
 WORDS = (
-    *("-m", f"model={','.join(MODELS)}", "seed=1", "name=x", "debug=fast", "trainer=cpu"),
-    *("logger=none", "+callbacks.kill._target_=tests.kill_callback.Kill"),
+    "-m",
+    f"model={','.join(MODELS)}",
+    "seed=1",
+    "name=x",
+    "debug=fast",
+    "trainer=cpu",
+    "logger=none",
+    "+callbacks.kill._target_=tests.kill_callback.Kill",
 )
 
 

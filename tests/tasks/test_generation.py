@@ -42,17 +42,15 @@ def test_samples_and_real_images_are_compared_with_the_split(tmp_path: Path):
     assert values["real_fid"] < 0.05 < values["fid"]
     assert "noise_fid" not in values
     assert sorted(values) == [
-        *(
-            "diversity",
-            "fid",
-            "kid",
-            "precision",
-            "real_fid",
-            "real_kid",
-            "real_precision",
-            "real_recall",
-            "recall",
-        ),
+        "diversity",
+        "fid",
+        "kid",
+        "precision",
+        "real_fid",
+        "real_kid",
+        "real_precision",
+        "real_recall",
+        "recall",
     ]
 
 

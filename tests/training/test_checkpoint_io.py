@@ -109,7 +109,8 @@ def test_the_previous_checkpoint_survives_a_full_disk(
 
 WORDS = (
     *(*FAST, "trainer.max_epochs=3", "callbacks.resume_checkpoint.every_n_steps=1"),
-    *("+callbacks.kill._target_=tests.kill_callback.Kill", "seed=2"),
+    "+callbacks.kill._target_=tests.kill_callback.Kill",
+    "seed=2",
 )
 
 
