@@ -2,20 +2,14 @@
 
 import resource
 from collections.abc import Callable, Iterator
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import omegaconf.base
 import pytest
 import torch
-from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigSource
 
 from tests.builders import Outcome, make_shades
+from tests.composition import compose_once
 from vision_lab.cli.main import main
 from vision_lab.config import resolvers
 from vision_lab.core.spec import DataSpec
@@ -31,35 +25,8 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _compose_once() -> Iterator[None]:
-    """Parse each config file and interpolation once, and compose once per command instead of twice.
-
-    Most of the time of a short command is spent composing. Commands in other processes do all of it.
-    """
-    files: dict[tuple[str, int, int], Any] = {}
-    sources = Plugins.instance().discover(ConfigSource)
-    (file_source,) = (source for source in sources if source.scheme() == "file")
-    load = file_source.load_config
-    get_mode = Hydra.get_mode
-
-    def load_once(self: ConfigSource, config_path: str) -> Any:
-        file = Path(self.path, self._normalize_file_name(config_path))
-        if not file.is_file():
-            return load(self, config_path)
-        state = file.stat()
-        key = (str(file), state.st_mtime_ns, state.st_size)
-        if key not in files:
-            files[key] = load(self, config_path)
-        return deepcopy(files[key])
-
-    def get_mode_once(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-        if any(word.startswith(("hydra.mode", "hydra=")) for word in overrides):
-            return get_mode(self, config_name, overrides)
-        return None  # the default of hydra.mode, which leaves the decision to --multirun
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file_source, "load_config", load_once)
-        patch.setattr(Hydra, "get_mode", get_mode_once)
-        patch.setattr(omegaconf.base, "parse", cache(omegaconf.base.parse))
+        compose_once(patch)
         yield
 
 
