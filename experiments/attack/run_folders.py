@@ -151,9 +151,8 @@ def _change_document(chance: Random, gift: Path, folder: Path) -> None:
     except (ValueError, RecursionError, yaml.YAMLError):  # damaged by a change before this one
         return
     content = mutations.mutate_values(chance, content, folder / "victim")
-    with suppress(
-        UnicodeEncodeError, ValueError, RecursionError, yaml.YAMLError
-    ):  # what cannot be written
+    # What cannot be written is left out.
+    with suppress(UnicodeEncodeError, ValueError, RecursionError, yaml.YAMLError):
         if path.suffix == ".yaml":
             path.write_text(yaml.safe_dump(content, sort_keys=False))
         else:

@@ -86,9 +86,8 @@ def test_a_lost_process_is_named_and_the_command_resumes(
 ):
     process = start(tmp_path, *words)
     lost, *others = children_of(process, count=2 if are_readers else 1, are_readers=are_readers)
-    for (
-        other
-    ) in others:  # as one that waits for a lock which the lost one held: it cannot end by itself
+    for other in others:
+        # Like a worker that waits for a lock of the lost one, it cannot end by itself.
         os.kill(other, signal.SIGSTOP)
     os.kill(lost, signal.SIGKILL)
     assert_it_ended_in_words(process, tmp_path, text)

@@ -47,9 +47,7 @@ def read_text(file: Path, *, max_bytes: int = MAX_BYTES) -> str:
     except ValueError as error:
         raise DocumentError(str(error)) from error
     except OSError as error:
-        if (
-            error.filename is not None
-        ):  # raised by the operating system, whose message names the file
+        if error.filename is not None:  # the operating system's message names the file
             raise
         raise DocumentError(error.strerror) from error
 

@@ -60,7 +60,7 @@ def print_summary(
     for note in notes:
         _add_row(table, "weights", note)
     get_console().print(table, highlight=False)
-    print_line(f"run          {run}")
+    print_line(f"run         {run}")
 
 
 def print_metrics(

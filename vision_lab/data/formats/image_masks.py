@@ -240,9 +240,8 @@ def image_masks(
     samples = []
     for stem, path in images.items():
         mask = mask_of[stem]
-        if (
-            mask is None
-        ):  # to be skipped: reading this path fails, and the file counts as unreadable
+        if mask is None:
+            # Reading this path fails, so that the sample is skipped and listed as unreadable.
             mask = mask_folder / f"{stem}{suffix}.png"
         samples.append((path, mask))
     return ImageMaskDataset(samples, encoding, max_pixels)
