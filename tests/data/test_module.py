@@ -1,5 +1,6 @@
 """The data module: splits, batches, unreadable files, any number of workers."""
 
+import multiprocessing
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
 from torch.utils.data import TensorDataset
 from torchvision.transforms import v2
 
+from tests.builders import classification_task
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.data.formats.image_folder import UnlabeledImages, class_names, image_folder
@@ -173,6 +176,32 @@ def test_a_batch_of_unreadable_files_is_empty(spec: DataSpec, tmp_path: Path):
     batch = made.on_after_batch_transfer(next(iter(made.predict_dataloader())), 0)
     assert len(batch.samples) == len(batch.images) == len(batch.targets) == 0
     assert made.unreadable == {str(tmp_path / "a.png"): "the file is empty"}
+
+
+class FailingValidation(pl.Callback):
+    """Raises an error in validation."""
+
+    def on_validation_batch_start(self, *_: object) -> None:
+        raise OSError("the disk is gone")
+
+
+def test_workers_end_when_validation_fails(spec: DataSpec):
+    """Lightning ends those of validation only."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, spec.num_classes))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        callbacks=[FailingValidation()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    before = multiprocessing.active_children()
+    with pytest.raises(OSError, match="the disk is gone"):
+        trainer.fit(classification_task(spec, network=network), module(spec, num_workers=1))
+    assert multiprocessing.active_children() == before
 
 
 def test_images_stay_uint8_until_they_are_on_the_device(spec: DataSpec):

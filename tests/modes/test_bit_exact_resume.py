@@ -18,7 +18,12 @@ from vision_lab.runs.folder import Run
 Command = Callable[..., Outcome]
 
 EVERYTHING = (
-    "model=mobilenet_v3_small",
+    "model=densenet121",  # of its kind the network quickest to make small
+    "model.network._target_=torchvision.models.DenseNet",
+    "+model.network.block_config=[1,1,1,1]",
+    "+model.network.growth_rate=8",
+    "+model.network.num_init_features=8",
+    "+model.network.drop_rate=0.2",
     "augment=pad_crop",
     "callbacks=ema",
     "callbacks.ema.decay=0.8",
@@ -46,14 +51,12 @@ PLATEAU = (
     "scheduler=plateau",
     "scheduler.patience=0",
     "callbacks.early_stopping=null",
-    "model=resnet20",
 )
 
 SECTIONS = (
     *EVERYTHING,
     "+trainer.val_check_interval=4",
     "callbacks.early_stopping=null",
-    "model=resnet20",
 )
 """Validation within the epoch."""
 
@@ -83,6 +86,8 @@ DETECT = (
     "trainer.max_epochs=3",
     "head=faster_rcnn",
     "head.channels=16",
+    "head.rpn_post_nms_top_n=20",
+    "head.box_batch_size_per_image=20",
 )
 """Boxes that move with their images, four images in one, losses that draw samples, in validation too."""
 
@@ -93,6 +98,7 @@ GENERATE = (
     "model.generator_channels=4",
     "model.discriminator_channels=4",
     "data.batch_size=4",
+    "data.samples_per_class=20",
     "model.conditioning=projection",
     "model.spectral_norm=true",
     "task.loss=hinge",

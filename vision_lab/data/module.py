@@ -198,6 +198,15 @@ class DataModule(pl.LightningDataModule):
         """Load the images given to ``set_predict_dataset``."""
         return self._loader("predict", training=False)
 
+    def on_exception(self, exception: BaseException) -> None:
+        """End the workers of the training split after an exception in validation too.
+
+        Lightning ends those of the active loop only. The others would live until they are garbage
+        collected, which waits 5 s for each of them.
+        """
+        assert self.trainer is not None
+        self.trainer.fit_loop.teardown()
+
     def eval_loader(self, split: Split, *, max_samples: int | None = None) -> DataLoader[Any]:
         """Load a split without augmentation.
 
