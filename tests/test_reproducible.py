@@ -1,5 +1,6 @@
 """The same command gives bit-identical results, with any number of workers."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,9 +42,7 @@ def test_another_seed_gives_other_results(command: Command):
 
 @pytest.mark.slow
 def test_the_default_run_reaches_its_score(command: Command):
-    """Two epochs of the default are far above the 0.67 of the nearest class mean."""
-    import json
-
-    assert command("name=short", "logger=none", "trainer.max_epochs=2").code == 0
+    """One epoch of the default is above the 0.67 of the nearest class mean."""
+    assert command("name=short", "logger=none", "trainer.max_epochs=1").code == 0
     result = json.loads(Path("outputs/short/result.json").read_text())
-    assert result["metrics"]["test/accuracy"] > 0.75
+    assert result["metrics"]["test/accuracy"] > 0.69

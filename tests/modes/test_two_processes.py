@@ -142,32 +142,29 @@ def test_two_processes_evaluate_the_boxes_of_each_image_once(tmp_path: Path):
 @pytest.mark.slow
 def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     words = (
-        "-m",
         "trainer=ddp_cpu",
         "trainer.devices=2",
-        "optimizer.lr=0.1,0.01",
         "debug=fast",
         "trainer.max_epochs=2",
         "optimizer=sgd",
         "callbacks.resume_checkpoint.every_n_steps=2",
         "+callbacks.kill._target_=tests.kill_callback.Kill",
     )
-    assert run_command(tmp_path, *words, "name=alone").returncode == 0
-    for death in ("step:5", None):  # the first job is killed; the sweep ends
-        done = run_command(
-            tmp_path, *words, "name=x", **({"KILL": death, "DEATH": "SIGKILL"} if death else {})
-        )
-        assert done.returncode == (-9 if death else 0), done.stderr
-    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["alone", "x"]
-    for name in ("alone", "x"):
-        found = sorted(path.name for path in (tmp_path / "outputs" / name).iterdir())
-        assert found == ["multirun.yaml", "optimizer.lr-0.01", "optimizer.lr-0.1"]
-    for job in ("optimizer.lr-0.1", "optimizer.lr-0.01"):
-        one, other = (tmp_path / "outputs" / name / job for name in ("alone", "x"))
-        assert Run(other).state == "finished"
-        for file in ("metrics.csv", "model.pth"):
-            assert (one / file).read_bytes() == (other / file).read_bytes()
+    assert run_command(tmp_path, *words, "optimizer.lr=0.1", "name=alone").returncode == 0
+    sweep = ("-m", *words, "optimizer.lr=0.1,0.01", "name=x")
+    killed = run_command(tmp_path, *sweep, KILL="step:5", DEATH="SIGKILL")
+    assert killed.returncode == -9, killed.stderr  # in the first run; the sweep ends
+    done = run_command(tmp_path, *sweep)
+    assert done.returncode == 0, done.stderr
     assert "2 runs" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["alone", "x"]
+    found = sorted(path.name for path in (tmp_path / "outputs/x").iterdir())
+    assert found == ["multirun.yaml", "optimizer.lr-0.01", "optimizer.lr-0.1"]
+    for run in found[1:]:
+        assert Run(tmp_path / "outputs/x" / run).state == "finished"
+    for file in ("metrics.csv", "model.pth"):
+        resumed = (tmp_path / "outputs/x/optimizer.lr-0.1" / file).read_bytes()
+        assert resumed == (tmp_path / "outputs/alone" / file).read_bytes()
 
 
 @pytest.mark.slow
