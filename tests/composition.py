@@ -3,7 +3,7 @@
 Commands in other processes compose as users' do.
 """
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,10 @@ import omegaconf.base
 import pytest
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.core_plugins.importlib_resources_config_source import (
+    ImportlibResourcesConfigSource,
+)
 from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.types import Override
@@ -28,7 +31,7 @@ from vision_lab.config.saved import SAVED_OPTION
 def compose_once(patch: pytest.MonkeyPatch) -> None:
     """Keep what Hydra does for each command alike.
 
-    - Each file and each interpolation is parsed once.
+    - Each file and each interpolation is parsed once, and the list of sources is not copied.
     - Each choice of groups of the package's ``conf/`` is merged once; the values of a command are
       set in a copy.
     - A command is composed once instead of twice: the first time only looks for ``hydra.mode``.
@@ -63,6 +66,22 @@ def _load_files_once(patch: pytest.MonkeyPatch) -> None:
         return deepcopy(files[key])
 
     patch.setattr(file_source, "load_config", load_once)
+    load_packaged = ImportlibResourcesConfigSource.load_config
+    packaged: dict[tuple[str, str], Any] = {}
+
+    def load_packaged_once(self: ConfigSource, config_path: str) -> Any:
+        key = (self.path, config_path)
+        if key not in packaged:
+            packaged[key] = load_packaged(self, config_path)
+        return deepcopy(packaged[key])
+
+    patch.setattr(ImportlibResourcesConfigSource, "load_config", load_packaged_once)
+
+    def copy_sources(self: CachingConfigRepository, delegate: IConfigRepository) -> None:
+        self.delegate = copy(delegate)  # Hydra's own is a deep copy, of its sources too
+        self.cache = {}
+
+    patch.setattr(CachingConfigRepository, "__init__", copy_sources)
 
 
 def _merge_groups_once(patch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,32 @@
-"""Fixtures of all tests: one thread per process, the command line in this process, small images."""
+"""Fixtures of all tests: one thread per process, the command line in this process, small images.
+
+torch is imported within fixtures: the process that distributes the tests does not need it.
+"""
+
+from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hydra.core.hydra_config import HydraConfig
 
-from tests.builders import Outcome, make_shades
 from tests.composition import compose_once
 from vision_lab.cli.main import main
 from vision_lab.config import resolvers
 from vision_lab.core.spec import DataSpec
 
+if TYPE_CHECKING:
+    from tests.builders import Outcome
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Use one thread, since two test processes share two cores, and reset what a run has changed."""
+    import torch
+
     torch.set_num_threads(1)
     yield
     torch.use_deterministic_algorithms(False)
@@ -35,6 +44,8 @@ def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
     """Run ``vision_lab`` with words in an empty folder, in this process."""
+    from tests.builders import Outcome
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -82,6 +93,7 @@ def spec() -> DataSpec:
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
     """Write folders of ``make_shades`` below the test's own folder."""
+    from tests.builders import make_shades
 
     def make(
         name: str = "images",

@@ -67,8 +67,7 @@ def register_resolvers(saved: SavedRun | None = None) -> None:
 
 def _reads_files(function: Callable[..., Sequence[str]]) -> Callable[..., FileStrings]:
     """Wrap a function that reads strings from files: cached, and never resolved further."""
-    read = cache(function)
-    return lambda *arguments: FileStrings(read(*arguments))
+    return cache(lambda *arguments: FileStrings(function(*arguments)))
 
 
 def _scene_classes(labels: str, target_type: str) -> FileStrings:

@@ -43,8 +43,14 @@ def forward_hooks(
 
 
 def meta_copy(network: nn.Module) -> nn.Module:
-    """Copy a network to the meta device, without copying its tensors, in evaluation mode."""
-    memo: dict[int, Any] = {}  # makes deepcopy use these instead of copying the tensors
+    """Copy a network to the meta device, without copying its tensors, in evaluation mode.
+
+    Batch norm, which takes most of the time on this device but changes no shapes, is left out.
+    """
+    memo: dict[int, Any] = {}  # makes deepcopy use these instead of copying
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            memo[id(module)] = nn.Identity()
     for parameter in network.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
     for buffer in network.buffers():

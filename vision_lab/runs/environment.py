@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def describe_environment() -> tuple[dict[str, Any], str]:
     return environment, difference
 
 
+@cache  # a search of all installed packages
 def _version(package: str) -> str:
     try:
         return version(package)
