@@ -54,6 +54,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "data=yolo_txt",
             f"data.root={squares(folder / 'squares')}",
             "model=resnet20",
+            "model.network.depth=8",
             *SMALL,
         )
         settings = (

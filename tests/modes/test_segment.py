@@ -58,7 +58,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("discs")
     with chdir(folder):
         words = own(drawn(folder / "discs"))
-        settings = ("trainer.max_epochs=12", "trainer.check_val_every_n_epoch=6")
+        settings = ("trainer.max_epochs=8", "trainer.check_val_every_n_epoch=4")
         assert main([*words, *settings, "name=discs", "data.batch_size=4"]) == 0
     return folder
 
