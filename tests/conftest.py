@@ -5,6 +5,7 @@ torch is imported within fixtures: the process that distributes the tests does n
 
 from __future__ import annotations
 
+import gc
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ from vision_lab.core.spec import DataSpec
 
 if TYPE_CHECKING:
     from tests.builders import Outcome
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what imports have created from garbage collection: a twentieth of the tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
