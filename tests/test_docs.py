@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.builders import FAST, Outcome
+from tests.builders import FAST_ANY_MODEL, Outcome
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,8 +70,8 @@ def test_the_model_in_the_docs(command: Command, tmp_path: Path):
     (tmp_path / "my_conf" / "model").mkdir(parents=True)
     (tmp_path / "my_conf" / "model" / "mine.yaml").write_text(blocks(text, "yaml")[0])
     single, sweep = [words for words in typed(text) if "--config-dir" in words]
-    assert command(*single, *FAST, "name=one").code == 0
-    assert command(*sweep, *FAST, "name=many").code == 0
+    assert command(*single, *FAST_ANY_MODEL, "name=one").code == 0
+    assert command(*sweep, *FAST_ANY_MODEL, "name=many").code == 0
     assert len([path for path in Path("outputs/many").iterdir() if path.is_dir()]) == 4
 
 
@@ -88,7 +88,7 @@ def test_the_dataset_in_the_docs(command: Command, tmp_path: Path):
         )
     (words,) = [words for words in typed(text) if "data=shapes" in words]
     words = [word.replace("~", str(tmp_path)) for word in words]
-    outcome = command(*words, *FAST, "name=shapes")
+    outcome = command(*words, *FAST_ANY_MODEL, "name=shapes")
     assert outcome.code == 0, outcome.err
     assert "shapes: 32 train, 4 val, 4 test; 2 classes, 3x64x64" in outcome.out
 
@@ -113,11 +113,11 @@ def test_the_masks_and_the_head_in_the_docs(command: Command, tmp_path: Path):
             Image.fromarray(image).save(tmp_path / "streets" / kind / f"{number}.png")
     own, other = [words for words in typed(text) if "--config-dir" in words]
     words = [word.replace("~", str(tmp_path)) for word in own]
-    outcome = command(*words, *FAST, "name=streets", "data.spec.image_size=[64,64]")
+    outcome = command(*words, *FAST_ANY_MODEL, "name=streets", "data.spec.image_size=[64,64]")
     assert outcome.code == 0, outcome.err
     assert "streets: 8 train, 1 val, 1 test; 3 classes, 3x64x64" in outcome.out
     other = [word.replace("densenet121", "squeezenet1_1") for word in other]
-    assert command(*other, *FAST, "data.num_images.test=8").code == 0
+    assert command(*other, *FAST_ANY_MODEL, "data.num_images.test=8").code == 0
 
 
 def test_the_makefile_has_the_commands_of_the_readme():

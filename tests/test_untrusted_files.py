@@ -18,7 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.builders import FAST, Outcome
+from tests.builders import FAST_ANY_MODEL, Outcome
 from vision_lab.cli.main import main
 
 Command = Callable[..., Outcome]
@@ -57,7 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(kind: str) -> Path:
         if not (folder / "outputs" / kind).is_dir():
             with chdir(folder):
-                assert main([*FAST, *WORDS[kind], f"name={kind}"]) == 0
+                assert main([*FAST_ANY_MODEL, *WORDS[kind], f"name={kind}"]) == 0
         return folder / "outputs" / kind
 
     return make
@@ -166,7 +166,7 @@ def test_features_of_a_run_are_never_code(command: Command, gift: Callable, stol
         }
 
     gift(change, file="config_resolved.yaml")
-    outcome = command("task=generate", *FAST, "task.feature_extractor=run:gift", "name=x")
+    outcome = command("task=generate", *FAST_ANY_MODEL, "task.feature_extractor=run:gift", "name=x")
     assert not stolen.exists()
     assert outcome.code == 1
     assert "task.feature_extractor=run:gift: model.network._target_=" in outcome.err
@@ -198,7 +198,12 @@ def test_a_class_folder_name_is_never_code(
     names = names_of_classes(stolen)
     (tmp_path / "imgs").mkdir()
     (tmp_path / "imgs" / "hubconf.py").write_text(HUB.format(stolen=str(stolen)))
-    words = (*FAST, "data.root=imgs", "data.spec.image_size=[32,32]", "data.num_workers=0")
+    words = (
+        *FAST_ANY_MODEL,
+        "data.root=imgs",
+        "data.spec.image_size=[32,32]",
+        "data.num_workers=0",
+    )
     for name in names:
         (tmp_path / "imgs" / "train" / name).mkdir(parents=True)
         for number in range(4):
@@ -248,7 +253,9 @@ def test_class_names_in_annotations_are_never_code(
         f"data.root={root}",
         "data.spec.image_size=[64,64]",
     )
-    outcome = command(*words, *FAST, "data.num_workers=0", "data.batch_size=2", "name=own")
+    outcome = command(
+        *words, *FAST_ANY_MODEL, "data.num_workers=0", "data.batch_size=2", "name=own"
+    )
     assert outcome.code == 0, outcome.err
     spec = json.loads(Path("outputs/own/data_spec.json").read_text())
     assert spec["class_names"] == names
@@ -541,7 +548,7 @@ def test_small_annotation_files_do_not_fill_memory(
 
     root = annotation_files.yolo(tmp_path / "data")
     (root / "data.yaml").write_text(content)
-    outcome = command("task=detect", "data=yolo_txt", f"data.root={root}", *FAST)
+    outcome = command("task=detect", "data=yolo_txt", f"data.root={root}", *FAST_ANY_MODEL)
     assert outcome.code == 1
     assert text in outcome.err
 
@@ -587,7 +594,7 @@ def test_displayed_text_is_escaped(command: Command, tmp_path: Path):
         "data.num_workers=0",
         "name=own",
     )
-    outcome = command(*words, *FAST)
+    outcome = command(*words, *FAST_ANY_MODEL)
     assert outcome.code == 0, outcome.err
     for mode in (("mode=evaluate",), ("mode=predict", "source=imgs")):
         outcome = command(*mode, "run=outputs/own")

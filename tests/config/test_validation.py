@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from tests.builders import FAST, Outcome, composed
+from tests.builders import FAST_ANY_MODEL, Outcome, composed
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core.errors import ConfigurationError
@@ -204,7 +204,7 @@ def test_all_errors_are_reported_together(command: Command):
     ],
 )  # fmt: skip
 def test_a_wrong_word_is_reported_without_a_traceback(command: Command, words: str, text: str):
-    outcome = command(*words.split(" "), *FAST)
+    outcome = command(*words.split(" "), *FAST_ANY_MODEL)
     assert outcome.code in (1, 2)
     assert text in outcome.err
     assert "Traceback" not in outcome.err

@@ -191,7 +191,7 @@ def test_predicting_with_untrained_weights_is_refused(command: Command, tmp_path
 def test_model_pth_is_a_plain_state_dict_with_published_keys(command: Command):
     assert command("name=bare", *FAST).code == 0
     state = torch.load("outputs/bare/model.pth", weights_only=True)
-    network = CifarResNet(depth=20)
+    network = CifarResNet(depth=8)
     network.conv1 = torch.nn.Conv2d(1, 16, 3, padding=1, bias=False)
     network.load_state_dict(state)
     for name in ("best", "last"):

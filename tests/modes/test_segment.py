@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.builders import FAST, Outcome
+from tests.builders import FAST_ANY_MODEL, Outcome
 from vision_lab.cli.main import main
 from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.modes.predict import output_stems
@@ -194,7 +194,7 @@ def test_tiles_of_large_images(command: Command, trained: Run, tmp_path: Path):
 
 
 def test_tiles_and_classes(command: Command):
-    assert command(*FAST, "name=labels").code == 0
+    assert command(*FAST_ANY_MODEL, "name=labels").code == 0
     words = ("mode=predict", "run=outputs/labels", "source=a.png", "data.spec.image_size=[32,32]")
     Image.new("L", (40, 40)).save("a.png")
     refused = command(*words, "mode.tiles=true")
@@ -329,7 +329,7 @@ def test_impossible_combinations_are_refused(
     command: Command, words: tuple[str, ...], message: str
 ):
     Image.new("L", (40, 40)).save("a.png")
-    outcome = command(*words, *(() if "mode=predict" in words else FAST))
+    outcome = command(*words, *(() if "mode=predict" in words else FAST_ANY_MODEL))
     assert outcome.code != 0
     assert message in outcome.err
     assert "Traceback" not in outcome.err
@@ -389,13 +389,19 @@ def test_fully_ignored_masks(command: Command, tmp_path: Path):
 @pytest.mark.slow
 def test_whole_network_weights_and_published_predictions(command: Command, tmp_path: Path):
     words = ("task=segment", "model=squeezenet1_1", "head=fcn", "data.num_images.test=4")
-    assert command(*words, *FAST, "name=first").code == 0
+    assert command(*words, *FAST_ANY_MODEL, "name=first").code == 0
     again = command(
-        *words, *FAST, "name=second", "head.weights=outputs/first/model.pth", "optimizer.lr=0.0"
+        *words,
+        *FAST_ANY_MODEL,
+        "name=second",
+        "head.weights=outputs/first/model.pth",
+        "optimizer.lr=0.0",
     )
     assert again.code == 0, again.err
     assert re.search(r"model\.pth: (\d+) of \1 tensors loaded\s", again.out)
-    other = command(*words, *FAST, "head.weights=outputs/first/model.pth", "data.label_set=all")
+    other = command(
+        *words, *FAST_ANY_MODEL, "head.weights=outputs/first/model.pth", "data.label_set=all"
+    )
     assert (
         "randomly initialized: classifier.4.weight, classifier.4.bias, aux_classifier.4.weight"
         in other.out
