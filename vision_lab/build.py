@@ -192,7 +192,11 @@ def _find_class_layers(config: Config, head: Head, spec: DataSpec) -> set[str]:
         with torch.device("meta"):
             module = head(make(other, weights=None), other)
         shapes.append({key: value.shape for key, value in module.state_dict().items()})
-    return {key for key, shape in shapes[0].items() if shape != shapes[1][key]}
+    changing = set()
+    for key, shape in shapes[0].items():
+        if shape != shapes[1][key]:
+            changing.add(key)
+    return changing
 
 
 def task(config: Config, network: BuiltNetwork, *, processes: int = 1) -> Task:
@@ -336,13 +340,12 @@ def trainer(config: Config, folder: Path, **overrides: Any) -> pl.Trainer:
 def _trainer_objects(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Build the plugins and the profiler of the Trainer."""
     objects: dict[str, Any] = {}
-    nodes = settings.get("plugins") or {}
-    if nodes:
-        objects["plugins"] = [
-            _build_object(node, f"trainer.plugins.{name}", PLUGINS)
-            for name, node in nodes.items()
-            if node
-        ]
+    plugins = []
+    for name, node in (settings.get("plugins") or {}).items():
+        if node:
+            plugins.append(_build_object(node, f"trainer.plugins.{name}", PLUGINS))
+    if plugins:
+        objects["plugins"] = plugins
     profiler = settings.get("profiler")
     if isinstance(profiler, dict):
         profiler = _with_output_folder(profiler, folder)
@@ -423,7 +426,11 @@ def _with_normalization(spec: DataSpec, mean: Sequence[float], std: Sequence[flo
 
 def _constructor_arguments(config: Config, group: str) -> dict[str, Any]:
     excluded = build_only_keys(config, group)
-    return {key: value for key, value in config[group].items() if key not in excluded}
+    arguments = {}
+    for key, value in config[group].items():
+        if key not in excluded:
+            arguments[key] = value
+    return arguments
 
 
 def _partial(node: dict[str, Any], path: str) -> Callable[..., Any]:

@@ -269,7 +269,10 @@ def find_weights_problem(task: Task, checkpoint: Any) -> str | None:
     if shapes == expected:
         return None
     names = expected.keys() | shapes.keys()
-    mismatched = sorted(str(name) for name in names if expected.get(name) != shapes.get(name))
+    mismatched = []
+    for name in sorted(names, key=str):
+        if expected.get(name) != shapes.get(name):
+            mismatched.append(str(name))
     return f"it is from another network: {', '.join(mismatched[:3])} do not match"
 
 
@@ -301,4 +304,8 @@ def _is_resumable(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
 def _tensorboard_loggers(trainer: pl.Trainer) -> list[ResumableTensorBoardLogger]:
     if not trainer.is_global_zero:
         return []
-    return [item for item in trainer.loggers if isinstance(item, ResumableTensorBoardLogger)]
+    loggers = []
+    for item in trainer.loggers:
+        if isinstance(item, ResumableTensorBoardLogger):
+            loggers.append(item)
+    return loggers

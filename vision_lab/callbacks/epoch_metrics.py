@@ -98,4 +98,8 @@ class EpochSummary(EpochMetrics):
 
 def _get_metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
     logged = trainer.callback_metrics
-    return {name: value.item() for name, value in logged.items() if name.startswith(prefix)}
+    metrics = {}
+    for name, value in logged.items():
+        if name.startswith(prefix):
+            metrics[name] = value.item()
+    return metrics

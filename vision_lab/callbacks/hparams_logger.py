@@ -69,4 +69,8 @@ class HparamsLogger(pl.Callback):
 
 def _tensorboard_writers(trainer: pl.Trainer) -> list[SummaryWriter]:
     loggers = trainer.loggers
-    return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
+    writers = []
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            writers.append(logger.experiment)
+    return writers

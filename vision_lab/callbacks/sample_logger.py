@@ -47,7 +47,11 @@ class SampleLogger(pl.Callback):
         run_folder = Path(trainer.default_root_dir)
         paths = [run_folder / _filename(epoch) for epoch in range(trainer.current_epoch + 1)]
         if trainer.is_global_zero and paths[0].is_file():
-            content = make_animation([path for path in paths if path.is_file()])
+            existing = []
+            for path in paths:
+                if path.is_file():
+                    existing.append(path)
+            content = make_animation(existing)
             if content:
                 write_file(run_folder, f"{FOLDER}/epochs.gif", content)
 
@@ -82,7 +86,11 @@ def _read_frames(files: list[Path]) -> list[Image.Image]:
         with suppress(InvalidImageError):
             pixels = read_image(files[index], channels=3, max_pixels=MAX_FRAME_PIXELS)
             frames.append(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
-    return [frame for frame in frames if frame.size == frames[-1].size]
+    alike = []
+    for frame in frames:
+        if frame.size == frames[-1].size:
+            alike.append(frame)
+    return alike
 
 
 def _draw(trainer: pl.Trainer, task: pl.LightningModule, *, epoch: int) -> None:

@@ -98,7 +98,11 @@ def _format_details(group: str, options: Sequence[ConfigOption]) -> str:
 def _format_shared_keys(text: str) -> list[str]:
     """Return the lines of a file of shared defaults, whose comments explain its keys."""
     skipped = ("_target_", "_partial_", "_convert_", "# @package")
-    return ["  " + line for line in text.splitlines() if not line.startswith(skipped)]
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith(skipped):
+            lines.append("  " + line)
+    return lines
 
 
 def _default_options() -> dict[str, str]:
@@ -108,7 +112,11 @@ def _default_options() -> dict[str, str]:
         if line.startswith("  - ") and ":" in line:
             group, _, option = line.strip("- ").partition(":")
             defaults[group.strip()] = option.partition("#")[0].strip()
-    return {group: option for group, option in defaults.items() if option != "null"}
+    chosen = {}
+    for group, option in defaults.items():
+        if option != "null":
+            chosen[group] = option
+    return chosen
 
 
 def _format_option(option: ConfigOption, width: int) -> str:

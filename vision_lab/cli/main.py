@@ -232,10 +232,14 @@ def _resolve(composed: DictConfig) -> Config:
         if "/" not in group and group != "saved":
             groups.append(group)
     interpolations = OmegaConf.create({group: f"${{choice:{group}}}" for group in groups})
+    saved_groups = []
+    for group in groups:
+        if options[group] == SAVED_OPTION:
+            saved_groups.append(group)
     return resolve_config(
         composed,
         choices={group: interpolations[group] for group in groups},
-        from_run=[group for group in groups if options[group] == SAVED_OPTION],
+        from_run=saved_groups,
         overrides=job_overrides(hydra_config),
     )
 

@@ -120,7 +120,10 @@ def explain_error(command: CommandLine, error: Exception) -> str:
             changed_keys.append(key)
     if not problems:
         config = _compose_choices(valid_choices, command.config_folders)
-        unknown = [key for key in changed_keys if not _has_key(config, key)]
+        unknown = []
+        for key in changed_keys:
+            if not _has_key(config, key):
+                unknown.append(key)
         problems = [_unknown_key_message(key, config, groups) for key in unknown]
     return "\n".join(problems) or _format_causes(error)
 
@@ -185,7 +188,11 @@ def _list_siblings(config: DictConfig, parent: str) -> list[str]:
     node = OmegaConf.select(config, parent, throw_on_missing=False)
     if not isinstance(node, DictConfig):
         return []
-    return [str(name) for name in node if not str(name).startswith("_")]
+    names = []
+    for name in node:
+        if not str(name).startswith("_"):
+            names.append(str(name))
+    return names
 
 
 def _list_keys(config: Any, prefix: str = "") -> list[str]:
@@ -244,4 +251,8 @@ def _format_causes(error: Exception) -> str:
     while current is not None:
         causes.append(str(current).strip())
         current = current.__cause__
-    return "\n".join(dict.fromkeys(cause for cause in causes if cause))
+    known_causes = []
+    for cause in causes:
+        if cause:
+            known_causes.append(cause)
+    return "\n".join(dict.fromkeys(known_causes))

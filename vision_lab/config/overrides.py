@@ -87,7 +87,11 @@ class CommandLine:
     @property
     def single_run_flags(self) -> list[str]:
         """The flags without the one that starts a sweep."""
-        return [flag for flag in self.flags if flag not in MULTIRUN_FLAGS]
+        flags = []
+        for flag in self.flags:
+            if flag not in MULTIRUN_FLAGS:
+                flags.append(flag)
+        return flags
 
     @property
     def config_folders(self) -> list[Path]:

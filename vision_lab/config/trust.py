@@ -253,7 +253,11 @@ def _interpolations_in(folders: tuple[Path, ...]) -> frozenset[str]:
             for _, value in _walk(content, ""):
                 if isinstance(value, str):
                     values.append(value)
-            texts.update(value for value in values if "${" in value)
+            interpolations = []
+            for value in values:
+                if "${" in value:
+                    interpolations.append(value)
+            texts.update(interpolations)
     return frozenset(texts)
 
 

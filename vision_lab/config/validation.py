@@ -374,7 +374,11 @@ def _mismatch_message(config: Config, group: str, target_type: str, wanted: str)
 def _option_names(group: str, target_type: str | None = None) -> list[str]:
     options = find_groups([CONFIG_DIR]).get(group, [])
     if target_type is not None:
-        options = [option for option in options if target_type in option.target_types]
+        fitting = []
+        for option in options:
+            if target_type in option.target_types:
+                fitting.append(option)
+        options = fitting
     return [option.name for option in options]
 
 

@@ -66,7 +66,9 @@ def write_csv(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> Non
         rows: values by column; columns missing from a row are left empty.
     """
     text = io.StringIO()
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns: dict[str, None] = {}  # without duplicates, in order
+    for row in rows:
+        columns.update(dict.fromkeys(row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

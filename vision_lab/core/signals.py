@@ -50,7 +50,11 @@ def signals_as_interrupt() -> Iterator[None]:
     # nohup ignores SIGHUP, so that the command survives its terminal.
     hangup = HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN
     _state.signals = (signal.SIGINT, signal.SIGTERM, *((HANGUP,) if HANGUP and hangup else ()))
-    _state.terminals = tuple(number for number in (1, 2) if os.isatty(number))
+    terminals = []
+    for number in (1, 2):
+        if os.isatty(number):
+            terminals.append(number)
+    _state.terminals = tuple(terminals)
     before = {number: signal.signal(number, _handle) for number in _state.signals}
     try:
         yield

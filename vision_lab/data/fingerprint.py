@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import chain
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def fingerprint(dataset: Dataset, *, has_labels: bool) -> dict[str, Any]:
         samples = [(dataset[index][0], None) for index in range(len(dataset))]
     paths: list[Path] = []
     annotations: list[str] = []
-    for part in (part for sample in samples or () for part in sample):
+    for part in chain.from_iterable(samples or ()):
         if isinstance(part, bytes):
             annotations.append(str(part))
         elif isinstance(part, str | Path):

@@ -194,7 +194,11 @@ def _find_duplicates(samples: Sequence[SampleReport]) -> list[list[SampleReport]
     for sample in samples:
         if not sample.problem:
             groups[sample.digest].append(sample)
-    return [group for group in groups.values() if len(group) > 1]
+    repeated = []
+    for group in groups.values():
+        if len(group) > 1:
+            repeated.append(group)
+    return repeated
 
 
 def _has_different_labels(group: Sequence[SampleReport]) -> bool:

@@ -234,10 +234,14 @@ class DataModule(pl.LightningDataModule):
         """
         dataset = self._transformed(split, training=False, max_samples=max_samples)
         items = [dataset[0, index] for index in indices]
-        self.record_unreadable(
-            collate([item for item in items if isinstance(item, UnreadableFile)])
-        )
-        return [item[0] for item in items if not isinstance(item, UnreadableFile)]
+        images, unreadable = [], []
+        for item in items:
+            if isinstance(item, UnreadableFile):
+                unreadable.append(item)
+            else:
+                images.append(item[0])
+        self.record_unreadable(collate(unreadable))
+        return images
 
     def set_predict_dataset(self, dataset: Dataset, *, keep_size: bool = False) -> None:
         """Predict a dataset only, without accessing the configured ones, which may be absent.

@@ -50,7 +50,11 @@ def split_dataset(
             positions = _stratified_sample(remaining_labels, count=count, seed=seed_of_split)
             held_out = {remaining[position] for position in positions}
             dataset = Subset(train, sorted(held_out))  # type: ignore[arg-type]
-            remaining = [index for index in remaining if index not in held_out]
+            others = []
+            for index in remaining:
+                if index not in held_out:
+                    others.append(index)
+            remaining = others
         splits[split] = dataset
     if not remaining:
         raise DataError(

@@ -272,4 +272,8 @@ def _check_boxes(boxes: Tensor, clipped: Tensor, size: tuple[int, int]) -> None:
 
 def _other_columns(target: dict[str, Tensor]) -> tuple[Tensor, ...]:
     """Return the columns whose rows are dropped with a box."""
-    return tuple(column for name, column in target.items() if name != "boxes")
+    columns = []
+    for name, column in target.items():
+        if name != "boxes":
+            columns.append(column)
+    return tuple(columns)

@@ -185,7 +185,11 @@ def _find_class_layers(network: NetworkFactory, classifier: nn.Module) -> set[st
         with torch.device("meta"):
             state = network(num_classes=num_classes).state_dict()
         shapes.append({key: value.shape for key, value in state.items()})
-    return {key for key in classifier.state_dict() if shapes[0].get(key) != shapes[1].get(key)}
+    class_layers = set()
+    for key in classifier.state_dict():
+        if shapes[0].get(key) != shapes[1].get(key):
+            class_layers.add(key)
+    return class_layers
 
 
 def _freeze(backbone: ClassifierBackbone, until: str, *, class_layers: set[str]) -> None:
@@ -222,10 +226,17 @@ def _find_parameters_until(backbone: ClassifierBackbone, until: str) -> set[str]
     # Modules are registered in the order they run; a stage may be an activation, which has no
     # parameters of its own.
     modules = [name for name, _ in network.named_modules()]
-    last = max(index for index, name in enumerate(modules) if _is_in_module(name, until))
+    last = 0
+    for index, name in enumerate(modules):
+        if _is_in_module(name, until):
+            last = index
     until_stage = set(modules[: last + 1])
     names = [name for name, _ in network.named_parameters()]
-    return {name for name in names if name.rpartition(".")[0] in until_stage}
+    frozen = set()
+    for name in names:
+        if name.rpartition(".")[0] in until_stage:
+            frozen.add(name)
+    return frozen
 
 
 def _is_in_module(name: str, module: str) -> bool:

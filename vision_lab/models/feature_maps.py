@@ -96,7 +96,10 @@ def _find_last_node(graph: fx.Graph, name: str) -> fx.Node:
     It includes the activation after it, which some networks (DenseNet) apply outside any module.
     """
     nodes = list(graph.nodes)
-    last = max(index for index, node in enumerate(nodes) if name in _get_modules(node))
+    last = 0
+    for index, node in enumerate(nodes):
+        if name in _get_modules(node):
+            last = index
     following = nodes[last + 1]
     is_function = following.op == "call_function" and not _get_modules(following)
     if is_function and following.target.__name__ in ACTIVATIONS:

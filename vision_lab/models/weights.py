@@ -96,14 +96,17 @@ def load(
     if constructor in TF_PREPROCESSED:
         weights = weights._replace(mean=(0.5,), std=(0.5,))
     own = network.state_dict()
-    missing_keys = tuple(name for name in own if name not in matched and not _is_counter(name))
+    missing_keys = []
+    for name in own:
+        if name not in matched and not _is_counter(name):
+            missing_keys.append(name)
     network.load_state_dict(own | matched)
     summary = f"{path.name}: {len(matched)} of {len(own)} tensors loaded"
     if missing_keys:
         summary += f"; randomly initialized: {', '.join(missing_keys)}"
     if ignored:
         summary += f"; ignored: {', '.join(ignored)}"
-    return LoadedWeights(summary, missing_keys, weights.mean, weights.std)
+    return LoadedWeights(summary, tuple(missing_keys), weights.mean, weights.std)
 
 
 def _download(name: str, constructor: str, key: str) -> _Weights:
@@ -208,7 +211,11 @@ def _normalize_keys(state: StateDict, own: Mapping[str, Tensor]) -> StateDict:
     """Remove the prefix with which most keys match, and rename keys of old DenseNets."""
     state = {_OLD_DENSENET_KEY.sub(r"\1\2", name): value for name, value in state.items()}
     prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in state for name in own))
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    stripped = {}
+    for k, v in state.items():
+        if k.startswith(prefix):
+            stripped[k.removeprefix(prefix)] = v
+    return stripped
 
 
 def _adapt_first_convolution(state: StateDict, network: nn.Module) -> None:

@@ -155,15 +155,15 @@ def _select_samples(
     for key in ("duplicates_across_splits", "conflicting_duplicates"):
         for group in report[key]:
             suspects.update(sample["path"] for sample in group)
-    readable = []
+    first, others = [], []
     for sample in samples:
-        if not sample.problem:
-            readable.append(sample)
-    first = [sample for sample in readable if sample.name in suspects][:count]
-    others = []
-    for sample in readable:
-        if sample.name not in suspects:
+        if sample.problem:
+            continue
+        if sample.name in suspects:
+            first.append(sample)
+        else:
             others.append(sample)
+    first = first[:count]
     step = max(1, len(others) // max(1, count - len(first)))
     return [*first, *others[::step]][:count]
 

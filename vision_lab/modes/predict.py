@@ -194,7 +194,11 @@ def find_images(source: str | None) -> list[Path]:
     else:
         files = [Path(file) for file in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - any root
         problem = "there is no such file or folder, and no match"
-    files = [file for file in files if file.is_file()]
+    existing = []
+    for file in files:
+        if file.is_file():
+            existing.append(file)
+    files = existing
     if not files:
         raise ConfigurationError(f"source={source}: {problem}")
     return sorted(files)

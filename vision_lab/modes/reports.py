@@ -42,7 +42,10 @@ def print_summary(
     """
     parameters = list(task.network.parameters())
     total = sum(parameter.numel() for parameter in parameters)
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    trainable = 0
+    for parameter in parameters:
+        if parameter.requires_grad:
+            trainable += parameter.numel()
     spec, choices = task.spec, run.choices
     height, width = spec.image_size
     splits = sorted(data.splits.items(), key=lambda item: SPLIT_ORDER.index(item[0]))

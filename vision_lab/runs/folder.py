@@ -160,7 +160,9 @@ class Run:
         for key in annotations:
             if key not in found:
                 problems.append(f"{key} is missing")
-        problems += [f"there is no {key}" for key in found if key not in annotations]
+        for key in found:
+            if key not in annotations:
+                problems.append(f"there is no {key}")
         if not problems:
             checked = [
                 check_value(key, found[key], annotation) for key, annotation in annotations.items()

@@ -114,5 +114,8 @@ def _select_metrics(results: Sequence[dict[str, Any]], *, width: int) -> list[st
         monitored |= {name.rpartition("/")[2] for name in result.get("monitored", {})}
     ordered = sorted(names, key=lambda name: name.rpartition("/")[2] not in monitored)
     ends = accumulate(len(name) + 3 for name in ordered)
-    fitting = [name for name, end in zip(ordered, ends, strict=True) if end < width]
+    fitting = []
+    for name, end in zip(ordered, ends, strict=True):
+        if end < width:
+            fitting.append(name)
     return fitting or ordered[:1]

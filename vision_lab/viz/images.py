@@ -252,9 +252,10 @@ def with_legend(sheet: Tensor, class_names: Sequence[str]) -> Tensor:
         length = box_size + 4 + int(font.getlength(name)) + 14
         if left + length > width and left > GAP:
             left, line = GAP, line + 1
+        if line == LEGEND_LINES:
+            break
         entries.append((left, line, label, name))
         left += length
-    entries = [entry for entry in entries if entry[1] < LEGEND_LINES]
     legend = Image.new("RGB", (width, (entries[-1][1] + 1) * line_height + GAP), WHITE)
     draw = ImageDraw.Draw(legend)
     plain = COLORS["plain"]

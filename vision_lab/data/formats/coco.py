@@ -293,7 +293,10 @@ def _read_annotations(file: Path, folder: Path, *, on_error: str) -> AnnotationF
         path = folder / entry["file_name"]
         images.append(AnnotatedImage(path, entry, annotations[entry["id"]]))
     counts = Counter(image.path for image in images)
-    repeated = [str(path) for path, count in counts.items() if count > 1]
+    repeated = []
+    for path, count in counts.items():
+        if count > 1:
+            repeated.append(str(path))
     if repeated or len(annotations) < len(images):
         names = summarize_names(repeated, MAX_LISTED) or "images with the same ID"
         raise DataError(f"{file} lists more than once: {names}")

@@ -73,7 +73,11 @@ def class_names(root: str) -> list[str]:
     for path in folder.iterdir():
         if path.is_dir():
             subfolders.append(path.name)
-    names = sorted(name for name in subfolders if not name.startswith("."))
+    visible = []
+    for name in subfolders:
+        if not name.startswith("."):
+            visible.append(name)
+    names = sorted(visible)
     not_utf8 = []
     for name in names:
         if not is_utf8(name):
@@ -118,7 +122,11 @@ def image_folder(
         if path.is_dir():
             subfolders.add(path.name)
     unknown = sorted(subfolders - set(class_folders))
-    unknown = [name for name in unknown if not name.startswith(".")]
+    visible = []
+    for name in unknown:
+        if not name.startswith("."):
+            visible.append(name)
+    unknown = visible
     if unknown:
         raise DataError(
             f"{folder} has folders for classes that train does not have: {', '.join(unknown)}"

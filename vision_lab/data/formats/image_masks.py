@@ -227,16 +227,17 @@ def image_masks(
     image_folder, mask_folder = folders
     images, masks = _index_by_stem(image_folder), _index_by_stem(mask_folder)
     if image_folder == mask_folder and suffix:
-        images = {name: path for name, path in images.items() if not name.endswith(suffix)}
+        without_suffix = {}
+        for name, path in images.items():
+            if not name.endswith(suffix):
+                without_suffix[name] = path
+        images = without_suffix
     if not images:
         raise DataError(f"{image_folder} contains no images (suffixes {EXTENSIONS_TEXT})")
     mask_of = {name: masks.get(name + suffix) for name in images}
     _check_missing_masks(images, mask_of, mask_folder, masks=masks, on_error=on_error)
     used = {*images.values(), *mask_of.values()}  # both may be in the same folder
-    unused = [path.name for path in masks.values() if path not in used]
-    if unused:
-        names = summarize_names(unused, MAX_LISTED)
-        log.warning("ignored %d masks without an image in %s: %s", len(unused), mask_folder, names)
+    _warn_unused([path.name for path in masks.values() if path not in used], mask_folder)
     samples = []
     for stem, path in images.items():
         mask = mask_of[stem]
@@ -245,6 +246,13 @@ def image_masks(
             mask = mask_folder / f"{stem}{suffix}.png"
         samples.append((path, mask))
     return ImageMaskDataset(samples, encoding, max_pixels)
+
+
+def _warn_unused(names: Sequence[str], folder: Path) -> None:
+    """Warn about masks that belong to no image."""
+    if names:
+        shown = summarize_names(names, MAX_LISTED)
+        log.warning("ignored %d masks without an image in %s: %s", len(names), folder, shown)
 
 
 def _find_folders(
@@ -310,7 +318,11 @@ def _list_split_folders(base: Path, name: str, split: str) -> list[Path]:
 def _missing_message(base: Path, key: str, name: str, split: str) -> str:
     if not base.is_dir():
         return f"there is no folder {base}: type data.root=<folder with images and masks>"
-    subfolders = ", ".join(sorted(path.name for path in base.iterdir() if path.is_dir()))
+    subfolder_names = []
+    for path in base.iterdir():
+        if path.is_dir():
+            subfolder_names.append(path.name)
+    subfolders = ", ".join(sorted(subfolder_names))
     purpose = "" if split == "train" else f" for {split}, where it has only one of the two"
     return (
         f"{base} has no folder {name.replace('{split}', split)}{purpose}: its folders are "
