@@ -4,7 +4,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from torch import nn
 
 from vision_lab.config.groups import CONFIG_DIR, find_groups
 from vision_lab.config.resolution import Config, resolve_config
-from vision_lab.core.batch import BoxTargets
-from vision_lab.core.spec import DataSpec
+from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
+from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.tasks.classification import ClassificationTask
 from vision_lab.training.lr_schedules import Constant
 
@@ -123,6 +123,46 @@ def classification_task(spec: DataSpec, **changes) -> ClassificationTask:
         "aux_weight": 0.3,
     }
     return ClassificationTask(**(arguments | changes))
+
+
+def detections(rows: Sequence[Sequence[float]]) -> Detections:
+    """Create detections from rows of label, box and score."""
+    table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+    return Detections(table[:, 1:5], table[:, 0].long(), table[:, 5])
+
+
+def letterboxed_batch() -> Batch:
+    """Create a batch of two images of 80 x 40 pixels with boxes, letterboxed to 40 x 40."""
+    boxes = [
+        box_targets([[4, 2, 20, 15]], [1]),
+        box_targets([[0, 0, 10, 10], [20, 5, 40, 20]], [0, 2], [False, True]),
+    ]
+    targets = [replace(each, area=torch.full((len(each),), 400.0)) for each in boxes]
+    samples = [Sample(k, f"{k}.png", (40, 80), (20, 40)) for k in range(2)]
+    return Batch(torch.randint(0, 255, (2, 3, 40, 40), dtype=torch.uint8), targets, samples)
+
+
+def mask_batch(masks: torch.Tensor, paths: list[str] | None = None) -> Batch:
+    """Create a batch of random images with masks, (N, H, W)."""
+    count, height, width = masks.shape
+    samples = [Sample(i, paths[i] if paths else None, (height, width)) for i in range(count)]
+    images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+    return Batch(images, masks.to(torch.uint8), samples)
+
+
+def mask_example() -> tuple[torch.Tensor, Batch]:
+    """Create logits of three classes and a batch; some pixels are ignored."""
+    torch.manual_seed(0)
+    masks = torch.randint(0, 3, (2, 8, 8))
+    masks[0, :3] = IGNORE_INDEX
+    return torch.randn(2, 3, 8, 8), mask_batch(masks)
+
+
+def label_batch(labels: list[int], paths: list[str] | None = None) -> Batch:
+    """Create a batch of random images of 4 x 4 pixels with labels."""
+    images = torch.rand(len(labels), 3, 4, 4)
+    samples = [Sample(i, paths[i] if paths else None, (4, 4)) for i in range(len(labels))]
+    return Batch(images, torch.tensor(labels), samples)
 
 
 def make_shades(

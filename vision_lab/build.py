@@ -33,7 +33,7 @@ from vision_lab.config.validation import (
     find_group_errors,
 )
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import Backbone, GanNetworks, Head, LoadedWeights
+from vision_lab.core.protocols import Backbone, GanNetworks, Head, LoadedWeights, TrainingData
 from vision_lab.core.signatures import get_parameters
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
@@ -199,26 +199,42 @@ def _find_class_layers(config: Config, head: Head, spec: DataSpec) -> set[str]:
     return changing
 
 
-def task(config: Config, network: BuiltNetwork, *, processes: int = 1) -> Task:
+def task(
+    config: Config,
+    network: BuiltNetwork,
+    *,
+    data: TrainingData | None = None,
+    processes: int = 1,
+) -> Task:
     """Build the task.
 
     Args:
         config: the config.
         network: the network to train or evaluate.
+        data: the data to train on; None to set ``training_data`` later, or to predict.
         processes: number of training processes.
+
+    Raises:
+        ConfigurationError: if ``task._target_`` does not create a ``Task``.
     """
     make = _partial(_constructor_arguments(config, "task"), "task")
     if "feature_extractor" in config["task"]:
         extractor = feature_extractor(config)
         make = partial(make, feature_extractor=extractor, feature_extractor_name=extractor.name)
     with name_errors("task", config["task"]):
-        task: Task = make(
+        task = make(
             network=network.module,
             spec=network.spec,
             optimizer=optimizer(config, processes=processes),
             schedule=instantiate(config["scheduler"], "scheduler"),
             seed=config["seed"],
         )
+    if not isinstance(task, Task):
+        raise ConfigurationError(
+            f"task._target_ creates a {type(task).__name__}, but must create a subclass of "
+            "vision_lab.tasks.base.Task"
+        )
+    task.training_data = data
     return task
 
 

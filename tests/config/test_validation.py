@@ -112,7 +112,7 @@ ALL = (
         ("task=detect head=retinanet head.channels=null", "head.channels=null: type a whole number from 1 to 16384"),
         ("task=detect head=retinanet head.norm=batch", "head.norm=batch: type group or null"),
         ("task=detect head=faster_rcnn head.detections_per_image=0", "head.detections_per_image=0: type a whole num"),
-        ("task=detect task.draw_score_threshold=2", "task.draw_score_threshold=2: type a number from 0 to 1"),
+        ("task=detect task.report.draw_score_threshold=2", "task.report.draw_score_threshold=2: type a number from 0 to 1"),
         ("task=segment head.decoder_channels=[]", "head.decoder_channels=[]: type a list of whole numbers of 1 or more"),
         ("task=segment data.train.split=${model.network}", "'_partial_': True}: type train, val or test"),
         ("optimizer.lr=${model.network}", "'depth': 20}: type a number of 0 or more"),

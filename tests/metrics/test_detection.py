@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vision_lab.core.batch import BoxTargets, Detections, Sample
 from vision_lab.metrics.detection import BoxMeanAveragePrecision
-from vision_lab.tasks import coco_json
+from vision_lab.tasks.reports import coco_json
 
 CLASSES = 3
 

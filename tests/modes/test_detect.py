@@ -177,8 +177,8 @@ def test_unsupported_detector_options_are_refused(command: Command, trained: Run
         ),
         (["augment=imagenet"], "augment.eval must be empty for boxes"),
         (
-            ["task.draw_score_threshold=-1"],
-            "task.draw_score_threshold=-1: type a number from 0 to 1",
+            ["task.report.draw_score_threshold=-1"],
+            "task.report.draw_score_threshold=-1: type a number from 0 to 1",
         ),
         (["head.weights=coco"], "head.weights=coco: torchvision has no weights for yolo_resnet18"),
         (["data=coco", "data.root=nowhere"], "nowhere has no COCO annotations"),

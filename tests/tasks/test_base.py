@@ -62,6 +62,7 @@ def fitted(spec: DataSpec, made: pl.LightningModule, tmp_path, epochs: int = 2) 
         callbacks=[watch],
         default_root_dir=tmp_path,
     )
+    made.training_data = data
     trainer.fit(made, datamodule=data)
     return watch
 

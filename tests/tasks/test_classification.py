@@ -6,18 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.builders import classification_task
-from vision_lab.core.batch import Batch, Sample
+from tests.builders import classification_task, label_batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.tasks.classification import NUM_MISTAKES_DRAWN
-
-
-def batch(labels: list[int], paths: list[str] | None = None) -> Batch:
-    images = torch.rand(len(labels), 3, 4, 4)
-    samples = [Sample(i, paths[i] if paths else None, (4, 4)) for i in range(len(labels))]
-    return Batch(images, torch.tensor(labels), samples)
-
 
 LOGITS = torch.tensor(
     [[4.0, 1.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
@@ -39,7 +30,7 @@ def test_forward_normalizes(spec: DataSpec):
 
 
 def test_cross_entropy_and_its_options(spec: DataSpec):
-    labels = batch([0, 1, 2, 3])
+    labels = label_batch([0, 1, 2, 3])
     plain = classification_task(spec).losses(LOGITS, labels)["loss"]
     assert plain.item() == pytest.approx(nn.functional.cross_entropy(LOGITS, labels.targets).item())
     smooth = classification_task(spec, label_smoothing=0.1).losses(LOGITS, labels)["loss"]
@@ -53,7 +44,7 @@ def test_cross_entropy_and_its_options(spec: DataSpec):
 
 
 def test_auxiliary_classifiers_are_weighted(spec: DataSpec):
-    labels = batch([0, 1, 2, 3])
+    labels = label_batch([0, 1, 2, 3])
     made = classification_task(spec, aux_weight=0.5)
     one = made.losses(LOGITS, labels)["loss"].item()
     assert made.losses((LOGITS, LOGITS, LOGITS), labels)["loss"].item() == pytest.approx(2 * one)
@@ -76,12 +67,6 @@ def test_metrics_equal_those_by_hand(spec: DataSpec):
     assert values["confusion"].tolist() == [[2, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]]
     assert "top5" not in values
     made.results["val"] = values
-    assert made.per_class("val")["beech"] == {
-        "accuracy": 1.0,
-        "precision": pytest.approx(1 / 3),
-        "samples": 1,
-    }
-    assert made.per_class("val")["cedar"] == {"accuracy": 0.0, "precision": 0.0, "samples": 2}
     assert set(made.scalar_metrics("val")) == {"accuracy", "f1", "calibration_error"}
 
 
@@ -102,49 +87,6 @@ def test_accuracy_and_top5_differ_after_a_batch_without_errors(spec: DataSpec):
     values = metrics.compute()
     assert values["accuracy"].item() == 0.5
     assert values["top5"].item() > 0.5
-
-
-def test_the_most_confident_errors_are_drawn(spec: DataSpec):
-    made = classification_task(spec)
-    probabilities = torch.full((40, 4), 0.0)
-    probabilities[:, 1] = torch.linspace(0.5, 0.9, 40)
-    probabilities[:, 0] = 1 - probabilities[:, 1]
-    for half in (slice(0, 20), slice(20, 40)):
-        many = batch([2] * 20)
-        made.collect_examples("val", many, probabilities[half])
-    kept = made.mistakes["val"]._heap
-    assert len(kept) == NUM_MISTAKES_DRAWN
-    assert min(sure for sure, _, _ in kept) == pytest.approx(
-        probabilities[40 - NUM_MISTAKES_DRAWN, 1].item()
-    )
-    made.results["val"] = {"confusion": torch.eye(4, dtype=torch.int64)}
-    assert set(made.figures("val")) == {"confusion", "mistakes"}
-    assert set(made.figures("val")) == {"confusion"}  # drawn once, then forgotten
-
-
-def test_correct_predictions_are_not_listed(spec: DataSpec):
-    made = classification_task(spec)
-    made.collect_examples("val", batch([0, 1]), made.decode(LOGITS[:2]))
-    assert made.mistakes["val"].images() == []
-
-
-def test_table_rows_and_drawings(spec: DataSpec):
-    made = classification_task(spec)
-    one = batch([0, 3], paths=["a.png", "b.png"])
-    probabilities = made.decode(LOGITS[[0, 2]])
-    rows = made.table_rows(one, probabilities)
-    assert [row["path"] for row in rows] == ["a.png", "b.png"]
-    assert [row["class"] for row in rows] == ["ash", "beech"]
-    assert rows[0]["class_2"] == "beech"
-    assert sum(
-        float(rows[0][f"confidence{suffix}"]) for suffix in ("", "_2", "_3", "_4")
-    ) == pytest.approx(1)
-    right, wrong = made.draw_predictions(one, probabilities)
-    unknown = made.draw_predictions(
-        Batch(one.images, torch.tensor([-1, -1]), one.samples), probabilities
-    )[0]
-    assert right.shape == wrong.shape == unknown.shape
-    assert not torch.equal(right, unknown)
 
 
 @pytest.mark.parametrize(

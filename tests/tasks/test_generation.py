@@ -8,6 +8,12 @@ import torch
 from tests.tasks.tiny_gan import Pair, Shades, data, generate, shade, trainer
 from vision_lab.core.errors import DataError, UnreadableFileError
 from vision_lab.metrics.generative import fid, generative_metrics
+from vision_lab.tasks.generation import GenerationTask
+from vision_lab.tasks.reports.generation import GenerationReport
+
+
+def figures(task: GenerationTask) -> dict[str, torch.Tensor]:
+    return GenerationReport(task.spec).figures("test", task.results["test"])
 
 
 def test_noise_is_a_function_of_seed_and_index():
@@ -58,12 +64,11 @@ def test_the_test_evaluates_noise_and_draws_figures(tmp_path: Path):
     task = generate(Pair(conditional=True))
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
     assert task.results["test"]["noise_fid"] > 0
-    figures = task.figures("test")
-    assert sorted(figures) == ["interpolation", "neighbors", "real"]
-    for figure in figures.values():
+    drawn = figures(task)
+    assert sorted(drawn) == ["interpolation", "neighbors", "real"]
+    for figure in drawn.values():
         assert figure.dtype == torch.uint8
         assert figure.shape[0] == 3
-    assert task.figures("val") == {}
     assert task.metric_settings() == {
         "feature_extractor": "shade",
         "num_samples": 200,
@@ -97,7 +102,7 @@ def test_the_nearest_neighbor_of_a_training_image_is_itself(tmp_path: Path):
     task = generate()
     task.generate = lambda noise: train[: len(noise.latents)]  # type: ignore[method-assign]
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
-    drawn = task.figures("test")["neighbors"]
+    drawn = figures(task)["neighbors"]
     # A row of a sample and its three nearest_neighbors: in the first, of 144 pixels each with 4 between, the first two agree.
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
@@ -115,7 +120,7 @@ def test_nearest_neighbors_skip_unreadable_files(tmp_path: Path):
     task = generate()
     task.generate = lambda noise: train[100 : 100 + len(noise.latents)]  # type: ignore[method-assign]
     trainer(tmp_path).test(task, datamodule=data(train=Bad, on_error="skip"), verbose=False)
-    drawn = task.figures("test")["neighbors"]
+    drawn = figures(task)["neighbors"]
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
 
@@ -129,15 +134,19 @@ def test_training_images_are_evaluated_once(tmp_path: Path, monkeypatch: pytest.
     assert len(measured) == 3 + 1
 
 
-def test_the_sample_grid_has_classes_in_columns():
-    assert generate(Pair(conditional=True)).sample_grid().shape == (3, 4 * 74 + 2, 2 * 74 + 2)
-    assert generate().sample_grid().shape == (3, 74 + 2, 8 * 74 + 2)
+def test_samples_are_drawn_with_classes_in_columns():
+    conditional, unconditional = generate(Pair(conditional=True)), generate()
+    for task, shape in (
+        (conditional, (3, 4 * 74 + 2, 2 * 74 + 2)),
+        (unconditional, (3, 74 + 2, 8 * 74 + 2)),
+    ):
+        assert GenerationReport(task.spec).draw_samples(*task.sample_images()).shape == shape
 
 
 def test_interpolations_end_at_their_samples(tmp_path: Path):
     task = generate()
     trainer(tmp_path).test(task, datamodule=data(), verbose=False)
-    strip = task.figures("test")["interpolation"]
+    strip = figures(task)["interpolation"]
     ends = task.generate(task.sample_latents([0, 1]))
     assert strip[0, 10, 10] == ends[0, 0, 0, 0]
     assert strip[0, 10, -10] == ends[1, 0, 0, 0]

@@ -1,35 +1,19 @@
 """Segmentation: losses, ignored pixels, prediction of any size, images."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 
+from tests.builders import mask_batch, mask_example
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.tasks.segmentation import SegmentationTask
 from vision_lab.training.lr_schedules import Constant
-from vision_lab.viz.images import PALETTE
-
-
-@pytest.fixture
-def mask_spec() -> DataSpec:
-    return DataSpec(
-        target_type="masks",
-        class_names=("sky", "sea", "sand"),
-        num_classes=3,
-        image_size=(8, 8),
-        channels=3,
-        mean=(0.0,),
-        std=(1.0,),
-    )
 
 
 def task(spec: DataSpec, **changes) -> SegmentationTask:
@@ -49,23 +33,9 @@ def task(spec: DataSpec, **changes) -> SegmentationTask:
     return SegmentationTask(**(arguments | changes))
 
 
-def batch(masks: torch.Tensor, paths: list[str] | None = None) -> Batch:
-    count, height, width = masks.shape
-    samples = [Sample(i, paths[i] if paths else None, (height, width)) for i in range(count)]
-    images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
-    return Batch(images, masks.to(torch.uint8), samples)
-
-
-def example() -> tuple[torch.Tensor, Batch]:
-    torch.manual_seed(0)
-    masks = torch.randint(0, 3, (2, 8, 8))
-    masks[0, :3] = IGNORE_INDEX
-    return torch.randn(2, 3, 8, 8), batch(masks)
-
-
 @pytest.mark.parametrize("weights", [None, [0.2, 1.0, 3.0]])
 def test_cross_entropy_is_torchs(mask_spec: DataSpec, weights: list[float] | None):
-    logits, given = example()
+    logits, given = mask_example()
     loss = task(mask_spec, class_weights=weights).losses(logits, given)["loss"]
     weight = None if weights is None else torch.tensor(weights)
     wanted = F.cross_entropy(logits, given.targets.long(), weight=weight, ignore_index=IGNORE_INDEX)
@@ -77,7 +47,7 @@ def test_dice_equals_that_by_hand(mask_spec: DataSpec):
     masks = torch.tensor([[[0, 0, 1, IGNORE_INDEX]]])
     probabilities = torch.tensor([[0.8, 0.5, 0.1, 0.3], [0.1, 0.5, 0.7, 0.3], [0.1, 0.0, 0.2, 0.4]])
     loss = task(mask_spec, loss_weights={"dice": 1.0}).losses(
-        probabilities.log()[None, :, None], batch(masks)
+        probabilities.log()[None, :, None], mask_batch(masks)
     )["loss"]
     sky = 2 * (0.8 + 0.5) / (0.8 + 0.5 + 0.1 + 2)
     sea = 2 * 0.7 / (0.1 + 0.5 + 0.7 + 1)
@@ -89,11 +59,13 @@ def test_focal_loss_equals_that_by_hand(mask_spec: DataSpec):
     probabilities = torch.tensor([[0.9, 0.5, 0.3], [0.05, 0.25, 0.3], [0.05, 0.25, 0.4]]).log()[
         None, :, None
     ]
-    loss = task(mask_spec, loss_weights={"focal": 1.0}).losses(probabilities, batch(masks))["loss"]
+    loss = task(mask_spec, loss_weights={"focal": 1.0}).losses(probabilities, mask_batch(masks))[
+        "loss"
+    ]
     wanted = -(0.1**2 * np.log(0.9) + 0.75**2 * np.log(0.25)) / 2
     assert loss.item() == pytest.approx(wanted, abs=1e-5)
     flat = task(mask_spec, loss_weights={"focal": 1.0}, focal_gamma=0.0).losses(
-        probabilities, batch(masks)
+        probabilities, mask_batch(masks)
     )["loss"]
     assert flat.item() == pytest.approx(-(np.log(0.9) + np.log(0.25)) / 2, abs=1e-5)
 
@@ -107,13 +79,13 @@ def test_the_focal_loss_has_a_finite_gradient_at_certainty(mask_spec: DataSpec, 
         .requires_grad_()
     )
     made = task(mask_spec, loss_weights={"focal": 1.0}, focal_gamma=gamma)
-    made.losses(logits, batch(torch.zeros(1, 2, 2)))["loss"].backward()
+    made.losses(logits, mask_batch(torch.zeros(1, 2, 2)))["loss"].backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
 
 def test_losses_are_summed_and_auxiliary_heads_weighted(mask_spec: DataSpec):
-    logits, given = example()
+    logits, given = mask_example()
     single = [
         task(mask_spec, loss_weights={name: 1.0}).losses(logits, given)["loss"]
         for name in ("cross_entropy", "dice")
@@ -134,7 +106,7 @@ def test_a_fully_ignored_mask_has_no_gradient(
     mask_spec: DataSpec, name: str, weights: list[float] | None
 ):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    given = batch(torch.full((1, 4, 4), IGNORE_INDEX))
+    given = mask_batch(torch.full((1, 4, 4), IGNORE_INDEX))
     loss = task(mask_spec, loss_weights={name: 1.0}, class_weights=weights).losses(logits, given)[
         "loss"
     ]
@@ -194,7 +166,7 @@ def test_predictions_of_flipped_images_are_flipped_back(mask_spec: DataSpec):
 
 def test_predictions_have_the_size_of_the_file(mask_spec: DataSpec):
     made = task(mask_spec)
-    given = batch(torch.full((2, 8, 8), IGNORE_INDEX))
+    given = mask_batch(torch.full((2, 8, 8), IGNORE_INDEX))
     samples = [Sample(0, None, (50, 30)), Sample(1, None, (7, 9))]
     found = made.predict_step(replace(given, samples=samples), 0)
     assert [tuple(mask.shape) for mask in found] == [(50, 30), (7, 9)]
@@ -230,80 +202,3 @@ def test_tiled_predictions_equal_whole_predictions(mask_spec: DataSpec, size: tu
         slice(0, size[1] - 3 if size[1] < 16 else None),
     )
     assert torch.equal(found[inside], whole[inside])
-
-
-def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
-    made = task(mask_spec)
-    given = batch(torch.full((1, 8, 8), IGNORE_INDEX), ["photos/a.jpg"])
-    mask = torch.zeros(8, 8, dtype=torch.uint8)
-    mask[:, 6:] = 2
-    assert made.table_rows(given, [mask]) == [
-        {"path": "photos/a.jpg", "fraction_sky": 0.75, "fraction_sea": 0.0, "fraction_sand": 0.25}
-    ]
-    # On the file's own image, which may be larger than the mask.
-    made.save_predictions(
-        given,
-        [mask],
-        tmp_path,
-        names=["below/a"],
-        images=[torch.zeros(3, 16, 16, dtype=torch.uint8)],
-    )
-    with Image.open(tmp_path / "masks" / "below" / "a.png") as image:
-        assert image.mode == "P"
-        assert np.array_equal(np.asarray(image), mask.numpy())
-        assert json.loads(image.text["classes"]) == ["sky", "sea", "sand"]
-        assert tuple(image.getpalette()[6:9]) == PALETTE[2]
-    with Image.open(tmp_path / "overlays" / "below" / "a.jpg") as image:
-        assert image.size == (8, 8)
-
-
-def test_images_of_any_format(mask_spec: DataSpec):
-    made = task(mask_spec)
-    _, given = example()
-    drawn = made.draw_predictions(given, given.targets.clamp(max=2))
-    alone = made.draw_predictions(
-        batch(torch.full((1, 8, 8), IGNORE_INDEX)), [torch.zeros(8, 8, dtype=torch.uint8)]
-    )
-    assert [image.shape[-1] for image in (*drawn, *alone)] == [4 * 148 - 4] * 2 + [2 * 148 - 4]
-    sheet = made.contact_sheet(drawn)
-    assert sheet.shape[-1] == 2 * (4 * 148 - 4 + 6) + 6
-    legend = torch.tensor(PALETTE[2], dtype=torch.uint8)[:, None, None]
-    assert (sheet[:, -30:] == legend).all(dim=0).any()
-
-
-def test_the_worst_images_and_the_table(mask_spec: DataSpec):
-    made = task(mask_spec)
-    _, given = example()
-    right = torch.where(given.targets == IGNORE_INDEX, 0, given.targets)
-    made.collect_examples("val", given, torch.stack([right[0], (right[1] + 1) % 3]))
-    measure = made.metrics("val")
-    measure.update(right, given.targets)
-    made.results["val"] = measure.compute()
-    assert {name: found["iou"] for name, found in made.per_class("val").items()} == {
-        "sky": 1,
-        "sea": 1,
-        "sand": 1,
-    }
-    assert (
-        sum(found["pixels"] for found in made.per_class("val").values())
-        == (given.targets != IGNORE_INDEX).sum()
-    )
-    assert [(-index, 1 - badness) for badness, index, _ in sorted(made.worst["val"]._heap)] == [
-        (0, 1.0),
-        (1, 0.0),
-    ]
-    figures = made.figures("val")
-    assert set(figures) == {"confusion", "iou", "worst"}
-    assert all(image.dtype == torch.uint8 and image.shape[0] == 3 for image in figures.values())
-    made.collect_examples("val", given, right)
-    made.reset_examples("val")
-    assert "worst" not in made.figures("val")
-
-
-def test_absent_classes_are_not_in_the_table(mask_spec: DataSpec):
-    made = task(mask_spec)
-    measure = made.metrics("val")
-    measure.update(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8))
-    made.results["val"] = measure.compute()
-    assert list(made.per_class("val")) == ["sky"]
-    assert made.scalar_metrics("val") == {"miou": 1.0, "dice": 1.0, "pixel_accuracy": 1.0}

@@ -116,6 +116,22 @@ def generate(network: nn.Module | None = None, **changes: Any) -> GenerationTask
     return GenerationTask(**settings | changes)
 
 
+class Trainer(pl.Trainer):
+    """Gives the task its data, as ``build.task`` does."""
+
+    def fit(self, model: GenerationTask, *, datamodule: DataModule) -> None:  # type: ignore[override]
+        model.training_data = datamodule
+        super().fit(model, datamodule=datamodule)
+
+    def validate(self, model: GenerationTask, *, datamodule: DataModule, **settings: Any) -> Any:  # type: ignore[override]
+        model.training_data = datamodule
+        return super().validate(model, datamodule=datamodule, **settings)
+
+    def test(self, model: GenerationTask, *, datamodule: DataModule, **settings: Any) -> Any:  # type: ignore[override]
+        model.training_data = datamodule
+        return super().test(model, datamodule=datamodule, **settings)
+
+
 def trainer(folder: Path, *, callbacks: Sequence[pl.Callback] = (), **changes: Any) -> pl.Trainer:
     settings: dict[str, Any] = {
         "max_epochs": 1,
@@ -129,7 +145,7 @@ def trainer(folder: Path, *, callbacks: Sequence[pl.Callback] = (), **changes: A
         "callbacks": list(callbacks),
         "default_root_dir": folder,
     }
-    return pl.Trainer(**settings | changes)
+    return Trainer(**settings | changes)
 
 
 def data(**changes: Any) -> DataModule:

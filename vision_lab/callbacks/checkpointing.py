@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
@@ -286,7 +286,7 @@ def _raise_if_interrupted(trainer: pl.Trainer) -> None:
         raise signals.Interrupted
 
 
-def _is_resumable(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
+def _is_resumable(trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
     """Return whether the last batch completed an optimizer step and is followed by another batch.
 
     After the last batch of an epoch, or before a validation, Lightning would resume without that
@@ -295,10 +295,9 @@ def _is_resumable(trainer: pl.Trainer, task: pl.LightningModule) -> bool:
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    assert isinstance(task, Task)
     if loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop._is_training_done:
         return False
-    return task.step_is_complete
+    return cast(Task, pl_module).step_is_complete
 
 
 def _tensorboard_loggers(trainer: pl.Trainer) -> list[ResumableTensorBoardLogger]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -33,23 +33,22 @@ class HparamsLogger(pl.Callback):
             self.hparams[name] = value if isinstance(value, HparamValue) else str(value)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Task)
         is_resumed = trainer.ckpt_path is not None
         if not trainer.is_global_zero or is_resumed:
             return
         config = (Path(trainer.default_root_dir) / "config.yaml").read_text(encoding="utf-8")
         charts = {}
-        for name, curves in pl_module.tensorboard_charts().items():
+        task = cast(Task, pl_module)
+        for name, curves in task.report.charts(task.monitor.rpartition("/")[2]).items():
             charts[name] = ["Multiline", [f"^{curve}$" for curve in curves]]
         for writer in _tensorboard_writers(trainer):
             writer.add_text("config", indent(config, "    "))  # a code block in Markdown
             writer.add_custom_scalars({CUSTOM_SCALARS_TITLE: charts})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Task)
         if not trainer.is_global_zero:
             return
-        split, _, metric = pl_module.monitor.rpartition("/")
+        split, _, metric = cast(Task, pl_module).monitor.rpartition("/")
         best = f"{split}/best_{metric}"
         metrics = {}
         for checkpoint in trainer.checkpoint_callbacks:

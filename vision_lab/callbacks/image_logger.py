@@ -1,7 +1,7 @@
 """Images with predictions, and charts, written to TensorBoard and as PNG files."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -14,6 +14,7 @@ from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.files import write_file
 from vision_lab.tasks.base import Task
+from vision_lab.tasks.reports.base import Report
 from vision_lab.viz.images import MAX_DRAWN
 
 FOLDER = "images"
@@ -22,7 +23,56 @@ PNG_COMPRESSION_LEVEL = 2
 """From 0 to 9; a third of the time of the default 6, for files that are a fifth larger."""
 
 
-class ImageLogger(pl.Callback):
+class ExampleCollector(pl.Callback):
+    """Gives each batch of an evaluation to the report of the task, for its figures."""
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        get_report(pl_module).start("val")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        get_report(pl_module).start("test")
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._collect(trainer, get_report(pl_module), "val", batch, outputs)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._collect(trainer, get_report(pl_module), "test", batch, outputs)
+
+    def _collect(
+        self, trainer: pl.Trainer, report: Report, split: str, batch: Batch, predictions: Any
+    ) -> None:
+        # A batch without readable images, and steps that predict nothing, have no predictions.
+        if trainer.is_global_zero and not trainer.sanity_checking and predictions is not None:
+            report.collect(split, batch, predictions)
+            self.collect(report, batch, predictions)
+
+    def collect(self, report: Report, batch: Batch, predictions: Any) -> None:
+        """Do more with a batch of an evaluation; for subclasses.
+
+        Args:
+            report: the report of the task.
+            batch: the batch.
+            predictions: its predictions.
+        """
+
+
+class ImageLogger(ExampleCollector):
     """Draws the first images of each evaluation with their predictions, and the charts of a split.
 
     The latest PNG files of each kind are in ``images/`` in the run folder.
@@ -35,27 +85,11 @@ class ImageLogger(pl.Callback):
         self.max_images = max_images
         self.drawn: list[Tensor] = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._draw(trainer, pl_module, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._draw(trainer, pl_module, outputs, batch)
+    def collect(self, report: Report, batch: Batch, predictions: Any) -> None:
+        """Draw the first images."""
+        missing = self.max_images - len(self.drawn)
+        if missing > 0:
+            self.drawn += report.draw(batch, predictions, with_targets=True)[:missing]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, pl_module, "val")
@@ -63,26 +97,21 @@ class ImageLogger(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, pl_module, "test")
 
-    def _draw(
-        self, trainer: pl.Trainer, task: pl.LightningModule, predictions: Any, batch: Batch
-    ) -> None:
-        assert isinstance(task, Task)
-        missing = self.max_images - len(self.drawn)
-        if predictions is None or missing <= 0:
-            return
-        if trainer.is_global_zero and not trainer.sanity_checking:
-            self.drawn += task.draw_predictions(batch, predictions)[:missing]
-
-    def _write(self, trainer: pl.Trainer, task: pl.LightningModule, split: str) -> None:
-        assert isinstance(task, Task)
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        images = dict(task.figures(split))
+        task = cast(Task, pl_module)
+        images = task.report.figures(split, task.results[split])
         if self.drawn:
-            images = {"predictions": task.contact_sheet(self.drawn), **images}
+            images = {"predictions": task.report.combine(self.drawn), **images}
         self.drawn = []
         for name, image in images.items():
             log_image(trainer, image, f"{split}/{name}", f"{FOLDER}/{split}_{name}.png")
+
+
+def get_report(pl_module: pl.LightningModule) -> Report:
+    """Return the report of a task."""
+    return cast(Task, pl_module).report
 
 
 def log_image(trainer: pl.Trainer, image: Tensor, tag: str, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import pytorch_lightning as pl
 from PIL import Image
@@ -93,9 +94,12 @@ def _read_frames(files: list[Path]) -> list[Image.Image]:
     return alike
 
 
-def _draw(trainer: pl.Trainer, task: pl.LightningModule, *, epoch: int) -> None:
-    assert isinstance(task, Task)
-    image = task.sample_grid() if trainer.is_global_zero else None
+def _draw(trainer: pl.Trainer, pl_module: pl.LightningModule, *, epoch: int) -> None:
+    if not trainer.is_global_zero:
+        return
+    task = cast(Task, pl_module)
+    generated = task.sample_images()
+    image = task.report.draw_samples(*generated) if generated else None
     if image is not None:
         log_image(trainer, image, "samples", _filename(epoch))
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 
@@ -39,8 +39,7 @@ class StepLogger(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, Task)
-        self.learning_rates = pl_module.learning_rates()  # before the scheduler's step
+        self.learning_rates = cast(Task, pl_module).learning_rates()  # before the scheduler's step
 
     def on_train_batch_end(
         self,

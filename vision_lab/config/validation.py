@@ -63,6 +63,7 @@ INJECTED_ARGUMENTS = {
     "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
     "model.network": {"num_classes"},
+    "task.report": {"spec"},
     "data.train": set(),
     "data.val": set(),
     "data.test": set(),

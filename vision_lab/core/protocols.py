@@ -5,12 +5,12 @@ Torch is imported for type checking only, so that importing this module is fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from vision_lab.core.batch import BoxTargets, Detections
-from vision_lab.core.spec import DataSpec
+from vision_lab.core.batch import Batch, BoxTargets, Detections
+from vision_lab.core.spec import DataSpec, Split
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,6 +36,28 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+class TrainingData(Protocol):
+    """What a task may ask of the data it is trained on."""
+
+    @property
+    def splits(self) -> Mapping[Split, Sized]:
+        """The samples of each split."""
+
+    def class_weights(self) -> Tensor:
+        """Compute weights of the classes from the training split, (num_classes,) float."""
+
+    def eval_loader(self, split: Split, *, max_samples: int | None = None) -> Iterable[Batch]:
+        """Load a split without augmentation, or at most a number of evenly spaced samples."""
+
+    def load_images(
+        self, split: Split, indices: Sequence[int], *, max_samples: int | None = None
+    ) -> list[Tensor]:
+        """Load images of a split, (C, H, W) uint8, or of the subset that ``eval_loader`` yields."""
+
+    def record_unreadable(self, batch: Batch) -> None:
+        """Record the unreadable files of a batch."""
 
 
 class Stage(NamedTuple):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vision_lab import build
+from vision_lab.callbacks.image_logger import ExampleCollector
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
@@ -53,8 +54,9 @@ def evaluate(
     spec, label_map = adapt_data_spec(task, build.spec(config))
     data = build.data(config, spec, label_map=label_map)
     data.test_split = split
-    progress_bar = build.callbacks(config, only=["progress_bar"])
-    trainer = build.trainer(config, folder, callbacks=progress_bar, logger=False)
+    task.training_data = data
+    callbacks = [*build.callbacks(config, only=["progress_bar"]), ExampleCollector()]
+    trainer = build.trainer(config, folder, callbacks=callbacks, logger=False)
     with subprocesses.subprocesses_for_job(trainer):
         trainer.test(task, datamodule=data, verbose=False)
         data.sync_unreadable()
@@ -63,7 +65,7 @@ def evaluate(
     metrics = {f"{split}/{name}": value for name, value in task.scalar_metrics("test").items()}
     _write_results(config, folder, split, task, data, metrics)
     reports.print_metrics(split, task.scalar_metrics("test"), settings=task.metric_settings())
-    reports.print_per_class(task.per_class("test"))
+    reports.print_per_class(task.report.per_class(task.results["test"]))
     reports.report_annotation_issues(data, folder)
     reports.report_unreadable(data, folder)
     if not tta and "data" in config.from_run:
@@ -79,16 +81,17 @@ def _write_results(
     data: DataModule,
     metrics: Mapping[str, float],
 ) -> None:
+    report, results = task.report, task.results["test"]
     result = {
         "metrics": metrics,
-        "per_class": task.per_class("test"),
+        "per_class": report.per_class(results),
         "data": config.choices.get("data"),
         "measured_with": task.metric_settings(),
     }
     write_json(folder, f"{split}.json", result)
-    for name, content in task.export("test", data.image_paths(split)).items():
+    for name, content in report.export("test", results, data.image_paths(split)).items():
         write_json(folder, f"{split}_{name}.json", content, indent=None)
-    for name, figure in task.figures("test").items():
+    for name, figure in report.figures("test", results).items():
         write_png(folder, f"{split}_{name}.png", figure)
 
 

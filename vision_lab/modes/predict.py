@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
@@ -26,7 +26,7 @@ from vision_lab.modes import reports
 from vision_lab.modes.load import load_trained_task
 from vision_lab.modes.sample import sample
 from vision_lab.runs.folder import Run
-from vision_lab.tasks.base import SupervisedTask, Task
+from vision_lab.tasks.base import Task
 from vision_lab.viz.images import MAX_DRAWN, write_png
 
 REQUIRED_GROUPS = "task model head data augment optimizer scheduler trainer callbacks".split()
@@ -36,7 +36,7 @@ MAX_GENERATED = 1_000_000
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Collects table rows and drawn images by batch, and has the task write its files.
+    """Collects table rows and drawn images by batch, and has the report write its files.
 
     Args:
         folder: output folder.
@@ -66,21 +66,23 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        assert isinstance(pl_module, SupervisedTask)
         if prediction is None:  # no image of the batch is readable
             return
-        self.rows += pl_module.table_rows(batch, prediction)
+        report = cast(Task, pl_module).report
+        report.collect("predict", batch, prediction)
+        self.rows += report.table_rows(batch, prediction)
         names = [self.names[sample.index] for sample in batch.samples]
         # Images at their original size, read lazily: not every task draws on them.
-        channels = pl_module.spec.channels
+        channels = report.spec.channels
         images = (
             read_image(str(sample.path), channels=channels, max_pixels=self.max_pixels)
             for sample in batch.samples
         )
-        pl_module.save_predictions(batch, prediction, self.folder, names=names, images=images)
+        report.save_predictions(batch, prediction, self.folder, names=names, images=images)
         missing = self.max_sheet_images - len(self.sheet_images)
         if missing > 0:
-            self.sheet_images += pl_module.draw_predictions(batch, prediction)[:missing]
+            drawn = report.draw(batch, prediction, with_targets=False)
+            self.sheet_images += drawn[:missing]
 
 
 def predict(
@@ -145,7 +147,7 @@ def predict(
 def _predict_files(
     config: Config,
     folder: Path,
-    task: SupervisedTask,
+    task: Task,
     files: Sequence[Path],
     *,
     num_drawn: int,
@@ -220,14 +222,11 @@ def output_stems(files: Sequence[Path]) -> list[str]:
     return [str(path) for path in (stems if is_distinct else paths)]
 
 
-def _load_task(
-    config: Config, *, tta: str | None, tiles: bool, tile_overlap: float
-) -> SupervisedTask:
+def _load_task(config: Config, *, tta: str | None, tiles: bool, tile_overlap: float) -> Task:
     if config["run"]:
         task = load_trained_task(config, Run.open(config["run"]))
     else:
         task = _pretrained_task(config)
-    assert isinstance(task, SupervisedTask)
     if tta:
         task.enable_flip_tta()
     if tiles:
@@ -258,7 +257,7 @@ def _pretrained_task(config: Config) -> Task:
 def _run_prediction(
     config: Config,
     folder: Path,
-    task: SupervisedTask,
+    task: Task,
     data: DataModule,
     writer: PredictionWriter,
 ) -> None:
@@ -271,12 +270,13 @@ def _run_prediction(
 
 
 def _write_results(
-    folder: Path, task: SupervisedTask, files: Sequence[Path], writer: PredictionWriter
+    folder: Path, task: Task, files: Sequence[Path], writer: PredictionWriter
 ) -> None:
     write_csv(folder, "predictions.csv", writer.rows)
-    for name, content in task.export("predict", [str(path) for path in files]).items():
+    paths = [str(path) for path in files]
+    for name, content in task.report.export("predict", {}, paths).items():
         write_json(folder, f"{name}.json", content, indent=None)
     if writer.sheet_images:
-        write_png(folder, "contact_sheet.png", task.contact_sheet(writer.sheet_images))
+        write_png(folder, "contact_sheet.png", task.report.combine(writer.sheet_images))
     rows = [{**row, "path": format_path(Path(str(row["path"])))} for row in writer.rows]
     reports.print_table("predictions", rows)

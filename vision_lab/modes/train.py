@@ -156,7 +156,7 @@ def _build(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build
     spec = build.spec(config)
     data = build.data(config, spec)
     network = build.network(config, spec)
-    task = build.task(config, network, processes=trainer.world_size)
+    task = build.task(config, network, data=data, processes=trainer.world_size)
     _check_monitors(config, task)
     return task, data, network
 
@@ -293,7 +293,7 @@ def _summarize(
         checkpoint = os.path.relpath(best.best_model_path, folder)
     return {
         "metrics": {f"test/{name}": value for name, value in task.scalar_metrics("test").items()},
-        "per_class": task.per_class("test"),
+        "per_class": task.report.per_class(task.results["test"]),
         "monitored": {task.monitor: score},
         "measured_with": task.metric_settings(),
         "seconds": round(seconds, 1),

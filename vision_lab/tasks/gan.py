@@ -143,13 +143,6 @@ class GanTask(Task):
         super().load_network_state_dict(state)
         self.sampling_generator.load_state_dict(self.pair.generator.state_dict())
 
-    def tensorboard_charts(self) -> Mapping[str, Sequence[str]]:
-        """Return the losses of both networks, and the scores of real and generated images."""
-        return {
-            "losses": ["train/generator_loss", "train/discriminator_loss"],
-            "scores": ["train/real_score", "train/fake_score"],
-        }
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create an optimizer for each network, with a scheduler that follows its own steps."""
         self._check_settings()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -24,16 +24,15 @@ from vision_lab.metrics.generative import (
 )
 from vision_lab.tasks.gan import GanTask
 from vision_lab.training.seeding import derive_seed
-from vision_lab.viz.images import grid, side_by_side, tile_images
 
-GRID_COLUMNS = 8
-"""Images in each row of a grid, and samples in other figures."""
+NUM_SAMPLES_SHOWN = 8
+"""Samples of which neighbors are searched, and from which interpolations start and end."""
 
 INTERPOLATION_STEPS = 10
 """Images of an interpolation between two samples, including both."""
 
-NUM_NEIGHBORS_DRAWN = 3
-"""Nearest training images to draw beside a sample."""
+NUM_NEIGHBORS = 3
+"""Nearest training images to find for a sample."""
 
 MAX_NEIGHBOR_CANDIDATES = 10_000
 """Maximum number of training images, evenly spaced, in which neighbors are searched."""
@@ -63,7 +62,7 @@ class GenerationTask(GanTask):
         feature_extractor: maps images (N, C, H, W), uint8 or float in [0, 1], to features (N, D).
         feature_extractor_name: its name, reported with the metrics.
         num_samples: number of samples for the metrics.
-        num_preview: number of samples to draw after each epoch.
+        num_preview: number of samples to show after each epoch.
         arguments: arguments of ``GanTask``.
 
     Raises:
@@ -93,7 +92,8 @@ class GenerationTask(GanTask):
         """Features of each split and metrics of training images on it, which stay the same."""
         self.num_images: dict[str, int] = {}
         """Number of real images that the metrics are computed from."""
-        self.test_figures: dict[str, Tensor] = {}
+        self.shown: dict[str, Tensor] = {}
+        """Images of the last test, for the report."""
 
     def metric_names(self, split: str) -> set[str]:
         if split == "train":
@@ -136,16 +136,10 @@ class GenerationTask(GanTask):
             labels = [index % self.spec.num_classes for index in indices]
         return Latents(latents, torch.tensor(list(labels), device=self.device))
 
-    def sample_grid(self) -> Tensor:
-        """Draw the first samples, always from the same latents, (3, H, W) uint8.
-
-        Classes are in columns.
-        """
-        columns = GRID_COLUMNS
-        if self.pair.conditional and self.spec.num_classes <= 2 * GRID_COLUMNS:
-            columns = self.spec.num_classes
-        samples = self.generate(self.sample_latents(range(self.num_preview)))
-        return tile_images(samples, columns=columns)
+    def sample_images(self) -> tuple[Tensor, Tensor | None]:
+        """Generate the first samples, always from the same latents."""
+        latents = self.sample_latents(range(self.num_preview))
+        return self.generate(latents), latents.labels
 
     def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         latents = torch.empty(1, self.pair.latent_dim, device="meta")
@@ -154,13 +148,6 @@ class GenerationTask(GanTask):
         labels = torch.zeros(1, dtype=torch.int64, device="meta")
         return self.pair.generator, (latents, labels)
 
-    def tensorboard_charts(self) -> Mapping[str, Sequence[str]]:
-        """Return losses, scores, and each metric of samples and of real images."""
-        charts = dict(super().tensorboard_charts())
-        for name in GENERATIVE_METRICS:
-            charts[name] = [f"val/{name}", f"val/real_{name}"]
-        return charts
-
     def metric_settings(self) -> dict[str, Any]:
         """Return the feature extractor and the numbers of generated and real images."""
         settings = {
@@ -168,12 +155,6 @@ class GenerationTask(GanTask):
             "num_samples": self.num_samples,
         }
         return settings | self.num_images
-
-    def figures(self, split: str) -> Mapping[str, Tensor]:
-        """Return interpolations, nearest neighbors and real images, after the test."""
-        if split == "test":
-            return self.test_figures
-        return {}
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -205,7 +186,7 @@ class GenerationTask(GanTask):
         Raises:
             DataError: naming the splits.
         """
-        datasets = self.trainer.datamodule.splits  # type: ignore[attr-defined]
+        datasets = self.require_data().splits
         sizes = {split: len(datasets[split]) for split in splits}
         small = []
         for split, size in sizes.items():
@@ -229,8 +210,8 @@ class GenerationTask(GanTask):
         if not self.trainer.sanity_checking:
             # In double precision the last digits would depend on the number of threads.
             values = {name: value.float() for name, value in self._compute_metrics(split).items()}
-            self.results[split] = values
             self.log_dict({f"{split}/{name}": value for name, value in values.items()})
+            self.results[split] = values | (self.shown if split == "test" else {})
         for metric in self._metrics_of(split).values():
             metric.reset()
 
@@ -255,10 +236,10 @@ class GenerationTask(GanTask):
         values |= self._real_baseline(split, real)
         if split == "test":
             values["noise_fid"] = fid(real, self._extract_features(self._make_noise))
-            self.test_figures = {
-                "interpolation": self._draw_interpolations(),
-                "neighbors": self._draw_neighbors(fake, labels),
-                "real": self._draw_real_images(),
+            self.shown = {
+                "interpolations": self._interpolate(),
+                "real_images": self._load_real_images(),
+                **self._find_neighbors(fake, labels),
             }
         return values
 
@@ -321,7 +302,7 @@ class GenerationTask(GanTask):
 
     def _extract_training_features(self, max_samples: int) -> tuple[Tensor, Tensor]:
         """Return indices (n,) and features (n, D) of training images, evenly spaced."""
-        data, collector = self.trainer.datamodule, FeatureCollector()  # type: ignore[attr-defined]
+        data, collector = self.require_data(), FeatureCollector()
         for batch in data.eval_loader("train", max_samples=max_samples):
             data.record_unreadable(batch)
             if batch.samples:
@@ -330,19 +311,21 @@ class GenerationTask(GanTask):
         self._fill_empty_state(collector)
         return collector.compute()
 
-    def _draw_real_images(self) -> Tensor:
-        """Draw as many real training images as there are samples in the preview."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+    def _load_real_images(self) -> Tensor:
+        """Load as many real training images as there are samples in the preview."""
+        data = self.require_data()
         indices = range(min(self.num_preview, len(data.splits["train"])))
-        images = data.load_images("train", indices, max_samples=self.num_preview)
-        return tile_images(torch.stack(images), columns=GRID_COLUMNS)
+        return torch.stack(data.load_images("train", indices, max_samples=self.num_preview))
 
-    def _draw_interpolations(self) -> Tensor:
-        """Draw spherical interpolations between pairs of samples (White 2016).
+    def _interpolate(self) -> Tensor:
+        """Generate spherical interpolations between pairs of samples (White 2016).
 
         Nearly all latents are close to a sphere. The label is that of the first sample.
+
+        Returns:
+            (pairs, ``INTERPOLATION_STEPS``, C, H, W) uint8.
         """
-        ends = self.sample_latents(range(GRID_COLUMNS))
+        ends = self.sample_latents(range(NUM_SAMPLES_SHOWN))
         weights = torch.linspace(0, 1, INTERPOLATION_STEPS, device=self.device)[:, None]
         pairs = zip(ends.latents[::2], ends.latents[1::2], strict=True)
         latents = torch.cat([slerp(first, last, weights) for first, last in pairs])
@@ -350,22 +333,27 @@ class GenerationTask(GanTask):
         if labels is not None:
             labels = labels[::2].repeat_interleave(INTERPOLATION_STEPS)
         images = self.generate(Latents(latents, labels))
-        return tile_images(images, columns=INTERPOLATION_STEPS)
+        return images.unflatten(0, (-1, INTERPOLATION_STEPS))
 
-    def _draw_neighbors(self, fake: Tensor, labels: Sequence[int] | None) -> Tensor:
-        """Draw evenly spaced samples beside the training images with the nearest features."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        chosen = [column * len(fake) // GRID_COLUMNS for column in range(GRID_COLUMNS)]
+    def _find_neighbors(self, fake: Tensor, labels: Sequence[int] | None) -> dict[str, Tensor]:
+        """Find the training images whose features are nearest to those of evenly spaced samples.
+
+        Returns:
+            ``neighbors``, (n, 1 + k, C, H, W) uint8 samples, each followed by its neighbors; and
+            ``num_candidates``, the number of training images compared.
+        """
+        data = self.require_data()
+        chosen = [number * len(fake) // NUM_SAMPLES_SHOWN for number in range(NUM_SAMPLES_SHOWN)]
         indices, features = self._extract_training_features(MAX_NEIGHBOR_CANDIDATES)
-        count = min(NUM_NEIGHBORS_DRAWN, len(features))
+        count = min(NUM_NEIGHBORS, len(features))
         neighbors = indices[nearest_neighbors(fake[chosen], features, count=count)].tolist()
         samples = self.generate(self.sample_latents(chosen, labels=_select(labels, chosen)))
-        caption = f"generated, and the nearest of {len(features):,} real images"
         rows = []
         for sample, nearest in zip(samples, neighbors, strict=True):
             real = data.load_images("train", nearest, max_samples=MAX_NEIGHBOR_CANDIDATES)
-            rows.append(side_by_side([sample, *real], caption))
-        return grid(rows, columns=2, gap=16)
+            missing = [torch.zeros_like(sample.cpu())] * (count - len(real))  # unreadable meanwhile
+            rows.append(torch.stack([sample.cpu(), *real, *missing]))
+        return {"neighbors": torch.stack(rows), "num_candidates": torch.tensor([len(features)])}
 
 
 def slerp(first: Tensor, last: Tensor, weights: Tensor) -> Tensor:

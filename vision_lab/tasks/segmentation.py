@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchvision.io import encode_jpeg
 
 from vision_lab.core.arguments import NonNegative
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import write_file
 from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
 from vision_lab.metrics.segmentation import (
     SegmentationMetrics,
-    dice,
-    intersection_over_union,
-    segmentation_scores,
-    update_confusion,
 )
-from vision_lab.tasks.base import SupervisedTask, average_logits, main_logits
+from vision_lab.tasks.supervised import SupervisedTask, average_logits, main_logits
 from vision_lab.tasks.tiling import Window, tiles
-from vision_lab.tasks.worst_samples import WorstSamples
-from vision_lab.viz.figures import bar_chart, confusion_matrix
-from vision_lab.viz.images import (
-    colorize_mask,
-    draw_mask_errors,
-    encode_palette_png,
-    grid,
-    overlay_mask,
-    side_by_side,
-    with_legend,
-)
-
-NUM_WORST_DRAWN = 16
-"""Number of the images with the lowest IoU to draw."""
 
 TILE_BATCH_SIZE = 8
 """Number of tiles in a batch."""
-
-JPEG_QUALITY = 90
 
 
 class SegmentationTask(SupervisedTask):
@@ -94,12 +70,11 @@ class SegmentationTask(SupervisedTask):
         self.class_weights = parse_class_weights(class_weights, self.spec)
         self.aux_weight = aux_weight
         self.tile_overlap: float | None = None
-        self.worst: dict[str, WorstSamples] = {}
 
     def setup(self, stage: str) -> None:
         """Compute class weights from the training data, if requested."""
         if self.auto_class_weights and stage != "predict":
-            self.class_weights = self.trainer.datamodule.class_weights()  # type: ignore[attr-defined]
+            self.class_weights = self.require_data().class_weights()
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Compute the weighted losses and their sum.
@@ -143,95 +118,6 @@ class SegmentationTask(SupervisedTask):
 
     def metrics(self, split: str) -> MetricCollection:
         return MetricCollection({"overlap": SegmentationMetrics(self.spec.num_classes)})
-
-    def collect_examples(self, split: str, batch: Batch, predictions: Tensor) -> None:
-        """Draw the images with the lowest IoU."""
-        worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
-        for image, prediction, target, sample in zip(
-            batch.images, predictions, batch.targets, batch.samples, strict=True
-        ):
-            if (target != IGNORE_INDEX).any():
-                scores = self._score(prediction, target)
-                draw = partial(self._draw_comparison, image, prediction, target)
-                worst.offer(1 - scores["miou"].item(), sample.index, draw)
-
-    def reset_examples(self, split: str) -> None:
-        self.worst.pop(split, None)
-
-    def draw_predictions(
-        self, batch: Batch, predictions: Sequence[Tensor] | Tensor
-    ) -> list[Tensor]:
-        """Draw each image with its target, prediction and errors.
-
-        Masks at the size of their files, which come without targets, are drawn as overlays.
-        """
-        if isinstance(predictions, Tensor):
-            rows = zip(batch.images, predictions, batch.targets, strict=True)
-            return [self._draw_comparison(*row) for row in rows]
-        pairs = zip(batch.images, predictions, strict=True)
-        return [self._draw_prediction(image, mask) for image, mask in pairs]
-
-    def contact_sheet(self, images: Sequence[Tensor]) -> Tensor:
-        return with_legend(grid(images), self.spec.class_names)
-
-    def figures(self, split: str) -> Mapping[str, Tensor]:
-        """Draw the confusion matrix, IoU per class, and this rank's images with the lowest IoU."""
-        matrix, names = self.results[split]["confusion"], self.spec.class_names
-        iou = {name: metrics["iou"] for name, metrics in self.per_class(split).items()}
-        figures = {
-            "confusion": confusion_matrix(matrix, names, unit="pixels"),
-            "iou": bar_chart(iou, "IoU"),
-        }
-        worst = self.worst.pop(split, WorstSamples(0)).images()
-        if worst:
-            figures["worst"] = self.contact_sheet(worst)
-        return figures
-
-    def per_class(self, split: str) -> dict[str, dict[str, float]]:
-        """Return IoU, Dice, accuracy (recall) and number of pixels of each class that occurs."""
-        matrix = self.results[split]["confusion"].cpu().double()
-        iou, dice_scores, targets = intersection_over_union(matrix), dice(matrix), matrix.sum(dim=1)
-        metrics = {}
-        for k, name in enumerate(self.spec.class_names):
-            if not iou[k].isnan():
-                metrics[name] = {
-                    "iou": iou[k].item(),
-                    "dice": dice_scores[k].item(),
-                    "accuracy": (matrix[k, k] / targets[k]).item() if targets[k] else 0.0,
-                    "pixels": int(targets[k]),
-                }
-        return metrics
-
-    def table_rows(
-        self, batch: Batch, predictions: Sequence[Tensor]
-    ) -> list[dict[str, str | float]]:
-        """Return the path of each image and the fraction of its pixels in each class."""
-        rows: list[dict[str, str | float]] = []
-        for sample, mask in zip(batch.samples, predictions, strict=True):
-            counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
-            fractions = (counts.double() / mask.numel()).tolist()
-            row: dict[str, str | float] = {"path": sample.path or str(sample.index)}
-            for name, fraction in zip(self.spec.class_names, fractions, strict=True):
-                row[f"fraction_{name}"] = fraction
-            rows.append(row)
-        return rows
-
-    def save_predictions(
-        self,
-        batch: Batch,
-        predictions: Sequence[Tensor],
-        folder: Path,
-        *,
-        names: Sequence[str],
-        images: Iterable[Tensor],
-    ) -> None:
-        """Write ``masks/<name>.png`` (labels, with a palette) and ``overlays/<name>.jpg``."""
-        for image, prediction, name in zip(images, predictions, names, strict=True):
-            mask = prediction.cpu()
-            png = encode_palette_png(mask, self.spec.class_names)
-            write_file(folder, f"masks/{name}.png", png)
-            jpeg = encode_jpeg(overlay_mask(image, mask), quality=JPEG_QUALITY)
-            write_file(folder, f"overlays/{name}.jpg", jpeg.numpy().tobytes())
 
     def _class_weights_on(self, device: torch.device) -> Tensor | None:
         if self.class_weights is None:
@@ -296,34 +182,6 @@ class SegmentationTask(SupervisedTask):
             for (_, part), prediction in zip(batch, predictions, strict=True):
                 mask[part.in_image] = prediction[part.in_tile]
         return mask[:height, :width]
-
-    def _score(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Score a single image, without synchronizing ranks as a metric would."""
-        num_classes = self.spec.num_classes
-        matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
-        update_confusion(matrix, prediction, target, ignore_index=IGNORE_INDEX)
-        return segmentation_scores(matrix)
-
-    def _draw_comparison(self, image: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
-        scores = self._score(prediction, target)
-        panels = [
-            image,
-            colorize_mask(target),
-            colorize_mask(prediction),
-            draw_mask_errors(image, prediction, target),
-        ]
-        caption = (
-            f"image, target, prediction, errors.  Mean IoU {scores['miou']:.2f}, "
-            f"{scores['pixel_accuracy']:.0%} of pixels correct"
-        )
-        return side_by_side(panels, caption)
-
-    def _draw_prediction(self, image: Tensor, mask: Tensor) -> Tensor:
-        counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
-        fractions = counts / mask.numel()
-        largest = fractions.topk(min(3, len(fractions))).indices
-        texts = [f"{self.spec.class_names[k]} {fractions[k]:.0%}" for k in largest]
-        return side_by_side([image, overlay_mask(image, mask)], ", ".join(texts))
 
 
 def _crop(image: Tensor, window: Window) -> Tensor:

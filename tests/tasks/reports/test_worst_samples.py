@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from vision_lab.tasks.worst_samples import WorstSamples
+from vision_lab.tasks.reports.worst_samples import WorstSamples
 
 
 def noted(drawn: list[float], value: float) -> torch.Tensor:

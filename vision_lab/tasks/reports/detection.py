@@ -1,0 +1,260 @@
+"""The report of ``task=detect``: boxes, precision-recall curves, and files in COCO's format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.io import encode_jpeg
+from torchvision.ops import box_iou
+
+from vision_lab.core.arguments import Fraction
+from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
+from vision_lab.core.files import write_file
+from vision_lab.core.spec import DataSpec
+from vision_lab.metrics.box_scaling import in_file_pixels
+from vision_lab.metrics.detection import DETECTION_COLUMNS, to_rows
+from vision_lab.tasks.reports import coco_json
+from vision_lab.tasks.reports.base import Report, Row
+from vision_lab.tasks.reports.worst_samples import WorstSamples
+from vision_lab.viz.figures import bar_chart, line_chart
+from vision_lab.viz.images import LARGE_THUMBNAIL_SIZE, draw_boxes, side_by_side
+
+NUM_WORST_DRAWN = 16
+"""Number of the images with the most mistakes to draw."""
+
+MATCH_IOU = 0.5
+"""IoU from which a detection of the right class counts as correct in drawings."""
+
+BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+
+JPEG_QUALITY = 92
+
+
+class DetectionReport(Report):
+    """Shows detections, which are in pixels of the batch images; in files, of the original images.
+
+    Args:
+        spec: spec of the data.
+        draw_score_threshold: detections with a lower score are neither drawn nor in the table;
+            files for other programs contain all of them.
+    """
+
+    def __init__(self, spec: DataSpec, *, draw_score_threshold: Fraction) -> None:
+        super().__init__(spec)
+        self.draw_score_threshold = draw_score_threshold
+        self.worst: dict[str, WorstSamples] = {}
+        self.predicted: list[tuple[Tensor, Tensor]] = []
+        """Detections and size of each predicted image, as rows of ``BoxMeanAveragePrecision``."""
+
+    def start(self, split: str) -> None:
+        self.worst.pop(split, None)
+
+    def collect(self, split: str, batch: Batch, predictions: Sequence[Detections]) -> None:
+        """Draw the images with the most mistakes; keep predictions for ``export``."""
+        if split == "predict":
+            self._keep_predictions(batch, predictions)
+            return
+        worst = self.worst.setdefault(split, WorstSamples(NUM_WORST_DRAWN))
+        for image, detections, target, sample in zip(
+            batch.images, predictions, batch.targets, batch.samples, strict=True
+        ):
+            shown = self._above_threshold(detections)
+            wrong, missed = match_detections(shown, target)
+            draw = partial(self._draw_comparison, _crop_content(image, sample), shown, target)
+            worst.offer(int(wrong.sum()) + int(missed.sum()), sample.index, draw)
+
+    def draw(
+        self, batch: Batch, predictions: Sequence[Detections], *, with_targets: bool
+    ) -> list[Tensor]:
+        """Draw each image with its ground truth, if known, and with the detections."""
+        drawn = []
+        for image, detections, target, sample in zip(
+            batch.images, predictions, batch.targets, batch.samples, strict=True
+        ):
+            content, shown = _crop_content(image, sample), self._above_threshold(detections)
+            if with_targets:
+                drawn.append(self._draw_comparison(content, shown, target))
+            else:
+                drawn.append(self._draw_prediction(content, shown))
+        return drawn
+
+    def figures(self, split: str, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Draw precision-recall curves, AP by class, and the images with the most mistakes."""
+        precision = results["curves"]
+        curves = {}
+        for k, name in enumerate(self.spec.class_names):
+            if precision[0, k] >= 0:
+                curves[name] = precision[:, k].tolist()
+        average = {name: metrics["map"] for name, metrics in self.per_class(results).items()}
+        figures = {
+            "precision_recall": line_chart(curves, x="recall", y="precision (IoU 0.5)"),
+            "precision": bar_chart(average, "mAP"),
+        }
+        worst = self.worst.pop(split, WorstSamples(0)).images()
+        if worst:
+            figures["worst"] = self.combine(worst)
+        return figures
+
+    def per_class(self, results: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+        """Return mAP, recall and number of objects by name of each class that has objects."""
+        scores = results["per_class"].tolist()
+        ground_truth = results["ground_truth"]
+        is_counted = ground_truth[:, 7] == 0
+        labels = ground_truth[is_counted][:, 1].long()
+        counts = torch.bincount(labels, minlength=self.spec.num_classes).tolist()
+        metrics = {}
+        for k, name in enumerate(self.spec.class_names):
+            average_precision, recall = scores[k]
+            if average_precision >= 0:
+                metrics[name] = {"map": average_precision, "recall": recall, "objects": counts[k]}
+        return metrics
+
+    def export(
+        self, split: str, results: Mapping[str, Tensor], paths: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return detections and ground truth in COCO's format.
+
+        Predictions are returned as an annotation file, because there is none for these images.
+        """
+        names = self.spec.class_names
+        if split == "predict":
+            empty = torch.zeros(0, DETECTION_COLUMNS)
+            rows = torch.cat([empty, *(rows for rows, _ in self.predicted)])
+            images = torch.stack([image for _, image in self.predicted])
+            detections = coco_json.detection_results(rows)
+            return {"detections": coco_json.annotation_file(images, names, detections, paths)}
+        annotations = coco_json.ground_truth_annotations(results["ground_truth"])
+        return {
+            "detections": coco_json.detection_results(results["detections"]),
+            "ground_truth": coco_json.annotation_file(results["images"], names, annotations, paths),
+        }
+
+    def table_rows(self, batch: Batch, predictions: Sequence[Detections]) -> list[Row]:
+        """Return a row for each detection above the threshold, or an empty one for the image."""
+        rows: list[Row] = []
+        for sample, detections in in_file_pixels(predictions, batch.samples):
+            path, shown = sample.path or str(sample.index), self._above_threshold(detections)
+            for label, score, box in zip(
+                shown.labels.tolist(), shown.scores.tolist(), shown.boxes.tolist(), strict=True
+            ):
+                row: Row = {"path": path, "class": self.spec.class_names[label], "score": score}
+                for column, value in zip(BOX_COLUMNS, box, strict=True):
+                    row[column] = round(value, 1)
+                rows.append(row)
+            if not len(shown):
+                empty = dict.fromkeys(BOX_COLUMNS, "")
+                rows.append({"path": path, "class": "", "score": "", **empty})
+        return rows
+
+    def save_predictions(
+        self,
+        batch: Batch,
+        predictions: Sequence[Detections],
+        folder: Path,
+        *,
+        names: Sequence[str],
+        images: Iterable[Tensor],
+    ) -> None:
+        """Write ``images/<name>.jpg``: the original image with the detections."""
+        in_files = in_file_pixels(predictions, batch.samples)
+        for (_, detections), name, image in zip(in_files, names, images, strict=True):
+            drawn = self._draw_boxes(image, self._above_threshold(detections))
+            jpeg = encode_jpeg(drawn, quality=JPEG_QUALITY).numpy().tobytes()
+            write_file(folder, f"images/{name}.jpg", jpeg)
+
+    def _keep_predictions(self, batch: Batch, predictions: Sequence[Detections]) -> None:
+        for sample, found in in_file_pixels(predictions, batch.samples):
+            rows = to_rows(sample.index, found.labels, found.boxes, found.scores).cpu()
+            image = torch.tensor([sample.index, *sample.size], dtype=torch.float32)
+            self.predicted.append((rows, image))
+
+    def _above_threshold(self, detections: Detections) -> Detections:
+        return detections[detections.scores >= self.draw_score_threshold]
+
+    def _draw_boxes(
+        self, image: Tensor, detections: Detections, *, side: int | None = None
+    ) -> Tensor:
+        texts = []
+        for label, score in zip(
+            detections.labels.tolist(), detections.scores.tolist(), strict=True
+        ):
+            texts.append(f"{self.spec.class_names[label]} {score:.2f}")
+        return draw_boxes(image, detections.boxes, detections.labels, texts, side=side)
+
+    def _draw_comparison(self, image: Tensor, detections: Detections, target: BoxTargets) -> Tensor:
+        wrong, missed = match_detections(detections, target)
+        is_ignored = target.crowd | target.difficult
+        texts = []
+        for label, ignored in zip(target.labels.tolist(), is_ignored.tolist(), strict=True):
+            name = self.spec.class_names[label]
+            texts.append(f"({name})" if ignored else name)
+        side = LARGE_THUMBNAIL_SIZE
+        ground_truth = draw_boxes(image, target.boxes, target.labels, texts, side=side)
+        count = int((~is_ignored).sum())
+        caption = (
+            f"ground truth, detections.  {count - int(missed.sum())} of {count} found, "
+            f"{int(wrong.sum())} wrong"
+        )
+        detected = self._draw_boxes(image, detections, side=side)
+        return side_by_side([ground_truth, detected], caption, side=side)
+
+    def _draw_prediction(self, image: Tensor, detections: Detections) -> Tensor:
+        names = [self.spec.class_names[label] for label in detections.labels.tolist()]
+        counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
+        caption = ", ".join(counts) or "nothing detected"
+        drawn = self._draw_boxes(image, detections, side=LARGE_THUMBNAIL_SIZE)
+        return side_by_side([drawn], caption, side=LARGE_THUMBNAIL_SIZE)
+
+
+def match_detections(detections: Detections, target: BoxTargets) -> tuple[Tensor, Tensor]:
+    """Match detections of an image with its ground truth.
+
+    In descending order of score, each detection is matched with the unmatched object of its class
+    with the highest IoU. A detection that lies in a crowd by half is not wrong, and crowds are not
+    missed.
+
+    Args:
+        detections: n detections.
+        target: m objects.
+
+    Returns:
+        Which detections are wrong, (n,) bool, and which objects are missed, (m,) bool.
+    """
+    is_ignored = target.crowd | target.difficult
+    wrong = torch.ones(len(detections), dtype=torch.bool)
+    missed = ~is_ignored.cpu()
+    if not len(detections) or not len(target):
+        return wrong, missed
+    same_class = detections.labels[:, None] == target.labels
+    iou = box_iou(detections.boxes, target.boxes).where(same_class, 0.0).cpu()
+    in_crowd = _intersection_over_area(detections.boxes, target.boxes)
+    in_crowd = in_crowd.where(same_class & is_ignored, 0.0).cpu()
+    for row in detections.scores.argsort(descending=True).tolist():
+        candidates = iou[row].where(missed, 0.0)
+        if candidates.max() >= MATCH_IOU:
+            missed[candidates.argmax()] = False
+            wrong[row] = False
+        elif in_crowd[row].max() >= MATCH_IOU:
+            wrong[row] = False
+    return wrong, missed
+
+
+def _intersection_over_area(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the fraction of each box that lies in each of the others, (n, m)."""
+    bottom_right = torch.minimum(boxes[:, None, 2:], others[:, 2:])
+    top_left = torch.maximum(boxes[:, None, :2], others[:, :2])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return intersection / areas.clamp(min=1e-6)[:, None]
+
+
+def _crop_content(image: Tensor, sample: Sample) -> Tensor:
+    """Crop a batch image to the region that shows the original image."""
+    assert sample.content_size is not None
+    height, width = sample.content_size
+    return image[:, :height, :width]
