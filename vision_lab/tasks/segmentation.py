@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 from vision_lab.core.arguments import NonNegative
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.losses import segmentation as losses
 from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
 from vision_lab.metrics.segmentation import (
     SegmentationMetrics,
@@ -53,7 +53,11 @@ class SegmentationTask(SupervisedTask):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        functions = {"cross_entropy": self._cross_entropy, "dice": self._dice, "focal": self._focal}
+        functions = {
+            "cross_entropy": self._cross_entropy,
+            "dice": losses.dice,
+            "focal": self._focal,
+        }
         unknown = sorted(set(loss_weights) - set(functions))
         if unknown:
             raise ConfigurationError(
@@ -89,10 +93,10 @@ class SegmentationTask(SupervisedTask):
         for name, (loss, weight) in self.terms.items():
             terms[name] = weight * loss(main.float(), targets)
         for logits in auxiliary:
-            losses = [
+            weighted = [
                 weight * loss(logits.float(), targets) for loss, weight in self.terms.values()
             ]
-            auxiliary_loss = self.aux_weight * torch.stack(losses).sum()
+            auxiliary_loss = self.aux_weight * torch.stack(weighted).sum()
             terms["auxiliary"] = terms.get("auxiliary", 0) + auxiliary_loss
         return {"loss": torch.stack([*terms.values()]).sum(), **terms}
 
@@ -125,41 +129,11 @@ class SegmentationTask(SupervisedTask):
         return self.class_weights.to(device)
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        weights = self._class_weights_on(logits.device)
-        total = F.cross_entropy(
-            logits, targets, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum"
-        )
-        is_counted = targets != IGNORE_INDEX
-        if weights is None:
-            count = is_counted.sum()
-        else:
-            count = (weights[torch.where(is_counted, targets, 0)] * is_counted).sum()
-        return total / count.where(count > 0, 1)  # torch's mean is NaN if all pixels are ignored
+        return losses.cross_entropy(logits, targets, weights=self._class_weights_on(logits.device))
 
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
         weights = self._class_weights_on(logits.device)
-        losses = F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
-        weighted = F.cross_entropy(
-            logits, targets, weight=weights, ignore_index=IGNORE_INDEX, reduction="none"
-        )
-        # The gradient of a power below 1 is infinite at 0.
-        error_probability = (1 - (-losses).exp()).clamp(min=1e-6)
-        count = (targets != IGNORE_INDEX).sum().clamp(min=1)
-        return (error_probability**self.focal_gamma * weighted).sum() / count
-
-    def _dice(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return 1 - soft Dice of the whole batch, averaged over the classes in it."""
-        is_counted = targets != IGNORE_INDEX
-        labels = torch.where(is_counted, targets, 0)
-        probabilities = logits.softmax(dim=1) * is_counted[:, None]
-        zeros = probabilities.new_zeros(logits.shape[1])
-        target_probabilities = probabilities.gather(1, labels[:, None]).flatten()
-        intersection = zeros.index_add(0, labels.flatten(), target_probabilities)
-        counted = is_counted.flatten().to(probabilities.dtype)
-        pixels = zeros.index_add(0, labels.flatten(), counted)
-        total = (probabilities.sum(dim=(0, 2, 3)) + pixels).clamp(min=1e-6)
-        is_present = pixels > 0
-        return ((1 - 2 * intersection / total) * is_present).sum() / is_present.sum().clamp(min=1)
+        return losses.focal(logits, targets, gamma=self.focal_gamma, weights=weights)
 
     def _predict_tiles(self, image: Tensor, overlap: float) -> Tensor:
         """Predict a large image with little memory.
