@@ -13,6 +13,13 @@ class ProgressBar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=4)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Count epochs from 1, as all other output does."""
+        last = self.trainer.max_epochs
+        total = f"/{last}" if last is not None and last > 0 else ""
+        description = f"Epoch {current_epoch + 1}{total}"
+        return description.ljust(len(self.validation_description))  # the bars below each other
+
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
