@@ -104,3 +104,11 @@ def test_a_machine_without_the_devices_is_advised(tmp_path: Path):
         pytest.skip("this machine has GPUs")
     with pytest.raises(ConfigurationError, match=r"Type trainer=auto to use the devices"):
         build.trainer(composed("trainer=gpu", "logger=none"), tmp_path, callbacks=[])
+
+
+def test_a_task_of_another_class_is_refused():
+    config = composed()
+    config.values["task"] = {"_target_": "builtins.dict", "target_type": "labels"}
+    network = build.network(config, build.spec(config))
+    with pytest.raises(ConfigurationError, match=r"creates a dict, but must create a subclass"):
+        build.task(config, network)

@@ -120,11 +120,9 @@ def explain_error(command: CommandLine, error: Exception) -> str:
             changed_keys.append(key)
     if not problems:
         config = _compose_choices(valid_choices, command.config_folders)
-        unknown = []
         for key in changed_keys:
             if not _has_key(config, key):
-                unknown.append(key)
-        problems = [_unknown_key_message(key, config, groups) for key in unknown]
+                problems.append(_unknown_key_message(key, config, groups))
     return "\n".join(problems) or _format_causes(error)
 
 
@@ -249,10 +247,8 @@ def _format_causes(error: Exception) -> str:
     causes: list[str] = []
     current: BaseException | None = error
     while current is not None:
-        causes.append(str(current).strip())
+        message = str(current).strip()
+        if message and message not in causes:
+            causes.append(message)
         current = current.__cause__
-    known_causes = []
-    for cause in causes:
-        if cause:
-            known_causes.append(cause)
-    return "\n".join(dict.fromkeys(known_causes))
+    return "\n".join(causes)

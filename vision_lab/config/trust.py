@@ -249,15 +249,9 @@ def _interpolations_in(folders: tuple[Path, ...]) -> frozenset[str]:
     for folder in folders:
         for file in folder.glob("**/*.yaml"):
             content = yaml.load(file.read_text(encoding="utf-8"), documents.Loader)
-            values = []
             for _, value in _walk(content, ""):
-                if isinstance(value, str):
-                    values.append(value)
-            interpolations = []
-            for value in values:
-                if "${" in value:
-                    interpolations.append(value)
-            texts.update(interpolations)
+                if isinstance(value, str) and "${" in value:
+                    texts.add(value)
     return frozenset(texts)
 
 

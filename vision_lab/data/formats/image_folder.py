@@ -69,15 +69,7 @@ def class_names(root: str) -> list[str]:
     """
     folder = _require_dir(root)
     folder = _find_split_dir(folder, "train") or folder
-    subfolders = []
-    for path in folder.iterdir():
-        if path.is_dir():
-            subfolders.append(path.name)
-    visible = []
-    for name in subfolders:
-        if not name.startswith("."):
-            visible.append(name)
-    names = sorted(visible)
+    names = sorted(_list_subfolders(folder))
     not_utf8 = []
     for name in names:
         if not is_utf8(name):
@@ -117,16 +109,7 @@ def image_folder(
     folder = _split_dir(split, _require_dir(root))
     if folder is None:
         return None
-    subfolders = set()
-    for path in folder.iterdir():
-        if path.is_dir():
-            subfolders.add(path.name)
-    unknown = sorted(subfolders - set(class_folders))
-    visible = []
-    for name in unknown:
-        if not name.startswith("."):
-            visible.append(name)
-    unknown = visible
+    unknown = sorted(_list_subfolders(folder) - set(class_folders))
     if unknown:
         raise DataError(
             f"{folder} has folders for classes that train does not have: {', '.join(unknown)}"
@@ -166,6 +149,15 @@ def unlabeled_images(
         raise DataError(f"{folder} contains no images (suffixes {EXTENSIONS_TEXT})")
     _warn_skipped(others, folder)
     return UnlabeledImages(images)
+
+
+def _list_subfolders(folder: Path) -> set[str]:
+    """Return the names of the subfolders of a folder, without hidden ones."""
+    names = set()
+    for path in folder.iterdir():
+        if path.is_dir() and not path.name.startswith("."):
+            names.add(path.name)
+    return names
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[Path]]:
