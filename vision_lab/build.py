@@ -96,7 +96,12 @@ def spec(config: Config) -> DataSpec:
     return spec
 
 
-def data(config: Config, spec: DataSpec, *, label_map: Sequence[int] | None = None) -> DataModule:
+def data(
+    config: Config,
+    spec: DataSpec,
+    *,
+    label_map: Sequence[int] | None = None,
+) -> DataModule:
     """Build the data module.
 
     Args:
@@ -122,10 +127,24 @@ def drop_datasets(config: Config) -> Config:
     for key, value in config["data"].items():
         if key not in dataset_keys:
             remaining[key] = value
-    return config.updated({"data": {**remaining, "train": None, "val": None, "test": None}})
+    return config.updated(
+        {
+            "data": {
+                **remaining,
+                "train": None,
+                "val": None,
+                "test": None,
+            }
+        }
+    )
 
 
-def network(config: Config, spec: DataSpec, *, trained: bool = False) -> BuiltNetwork:
+def network(
+    config: Config,
+    spec: DataSpec,
+    *,
+    trained: bool = False,
+) -> BuiltNetwork:
     """Build a head on a backbone, or a model that needs no head.
 
     Args:
@@ -179,7 +198,11 @@ def _load_network_weights(
     )
 
 
-def _find_class_layers(config: Config, head: Head, spec: DataSpec) -> set[str]:
+def _find_class_layers(
+    config: Config,
+    head: Head,
+    spec: DataSpec,
+) -> set[str]:
     """Return the parameters whose shapes depend on the number of classes.
 
     They are found by comparing two networks, on the meta device, that differ in it.
@@ -312,7 +335,11 @@ def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]
     return make
 
 
-def trainer(config: Config, folder: Path, **overrides: Any) -> pl.Trainer:
+def trainer(
+    config: Config,
+    folder: Path,
+    **overrides: Any,
+) -> pl.Trainer:
     """Build Lightning's Trainer with the callbacks and loggers of the config.
 
     Args:
@@ -398,7 +425,11 @@ def _transforms(nodes: Sequence[Any], path: str) -> list[Any]:
     return [_build_object(node, f"{path}.{index}", Callable) for index, node in enumerate(nodes)]
 
 
-def _build_object(node: Any, path: str, expected: Any) -> Any:
+def _build_object(
+    node: Any,
+    path: str,
+    expected: Any,
+) -> Any:
     """Build a node that must be an instance of a class or of one of several classes.
 
     Raises:
@@ -425,7 +456,11 @@ def _with_output_folder(node: Any, folder: Path) -> Any:
     parameters, _ = get_parameters(locate(node["_target_"]))
     if "tracking_uri" in parameters:  # MLFlowLogger, which writes to ./mlruns by default
         return {"save_dir": str(folder / "mlruns"), **node}
-    folders = {"folder": folder, "save_dir": folder, "dirpath": folder / "profile"}
+    folders = {
+        "folder": folder,
+        "save_dir": folder,
+        "dirpath": folder / "profile",
+    }
     defaults = {}
     for name, path in folders.items():
         if name in parameters:
@@ -433,7 +468,11 @@ def _with_output_folder(node: Any, folder: Path) -> Any:
     return {**defaults, **node}
 
 
-def _with_normalization(spec: DataSpec, mean: Sequence[float], std: Sequence[float]) -> DataSpec:
+def _with_normalization(
+    spec: DataSpec,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> DataSpec:
     """Set mean and std, averaged if the images have another number of channels."""
     if len(mean) not in (1, spec.channels):
         mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]

@@ -69,7 +69,12 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        stage: str,
+    ) -> None:
         self.dirpath = os.path.realpath(Path(trainer.default_root_dir) / FOLDER)
         super().setup(trainer, pl_module, stage)
 
@@ -117,22 +122,42 @@ class ResumeCheckpoint(Checkpoint):
         self.started_at = time.monotonic()
         self.saved_at = 0.0
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         if self.position == (0, 0):
             for logger in _tensorboard_loggers(trainer):
                 logger.truncate_to({}, step=0)  # curves of a command without a checkpoint
 
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_sanity_check_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         signals.defer_signals(False)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         signals.defer_signals(False)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         self.saved_at = time.monotonic()
         signals.defer_signals(True)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         if self.position != (trainer.current_epoch, 0):
             self._save(trainer, batches=0)
             _raise_if_interrupted(trainer)
@@ -156,12 +181,20 @@ class ResumeCheckpoint(Checkpoint):
             if interrupted:
                 raise signals.Interrupted
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         # In the epoch in which a run resumes, Lightning would skip the step of ReduceLROnPlateau,
         # as if there had been no validation.
         trainer.fit_loop._restarting = False
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         self._save(trainer, batches=0)
         signals.defer_signals(False)
         _raise_if_interrupted(trainer)
@@ -203,7 +236,11 @@ class ResumeCheckpoint(Checkpoint):
         for logger in _tensorboard_loggers(trainer):
             logger.truncate_to(state["logs"], step=state["step"])
 
-    def _is_due_by_steps(self, trainer: pl.Trainer, batches: int) -> bool:
+    def _is_due_by_steps(
+        self,
+        trainer: pl.Trainer,
+        batches: int,
+    ) -> bool:
         epoch, saved_batches = self.position
         if epoch != trainer.current_epoch:
             saved_batches = 0
@@ -214,7 +251,12 @@ class ResumeCheckpoint(Checkpoint):
             return False
         return time.monotonic() - self.saved_at >= 60 * self.every_n_minutes
 
-    def _save(self, trainer: pl.Trainer, *, batches: int) -> None:
+    def _save(
+        self,
+        trainer: pl.Trainer,
+        *,
+        batches: int,
+    ) -> None:
         self.position = (trainer.current_epoch, batches)
         path = Path(trainer.default_root_dir) / FOLDER / LAST
         trainer.save_checkpoint(path)

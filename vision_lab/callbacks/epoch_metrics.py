@@ -28,7 +28,11 @@ class EpochMetrics(Checkpoint, ABC):
         """Metrics of the last validation in this epoch."""
 
     @abstractmethod
-    def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+    def on_epoch_metrics(
+        self,
+        trainer: pl.Trainer,
+        metrics: dict[str, float],
+    ) -> None:
         """Handle the metrics of an epoch.
 
         Args:
@@ -36,10 +40,18 @@ class EpochMetrics(Checkpoint, ABC):
             metrics: training and validation metrics, sorted by name.
         """
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         self.val_metrics = {} if trainer.sanity_checking else _get_metrics(trainer, "val/")
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         metrics = _get_metrics(trainer, "train/") | self.val_metrics
         self.val_metrics = {}
         self.on_epoch_metrics(trainer, dict(sorted(metrics.items())))
@@ -61,8 +73,18 @@ class MetricsCsv(EpochMetrics):
         super().__init__()
         self.rows: list[dict[str, float]] = []
 
-    def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
-        self.rows.append({"epoch": trainer.current_epoch, "step": logged_step(trainer), **metrics})
+    def on_epoch_metrics(
+        self,
+        trainer: pl.Trainer,
+        metrics: dict[str, float],
+    ) -> None:
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": logged_step(trainer),
+                **metrics,
+            }
+        )
         if trainer.is_global_zero:
             write_csv(Path(trainer.default_root_dir), METRICS_FILENAME, self.rows)
 
@@ -85,7 +107,11 @@ class EpochSummary(EpochMetrics):
         super().__init__()
         self.suffixes = tuple(f"/{name}" for name in names)
 
-    def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+    def on_epoch_metrics(
+        self,
+        trainer: pl.Trainer,
+        metrics: dict[str, float],
+    ) -> None:
         if trainer.is_global_zero:
             names = []
             for name in metrics:

@@ -42,7 +42,11 @@ class GanMonitor(EpochMetrics):
         self.epochs_failing = {"collapse": 0, "saturation": 0}
         """Number of consecutive epochs with each failure."""
 
-    def on_epoch_metrics(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+    def on_epoch_metrics(
+        self,
+        trainer: pl.Trainer,
+        metrics: dict[str, float],
+    ) -> None:
         accuracy = min(metrics.get(f"train/{kind}_accuracy", 0.0) for kind in ("real", "fake"))
         is_saturated = accuracy > self.max_discriminator_accuracy
         self._update(trainer, "saturation", is_saturated, _saturation_message(accuracy))
@@ -58,7 +62,13 @@ class GanMonitor(EpochMetrics):
         super().load_state_dict(state_dict)
         self.epochs_failing = state_dict["epochs_failing"]
 
-    def _update(self, trainer: pl.Trainer, failure: str, is_failing: bool, message: str) -> None:
+    def _update(
+        self,
+        trainer: pl.Trainer,
+        failure: str,
+        is_failing: bool,
+        message: str,
+    ) -> None:
         if not is_failing:
             self.epochs_failing[failure] = 0
             return

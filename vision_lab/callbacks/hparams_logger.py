@@ -32,7 +32,11 @@ class HparamsLogger(pl.Callback):
         for name, value in hparams.items():
             self.hparams[name] = value if isinstance(value, HparamValue) else str(value)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         is_resumed = trainer.ckpt_path is not None
         if not trainer.is_global_zero or is_resumed:
             return
@@ -45,7 +49,11 @@ class HparamsLogger(pl.Callback):
             writer.add_text("config", indent(config, "    "))  # a code block in Markdown
             writer.add_custom_scalars({CUSTOM_SCALARS_TITLE: charts})
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         if not trainer.is_global_zero:
             return
         split, _, metric = cast(Task, pl_module).monitor.rpartition("/")

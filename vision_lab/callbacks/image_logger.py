@@ -26,10 +26,18 @@ PNG_COMPRESSION_LEVEL = 2
 class ExampleCollector(pl.Callback):
     """Gives each batch of an evaluation to the report of the task, for its figures."""
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_epoch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         get_report(pl_module).start("val")
 
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_epoch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         get_report(pl_module).start("test")
 
     def on_validation_batch_end(
@@ -62,7 +70,12 @@ class ExampleCollector(pl.Callback):
             report.collect(split, batch, predictions)
             self.collect(report, batch, predictions)
 
-    def collect(self, report: Report, batch: Batch, predictions: Any) -> None:
+    def collect(
+        self,
+        report: Report,
+        batch: Batch,
+        predictions: Any,
+    ) -> None:
         """Do more with a batch of an evaluation; for subclasses.
 
         Args:
@@ -85,19 +98,37 @@ class ImageLogger(ExampleCollector):
         self.max_images = max_images
         self.drawn: list[Tensor] = []
 
-    def collect(self, report: Report, batch: Batch, predictions: Any) -> None:
+    def collect(
+        self,
+        report: Report,
+        batch: Batch,
+        predictions: Any,
+    ) -> None:
         """Draw the first images."""
         missing = self.max_images - len(self.drawn)
         if missing > 0:
             self.drawn += report.draw(batch, predictions, with_targets=True)[:missing]
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         self._write(trainer, pl_module, "val")
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         self._write(trainer, pl_module, "test")
 
-    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+    def _write(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        split: str,
+    ) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         task = cast(Task, pl_module)
@@ -114,7 +145,12 @@ def get_report(pl_module: pl.LightningModule) -> Report:
     return cast(Task, pl_module).report
 
 
-def log_image(trainer: pl.Trainer, image: Tensor, tag: str, name: str) -> None:
+def log_image(
+    trainer: pl.Trainer,
+    image: Tensor,
+    tag: str,
+    name: str,
+) -> None:
     """Write an image to a PNG file and to TensorBoard.
 
     Args:
@@ -127,7 +163,12 @@ def log_image(trainer: pl.Trainer, image: Tensor, tag: str, name: str) -> None:
     write_file(Path(trainer.default_root_dir), name, png)
     _, height, width = image.shape
     # SummaryWriter.add_image would encode the image again, which takes longer than drawing it.
-    encoded = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    encoded = Summary.Image(
+        height=height,
+        width=width,
+        colorspace=3,
+        encoded_image_string=png,
+    )
     summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

@@ -37,14 +37,26 @@ class SampleLogger(pl.Callback):
     all of them are combined to ``samples/epochs.gif``.
     """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         if trainer.global_step == 0:
             _draw(trainer, pl_module, epoch=0)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         _draw(trainer, pl_module, epoch=trainer.current_epoch + 1)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         run_folder = Path(trainer.default_root_dir)
         paths = [run_folder / _filename(epoch) for epoch in range(trainer.current_epoch + 1)]
         if trainer.is_global_zero and paths[0].is_file():
@@ -94,7 +106,12 @@ def _read_frames(files: list[Path]) -> list[Image.Image]:
     return alike
 
 
-def _draw(trainer: pl.Trainer, pl_module: pl.LightningModule, *, epoch: int) -> None:
+def _draw(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    *,
+    epoch: int,
+) -> None:
     if not trainer.is_global_zero:
         return
     task = cast(Task, pl_module)

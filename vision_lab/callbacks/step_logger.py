@@ -28,11 +28,19 @@ class StepLogger(pl.Callback):
         self.window_start = self.epoch_start = self.last = 0.0
         self.learning_rates: dict[str, float] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         # A run may resume within an epoch, without on_train_epoch_start.
         self.window_start = self.epoch_start = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         self.images = self.epoch_images = 0
         self.window_start = self.epoch_start = time.perf_counter()
 
@@ -58,7 +66,11 @@ class StepLogger(pl.Callback):
             self._log(trainer, pl_module, {name: value.item() for name, value in losses.items()})
         self.last = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         if not self.epoch_images:
             return
         seconds = self.last - self.epoch_start  # without validation, which follows the last step

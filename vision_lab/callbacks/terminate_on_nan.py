@@ -53,7 +53,11 @@ class TerminateOnNaN(pl.Callback):
         if is_single_cpu or is_log_step(trainer, batch_idx):
             self._check_losses(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
         self._check_losses(trainer)
 
     def on_save_checkpoint(

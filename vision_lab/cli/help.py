@@ -88,7 +88,12 @@ def _format_details(group: str, options: Sequence[ConfigOption]) -> str:
         for key in ("defaults", "_target_", "_partial_"):
             content.pop(key, None)
         if content:
-            text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+            text = yaml.safe_dump(
+                content,
+                sort_keys=False,
+                default_flow_style=None,
+                width=100,
+            )
             lines.append(_bold(f"{group}={option.name}"))
             lines += [*(f"  {line}" for line in text.splitlines()), ""]
     lines.append(f"Files: {CONFIG_DIR / group}")

@@ -106,7 +106,11 @@ def _call_hydra(command: CommandLine) -> None:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # for `_target_`s in the user's working directory
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")(run_job)()
+    hydra.main(
+        version_base="1.3",
+        config_path=str(CONFIG_DIR),
+        config_name="config",
+    )(run_job)()
 
 
 def _handle_error(command: CommandLine, error: Exception) -> int:

@@ -48,7 +48,11 @@ def find_command_errors(command: CommandLine) -> list[str]:
     return errors
 
 
-def _find_override_error(word: str, groups: Groups, built_in: Groups) -> str | None:
+def _find_override_error(
+    word: str,
+    groups: Groups,
+    built_in: Groups,
+) -> str | None:
     """Return what is wrong with an override, if anything.
 
     Args:
@@ -151,7 +155,11 @@ def _get_values(override: Override) -> list[Any]:
     return [value]
 
 
-def _unknown_key_message(key: str, config: DictConfig, groups: Groups) -> str:
+def _unknown_key_message(
+    key: str,
+    config: DictConfig,
+    groups: Groups,
+) -> str:
     all_keys = _list_keys(config)
     if "." not in key:
         options = list(dict.fromkeys([*groups, *(str(name) for name in config)]))

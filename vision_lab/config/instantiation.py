@@ -91,7 +91,12 @@ def name_errors(path: str, node: Any = None) -> Iterator[None]:
         raise ConfigurationError(f"{path} cannot be built: {reason}") from error
 
 
-def _find_key(node: Any, name: str, value: Any, path: str) -> str | None:
+def _find_key(
+    node: Any,
+    name: str,
+    value: Any,
+    path: str,
+) -> str | None:
     """Return the dotted key of an argument, searching nested nodes too."""
     if not isinstance(node, dict):
         return None

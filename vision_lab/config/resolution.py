@@ -184,7 +184,11 @@ class _Resolver:
         self.num_nodes = 0
         self.interpolations: dict[str, str] = {}
 
-    def resolve(self, node: Any, path: str = "") -> Any:
+    def resolve(
+        self,
+        node: Any,
+        path: str = "",
+    ) -> Any:
         self.num_nodes += 1
         if self.num_nodes > MAX_NODES or path.count(".") > MAX_DEPTH:
             raise ConfigurationError(f"{path[:80]}...: this key refers to itself, or is too large")
@@ -200,7 +204,12 @@ class _Resolver:
             return [self.resolve(item, f"{path}.{index}") for index, item in enumerate(node)]
         return node
 
-    def _resolve_item(self, node: DictConfig | ListConfig, key: Any, path: str) -> Any:
+    def _resolve_item(
+        self,
+        node: DictConfig | ListConfig,
+        key: Any,
+        path: str,
+    ) -> Any:
         raw = node._get_node(key)
         if isinstance(raw, Node):
             match = KEY_INTERPOLATION.fullmatch(str(raw._value()))
@@ -245,7 +254,11 @@ def _items(values: Any) -> Iterable[tuple[Any, Any]]:
     return ()
 
 
-def _set_value(values: dict[str, Any], path: str, value: Any) -> None:
+def _set_value(
+    values: dict[str, Any],
+    path: str,
+    value: Any,
+) -> None:
     *parents, last = path.split(".")
     node: Any = values
     for parent in parents:

@@ -116,7 +116,11 @@ def _find_replaced_keys(command: CommandLine) -> list[str]:
     return replaced
 
 
-def _without(config: Mapping[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+def _without(
+    config: Mapping[str, Any],
+    keys: Collection[str],
+    prefix: str = "",
+) -> dict[str, Any]:
     """Return a copy of a config without the nodes at some dotted keys."""
     remaining: dict[str, Any] = {}
     for key, value in config.items():
@@ -155,14 +159,23 @@ def _select_saved_groups(command: CommandLine, saved: dict[str, Any]) -> Command
     selected = []
     for group in find_groups(command.config_folders):
         if group in saved and group not in COMMAND_KEYS:
-            store.store(group=group, name=SAVED_OPTION, node=saved.pop(group))
+            store.store(
+                group=group,
+                name=SAVED_OPTION,
+                node=saved.pop(group),
+            )
             if group not in typed:
                 selected.append(f"{group}={SAVED_OPTION}")
     plain_keys = {}
     for key, value in saved.items():
         if key not in COMMAND_KEYS:
             plain_keys[key] = value
-    store.store(group="saved", name=SAVED_OPTION, node=plain_keys, package="_global_")
+    store.store(
+        group="saved",
+        name=SAVED_OPTION,
+        node=plain_keys,
+        package="_global_",
+    )
     if f"+saved={SAVED_OPTION}" in command.overrides:
         return command  # a further process of the run, started with the overrides of the first
     return command.with_overrides([*selected, f"+saved={SAVED_OPTION}", *command.overrides])

@@ -139,7 +139,11 @@ def find_untrusted(
     return errors
 
 
-def is_allowed_call(target: Any, arguments: Mapping[str, Any], trusted: Sequence[str] = ()) -> bool:
+def is_allowed_call(
+    target: Any,
+    arguments: Mapping[str, Any],
+    trusted: Sequence[str] = (),
+) -> bool:
     """Return whether a saved config may call a class or function.
 
     Args:
@@ -181,7 +185,12 @@ def _is_allowed_target(target: str) -> bool:
     return in_conf or _is_public_class(target)
 
 
-def _find_argument_error(target: str, path: str, key: str, value: Any) -> str | None:
+def _find_argument_error(
+    target: str,
+    path: str,
+    key: str,
+    value: Any,
+) -> str | None:
     allowed = ALLOWED_ARGUMENTS.get(target)  # None: any argument
     if target.startswith("torchvision.models."):
         allowed = NETWORK_ARGUMENTS
@@ -198,7 +207,11 @@ def _find_argument_error(target: str, path: str, key: str, value: Any) -> str | 
     return None
 
 
-def _is_allowed_value(target: str, key: str, value: Any) -> bool:
+def _is_allowed_value(
+    target: str,
+    key: str,
+    value: Any,
+) -> bool:
     pattern = ALLOWED_VALUES.get((target, key))
     if pattern is None or value is None:
         return True
@@ -216,7 +229,11 @@ def _is_allowed_text(value: Any, folders: Sequence[Path]) -> bool:
     return value in _interpolations_in((CONFIG_DIR, *folders))
 
 
-def _walk(node: Any, path: str, exclude: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
+def _walk(
+    node: Any,
+    path: str,
+    exclude: Collection[str] = (),
+) -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, value) for everything below a node.
 
     Values at the keys in ``exclude`` are skipped, because the command line replaces them; mappings

@@ -167,14 +167,22 @@ def build_only_keys(config: Config, group: str) -> set[str]:
     return BUILD_KEYS.get(group, set()) | (set(config.referenced.get(group, ())) - accepted)
 
 
-def _check(key: str, value: Any, annotation: Any) -> list[str]:
+def _check(
+    key: str,
+    value: Any,
+    annotation: Any,
+) -> list[str]:
     error = check_value(key, value, annotation)
     if error:
         return [error]
     return []
 
 
-def _check_resolved(key: str, value: Any, annotation: Any) -> list[str]:
+def _check_resolved(
+    key: str,
+    value: Any,
+    annotation: Any,
+) -> list[str]:
     return find_unresolved(value, key) or _check(key, value, annotation)
 
 
@@ -213,7 +221,11 @@ def _find_spec_errors(spec: Any) -> list[str]:
     return errors
 
 
-def _find_argument_errors(config: Config, node: Any, path: str) -> list[str]:
+def _find_argument_errors(
+    config: Config,
+    node: Any,
+    path: str,
+) -> list[str]:
     """Return unknown classes, unknown and missing arguments, and invalid values below a node."""
     errors = []
     if isinstance(node, list):
@@ -353,7 +365,12 @@ def _find_mismatches(config: Config) -> list[str]:
     return errors
 
 
-def _mismatch_message(config: Config, group: str, target_type: str, wanted: str) -> str:
+def _mismatch_message(
+    config: Config,
+    group: str,
+    target_type: str,
+    wanted: str,
+) -> str:
     task = config.choices.get("task")
     message = (
         f"{group}={config.choices.get(group)} is for "

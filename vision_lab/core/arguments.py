@@ -133,12 +133,21 @@ class ArgumentError(ValueError):
         needed: the valid values, worded to follow "type".
     """
 
-    def __init__(self, name: str, value: Any, needed: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        value: Any,
+        needed: str,
+    ) -> None:
         super().__init__(f"{name}={value}: type {needed}")
         self.name, self.value, self.needed = name, value, needed
 
 
-def check_value(key: str, value: Any, annotation: Any) -> str | None:
+def check_value(
+    key: str,
+    value: Any,
+    annotation: Any,
+) -> str | None:
     """Check a plain value against an annotation.
 
     Args:
@@ -206,7 +215,11 @@ def describe(annotation: Any) -> str:
 def format_value(value: Any) -> str:
     """Format a plain value as on the command line, truncated to ``MAX_VALUE_CHARACTERS``."""
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return {
+            None: "null",
+            True: "true",
+            False: "false",
+        }[value]
     if isinstance(value, list | tuple):
         text = f"[{','.join(format_value(item) for item in value[:MAX_VALUE_CHARACTERS])}]"
     else:
@@ -223,7 +236,11 @@ def _to_text(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-def _fits_annotated(value: Any, annotation: Any, details: Sequence[Any]) -> bool:
+def _fits_annotated(
+    value: Any,
+    annotation: Any,
+    details: Sequence[Any],
+) -> bool:
     if not fits(value, annotation):
         return False
     limits = []
@@ -233,7 +250,11 @@ def _fits_annotated(value: Any, annotation: Any, details: Sequence[Any]) -> bool
     return value is None or all(value in limit for limit in limits)
 
 
-def _items_fit(value: Sequence[Any], origin: Any, item_types: tuple[Any, ...]) -> bool:
+def _items_fit(
+    value: Sequence[Any],
+    origin: Any,
+    item_types: tuple[Any, ...],
+) -> bool:
     if not item_types:
         return True
     if origin is tuple and Ellipsis not in item_types:

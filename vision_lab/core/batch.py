@@ -58,7 +58,12 @@ class BoxTargets:
         """Select rows by index or mask, in all columns."""
         return self._map(lambda column: column[rows])
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> BoxTargets:
+    def to(
+        self,
+        device: torch.device,
+        *,
+        non_blocking: bool = False,
+    ) -> BoxTargets:
         """Copy all columns to a device."""
         return self._map(lambda column: column.to(device, non_blocking=non_blocking))
 
@@ -126,7 +131,12 @@ class Batch:
     samples: Sequence[Sample]
     unreadable: Sequence[UnreadableFile] = ()
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Batch:
+    def to(
+        self,
+        device: torch.device,
+        *,
+        non_blocking: bool = False,
+    ) -> Batch:
         """Copy images and targets to a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 

@@ -100,7 +100,13 @@ def read_yaml(file: Path, *, max_bytes: int = MAX_BYTES) -> Any:
 
 def dump_yaml(content: Any) -> str:
     """Format plain values as YAML without aliases, with keys in their order of insertion."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    return yaml.dump(
+        content,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=1000,
+    )
 
 
 def check_depth(content: Any) -> None:

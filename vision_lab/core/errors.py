@@ -42,6 +42,10 @@ class UnreadableFileError(Exception):
         reason: why it cannot be used.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        reason: str,
+    ) -> None:
         super().__init__(f"{path}: {reason}")
         self.unreadable = UnreadableFile(path, reason)

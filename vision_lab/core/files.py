@@ -30,7 +30,11 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _HAS_DIR_FD = os.open in os.supports_dir_fd
 
 
-def write_file(folder: Path, name: str, content: str | bytes) -> None:
+def write_file(
+    folder: Path,
+    name: str,
+    content: str | bytes,
+) -> None:
     """Write a file atomically.
 
     Args:
@@ -45,7 +49,13 @@ def write_file(folder: Path, name: str, content: str | bytes) -> None:
     replace_file(folder, name, lambda file: file.write(data))
 
 
-def write_json(folder: Path, name: str, content: Any, *, indent: int | None = 2) -> None:
+def write_json(
+    folder: Path,
+    name: str,
+    content: Any,
+    *,
+    indent: int | None = 2,
+) -> None:
     """Write a JSON file atomically.
 
     Args:
@@ -57,7 +67,11 @@ def write_json(folder: Path, name: str, content: Any, *, indent: int | None = 2)
     write_file(folder, name, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
-def write_csv(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(
+    folder: Path,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
     """Write a CSV file atomically, with one column for each key of any row.
 
     Args:
@@ -190,7 +204,11 @@ def delete_file(folder: Path, name: str) -> None:
         os.unlink(prefix + last, dir_fd=directory)
 
 
-def rename_file(folder: Path, name: str, new: str) -> None:
+def rename_file(
+    folder: Path,
+    name: str,
+    new: str,
+) -> None:
     """Rename a file within its folder.
 
     Args:
@@ -296,7 +314,13 @@ def _open_directory(
         os.close(directory)
 
 
-def _enter(directory: int, name: str, path: Path, *, create: bool) -> int:
+def _enter(
+    directory: int,
+    name: str,
+    path: Path,
+    *,
+    create: bool,
+) -> int:
     """Open a subfolder of an open folder and close the latter; ``path`` is used in errors only."""
     if create:
         with suppress(FileExistsError):

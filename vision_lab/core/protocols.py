@@ -48,7 +48,12 @@ class TrainingData(Protocol):
     def class_weights(self) -> Tensor:
         """Compute weights of the classes from the training split, (num_classes,) float."""
 
-    def eval_loader(self, split: Split, *, max_samples: int | None = None) -> Iterable[Batch]:
+    def eval_loader(
+        self,
+        split: Split,
+        *,
+        max_samples: int | None = None,
+    ) -> Iterable[Batch]:
         """Load a split without augmentation, or at most a number of evenly spaced samples."""
 
     def load_images(
@@ -103,7 +108,12 @@ class Backbone(Protocol):
     def loaded(self) -> LoadedWeights | None:
         """The result of loading pretrained weights; None for random initialization."""
 
-    def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
+    def features(
+        self,
+        names: Sequence[str],
+        *,
+        output_stride: int | None = None,
+    ) -> nn.Module:
         """Build a module that returns feature maps.
 
         Args:
@@ -122,7 +132,11 @@ class Detector(Protocol):
     def __call__(self, images: Tensor) -> Any:
         """Map (N, C, H, W) normalized images to outputs of any type."""
 
-    def losses(self, outputs: Any, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: Any,
+        targets: Sequence[BoxTargets],
+    ) -> dict[str, Tensor]:
         """Compute scalar losses by name, to be summed. The head must ignore crowds."""
 
     def decode(self, outputs: Any) -> list[Detections]:

@@ -40,7 +40,12 @@ class InvalidImageError(Exception):
     """An image or target that cannot be used; the message gives the reason, without the file."""
 
 
-def read_image(path: Path | str, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(
+    path: Path | str,
+    *,
+    channels: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Tensor:
     """Read an image file.
 
     Args:
@@ -106,7 +111,12 @@ def read_mask(
     return values
 
 
-def to_uint8_image(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -> Tensor:
+def to_uint8_image(
+    image: Any,
+    *,
+    channels: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Tensor:
     """Convert an image to a uint8 tensor.
 
     Args:
@@ -140,7 +150,11 @@ def to_uint8_image(image: Any, *, channels: int, max_pixels: int = MAX_PIXELS) -
     return _convert_channels(image if image.ndim == 3 else image[None], channels)
 
 
-def _decode(content: np.ndarray[Any, Any], channels: int, max_pixels: int) -> Tensor | Image.Image:
+def _decode(
+    content: np.ndarray[Any, Any],
+    channels: int,
+    max_pixels: int,
+) -> Tensor | Image.Image:
     image = Image.open(io.BytesIO(content.data), formats=FORMATS)  # reads the header only
     _check_size(image, max_pixels)
     if content[: len(_JPEG_SIGNATURE)].tobytes() != _JPEG_SIGNATURE:

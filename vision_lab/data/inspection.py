@@ -91,7 +91,11 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
         label_counts.pop(IGNORE_INDEX if self.spec.target_type == "masks" else -1, None)
         return label_counts
 
-    def _count_small(self, target: Any, scale: float) -> int:
+    def _count_small(
+        self,
+        target: Any,
+        scale: float,
+    ) -> int:
         if self.spec.target_type != "boxes":
             return 0
         boxes = target["boxes"].as_subclass(Tensor)
@@ -148,7 +152,11 @@ def inspection_report(
     for sample in samples:
         if sample.problem:
             unreadable.append(
-                {"split": sample.split, "path": sample.name, "reason": sample.problem}
+                {
+                    "split": sample.split,
+                    "path": sample.name,
+                    "reason": sample.problem,
+                }
             )
     return {
         "num_problems": len(unreadable) + len(issues) + len(across) + len(conflicting),

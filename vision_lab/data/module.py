@@ -207,7 +207,12 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         self.trainer.fit_loop.teardown()
 
-    def eval_loader(self, split: Split, *, max_samples: int | None = None) -> DataLoader[Any]:
+    def eval_loader(
+        self,
+        split: Split,
+        *,
+        max_samples: int | None = None,
+    ) -> DataLoader[Any]:
         """Load a split without augmentation.
 
         Args:
@@ -243,7 +248,12 @@ class DataModule(pl.LightningDataModule):
         self.record_unreadable(collate(unreadable))
         return images
 
-    def set_predict_dataset(self, dataset: Dataset, *, keep_size: bool = False) -> None:
+    def set_predict_dataset(
+        self,
+        dataset: Dataset,
+        *,
+        keep_size: bool = False,
+    ) -> None:
         """Predict a dataset only, without accessing the configured ones, which may be absent.
 
         Args:
@@ -261,7 +271,11 @@ class DataModule(pl.LightningDataModule):
         """Copy a batch asynchronously, if it is in page-locked memory."""
         return batch.to(device, non_blocking=True)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(
+        self,
+        batch: Batch,
+        dataloader_idx: int,
+    ) -> Batch:
         """Handle unreadable files, and check that transforms have kept images uint8."""
         self.record_unreadable(batch)
         if batch.images.dtype != torch.uint8:
@@ -345,7 +359,11 @@ class DataModule(pl.LightningDataModule):
     def _create_datasets(self) -> None:
         self.datasets = {split: create() for split, create in self.factories.items()}
 
-    def _check_split(self, split: Split, dataset: Dataset) -> None:
+    def _check_split(
+        self,
+        split: Split,
+        dataset: Dataset,
+    ) -> None:
         if len(dataset) == 0:
             raise DataError(f"the {split} split of the data is empty")
         if self.spec.target_type != "labels":
@@ -401,7 +419,12 @@ class DataModule(pl.LightningDataModule):
                 100 * counts[-1] / counts.sum().clamp(min=1),
             )
 
-    def _count_pixels(self, dataset: Dataset, *, max_samples: int) -> Tensor:
+    def _count_pixels(
+        self,
+        dataset: Dataset,
+        *,
+        max_samples: int,
+    ) -> Tensor:
         """Count the pixels of each class, and ignored ones, in evenly spaced masks.
 
         Returns:
@@ -436,7 +459,11 @@ class DataModule(pl.LightningDataModule):
             keep_size=self.keep_size,
         )
 
-    def _batch_limit(self, split: Split, setting: str) -> int:
+    def _batch_limit(
+        self,
+        split: Split,
+        setting: str,
+    ) -> int:
         """Return the number of batches that an evaluation will read, 0 for all of them.
 
         Args:

@@ -71,7 +71,12 @@ def evenly_spaced(size: int, count: int) -> list[int]:
     return [index * size // count for index in range(count)]
 
 
-def sample_per_class(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
+def sample_per_class(
+    labels: Sequence[int],
+    *,
+    count: int,
+    seed: int,
+) -> list[int]:
     """Sample a number of indices of each class.
 
     Args:
@@ -92,7 +97,12 @@ def sample_per_class(labels: Sequence[int], *, count: int, seed: int) -> list[in
     return sorted(selected)
 
 
-def _stratified_sample(labels: Sequence[int], *, count: int, seed: int) -> list[int]:
+def _stratified_sample(
+    labels: Sequence[int],
+    *,
+    count: int,
+    seed: int,
+) -> list[int]:
     """Sample ``count`` indices with the class frequencies of ``labels``, in ascending order.
 
     The members of each class, in random order, are spread evenly over (0, 1); the first ``count``

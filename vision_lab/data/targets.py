@@ -35,7 +35,12 @@ class ResizedTarget:
         """Return the (height, width) in pixels that an image covers after resizing."""
         return self.size
 
-    def to_batch(self, target: Any, *, is_training: bool) -> Tensor:
+    def to_batch(
+        self,
+        target: Any,
+        *,
+        is_training: bool,
+    ) -> Tensor:
         """Convert a transformed target for a batch.
 
         Args:
@@ -53,11 +58,19 @@ class LabelTarget(ResizedTarget):
         label_map: label of the network for each label of the data; None if they are the same.
     """
 
-    def __init__(self, size: tuple[int, int], label_map: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        label_map: Sequence[int] | None,
+    ) -> None:
         super().__init__(size)
         self.label_map = label_map
 
-    def __call__(self, target: Any, image: Tensor) -> Tensor:
+    def __call__(
+        self,
+        target: Any,
+        image: Tensor,
+    ) -> Tensor:
         """Validate a label.
 
         Args:
@@ -81,7 +94,11 @@ class LabelTarget(ResizedTarget):
 class NoTarget(ResizedTarget):
     """Discards the target, for tasks that do not use it."""
 
-    def __call__(self, target: Any, image: Tensor) -> Tensor:
+    def __call__(
+        self,
+        target: Any,
+        image: Tensor,
+    ) -> Tensor:
         """Return -1, () int64."""
         return torch.tensor(-1)
 
@@ -94,14 +111,22 @@ class MaskTarget(ResizedTarget):
         label_map: label of the network for each label of the data; None if they are the same.
     """
 
-    def __init__(self, spec: DataSpec, label_map: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        label_map: Sequence[int] | None,
+    ) -> None:
         super().__init__(spec.image_size)
         labels = list(label_map or range(spec.num_classes))
         self.num_labels = len(labels)
         padding = [IGNORE_INDEX] * (256 - len(labels))
         self.class_lookup = torch.tensor(labels + padding, dtype=torch.uint8)
 
-    def __call__(self, target: Any, image: Tensor) -> tv_tensors.Mask:
+    def __call__(
+        self,
+        target: Any,
+        image: Tensor,
+    ) -> tv_tensors.Mask:
         """Validate a mask and map its labels.
 
         Args:
@@ -145,7 +170,11 @@ class BoxTarget:
         label_map: label of the network for each label of the data; None if they are the same.
     """
 
-    def __init__(self, spec: DataSpec, label_map: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        label_map: Sequence[int] | None,
+    ) -> None:
         self.size = spec.image_size
         self.label_map = torch.tensor(label_map or range(spec.num_classes))
         self.num_labels = len(self.label_map)
@@ -153,7 +182,11 @@ class BoxTarget:
         self.fill = [255 * value for value in mean]  # 0 after normalization
         self.sanitize = v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_other_columns)
 
-    def __call__(self, target: Mapping[str, Any] | None, image: Tensor) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        target: Mapping[str, Any] | None,
+        image: Tensor,
+    ) -> dict[str, Tensor]:
         """Validate boxes and map their labels.
 
         Args:
@@ -192,7 +225,11 @@ class BoxTarget:
         """Return the (height, width) in pixels that an image covers after resizing."""
         return letterbox_size((image.shape[-2], image.shape[-1]), self.size)
 
-    def resize(self, image: Tensor, target: Any) -> tuple[Tensor, Any]:
+    def resize(
+        self,
+        image: Tensor,
+        target: Any,
+    ) -> tuple[Tensor, Any]:
         """Resize to the largest size that fits, at the top left of an image of mean color.
 
         Args:
@@ -205,7 +242,12 @@ class BoxTarget:
         letterbox = v2.Compose([resize, v2.Pad(padding, fill=self.fill)])
         return letterbox(image, target)
 
-    def to_batch(self, target: Any, *, is_training: bool) -> BoxTargets:
+    def to_batch(
+        self,
+        target: Any,
+        *,
+        is_training: bool,
+    ) -> BoxTargets:
         """Convert a transformed target for a batch.
 
         Args:
@@ -215,7 +257,12 @@ class BoxTarget:
         columns = self.sanitize(target) if is_training else target
         return BoxTargets(**{name: column.as_subclass(Tensor) for name, column in columns.items()})
 
-    def _check_columns(self, target: Mapping[str, Any], labels: Tensor, num_boxes: int) -> None:
+    def _check_columns(
+        self,
+        target: Mapping[str, Any],
+        labels: Tensor,
+        num_boxes: int,
+    ) -> None:
         is_valid = ((labels >= 0) & (labels < self.num_labels)).all()
         if len(labels) != num_boxes or not is_valid:
             raise InvalidImageError(
@@ -259,7 +306,11 @@ def _check_annotated_size(annotated: tuple[int, int] | None, size: tuple[int, in
     )
 
 
-def _check_boxes(boxes: Tensor, clipped: Tensor, size: tuple[int, int]) -> None:
+def _check_boxes(
+    boxes: Tensor,
+    clipped: Tensor,
+    size: tuple[int, int],
+) -> None:
     has_area = (clipped[:, 2:] - clipped[:, :2] > 0).all(dim=1)
     is_inside = (boxes - clipped).abs().le(CLIP_TOLERANCE).all(dim=1)
     invalid = boxes[~(has_area & is_inside)].tolist()

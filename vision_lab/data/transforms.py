@@ -89,7 +89,12 @@ class Mosaic(MultiSampleTransform):
         p: probability of the transform.
     """
 
-    def __init__(self, *, size: Sequence[int], p: Fraction = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        size: Sequence[int],
+        p: Fraction = 0.5,
+    ) -> None:
         super().__init__()
         self.size = (size[0], size[1])
         self.p = p
@@ -150,6 +155,10 @@ class ElasticDeformation(v2.Transform):
         dense = interpolate(coarse, size, mode="bicubic", align_corners=True)
         return {"displacement": dense.permute(0, 2, 3, 1)}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(
+        self,
+        inpt: Any,
+        params: dict[str, Any],
+    ) -> Any:
         fill = PAD_FILL[tv_tensors.Mask if isinstance(inpt, tv_tensors.Mask) else tv_tensors.Image]
         return self._call_kernel(v2.functional.elastic, inpt, **params, fill=fill)

@@ -109,7 +109,14 @@ def _zero_init(layer: nn.Conv2d) -> nn.Conv2d:
 
 def _bilinear_upsampling(num_classes: int) -> nn.ConvTranspose2d:
     """Return a layer that upsamples by 2, initialized as bilinear interpolation of each class."""
-    layer = nn.ConvTranspose2d(num_classes, num_classes, 4, stride=2, padding=1, bias=False)
+    layer = nn.ConvTranspose2d(
+        num_classes,
+        num_classes,
+        4,
+        stride=2,
+        padding=1,
+        bias=False,
+    )
     kernel = torch.tensor([0.25, 0.75, 0.75, 0.25])
     with torch.no_grad():
         layer.weight.zero_()

@@ -25,7 +25,14 @@ def fcos(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    channels: Annotated[int, Range(ge=1, le=MAX_WIDTH, multiple_of=NORM_GROUPS)],
+    channels: Annotated[
+        int,
+        Range(
+            ge=1,
+            le=MAX_WIDTH,
+            multiple_of=NORM_GROUPS,
+        ),
+    ],
     score_threshold: Fraction,
     nms_threshold: Fraction,
     detections_per_image: Count,

@@ -96,7 +96,11 @@ class StrideAnchorGenerator(AnchorGenerator):
         super().__init__(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
         self.strides = strides
 
-    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self,
+        image_list: ImageList,
+        feature_maps: list[Tensor],
+    ) -> list[Tensor]:
         """Return the anchors (n, 4) of each image, in pixels.
 
         Args:
@@ -115,7 +119,11 @@ class StrideAnchorGenerator(AnchorGenerator):
         return [anchors for _ in image_list.image_sizes]
 
 
-def _anchor_stride(side: int, cells: int, stride: int) -> int:
+def _anchor_stride(
+    side: int,
+    cells: int,
+    stride: int,
+) -> int:
     """Return torchvision's stride if a map covers the (padded) image, else the given one."""
     if cells != ceil(side / stride):
         return stride

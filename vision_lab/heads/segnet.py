@@ -18,7 +18,12 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
-def segnet(backbone: Backbone, spec: DataSpec, *, convs_per_level: Counts) -> Segnet:
+def segnet(
+    backbone: Backbone,
+    spec: DataSpec,
+    *,
+    convs_per_level: Counts,
+) -> Segnet:
     """Put the paper's decoder, which upsamples by the encoder's pooling indices, on a backbone.
 
     Args:
@@ -87,7 +92,11 @@ def _max_unpool(x: Tensor, encoded: Tensor) -> Tensor:
     return F.max_unpool2d(values, indices, (2, 2), (2, 2), output_size=[height, width])
 
 
-def _make_level(in_channels: int, out_channels: int, num_convs: int) -> nn.Sequential:
+def _make_level(
+    in_channels: int,
+    out_channels: int,
+    num_convs: int,
+) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels_in, channels_out in pairwise([in_channels] * num_convs + [out_channels]):
         layers += [

@@ -95,7 +95,13 @@ class ExtraFeatureMaps(nn.Module):
         image_size: (height, width) in pixels.
     """
 
-    def __init__(self, backbone: Backbone, *, channels: int, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        channels: int,
+        image_size: tuple[int, int],
+    ) -> None:
         super().__init__()
         stages = []
         for stage in backbone.stages:

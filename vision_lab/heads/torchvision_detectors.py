@@ -32,7 +32,12 @@ class FasterRCNN(detection.FasterRCNN):
         arguments: arguments of torchvision's class.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, **arguments: Any) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        **arguments: Any,
+    ) -> None:
         super().__init__(backbone, num_classes + 1, **arguments)
         self.transform = nn.Identity()
 
@@ -133,7 +138,11 @@ class RetinaNet(OneStageMixin, detection.RetinaNet):
         super().__init__(backbone, num_classes + 1, head=head, **arguments)
         self.transform = nn.Identity()
 
-    def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: DenseOutputs,
+        targets: Sequence[BoxTargets],
+    ) -> dict[str, Tensor]:
         """Compute the classification and regression losses."""
         return self.compute_loss(to_torchvision_targets(targets), outputs.scores, outputs.anchors)
 
@@ -147,11 +156,20 @@ class FCOS(OneStageMixin, detection.FCOS):
         arguments: arguments of torchvision's class.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, **arguments: Any) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        **arguments: Any,
+    ) -> None:
         super().__init__(backbone, num_classes + 1, **arguments)
         self.transform = nn.Identity()
 
-    def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: DenseOutputs,
+        targets: Sequence[BoxTargets],
+    ) -> dict[str, Tensor]:
         """Compute the classification, regression and centerness losses."""
         return self.compute_loss(
             to_torchvision_targets(targets), outputs.scores, outputs.anchors, outputs.num_cells
@@ -167,11 +185,24 @@ class SSD(OneStageMixin, detection.ssd.SSD):
         arguments: arguments of torchvision's class.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, **arguments: Any) -> None:
-        super().__init__(backbone=backbone, num_classes=num_classes + 1, **arguments)
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            num_classes=num_classes + 1,
+            **arguments,
+        )
         self.transform = nn.Identity()
 
-    def losses(self, outputs: DenseOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: DenseOutputs,
+        targets: Sequence[BoxTargets],
+    ) -> dict[str, Tensor]:
         """Compute the classification and regression losses."""
         converted = to_torchvision_targets(targets)
         matched = []

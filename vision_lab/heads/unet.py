@@ -17,7 +17,12 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
-def unet(backbone: Backbone, spec: DataSpec, *, decoder_channels: Counts) -> Unet:
+def unet(
+    backbone: Backbone,
+    spec: DataSpec,
+    *,
+    decoder_channels: Counts,
+) -> Unet:
     """Put the paper's decoder on all feature maps of a backbone.
 
     Args:
@@ -82,7 +87,12 @@ class UpBlock(nn.Module):
         out_channels: channels of the result.
     """
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: int,
+        out_channels: int,
+    ) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         self.convs = nn.Sequential(
@@ -90,7 +100,11 @@ class UpBlock(nn.Module):
             *_convolution(out_channels, out_channels),
         )
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        skip: Tensor,
+    ) -> Tensor:
         return self.convs(torch.cat([upsample_to(self.up(x), skip), skip], dim=1))
 
 

@@ -125,7 +125,11 @@ class Yolo(nn.Module):
             (images.shape[-2], images.shape[-1]),
         )
 
-    def losses(self, outputs: YoloOutputs, targets: Sequence[BoxTargets]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: YoloOutputs,
+        targets: Sequence[BoxTargets],
+    ) -> dict[str, Tensor]:
         """Compute objectness over all cells, and class and box loss over positive ones.
 
         Each is divided by the number of positive cells. The target of objectness is the IoU of the
@@ -194,7 +198,14 @@ def yolo(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    channels: Annotated[int, Range(ge=1, le=MAX_WIDTH, multiple_of=NORM_GROUPS)],
+    channels: Annotated[
+        int,
+        Range(
+            ge=1,
+            le=MAX_WIDTH,
+            multiple_of=NORM_GROUPS,
+        ),
+    ],
     num_convs: Annotated[int, Range(ge=1, le=64)],
     score_threshold: Fraction,
     nms_threshold: Fraction,
@@ -228,7 +239,11 @@ def yolo(
     )
 
 
-def assign_targets(boxes: Tensor, centers: Tensor, strides: Tensor) -> Tensor:
+def assign_targets(
+    boxes: Tensor,
+    centers: Tensor,
+    strides: Tensor,
+) -> Tensor:
     """Assign an object to each positive cell.
 
     An object belongs to the feature map whose stride is nearest, on a logarithmic scale, to its

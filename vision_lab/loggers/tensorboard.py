@@ -21,13 +21,22 @@ class ResumableTensorBoardLogger(TensorBoardLogger):
     """
 
     def __init__(self, folder: str) -> None:
-        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+        super().__init__(
+            save_dir=folder,
+            name="",
+            version="",
+            default_hp_metric=False,
+        )
         self.folder = Path(folder)
         self.earlier_files = self._event_files()
         """Event files of earlier commands."""
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(
+        self,
+        metrics: Mapping[str, float],
+        step: int | None = None,
+    ) -> None:
         shown = {}
         for name, value in metrics.items():
             if name != "epoch":
@@ -43,7 +52,12 @@ class ResumableTensorBoardLogger(TensorBoardLogger):
         self.save()
         return {path.name: path.stat().st_size for path in self._event_files()}
 
-    def truncate_to(self, sizes: Mapping[str, int], *, step: int) -> None:
+    def truncate_to(
+        self,
+        sizes: Mapping[str, int],
+        *,
+        step: int,
+    ) -> None:
         """Remove what was written after a checkpoint, because it will be written again.
 
         Args:

@@ -23,7 +23,11 @@ class AdversarialLoss(ABC):
     scores."""
 
     @abstractmethod
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator(
+        self,
+        real: Tensor,
+        fake: Tensor,
+    ) -> Tensor:
         """Compute the loss of the discriminator.
 
         Args:
@@ -58,7 +62,11 @@ class NonSaturating(AdversarialLoss):
             )
         self.real_label = real_label
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator(
+        self,
+        real: Tensor,
+        fake: Tensor,
+    ) -> Tensor:
         targets = torch.full_like(real, self.real_label)
         return F.binary_cross_entropy_with_logits(real, targets) + F.softplus(fake).mean()
 
@@ -69,7 +77,11 @@ class NonSaturating(AdversarialLoss):
 class Hinge(AdversarialLoss):
     """Hinge loss (Lim 2017; Miyato 2018, equations 16 and 17)."""
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator(
+        self,
+        real: Tensor,
+        fake: Tensor,
+    ) -> Tensor:
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
     def generator(self, fake: Tensor) -> Tensor:
@@ -81,7 +93,11 @@ class Wasserstein(AdversarialLoss):
 
     has_zero_threshold = False
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discriminator(
+        self,
+        real: Tensor,
+        fake: Tensor,
+    ) -> Tensor:
         return fake.mean() - real.mean()
 
     def generator(self, fake: Tensor) -> Tensor:
@@ -107,7 +123,11 @@ def make_loss(name: str, *, real_label: float) -> AdversarialLoss:
     raise ConfigurationError(f"task.loss={name}: type bce, hinge or wgan_gp")
 
 
-def gradient_penalty(score: ScoreFn, real: Tensor, fake: Tensor) -> Tensor:
+def gradient_penalty(
+    score: ScoreFn,
+    real: Tensor,
+    fake: Tensor,
+) -> Tensor:
     """Compute WGAN-GP's penalty of gradient norms other than 1 (Gulrajani 2017, equation 3).
 
     Args:

@@ -9,7 +9,12 @@ from torch import Tensor
 from vision_lab.core.spec import IGNORE_INDEX
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Compute the cross-entropy; unlike torch's, it is 0 if all pixels are ignored.
 
     Args:

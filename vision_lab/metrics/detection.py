@@ -114,7 +114,11 @@ class BoxMeanAveragePrecision(Metric):
         }
 
 
-def to_rows(index: int, labels: Tensor, *columns: Tensor) -> Tensor:
+def to_rows(
+    index: int,
+    labels: Tensor,
+    *columns: Tensor,
+) -> Tensor:
     """Combine the columns of an image's boxes to rows.
 
     Args:
@@ -132,7 +136,11 @@ def to_rows(index: int, labels: Tensor, *columns: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _evaluate(detections: Tensor, ground_truth: Tensor, images: Tensor) -> Mapping[str, Tensor]:
+def _evaluate(
+    detections: Tensor,
+    ground_truth: Tensor,
+    images: Tensor,
+) -> Mapping[str, Tensor]:
     """Evaluate sorted rows with torchmetrics."""
     metric = MeanAveragePrecision(
         backend="faster_coco_eval",
@@ -149,7 +157,13 @@ def _evaluate(detections: Tensor, ground_truth: Tensor, images: Tensor) -> Mappi
     )
     for found, target in per_image:
         metric.update(
-            [{"labels": found[:, 1].long(), "boxes": found[:, 2:6], "scores": found[:, 6]}],
+            [
+                {
+                    "labels": found[:, 1].long(),
+                    "boxes": found[:, 2:6],
+                    "scores": found[:, 6],
+                }
+            ],
             [
                 {
                     "labels": target[:, 1].long(),

@@ -38,7 +38,11 @@ class FeatureCollector(Metric):
         self.add_state("features", [], dist_reduce_fx="cat")
         self.add_state("indices", [], dist_reduce_fx="cat")
 
-    def update(self, indices: Tensor, features: Tensor) -> None:
+    def update(
+        self,
+        indices: Tensor,
+        features: Tensor,
+    ) -> None:
         """Add a batch.
 
         Args:
@@ -138,7 +142,12 @@ def diversity(real: Tensor, fake: Tensor) -> Tensor:
     return (fake.double().var(dim=0).sum() / real.double().var(dim=0).sum().clamp(min=1e-12)).sqrt()
 
 
-GENERATIVE_METRICS = {"fid": fid, "kid": kid, "precision": precision, "recall": recall}
+GENERATIVE_METRICS = {
+    "fid": fid,
+    "kid": kid,
+    "precision": precision,
+    "recall": recall,
+}
 
 
 def generative_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -151,7 +160,12 @@ def generative_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     return {name: metric(real, fake) for name, metric in GENERATIVE_METRICS.items()}
 
 
-def nearest_neighbors(points: Tensor, candidates: Tensor, *, count: int) -> Tensor:
+def nearest_neighbors(
+    points: Tensor,
+    candidates: Tensor,
+    *,
+    count: int,
+) -> Tensor:
     """Find the nearest candidates of each point.
 
     Args:

@@ -32,7 +32,11 @@ class Confusion(Metric):
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.add_state("matrix", zeros, dist_reduce_fx="sum")
 
-    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+    def update(
+        self,
+        probabilities: Tensor,
+        labels: Tensor,
+    ) -> None:
         """Add a batch.
 
         Args:
@@ -69,7 +73,11 @@ class SegmentationMetrics(Confusion):
 
     names = ("miou", "dice", "pixel_accuracy")
 
-    def update(self, predictions: Tensor, targets: Tensor) -> None:
+    def update(
+        self,
+        predictions: Tensor,
+        targets: Tensor,
+    ) -> None:
         """Add a batch.
 
         Args:

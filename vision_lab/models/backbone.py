@@ -38,7 +38,13 @@ class ClassifierBackbone:
         loaded: the result of loading pretrained weights; None for random initialization.
     """
 
-    def __init__(self, network: nn.Module, *, channels: int, loaded: LoadedWeights | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        channels: int,
+        loaded: LoadedWeights | None,
+    ) -> None:
         self.network = network
         self.channels = channels
         self.loaded = loaded
@@ -48,7 +54,12 @@ class ClassifierBackbone:
         """The feature maps from the finest to the coarsest, found on the meta device."""
         return introspection.find_stages(self.network, channels=self.channels)
 
-    def features(self, names: Sequence[str], *, output_stride: int | None = None) -> nn.Module:
+    def features(
+        self,
+        names: Sequence[str],
+        *,
+        output_stride: int | None = None,
+    ) -> nn.Module:
         """Build a module that returns feature maps.
 
         Args:
@@ -134,11 +145,21 @@ def build_backbone(
     return backbone
 
 
-def _is_small_stem(stem: str, size: int, *, weights: str | None) -> bool:
+def _is_small_stem(
+    stem: str,
+    size: int,
+    *,
+    weights: str | None,
+) -> bool:
     return stem == "small" or (stem == "auto" and weights is None and size < SMALL_IMAGE_SIZE)
 
 
-def _build_classifier(network: NetworkFactory, spec: DataSpec, *, is_small: bool) -> nn.Module:
+def _build_classifier(
+    network: NetworkFactory,
+    spec: DataSpec,
+    *,
+    is_small: bool,
+) -> nn.Module:
     """Build the classifier for the classes and channels of the data."""
     classifier = network(num_classes=spec.num_classes)
     set_in_channels(classifier, spec.channels)
@@ -192,7 +213,12 @@ def _find_class_layers(network: NetworkFactory, classifier: nn.Module) -> set[st
     return class_layers
 
 
-def _freeze(backbone: ClassifierBackbone, until: str, *, class_layers: set[str]) -> None:
+def _freeze(
+    backbone: ClassifierBackbone,
+    until: str,
+    *,
+    class_layers: set[str],
+) -> None:
     """Freeze parameters, and put modules of frozen parameters into evaluation mode for good."""
     network = backbone.network
     names = [name for name, _ in network.named_parameters()]

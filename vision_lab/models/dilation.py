@@ -24,7 +24,13 @@ class DilatedPool(nn.Module):
         is_max: whether to return maxima instead of means.
     """
 
-    def __init__(self, *, kernel_size: int, dilation: int, is_max: bool) -> None:
+    def __init__(
+        self,
+        *,
+        kernel_size: int,
+        dilation: int,
+        is_max: bool,
+    ) -> None:
         super().__init__()
         self.kernel_size = kernel_size
         self.dilation = dilation
@@ -42,7 +48,12 @@ class DilatedPool(nn.Module):
         return F.conv2d(x, mean, dilation=self.dilation, groups=x.shape[1])
 
 
-def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> bool:
+def dilate(
+    classifier: nn.Module,
+    *,
+    channels: int,
+    output_stride: int,
+) -> bool:
     """Limit the stride of a classifier's feature maps, in place.
 
     Layers that would exceed it get a stride of 1, and the layers after them are dilated, so that
@@ -72,7 +83,11 @@ def dilate(classifier: nn.Module, *, channels: int, output_stride: int) -> bool:
             if not isinstance(kernel_size, int):
                 kernel_size = kernel_size[0]
             is_max = isinstance(layer, nn.MaxPool2d)
-            pool = DilatedPool(kernel_size=kernel_size, dilation=dilation, is_max=is_max)
+            pool = DilatedPool(
+                kernel_size=kernel_size,
+                dilation=dilation,
+                is_max=is_max,
+            )
             replace_module(classifier, name, pool)
     return is_changed
 
@@ -87,7 +102,11 @@ def _layer_strides(classifier: nn.Module, *, channels: int) -> dict[str, tuple[i
             layers[name] = module
     strides: dict[str, tuple[int, int]] = {}
 
-    def record(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def record(
+        name: str,
+        inputs: tuple[Any, ...],
+        output: Tensor,
+    ) -> None:
         if output.shape[-1] > 1:  # otherwise it follows global pooling
             before, after = inputs[0].shape[-1], output.shape[-1]
             strides[name] = (_to_stride(before), _to_stride(after))
@@ -101,7 +120,12 @@ def _to_stride(size: int) -> int:
     return 2 ** round(log2(COARSE_SIZE / size))
 
 
-def _dilate_conv(layer: nn.Conv2d, dilation: int, *, remove_stride: bool) -> None:
+def _dilate_conv(
+    layer: nn.Conv2d,
+    dilation: int,
+    *,
+    remove_stride: bool,
+) -> None:
     """Dilate a convolution, in place; without its stride it keeps the size of the feature map."""
     if remove_stride:
         is_odd = all(side % 2 for side in layer.kernel_size)

@@ -45,7 +45,11 @@ class FeatureExtractor:
         name: name to report with metrics.
     """
 
-    def __init__(self, network: nn.Module, name: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.name = name
 
@@ -76,7 +80,11 @@ class PenultimateFeatures(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, classifier: nn.Module, spec: DataSpec) -> None:
+    def __init__(
+        self,
+        classifier: nn.Module,
+        spec: DataSpec,
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.image_size = spec.image_size
@@ -100,7 +108,11 @@ class PenultimateFeatures(nn.Module):
             return features.mean(dim=(2, 3))
         return features
 
-    def _record(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _record(
+        self,
+        _: nn.Module,
+        inputs: tuple[Any, ...],
+    ) -> None:
         self.recorded = inputs[0]
 
 
@@ -158,7 +170,11 @@ def fashion_features() -> FeatureExtractor:
     return FeatureExtractor(PerChannel(PenultimateFeatures(network, spec)), "fashion_mini")
 
 
-def classifier_features(classifier: nn.Module, spec: DataSpec, name: str) -> FeatureExtractor:
+def classifier_features(
+    classifier: nn.Module,
+    spec: DataSpec,
+    name: str,
+) -> FeatureExtractor:
     """Build a feature extractor from a trained classifier.
 
     Args:

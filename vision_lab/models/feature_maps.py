@@ -19,7 +19,11 @@ class Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__(autowrap_modules=(math, torchvision.ops))  # type: ignore[arg-type]
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+    def is_leaf_module(
+        self,
+        m: nn.Module,
+        module_qualified_name: str,
+    ) -> bool:
         if isinstance(m, DilatedPool) or m.__module__.startswith("torchvision.ops"):
             return True
         return super().is_leaf_module(m, module_qualified_name)
@@ -49,7 +53,11 @@ class TrainEvalGraphs:
         module.training = self.classifier.training
         return module
 
-    def _cut(self, graph: fx.Graph, names: Sequence[str]) -> fx.GraphModule:
+    def _cut(
+        self,
+        graph: fx.Graph,
+        names: Sequence[str],
+    ) -> fx.GraphModule:
         """Return the part of a forward pass that computes some feature maps."""
         cut = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
@@ -83,7 +91,11 @@ class FeatureMaps(nn.Module):
         return self._forwards[self.training](self, images)
 
 
-def _add_submodule(network: nn.Module, name: str, layer: nn.Module) -> None:
+def _add_submodule(
+    network: nn.Module,
+    name: str,
+    layer: nn.Module,
+) -> None:
     """Add a layer under its dotted name, unless there is one already."""
     parent, _, child = name.rpartition(".")
     if child and child not in network.get_submodule(parent)._modules:

@@ -72,7 +72,11 @@ def find_stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
     units = dict(_list_units(copy))
     shapes: dict[str, list[tuple[int, int]]] = {}
 
-    def record(name: str, _: tuple[Any, ...], output: Any) -> None:
+    def record(
+        name: str,
+        _: tuple[Any, ...],
+        output: Any,
+    ) -> None:
         if isinstance(output, Tensor) and output.ndim == 4:
             shapes.setdefault(name, []).append((output.shape[1], output.shape[2]))
 
@@ -88,7 +92,12 @@ def find_stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
     return tuple(stages[stride] for stride in sorted(stages))
 
 
-def min_image_size(network: nn.Module, *, channels: int, start: int) -> int | None:
+def min_image_size(
+    network: nn.Module,
+    *,
+    channels: int,
+    start: int,
+) -> int | None:
     """Find the smallest square image on which a network can be trained.
 
     Args:
@@ -112,7 +121,12 @@ def min_image_size(network: nn.Module, *, channels: int, start: int) -> int | No
     return sufficient
 
 
-def forward_error(network: nn.Module, *, channels: int, size: tuple[int, int]) -> str | None:
+def forward_error(
+    network: nn.Module,
+    *,
+    channels: int,
+    size: tuple[int, int],
+) -> str | None:
     """Return why a network cannot be trained on images of a size, or None if it can.
 
     It is run in training mode, in which auxiliary classifiers require larger images than the rest.

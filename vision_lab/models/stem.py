@@ -74,7 +74,11 @@ def adapt_input_kernel(kernel: Tensor, channels: int) -> Tensor:
     return kernel[:, repeated] * (in_channels / channels)
 
 
-def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(
+    network: nn.Module,
+    name: str,
+    module: nn.Module,
+) -> None:
     """Replace a submodule, in place.
 
     Args:
@@ -96,7 +100,11 @@ def _find_downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
             layers[name] = module
     downsampling: list[tuple[str, int]] = []
 
-    def record(name: str, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def record(
+        name: str,
+        inputs: tuple[Any, ...],
+        output: Tensor,
+    ) -> None:
         factor = round(inputs[0].shape[-1] / output.shape[-1])
         if factor > 1:
             downsampling.append((name, factor))
@@ -112,7 +120,12 @@ def _without_stride(layer: nn.Module) -> nn.Conv2d:
     if layer.kernel_size == (3, 3):
         layer.stride, layer.padding = (1, 1), (1, 1)
         return layer
-    return _similar_conv(layer, kernel_size=3, stride=1, padding=1)
+    return _similar_conv(
+        layer,
+        kernel_size=3,
+        stride=1,
+        padding=1,
+    )
 
 
 def _similar_conv(layer: nn.Conv2d, **overrides: Any) -> nn.Conv2d:

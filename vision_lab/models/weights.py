@@ -109,7 +109,11 @@ def load(
     return LoadedWeights(summary, tuple(missing_keys), weights.mean, weights.std)
 
 
-def _download(name: str, constructor: str, key: str) -> _Weights:
+def _download(
+    name: str,
+    constructor: str,
+    key: str,
+) -> _Weights:
     """Load weights from torchvision, downloading them if necessary."""
     try:
         enumeration = torchvision.models.get_model_weights(constructor)
@@ -127,7 +131,11 @@ def _download(name: str, constructor: str, key: str) -> _Weights:
         )
     member = enumeration.DEFAULT if name == default else enumeration[name]
     try:
-        state = member.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        state = member.get_state_dict(
+            progress=False,
+            check_hash=True,
+            weights_only=True,
+        )
     except OSError as error:  # those of urllib are OSErrors
         file = member.url.rsplit("/", 1)[-1]
         folder = Path(torch.hub.get_dir()) / "checkpoints"

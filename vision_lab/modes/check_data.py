@@ -85,11 +85,10 @@ def check(
     _print_report(report)
     sheet_name = ", contact_sheet.png" if sheet is not None else ""
     console.print_line(f"written to {format_path(folder)}: report.json{sheet_name}")
-    if report["num_problems"]:
-        raise DataError(
-            f"{report['num_problems']} problems: all are listed in "
-            f"{format_path(folder / 'report.json')}"
-        )
+    num_problems = report["num_problems"]
+    if num_problems:
+        listing = format_path(folder / "report.json")
+        raise DataError(f"{num_problems} problems: all are listed in {listing}")
     console.print_line("no problems found")
 
 
@@ -193,7 +192,12 @@ def _draw_contact_sheet(
     return sheet
 
 
-def _draw_annotations(image: Tensor, target: Any, name: str, spec: DataSpec) -> Tensor:
+def _draw_annotations(
+    image: Tensor,
+    target: Any,
+    name: str,
+    spec: DataSpec,
+) -> Tensor:
     class_names = spec.class_names
     side = images.LARGE_THUMBNAIL_SIZE
     if isinstance(target, BoxTargets):

@@ -137,11 +137,16 @@ def predict(
     check_config(config, REQUIRED_GROUPS)
     task = _load_task(config, tta=tta, tiles=tiles, tile_overlap=tile_overlap)
     _predict_files(config, folder, task, files, num_drawn=num_drawn, keep_size=tiles)
+    names = _names_written_since(started, folder)
+    console.print_line(f"written to {format_path(folder)}: {', '.join(names)}")
+
+
+def _names_written_since(started: float, folder: Path) -> list[str]:
     names = []
     for path in sorted(folder.iterdir()):
         if path.stat().st_mtime >= started:
             names.append(f"{path.name}/" if path.is_dir() else path.name)
-    console.print_line(f"written to {format_path(folder)}: {', '.join(names)}")
+    return names
 
 
 def _predict_files(
@@ -222,7 +227,13 @@ def output_stems(files: Sequence[Path]) -> list[str]:
     return [str(path) for path in (stems if is_distinct else paths)]
 
 
-def _load_task(config: Config, *, tta: str | None, tiles: bool, tile_overlap: float) -> Task:
+def _load_task(
+    config: Config,
+    *,
+    tta: str | None,
+    tiles: bool,
+    tile_overlap: float,
+) -> Task:
     if config["run"]:
         task = load_trained_task(config, Run.open(config["run"]))
     else:

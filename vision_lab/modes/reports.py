@@ -50,7 +50,11 @@ def print_summary(
     height, width = spec.image_size
     splits = sorted(data.splits.items(), key=lambda item: SPLIT_ORDER.index(item[0]))
     sizes = ", ".join(f"{len(dataset):,} {split}" for split, dataset in splits)
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = Table(
+        show_header=False,
+        box=None,
+        pad_edge=False,
+    )
     _add_row(table, "model", f"{choices.get('model')}, head {choices.get('head')}")
     _add_row(table, "parameters", f"{total:,}, of which {trainable:,} trainable")
     _add_row(table, "compute", f"{_format_si(flops)}FLOPs per image, forward")
@@ -76,7 +80,11 @@ def print_metrics(
         metrics: values by name.
         settings: settings that the metrics depend on, printed below the table.
     """
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        show_header=False,
+    )
     for name, value in metrics.items():
         _add_row(table, name, f"{value:.4f}")
     get_console().print(table, highlight=False)

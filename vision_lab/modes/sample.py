@@ -60,7 +60,13 @@ class SampleWriter(BasePredictionWriter):
         num_drawn: number of images to keep for the contact sheet.
     """
 
-    def __init__(self, folder: Path, name: str, *, num_drawn: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        num_drawn: int,
+    ) -> None:
         super().__init__(write_interval="batch")
         self.folder = folder
         self.name = name
@@ -234,7 +240,11 @@ def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]
     return Latents(latents, labels), seed
 
 
-def _are_valid_labels(labels: Tensor, num_samples: int, num_classes: int) -> bool:
+def _are_valid_labels(
+    labels: Tensor,
+    num_samples: int,
+    num_classes: int,
+) -> bool:
     if labels.shape != (num_samples,):
         return False
     return bool(labels.min() >= 0 and labels.max() < num_classes)

@@ -176,7 +176,11 @@ def _watch_launched(launcher: _SubprocessScriptLauncher, watch: Watch) -> None:
     """Make a watch take over the processes of a launcher as soon as they are started."""
     launch = launcher.launch
 
-    def launch_watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def launch_watched(
+        function: Callable[..., Any],
+        *arguments: Any,
+        **options: Any,
+    ) -> Any:
         def watched(*inner: Any, **more: Any) -> Any:
             watch.take_over(launcher.procs)
             return function(*inner, **more)

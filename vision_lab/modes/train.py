@@ -95,7 +95,13 @@ def _train_other_rank(config: Config, trainer: pl.Trainer) -> float:
     return _fit(trainer, task, data, checkpoint)
 
 
-def _train_rank_zero(config: Config, run: Run, trainer: pl.Trainer, *, started: float) -> float:
+def _train_rank_zero(
+    config: Config,
+    run: Run,
+    trainer: pl.Trainer,
+    *,
+    started: float,
+) -> float:
     """Train on rank 0, which also writes the files of the run and prints."""
     task, data, network = _build(config, trainer)
     if not run.is_initialized:
@@ -110,13 +116,15 @@ def _train_rank_zero(config: Config, run: Run, trainer: pl.Trainer, *, started: 
     data.setup()
     quarantine = partial(_quarantine_checkpoint, run.folder)
     checkpoint = _find_checkpoint(run.folder, task, on_corrupt=quarantine)
-    fingerprints = data.fingerprints()
-    if checkpoint:  # otherwise nothing is lost, and an invalid file may have been fixed meanwhile
-        resume.check_data_unchanged(run, fingerprints)
-    root = resume.fingerprint_root(config["data"].get("root"))
-    run.write_data_fingerprint({**fingerprints, "root": root})
+    _record_fingerprints(config, run, data, resumed=checkpoint is not None)
     flops = count_flops(task)
-    reports.print_summary(run, task=task, data=data, flops=flops, notes=network.notes)
+    reports.print_summary(
+        run,
+        task=task,
+        data=data,
+        flops=flops,
+        notes=network.notes,
+    )
     reports.report_annotation_issues(data, run.folder)
     subprocesses.collect_errors(run.folder)  # delete those of an interrupted command
     earlier_seconds = _announce_resume(run, checkpoint, trainer) if checkpoint else 0.0
@@ -128,6 +136,20 @@ def _train_rank_zero(config: Config, run: Run, trainer: pl.Trainer, *, started: 
     reports.report_unreadable(data, run.folder)
     console.print_line(f"written to {run}")
     return score
+
+
+def _record_fingerprints(
+    config: Config,
+    run: Run,
+    data: DataModule,
+    *,
+    resumed: bool,
+) -> None:
+    fingerprints = data.fingerprints()
+    if resumed:  # otherwise nothing is lost, and an invalid file may have been fixed meanwhile
+        resume.check_data_unchanged(run, fingerprints)
+    root = resume.fingerprint_root(config["data"].get("root"))
+    run.write_data_fingerprint({**fingerprints, "root": root})
 
 
 def _handle_failure(
@@ -190,7 +212,11 @@ def _find_checkpoint(
     return latest_checkpoint(folder, on_corrupt, find_problem=partial(find_problem, task))
 
 
-def _quarantine_checkpoint(folder: Path, name: str, reason: str) -> None:
+def _quarantine_checkpoint(
+    folder: Path,
+    name: str,
+    reason: str,
+) -> None:
     """Rename a corrupt checkpoint, so that it is kept but never loaded."""
     new = Path(name).with_suffix(".corrupt").name
     rename_file(folder, name, new)
@@ -199,7 +225,11 @@ def _quarantine_checkpoint(folder: Path, name: str, reason: str) -> None:
     )
 
 
-def _announce_resume(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
+def _announce_resume(
+    run: Run,
+    checkpoint: Path,
+    trainer: pl.Trainer,
+) -> float:
     """Print where training resumes.
 
     Returns:
@@ -227,7 +257,12 @@ def _announce_resume(run: Run, checkpoint: Path, trainer: pl.Trainer) -> float:
     return float(state["seconds"])
 
 
-def _fit(trainer: pl.Trainer, task: Task, data: DataModule, checkpoint: Path | None) -> float:
+def _fit(
+    trainer: pl.Trainer,
+    task: Task,
+    data: DataModule,
+    checkpoint: Path | None,
+) -> float:
     """Train, test with the best checkpoint and save its network, on every rank.
 
     Returns:

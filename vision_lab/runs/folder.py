@@ -55,7 +55,13 @@ class Run:
         return format_path(self.folder)
 
     @classmethod
-    def open(cls, path: str, *, key: str = "run", prefix: str = "") -> Run:
+    def open(
+        cls,
+        path: str,
+        *,
+        key: str = "run",
+        prefix: str = "",
+    ) -> Run:
         """Open the run in a folder.
 
         Args:
@@ -247,8 +253,16 @@ class Run:
         self.folder.rename(archived)
         return archived
 
-    def _write_status(self, state: State, **details: Any) -> None:
-        status = {"state": state, "time": _now(), **details}
+    def _write_status(
+        self,
+        state: State,
+        **details: Any,
+    ) -> None:
+        status = {
+            "state": state,
+            "time": _now(),
+            **details,
+        }
         with _status_lock:
             write_json(self.folder, "status.json", status)
 
@@ -271,7 +285,11 @@ class Run:
             raise self._damaged(name, f"{', '.join(wrong)} is missing or invalid")
         return content
 
-    def _damaged(self, name: str, reason: str) -> ConfigurationError:
+    def _damaged(
+        self,
+        name: str,
+        reason: str,
+    ) -> ConfigurationError:
         file = format_path(self.folder / name)
         return ConfigurationError(f"{file} is damaged: {reason}{self._repair_advice(name)}")
 
@@ -331,7 +349,11 @@ _status_lock = threading.Lock()
 
 
 def _process_info() -> dict[str, Any]:
-    return {"host": hostname(), "pid": os.getpid(), "heartbeat": _now()}
+    return {
+        "host": hostname(),
+        "pid": os.getpid(),
+        "heartbeat": _now(),
+    }
 
 
 def _now() -> str:

@@ -71,7 +71,11 @@ def _heartbeat(run: Run) -> Iterator[None]:
             with suppress(OSError):  # a full disk is reported by whoever writes results
                 run.write_heartbeat()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread = threading.Thread(
+        target=beat,
+        name="heartbeat",
+        daemon=True,
+    )
     thread.start()
     try:
         yield

@@ -63,7 +63,11 @@ def run_folder(
     return str(OUTPUTS / safe_dir_name(task) / safe_dir_name(f"{model}-{head}-{data}") / now)
 
 
-def sweep_folder(name: str | None, task: str, now: str) -> str:
+def sweep_folder(
+    name: str | None,
+    task: str,
+    now: str,
+) -> str:
     """Return the folder that contains the runs of a sweep.
 
     Args:

@@ -42,7 +42,12 @@ ABSENT = "nothing"
 """Stands for the value of a key that only one of two configs has."""
 
 
-def find_progress(run: Run, config: str, *, force: bool = False) -> RunProgress:
+def find_progress(
+    run: Run,
+    config: str,
+    *,
+    force: bool = False,
+) -> RunProgress:
     """Determine how far the run of a command has come.
 
     Args:

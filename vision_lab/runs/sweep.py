@@ -29,7 +29,11 @@ class SweepRefused(BaseException):
 class SweepCallback(Callback):
     """Hydra callback that records the folder of a sweep, and refuses folders of single runs."""
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+    def on_multirun_start(
+        self,
+        config: DictConfig,
+        **_: Any,
+    ) -> None:
         if config.get("resume"):
             raise SweepRefused(
                 "resume= continues a single run: to continue a sweep, repeat its command"

@@ -116,7 +116,12 @@ class Task(pl.LightningModule, ABC):
         schedule = self.schedule
         return isinstance(schedule, partial) and schedule.func is ReduceLROnPlateau
 
-    def make_lr_scheduler(self, optimizer: Optimizer, *, steps: int) -> LambdaLR:
+    def make_lr_scheduler(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps: int,
+    ) -> LambdaLR:
         """Create a scheduler that follows training progress.
 
         Args:
@@ -127,7 +132,11 @@ class Task(pl.LightningModule, ABC):
         last = max(steps - 1, 1)
         return LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         seed_all(self.seed, self.current_epoch, batch_idx, self.global_rank)
 
     @property

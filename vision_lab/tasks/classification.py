@@ -54,7 +54,11 @@ class ClassificationTask(SupervisedTask):
         if self.auto_class_weights and stage != "predict":
             self.class_weights = self.require_data().class_weights()
 
-    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: Any,
+        batch: Batch,
+    ) -> dict[str, Tensor]:
         """Compute the cross-entropy.
 
         Args:
@@ -71,7 +75,11 @@ class ClassificationTask(SupervisedTask):
         """Convert logits to probabilities, (N, K)."""
         return main_logits(outputs).detach().float().softmax(dim=1)
 
-    def average_flipped(self, outputs: Any, flipped: Any) -> Tensor:
+    def average_flipped(
+        self,
+        outputs: Any,
+        flipped: Any,
+    ) -> Tensor:
         return average_logits(main_logits(outputs), main_logits(flipped))
 
     def metrics(self, split: str) -> MetricCollection:
@@ -89,6 +97,10 @@ class ClassificationTask(SupervisedTask):
         # and accuracy may be equal by chance.
         return MetricCollection(metrics, compute_groups=False)
 
-    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _cross_entropy(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+    ) -> Tensor:
         weight = None if self.class_weights is None else self.class_weights.to(logits.device)
         return F.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)

@@ -22,7 +22,11 @@ class DetectionTask(SupervisedTask):
     Predictions are in pixels of the batch images; metrics are in pixels of the original images.
     """
 
-    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: Any,
+        batch: Batch,
+    ) -> dict[str, Tensor]:
         """Compute the losses of the head and their sum."""
         terms: dict[str, Tensor] = self.network.losses(outputs, batch.targets)  # type: ignore[operator]  # a Detector
         return {"loss": torch.stack([*terms.values()]).sum(), **terms}

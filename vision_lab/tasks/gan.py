@@ -203,7 +203,11 @@ class GanTask(Task):
                 setting,
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(
+        self,
+        batch: Batch,
+        batch_idx: int,
+    ) -> dict[str, Tensor]:
         """Accumulate gradients, and step the optimizers when a window of batches is complete."""
         window, index = divmod(batch_idx, self.accumulate_grad_batches)
         is_last_of_window = index + 1 == self.accumulate_grad_batches
@@ -351,7 +355,11 @@ class GanTask(Task):
         with no_sync:
             self.manual_backward(loss / self.accumulate_grad_batches)
 
-    def _step(self, optimizer: Any, network: nn.Module) -> None:
+    def _step(
+        self,
+        optimizer: Any,
+        network: nn.Module,
+    ) -> None:
         """Step an optimizer with gradients averaged over ranks, and then its scheduler."""
         if self.trainer.world_size > 1:
             gradients = []
@@ -387,7 +395,11 @@ def _no_parameter_grad(network: nn.Module) -> Iterator[None]:
 def _ema_with_warmup(decay: float) -> Any:
     """Return EMA with decay min(decay, (1 + t) / (10 + t)), to forget initial weights quickly."""
 
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def update(
+        averaged: list[Tensor],
+        current: list[Tensor],
+        count: Tensor,
+    ) -> None:
         warmup_decay = (1 + int(count)) / (10 + int(count))
         get_ema_multi_avg_fn(min(decay, warmup_decay))(averaged, current, count)
 

@@ -163,13 +163,25 @@ class GenerationTask(GanTask):
     def on_test_start(self) -> None:
         self._check_split_sizes("train")
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(
+        self,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         self._collect_features("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(
+        self,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         self._collect_features("test", batch)
 
-    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+    def predict_step(
+        self,
+        batch: Sequence[Tensor],
+        batch_idx: int,
+    ) -> Tensor:
         """Generate images from latents and, for conditional generators, labels."""
         latents, *labels = batch
         return self.generate(Latents(latents, labels[0] if labels else None))
@@ -198,7 +210,11 @@ class GenerationTask(GanTask):
                 f"requires {MIN_SAMPLES}; type data.holdout_fraction=0.3, or provide more images"
             )
 
-    def _collect_features(self, split: str, batch: Batch) -> None:
+    def _collect_features(
+        self,
+        split: str,
+        batch: Batch,
+    ) -> None:
         if batch.samples:
             metrics, indices = self._metrics_of(split), _get_indices(batch)
             metrics["real"].update(indices, self.feature_extractor(batch.images))
@@ -248,7 +264,11 @@ class GenerationTask(GanTask):
         shape = [self.spec.channels, *self.spec.image_size]
         return torch.stack([_draw_seeded(torch.rand, shape, self.seed, i) for i in indices])
 
-    def _real_baseline(self, split: str, real: Tensor) -> dict[str, Tensor]:
+    def _real_baseline(
+        self,
+        split: str,
+        real: Tensor,
+    ) -> dict[str, Tensor]:
         """Return the metrics of training images, ``real_fid`` and so on."""
         if self.training_features is None:
             _, self.training_features = self._extract_training_features(self.num_samples)
@@ -335,7 +355,11 @@ class GenerationTask(GanTask):
         images = self.generate(Latents(latents, labels))
         return images.unflatten(0, (-1, INTERPOLATION_STEPS))
 
-    def _find_neighbors(self, fake: Tensor, labels: Sequence[int] | None) -> dict[str, Tensor]:
+    def _find_neighbors(
+        self,
+        fake: Tensor,
+        labels: Sequence[int] | None,
+    ) -> dict[str, Tensor]:
         """Find the training images whose features are nearest to those of evenly spaced samples.
 
         Returns:
@@ -356,7 +380,11 @@ class GenerationTask(GanTask):
         return {"neighbors": torch.stack(rows), "num_candidates": torch.tensor([len(features)])}
 
 
-def slerp(first: Tensor, last: Tensor, weights: Tensor) -> Tensor:
+def slerp(
+    first: Tensor,
+    last: Tensor,
+    weights: Tensor,
+) -> Tensor:
     """Interpolate between two vectors along the arc between them.
 
     Args:

@@ -80,7 +80,11 @@ class SegmentationTask(SupervisedTask):
         if self.auto_class_weights and stage != "predict":
             self.class_weights = self.require_data().class_weights()
 
-    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: Any,
+        batch: Batch,
+    ) -> dict[str, Tensor]:
         """Compute the weighted losses and their sum.
 
         Args:
@@ -104,13 +108,21 @@ class SegmentationTask(SupervisedTask):
         """Convert logits to labels, (N, H, W) uint8."""
         return main_logits(outputs).detach().argmax(dim=1).to(torch.uint8)
 
-    def average_flipped(self, outputs: Any, flipped: Any) -> Tensor:
+    def average_flipped(
+        self,
+        outputs: Any,
+        flipped: Any,
+    ) -> Tensor:
         return average_logits(main_logits(outputs), main_logits(flipped).flip(-1))
 
     def enable_tiling(self, overlap: float) -> None:
         self.tile_overlap = overlap
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Tensor] | None:
+    def predict_step(
+        self,
+        batch: Batch,
+        batch_idx: int,
+    ) -> list[Tensor] | None:
         """Predict a mask (h, w) uint8 for each image, at the size of its file."""
         if not batch.samples:
             return None
@@ -128,14 +140,26 @@ class SegmentationTask(SupervisedTask):
             return None
         return self.class_weights.to(device)
 
-    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _cross_entropy(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+    ) -> Tensor:
         return losses.cross_entropy(logits, targets, weights=self._class_weights_on(logits.device))
 
-    def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _focal(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+    ) -> Tensor:
         weights = self._class_weights_on(logits.device)
         return losses.focal(logits, targets, gamma=self.focal_gamma, weights=weights)
 
-    def _predict_tiles(self, image: Tensor, overlap: float) -> Tensor:
+    def _predict_tiles(
+        self,
+        image: Tensor,
+        overlap: float,
+    ) -> Tensor:
         """Predict a large image with little memory.
 
         Args:

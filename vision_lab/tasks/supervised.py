@@ -86,7 +86,11 @@ class SupervisedTask(Task):
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
     @abstractmethod
-    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+    def losses(
+        self,
+        outputs: Any,
+        batch: Batch,
+    ) -> dict[str, Tensor]:
         """Compute scalar losses.
 
         Args:
@@ -101,7 +105,11 @@ class SupervisedTask(Task):
     def decode(self, outputs: Any) -> Any:
         """Convert outputs of the network to predictions, for metrics and drawing."""
 
-    def average_flipped(self, outputs: Any, flipped: Any) -> Any:
+    def average_flipped(
+        self,
+        outputs: Any,
+        flipped: Any,
+    ) -> Any:
         """Average the outputs of images and of their mirror images.
 
         Args:
@@ -129,7 +137,12 @@ class SupervisedTask(Task):
             names.update(getattr(metric, "names", (name,)))
         return names
 
-    def update_metrics(self, metrics: MetricCollection, batch: Batch, predictions: Any) -> None:
+    def update_metrics(
+        self,
+        metrics: MetricCollection,
+        batch: Batch,
+        predictions: Any,
+    ) -> None:
         """Update metrics with a batch.
 
         Args:
@@ -139,7 +152,11 @@ class SupervisedTask(Task):
         """
         metrics.update(predictions, batch.targets)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
+    def training_step(
+        self,
+        batch: Batch,
+        batch_idx: int,
+    ) -> dict[str, Tensor] | None:
         if not batch.samples:  # none of its files is readable
             if self.trainer.world_size == 1:
                 return None
@@ -152,13 +169,25 @@ class SupervisedTask(Task):
         self._record("train", losses, predictions, batch)
         return losses
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Any:
+    def validation_step(
+        self,
+        batch: Batch,
+        batch_idx: int,
+    ) -> Any:
         return self._evaluate("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Any:
+    def test_step(
+        self,
+        batch: Batch,
+        batch_idx: int,
+    ) -> Any:
         return self._evaluate("test", batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+    def predict_step(
+        self,
+        batch: Batch,
+        batch_idx: int,
+    ) -> Any:
         if not batch.samples:
             return None
         return self.decode(self.forward_tta(batch.images))
@@ -180,7 +209,12 @@ class SupervisedTask(Task):
         # Some losses sample at random (Faster R-CNN's); the same data must give the same loss.
         seed_all(self.seed, 0, batch_idx, self.global_rank)
 
-    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_test_batch_start(
+        self,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         seed_all(self.seed, 0, batch_idx, self.global_rank)
 
     def on_train_epoch_end(self) -> None:
@@ -197,7 +231,11 @@ class SupervisedTask(Task):
         terms = [parameter.sum() * 0 for parameter in self.network.parameters()]
         return {"loss": torch.stack(terms).sum()}
 
-    def _evaluate(self, split: str, batch: Batch) -> Any:
+    def _evaluate(
+        self,
+        split: str,
+        batch: Batch,
+    ) -> Any:
         if not batch.samples:
             return None
         outputs = self.forward_tta(batch.images)

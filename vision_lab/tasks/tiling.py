@@ -62,7 +62,11 @@ def tiles(
             yield window, TilePart(in_image, (row.in_tile, column.in_tile))
 
 
-def _divide(length: int, side: int, overlap: float) -> list[_Interval]:
+def _divide(
+    length: int,
+    side: int,
+    overlap: float,
+) -> list[_Interval]:
     """Divide one axis."""
     stride = int(side * (1 - overlap))
     if stride >= TILE_ALIGNMENT:

@@ -62,7 +62,13 @@ def _split_path(path: Path) -> tuple[Path, str]:
     return path.parent, path.name
 
 
-def save(content: Any, folder: Path, name: str, *, keep_as: str | None = None) -> None:
+def save(
+    content: Any,
+    folder: Path,
+    name: str,
+    *,
+    keep_as: str | None = None,
+) -> None:
     """Save an object to a file atomically, with ``torch.save``.
 
     Args:
@@ -99,7 +105,12 @@ def load(path: Path, *, lazily: bool = False) -> Any:
         ValueError: if it is compressed.
     """
     reject_compressed(path)
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
+    return torch.load(
+        path,
+        map_location="cpu",
+        weights_only=True,
+        mmap=lazily,
+    )
 
 
 def load_weights(load_state_dict: Callable[[Mapping[str, Tensor]], object], path: Path) -> None:

@@ -107,5 +107,9 @@ def _linear_warmup(progress: float, warmup: float) -> float:
     return 1.0
 
 
-def _cosine(start: float, end: float, progress: float) -> float:
+def _cosine(
+    start: float,
+    end: float,
+    progress: float,
+) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

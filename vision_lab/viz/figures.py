@@ -29,18 +29,32 @@ def bar_chart(values: Mapping[str, float], label: str) -> Tensor:
     Returns:
         (3, H, W) uint8.
     """
-    figure = Figure(figsize=(6, 1.0 + 0.28 * max(len(values), 3)), dpi=100, layout="constrained")
+    figure = Figure(
+        figsize=(6, 1.0 + 0.28 * max(len(values), 3)),
+        dpi=100,
+        layout="constrained",
+    )
     axes = figure.subplots()
     bars = axes.barh(range(len(values)), list(values.values()), color="#4878a8")
     axes.set_yticks(range(len(values)), [_escape_math(name) for name in values])
-    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.bar_label(
+        bars,
+        fmt="%.2f",
+        padding=3,
+        fontsize=8,
+    )
     axes.set(xlim=(0, 1.08), xlabel=label)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     return figure_to_image(figure)
 
 
-def line_chart(curves: Mapping[str, Sequence[float]], *, x: str, y: str) -> Tensor:
+def line_chart(
+    curves: Mapping[str, Sequence[float]],
+    *,
+    x: str,
+    y: str,
+) -> Tensor:
     """Draw curves over [0, 1].
 
     Args:
@@ -51,16 +65,35 @@ def line_chart(curves: Mapping[str, Sequence[float]], *, x: str, y: str) -> Tens
     Returns:
         (3, H, W) uint8; without a legend if there are more than ``MAX_LEGEND_ENTRIES`` curves.
     """
-    figure = Figure(figsize=(6, 4.5), dpi=100, layout="constrained")
+    figure = Figure(
+        figsize=(6, 4.5),
+        dpi=100,
+        layout="constrained",
+    )
     axes = figure.subplots()
     for index, (name, values) in enumerate(curves.items()):
         color = [channel / 255 for channel in PALETTE[index % 255 + 1]]
         steps = np.linspace(0, 1, len(values))
-        axes.plot(steps, values, label=_escape_math(name), color=color, linewidth=1.5)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x, ylabel=y)
+        axes.plot(
+            steps,
+            values,
+            label=_escape_math(name),
+            color=color,
+            linewidth=1.5,
+        )
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        xlabel=x,
+        ylabel=y,
+    )
     axes.spines[["top", "right"]].set_visible(False)
     if 0 < len(curves) <= MAX_LEGEND_ENTRIES:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        figure.legend(
+            loc="outside right upper",
+            frameon=False,
+            fontsize=8,
+        )
     return figure_to_image(figure)
 
 

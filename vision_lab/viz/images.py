@@ -50,7 +50,11 @@ MAX_LABEL_LENGTH = 60
 
 CaptionColor = Literal["plain", "green", "red"]
 
-COLORS = {"plain": (32, 32, 32), "green": (0, 110, 40), "red": (180, 20, 30)}
+COLORS = {
+    "plain": (32, 32, 32),
+    "green": (0, 110, 40),
+    "red": (180, 20, 30),
+}
 WHITE = (255, 255, 255)
 
 
@@ -66,7 +70,12 @@ PALETTE = tuple(_voc_color(label) for label in range(256))
 """Color of each label, as in Pascal VOC's masks; label 0 is black."""
 
 
-def draw_caption(image: Tensor, caption: str, *, color: CaptionColor = "plain") -> Tensor:
+def draw_caption(
+    image: Tensor,
+    caption: str,
+    *,
+    color: CaptionColor = "plain",
+) -> Tensor:
     """Draw an image with a caption.
 
     Args:
@@ -112,7 +121,12 @@ def side_by_side(
     return _to_tensor(sheet)
 
 
-def grid(images: Sequence[Tensor], *, columns: int | None = None, gap: int = 6) -> Tensor:
+def grid(
+    images: Sequence[Tensor],
+    *,
+    columns: int | None = None,
+    gap: int = 6,
+) -> Tensor:
     """Arrange drawn images in rows on white.
 
     Args:
@@ -125,7 +139,12 @@ def grid(images: Sequence[Tensor], *, columns: int | None = None, gap: int = 6) 
     """
     width = images[0].shape[-1]
     columns = columns or max(1, SHEET_WIDTH // (width + gap))
-    return make_grid(torch.stack(list(images)), nrow=columns, padding=gap, pad_value=255)
+    return make_grid(
+        torch.stack(list(images)),
+        nrow=columns,
+        padding=gap,
+        pad_value=255,
+    )
 
 
 def tile_images(images: Tensor, *, columns: int) -> Tensor:
@@ -141,7 +160,12 @@ def tile_images(images: Tensor, *, columns: int) -> Tensor:
     scale = max(1, MIN_TILE_SIZE // max(images.shape[-2:]))
     tiles = torch.stack([_to_rgb(image).cpu() for image in images])
     tiles = tiles.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
-    return make_grid(tiles, nrow=columns, padding=2, pad_value=255)
+    return make_grid(
+        tiles,
+        nrow=columns,
+        padding=2,
+        pad_value=255,
+    )
 
 
 def colorize_mask(mask: Tensor) -> Tensor:
@@ -165,7 +189,11 @@ def overlay_mask(image: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.cpu() == 0, background, blended)
 
 
-def draw_mask_errors(image: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
+def draw_mask_errors(
+    image: Tensor,
+    prediction: Tensor,
+    target: Tensor,
+) -> Tensor:
     """Draw a dark grayscale image with errors in red and ignored pixels in white.
 
     Args:
@@ -269,7 +297,11 @@ def with_legend(sheet: Tensor, class_names: Sequence[str]) -> Tensor:
     return torch.cat([padded, _to_tensor(legend)], dim=1)
 
 
-def write_png(folder: Path, name: str, image: Tensor) -> None:
+def write_png(
+    folder: Path,
+    name: str,
+    image: Tensor,
+) -> None:
     """Write an image to a PNG file atomically.
 
     Args:

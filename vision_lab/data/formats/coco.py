@@ -40,7 +40,12 @@ LAYOUTS = (
 """Annotation file and image folder of a split, relative to the root."""
 
 REQUIRED_KEYS: dict[str, dict[str, type]] = {
-    "images": {"id": int, "file_name": str, "height": int, "width": int},
+    "images": {
+        "id": int,
+        "file_name": str,
+        "height": int,
+        "width": int,
+    },
     "annotations": {"image_id": int, "category_id": int},
     "categories": {"id": int, "name": str},
 }
@@ -276,7 +281,12 @@ def _missing_message(root: str) -> str:
     )
 
 
-def _read_annotations(file: Path, folder: Path, *, on_error: str) -> AnnotationFile:
+def _read_annotations(
+    file: Path,
+    folder: Path,
+    *,
+    on_error: str,
+) -> AnnotationFile:
     content = _read_json(file)
     annotations: dict[int, list[dict[str, Any]]] = {}
     for entry in content["images"]:
@@ -389,7 +399,11 @@ def _to_number(value: Any) -> float:
     return math.nan
 
 
-def _rasterize(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+def _rasterize(
+    segmentation: Any,
+    height: int,
+    width: int,
+) -> NDArray[np.bool_]:
     """Rasterize polygons or RLE, compressed or not, to (H, W).
 
     Raises:
@@ -408,7 +422,11 @@ def _rasterize(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     return rle.decode(segmentation).astype(bool)
 
 
-def _check_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> None:
+def _check_polygons(
+    polygons: Sequence[Sequence[float]],
+    height: int,
+    width: int,
+) -> None:
     if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
         raise ValueError("a polygon requires x and y of three or more points")
     limit = 2 * max(height, width)  # far outside, the rasterization takes very long

@@ -17,7 +17,11 @@ EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .tif .tiff .webp .gif .ppm .pg
 
 EXTENSIONS_TEXT = ", ".join(sorted(EXTENSIONS))
 
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLITS = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 """Names of the folder of each split."""
 
 MAX_LISTED = 5

@@ -75,7 +75,12 @@ class MaskEncoding:
                 "data.class_values contains a value twice: it cannot stand for two classes"
             )
 
-    def read(self, path: Path, *, max_pixels: int) -> NDArray[np.uint8]:
+    def read(
+        self,
+        path: Path,
+        *,
+        max_pixels: int,
+    ) -> NDArray[np.uint8]:
         """Read the labels in a mask file.
 
         Args:
@@ -130,7 +135,11 @@ class MaskEncoding:
             return values[..., 0].astype(np.int64) << 16 | values[..., 1] << 8 | values[..., 2]
         return GRAY_CODE_OFFSET + values.astype(np.int64)
 
-    def _unknown_values_message(self, path: Path, codes: NDArray[np.int64]) -> str:
+    def _unknown_values_message(
+        self,
+        path: Path,
+        codes: NDArray[np.int64],
+    ) -> str:
         known = set(self._lookup[0].tolist())
         texts = [_format_code(code) for code in codes.tolist()]
         unknown = []
@@ -293,7 +302,11 @@ def _check_missing_masks(
         )
 
 
-def _find_folder(base: Path, name: str, split: str) -> Path | None:
+def _find_folder(
+    base: Path,
+    name: str,
+    split: str,
+) -> Path | None:
     """Return the folder with the files of a split, if there is one."""
     if "{split}" in name:
         candidates = [base / name.replace("{split}", alias) for alias in SPLITS[split]]
@@ -308,14 +321,23 @@ def _find_folder(base: Path, name: str, split: str) -> Path | None:
     return None
 
 
-def _list_split_folders(base: Path, name: str, split: str) -> list[Path]:
+def _list_split_folders(
+    base: Path,
+    name: str,
+    split: str,
+) -> list[Path]:
     folders = []
     for alias in SPLITS[split]:
         folders += [base / alias / name, base / name / alias]
     return folders
 
 
-def _missing_message(base: Path, key: str, name: str, split: str) -> str:
+def _missing_message(
+    base: Path,
+    key: str,
+    name: str,
+    split: str,
+) -> str:
     if not base.is_dir():
         return f"there is no folder {base}: type data.root=<folder with images and masks>"
     subfolder_names = []

@@ -7,7 +7,12 @@ from typing import Any
 from vision_lab.core.errors import DataError
 
 
-def load_or_download(dataset: Callable[..., Any], *, root: str, download: bool) -> Any:
+def load_or_download(
+    dataset: Callable[..., Any],
+    *,
+    root: str,
+    download: bool,
+) -> Any:
     """Create one of torchvision's datasets.
 
     Args:

@@ -83,19 +83,25 @@ def boxes(
         annotations.append(ImageAnnotation(_find_image(tree, file, image_dir), rows, size, file))
     if not annotations:
         problems = [f"{issue.path} {issue.problem}" for issue in issues]
-        raise DataError(
-            f"none of {len(files)} annotations can be read: {summarize_names(problems, MAX_LISTED)}"
-        )
+        listing = summarize_names(problems, MAX_LISTED)
+        raise DataError(f"none of {len(files)} annotations can be read: {listing}")
+    _check_images_exist([image.path for image in annotations], on_error)
+    return build_box_dataset(
+        annotations,
+        class_names=class_names,
+        on_error=on_error,
+        issues=issues,
+    )
+
+
+def _check_images_exist(paths: Sequence[Path], on_error: Literal["raise", "skip"]) -> None:
     missing = []
-    for image in annotations:
-        if not file_exists(image.path):
-            missing.append(str(image.path))
-    if missing and (on_error == "raise" or len(missing) == len(annotations)):
-        raise DataError(
-            f"{len(missing)} of {len(annotations)} images are missing: "
-            f"{summarize_names(missing, MAX_LISTED)}"
-        )
-    return build_box_dataset(annotations, class_names=class_names, on_error=on_error, issues=issues)
+    for path in paths:
+        if not file_exists(path):
+            missing.append(str(path))
+    if missing and (on_error == "raise" or len(missing) == len(paths)):
+        listing = summarize_names(missing, MAX_LISTED)
+        raise DataError(f"{len(missing)} of {len(paths)} images are missing: {listing}")
 
 
 def class_names(root: str) -> list[str]:
@@ -194,7 +200,11 @@ def _find_image_dir(base: Path) -> Path:
     return next(base / name for name in IMAGE_DIRS if (base / name).is_dir())
 
 
-def _find_image(tree: Element, file: Path, image_dir: Path) -> Path:
+def _find_image(
+    tree: Element,
+    file: Path,
+    image_dir: Path,
+) -> Path:
     """Return the image of an annotation: that of the same name, or the one named in the file."""
     filename = (tree.findtext("filename") or "").strip()
     candidates = []

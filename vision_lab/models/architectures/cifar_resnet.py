@@ -54,7 +54,13 @@ class CifarResNet(nn.Module):
         num_blocks, remainder = divmod(depth - 2, 6)
         if remainder or num_blocks < 1:
             raise ArgumentError("depth", depth, "6n + 2, such as 20, 32, 44, 56 or 110")
-        self.conv1 = nn.Conv2d(3, 16, kernel_size=3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(
+            3,
+            16,
+            kernel_size=3,
+            padding=1,
+            bias=False,
+        )
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
         self.layer1 = _make_stage(16, 16, num_blocks)
@@ -72,7 +78,11 @@ class CifarResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def _make_stage(in_channels: int, channels: int, num_blocks: int) -> nn.Sequential:
+def _make_stage(
+    in_channels: int,
+    channels: int,
+    num_blocks: int,
+) -> nn.Sequential:
     if in_channels == channels:
         first = BasicBlock(in_channels, channels)
     else:

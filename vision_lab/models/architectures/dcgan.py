@@ -12,6 +12,7 @@ there is a layer more or less. Conditioning, spectral norm and other norms are n
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from math import log2
 from typing import Literal
@@ -60,6 +61,7 @@ class Generator(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         widths = _stage_channels(image_size, channels)[::-1]
+        upsample = partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1)
         layers: list[nn.Module] = [
             nn.ConvTranspose2d(latent_dim + num_classes, widths[0], 4, bias=False),
             nn.BatchNorm2d(widths[0]),
@@ -67,18 +69,19 @@ class Generator(nn.Module):
         ]
         for in_channels, out_channels in pairwise(widths):
             layers += [
-                nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
+                upsample(in_channels, out_channels, bias=False),
                 nn.BatchNorm2d(out_channels),
                 nn.ReLU(inplace=True),
             ]
-        layers += [
-            nn.ConvTranspose2d(widths[-1], image_channels, 4, stride=2, padding=1),
-            nn.Tanh(),
-        ]
+        layers += [upsample(widths[-1], image_channels), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         _init_weights(self)
 
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        labels: Tensor | None = None,
+    ) -> Tensor:
         if self.num_classes:
             assert labels is not None
             one_hot = F.one_hot(labels, self.num_classes).to(latents.dtype)
@@ -115,15 +118,15 @@ class Discriminator(nn.Module):
         super().__init__()
         self.image_size = image_size
         widths = _stage_channels(image_size, channels)
+        downsample = partial(nn.Conv2d, kernel_size=4, stride=2, padding=1)
         has_planes = conditioning == "concatenation"
         layers: list[nn.Module] = [
-            nn.Conv2d(image_channels + has_planes, widths[0], 4, stride=2, padding=1),
+            downsample(image_channels + has_planes, widths[0]),
             nn.LeakyReLU(0.2, inplace=True),
         ]
         for in_channels, out_channels in pairwise(widths):
-            has_bias = norm == "none"
             layers += [
-                nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=has_bias),
+                downsample(in_channels, out_channels, bias=norm == "none"),
                 *_make_norm(norm, out_channels),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
@@ -136,7 +139,11 @@ class Discriminator(nn.Module):
         if spectral_norm:
             self._apply_spectral_norm()
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+    ) -> Tensor:
         if self.planes is not None:
             assert labels is not None
             planes = self.planes(labels).view(-1, 1, self.image_size, self.image_size)
@@ -174,7 +181,11 @@ class DCGAN(nn.Module):
         self.latent_dim = latent_dim
         self.conditional = generator.num_classes > 0
 
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        labels: Tensor | None = None,
+    ) -> Tensor:
         return self.generator(latents, labels)
 
 

@@ -40,7 +40,12 @@ class Report:
             split: name of the split; "predict" for predictions.
         """
 
-    def collect(self, split: str, batch: Batch, predictions: Any) -> None:
+    def collect(
+        self,
+        split: str,
+        batch: Batch,
+        predictions: Any,
+    ) -> None:
         """Collect what ``figures`` and ``export`` need from a batch.
 
         Args:
@@ -49,7 +54,13 @@ class Report:
             predictions: its predictions.
         """
 
-    def draw(self, batch: Batch, predictions: Any, *, with_targets: bool) -> list[Tensor]:
+    def draw(
+        self,
+        batch: Batch,
+        predictions: Any,
+        *,
+        with_targets: bool,
+    ) -> list[Tensor]:
         """Draw each image with its prediction and its target.
 
         Args:
@@ -73,7 +84,11 @@ class Report:
         """
         return grid(images)
 
-    def figures(self, split: str, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def figures(
+        self,
+        split: str,
+        results: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
         """Draw charts of a whole split, and forget its examples.
 
         Args:
@@ -85,7 +100,11 @@ class Report:
         """
         return {}
 
-    def draw_samples(self, samples: Tensor, labels: Tensor | None) -> Tensor | None:
+    def draw_samples(
+        self,
+        samples: Tensor,
+        labels: Tensor | None,
+    ) -> Tensor | None:
         """Draw images that were generated without data.
 
         Args:
@@ -114,7 +133,11 @@ class Report:
         names = dict.fromkeys(["loss", monitor])
         return {name: [f"train/{name}", f"val/{name}"] for name in names}
 
-    def table_rows(self, batch: Batch, predictions: Any) -> list[Row]:
+    def table_rows(
+        self,
+        batch: Batch,
+        predictions: Any,
+    ) -> list[Row]:
         """Return rows of the table of predictions, all with the same columns.
 
         Args:

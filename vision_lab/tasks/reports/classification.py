@@ -31,7 +31,12 @@ class ClassificationReport(Report):
     def start(self, split: str) -> None:
         self.mistakes.pop(split, None)
 
-    def collect(self, split: str, batch: Batch, predictions: Tensor) -> None:
+    def collect(
+        self,
+        split: str,
+        batch: Batch,
+        predictions: Tensor,
+    ) -> None:
         """Draw the most confident mistakes."""
         if split == "predict":
             return
@@ -44,12 +49,22 @@ class ClassificationReport(Report):
             draw = partial(self._draw, batch.images[row], predictions[row], batch.targets[row])
             worst.offer(confidence[row].item(), batch.samples[row].index, draw)
 
-    def draw(self, batch: Batch, predictions: Tensor, *, with_targets: bool) -> list[Tensor]:
+    def draw(
+        self,
+        batch: Batch,
+        predictions: Tensor,
+        *,
+        with_targets: bool,
+    ) -> list[Tensor]:
         """Draw each image with its predicted class, the confidence and the target."""
         rows = zip(batch.images, predictions, batch.targets, strict=True)
         return [self._draw(*row) for row in rows]
 
-    def figures(self, split: str, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def figures(
+        self,
+        split: str,
+        results: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
         """Draw the confusion matrix and the most confident mistakes."""
         figures = {"confusion": confusion_matrix(results["confusion"], self.spec.class_names)}
         mistakes = self.mistakes.pop(split, WorstSamples(0)).images()
@@ -70,7 +85,11 @@ class ClassificationReport(Report):
             }
         return metrics
 
-    def table_rows(self, batch: Batch, predictions: Tensor) -> list[Row]:
+    def table_rows(
+        self,
+        batch: Batch,
+        predictions: Tensor,
+    ) -> list[Row]:
         """Return the path and the most likely classes of each image."""
         best = predictions.topk(min(NUM_CLASSES_LISTED, predictions.shape[1]), dim=1)
         rows = super().table_rows(batch, predictions)
@@ -83,7 +102,12 @@ class ClassificationReport(Report):
                 row[f"confidence{suffix}"] = confidence
         return rows
 
-    def _draw(self, image: Tensor, probabilities: Tensor, target: Tensor) -> Tensor:
+    def _draw(
+        self,
+        image: Tensor,
+        probabilities: Tensor,
+        target: Tensor,
+    ) -> Tensor:
         names = self.spec.class_names
         confidence, predicted = probabilities.max(dim=0)
         caption = f"{names[predicted]} {confidence:.2f}"

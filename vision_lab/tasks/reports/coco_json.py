@@ -46,10 +46,21 @@ def annotation_file(
     image_entries = []
     for index, height, width in images.int().tolist():
         name = paths[index] if paths else str(index)
-        image_entries.append({"id": index + 1, "file_name": name, "height": height, "width": width})
+        image_entries.append(
+            {
+                "id": index + 1,
+                "file_name": name,
+                "height": height,
+                "width": width,
+            }
+        )
     categories = [{"id": label, "name": name} for label, name in enumerate(class_names, start=1)]
     numbered = [{"id": id_, **entry} for id_, entry in enumerate(annotations, start=1)]
-    return {"images": image_entries, "categories": categories, "annotations": numbered}
+    return {
+        "images": image_entries,
+        "categories": categories,
+        "annotations": numbered,
+    }
 
 
 def ground_truth_annotations(ground_truth: Tensor) -> list[dict[str, Any]]:

@@ -44,7 +44,12 @@ class DetectionReport(Report):
             files for other programs contain all of them.
     """
 
-    def __init__(self, spec: DataSpec, *, draw_score_threshold: Fraction) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        draw_score_threshold: Fraction,
+    ) -> None:
         super().__init__(spec)
         self.draw_score_threshold = draw_score_threshold
         self.worst: dict[str, WorstSamples] = {}
@@ -54,7 +59,12 @@ class DetectionReport(Report):
     def start(self, split: str) -> None:
         self.worst.pop(split, None)
 
-    def collect(self, split: str, batch: Batch, predictions: Sequence[Detections]) -> None:
+    def collect(
+        self,
+        split: str,
+        batch: Batch,
+        predictions: Sequence[Detections],
+    ) -> None:
         """Draw the images with the most mistakes; keep predictions for ``export``."""
         if split == "predict":
             self._keep_predictions(batch, predictions)
@@ -83,7 +93,11 @@ class DetectionReport(Report):
                 drawn.append(self._draw_prediction(content, shown))
         return drawn
 
-    def figures(self, split: str, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def figures(
+        self,
+        split: str,
+        results: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
         """Draw precision-recall curves, AP by class, and the images with the most mistakes."""
         precision = results["curves"]
         curves = {}
@@ -111,7 +125,11 @@ class DetectionReport(Report):
         for k, name in enumerate(self.spec.class_names):
             average_precision, recall = scores[k]
             if average_precision >= 0:
-                metrics[name] = {"map": average_precision, "recall": recall, "objects": counts[k]}
+                metrics[name] = {
+                    "map": average_precision,
+                    "recall": recall,
+                    "objects": counts[k],
+                }
         return metrics
 
     def export(
@@ -134,7 +152,11 @@ class DetectionReport(Report):
             "ground_truth": coco_json.annotation_file(results["images"], names, annotations, paths),
         }
 
-    def table_rows(self, batch: Batch, predictions: Sequence[Detections]) -> list[Row]:
+    def table_rows(
+        self,
+        batch: Batch,
+        predictions: Sequence[Detections],
+    ) -> list[Row]:
         """Return a row for each detection above the threshold, or an empty one for the image."""
         rows: list[Row] = []
         for sample, detections in in_file_pixels(predictions, batch.samples):
@@ -142,13 +164,24 @@ class DetectionReport(Report):
             for label, score, box in zip(
                 shown.labels.tolist(), shown.scores.tolist(), shown.boxes.tolist(), strict=True
             ):
-                row: Row = {"path": path, "class": self.spec.class_names[label], "score": score}
+                row: Row = {
+                    "path": path,
+                    "class": self.spec.class_names[label],
+                    "score": score,
+                }
                 for column, value in zip(BOX_COLUMNS, box, strict=True):
                     row[column] = round(value, 1)
                 rows.append(row)
             if not len(shown):
                 empty = dict.fromkeys(BOX_COLUMNS, "")
-                rows.append({"path": path, "class": "", "score": "", **empty})
+                rows.append(
+                    {
+                        "path": path,
+                        "class": "",
+                        "score": "",
+                        **empty,
+                    }
+                )
         return rows
 
     def save_predictions(
@@ -167,7 +200,11 @@ class DetectionReport(Report):
             jpeg = encode_jpeg(drawn, quality=JPEG_QUALITY).numpy().tobytes()
             write_file(folder, f"images/{name}.jpg", jpeg)
 
-    def _keep_predictions(self, batch: Batch, predictions: Sequence[Detections]) -> None:
+    def _keep_predictions(
+        self,
+        batch: Batch,
+        predictions: Sequence[Detections],
+    ) -> None:
         for sample, found in in_file_pixels(predictions, batch.samples):
             rows = to_rows(sample.index, found.labels, found.boxes, found.scores).cpu()
             image = torch.tensor([sample.index, *sample.size], dtype=torch.float32)
@@ -186,7 +223,12 @@ class DetectionReport(Report):
             texts.append(f"{self.spec.class_names[label]} {score:.2f}")
         return draw_boxes(image, detections.boxes, detections.labels, texts, side=side)
 
-    def _draw_comparison(self, image: Tensor, detections: Detections, target: BoxTargets) -> Tensor:
+    def _draw_comparison(
+        self,
+        image: Tensor,
+        detections: Detections,
+        target: BoxTargets,
+    ) -> Tensor:
         wrong, missed = match_detections(detections, target)
         is_ignored = target.crowd | target.difficult
         texts = []
@@ -203,7 +245,11 @@ class DetectionReport(Report):
         detected = self._draw_boxes(image, detections, side=side)
         return side_by_side([ground_truth, detected], caption, side=side)
 
-    def _draw_prediction(self, image: Tensor, detections: Detections) -> Tensor:
+    def _draw_prediction(
+        self,
+        image: Tensor,
+        detections: Detections,
+    ) -> Tensor:
         names = [self.spec.class_names[label] for label in detections.labels.tolist()]
         counts = [f"{names.count(name)} {name}" for name in dict.fromkeys(names)]
         caption = ", ".join(counts) or "nothing detected"

@@ -17,14 +17,22 @@ GRID_COLUMNS = 8
 class GenerationReport(Report):
     """Shows generated images, (N, C, H, W) uint8."""
 
-    def draw_samples(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+    def draw_samples(
+        self,
+        samples: Tensor,
+        labels: Tensor | None,
+    ) -> Tensor:
         """Draw generated images in a grid, with classes in columns."""
         columns = GRID_COLUMNS
         if labels is not None and self.spec.num_classes <= 2 * GRID_COLUMNS:
             columns = self.spec.num_classes
         return tile_images(samples, columns=columns)
 
-    def figures(self, split: str, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def figures(
+        self,
+        split: str,
+        results: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
         """Draw interpolations, nearest neighbors and real images, after the test."""
         if "interpolations" not in results:
             return {}
@@ -49,7 +57,12 @@ class GenerationReport(Report):
             charts[name] = [f"val/{name}", f"val/real_{name}"]
         return charts
 
-    def _draw_neighbors(self, neighbors: Tensor, *, num_candidates: int) -> Tensor:
+    def _draw_neighbors(
+        self,
+        neighbors: Tensor,
+        *,
+        num_candidates: int,
+    ) -> Tensor:
         """Draw each sample beside its nearest real images.
 
         Args:

@@ -48,7 +48,12 @@ class SegmentationReport(Report):
     def start(self, split: str) -> None:
         self.worst.pop(split, None)
 
-    def collect(self, split: str, batch: Batch, predictions: Tensor) -> None:
+    def collect(
+        self,
+        split: str,
+        batch: Batch,
+        predictions: Tensor,
+    ) -> None:
         """Draw the images with the lowest IoU."""
         if split == "predict":
             return
@@ -74,7 +79,11 @@ class SegmentationReport(Report):
     def combine(self, images: Sequence[Tensor]) -> Tensor:
         return with_legend(grid(images), self.spec.class_names)
 
-    def figures(self, split: str, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def figures(
+        self,
+        split: str,
+        results: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
         """Draw the confusion matrix, IoU per class, and the images with the lowest IoU."""
         matrix, names = results["confusion"], self.spec.class_names
         iou = {name: metrics["iou"] for name, metrics in self.per_class(results).items()}
@@ -102,7 +111,11 @@ class SegmentationReport(Report):
                 }
         return metrics
 
-    def table_rows(self, batch: Batch, predictions: Sequence[Tensor]) -> list[Row]:
+    def table_rows(
+        self,
+        batch: Batch,
+        predictions: Sequence[Tensor],
+    ) -> list[Row]:
         """Return the path of each image and the fraction of its pixels in each class."""
         rows = super().table_rows(batch, predictions)
         for row, mask in zip(rows, predictions, strict=True):
@@ -129,14 +142,23 @@ class SegmentationReport(Report):
             jpeg = encode_jpeg(overlay_mask(image, mask), quality=JPEG_QUALITY)
             write_file(folder, f"overlays/{name}.jpg", jpeg.numpy().tobytes())
 
-    def _score(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _score(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+    ) -> dict[str, Tensor]:
         """Score a single image, without synchronizing ranks as a metric would."""
         num_classes = self.spec.num_classes
         matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=target.device)
         update_confusion(matrix, prediction, target, ignore_index=IGNORE_INDEX)
         return segmentation_scores(matrix)
 
-    def _draw_comparison(self, image: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
+    def _draw_comparison(
+        self,
+        image: Tensor,
+        prediction: Tensor,
+        target: Tensor,
+    ) -> Tensor:
         scores = self._score(prediction, target)
         panels = [
             image,
@@ -150,7 +172,11 @@ class SegmentationReport(Report):
         )
         return side_by_side(panels, caption)
 
-    def _draw_prediction(self, image: Tensor, mask: Tensor) -> Tensor:
+    def _draw_prediction(
+        self,
+        image: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
         counts = torch.bincount(mask.flatten().int(), minlength=self.spec.num_classes)
         fractions = counts / mask.numel()
         largest = fractions.topk(min(3, len(fractions))).indices

@@ -19,7 +19,12 @@ class WorstSamples:
         self.capacity = capacity
         self._heap: list[tuple[float, int, Tensor]] = []
 
-    def offer(self, badness: float, index: int, draw: Callable[[], Tensor]) -> None:
+    def offer(
+        self,
+        badness: float,
+        index: int,
+        draw: Callable[[], Tensor],
+    ) -> None:
         """Add a sample if it is among the worst.
 
         Args:
