@@ -61,8 +61,10 @@ def composed(*words: str) -> Config:
     overrides = OverridesParser.create().parse_overrides(list(words))
     choices = tuple(o.input_line for o in overrides if o.key_or_group in GROUPS)
     values = [o for o in overrides if o.key_or_group not in GROUPS]
-    composed = deepcopy(_compose(choices))
-    ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+    composed = _compose(choices)
+    if values:
+        composed = deepcopy(composed)
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     HydraConfig.instance().set_config(composed)
     options = composed.hydra.runtime.choices
     groups = {group: option for group, option in options.items() if "/" not in group}

@@ -1,4 +1,4 @@
-"""Every head on every model of ``conf/``: built on the meta device, run by ``make test-all``."""
+"""Every head on every model of ``conf/``: on the meta device, and trained by ``make test-all``."""
 
 from dataclasses import replace
 from functools import cache
@@ -27,15 +27,14 @@ HEADS = {
     for target in ("labels", "masks", "boxes")
 }
 
+NOT_DILATED = "head.output_stride=8: this model cannot be dilated"
+
 IMPOSSIBLE = {
-    (
-        "inception_v3",
-        "fcn",
-    ): "head.output_stride=8: this model cannot be dilated",  # it pools beside its convolutions
-    ("inception_v3", "deeplabv3"): "head.output_stride=8: this model cannot be dilated",
+    # It pools beside its convolutions.
+    ("inception_v3", "fcn"): NOT_DILATED,
+    ("inception_v3", "deeplabv3"): NOT_DILATED,
 }
 """(model, head): the error of a combination that is not possible."""
-
 
 POSSIBLE = {
     target: [
@@ -98,15 +97,19 @@ def no_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "batch_norm", lambda images, *_, **__: images)
 
 
-EVERYDAY = [
-    model
-    if model in FAMILIES
-    else pytest.param(model, marks=[pytest.mark.slow, pytest.mark.exhaustive])
-    for model in MODELS
-]
+EVERYDAY = "alexnet vgg11 resnet18 resnet20 inception_v3 mobilenet_v3_small".split()
+"""Models that differ in how features are found: without batch norm, residual, small, branched."""
 
 
-@pytest.mark.parametrize("model", EVERYDAY)
+def with_marks(model: str) -> Any:
+    if model in EVERYDAY:
+        return model
+    if model in FAMILIES:
+        return pytest.param(model, marks=pytest.mark.slow)
+    return pytest.param(model, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+
+
+@pytest.mark.parametrize("model", map(with_marks, MODELS))
 def test_every_head_works_on_every_model(model: str, no_norm: None):
     """On the meta device: shapes for odd sizes, and equal keys of the backbone under all heads."""
     made, spec = backbone(model, (129, 171), device="meta")
@@ -157,7 +160,7 @@ def count_outputs(outputs: Any) -> int:
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("model", "name"), POSSIBLE["masks"])
-def test_every_gan_trains(model: str, name: str):
+def test_every_segmentation_head_trains(model: str, name: str):
     """Forward and backward pass: every parameter has a finite gradient."""
     size = (65, 97) if model != "inception_v3" else (97, 129)
     made, spec = backbone(model, size, device="cpu")

@@ -9,6 +9,7 @@ is validated is exactly what is built, and nothing is resolved afterwards.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -125,18 +126,15 @@ def resolve_config(
         ConfigurationError: if the config refers to itself, or exceeds ``MAX_NODES``.
     """
     resolver = _Resolver()
-    groups = []
-    for key in config:
-        if isinstance(key, str):
-            groups.append(key)
+    values = resolver.resolve(config)
     return Config(
-        values=resolver.resolve(config),
+        values=values,
         source=OmegaConf.to_yaml(config),
         choices=dict(choices or {}),
         from_run=frozenset(from_run),
         overrides=tuple(overrides),
         interpolations=resolver.interpolations,
-        referenced={group: _find_referenced_keys(config, group) for group in groups},
+        referenced={group: frozenset(keys) for group, keys in resolver.referenced.items()},
     )
 
 
@@ -183,6 +181,7 @@ class _Resolver:
     def __init__(self) -> None:
         self.num_nodes = 0
         self.interpolations: dict[str, str] = {}
+        self.referenced: defaultdict[str, set[str]] = defaultdict(set)
 
     def resolve(
         self,
@@ -211,10 +210,9 @@ class _Resolver:
         path: str,
     ) -> Any:
         raw = node._get_node(key)
-        if isinstance(raw, Node):
-            match = KEY_INTERPOLATION.fullmatch(str(raw._value()))
-            if match:
-                self.interpolations[path] = match[1]
+        raw_value = raw._value() if isinstance(raw, Node) else None
+        if isinstance(raw_value, str) and "${" in raw_value:
+            self._record_interpolations(raw_value, path)
         if OmegaConf.is_missing(node, key):
             return Unresolved("is missing")
         try:
@@ -222,6 +220,13 @@ class _Resolver:
         except (OmegaConfBaseException, UserError) as error:
             return _explain_unresolved(error)
         return self.resolve(value, path)
+
+    def _record_interpolations(self, raw_value: str, path: str) -> None:
+        match = KEY_INTERPOLATION.fullmatch(raw_value)
+        if match:
+            self.interpolations[path] = match[1]
+        group = path.partition(".")[0]
+        self.referenced[group].update(re.findall(rf"\${{{re.escape(group)}\.(\w+)", raw_value))
 
 
 def _explain_unresolved(error: BaseException) -> Unresolved:
@@ -234,16 +239,6 @@ def _explain_unresolved(error: BaseException) -> Unresolved:
             return Unresolved(str(cause), is_complete=True)
         cause = cause.__cause__ or cause.__context__
     return Unresolved(f"cannot be resolved: {first_line(error)}")
-
-
-def _find_referenced_keys(config: DictConfig, group: str) -> frozenset[str]:
-    node = config._get_node(group)
-    if not isinstance(node, DictConfig):
-        return frozenset()
-    if node._is_none() or node._is_interpolation() or node._is_missing():
-        return frozenset()
-    text = OmegaConf.to_yaml(node)
-    return frozenset(re.findall(rf"\${{{re.escape(group)}\.(\w+)", text))
 
 
 def _items(values: Any) -> Iterable[tuple[Any, Any]]:
