@@ -5,9 +5,9 @@ There is one function for each group; a mode calls those it needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch.utils.deterministic
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO, LayerSync, Precision
 from pytorch_lightning.profilers import Profiler
@@ -22,7 +23,7 @@ from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from vision_lab.config.instantiation import instantiate, locate, name_errors
+from vision_lab.config.instantiation import instantiate, locate, name_arguments, name_errors
 from vision_lab.config.resolution import Config
 from vision_lab.config.trust import find_untrusted
 from vision_lab.config.validation import (
@@ -32,17 +33,21 @@ from vision_lab.config.validation import (
     check_config,
     find_group_errors,
 )
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.protocols import Backbone, GanNetworks, Head, LoadedWeights, TrainingData
+from vision_lab.core.protocols import (
+    Backbone,
+    FeatureExtractor,
+    GanNetworks,
+    Head,
+    LoadedWeights,
+    TrainingData,
+)
 from vision_lab.core.signatures import get_parameters
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.models.feature_extractors import (
-    FeatureExtractor,
-    classifier_features,
-    fashion_features,
-    inception,
-)
+from vision_lab.losses.gan import AdversarialLoss
+from vision_lab.models.feature_extractors import classifier_features
 from vision_lab.models.weights import load
 from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Task
@@ -51,6 +56,15 @@ from vision_lab.training.checkpoint_io import load_weights
 MANUAL_OPTIMIZATION_DEFAULTS = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 """Trainer arguments of tasks that have a setting of the same name: under manual optimization
 Lightning neither clips nor accumulates gradients, so the task does."""
+
+TASK_GROUPS = {
+    "schedule": "scheduler",
+    "optimizer": "optimizer",
+    "loss": "loss",
+    "diffaugment": "diffaugment",
+    "feature_extractor": "features",
+}
+"""Groups that arguments of the task are built from."""
 
 PLUGINS = (CheckpointIO, ClusterEnvironment, LayerSync, Precision)
 """Classes that the Trainer accepts as plugins."""
@@ -240,17 +254,21 @@ def task(
     Raises:
         ConfigurationError: if ``task._target_`` does not create a ``Task``.
     """
+    parts: dict[str, Any] = {
+        "loss": loss(config),
+        "feature_extractor": features(config),
+        "diffaugment": _diffaugment(config),
+    }
+    accepted = set(get_parameters(task_class(config))[0])
     make = _partial(_constructor_arguments(config, "task"), "task")
-    if "feature_extractor" in config["task"]:
-        extractor = feature_extractor(config)
-        make = partial(make, feature_extractor=extractor, feature_extractor_name=extractor.name)
-    with name_errors("task", config["task"]):
+    with name_errors("task", config["task"]), name_task_arguments(config):
         task = make(
             network=network.module,
             spec=network.spec,
             optimizer=optimizer(config, processes=processes),
             schedule=instantiate(config["scheduler"], "scheduler"),
             seed=config["seed"],
+            **{name: part for name, part in parts.items() if name in accepted and part},
         )
     if not isinstance(task, Task):
         raise ConfigurationError(
@@ -261,47 +279,127 @@ def task(
     return task
 
 
-def feature_extractor(config: Config) -> FeatureExtractor:
-    """Build the feature extractor given by ``task.feature_extractor``.
+def task_class(config: Config) -> Any:
+    """Return the class of the task, without building it."""
+    return locate(config["task"]["_target_"])
+
+
+@contextmanager
+def name_task_arguments(config: Config) -> Iterator[None]:
+    """Name the key, or the group, of an argument of the task that it cannot use.
+
+    Args:
+        config: the config.
 
     Raises:
-        ConfigurationError: if it does not exist, or its weights cannot be loaded.
+        ConfigurationError: in place of an ``ArgumentError``.
     """
-    value = config["task"]["feature_extractor"]
-    name, _, path = str(value).partition(":")
-    if name == "fashion_mini" and not path:
-        return fashion_features()
-    if name == "inception":
-        return inception(path or None)
-    if name == "run" and path:
-        return _classifier_features(path, trusted=config["trust"])
-    raise ConfigurationError(
-        f"task.feature_extractor={value}: type fashion_mini, inception, inception:<weights file>, "
-        "or run:<folder of a run of task=classify>"
-    )
+    try:
+        with name_arguments("task", config["task"], except_for=TASK_GROUPS):
+            yield
+    except ArgumentError as error:
+        group = TASK_GROUPS[error.name]
+        message = f"{group}={config.choices.get(group)}: type {error.needed}"
+        raise ConfigurationError(message) from error
 
 
-def _classifier_features(folder: str, *, trusted: Sequence[str]) -> FeatureExtractor:
-    """Build a feature extractor from a classifier that was trained here."""
-    run = Run.open(folder, key="task.feature_extractor", prefix="run:")
+def loss(config: Config) -> Callable[..., Any] | None:
+    """Build the loss; None if it is that of the head.
+
+    Raises:
+        ConfigurationError: if the task needs one, or it is no function.
+    """
+    node = _constructor_arguments(config, "loss") if config["loss"] else None
+    if node:
+        built: Callable[..., Any] = _build_object(node, "loss", (Callable, AdversarialLoss))
+        return built
+    parameter = get_parameters(task_class(config))[0].get("loss")
+    if parameter is not None and parameter.default is parameter.empty:
+        raise ConfigurationError(
+            f"task={config.choices.get('task')} requires a loss: type another loss="
+        )
+    return None
+
+
+def features(config: Config) -> FeatureExtractor | None:
+    """Build the feature extractor; None if there is none.
+
+    Raises:
+        ConfigurationError: if its weights cannot be loaded.
+    """
+    node = config.values.get("features")
+    if not node:
+        return None
+    make = _partial(node, "features")
+    accepts_trust = "trust" in get_parameters(locate(node["_target_"]))[0]
+    with name_errors("features", node):
+        extractor: FeatureExtractor = make(trust=config["trust"]) if accepts_trust else make()
+    return extractor
+
+
+def run_features(folder: str, *, trust: Sequence[str] = ()) -> FeatureExtractor:
+    """Build a feature extractor from a classifier that was trained here.
+
+    Args:
+        folder: folder of its run.
+        trust: packages that its config may use besides those of ``conf/``.
+
+    Raises:
+        ConfigurationError: if this is not a finished run, or its config is not trusted.
+    """
+    run = Run.open(folder, key="features.folder")
     saved = run.resolved
     task: Any = saved.get("task")
     is_classifier = isinstance(task, dict) and task.get("target_type") == "labels"
     if not is_classifier or not run.weights.is_file():
-        raise ConfigurationError(
-            f"task.feature_extractor=run:{folder}: this is not a finished run of task=classify"
-        )
+        raise ArgumentError("folder", folder, "the folder of a finished run of task=classify")
     values = {key: saved.get(key) for key in ("model", "head", "seed")}
-    errors = find_untrusted(values, trusted=trusted)
+    errors = find_untrusted(values, trusted=trust)
     if errors:
-        lines = [f"task.feature_extractor=run:{folder}: {error}" for error in errors]
+        lines = [f"features.folder={folder}: {error}" for error in errors]
         raise ConfigurationError("\n".join(lines))
-    values |= {"data": {"spec": run.spec}, "trust": list(trusted)}
+    values |= {"data": {"spec": run.spec}, "trust": list(trust)}
     config = Config(values=values, choices=run.choices)
     check_config(config, ("model", "head"))
     classifier = network(config, DataSpec.from_config(run.spec), trained=True)
     load_weights(classifier.module.load_state_dict, run.weights)
     return classifier_features(classifier.module, classifier.spec, f"run:{folder}")
+
+
+def _diffaugment(config: Config) -> list[Any]:
+    nodes = config.values.get("diffaugment") or {}
+    built = []
+    for name, node in nodes.items():
+        if node:
+            built.append(_build_object(node, f"diffaugment.{name}", Callable))
+    return built
+
+
+def check_trainer(task: Task, trainer: pl.Trainer) -> None:
+    """Check that the settings of the Trainer suit the task.
+
+    Raises:
+        ConfigurationError: if one does not.
+    """
+    has_end = trainer.max_steps > 0 or (trainer.max_epochs or 0) > 0
+    if not has_end and not task.uses_plateau:
+        raise ConfigurationError(
+            "a schedule by progress requires an end: type trainer.max_epochs=..."
+        )
+    if task.automatic_optimization:
+        return
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise ConfigurationError(
+            "callbacks that average weights average those of all networks, which is wrong for "
+            "several of them: type callbacks=default; GANs average those of the generator "
+            "(task.ema_decay)"
+        )
+    if trainer.max_steps > 0:
+        raise ConfigurationError(
+            "trainer.max_steps counts the steps of all networks of this task: type "
+            "trainer.max_epochs=..., and trainer.limit_train_batches=... for part of an epoch"
+        )
 
 
 def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]:

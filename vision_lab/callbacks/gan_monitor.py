@@ -88,16 +88,14 @@ class GanMonitor(EpochMetrics):
 def _saturation_message(accuracy: float) -> str:
     return (
         f"the discriminator recognizes {accuracy:.1%} of real and generated images, so the "
-        "generator learns little: type a smaller model.discriminator_channels= or "
-        "task.discriminator_optimizer.lr=, task.real_label_value=0.9, or "
-        "task.diffaugment=[color,translation,cutout]"
+        "generator learns little: choose a smaller discriminator or a smaller learning rate of it, "
+        "a loss with real_label=0.9, or differentiable augmentation (diffaugment=all)"
     )
 
 
 def _collapse_message(diversity: float) -> str:
     return (
         f"the samples look alike, with {diversity:.2f} of the diversity of real images: the "
-        "generator has collapsed, or has hardly begun to learn. If it persists, type "
-        "task.loss=hinge model.spectral_norm=true, or task.r1_weight=1 "
-        "model.discriminator_norm=layer, or a smaller optimizer.lr"
+        "generator has collapsed, or has hardly begun to learn. If it persists, choose a hinge "
+        "loss with spectral norm, an R1 penalty with layer norm, or a smaller learning rate"
     )

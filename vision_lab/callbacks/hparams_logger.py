@@ -41,9 +41,10 @@ class HparamsLogger(pl.Callback):
         if not trainer.is_global_zero or is_resumed:
             return
         config = (Path(trainer.default_root_dir) / "config.yaml").read_text(encoding="utf-8")
-        charts = {}
         task = cast(Task, pl_module)
-        for name, curves in task.report.charts(task.monitor.rpartition("/")[2]).items():
+        monitor = task.monitor.rpartition("/")[2]
+        charts = {}
+        for name, curves in task.report.charts(monitor, added=task.added_metrics).items():
             charts[name] = ["Multiline", [f"^{curve}$" for curve in curves]]
         for writer in _tensorboard_writers(trainer):
             writer.add_text("config", indent(config, "    "))  # a code block in Markdown

@@ -7,7 +7,7 @@ names that look like interpolations, and instantiate mappings that were read fro
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -65,6 +65,32 @@ def instantiate(node: Any, path: str) -> Any:
 
 
 @contextmanager
+def name_arguments(
+    path: str,
+    node: Any = None,
+    *,
+    except_for: Collection[str] = (),
+) -> Iterator[None]:
+    """Name the config key in ``ArgumentError``s raised within this context.
+
+    Args:
+        path: dotted key of the node whose object may raise one.
+        node: values of the node, searched for the key of the argument.
+        except_for: arguments whose errors are raised unchanged.
+
+    Raises:
+        ConfigurationError: in place of an ``ArgumentError``.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        if error.name in except_for:
+            raise
+        key = _find_key(node, error.name, error.value, path) or f"{path}.{error.name}"
+        raise ConfigurationError(f"{key}={error.value}: type {error.needed}") from error
+
+
+@contextmanager
 def name_errors(path: str, node: Any = None) -> Iterator[None]:
     """Name the config key in errors raised by a constructor within this context.
 
@@ -76,12 +102,10 @@ def name_errors(path: str, node: Any = None) -> Iterator[None]:
         ConfigurationError: in place of the constructor's exception.
     """
     try:
-        yield
+        with name_arguments(path, node):
+            yield
     except UserError:
         raise
-    except ArgumentError as error:
-        key = _find_key(node, error.name, error.value, path) or f"{path}.{error.name}"
-        raise ConfigurationError(f"{key}={error.value}: type {error.needed}") from error
     except Exception as error:
         # Lightning's exception is recognized by name, because importing it would import torch.
         is_misconfiguration = type(error).__name__ == "MisconfigurationException"

@@ -14,7 +14,9 @@ from vision_lab.config.groups import CONFIG_DIR
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-PATH_KEYS = {"run", "resume", "source", "data.root", "model.weights", "task.feature_extractor"}
+PATH_KEYS = frozenset(
+    "run resume source data.root model.weights features.folder features.weights".split()
+)
 """Keys whose values may contain any characters; ``~`` in them is expanded."""
 
 FLAGS_WITH_VALUE = set(

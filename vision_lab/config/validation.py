@@ -20,6 +20,7 @@ BUILD_KEYS = {
     "data": {"spec"},
     "model": {"target_type"},
     "head": {"target_type", "weights", "torchvision_name"},
+    "loss": {"target_type"},
     "task": {"target_type"},
     "optimizer": {"lr_reference_batch_size"},
 }
@@ -37,8 +38,11 @@ BUILD_ANNOTATIONS: dict[str, Any] = {
 }
 """Annotations of these keys."""
 
-GROUPS_OF_NODES = ("callbacks", "logger")
+GROUPS_OF_NODES = ("callbacks", "logger", "diffaugment")
 """Groups whose values are nodes or null; the group itself may be null too."""
+
+OPTIONAL_GROUPS = (*GROUPS_OF_NODES, "loss", "features")
+"""Groups that may be null or empty."""
 
 NO_TARGET = "none"
 """Target type of tasks that learn from images alone: any data fits, and the model needs no head."""
@@ -56,9 +60,11 @@ INJECTED_ARGUMENTS = {
         "optimizer",
         "schedule",
         "seed",
+        "loss",
+        "diffaugment",
         "feature_extractor",
-        "feature_extractor_name",
     },
+    "features": {"trust"},
     "optimizer": {"params"},
     "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
@@ -128,11 +134,11 @@ def find_group_errors(config: Config, group: str) -> list[str]:
         group: name of the group.
     """
     node = config[group]
-    if node is None and group in GROUPS_OF_NODES:
+    if node is None and group in OPTIONAL_GROUPS:
         return []
     if not isinstance(node, dict):
         return [f"{group}={format_value(node)}: type {group}={_join(_option_names(group))}"]
-    if not node and group not in GROUPS_OF_NODES:
+    if not node and group not in OPTIONAL_GROUPS:
         return [f"{group}={config.choices.get(group)}: its file in conf/{group}/ is empty"]
     errors = find_unresolved(node, group)
     for key in BUILD_KEYS.get(group, set()) & set(node):
@@ -341,6 +347,7 @@ def _find_mismatches(config: Config) -> list[str]:
     spec = _as_mapping(data.get("spec"))
     wanted = task.get("target_type")
     target_types = {"head": head.get("target_type"), "model": model.get("target_type")}
+    target_types["loss"] = _as_mapping(config.values.get("loss")).get("target_type")
     if wanted != NO_TARGET:
         target_types["data"] = spec.get("target_type")
     elif not target_types["model"]:

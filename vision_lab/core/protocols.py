@@ -143,6 +143,17 @@ class Detector(Protocol):
         """Compute the detections of each image, in pixels of the batch images."""
 
 
+class FeatureExtractor(Protocol):
+    """A frozen network in whose features images are compared."""
+
+    @property
+    def name(self) -> str:
+        """Name to report with metrics: values of different extractors cannot be compared."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map images (N, C, H, W), uint8 or float in [0, 1], of any size to features (N, D)."""
+
+
 class GanNetworks(Protocol):
     """A generator and a discriminator, as one module."""
 

@@ -9,13 +9,9 @@ generator, it does not. torchvision's transforms draw one set of parameters for 
 draw one for each image, on the device of the images.
 """
 
-from collections.abc import Callable, Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from vision_lab.core.errors import ConfigurationError
 
 MAX_SHIFT = 1 / 8
 """Maximum translation in each direction, as a fraction of the side."""
@@ -68,27 +64,3 @@ def cutout(images: Tensor) -> Tensor:
     keep_rows = (rows - center[0] * height).abs() > height * CUTOUT_SIZE / 2
     keep_columns = (columns - center[1] * width).abs() > width * CUTOUT_SIZE / 2
     return images * (keep_rows[:, None, :, None] | keep_columns[:, None, None, :])
-
-
-AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "color": color,
-    "translation": translation,
-    "cutout": cutout,
-}
-
-
-def get_augmentations(names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:
-    """Return the augmentations of ``task.diffaugment``.
-
-    Args:
-        names: keys of ``AUGMENTATIONS``.
-
-    Raises:
-        ConfigurationError: if one does not exist.
-    """
-    if isinstance(names, str) or any(name not in AUGMENTATIONS for name in names):
-        shown = names if isinstance(names, str) else f"[{','.join(map(str, names))}]"
-        raise ConfigurationError(
-            f"task.diffaugment={shown}: type a list of {', '.join(AUGMENTATIONS)}, or []"
-        )
-    return [AUGMENTATIONS[name] for name in names]

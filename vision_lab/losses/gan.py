@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError, NonNegative, Range
 
 ScoreFn = Callable[[Tensor], Tensor]
 """Maps images (N, C, H, W) to scores (N,), which are higher for real images."""
@@ -22,17 +23,19 @@ class AdversarialLoss(ABC):
     """Whether a perfect discriminator gives real images positive and generated ones negative
     scores."""
 
+    penalizes_gradients: bool = False
+    """Whether there is a penalty of the discriminator's gradients."""
+
     @abstractmethod
-    def discriminator(
-        self,
-        real: Tensor,
-        fake: Tensor,
-    ) -> Tensor:
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Compute the loss of the discriminator.
 
         Args:
             real: (N,) scores of real images.
             fake: (N,) scores of generated images.
+
+        Returns:
+            A scalar.
         """
 
     @abstractmethod
@@ -41,7 +44,28 @@ class AdversarialLoss(ABC):
 
         Args:
             fake: (N,) scores of generated images.
+
+        Returns:
+            A scalar.
         """
+
+    def penalty(
+        self,
+        score: ScoreFn,  # noqa: ARG002
+        real: Tensor,
+        fake: Tensor,  # noqa: ARG002
+    ) -> Tensor:
+        """Compute the weighted penalty of the discriminator's gradients, 0 if there is none.
+
+        Args:
+            score: the discriminator.
+            real: (N, C, H, W) real images.
+            fake: (N, C, H, W) generated images.
+
+        Returns:
+            A scalar.
+        """
+        return real.new_zeros(())
 
 
 class NonSaturating(AdversarialLoss):
@@ -52,21 +76,15 @@ class NonSaturating(AdversarialLoss):
             section 3.4).
 
     Raises:
-        ConfigurationError: if ``real_label`` is not in (0.5, 1].
+        ArgumentError: if ``real_label`` is not in (0.5, 1].
     """
 
-    def __init__(self, real_label: float = 1.0) -> None:
+    def __init__(self, real_label: Annotated[float, Range(gt=0.5, le=1)] = 1.0) -> None:
         if not 0.5 < real_label <= 1:
-            raise ConfigurationError(
-                f"task.real_label_value={real_label}: type a number above 0.5, at most 1"
-            )
+            raise ArgumentError("real_label", real_label, "a number above 0.5, at most 1")
         self.real_label = real_label
 
-    def discriminator(
-        self,
-        real: Tensor,
-        fake: Tensor,
-    ) -> Tensor:
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         targets = torch.full_like(real, self.real_label)
         return F.binary_cross_entropy_with_logits(real, targets) + F.softplus(fake).mean()
 
@@ -77,11 +95,7 @@ class NonSaturating(AdversarialLoss):
 class Hinge(AdversarialLoss):
     """Hinge loss (Lim 2017; Miyato 2018, equations 16 and 17)."""
 
-    def discriminator(
-        self,
-        real: Tensor,
-        fake: Tensor,
-    ) -> Tensor:
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
     def generator(self, fake: Tensor) -> Tensor:
@@ -89,38 +103,33 @@ class Hinge(AdversarialLoss):
 
 
 class Wasserstein(AdversarialLoss):
-    """Wasserstein loss (Arjovsky 2017), to be used with ``gradient_penalty`` (Gulrajani 2017)."""
+    """Wasserstein loss (Arjovsky 2017) with gradient penalty (Gulrajani 2017).
+
+    Args:
+        gradient_penalty_weight: weight of the penalty; 0 to disable.
+    """
 
     has_zero_threshold = False
 
-    def discriminator(
-        self,
-        real: Tensor,
-        fake: Tensor,
-    ) -> Tensor:
+    def __init__(self, gradient_penalty_weight: NonNegative = 10.0) -> None:
+        self.gradient_penalty_weight = gradient_penalty_weight
+        self.penalizes_gradients = gradient_penalty_weight > 0
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()
 
     def generator(self, fake: Tensor) -> Tensor:
         return -fake.mean()
 
-
-def make_loss(name: str, *, real_label: float) -> AdversarialLoss:
-    """Create the loss of ``task.loss``.
-
-    Args:
-        name: ``bce``, ``hinge`` or ``wgan_gp``.
-        real_label: see ``NonSaturating``.
-
-    Raises:
-        ConfigurationError: if there is no such loss.
-    """
-    if name == "bce":
-        return NonSaturating(real_label)
-    if name == "hinge":
-        return Hinge()
-    if name == "wgan_gp":
-        return Wasserstein()
-    raise ConfigurationError(f"task.loss={name}: type bce, hinge or wgan_gp")
+    def penalty(
+        self,
+        score: ScoreFn,
+        real: Tensor,
+        fake: Tensor,
+    ) -> Tensor:
+        if not self.penalizes_gradients:
+            return super().penalty(score, real, fake)
+        return self.gradient_penalty_weight * gradient_penalty(score, real, fake)
 
 
 def gradient_penalty(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -57,6 +59,16 @@ class FeatureCollector(Metric):
         features, indices = _concat_state(self.features), _concat_state(self.indices)
         order = indices.argsort()
         return indices[order].cpu(), features[order].cpu()
+
+    def compute_or_empty(self, make_empty: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute on a rank that may have no data, and must join the gather nevertheless.
+
+        Args:
+            make_empty: returns its features, (0, D).
+        """
+        if not self.update_called:
+            self.update(torch.empty(0, dtype=torch.int64), make_empty())
+        return self.compute()
 
 
 class _PrecomputedFeatures(nn.Module):
@@ -148,16 +160,7 @@ GENERATIVE_METRICS = {
     "precision": precision,
     "recall": recall,
 }
-
-
-def generative_metrics(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """Compute ``fid``, ``kid``, ``precision`` and ``recall``, in float64.
-
-    Args:
-        real: (n, D) features of real images.
-        fake: (m, D) features of generated images.
-    """
-    return {name: metric(real, fake) for name, metric in GENERATIVE_METRICS.items()}
+"""Functions of features (n, D) of real images and (m, D) of generated ones."""
 
 
 def nearest_neighbors(

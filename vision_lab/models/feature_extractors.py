@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import first_line
@@ -30,12 +31,8 @@ FASHION_SIZE = 32
 FASHION_MEAN = 0.287
 FASHION_STD = 0.354
 
-OTHER_FEATURES = (
-    "another one (task.feature_extractor=fashion_mini, or run:<folder of a run of task=classify>)"
-)
 
-
-class FeatureExtractor:
+class FrozenFeatures:
     """A frozen network and its name.
 
     It is not a module, so that it is not part of the task that uses it.
@@ -149,7 +146,7 @@ class InceptionFeatures(nn.Module):
         return features
 
 
-def fashion_features() -> FeatureExtractor:
+def fashion_features() -> FrozenFeatures:
     """Load the network in the package: images of 32 pixels, 64 features per channel.
 
     It was trained on garments, but its edges and shapes also distinguish generated images of other
@@ -167,14 +164,14 @@ def fashion_features() -> FeatureExtractor:
     network = CifarResNet(depth=8)
     set_in_channels(network, spec.channels)
     network.load_state_dict(torch.load(FASHION_WEIGHTS, map_location="cpu", weights_only=True))
-    return FeatureExtractor(PerChannel(PenultimateFeatures(network, spec)), "fashion_mini")
+    return FrozenFeatures(PerChannel(PenultimateFeatures(network, spec)), "fashion_mini")
 
 
 def classifier_features(
     classifier: nn.Module,
     spec: DataSpec,
     name: str,
-) -> FeatureExtractor:
+) -> FrozenFeatures:
     """Build a feature extractor from a trained classifier.
 
     Args:
@@ -182,17 +179,18 @@ def classifier_features(
         spec: spec of its data.
         name: name to report with metrics.
     """
-    return FeatureExtractor(PenultimateFeatures(classifier, spec), name)
+    return FrozenFeatures(PenultimateFeatures(classifier, spec), name)
 
 
-def inception(path: str | None) -> FeatureExtractor:
+def inception(weights: str | None = None) -> FrozenFeatures:
     """Load the network of published FIDs.
 
     Args:
-        path: torch-fidelity's weights file; None to download it.
+        weights: torch-fidelity's weights file; None to download it.
 
     Raises:
-        ConfigurationError: if torch-fidelity or the weights are missing.
+        ConfigurationError: if torch-fidelity is missing, or the weights cannot be downloaded.
+        ArgumentError: if there is no such file, or it does not contain these weights.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import (
@@ -201,30 +199,28 @@ def inception(path: str | None) -> FeatureExtractor:
         )
     except ImportError as error:
         raise ConfigurationError(
-            "task.feature_extractor=inception requires torch-fidelity: type pip install "
-            f"'vision_lab[fid]', or choose {OTHER_FEATURES}"
+            "Inception's features require torch-fidelity: type pip install 'vision_lab[fid]', or "
+            "choose other features"
         ) from error
-    file = Path(path).expanduser() if path else None
-    key = f"task.feature_extractor=inception:{path}"
+    file = Path(weights).expanduser() if weights else None
     if file and not file.is_file():
-        raise ConfigurationError(f"{key}: there is no such file")
+        raise ArgumentError("weights", weights, "the path of a file that exists")
     try:
         if file:  # torch-fidelity would run code in it
             torch.load(file, map_location="cpu", weights_only=True)
-        weights = str(file) if file else None
-        extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], weights)
+        path = str(file) if file else None
+        extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], path)
     except OSError as error:  # those of urllib are OSErrors
         name = URL_INCEPTION_V3.rsplit("/", 1)[-1]
-        raise ConfigurationError(
-            f"task.feature_extractor=inception: {URL_INCEPTION_V3} cannot be downloaded: {error}\n"
-            f"Download it elsewhere, then type task.feature_extractor=inception:<folder>/{name}; "
-            f"or choose {OTHER_FEATURES}"
-        ) from error
+        needed = (
+            f"the path of {name}, downloaded elsewhere, or choose other features: "
+            f"{URL_INCEPTION_V3} cannot be downloaded ({error})"
+        )
+        raise ArgumentError("weights", weights, needed) from error
     except (*LOAD_ERRORS, AttributeError, TypeError) as error:
-        raise ConfigurationError(
-            f"{key}: these are not torch-fidelity's weights ({first_line(error)})"
-        ) from error
-    return FeatureExtractor(InceptionFeatures(extractor), "inception")
+        needed = f"the path of torch-fidelity's weights, which these are not ({first_line(error)})"
+        raise ArgumentError("weights", weights, needed) from error
+    return FrozenFeatures(InceptionFeatures(extractor), "inception")
 
 
 def _convert_channels(images: Tensor, channels: int) -> Tensor:

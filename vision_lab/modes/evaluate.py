@@ -18,7 +18,9 @@ from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.viz.images import write_png
 
-REQUIRED_GROUPS = "task model head data augment optimizer scheduler trainer callbacks".split()
+REQUIRED_GROUPS = (
+    "task model head loss data augment features optimizer scheduler trainer callbacks".split()
+)
 
 
 def evaluate(
@@ -58,7 +60,8 @@ def evaluate(
     callbacks = [*build.callbacks(config, only=["progress_bar"]), ExampleCollector()]
     trainer = build.trainer(config, folder, callbacks=callbacks, logger=False)
     with subprocesses.subprocesses_for_job(trainer):
-        trainer.test(task, datamodule=data, verbose=False)
+        with build.name_task_arguments(config):
+            trainer.test(task, datamodule=data, verbose=False)
         data.sync_unreadable()
     if not trainer.is_global_zero:
         return

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vision_lab import build
 from vision_lab.config.resolution import Config
-from vision_lab.config.validation import NO_TARGET, check_config
+from vision_lab.config.validation import check_config
 from vision_lab.core import console
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
@@ -29,7 +29,7 @@ from vision_lab.runs.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.viz.images import MAX_DRAWN, write_png
 
-REQUIRED_GROUPS = "task model head data augment optimizer scheduler trainer callbacks".split()
+REQUIRED_GROUPS = "task model head loss data augment optimizer scheduler trainer callbacks".split()
 
 MAX_GENERATED = 1_000_000
 """Maximum number of images that one command generates."""
@@ -114,9 +114,12 @@ def predict(
         ConfigurationError: if the config is invalid.
         DataError: if no image can be read.
     """
-    if config["task"]["target_type"] == NO_TARGET:
+    check_config(config, ["task"])
+    if build.task_class(config).generates_images:
         if tta or tiles:
-            raise ConfigurationError("mode.tta and mode.tiles are not for task=generate: omit them")
+            raise ConfigurationError(
+                "mode.tta and mode.tiles are for images to predict, not to generate: omit them"
+            )
         sample(
             config,
             folder,
@@ -127,7 +130,7 @@ def predict(
         return
     if num_samples is not None or class_names is not None:
         raise ConfigurationError(
-            "mode.num_samples and mode.class_names are for task=generate: omit them"
+            "mode.num_samples and mode.class_names are for tasks that generate images: omit them"
         )
     files = find_images(config["source"])
     config = build.drop_datasets(config)
@@ -247,7 +250,7 @@ def _load_task(
 
 def _pretrained_task(config: Config) -> Task:
     """Build a task whose network has pretrained weights for all its parameters."""
-    key = "model" if config["task"]["target_type"] == "labels" else "head"
+    key = "head" if "weights" in config["head"] else "model"
     if not config[key].get("weights"):
         raise ConfigurationError(
             f"mode=predict requires a trained network: type run=<its folder>, or {key}.weights=..."

@@ -7,7 +7,7 @@ import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -26,10 +26,11 @@ from vision_lab.core.text import summarize_names
 from vision_lab.modes.load import load_trained_task
 from vision_lab.runs.folder import Run
 from vision_lab.runs.naming import safe_dir_name
-from vision_lab.tasks.generation import GenerationTask, Latents
+from vision_lab.tasks.latents import Latents
+from vision_lab.tasks.sampling import SamplingTask
 from vision_lab.viz.images import tile_images, write_png
 
-REQUIRED_GROUPS = ("task", "model", "head", "data", "trainer", "callbacks")
+REQUIRED_GROUPS = ("task", "model", "head", "loss", "data", "trainer", "callbacks")
 
 DEFAULT_NUM_SAMPLES = 64
 
@@ -125,13 +126,8 @@ def sample(
     reject_link(folder)
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
-    if "feature_extractor" in config["task"]:  # not used here, and that of the run may be absent
-        config = config.updated({"task.feature_extractor": "fashion_mini"})
-    task = load_trained_task(config, Run.open(config["run"]))
-    if not isinstance(task, GenerationTask):
-        raise ConfigurationError(
-            f"mode=predict generates images with task=generate, not with {type(task).__name__}"
-        )
+    config = config.updated({"features": None})  # not used here, and those of the run may be absent
+    task = cast(SamplingTask, load_trained_task(config, Run.open(config["run"])))
     seed: int | None = config["seed"]
     if config["source"]:
         file = Path(config["source"]).expanduser()
@@ -148,7 +144,7 @@ def sample(
 def _write_samples(
     config: Config,
     folder: Path,
-    task: GenerationTask,
+    task: SamplingTask,
     latents: Latents,
     name: str,
     seed: int | None,
@@ -170,9 +166,7 @@ def _write_samples(
     )
 
 
-def _sample_latents(
-    task: GenerationTask, num_samples: int, labels: Sequence[int] | None
-) -> Latents:
+def _sample_latents(task: SamplingTask, num_samples: int, labels: Sequence[int] | None) -> Latents:
     if labels:
         cycled = [labels[index % len(labels)] for index in range(num_samples)]
         return task.sample_latents(range(num_samples), labels=cycled)
@@ -180,7 +174,7 @@ def _sample_latents(
 
 
 def _run_generation(
-    config: Config, folder: Path, task: GenerationTask, latents: Latents, writer: SampleWriter
+    config: Config, folder: Path, task: SamplingTask, latents: Latents, writer: SampleWriter
 ) -> None:
     callbacks = [*build.callbacks(config, only=["progress_bar"]), writer]
     trainer = build.trainer(
@@ -202,7 +196,7 @@ def _delete_leftover_images(folder: Path, writer: SampleWriter) -> None:
             delete_file(folder, f"{writer.name}/{path.name}")
 
 
-def load_latents(file: Path, task: GenerationTask) -> tuple[Latents, int | None]:
+def load_latents(file: Path, task: SamplingTask) -> tuple[Latents, int | None]:
     """Load the ``latents.npz`` of an earlier command.
 
     Args:
@@ -268,7 +262,7 @@ def _check_archive(file: Path) -> None:
                 raise ValueError(f"{member.filename} claims to contain {list(shape)} numbers")
 
 
-def _get_labels(class_names: Sequence[str] | None, task: GenerationTask) -> list[int] | None:
+def _get_labels(class_names: Sequence[str] | None, task: SamplingTask) -> list[int] | None:
     """Return the labels of classes given by name.
 
     Raises:

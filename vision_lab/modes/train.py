@@ -39,8 +39,9 @@ from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, latest_checkpoint, load, save
 
 REQUIRED_GROUPS = (
-    "task model head data augment optimizer scheduler trainer callbacks logger".split()
-)
+    "task model head loss data augment diffaugment features optimizer scheduler trainer callbacks "
+    "logger"
+).split()
 
 
 def train(config: Config, folder: Path) -> float:
@@ -92,7 +93,8 @@ def _prepare_folder(run: Run, *, force: bool) -> None:
 def _train_other_rank(config: Config, trainer: pl.Trainer) -> float:
     task, data, _ = _build(config, trainer)
     checkpoint = _find_checkpoint(Path(trainer.default_root_dir), task, on_corrupt=lambda *_: None)
-    return _fit(trainer, task, data, checkpoint)
+    with build.name_task_arguments(config):
+        return _fit(trainer, task, data, checkpoint)
 
 
 def _train_rank_zero(
@@ -129,7 +131,8 @@ def _train_rank_zero(
     subprocesses.collect_errors(run.folder)  # delete those of an interrupted command
     earlier_seconds = _announce_resume(run, checkpoint, trainer) if checkpoint else 0.0
     run.start()
-    score = _fit(trainer, task, data, checkpoint)
+    with build.name_task_arguments(config):
+        score = _fit(trainer, task, data, checkpoint)
     seconds = earlier_seconds + time.monotonic() - started
     run.finish(_summarize(trainer, task, score, seconds=seconds, flops=flops))
     reports.print_metrics("test", task.scalar_metrics("test"), settings=task.metric_settings())
@@ -179,6 +182,7 @@ def _build(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build
     data = build.data(config, spec)
     network = build.network(config, spec)
     task = build.task(config, network, data=data, processes=trainer.world_size)
+    build.check_trainer(task, trainer)
     _check_monitors(config, task)
     return task, data, network
 

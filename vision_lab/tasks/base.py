@@ -10,7 +10,7 @@ import math
 from abc import ABC
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -56,6 +56,9 @@ class Task(pl.LightningModule, ABC):
     mean: Tensor
     std: Tensor
 
+    generates_images: ClassVar[bool] = False
+    """Whether mode=predict generates images instead of reading them."""
+
     def __init__(
         self,
         *,
@@ -83,6 +86,8 @@ class Task(pl.LightningModule, ABC):
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
         self.split_metrics = nn.ModuleDict()
+        self.added_metrics: tuple[str, ...] = ()
+        """Names of the metrics that were added to those of the task."""
         self.results: dict[str, dict[str, Tensor]] = {}
         """All metrics of each split, after its last epoch."""
 

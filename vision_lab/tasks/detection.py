@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,25 +10,34 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from vision_lab.core.batch import Batch, Detections
+from vision_lab.core.batch import Batch, BoxTargets, Detections
 from vision_lab.metrics.box_scaling import in_file_pixels, scale_to_file
 from vision_lab.metrics.detection import BoxMeanAveragePrecision
 from vision_lab.tasks.supervised import SupervisedTask
+
+DetectionLoss = Callable[[Any, Sequence[BoxTargets]], dict[str, Tensor]]
+"""Maps the outputs of a detector and the targets of each image to scalars by name."""
 
 
 class DetectionTask(SupervisedTask):
     """Object detection; crowds are ignored by losses, and detections in them by metrics.
 
     Predictions are in pixels of the batch images; metrics are in pixels of the original images.
+
+    Args:
+        loss: maps the outputs of the network and the targets of each image to scalars by name,
+            which are summed; None for the network's own losses, those of its paper.
+        arguments: arguments of ``SupervisedTask``; ``network`` is a ``Detector``.
     """
 
-    def losses(
-        self,
-        outputs: Any,
-        batch: Batch,
-    ) -> dict[str, Tensor]:
-        """Compute the losses of the head and their sum."""
-        terms: dict[str, Tensor] = self.network.losses(outputs, batch.targets)  # type: ignore[operator]  # a Detector
+    def __init__(self, *, loss: DetectionLoss | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.loss = loss
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Compute the terms of the loss and their sum."""
+        compute: Any = self.network.losses if self.loss is None else self.loss
+        terms: dict[str, Tensor] = compute(outputs, batch.targets)
         return {"loss": torch.stack([*terms.values()]).sum(), **terms}
 
     @torch.no_grad()
@@ -41,7 +50,8 @@ class DetectionTask(SupervisedTask):
         """Create COCO's metrics; none for training images, which are augmented."""
         if split == "train":
             return MetricCollection({})
-        return MetricCollection({"boxes": BoxMeanAveragePrecision(self.spec.num_classes)})
+        metrics: dict[str, Any] = {"boxes": BoxMeanAveragePrecision(self.spec.num_classes)}
+        return MetricCollection(metrics, compute_groups=False)
 
     def update_metrics(
         self, metrics: MetricCollection, batch: Batch, predictions: Sequence[Detections]

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.tasks.base import TTA_UNSUPPORTED, Task
@@ -38,14 +39,31 @@ class SupervisedTask(Task):
     """A task with targets: one loss, and metrics accumulated over a whole split.
 
     The network maps (N, C, H, W) normalized images to outputs that only its head and its task know.
+
+    Args:
+        metrics: further metrics of validation and test by name, called with the predictions that
+            ``decode`` returns and the targets of the batch.
+        arguments: arguments of ``Task``.
+
+    Raises:
+        ArgumentError: if one of them is no torchmetrics ``Metric``, or has the name of another one.
     """
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        metrics: Mapping[str, Metric] | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self.flip_tta = False
         """Whether to average the predictions of each image and its mirror image."""
-        splits = {split: SplitMetrics(self.metrics(split)) for split in ("train", "val", "test")}
-        self.split_metrics = nn.ModuleDict({f"on_{name}": splits[name] for name in splits})
+        self.added_metrics = tuple(metrics or ())
+        for split in ("train", "val", "test"):
+            collection = self.metrics(split)
+            if split != "train":
+                _add_metrics(collection, metrics or {})
+            self.split_metrics[f"on_{split}"] = SplitMetrics(collection)
 
     def forward(self, images: Tensor) -> Any:
         """Normalize images and apply the network.
@@ -286,3 +304,16 @@ def average_logits(first: Tensor, second: Tensor) -> Tensor:
     """
     log_probabilities = [logits.float().log_softmax(dim=1) for logits in (first, second)]
     return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(2)
+
+
+def _add_metrics(collection: MetricCollection, metrics: Mapping[str, Any]) -> None:
+    for name, metric in metrics.items():
+        if not isinstance(metric, Metric):
+            needed = f"a torchmetrics.Metric, not a {type(metric).__name__}"
+            raise ArgumentError("metrics", name, needed)
+        taken = {"loss"}
+        for key, existing in collection.items():
+            taken.update(getattr(existing, "names", (key,)))
+        if name in taken:
+            raise ArgumentError("metrics", name, "another name: there is a metric of this name")
+        collection.add_metrics({name: metric.clone()})

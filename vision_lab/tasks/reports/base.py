@@ -124,14 +124,21 @@ class Report:
         """
         return {}
 
-    def charts(self, monitor: str) -> dict[str, list[str]]:
+    def charts(
+        self,
+        monitor: str,
+        *,
+        added: Sequence[str] = (),
+    ) -> dict[str, list[str]]:
         """Return the curves to show together in TensorBoard, by title of the chart.
 
         Args:
             monitor: name of the monitored metric, without its split.
+            added: names of metrics that the user has added to those of the task.
         """
         names = dict.fromkeys(["loss", monitor])
-        return {name: [f"train/{name}", f"val/{name}"] for name in names}
+        charts = {name: [f"train/{name}", f"val/{name}"] for name in names}
+        return charts | {name: [f"val/{name}"] for name in added}
 
     def table_rows(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -47,13 +47,18 @@ class GenerationReport(Report):
             "real": tile_images(results["real_images"], columns=GRID_COLUMNS),
         }
 
-    def charts(self, monitor: str) -> dict[str, list[str]]:
+    def charts(
+        self,
+        monitor: str,
+        *,
+        added: Sequence[str] = (),
+    ) -> dict[str, list[str]]:
         """Return losses, scores, and each metric of samples and of real images."""
         charts = {
             "losses": ["train/generator_loss", "train/discriminator_loss"],
             "scores": ["train/real_score", "train/fake_score"],
         }
-        for name in GENERATIVE_METRICS:
+        for name in (*GENERATIVE_METRICS, *added):
             charts[name] = [f"val/{name}", f"val/real_{name}"]
         return charts
 

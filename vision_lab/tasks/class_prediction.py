@@ -1,0 +1,88 @@
+"""``ClassPredictionTask``: a task that predicts classes, of images or of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision_lab.core.arguments import ArgumentError, NonNegative
+from vision_lab.core.batch import Batch
+from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
+from vision_lab.tasks.supervised import SupervisedTask
+
+ClassLoss = Callable[[Tensor, Tensor], Tensor | Mapping[str, Tensor]]
+"""Maps logits and int64 targets to a scalar, or to scalars by name that are summed."""
+
+
+class ClassPredictionTask(SupervisedTask):
+    """A task whose network predicts a logit for each class, and which minimizes a loss of them.
+
+    Args:
+        loss: the loss, any module of torch's kind: called with logits (N, K) or (N, K, H, W) and
+            targets (N,) or (N, H, W) int64. If it has class weights, they are its ``weight``.
+        class_weights: one weight for each class; "auto" to compute them from the training data;
+            None for equal weights.
+        aux_weight: weight of the loss of auxiliary outputs, for networks that have them.
+        arguments: arguments of ``SupervisedTask``.
+
+    Raises:
+        ArgumentError: if the weights do not fit the classes or the loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: ClassLoss,
+        class_weights: ClassWeights,
+        aux_weight: NonNegative,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        if class_weights is not None and not hasattr(loss, "weight"):
+            needed = "null: the loss has no class weights (an attribute `weight`)"
+            raise ArgumentError("class_weights", class_weights, needed)
+        self.loss = loss
+        self.auto_class_weights = class_weights == "auto"
+        self.aux_weight = aux_weight
+        weights = parse_class_weights(class_weights, self.spec)
+        if weights is not None:
+            self._set_class_weights(weights)
+
+    def setup(self, stage: str) -> None:
+        """Compute class weights from the training data, if requested."""
+        if self.auto_class_weights and stage != "predict":
+            self._set_class_weights(self.require_data().class_weights())
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Compute the terms of the loss and their sum.
+
+        Args:
+            outputs: logits; or a tuple of main and auxiliary logits.
+            batch: the batch.
+        """
+        main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        targets = batch.targets.long()
+        terms = self._loss_terms(main, targets)
+        if auxiliary:
+            sums = [_sum(self._loss_terms(logits, targets)) for logits in auxiliary]
+            terms["auxiliary"] = self.aux_weight * torch.stack(sums).sum()
+        total = _sum(terms)
+        terms.pop("main", None)
+        return {"loss": total, **terms}
+
+    def _loss_terms(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        loss = self.loss(logits.float(), targets)
+        if isinstance(loss, Tensor):
+            return {"main": loss}
+        return dict(loss)
+
+    def _set_class_weights(self, weights: Tensor) -> None:
+        loss: Any = self.loss
+        loss.weight = weights.to(self.device)
+
+
+def _sum(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([*terms.values()]).sum()
