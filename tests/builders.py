@@ -22,6 +22,7 @@ from vision_lab.config.groups import CONFIG_DIR, find_groups
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.losses.classes import CrossEntropy
 from vision_lab.tasks.classification import ClassificationTask
 from vision_lab.training.lr_schedules import Constant
 
@@ -120,7 +121,7 @@ def classification_task(spec: DataSpec, **changes) -> ClassificationTask:
         "monitor": "val/accuracy",
         "monitor_mode": "max",
         "seed": 0,
-        "label_smoothing": 0.0,
+        "loss": CrossEntropy(),
         "class_weights": None,
         "aux_weight": 0.3,
     }

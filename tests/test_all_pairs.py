@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.builders import FAMILIES, GROUPS, box_targets, composed, without
 from vision_lab import build
 from vision_lab.config.instantiation import instantiate
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.protocols import Backbone, Head
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.torchvision_detectors import DenseOutputs
@@ -27,7 +27,7 @@ HEADS = {
     for target in ("labels", "masks", "boxes")
 }
 
-NOT_DILATED = "head.output_stride=8: this model cannot be dilated"
+NOT_DILATED = "output_stride=8: type null, or choose another model: this one cannot be dilated"
 
 IMPOSSIBLE = {
     # It pools beside its convolutions.
@@ -122,7 +122,7 @@ def test_every_head_works_on_every_model(model: str, no_norm: None):
     ):
         for name in names:
             if (model, name) in IMPOSSIBLE:
-                with pytest.raises(ConfigurationError, match=IMPOSSIBLE[model, name]):
+                with pytest.raises(ArgumentError, match=IMPOSSIBLE[model, name]):
                     head(name)(*backbone(model, (129, 171), device="meta"))
                 continue
             with torch.device("meta"):

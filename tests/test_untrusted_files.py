@@ -166,10 +166,12 @@ def test_features_of_a_run_are_never_code(command: Command, gift: Callable, stol
         }
 
     gift(change, file="config_resolved.yaml")
-    outcome = command("task=generate", *FAST_ANY_MODEL, "task.feature_extractor=run:gift", "name=x")
+    outcome = command(
+        "task=generate", *FAST_ANY_MODEL, "features=run", "features.folder=gift", "name=x"
+    )
     assert not stolen.exists()
     assert outcome.code == 1
-    assert "task.feature_extractor=run:gift: model.network._target_=" in outcome.err
+    assert "features.folder=gift: model.network._target_=" in outcome.err
 
 
 def names_of_classes(stolen: Path) -> list[str]:

@@ -22,6 +22,7 @@ from pytorch_lightning.profilers import Profiler
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
+from torchvision.transforms import v2
 
 from vision_lab.config.instantiation import instantiate, locate, name_arguments, name_errors
 from vision_lab.config.resolution import Config
@@ -46,7 +47,7 @@ from vision_lab.core.protocols import (
 from vision_lab.core.signatures import get_parameters
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
-from vision_lab.losses.gan import AdversarialLoss
+from vision_lab.data.transforms import MultiSampleTransform
 from vision_lab.models.feature_extractors import classifier_features
 from vision_lab.models.weights import load
 from vision_lab.runs.folder import Run
@@ -65,6 +66,9 @@ TASK_GROUPS = {
     "feature_extractor": "features",
 }
 """Groups that arguments of the task are built from."""
+
+BOX_TRANSFORMS = (MultiSampleTransform, v2.RandomIoUCrop)
+"""Transforms that require boxes."""
 
 PLUGINS = (CheckpointIO, ClusterEnvironment, LayerSync, Precision)
 """Classes that the Trainer accepts as plugins."""
@@ -126,12 +130,27 @@ def data(
     """
     augment = config["augment"]
     transforms = {key: _transforms(augment[key], f"augment.{key}") for key in ("train", "eval")}
+    _check_transforms(spec, transforms)
     make = _partial(_constructor_arguments(config, "data"), "data")
     with name_errors("data", config["data"]):
         module: DataModule = make(
             spec=spec, transforms=transforms, seed=config["seed"], label_map=label_map
         )
     return module
+
+
+def _check_transforms(spec: DataSpec, transforms: Mapping[str, Sequence[Any]]) -> None:
+    if spec.target_type == "boxes":
+        if transforms["eval"]:
+            raise ConfigurationError(
+                "augment.eval must be empty for boxes, which are evaluated in pixels of the "
+                "original images: type augment.eval=[], or augment=flip"
+            )
+    elif any(isinstance(transform, BOX_TRANSFORMS) for transform in transforms["train"]):
+        raise ConfigurationError(
+            f"augment.train contains a transform of boxes, but the data has {spec.target_type}: "
+            "type augment=flip"
+        )
 
 
 def drop_datasets(config: Config) -> Config:
@@ -259,7 +278,7 @@ def task(
         "feature_extractor": features(config),
         "diffaugment": _diffaugment(config),
     }
-    accepted = set(get_parameters(task_class(config))[0])
+    accepted = _parameter_names(task_class(config))
     make = _partial(_constructor_arguments(config, "task"), "task")
     with name_errors("task", config["task"]), name_task_arguments(config):
         task = make(
@@ -307,17 +326,11 @@ def loss(config: Config) -> Callable[..., Any] | None:
     """Build the loss; None if it is that of the head.
 
     Raises:
-        ConfigurationError: if the task needs one, or it is no function.
+        ConfigurationError: if it cannot be built.
     """
-    node = _constructor_arguments(config, "loss") if config["loss"] else None
-    if node:
-        built: Callable[..., Any] = _build_object(node, "loss", (Callable, AdversarialLoss))
+    if config["loss"]:
+        built: Callable[..., Any] = instantiate(_constructor_arguments(config, "loss"), "loss")
         return built
-    parameter = get_parameters(task_class(config))[0].get("loss")
-    if parameter is not None and parameter.default is parameter.empty:
-        raise ConfigurationError(
-            f"task={config.choices.get('task')} requires a loss: type another loss="
-        )
     return None
 
 
@@ -366,6 +379,13 @@ def run_features(folder: str, *, trust: Sequence[str] = ()) -> FeatureExtractor:
     return classifier_features(classifier.module, classifier.spec, f"run:{folder}")
 
 
+def _parameter_names(target: Callable[..., Any]) -> set[str]:
+    try:
+        return set(get_parameters(target)[0])
+    except (TypeError, ValueError):  # a class written in C, which is no task
+        return set()
+
+
 def _diffaugment(config: Config) -> list[Any]:
     nodes = config.values.get("diffaugment") or {}
     built = []
@@ -375,12 +395,16 @@ def _diffaugment(config: Config) -> list[Any]:
     return built
 
 
-def check_trainer(task: Task, trainer: pl.Trainer) -> None:
-    """Check that the settings of the Trainer suit the task.
+def check_training(task: Task, trainer: pl.Trainer) -> None:
+    """Check that the task can be trained, and that the settings of the Trainer suit it.
 
     Raises:
         ConfigurationError: if one does not.
     """
+    if not any(parameter.requires_grad for parameter in task.network.parameters()):
+        raise ConfigurationError(
+            "model.freeze leaves nothing to train: type model.freeze=backbone or null"
+        )
     has_end = trainer.max_steps > 0 or (trainer.max_epochs or 0) > 0
     if not has_end and not task.uses_plateau:
         raise ConfigurationError(

@@ -70,7 +70,13 @@ MODES = {
         "trainer.limit_train_batches=2",
     ),
     "resume": ("resume=gift",),
-    "features": ("task=generate", *WORDS["made"][1:], *FAST, "task.feature_extractor=run:gift"),
+    "features": (
+        "task=generate",
+        *WORDS["made"][1:],
+        *FAST,
+        "features=run",
+        "features.folder=gift",
+    ),
     "sweep": ("-m", "mode=evaluate", "run=gift", "seed=0,1"),
 }
 """mode: the words by which a run folder is used."""

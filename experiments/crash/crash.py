@@ -36,8 +36,8 @@ CASES = {
     "detect": "task=detect head=faster_rcnn head.channels=32 augment=mosaic "
     "data.spec.image_size=[64,64] data.num_images.train=120 data.num_images.val=24 data.num_images.test=24 trainer.max_epochs=6",
     # two networks and optimizers, accumulated gradients, averaged weights, penalties, class labels
-    "generate": "task=generate model.conditioning=projection model.spectral_norm=true task.loss=hinge "
-    "task.n_critic=2 task.diffaugment=[translation] scheduler=cosine "
+    "generate": "task=generate model.conditioning=projection model.spectral_norm=true loss=hinge "
+    "task.n_critic=2 diffaugment=translation scheduler=cosine "
     "trainer.accumulate_grad_batches=2 callbacks.ema=null task.num_samples=200 trainer.limit_train_batches=80 trainer.max_epochs=8",
 }
 """Overrides of each case, besides those in COMMON."""

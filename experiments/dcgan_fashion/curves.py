@@ -26,7 +26,7 @@ def main() -> None:
     grids = []
     for loss, color in COLORS.items():
         for seed, style in ((0, "-"), (1, "--")):
-            run = sweep / f"task.loss-{loss}_seed-{seed}"
+            run = sweep / f"loss-{loss}_seed-{seed}"
             with (run / "metrics.csv").open() as file:
                 rows = list(csv.DictReader(file))
             steps = [int(row["step"]) for row in rows]

@@ -54,7 +54,7 @@ def test_a_loss_that_is_nan_ends_the_run(
     assert [Path(line.strip()).is_file() for line in lines[start + 2 : start + 10]] == [True] * 8
     assert lines[start + 10].endswith("checkpoints/last.ckpt of step 4.")
     assert (
-        "use another name= with a smaller optimizer.lr, or with trainer.gradient_clip_val=1"
+        "use another name= with a smaller learning rate, or with gradient_clip_val=1"
         in lines[start + 11]
     )
     assert Run(Path("outputs/x")).error == "at step 5 the loss is not finite: loss nan"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.errors import DataError
 from vision_lab.data.sampler import EpochBatchSampler
 
 
@@ -71,7 +71,7 @@ def test_a_dataset_smaller_than_a_batch_is_one_batch():
 
 def test_fewer_samples_than_processes():
     with pytest.raises(
-        ConfigurationError, match=r"2 processes but only 1 images: type trainer\.devices=1"
+        DataError, match="1 images cannot be distributed over 2 processes: use at most 1 devices"
     ):
         order(size=1, world_size=2)
 

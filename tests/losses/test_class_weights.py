@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.spec import DataSpec
 from vision_lab.losses.class_weights import parse_class_weights
 
@@ -20,10 +20,10 @@ def test_equal_and_computed_weights_are_none(spec: DataSpec, value: str | None):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([1, 2], "has 2 numbers for 4 classes: type one for each of ash, beech, cedar, date"),
+        ([1, 2], r"class_weights=\[1,2\]: type one number for each of ash, beech, cedar, date"),
         ([0, 0, 0, 0], "type a number above 0 for at least one class"),
     ],
 )
 def test_invalid_weights_are_refused(spec: DataSpec, value: list, message: str):
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         parse_class_weights(value, spec)

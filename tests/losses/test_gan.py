@@ -6,8 +6,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vision_lab.core.errors import ConfigurationError
-from vision_lab.losses.gan import gradient_penalty, make_loss, r1_penalty
+from vision_lab.core.arguments import ArgumentError
+from vision_lab.losses.gan import (
+    AdversarialLoss,
+    Hinge,
+    NonSaturating,
+    Wasserstein,
+    gradient_penalty,
+    r1_penalty,
+)
+
+LOSSES: dict[str, AdversarialLoss] = {
+    "bce": NonSaturating(),
+    "hinge": Hinge(),
+    "wgan_gp": Wasserstein(),
+}
 
 REAL, FAKE = torch.tensor([0.5, -0.3]), torch.tensor([0.2, -2.0])
 
@@ -29,21 +42,21 @@ def softplus(value: float) -> float:
     ],
 )
 def test_losses_equal_those_by_hand(name: str, discriminator: float, generator: float):
-    loss = make_loss(name, real_label=1.0)
+    loss = LOSSES[name]
     assert loss.discriminator(REAL, FAKE).item() == pytest.approx(discriminator, abs=1e-6)
     assert loss.generator(FAKE).item() == pytest.approx(generator, abs=1e-6)
 
 
 def test_label_smoothing_is_one_sided():
-    loss = make_loss("bce", real_label=0.9)
+    loss = NonSaturating(real_label=0.9)
     expected = 0.9 * softplus(-0.5) + 0.1 * softplus(0.5) + softplus(0.2)
     assert loss.discriminator(REAL[:1], FAKE[:1]).item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bce", "hinge", "wgan_gp"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_gan_losses_have_the_right_sign(name: str):
     """The discriminator's loss decreases with scores of real images, the generator's with those of generated ones."""
-    loss = make_loss(name, real_label=1.0)
+    loss = LOSSES[name]
     real, fake = (torch.linspace(-0.9, 0.9, 7, requires_grad=True) for _ in range(2))
     of_real, of_fake = torch.autograd.grad(loss.discriminator(real, fake), [real, fake])
     assert (of_real < 0).all()
@@ -53,7 +66,7 @@ def test_gan_losses_have_the_right_sign(name: str):
 
 
 def test_the_hinge_loss_is_zero_beyond_its_margin():
-    loss = make_loss("hinge", real_label=1.0)
+    loss = Hinge()
     real, fake = torch.tensor([1.5], requires_grad=True), torch.tensor([-1.5], requires_grad=True)
     assert [
         gradient.item()
@@ -97,11 +110,17 @@ def test_a_gradient_penalty_is_trained(penalty: str):
     assert measured().item() < 0.8 * before
 
 
-def test_a_missing_loss_is_refused():
-    with pytest.raises(ConfigurationError, match=r"task\.loss=wgan: type bce, hinge or wgan_gp"):
-        make_loss("wgan", real_label=1.0)
+def test_the_gradient_penalty_of_wgan_gp_is_weighted():
+    real, fake = torch.rand(2, 4, 1, 2, 2)
+    loss = Wasserstein(gradient_penalty_weight=10.0)
+    assert loss.penalty(linear_scores, real, fake).item() == pytest.approx(10 * (5 - 1) ** 2)
+    for without in (Wasserstein(gradient_penalty_weight=0.0), Hinge()):
+        assert not without.penalizes_gradients
+        assert without.penalty(linear_scores, real, fake).item() == 0
+
+
+def test_a_label_of_real_images_below_a_half_is_refused():
     with pytest.raises(
-        ConfigurationError,
-        match=r"task\.real_label_value=0\.2: type a number above 0\.5, at most 1",
+        ArgumentError, match=r"real_label=0\.2: type a number above 0\.5, at most 1"
     ):
-        make_loss("bce", real_label=0.2)
+        NonSaturating(real_label=0.2)

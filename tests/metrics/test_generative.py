@@ -11,7 +11,6 @@ from vision_lab.metrics.generative import (
     FeatureCollector,
     diversity,
     fid,
-    generative_metrics,
     kid,
     nearest_neighbors,
     precision,
@@ -109,9 +108,8 @@ def test_precision_and_recall_distinguish_quality_and_coverage():
 
 def test_the_same_points():
     real = points(100, seed=1)
-    values = generative_metrics(real, real)
-    assert values["fid"].item() == pytest.approx(0, abs=1e-6)
-    assert values["precision"] == values["recall"] == 1
+    assert fid(real, real).item() == pytest.approx(0, abs=1e-6)
+    assert precision(real, real) == recall(real, real) == 1
     assert diversity(real, real) == 1
 
 

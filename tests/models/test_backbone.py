@@ -8,7 +8,7 @@ import torch
 import torchvision.models as published
 from torch import nn
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.spec import DataSpec
 from vision_lab.models.backbone import ClassifierBackbone, build_backbone
 
@@ -90,11 +90,10 @@ def test_auto_stem(spec: DataSpec, size: int, stride: int):
 
 
 def test_images_that_are_too_small_get_the_minimum_size(spec: DataSpec):
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         made(spec, published.alexnet)
-    assert str(caught.value) == (
-        "alexnet does not support images of 32x32 pixels: type data.spec.image_size=[63,63]"
-    )
+    message = "image_size=[32,32]: type [63,63]: alexnet does not support smaller images"
+    assert str(caught.value) == message
     made(replace(spec, image_size=(63, 63)), published.alexnet)
 
 
@@ -103,20 +102,18 @@ def test_the_suggested_size_fits_the_stem_it_selects(spec: DataSpec):
     """A small stem requires less, but ``auto`` does not select it at that size."""
     inception = partial(published.inception_v3, init_weights=False)
     with torch.device("meta"):
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(ArgumentError) as caught:
             made(spec, inception, stem="auto")
         assert str(caught.value) == (
-            "inception_v3 does not support images of 32x32 pixels: type "
-            "data.spec.image_size=[299,299], or data.spec.image_size=[75,75] model.stem=small"
+            "image_size=[32,32]: type [299,299], or [75,75] model.stem=small: inception_v3 does not "
+            "support smaller images"
         )
         made(replace(spec, image_size=(75, 75)), inception, stem="small")
         made(replace(spec, image_size=(299, 299)), inception, stem="auto")
 
 
 def test_stem_choices(spec: DataSpec):
-    with pytest.raises(
-        ConfigurationError, match=r"^model\.stem=tiny: type auto, imagenet or small$"
-    ):
+    with pytest.raises(ArgumentError, match=r"^stem=tiny: type auto, imagenet or small$"):
         made(spec, stem="tiny")
 
 
@@ -151,13 +148,13 @@ def test_freezing_a_stage_without_parameters_freezes_earlier_ones(spec: DataSpec
 
 
 def test_an_unknown_stage_lists_all_stages(spec: DataSpec):
-    expected = r"^model\.freeze=layer9: type backbone, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
-    with pytest.raises(ConfigurationError, match=expected):
+    expected = r"^freeze=layer9: type backbone, or one of the stages relu, layer1\.1, layer2\.1, layer3\.1, layer4\.1$"
+    with pytest.raises(ArgumentError, match=expected):
         made(spec, freeze="layer9")
 
 
 def test_a_small_stem_that_is_not_possible(spec: DataSpec):
     from vision_lab.models.architectures.cifar_resnet import CifarResNet
 
-    with pytest.raises(ConfigurationError, match=r"type model\.stem=imagenet$"):
+    with pytest.raises(ArgumentError, match="stem=small: type imagenet: the first downsampling of"):
         made(spec, partial(CifarResNet, depth=20), stem="small")

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.models.backbone import ClassifierBackbone
 from vision_lab.models.dilation import DilatedPool, dilate
 
@@ -97,14 +97,14 @@ def test_a_network_that_cannot_be_dilated_raises_with_advice():
         loaded=None,
     )
     with pytest.raises(
-        ConfigurationError,
-        match=r"head\.output_stride=8: this model cannot be dilated.*output_stride=null",
+        ArgumentError,
+        match="output_stride=8: type null, or choose another model: this one cannot be dilated",
     ):
         made.features([made.stages[-1].name], output_stride=8)
 
 
 def test_invalid_output_strides_are_refused():
-    with pytest.raises(ConfigurationError, match=r"head\.output_stride=3: type 8, 16, 32 or null"):
+    with pytest.raises(ArgumentError, match=r"output_stride=3: type 8, 16, 32 or null"):
         backbone("resnet18").features(["layer4.1"], output_stride=3)
 
 

@@ -11,6 +11,7 @@ import torchvision.models
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.bundled.fashion_mini import FashionMini
@@ -127,14 +128,12 @@ def test_inception_without_its_extra_or_network(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(
         "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline
     )
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         inception(None)
     text = str(caught.value)
-    assert "weights-inception-2015-12-05-6726825d.pth cannot be downloaded: no network" in text
-    assert (
-        "then type task.feature_extractor=inception:<folder>/weights-inception-2015-12-05-6726825d.pth"
-        in text
-    )
+    name = "weights-inception-2015-12-05-6726825d.pth"
+    assert f"{name} cannot be downloaded (no network)" in text
+    assert f"weights=null: type the path of {name}, downloaded elsewhere" in text
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text(
         "root:x:0:0:no weights"
@@ -142,17 +141,17 @@ def test_inception_without_its_extra_or_network(tmp_path: Path, monkeypatch: pyt
     torch.save({"x": partial(print, "run")}, tmp_path / "code.pth")
     for name in ("other", "text", "code"):
         with pytest.raises(
-            ConfigurationError,
-            match=rf"inception:.*{name}\.pth: these are not torch-fidelity's weights",
+            ArgumentError,
+            match=rf"weights=.*{name}\.pth: type the path of torch-fidelity's weights, which these",
         ):
             inception(str(tmp_path / f"{name}.pth"))
-    with pytest.raises(ConfigurationError, match=r"inception:none\.pth: there is no such file"):
+    with pytest.raises(ArgumentError, match=r"weights=none\.pth: type the path of a file that exi"):
         inception("none.pth")
     monkeypatch.setitem(
         __import__("sys").modules, "torch_fidelity.feature_extractor_inceptionv3", None
     )
     with pytest.raises(
-        ConfigurationError, match=r"requires torch-fidelity: type pip install 'vision_lab\[fid\]'"
+        ConfigurationError, match=r"require torch-fidelity: type pip install 'vision_lab\[fid\]'"
     ):
         inception(None)
 

@@ -154,10 +154,10 @@ def test_unsupported_detector_options_are_refused(command: Command, trained: Run
         "mode=predict", f"run={trained}", f"source={tmp_path / 'squares'}", "mode.tiles=true"
     )
     assert outcome.code == 1
-    assert "mode.tiles=true is for tasks that predict pixels" in outcome.err
+    assert "mode.tiles=true: type false: this task does not predict pixels" in outcome.err
     outcome = command("mode=evaluate", f"run={trained}", "mode.tta=flip")
     assert outcome.code == 1
-    assert "mode.tta=flip: this task cannot average predictions" in outcome.err
+    assert "mode.tta=flip: type null: this task cannot average predictions" in outcome.err
 
 
 @pytest.mark.parametrize(

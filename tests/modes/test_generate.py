@@ -191,13 +191,14 @@ def test_the_same_command_twice_gives_the_same_bits(command: Command, run: Path)
 def test_features_of_a_run(command: Command, run: Path):
     """Metrics of other features are not compared with those of the run."""
     outcome = command(
-        "mode=evaluate", f"run={run}", "task.feature_extractor=run:outputs/classifier"
+        "mode=evaluate", f"run={run}", "features=run", "features.folder=outputs/classifier"
     )
     assert outcome.code == 0, outcome.err
-    assert "measured with feature_extractor run:outputs/classifier, num_samples 60" in outcome.out
+    name = f"run:{Path('outputs/classifier').absolute()}"
+    assert f"measured with feature_extractor {name}, num_samples 60" in outcome.out
     assert "the run's own result" not in outcome.out
     written = json.loads((run / "evaluate" / "test.json").read_text())
-    assert written["measured_with"]["feature_extractor"] == "run:outputs/classifier"
+    assert written["measured_with"]["feature_extractor"] == name
     assert written["metrics"]["test/fid"] > written["metrics"]["test/real_fid"]
 
 
@@ -253,12 +254,12 @@ def test_masks_and_boxes_are_ignored_by_generation(command: Command):
 def test_samples_need_no_features(command: Command, run: Path):
     """The classifier that extracted features may no longer exist."""
     words = (*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none")
-    assert command(*words, "task.feature_extractor=run:outputs/classifier", "name=x").code == 0
+    assert command(*words, "features=run", "features.folder=outputs/classifier", "name=x").code == 0
     shutil.rmtree("outputs/classifier")
     outcome = command("mode=predict", "run=outputs/x", "mode.num_samples=2")
     assert outcome.code == 0, outcome.err
     outcome = command("mode=evaluate", "run=outputs/x")
-    assert "task.feature_extractor=run:outputs/classifier: there is no such folder" in outcome.err
+    assert "outputs/classifier: there is no such folder" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -272,21 +273,21 @@ def test_samples_need_no_features(command: Command, run: Path):
          "model=, or task=generate"),
         ("head=none", "head=none is for images alone, but task=classify learns from labels: type head=linear, "
          "or task=generate"),
-        ("task=generate task.feature_extractor=vgg", "task.feature_extractor=vgg: type fashion_mini, inception"),
-        ("task=generate task.feature_extractor=run:outputs/made", "task.feature_extractor=run:outputs/made: this is not a finished run "
+        ("task=generate features=none", "features=none: type one that is not none, for the metrics"),
+        ("task=generate features=run features.folder=outputs/made", "outputs/made: type the folder of a finished run "
          "of task=classify"),
-        ("task=generate task.feature_extractor=run:outputs/none", "task.feature_extractor=run:outputs/none: there is no such folder"),
-        ("task=generate task.feature_extractor=inception:none.pth", "task.feature_extractor=inception:none.pth: there is no such file"),
-        ("task=generate data.spec.image_size=[28,28]", "type data.spec.image_size=[32,32]"),
+        ("task=generate features=run features.folder=outputs/none", "features.folder=outputs/none: there is no such folder"),
+        ("task=generate features=inception features.weights=none.pth", "features.weights=none.pth: type the path of a file that exists"),
+        ("task=generate data.spec.image_size=[28,28]", "data.spec.image_size=[28,28]: type [32,32]: dcgan"),
         ("mode=predict run=outputs/made mode.num_samples=0", "mode.num_samples=0: type a whole number from 1 to 1000000 or null"),
         ("mode=predict run=outputs/made mode.class_names=[hat]", "mode.class_names=[hat]: type a list of t-shirt/top, trouser"),
-        ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are not for task=generate"),
+        ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are for images to predict, not to generate"),
         ("mode=predict run=outputs/made source=outputs", "source=outputs: this is not a latents.npz written by mode=predict"),
         ("mode=predict run=outputs/made source=x mode.num_samples=3", "the file of source= determines mode.num_samples and mode.class_names"),
         ("task=generate trainer.precision=64-true", "trainer.precision=64-true: type 32-true, 16-mixed or bf16-mixed"),
         ("mode=predict run=outputs/made mode.class_names=3", "mode.class_names=3: type a list, each text, or null"),
-        ("mode=predict run=outputs/classifier mode.num_samples=3 source=x", "mode.num_samples and mode.class_names are for task=gener"),
-        ("mode=evaluate run=outputs/made mode.tta=flip", "mode.tta=flip: this task cannot average predictions"),
+        ("mode=predict run=outputs/classifier mode.num_samples=3 source=x", "mode.num_samples and mode.class_names are for tasks that gener"),
+        ("mode=evaluate run=outputs/made mode.tta=flip", "mode.tta=flip: type null: this task cannot average predictions"),
         ("mode=predict task=generate model=dcgan head=none", "mode=predict requires a trained generator: type run="),
     ],
 )  # fmt: skip
@@ -351,7 +352,7 @@ def test_folders_of_unlabeled_images(
         assert "1 unreadable files were skipped" in outcome.out
         assert Image.open(f"outputs/{name}/samples/epoch=002.png").size == (8 * 66 + 2, 2 * 66 + 2)
     outcome = command("task=generate", "data=folder", f"data.root={tmp_path / 'flat'}", "name=x")
-    assert "for images without classes (task=generate), type data=images" in outcome.err
+    assert "for images without classes, type data=images" in outcome.err
 
 
 def test_nan_losses_end_the_run(command: Command):

@@ -199,7 +199,7 @@ def test_tiles_and_classes(command: Command):
     Image.new("L", (40, 40)).save("a.png")
     refused = command(*words, "mode.tiles=true")
     assert refused.code == 1
-    assert "mode.tiles=true is for tasks that predict pixels (task=segment)" in refused.err
+    assert "mode.tiles=true: type false: this task does not predict pixels" in refused.err
     assert command(*words, "mode.tta=flip").code == 0
 
 
@@ -254,7 +254,7 @@ def test_the_scenes_of_a_run(command: Command):
                 "head=deeplabv3",
                 "model.network.aux_logits=false",
             ),
-            "type head.output_stride=null",
+            "head.output_stride=8: type null, or choose another model",
         ),
         (
             ("task=segment", "task.loss_weights.lovasz=1"),

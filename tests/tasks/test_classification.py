@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from tests.builders import classification_task, label_batch
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.spec import DataSpec
+from vision_lab.losses.classes import CrossEntropy
 
 LOGITS = torch.tensor(
     [[4.0, 1.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
@@ -33,7 +34,9 @@ def test_cross_entropy_and_its_options(spec: DataSpec):
     labels = label_batch([0, 1, 2, 3])
     plain = classification_task(spec).losses(LOGITS, labels)["loss"]
     assert plain.item() == pytest.approx(nn.functional.cross_entropy(LOGITS, labels.targets).item())
-    smooth = classification_task(spec, label_smoothing=0.1).losses(LOGITS, labels)["loss"]
+    smooth = classification_task(spec, loss=CrossEntropy(label_smoothing=0.1)).losses(
+        LOGITS, labels
+    )["loss"]
     assert smooth.item() == pytest.approx(
         nn.functional.cross_entropy(LOGITS, labels.targets, label_smoothing=0.1).item()
     )
@@ -94,11 +97,11 @@ def test_accuracy_and_top5_differ_after_a_batch_without_errors(spec: DataSpec):
     [
         (
             {"class_weights": [1, 2]},
-            r"has 2 numbers for 4 classes: type one for each of ash, beech, cedar, date",
+            r"class_weights=\[1,2\]: type one number for each of ash, beech, cedar, date",
         ),
         ({"class_weights": [0, 0, 0, 0]}, r"type a number above 0 for at least one class"),
     ],
 )
 def test_values_out_of_range_are_reported(spec: DataSpec, changes: dict[str, object], text: str):
-    with pytest.raises(ConfigurationError, match=text):
+    with pytest.raises(ArgumentError, match=text):
         classification_task(spec, **changes)

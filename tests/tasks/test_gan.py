@@ -12,9 +12,19 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tests.tasks.tiny_gan import Pair, Shades, data, generate, trainer
+from vision_lab import build
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError, UnreadableFileError
+from vision_lab.losses.diffaugment import translation
+from vision_lab.losses.gan import AdversarialLoss, Hinge, NonSaturating, Wasserstein
 from vision_lab.tasks.generation import GenerationTask
 from vision_lab.training.lr_schedules import Cosine
+
+LOSSES: dict[str, AdversarialLoss] = {
+    "bce": NonSaturating(),
+    "hinge": Hinge(),
+    "wgan_gp": Wasserstein(gradient_penalty_weight=1.0),
+}
 
 
 class Watch(pl.Callback):
@@ -169,7 +179,7 @@ def test_the_progress_bar_shows_the_newest_losses(tmp_path: Path):
 
 @pytest.mark.parametrize("loss", ["bce", "wgan_gp"])
 def test_mixed_precision(tmp_path: Path, loss: str):
-    task = generate(loss=loss, r1_weight=0.1)
+    task = generate(loss=LOSSES[loss], r1_weight=0.1)
     trainer(tmp_path, precision="bf16-mixed", limit_train_batches=4).fit(task, datamodule=data())
     assert all(parameter.isfinite().all() for parameter in task.network.parameters())
     assert task.results["val"]["fid"].isfinite()
@@ -228,7 +238,7 @@ def test_the_averaged_weights_are_not_biased_to_the_initial_ones(tmp_path: Path)
         ("hinge", {}),
         ("wgan_gp", {"n_critic": 3}),
         pytest.param("bce", {"r1_weight": 0.1}, marks=pytest.mark.slow),
-        pytest.param("hinge", {"diffaugment": ["translation"]}, marks=pytest.mark.slow),
+        pytest.param("hinge", {"diffaugment": [translation]}, marks=pytest.mark.slow),
     ],
 )
 def test_each_loss_approaches_the_target_distribution(
@@ -236,7 +246,7 @@ def test_each_loss_approaches_the_target_distribution(
 ):
     """The gray levels have mean 145 and standard deviation 47; moments are compared."""
     torch.manual_seed(0)
-    task = generate(loss=loss, **changes)
+    task = generate(loss=LOSSES[loss], **changes)
     shades = Shades().tensors[0].float()
 
     def apart() -> float:
@@ -260,42 +270,41 @@ def test_a_conditional_gan_separates_classes(tmp_path: Path):
     assert dark < 130 < 160 < light
 
 
+@pytest.mark.parametrize("changes", [{"loss": Wasserstein()}, {"r1_weight": 0.1}])
+@pytest.mark.parametrize("norm", [False, True])
 def test_gradient_penalties_with_batch_norm_give_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], norm: bool
 ):
-    for setting, changes in (
-        ("task.loss=wgan_gp", {"loss": "wgan_gp"}),
-        ("task.r1_weight", {"r1_weight": 0.1}),
-    ):
-        for norm in (False, True):
-            caplog.clear()
-            trainer(tmp_path, limit_train_batches=1).fit(
-                generate(Pair(norm=norm), **changes), datamodule=data()
-            )
-            assert (f"{setting} penalizes the gradient of each image" in caplog.text) == norm
-    assert "type model.discriminator_norm=layer" in caplog.text
+    task = generate(Pair(norm=norm), **changes)
+    trainer(tmp_path, limit_train_batches=1).fit(task, datamodule=data())
+    assert ("the penalty is for the gradient of each image" in caplog.text) == norm
+    assert ("choose a discriminator with layer norm" in caplog.text) == norm
 
 
-def test_incompatible_choices_are_refused(tmp_path: Path):
-    for changes, text in (
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
         (
             {"schedule": partial(ReduceLROnPlateau)},
-            "scheduler=plateau is not supported for two networks: type scheduler=constant, cosine or multistep",
+            "schedule=plateau: type a schedule that follows",
         ),
-        ({"generator_optimizer": {"momentum": 0.9}}, r"task\.generator_optimizer=.*momentum"),
-        (
-            {"discriminator_optimizer": {"lr": -1.0}},
-            r"task\.discriminator_optimizer=.*Invalid learning rate",
-        ),
-    ):
-        with pytest.raises(ConfigurationError, match=text):
-            trainer(tmp_path).fit(generate(**changes), datamodule=data())
-    with pytest.raises(
-        ConfigurationError,
-        match=r"trainer\.max_steps is not supported, because it counts the steps of both networks",
-    ):
-        trainer(tmp_path, max_steps=5).fit(generate(), datamodule=data())
-    with pytest.raises(
-        ConfigurationError, match=r"the task averages those of the generator \(task\.ema_decay\)"
-    ):
-        trainer(tmp_path, callbacks=[EMAWeightAveraging()]).fit(generate(), datamodule=data())
+        ({"generator_optimizer": {"momentum": 0.9}}, "generator_optimizer=.*momentum"),
+        ({"discriminator_optimizer": {"lr": -1.0}}, "discriminator_optimizer=.*Invalid learning"),
+    ],
+)
+def test_incompatible_arguments_are_refused(tmp_path: Path, changes: dict[str, Any], text: str):
+    with pytest.raises(ArgumentError, match=text):
+        trainer(tmp_path).fit(generate(**changes), datamodule=data())
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"max_steps": 5}, r"trainer\.max_steps counts the steps of all networks of this task"),
+        ({"callbacks": [EMAWeightAveraging()]}, "callbacks that average weights average those of"),
+        ({"max_epochs": -1}, "a schedule by progress requires an end: type trainer.max_epochs="),
+    ],
+)
+def test_settings_of_the_trainer_are_checked(tmp_path: Path, changes: dict[str, Any], text: str):
+    with pytest.raises(ConfigurationError, match=text):
+        build.check_training(generate(), trainer(tmp_path, **changes))

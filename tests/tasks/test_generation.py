@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.tasks.tiny_gan import Pair, Shades, data, generate, shade, trainer
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import DataError, UnreadableFileError
-from vision_lab.metrics.generative import fid, generative_metrics
+from vision_lab.metrics.generative import fid
 from vision_lab.tasks.generation import GenerationTask
 from vision_lab.tasks.reports.generation import GenerationReport
 
@@ -42,7 +43,7 @@ def test_samples_and_real_images_are_compared_with_the_split(tmp_path: Path):
     values = task.results["val"]
     real = shade(Shades(64).tensors[0])
     made = shade(task.generate(task.sample_latents(range(200))))
-    assert values["fid"] == generative_metrics(real, made)["fid"].float()
+    assert values["fid"] == fid(real, made).float()
     train = shade(Shades().tensors[0])[[place * 256 // 200 for place in range(200)]]
     assert values["real_fid"] == fid(real, train).float()
     assert values["real_fid"] < 0.05 < values["fid"]
@@ -124,14 +125,22 @@ def test_nearest_neighbors_skip_unreadable_files(tmp_path: Path):
     assert torch.equal(drawn[:, 16:160, 16:160], drawn[:, 16:160, 164:308])
 
 
-def test_training_images_are_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    measured = []
-    monkeypatch.setattr(
-        "vision_lab.tasks.generation.generative_metrics",
-        lambda *sets: (measured.append(0), generative_metrics(*sets))[1],
-    )
-    trainer(tmp_path, max_epochs=3).fit(generate(), datamodule=data())
-    assert len(measured) == 3 + 1
+def test_training_images_are_evaluated_once(tmp_path: Path):
+    compared = []
+
+    def count(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        compared.append(len(fake))
+        return torch.zeros(())
+
+    task = generate(metrics={"count": count})
+    trainer(tmp_path, max_epochs=3).fit(task, datamodule=data())
+    assert len(compared) == 3 + 1
+    assert task.results["val"]["count"] == task.results["val"]["real_count"] == 0
+
+
+def test_a_metric_of_a_name_in_use_is_refused():
+    with pytest.raises(ArgumentError, match=r"metrics=\[fid\]: type other names"):
+        generate(metrics={"fid": fid})
 
 
 def test_samples_are_drawn_with_classes_in_columns():

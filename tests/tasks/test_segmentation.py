@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.builders import mask_batch, mask_example
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch, Sample
-from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.losses.classes import CrossEntropy, Dice, WeightedSum
 from vision_lab.tasks.segmentation import SegmentationTask
 from vision_lab.training.lr_schedules import Constant
 
@@ -24,8 +25,7 @@ def task(spec: DataSpec, **changes) -> SegmentationTask:
         "monitor": "val/miou",
         "monitor_mode": "max",
         "seed": 0,
-        "loss_weights": {"cross_entropy": 1.0, "dice": 0.0, "focal": 0.0},
-        "focal_gamma": 2.0,
+        "loss": CrossEntropy(),
         "class_weights": None,
         "aux_weight": 0.5,
     }
@@ -35,12 +35,11 @@ def task(spec: DataSpec, **changes) -> SegmentationTask:
 def test_losses_are_summed_and_auxiliary_heads_weighted(mask_spec: DataSpec):
     logits, given = mask_example()
     single = [
-        task(mask_spec, loss_weights={name: 1.0}).losses(logits, given)["loss"]
-        for name in ("cross_entropy", "dice")
+        task(mask_spec, loss=loss).losses(logits, given)["loss"]
+        for loss in (CrossEntropy(), Dice())
     ]
-    made = task(
-        mask_spec, loss_weights={"cross_entropy": 1.0, "dice": 2.0, "focal": 0.0}, aux_weight=0.5
-    )
+    losses = {"cross_entropy": CrossEntropy(), "dice": Dice()}
+    made = task(mask_spec, loss=WeightedSum(losses, {"dice": 2.0}), aux_weight=0.5)
     found = made.losses((logits, logits), given)
     total = single[0] + 2 * single[1]
     assert found["loss"].item() == pytest.approx(1.5 * total.item())
@@ -52,28 +51,32 @@ def test_losses_are_summed_and_auxiliary_heads_weighted(mask_spec: DataSpec):
     ("changes", "message"),
     [
         (
-            {"loss_weights": {"lovasz": 1.0}},
-            "task.loss_weights.lovasz: there is no such loss; the losses are cross_entropy, dice, focal",
-        ),
-        ({"loss_weights": {}}, "task.loss_weights: type a number above 0 for at least one"),
-        (
-            {"loss_weights": {"dice": 0.0}},
-            "task.loss_weights: type a number above 0 for at least one",
-        ),
-        (
             {"class_weights": [0.0, 0.0, 0.0]},
-            "task.class_weights: type a number above 0 for at least one class",
+            "class_weights=[0.0,0.0,0.0]: type a number above 0 for at least one class",
         ),
         (
             {"class_weights": [1.0]},
-            "task.class_weights has 1 numbers for 3 classes: type one for each of sky, sea, sand",
+            "class_weights=[1.0]: type one number for each of sky, sea, sand",
+        ),
+        (
+            {"class_weights": "auto", "loss": Dice()},
+            "class_weights=auto: type null: the loss has no class weights (an attribute `weight`)",
         ),
     ],
 )
 def test_unusable_training_settings_are_refused(mask_spec: DataSpec, changes: dict, message: str):
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         task(mask_spec, **changes)
     assert str(caught.value) == message
+
+
+def test_any_loss_of_torch_can_be_used(mask_spec: DataSpec):
+    logits, given = mask_example()
+    torchs = nn.CrossEntropyLoss(ignore_index=IGNORE_INDEX)
+    found = task(mask_spec, loss=torchs, class_weights=[1.0, 2.0, 3.0]).losses(logits, given)
+    ours = task(mask_spec, class_weights=[1.0, 2.0, 3.0]).losses(logits, given)
+    assert list(found) == ["loss"]
+    assert found["loss"].item() == pytest.approx(ours["loss"].item())
 
 
 def test_predictions_of_flipped_images_are_flipped_back(mask_spec: DataSpec):

@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
+from vision_lab.losses.gan import NonSaturating
 from vision_lab.tasks.generation import GenerationTask
 from vision_lab.training.lr_schedules import Constant
 
@@ -82,27 +83,30 @@ class Judge(nn.Module):
         return self.layers(given).flatten()
 
 
-def shade(images: Tensor) -> Tensor:
+class Shade:
     """A single feature: the gray level of an image, in tenths."""
-    scale = 255 if images.dtype == torch.uint8 else 1
-    return 10 * images.float().mean(dim=(1, 2, 3))[:, None] / scale
+
+    name = "shade"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        scale = 255 if images.dtype == torch.uint8 else 1
+        return 10 * images.float().mean(dim=(1, 2, 3))[:, None] / scale
+
+
+shade = Shade()
 
 
 def generate(network: nn.Module | None = None, **changes: Any) -> GenerationTask:
     settings: dict[str, Any] = {
-        "loss": "bce",
-        "real_label_value": 1.0,
-        "gradient_penalty_weight": 1.0,
+        "loss": NonSaturating(),
         "r1_weight": 0.0,
         "n_critic": 1,
-        "diffaugment": [],
         "generator_optimizer": {},
         "discriminator_optimizer": {},
         "ema_decay": 0.9,
         "gradient_clip_val": None,
         "accumulate_grad_batches": 1,
         "feature_extractor": shade,
-        "feature_extractor_name": "shade",
         "num_samples": 200,
         "num_preview": 8,
         "network": network or Pair(),

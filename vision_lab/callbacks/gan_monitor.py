@@ -89,7 +89,7 @@ def _saturation_message(accuracy: float) -> str:
     return (
         f"the discriminator recognizes {accuracy:.1%} of real and generated images, so the "
         "generator learns little: choose a smaller discriminator or a smaller learning rate of it, "
-        "a loss with real_label=0.9, or differentiable augmentation (diffaugment=all)"
+        "a loss with real_label=0.9, or differentiable augmentation"
     )
 
 

@@ -118,5 +118,5 @@ def _stop(trainer: pl.Trainer, message: str) -> NoReturn:
             checkpoint = f"The last valid checkpoint is {callback.path} of step {callback.step}."
     raise DataError(
         f"{message}\n{checkpoint}\nRepeating the command would fail at the same step: use another "
-        "name= with a smaller optimizer.lr, or with trainer.gradient_clip_val=1."
+        "name= with a smaller learning rate, or with gradient_clip_val=1."
     )

@@ -9,14 +9,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from vision_lab.core.arguments import ArgumentError
+from vision_lab.core.arguments import ArgumentError, format_value
 from vision_lab.core.errors import ConfigurationError, UserError
+from vision_lab.core.spec import DataSpec
 
 HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 """Keys of a node that are not arguments. The last two have no effect: all values are plain."""
+
+SPEC_FIELDS = {field.name for field in fields(DataSpec)}
+"""Arguments that models and heads take from the spec of the data."""
 
 BUILD_ERRORS = (TypeError, ValueError, AssertionError, LookupError, ArithmeticError, ImportError)
 """Exceptions by which constructors reject their arguments."""
@@ -86,8 +91,12 @@ def name_arguments(
     except ArgumentError as error:
         if error.name in except_for:
             raise
-        key = _find_key(node, error.name, error.value, path) or f"{path}.{error.name}"
-        raise ConfigurationError(f"{key}={error.value}: type {error.needed}") from error
+        key = _find_key(node, error.name, error.value, path)
+        if key is None and error.name in SPEC_FIELDS:
+            key = f"data.spec.{error.name}"
+        key = key or f"{path}.{error.name}"
+        value = format_value(error.value)
+        raise ConfigurationError(f"{key}={value}: type {error.needed}") from error
 
 
 @contextmanager

@@ -358,6 +358,9 @@ def _find_mismatches(config: Config) -> list[str]:
             f"model={options} head=none"
         ]
     errors = []
+    if not config.values.get("loss") and _requires_loss(task):
+        options = _join(_option_names("loss", str(wanted)))
+        errors.append(f"task={config.choices.get('task')} requires a loss: type loss={options}")
     for group, target_type in target_types.items():
         if not isinstance(wanted, str) or not isinstance(target_type, str):
             continue  # unresolved or invalid, which is reported elsewhere
@@ -370,6 +373,14 @@ def _find_mismatches(config: Config) -> list[str]:
             f"has {len(names)}: {', '.join(map(str, names)) or 'none'}"
         )
     return errors
+
+
+def _requires_loss(task: Mapping[str, Any]) -> bool:
+    try:
+        parameters, _ = get_parameters(locate(task["_target_"]))
+    except (ImportError, AttributeError, ValueError, TypeError, KeyError):
+        return False  # reported elsewhere
+    return "loss" in parameters and parameters["loss"].default is inspect.Parameter.empty
 
 
 def _mismatch_message(

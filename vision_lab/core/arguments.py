@@ -139,7 +139,7 @@ class ArgumentError(ValueError):
         value: Any,
         needed: str,
     ) -> None:
-        super().__init__(f"{name}={value}: type {needed}")
+        super().__init__(f"{name}={format_value(value)}: type {needed}")
         self.name, self.value, self.needed = name, value, needed
 
 

@@ -10,7 +10,8 @@ import os
 import re
 from pathlib import Path
 
-from vision_lab.core.errors import UserError
+from vision_lab.core.arguments import ArgumentError
+from vision_lab.core.errors import ConfigurationError, UserError
 from vision_lab.core.files import format_path
 from vision_lab.core.text import first_line
 
@@ -55,6 +56,8 @@ def explain_failure(error: BaseException | None, folder: Path) -> UserError | No
 def _explain(error: BaseException, folder: Path) -> UserError | None:
     if isinstance(error, UserError):
         return error
+    if isinstance(error, ArgumentError):
+        return ConfigurationError(str(error))
     if isinstance(error, OSError):
         return _explain_os_error(error, folder)
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):

@@ -50,7 +50,7 @@ def _own_parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Param
 def _globals_of(target: Callable[..., Any]) -> dict[str, Any]:
     """Return the names that annotations of a function or class may refer to."""
     if inspect.isclass(target):
-        target = vars(target).get("__init__", target)
+        target = target.__init__
     function: Any = inspect.unwrap(target)
     globals_: dict[str, Any] = getattr(function, "__globals__", {})
     return globals_

@@ -34,12 +34,8 @@ from vision_lab.data.sampler import EpochBatchSampler
 from vision_lab.data.splits import evenly_spaced, sample_per_class, split_dataset
 from vision_lab.data.targets import MaskTarget
 from vision_lab.data.transformed_dataset import TransformedDataset, collate, init_worker
-from vision_lab.data.transforms import MultiSampleTransform
 
 log = logging.getLogger(__name__)
-
-BOX_TRANSFORMS = (MultiSampleTransform, v2.RandomIoUCrop)
-"""Transforms that require boxes."""
 
 MASKS_CHECKED = 50
 """Number of training masks that are checked before training."""
@@ -97,7 +93,6 @@ class DataModule(pl.LightningDataModule):
         label_map: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        _check_transforms(spec, transforms)
         self.spec = spec
         self.factories: dict[Split, DatasetFactory] = {
             "train": train or _no_dataset,
@@ -517,19 +512,3 @@ def _check_factories(factories: Mapping[Split, DatasetFactory]) -> None:
 
 def _no_dataset() -> None:
     """The factory of a split that the data does not have."""
-
-
-def _check_transforms(
-    spec: DataSpec, transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]]
-) -> None:
-    if spec.target_type == "boxes":
-        if transforms["eval"]:
-            raise ConfigurationError(
-                "augment.eval must be empty for boxes, which are evaluated in pixels of the "
-                "original images: type augment.eval=[], or augment=flip"
-            )
-    elif any(isinstance(transform, BOX_TRANSFORMS) for transform in transforms["train"]):
-        raise ConfigurationError(
-            f"augment.train contains a transform of boxes, but the data has {spec.target_type}: "
-            "type augment=flip"
-        )

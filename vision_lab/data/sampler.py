@@ -6,7 +6,7 @@ from math import ceil
 import torch
 from torch.utils.data import Sampler
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.errors import DataError
 from vision_lab.data.splits import evenly_spaced
 from vision_lab.training.seeding import derive_seed
 
@@ -53,8 +53,9 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         limit: int = 0,
     ) -> None:
         if size < world_size:
-            raise ConfigurationError(
-                f"{world_size} processes but only {size} images: type trainer.devices={size}"
+            raise DataError(
+                f"{size} images cannot be distributed over {world_size} processes: use at most "
+                f"{size} devices"
             )
         self.size = size
         self.batch_size = batch_size

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from vision_lab.core.arguments import Hint, NonNegative
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError, Hint, NonNegative
 from vision_lab.core.spec import DataSpec
 
 ClassWeights = Annotated[
@@ -23,22 +22,21 @@ def parse_class_weights(class_weights: ClassWeights, spec: DataSpec) -> Tensor |
     """Convert class weights from a config to a tensor.
 
     Args:
-        class_weights: the value of ``task.class_weights``.
+        class_weights: see ``ClassWeights``.
         spec: spec of the data.
 
     Returns:
         (K,) float; None for equal weights, or if they will be computed from the data.
 
     Raises:
-        ConfigurationError: if there is not one number for each class, or all are 0.
+        ArgumentError: if there is not one number for each class, or all are 0.
     """
     if class_weights is None or class_weights == "auto":
         return None
     if len(class_weights) != spec.num_classes:
-        raise ConfigurationError(
-            f"task.class_weights has {len(class_weights)} numbers for {spec.num_classes} classes: "
-            f"type one for each of {', '.join(spec.class_names)}"
-        )
+        needed = f"one number for each of {', '.join(spec.class_names)}"
+        raise ArgumentError("class_weights", class_weights, needed)
     if not any(class_weights):
-        raise ConfigurationError("task.class_weights: type a number above 0 for at least one class")
+        needed = "a number above 0 for at least one class"
+        raise ArgumentError("class_weights", class_weights, needed)
     return torch.tensor([float(weight) for weight in class_weights])

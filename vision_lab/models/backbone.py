@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.protocols import LoadedWeights, Stage
 from vision_lab.core.spec import DataSpec
 from vision_lab.models import introspection
@@ -80,15 +80,15 @@ class ClassifierBackbone:
 
     def _dilate(self, output_stride: int) -> None:
         if output_stride not in OUTPUT_STRIDES:
-            raise ConfigurationError(f"head.output_stride={output_stride}: type 8, 16, 32 or null")
+            raise ArgumentError("output_stride", output_stride, "8, 16, 32 or null")
         network, channels = self.network, self.channels
         is_changed = dilate(network, channels=channels, output_stride=output_stride)
         if is_changed and introspection.forward_error(network, channels=channels, size=_LARGE_SIZE):
-            raise ConfigurationError(
-                f"head.output_stride={output_stride}: this model cannot be dilated, because some "
-                "of its downsampling is not in layers: type head.output_stride=null, or another "
-                "model"
+            needed = (
+                "null, or choose another model: this one cannot be dilated, because some of its "
+                "downsampling is not in layers"
             )
+            raise ArgumentError("output_stride", output_stride, needed)
 
     @cached_property
     def _graphs(self) -> TrainEvalGraphs:
@@ -116,23 +116,22 @@ def build_backbone(
             batch-norm statistics; or the name of a stage, to freeze all layers up to it.
 
     Raises:
-        ConfigurationError: if images are too small, or weights or ``freeze`` do not fit.
+        ArgumentError: if images are too small, or ``stem`` or ``freeze`` does not fit.
+        ConfigurationError: if the weights do not fit.
     """
     if stem not in ("auto", "imagenet", "small"):
-        raise ConfigurationError(f"model.stem={stem}: type auto, imagenet or small")
+        raise ArgumentError("stem", stem, "auto, imagenet or small")
     is_small = _is_small_stem(stem, min(spec.image_size), weights=weights)
     classifier = _build_classifier(network, spec, is_small=is_small)
     name = _get_name(network)
     error = introspection.forward_error(classifier, channels=spec.channels, size=spec.image_size)
     if error:
-        advice = _suggest_sizes(network, spec, stem=stem, weights=weights)
-        height, width = spec.image_size
-        raise ConfigurationError(
-            f"{name} does not support images of {height}x{width} pixels: type {advice}"
-            if advice
-            else f"{name} does not support images of {spec.channels} channels ({error}): check "
-            "model.network"
-        )
+        sizes = _suggest_sizes(network, spec, stem=stem, weights=weights)
+        if not sizes:
+            needed = f"another number: {name} does not support it ({error})"
+            raise ArgumentError("channels", spec.channels, needed)
+        needed = f"{sizes}: {name} does not support smaller images"
+        raise ArgumentError("image_size", list(spec.image_size), needed)
     class_layers: set[str] = set()
     if weights or freeze:
         class_layers = _find_class_layers(network, classifier)
@@ -166,17 +165,15 @@ def _build_classifier(
     if is_small:
         remove_stem_downsampling(classifier)
         if introspection.forward_error(classifier, channels=spec.channels, size=_LARGE_SIZE):
-            raise ConfigurationError(
-                "model.stem=small: this network does not support it, because its first "
-                "downsampling is in residual blocks: type model.stem=imagenet"
-            )
+            needed = "imagenet: the first downsampling of this network is in residual blocks"
+            raise ArgumentError("stem", "small", needed)
     return classifier
 
 
 def _suggest_sizes(
     network: NetworkFactory, spec: DataSpec, *, stem: str, weights: str | None
 ) -> str:
-    """Return what to type for the smallest supported images, with each possible stem."""
+    """Return the smallest supported images with each possible stem, as one types them."""
     current_size = min(spec.image_size)
     is_free = stem == "auto" and weights is None
     suggestions = []
@@ -186,9 +183,7 @@ def _suggest_sizes(
         size = introspection.min_image_size(classifier, channels=spec.channels, start=current_size)
         if size is None:
             continue
-        words = []
-        if size > current_size:
-            words.append(f"data.spec.image_size=[{size},{size}]")
+        words = [f"[{size},{size}]"]
         is_auto_small = _is_small_stem("auto", size, weights=weights)
         if stem == "auto" and is_auto_small != (option == "small"):
             words.append(f"model.stem={option}")
@@ -246,9 +241,7 @@ def _find_parameters_until(backbone: ClassifierBackbone, until: str) -> set[str]
     network = backbone.network
     stages = [stage.name for stage in backbone.stages]
     if not any(_is_in_module(stage, until) for stage in stages):
-        raise ConfigurationError(
-            f"model.freeze={until}: type backbone, or one of the stages {', '.join(stages)}"
-        )
+        raise ArgumentError("freeze", until, f"backbone, or one of the stages {', '.join(stages)}")
     # Modules are registered in the order they run; a stage may be an activation, which has no
     # parameters of its own.
     modules = [name for name, _ in network.named_modules()]

@@ -123,7 +123,7 @@ def _download(
             "null"
         ) from None
     names = [member.name for member in enumeration]
-    default = "coco" if key == "head.weights" else "imagenet"
+    default = "imagenet" if enumeration.DEFAULT.name.startswith("IMAGENET") else "coco"
     if name != default and name not in names:
         raise ConfigurationError(
             f"{key}={name}: there is no such file, and torchvision's weights for {constructor} are "

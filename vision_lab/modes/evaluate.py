@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from vision_lab import build
 from vision_lab.callbacks.image_logger import ExampleCollector
+from vision_lab.config.instantiation import name_arguments
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
@@ -52,7 +53,8 @@ def evaluate(
     run = Run.open(config["run"])
     task = load_trained_task(config, run)
     if tta:
-        task.enable_flip_tta()
+        with name_arguments("mode"):
+            task.enable_flip_tta()
     spec, label_map = adapt_data_spec(task, build.spec(config))
     data = build.data(config, spec, label_map=label_map)
     data.test_split = split

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from vision_lab import build
+from vision_lab.config.instantiation import name_arguments
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
@@ -241,10 +242,11 @@ def _load_task(
         task = load_trained_task(config, Run.open(config["run"]))
     else:
         task = _pretrained_task(config)
-    if tta:
-        task.enable_flip_tta()
-    if tiles:
-        task.enable_tiling(tile_overlap)
+    with name_arguments("mode"):
+        if tta:
+            task.enable_flip_tta()
+        if tiles:
+            task.enable_tiling(tile_overlap)
     return task
 
 

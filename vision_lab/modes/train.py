@@ -182,7 +182,7 @@ def _build(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build
     data = build.data(config, spec)
     network = build.network(config, spec)
     task = build.task(config, network, data=data, processes=trainer.world_size)
-    build.check_trainer(task, trainer)
+    build.check_training(task, trainer)
     _check_monitors(config, task)
     return task, data, network
 

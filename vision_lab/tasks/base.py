@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchmetrics import Metric
 
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import TrainingData
 from vision_lab.core.spec import DataSpec
@@ -30,8 +31,6 @@ MonitorMode = Literal["min", "max"]
 
 PlateauFactory = Callable[..., ReduceLROnPlateau]
 """A partial of ``ReduceLROnPlateau``, without the optimizer."""
-
-TTA_UNSUPPORTED = "mode.tta=flip: this task cannot average predictions: type mode.tta=null"
 
 
 class Task(pl.LightningModule, ABC):
@@ -111,7 +110,7 @@ class Task(pl.LightningModule, ABC):
         """
         if self.trainer.estimated_stepping_batches == math.inf:
             raise ConfigurationError(
-                "a schedule by progress requires an end: type trainer.max_epochs=..."
+                "a schedule by progress requires an end of training: set max_epochs"
             )
         return self.trainer.estimated_stepping_batches
 
@@ -201,9 +200,9 @@ class Task(pl.LightningModule, ABC):
         """Average the predictions of each image and its mirror image from now on.
 
         Raises:
-            ConfigurationError: if predictions of this task cannot be averaged.
+            ArgumentError: if predictions of this task cannot be averaged.
         """
-        raise ConfigurationError(TTA_UNSUPPORTED)
+        raise ArgumentError("tta", "flip", "null: this task cannot average predictions")
 
     def enable_tiling(self, overlap: float) -> None:
         """Predict images at their original size, tile by tile, from now on.
@@ -212,9 +211,9 @@ class Task(pl.LightningModule, ABC):
             overlap: overlap of adjacent tiles, as a fraction of their side.
 
         Raises:
-            ConfigurationError: if the task does not predict pixels.
+            ArgumentError: if the task does not predict pixels.
         """
-        raise ConfigurationError("mode.tiles=true is for tasks that predict pixels (task=segment)")
+        raise ArgumentError("tiles", True, "false: this task does not predict pixels")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the state of the training metrics of the current epoch, of all ranks."""

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.tasks.base import TTA_UNSUPPORTED, Task
+from vision_lab.tasks.base import Task
 from vision_lab.training.seeding import seed_all
 
 
@@ -86,9 +86,7 @@ class SupervisedTask(Task):
             if parameter.requires_grad:
                 parameters.append(parameter)
         if not parameters:
-            raise ConfigurationError(
-                "model.freeze leaves nothing to train: type model.freeze=backbone or null"
-            )
+            raise ConfigurationError("the network is frozen: it has no parameter to train")
         optimizer = self.optimizer(parameters)
         lr_scheduler: Any
         if self.uses_plateau:
@@ -135,11 +133,13 @@ class SupervisedTask(Task):
             flipped: outputs of the mirror images.
 
         Raises:
-            ConfigurationError: if outputs of this task cannot be averaged.
+            ArgumentError: if outputs of this task cannot be averaged.
         """
-        raise ConfigurationError(TTA_UNSUPPORTED)
+        raise ArgumentError("tta", "flip", "null: this task cannot average predictions")
 
     def enable_flip_tta(self) -> None:
+        if type(self).average_flipped is SupervisedTask.average_flipped:
+            super().enable_flip_tta()  # which is refused
         self.flip_tta = True
 
     @abstractmethod

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.models.architectures.dcgan import DCGAN, dcgan
@@ -118,12 +119,13 @@ def test_the_discriminator_has_the_selected_norm(spec: DataSpec, norm: str, kind
 def test_incompatible_options_are_refused_with_advice(spec: DataSpec):
     for size, typed in (((28, 28), "[32,32]"), ((64, 48), "[64,64]"), ((200, 200), "[128,128]")):
         with pytest.raises(
-            ConfigurationError, match=r"dcgan generates square images of 16, 32, 64 or 128"
+            ArgumentError, match=r"dcgan generates square images of 16, 32, 64 or 128"
         ) as caught:
             dcgan(replace(spec, image_size=size), **SETTINGS)
-        assert f"type data.spec.image_size={typed}" in str(caught.value)
+        shown = f"[{size[0]},{size[1]}]"
+        assert str(caught.value).startswith(f"image_size={shown}: type {typed}: dcgan")
     with pytest.raises(
-        ConfigurationError, match=r"requires data with labels: type model\.conditioning=null"
+        ArgumentError, match=r"conditioning=projection: type null: the data has no labels"
     ):
         dcgan(replace(spec, target_type="masks"), **SETTINGS | {"conditioning": "projection"})
 

@@ -86,7 +86,7 @@ def class_names(root: str) -> list[str]:
     if not names:
         raise DataError(
             f"{folder} has no subfolders: data=folder requires one subfolder of images for each "
-            "class; for images without classes (task=generate), type data=images"
+            "class; for images without classes, type data=images"
         )
     return names
 

@@ -22,8 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from vision_lab.core.arguments import Width
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError, Width
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.models.weights import load
@@ -244,21 +243,13 @@ def dcgan(
 
 def _check_spec(spec: DataSpec, conditioning: str | None) -> None:
     height, width = spec.image_size
-    errors = []
     if height != width or height not in IMAGE_SIZES:
         suggested = next((s for s in IMAGE_SIZES if s >= max(height, width)), IMAGE_SIZES[-1])
         sizes = f"{', '.join(map(str, IMAGE_SIZES[:-1]))} or {IMAGE_SIZES[-1]}"
-        errors.append(
-            f"dcgan generates square images of {sizes} pixels, not of {height}x{width}: type "
-            f"data.spec.image_size=[{suggested},{suggested}]"
-        )
+        needed = f"[{suggested},{suggested}]: dcgan generates square images of {sizes} pixels"
+        raise ArgumentError("image_size", list(spec.image_size), needed)
     if conditioning and spec.target_type != "labels":
-        errors.append(
-            f"model.conditioning={conditioning} requires data with labels: type "
-            "model.conditioning=null"
-        )
-    if errors:
-        raise ConfigurationError("\n".join(errors))
+        raise ArgumentError("conditioning", conditioning, "null: the data has no labels")
 
 
 def _stage_channels(image_size: int, channels: int) -> list[int]:
