@@ -10,23 +10,25 @@ PACKAGE = Path(__file__).parent.parent / "vision_lab"
 LAYERS = (
     "core",
     "viz loggers",
-    "training losses metrics heads models runs",
+    "training losses metrics heads models run_folders",
     "data.bundled data.formats tasks.reports",
     "data tasks config",
     "callbacks build",
     "modes",
     "cli",
+    "api",
     "__init__ __main__",
 )
 """The layers, from the ground; a package imports from its own layer and those below only."""
 
 IMPORTS = {
-    "__init__": "",
+    "__init__": "api",
     "__main__": "cli core",
-    "build": "config core data models runs tasks training",
+    "api": "build cli config core modes run_folders tasks tasks.reports",
+    "build": "config core data models run_folders tasks training",
     "callbacks": "core data loggers tasks tasks.reports training viz",
-    "cli": "build config core modes runs",
-    "config": "core data.bundled data.formats runs",
+    "cli": "build config core modes run_folders",
+    "config": "core data.bundled data.formats run_folders",
     "core": "",
     "data": "core training",
     "data.bundled": "core",
@@ -36,8 +38,8 @@ IMPORTS = {
     "losses": "core",
     "metrics": "core",
     "models": "core",
-    "modes": "build callbacks config core data data.formats models runs tasks training viz",
-    "runs": "core",
+    "modes": "build callbacks config core data data.formats models run_folders tasks training viz",
+    "run_folders": "core",
     "tasks": "core losses metrics tasks.reports training",
     "tasks.reports": "core metrics viz",
     "training": "core",
@@ -46,13 +48,13 @@ IMPORTS = {
 """The packages that each package imports."""
 
 TORCHLESS = (
-    "cli.help cli.main cli.suggestions config.groups config.instantiation config.overrides "
+    "cli.help cli.main cli.suggestions config.composition config.groups config.instantiation config.overrides "
     "config.ranges config.resolution config.resolvers config.saved config.trust config.validation "
-    "core.arguments core.batch core.console core.documents core.errors core.failures core.files "
+    "core.arguments core.batch core.checking core.console core.documents core.errors core.failures core.files "
     "core.machine core.protocols core.signals core.signatures core.spec core.text "
     "data.bundled.scene_classes data.formats.image_folder data.formats.voc_xml "
-    "data.formats.yolo_txt modes.finished modes.reports runs.environment runs.folder runs.lock "
-    "runs.naming runs.resume runs.sweep training.lr_schedules"
+    "data.formats.yolo_txt modes.finished modes.reports run_folders.environment run_folders.folder run_folders.lock "
+    "run_folders.naming run_folders.resume run_folders.sweep training.lr_schedules"
 ).split()
 """Modules that must not import torch, because they run before a mode does."""
 
@@ -99,7 +101,7 @@ def test_packages_import_what_their_rows_list():
         imported = {package_of(module) for module in imported_modules(file)}
         found[package] |= imported - {package}
     assert found == {name: set(row.split()) for name, row in IMPORTS.items()}
-    assert len(found) == 21
+    assert len(found) == 22
 
 
 def test_no_package_imports_a_higher_layer():
@@ -118,9 +120,16 @@ def test_few_files_are_at_the_top_level():
 
 
 def test_init_files_are_empty():
+    """But that of the package, the public Python interface."""
     files = list(PACKAGE.rglob("__init__.py"))
-    assert len(files) == 20
-    assert [file for file in files if file.read_text(encoding="utf-8").strip()] == []
+    assert len(files) == 21
+    filled = [file for file in files if file.read_text(encoding="utf-8").strip()]
+    assert filled == [PACKAGE / "__init__.py"]
+
+
+def test_the_package_is_imported_without_torch_and_hydra():
+    code = "import sys, vision_lab; sys.exit(bool({'torch', 'hydra', 'yaml'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_only_build_instantiates_and_few_modules_read_argv():
@@ -128,13 +137,18 @@ def test_only_build_instantiates_and_few_modules_read_argv():
     users = [name for name, text in texts.items() if "instantiate(" in text]
     assert sorted(users) == ["build", "config.instantiation"]
     readers = [name for name, text in texts.items() if "sys.argv" in text]
-    assert sorted(readers) == ["cli.main", "modes.subprocesses", "runs.environment"]
+    assert sorted(readers) == [
+        "api.state",
+        "cli.main",
+        "modes.subprocesses",
+        "run_folders.environment",
+    ]
 
 
 def test_torch_is_not_imported_before_a_mode_needs_it():
     modules = ", ".join(f"vision_lab.{name}" for name in TORCHLESS)
     code = f"import sys; import {modules}; sys.exit({HEAVY})"
-    assert len(TORCHLESS) == 38
+    assert len(TORCHLESS) == 40
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

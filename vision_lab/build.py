@@ -50,7 +50,7 @@ from vision_lab.data.module import DataModule
 from vision_lab.data.transforms import MultiSampleTransform
 from vision_lab.models.feature_extractors import classifier_features
 from vision_lab.models.weights import load
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
 

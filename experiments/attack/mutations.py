@@ -96,7 +96,7 @@ TARGETS = (
     "torchvision.datasets.MNIST torchvision.datasets.utils.download_url "
     "torchvision.transforms.v2.Lambda torchvision.transforms.v2.functional.to_pil_image "
     "torch.nn.Identity torch.nn.Linear torch.optim.SGD torch.optim.LBFGS torch.nn.Transformer torch.nn.LazyLinear "
-    "vision_lab.cli.main.main vision_lab.runs.folder.Run vision_lab.core.files.write_file "
+    "vision_lab.cli.main.main vision_lab.run_folders.folder.Run vision_lab.core.files.write_file "
     "vision_lab.training.checkpoint_io.save vision_lab.config.instantiation.locate vision_lab.data.formats.image_folder.class_names "
     "vision_lab.callbacks.checkpointing.BestCheckpoint "
     "vision_lab.data.formats.torchvision_download.load_or_download timm.create_model pathlib.Path.touch "

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from vision_lab.cli.main import main
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.builders import FAST, Outcome
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 from vision_lab.training.checkpoint_io import load
 
 Command = Callable[..., Outcome]

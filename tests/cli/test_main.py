@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from tests.builders import FAST, FAST_ANY_MODEL, Outcome
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 Command = Callable[..., Outcome]
 

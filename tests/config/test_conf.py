@@ -1,18 +1,21 @@
 """Contracts over all of ``conf/``: each file has a summary, composes, and fits its classes."""
 
 import dataclasses
+import inspect
 from itertools import zip_longest
 
 import pytest
 import torch
+import yaml
 
 from tests.builders import FAMILIES, GROUPS, composed, without
 from vision_lab import build
 from vision_lab.config.groups import ConfigOption
-from vision_lab.config.instantiation import instantiate
+from vision_lab.config.instantiation import instantiate, locate
 from vision_lab.config.validation import find_group_errors
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Backbone, GanNetworks
+from vision_lab.core.signatures import get_parameters
 
 pytestmark = pytest.mark.usefixtures("hydra_resolvers")
 
@@ -40,6 +43,9 @@ COUNTS = {
 NOT_INSTALLED = {"wandb", "mlflow"}
 """Loggers whose packages the user brings."""
 
+
+DIFFERENT_DEFAULTS = {"label_smoothing": {"label_smoothing"}, "bce": {"real_label"}}
+"""Arguments that are the reason for a file of their own."""
 
 TO_BE_TYPED = ("data.spec.class_names is missing",)
 """What a folder of masks cannot say of itself."""
@@ -96,6 +102,28 @@ def test_every_choice_composes_and_matches_its_classes(words: str):
     errors = [error for group in CHECKED_GROUPS for error in find_group_errors(config, group)]
     known = ("data.root is missing", "features.folder is missing", *TO_BE_TYPED)
     assert [error for error in errors if not error.startswith(known)] == []
+
+
+def test_defaults_of_functions_are_those_of_their_files():
+    """So that a part does the same from Python as by its short name."""
+    compared = 0
+    for group in ("head", "loss", "model"):
+        for choice in GROUPS[group]:
+            node = yaml.safe_load(choice.file.read_text(encoding="utf-8"))
+            if not str(node.get("_target_")).startswith("vision_lab."):
+                continue
+            parameters, _ = get_parameters(locate(node["_target_"]))
+            for name in set(node) & set(parameters):
+                default = parameters[name].default
+                if default is not inspect.Parameter.empty:
+                    default = list(default) if isinstance(default, tuple) else default
+                    differs = (
+                        choice.name in DIFFERENT_DEFAULTS
+                        and name in DIFFERENT_DEFAULTS[choice.name]
+                    )
+                    assert (default == node[name]) != differs, f"{choice.file}: {name}"
+                    compared += 1
+    assert compared == 47
 
 
 @pytest.mark.parametrize("name", sorted(NOT_INSTALLED))

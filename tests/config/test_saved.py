@@ -12,7 +12,7 @@ from vision_lab.cli.main import main
 from vision_lab.config.overrides import CommandLine
 from vision_lab.config.saved import SAVED_OPTION, add_saved_config
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 Command = Callable[..., Outcome]
 

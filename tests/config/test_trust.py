@@ -60,8 +60,8 @@ def planted(group: str, key: str, value: Any) -> Callable[[dict[str, Any]], None
         (planted("augment", "eval", [TOUCH]), "augment.eval._target_=os.system"),
         (planted("model", "classifier", "${stolen}"), "stolen._target_=os.system"),
         (
-            planted("head", "_target_", "vision_lab.runs.folder.os.system"),
-            "head._target_=vision_lab.runs.folder.os.system",
+            planted("head", "_target_", "vision_lab.run_folders.folder.os.system"),
+            "head._target_=vision_lab.run_folders.folder.os.system",
         ),
         (
             planted("head", "_target_", "torch.nn.modules.module.functools.partial"),
@@ -294,7 +294,7 @@ def test_own_packages_are_trusted_by_name(command: Command, changed_run: Callabl
         ("torchvision.datasets.folder.pil_loader", {}, False),
         ("vision_lab.training.checkpoint_io.save", {}, False),
         ("vision_lab.modes.train.train", {}, False),
-        ("vision_lab.runs.sweep.SweepCallback", {}, False),
+        ("vision_lab.run_folders.sweep.SweepCallback", {}, False),
         ("torchevil.SGD", {}, False),
         ("${x}", {}, False),
         ("", {}, False),

@@ -10,7 +10,7 @@ import pytest
 from tests.processes import ForkedCommand
 from vision_lab.core import signals
 from vision_lab.core.signals import Interrupted
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 from vision_lab.training.checkpoint_io import load
 
 WORDS = (

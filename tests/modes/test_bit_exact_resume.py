@@ -13,7 +13,7 @@ from tests.builders import Outcome
 from tests.kill_callback import Killed
 from tests.processes import fork_command
 from vision_lab.cli.main import main
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 Command = Callable[..., Outcome]
 

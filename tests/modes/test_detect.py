@@ -14,7 +14,7 @@ from PIL import Image
 from tests.builders import FAST, Outcome
 from tests.data import annotation_files
 from vision_lab.cli.main import main
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 Command = Callable[..., Outcome]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ForkedCommand, fork_command, run_command, start_command
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 WORDS = (
     "logger=none",

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.builders import FAST, Outcome
 from vision_lab.cli.main import main
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 Command = Callable[..., Outcome]
 

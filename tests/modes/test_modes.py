@@ -15,7 +15,7 @@ from PIL import Image
 from tests.builders import FAST, Outcome, make_shades, write_bomb
 from vision_lab.cli.main import main
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 Command = Callable[..., Outcome]
 SMALL = (

@@ -17,7 +17,7 @@ from tests.builders import FAST_ANY_MODEL, Outcome
 from vision_lab.cli.main import main
 from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.modes.predict import output_stems
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 Command = Callable[..., Outcome]
 

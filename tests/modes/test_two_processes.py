@@ -11,7 +11,7 @@ import torch
 from tests.builders import Outcome
 from tests.processes import fork_command, run_command
 from vision_lab.data.bundled.scenes import Scenes
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 
 from tests.builders import FAST, Outcome
 from tests.kill_callback import Killed
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 from vision_lab.training.checkpoint_io import (
     AtomicCheckpointIO,
     corruption,

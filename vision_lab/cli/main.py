@@ -20,12 +20,10 @@ from vision_lab.core import signals
 from vision_lab.core.errors import UserError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.text import display_text
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-    from vision_lab.config.resolution import Config
 
 EXIT_INTERRUPTED = 130
 """Exit code of an interrupted command: 128 + SIGINT."""
@@ -75,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run_hydra(command: CommandLine) -> int:
     from vision_lab.cli import suggestions
     from vision_lab.config import resolvers, saved
-    from vision_lab.runs import sweep
+    from vision_lab.run_folders import sweep
 
     _started_jobs.clear()
     sweep.reset()
@@ -123,7 +121,7 @@ def _handle_error(command: CommandLine, error: Exception) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from vision_lab.cli import suggestions
-    from vision_lab.runs import sweep
+    from vision_lab.run_folders import sweep
 
     if _started_jobs and sweep.has_started():  # the failed job has printed its error
         return max(sweep.finish_sweep(), 1)
@@ -140,20 +138,12 @@ def _handle_error(command: CommandLine, error: Exception) -> int:
 
 def _show_resolved(command: CommandLine) -> int:
     """Print the resolved config of a job, resolving each interpolation only once."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-
+    from vision_lab.config.composition import compose_command, resolve_composed
     from vision_lab.config.resolution import to_printable
     from vision_lab.core.documents import dump_yaml
 
-    others = command.config_folders[1:]
-    search_path = ",".join(f"file://{folder.absolute()}" for folder in others)
-    overrides = [*command.overrides, f"hydra.searchpath=[{search_path}]"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
-        composed = compose("config", overrides=overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(composed)
-    values: Any = _resolve(composed).values
-    del values["hydra"]
+    composed = compose_command(command)
+    values: Any = resolve_composed(composed).values
     package = command.flag_value("--package", "-p")
     for key in package.split(".") if package else ():
         if not isinstance(values, dict) or key not in values:
@@ -201,9 +191,10 @@ def run_job(composed: DictConfig) -> Any:
 
 
 def _run_mode(composed: DictConfig, folder: Path) -> Any:
+    from vision_lab.config.composition import resolve_composed
     from vision_lab.modes import finished
 
-    config = _resolve(composed)
+    config = resolve_composed(composed)
     score = finished.show_if_finished(config, folder)
     if score is not None:
         return score
@@ -219,33 +210,6 @@ def _record_failure(folder: Path, error: Exception) -> None:
         with suppress(OSError):
             folder.mkdir(exist_ok=True)
             run.fail(error)
-
-
-def _resolve(composed: DictConfig) -> Config:
-    """Resolve a composed config, with what Hydra knows about it."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from vision_lab.config.resolution import job_overrides, resolve_config
-    from vision_lab.config.saved import SAVED_OPTION
-
-    hydra_config = HydraConfig.get()
-    options = dict(hydra_config.runtime.choices)
-    groups = []
-    for group in options:
-        if "/" not in group and group != "saved":
-            groups.append(group)
-    interpolations = OmegaConf.create({group: f"${{choice:{group}}}" for group in groups})
-    saved_groups = []
-    for group in groups:
-        if options[group] == SAVED_OPTION:
-            saved_groups.append(group)
-    return resolve_config(
-        composed,
-        choices={group: interpolations[group] for group in groups},
-        from_run=saved_groups,
-        overrides=job_overrides(hydra_config),
-    )
 
 
 def _find_unswept_keys(command: CommandLine) -> list[str]:

@@ -15,7 +15,7 @@ from vision_lab.config.saved import SAVED_OPTION, SavedRun
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.data.bundled import scene_classes
 from vision_lab.data.formats import image_folder, voc_xml, yolo_txt
-from vision_lab.runs.naming import run_folder, safe_dir_name, sweep_folder
+from vision_lab.run_folders.naming import run_folder, safe_dir_name, sweep_folder
 
 BUNDLED_DATA = Path(__file__).parents[1] / "data" / "bundled"
 

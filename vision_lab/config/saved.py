@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from vision_lab.config.groups import find_groups
 from vision_lab.config.trust import find_untrusted
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,18 +11,20 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from vision_lab.core.arguments import Counts
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import SegmentationNetwork, segmentation_network
 
 
+@check_arguments
 def deeplabv3(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    output_stride: int | None,
-    atrous_rates: Counts,
-    aux_loss: bool,
+    output_stride: int | None = 8,
+    atrous_rates: Counts = (12, 24, 36),
+    aux_loss: bool = True,
 ) -> SegmentationNetwork:
     """Put atrous spatial pyramid pooling on a dilated backbone.
 

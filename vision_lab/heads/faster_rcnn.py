@@ -11,23 +11,25 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from vision_lab.core.arguments import Count, Fraction, Width
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
 from vision_lab.heads.torchvision_detectors import FasterRCNN, postprocess_arguments
 
 
+@check_arguments
 def faster_rcnn(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    channels: Width,
-    anchor_scale: Count,
-    rpn_post_nms_top_n: Count,
-    box_batch_size_per_image: Count,
-    score_threshold: Fraction,
-    nms_threshold: Fraction,
-    detections_per_image: Count,
+    channels: Width = 256,
+    anchor_scale: Count = 8,
+    rpn_post_nms_top_n: Count = 1000,
+    box_batch_size_per_image: Count = 512,
+    score_threshold: Fraction = 0.05,
+    nms_threshold: Fraction = 0.5,
+    detections_per_image: Count = 100,
 ) -> nn.Module:
     """Put Faster R-CNN on feature maps of stride 4 or more, and one by pooling.
 

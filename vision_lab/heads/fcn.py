@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
 from vision_lab.core.arguments import Fraction, Width
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import SegmentationNetwork, segmentation_network, upsample_to
 
 
+@check_arguments
 def fcn(
-    backbone: Backbone, spec: DataSpec, *, output_stride: int | None, aux_loss: bool
+    backbone: Backbone, spec: DataSpec, *, output_stride: int | None = 8, aux_loss: bool = True
 ) -> SegmentationNetwork:
     """Put torchvision's FCN head, a 3x3 convolution and a classifier, on a dilated backbone.
 
@@ -37,8 +39,9 @@ def fcn(
     )
 
 
+@check_arguments
 def fcn8s(
-    backbone: Backbone, spec: DataSpec, *, fc_channels: Width | None, dropout: Fraction
+    backbone: Backbone, spec: DataSpec, *, fc_channels: Width | None = None, dropout: Fraction = 0.5
 ) -> FCN8s:
     """Put the paper's FCN-8s on a backbone: coarse logits are upsampled and added to finer ones.
 

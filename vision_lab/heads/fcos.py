@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
@@ -20,22 +21,18 @@ from vision_lab.heads.torchvision_detectors import FCOS, postprocess_arguments
 NORM_GROUPS = 32
 """Groups of group norm in torchvision's head."""
 
+GroupedWidth = Annotated[int, Range(ge=1, le=MAX_WIDTH, multiple_of=NORM_GROUPS)]
 
+
+@check_arguments
 def fcos(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    channels: Annotated[
-        int,
-        Range(
-            ge=1,
-            le=MAX_WIDTH,
-            multiple_of=NORM_GROUPS,
-        ),
-    ],
-    score_threshold: Fraction,
-    nms_threshold: Fraction,
-    detections_per_image: Count,
+    channels: GroupedWidth = 256,
+    score_threshold: Fraction = 0.05,
+    nms_threshold: Fraction = 0.6,
+    detections_per_image: Count = 100,
 ) -> nn.Module:
     """Put FCOS on feature maps of stride 8 or more, and two by convolution.
 

@@ -13,8 +13,8 @@ from torch import nn
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from vision_lab.core.arguments import Count, Fraction, Width
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError, Count, Fraction, Width
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.fpn import BackboneWithFPN, StrideAnchorGenerator
@@ -26,16 +26,17 @@ NORM_GROUPS = 32
 ANCHORS_PER_CELL = 9
 
 
+@check_arguments
 def retinanet(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    channels: Width,
-    anchor_scale: Count,
-    norm: Literal["group"] | None,
-    score_threshold: Fraction,
-    nms_threshold: Fraction,
-    detections_per_image: Count,
+    channels: Width = 256,
+    anchor_scale: Count = 4,
+    norm: Literal["group"] | None = None,
+    score_threshold: Fraction = 0.05,
+    nms_threshold: Fraction = 0.5,
+    detections_per_image: Count = 300,
 ) -> nn.Module:
     """Put RetinaNet on feature maps of stride 8 or more, and two by convolution.
 
@@ -53,12 +54,12 @@ def retinanet(
         detections_per_image: maximum number of detections, those with the highest scores.
 
     Raises:
-        ConfigurationError: if channels cannot be grouped, or the backbone has a single stage.
+        ArgumentError: if channels cannot be grouped.
+        ConfigurationError: if the backbone has a single stage.
     """
     if norm and channels % NORM_GROUPS:
-        raise ConfigurationError(
-            f"head.norm={norm}: type null, or group with head.channels a multiple of {NORM_GROUPS}"
-        )
+        needed = f"null, or group with channels that are a multiple of {NORM_GROUPS}"
+        raise ArgumentError("norm", norm, needed)
     pyramid = BackboneWithFPN(
         backbone,
         min_stride=8,

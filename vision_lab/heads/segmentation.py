@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError, format_value
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 
@@ -74,26 +74,25 @@ def segmentation_network(
 
 
 def check_decoder_levels(
-    key: str, values: Sequence[int], backbone: Backbone, *, needed: str, example: Sequence[int]
+    name: str, values: Sequence[int], backbone: Backbone, *, needed: str, example: Sequence[int]
 ) -> list[int]:
     """Check that there is a value for each decoder level, and drop the remaining ones.
 
     Args:
-        key: config key of the values, for the error.
+        name: name of the argument, for the error.
         values: a value for each level, from the coarsest, or more.
         backbone: the backbone, which determines the number of levels.
         needed: what to type for each level, for the error.
         example: enough example values for any backbone.
 
     Raises:
-        ConfigurationError: if there are too few values.
+        ArgumentError: if there are too few values.
     """
     num_levels = len(backbone.stages) - 1
     if len(values) < num_levels:
-        raise ConfigurationError(
-            f"{key}={list(values)}: the decoder of this model has {num_levels} levels: type "
-            f"{needed} for each, as in {key}={list(example[-num_levels:])}"
-        )
+        shown = format_value(list(example[-num_levels:]))
+        message = f"{needed} for each of the {num_levels} levels of this model, as in {shown}"
+        raise ArgumentError(name, list(values), message)
     return list(values)[:num_levels]
 
 

@@ -13,16 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vision_lab.core.arguments import Counts
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
+@check_arguments
 def segnet(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    convs_per_level: Counts,
+    convs_per_level: Counts = (3, 3, 3, 2, 2),
 ) -> Segnet:
     """Put the paper's decoder, which upsamples by the encoder's pooling indices, on a backbone.
 
@@ -33,10 +35,10 @@ def segnet(
             the paper, mirroring VGG-16).
 
     Raises:
-        ConfigurationError: if the backbone has more levels.
+        ArgumentError: if the backbone has more levels.
     """
     convs_per_level = check_decoder_levels(
-        "head.convs_per_level", convs_per_level, backbone, needed="a number", example=[2] * 6
+        "convs_per_level", convs_per_level, backbone, needed="a number", example=[2] * 6
     )
     return Segnet(backbone, spec.num_classes, convs_per_level=convs_per_level)
 

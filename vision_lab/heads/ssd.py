@@ -16,6 +16,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSDFeatureExtractorVGG
 
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.torchvision_detectors import SSD, postprocess_arguments
@@ -32,14 +33,15 @@ MAX_FEATURE_MAPS = 6
 MIN_STRIDE = 8
 
 
+@check_arguments
 def ssd(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    channels: Annotated[int, Range(ge=2, le=MAX_WIDTH)],
-    score_threshold: Fraction,
-    nms_threshold: Fraction,
-    detections_per_image: Count,
+    channels: Annotated[int, Range(ge=2, le=MAX_WIDTH)] = 256,
+    score_threshold: Fraction = 0.01,
+    nms_threshold: Fraction = 0.45,
+    detections_per_image: Count = 200,
 ) -> nn.Module:
     """Put SSD on a backbone.
 

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from vision_lab.core.arguments import Counts
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segmentation import check_decoder_levels, upsample_to
 
 
+@check_arguments
 def unet(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    decoder_channels: Counts,
+    decoder_channels: Counts = (256, 128, 64, 32, 16),
 ) -> Unet:
     """Put the paper's decoder on all feature maps of a backbone.
 
@@ -31,10 +33,10 @@ def unet(
         decoder_channels: channels of each level, from the coarsest; 512, 256, 128, 64 in the paper.
 
     Raises:
-        ConfigurationError: if the backbone has more levels.
+        ArgumentError: if the backbone has more levels.
     """
     decoder_channels = check_decoder_levels(
-        "head.decoder_channels",
+        "decoder_channels",
         decoder_channels,
         backbone,
         needed="a number of channels",

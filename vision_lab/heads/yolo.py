@@ -27,6 +27,7 @@ from torchvision.ops import (
 
 from vision_lab.core.arguments import MAX_WIDTH, Count, Fraction, Range
 from vision_lab.core.batch import BoxTargets, Detections
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import Backbone
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.fpn import BackboneWithFPN
@@ -45,6 +46,8 @@ OBJECTNESS_BIAS = -3.0
 
 NORM_GROUPS = 8
 """Groups of group norm, which works with small batches and for maps of several strides."""
+
+GroupedWidth = Annotated[int, Range(ge=1, le=MAX_WIDTH, multiple_of=NORM_GROUPS)]
 
 PRE_NMS_TOP_K = 1000
 """Number of pairs of cell and class with the highest scores before non-maximum suppression."""
@@ -194,22 +197,16 @@ class Yolo(nn.Module):
         return Detections(clipped[kept], labels[kept], top_scores[kept])
 
 
+@check_arguments
 def yolo(
     backbone: Backbone,
     spec: DataSpec,
     *,
-    channels: Annotated[
-        int,
-        Range(
-            ge=1,
-            le=MAX_WIDTH,
-            multiple_of=NORM_GROUPS,
-        ),
-    ],
-    num_convs: Annotated[int, Range(ge=1, le=64)],
-    score_threshold: Fraction,
-    nms_threshold: Fraction,
-    detections_per_image: Count,
+    channels: GroupedWidth = 96,
+    num_convs: Annotated[int, Range(ge=1, le=64)] = 2,
+    score_threshold: Fraction = 0.01,
+    nms_threshold: Fraction = 0.5,
+    detections_per_image: Count = 100,
 ) -> nn.Module:
     """Put the detector on a feature pyramid of stride 8 or more, with two towers for all levels.
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from vision_lab.core.arguments import ArgumentError
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import LoadedWeights, Stage
 from vision_lab.core.spec import DataSpec
 from vision_lab.models import introspection
@@ -96,13 +97,14 @@ class ClassifierBackbone:
         return TrainEvalGraphs(self.network)
 
 
+@check_arguments
 def build_backbone(
     spec: DataSpec,
     *,
     network: NetworkFactory,
-    stem: Literal["auto", "imagenet", "small"],
-    weights: str | None,
-    freeze: str | None,
+    stem: Literal["auto", "imagenet", "small"] = "auto",
+    weights: str | None = None,
+    freeze: str | None = None,
 ) -> ClassifierBackbone:
     """Build a backbone for the data.
 

@@ -15,7 +15,7 @@ from vision_lab.core.files import format_path, reject_link, write_json
 from vision_lab.data.module import DataModule
 from vision_lab.modes import reports, subprocesses
 from vision_lab.modes.load import adapt_data_spec, load_trained_task
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.viz.images import write_png
 

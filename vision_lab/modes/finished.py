@@ -9,8 +9,8 @@ from vision_lab.config.resolution import Config
 from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.modes import reports
-from vision_lab.runs import resume
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders import resume
+from vision_lab.run_folders.folder import Run
 
 
 def show_if_finished(config: Config, folder: Path) -> float | None:

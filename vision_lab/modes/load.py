@@ -6,7 +6,7 @@ from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
 

@@ -26,7 +26,7 @@ from vision_lab.data.module import DataModule
 from vision_lab.modes import reports
 from vision_lab.modes.load import load_trained_task
 from vision_lab.modes.sample import sample
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.viz.images import MAX_DRAWN, write_png
 

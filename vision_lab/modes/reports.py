@@ -14,7 +14,7 @@ from rich.text import Text
 from vision_lab.core.console import print_line, print_warning
 from vision_lab.core.files import format_path, write_csv
 from vision_lab.core.text import display_text
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 if TYPE_CHECKING:
     from vision_lab.data.module import DataModule

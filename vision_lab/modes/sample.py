@@ -24,8 +24,8 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import delete_file, format_path, reject_link, write_file
 from vision_lab.core.text import summarize_names
 from vision_lab.modes.load import load_trained_task
-from vision_lab.runs.folder import Run
-from vision_lab.runs.naming import safe_dir_name
+from vision_lab.run_folders.folder import Run
+from vision_lab.run_folders.naming import safe_dir_name
 from vision_lab.tasks.latents import Latents
 from vision_lab.tasks.sampling import SamplingTask
 from vision_lab.viz.images import tile_images, write_png

@@ -26,7 +26,7 @@ from vision_lab.core.documents import DocumentError, read_json
 from vision_lab.core.errors import UserError
 from vision_lab.core.files import delete_file, write_json
 from vision_lab.core.text import display_text
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 DDP_ENV_VARS = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that Lightning sets for its processes; later jobs must not inherit them."""

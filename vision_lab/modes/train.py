@@ -32,9 +32,9 @@ from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
 from vision_lab.models.introspection import meta_copy
 from vision_lab.modes import finished, reports, subprocesses
-from vision_lab.runs import resume
-from vision_lab.runs.folder import Run
-from vision_lab.runs.lock import lock_run
+from vision_lab.run_folders import resume
+from vision_lab.run_folders.folder import Run
+from vision_lab.run_folders.lock import lock_run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, latest_checkpoint, load, save
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from vision_lab.core.arguments import ArgumentError, Width
+from vision_lab.core.checking import check_arguments
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.models.weights import load
@@ -188,16 +189,17 @@ class DCGAN(nn.Module):
         return self.generator(latents, labels)
 
 
+@check_arguments
 def dcgan(
     spec: DataSpec,
     *,
-    latent_dim: Width,
-    generator_channels: Width,
-    discriminator_channels: Width,
-    discriminator_norm: Norm,
-    spectral_norm: bool,
-    conditioning: Conditioning | None,
-    weights: str | None,
+    latent_dim: Width = 100,
+    generator_channels: Width = 48,
+    discriminator_channels: Width = 24,
+    discriminator_norm: Norm = "batch",
+    spectral_norm: bool = False,
+    conditioning: Conditioning | None = None,
+    weights: str | None = None,
 ) -> DCGAN:
     """Build a generator and a discriminator.
 

@@ -7,6 +7,7 @@ of them needs to know which task it has.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from vision_lab.core.batch import Batch
 from vision_lab.core.spec import DataSpec
+from vision_lab.tasks.reports.predictions import Prediction
 from vision_lab.viz.images import grid
 
 Row = dict[str, str | float]
@@ -139,6 +141,42 @@ class Report:
         names = dict.fromkeys(["loss", monitor])
         charts = {name: [f"train/{name}", f"val/{name}"] for name in names}
         return charts | {name: [f"val/{name}"] for name in added}
+
+    def to_results(self, batch: Batch, predictions: Any) -> list[Prediction]:
+        """Convert predictions to objects for use in Python.
+
+        Args:
+            batch: the batch.
+            predictions: its predictions, as returned by ``predict_step`` of the task.
+
+        Returns:
+            One for each image.
+        """
+        drawers = self.make_drawers(batch, predictions)
+        rows = zip(batch.samples, predictions, drawers, strict=True)
+        return [Prediction(sample.path, output, draw) for sample, output, draw in rows]
+
+    def make_drawers(self, batch: Batch, predictions: Any) -> list[Callable[[], Tensor | None]]:
+        """Return for each image a function that draws it with its prediction when it is called.
+
+        Args:
+            batch: the batch.
+            predictions: its predictions.
+        """
+        return [
+            partial(self._draw_one, batch, predictions, index)
+            for index in range(len(batch.samples))
+        ]
+
+    def _draw_one(self, batch: Batch, predictions: Any, index: int) -> Tensor | None:
+        row = slice(index, index + 1)
+        images, targets = batch.images[row], batch.targets[row]
+        drawn = self.draw(
+            Batch(images, targets, batch.samples[row]), predictions[row], with_targets=False
+        )
+        if drawn:
+            return self.combine(drawn)
+        return None
 
     def table_rows(
         self,

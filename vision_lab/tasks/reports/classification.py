@@ -10,6 +10,7 @@ from torch import Tensor
 from vision_lab.core.batch import Batch
 from vision_lab.core.spec import DataSpec
 from vision_lab.tasks.reports.base import Report, Row
+from vision_lab.tasks.reports.predictions import ClassPrediction, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.figures import confusion_matrix
 from vision_lab.viz.images import draw_caption, grid
@@ -84,6 +85,19 @@ class ClassificationReport(Report):
                 "samples": int(targets[k]),
             }
         return metrics
+
+    def to_results(self, batch: Batch, predictions: Tensor) -> list[Prediction]:
+        drawers = self.make_drawers(batch, predictions)
+        results: list[Prediction] = []
+        for sample, probabilities, draw in zip(batch.samples, predictions, drawers, strict=True):
+            scores = {}
+            for label in probabilities.argsort(descending=True).tolist():
+                scores[self.spec.class_names[label]] = probabilities[label].item()
+            best = next(iter(scores))
+            results.append(
+                ClassPrediction(sample.path, probabilities, draw, best, scores[best], scores)
+            )
+        return results
 
     def table_rows(
         self,

@@ -20,6 +20,7 @@ from vision_lab.metrics.box_scaling import in_file_pixels
 from vision_lab.metrics.detection import DETECTION_COLUMNS, to_rows
 from vision_lab.tasks.reports import coco_json
 from vision_lab.tasks.reports.base import Report, Row
+from vision_lab.tasks.reports.predictions import BoxPrediction, DetectedObject, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.figures import bar_chart, line_chart
 from vision_lab.viz.images import LARGE_THUMBNAIL_SIZE, draw_boxes, side_by_side
@@ -151,6 +152,19 @@ class DetectionReport(Report):
             "detections": coco_json.detection_results(results["detections"]),
             "ground_truth": coco_json.annotation_file(results["images"], names, annotations, paths),
         }
+
+    def to_results(self, batch: Batch, predictions: Sequence[Detections]) -> list[Prediction]:
+        drawers = self.make_drawers(batch, predictions)
+        in_file = in_file_pixels(predictions, batch.samples)
+        results: list[Prediction] = []
+        for (sample, detections), draw in zip(in_file, drawers, strict=True):
+            shown = self._above_threshold(detections)
+            columns = (shown.labels.tolist(), shown.scores.tolist(), shown.boxes.tolist())
+            objects = []
+            for label, score, box in zip(*columns, strict=True):
+                objects.append(DetectedObject(self.spec.class_names[label], score, tuple(box)))
+            results.append(BoxPrediction(sample.path, detections, draw, tuple(objects)))
+        return results
 
     def table_rows(
         self,

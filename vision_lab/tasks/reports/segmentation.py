@@ -20,6 +20,7 @@ from vision_lab.metrics.segmentation import (
     update_confusion,
 )
 from vision_lab.tasks.reports.base import Report, Row
+from vision_lab.tasks.reports.predictions import MaskPrediction, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.figures import bar_chart, confusion_matrix
 from vision_lab.viz.images import (
@@ -110,6 +111,12 @@ class SegmentationReport(Report):
                     "pixels": int(targets[k]),
                 }
         return metrics
+
+    def to_results(self, batch: Batch, predictions: Sequence[Tensor]) -> list[Prediction]:
+        drawers = self.make_drawers(batch, predictions)
+        names = tuple(self.spec.class_names)
+        rows = zip(batch.samples, predictions, drawers, strict=True)
+        return [MaskPrediction(sample.path, mask, draw, mask, names) for sample, mask, draw in rows]
 
     def table_rows(
         self,

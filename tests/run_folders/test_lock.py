@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.runs import lock
-from vision_lab.runs.folder import Run
-from vision_lab.runs.lock import lock_run
+from vision_lab.run_folders import lock
+from vision_lab.run_folders.folder import Run
+from vision_lab.run_folders.lock import lock_run
 
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from vision_lab.runs.lock import lock_run
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.lock import lock_run
+from vision_lab.run_folders.folder import Run
 run = Run(Path(sys.argv[1]))
 with lock_run(run):
     run.mark_pending()

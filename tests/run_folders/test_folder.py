@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.runs.folder import Run
-from vision_lab.runs.naming import MAX_NAME_LENGTH, run_folder, safe_dir_name, sweep_folder
+from vision_lab.run_folders.folder import Run
+from vision_lab.run_folders.naming import MAX_NAME_LENGTH, run_folder, safe_dir_name, sweep_folder
 
 SPEC = {
     "target_type": "labels",

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from tests.builders import FAST, Outcome
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.runs.folder import Run
-from vision_lab.runs.resume import (
+from vision_lab.run_folders.folder import Run
+from vision_lab.run_folders.resume import (
     check_data_unchanged,
     find_config_differences,
     find_progress,

@@ -15,8 +15,8 @@ import yaml
 
 from vision_lab.core.documents import Loader
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.runs.environment import PACKAGES, describe_environment
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.environment import PACKAGES, describe_environment
+from vision_lab.run_folders.folder import Run
 
 RunProgress = Literal["new", "started", "finished"]
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import display_text
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 _active_sweep: list[Path] = []
 """Folder of the sweep that this command has started; empty for a single run."""

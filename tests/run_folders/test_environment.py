@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vision_lab.runs import environment
+from vision_lab.run_folders import environment
 
 
 def test_versions_machine_and_command(monkeypatch: pytest.MonkeyPatch):

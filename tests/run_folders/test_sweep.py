@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ForkedCommand, fork_command
-from vision_lab.runs.folder import Run
+from vision_lab.run_folders.folder import Run
 
 MODELS = ("resnet20", "inception_v3", "squeezenet1_1", "resnet32")
 """inception_v3 fails, since it does not support small images."""

@@ -15,7 +15,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import reject_link
-from vision_lab.runs.folder import Run, hostname
+from vision_lab.run_folders.folder import Run, hostname
 
 HEARTBEAT_INTERVAL_SECONDS = 10.0
 """Time between two heartbeats."""

@@ -20,8 +20,8 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, write_file, write_json
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import summarize_names
-from vision_lab.runs import environment
-from vision_lab.runs.naming import REPLACED
+from vision_lab.run_folders import environment
+from vision_lab.run_folders.naming import REPLACED
 
 State = Literal["pending", "running", "finished", "failed"]
 
