@@ -53,6 +53,7 @@ from vision_lab.models.weights import load
 from vision_lab.run_folders.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
+from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
 
 MANUAL_OPTIMIZATION_DEFAULTS = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 """Trainer arguments of tasks that have a setting of the same name: under manual optimization
@@ -285,7 +286,7 @@ def task(
             network=network.module,
             spec=network.spec,
             optimizer=optimizer(config, processes=processes),
-            schedule=instantiate(config["scheduler"], "scheduler"),
+            schedule=schedule(config),
             seed=config["seed"],
             **{name: part for name, part in parts.items() if name in accepted and part},
         )
@@ -320,6 +321,16 @@ def name_task_arguments(config: Config) -> Iterator[None]:
         group = TASK_GROUPS[error.name]
         message = f"{group}={config.choices.get(group)}: type {error.needed}"
         raise ConfigurationError(message) from error
+
+
+def schedule(config: Config) -> Schedule | SchedulerFactory:
+    """Build the schedule by progress, or a factory of a scheduler that takes the optimizer."""
+    arguments = _constructor_arguments(config, "scheduler")
+    if "optimizer" not in _parameter_names(locate(arguments["_target_"])):
+        by_progress: Schedule = instantiate(arguments, "scheduler")
+        return by_progress
+    interval = config["scheduler"].get("interval", "epoch")
+    return SchedulerFactory(_partial(arguments, "scheduler"), interval)
 
 
 def loss(config: Config) -> Callable[..., Any] | None:
@@ -438,15 +449,15 @@ def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]
         processes: number of training processes.
 
     Returns:
-        A function of the parameters. Keyword arguments override the config's settings; an
-        overriding ``lr`` is scaled as well.
+        A function of the parameters with their names. Keyword arguments override the config's
+        settings; an overriding ``lr`` is scaled as well.
     """
     settings = _constructor_arguments(config, "optimizer")
     batches_per_step = processes * config["trainer"]["accumulate_grad_batches"]
     effective_batch_size = config["data"]["batch_size"] * batches_per_step
     reference = config["optimizer"].get("lr_reference_batch_size")
 
-    def make(parameters: Iterable[Parameter], **overrides: Any) -> Optimizer:
+    def make(parameters: Iterable[tuple[str, Parameter]], **overrides: Any) -> Optimizer:
         arguments = settings | overrides
         if reference:
             arguments["lr"] *= effective_batch_size / reference

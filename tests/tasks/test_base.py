@@ -6,16 +6,17 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import TensorDataset
 
 from tests.builders import classification_task
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
 from vision_lab.models.backbone import build_backbone
-from vision_lab.training.lr_schedules import Cosine
+from vision_lab.training.lr_schedules import Cosine, SchedulerFactory
 
 
 class Noise(TensorDataset):
@@ -86,7 +87,7 @@ def test_the_learning_rate_follows_progress_step_by_step(spec: DataSpec, tmp_pat
 
 
 def test_a_plateau_scheduler_steps_per_epoch(spec: DataSpec, tmp_path):
-    schedule = partial(ReduceLROnPlateau, patience=0, factor=0.5)
+    schedule = SchedulerFactory(partial(ReduceLROnPlateau, patience=0, factor=0.5))
     made = classification_task(
         spec, network=linear(), schedule=schedule, optimizer=partial(torch.optim.SGD, lr=0.0)
     )
@@ -137,3 +138,67 @@ def test_auto_class_weights_come_from_the_training_labels(spec: DataSpec, tmp_pa
     assert made.loss.weight is None
     fitted(spec, made, tmp_path, epochs=1)
     assert torch.allclose(made.loss.weight, torch.ones(4))
+
+
+class Epochs:
+    """A scheduler with timm's interface: the learning rate is the number of the epoch."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def step(self, epoch: int, metric: float | None = None) -> None:
+        self.optimizer.param_groups[0]["lr"] = float(epoch)
+
+    def step_update(self, num_updates: int, metric: float | None = None) -> None:
+        self.optimizer.param_groups[0]["lr"] = 100.0 + num_updates
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [
+        (SchedulerFactory(partial(ExponentialLR, gamma=0.5)), 0.1 * 0.5**2),
+        (SchedulerFactory(partial(StepLR, step_size=3, gamma=0.1), "step"), 0.1 * 0.1**2),
+        (SchedulerFactory(Epochs), 2.0),
+        (SchedulerFactory(Epochs, "step"), 108.0),
+    ],
+    ids=["torch", "torch by step", "timm", "timm by step"],
+)
+def test_schedulers_of_torch_and_timm(
+    spec: DataSpec, tmp_path, factory: SchedulerFactory, expected: float
+):
+    """Over two epochs of four steps."""
+    made = classification_task(
+        spec, network=linear(), schedule=factory, optimizer=partial(torch.optim.SGD, lr=0.1)
+    )
+    fitted(spec, made, tmp_path, epochs=2)
+    assert made.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_a_scheduler_that_rejects_its_arguments_is_named(spec: DataSpec, tmp_path):
+    made = classification_task(spec, network=linear(), schedule=SchedulerFactory(StepLR))
+    with pytest.raises(ArgumentError, match=r"arguments that the scheduler accepts.*step_size"):
+        fitted(spec, made, tmp_path)
+
+
+def test_the_optimizer_receives_names_of_parameters(spec: DataSpec, tmp_path):
+    """And those of a loss that is trained too; frozen ones are left out."""
+
+    class Scaled(nn.CrossEntropyLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits, targets):
+            return super().forward(logits * self.scale, targets)
+
+    network = linear()
+    network[-1].bias.requires_grad_(False)
+    made = classification_task(spec, network=network, loss=Scaled())
+    fitted(spec, made, tmp_path, epochs=1)
+    assert made.trainer.optimizers[0].param_groups[0]["param_names"] == ["1.weight", "loss.scale"]
+    assert made.loss.scale != 1

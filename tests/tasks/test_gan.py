@@ -18,7 +18,7 @@ from vision_lab.core.errors import ConfigurationError, UnreadableFileError
 from vision_lab.losses.diffaugment import translation
 from vision_lab.losses.gan import AdversarialLoss, Hinge, NonSaturating, Wasserstein
 from vision_lab.tasks.generation import GenerationTask
-from vision_lab.training.lr_schedules import Cosine
+from vision_lab.training.lr_schedules import Cosine, SchedulerFactory
 
 LOSSES: dict[str, AdversarialLoss] = {
     "bce": NonSaturating(),
@@ -285,7 +285,7 @@ def test_gradient_penalties_with_batch_norm_give_a_warning(
     ("changes", "text"),
     [
         (
-            {"schedule": partial(ReduceLROnPlateau)},
+            {"schedule": SchedulerFactory(partial(ReduceLROnPlateau))},
             "schedule=plateau: type a schedule that follows",
         ),
         ({"generator_optimizer": {"momentum": 0.9}}, "generator_optimizer=.*momentum"),

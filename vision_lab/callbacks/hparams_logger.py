@@ -1,4 +1,4 @@
-"""Config and results of a run on TensorBoard's TEXT, CUSTOM SCALARS and HPARAMS pages."""
+"""Config, settings and results for the loggers; TensorBoard has pages for each."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from vision_lab.callbacks.step_logger import logged_step
+from vision_lab.loggers.images import log_settings
 from vision_lab.tasks.base import Task
 
 CUSTOM_SCALARS_TITLE = "training and validation"
@@ -46,6 +47,8 @@ class HparamsLogger(pl.Callback):
         charts = {}
         for name, curves in task.report.charts(monitor, added=task.added_metrics).items():
             charts[name] = ["Multiline", [f"^{curve}$" for curve in curves]]
+        for logger in trainer.loggers:
+            log_settings(logger, self.hparams)
         for writer in _tensorboard_writers(trainer):
             writer.add_text("config", indent(config, "    "))  # a code block in Markdown
             writer.add_custom_scalars({CUSTOM_SCALARS_TITLE: charts})

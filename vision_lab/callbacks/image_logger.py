@@ -1,11 +1,9 @@
-"""Images with predictions, and charts, written to TensorBoard and as PNG files."""
+"""Images with predictions, and charts, written as PNG files and to the loggers."""
 
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torchvision.io import encode_png
 
@@ -13,6 +11,7 @@ from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.files import write_file
+from vision_lab.loggers.images import log_png
 from vision_lab.tasks.base import Task
 from vision_lab.tasks.reports.base import Report
 from vision_lab.viz.images import MAX_DRAWN
@@ -151,25 +150,16 @@ def log_image(
     tag: str,
     name: str,
 ) -> None:
-    """Write an image to a PNG file and to TensorBoard.
+    """Write an image to a PNG file and to all loggers that can show it.
 
     Args:
         trainer: the trainer, whose ``default_root_dir`` is the run folder.
         image: the image, (3, H, W) uint8.
-        tag: its tag in TensorBoard.
+        tag: its name for the loggers.
         name: path of the file relative to the run folder.
     """
     png = encode_png(image, compression_level=PNG_COMPRESSION_LEVEL).numpy().tobytes()
     write_file(Path(trainer.default_root_dir), name, png)
-    _, height, width = image.shape
-    # SummaryWriter.add_image would encode the image again, which takes longer than drawing it.
-    encoded = Summary.Image(
-        height=height,
-        width=width,
-        colorspace=3,
-        encoded_image_string=png,
-    )
-    summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
+    size = (image.shape[-2], image.shape[-1])
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment._get_file_writer().add_summary(summary, logged_step(trainer))
+        log_png(logger, png, tag, size=size, step=logged_step(trainer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from vision_lab.config.groups import CONFIG_DIR, find_groups
 from vision_lab.config.instantiation import HYDRA_KEYS, locate
@@ -23,6 +23,7 @@ BUILD_KEYS = {
     "loss": {"target_type"},
     "task": {"target_type"},
     "optimizer": {"lr_reference_batch_size"},
+    "scheduler": {"interval"},
 }
 """Keys of each group that ``build.py`` uses and no constructor accepts.
 
@@ -35,6 +36,7 @@ BUILD_ANNOTATIONS: dict[str, Any] = {
     "weights": str | None,
     "torchvision_name": str | None,
     "lr_reference_batch_size": Count | None,
+    "interval": Literal["step", "epoch"],
 }
 """Annotations of these keys."""
 
@@ -66,6 +68,7 @@ INJECTED_ARGUMENTS = {
     },
     "features": {"trust"},
     "optimizer": {"params"},
+    "scheduler": {"optimizer"},
     "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
     "model.network": {"num_classes"},

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vision_lab.core import signals
 from vision_lab.core.batch import Batch, BoxTargets, Sample
-from vision_lab.core.errors import UnreadableFile, UnreadableFileError
+from vision_lab.core.errors import ConfigurationError, UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.image_io import InvalidImageError, read_image, to_uint8_image
@@ -52,6 +53,7 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         self.dataset = dataset
         self.spec = spec
         self.transforms = transforms
+        self.image_transforms = {transform for transform in transforms if _takes_one(transform)}
         self.seed = seed
 
     def __len__(self) -> int:
@@ -78,12 +80,25 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
             if isinstance(transform, MultiSampleTransform):
                 image, target = self.target.resize(image, target)
                 image, target = transform(image, target, self._read_random)
+            elif transform in self.image_transforms:
+                image = self._transform_image(transform, image)
             else:
                 image, target = transform(image, target)
         if not self.keep_size and image.shape[-2:] != self.spec.image_size:
             image, target = self.target.resize(image, target)
         target = self.target.to_batch(target, is_training=bool(self.transforms))
         return image.as_subclass(Tensor), target, sample
+
+    def _transform_image(self, transform: Any, image: tv_tensors.Image) -> tv_tensors.Image:
+        """Apply a transform of the image alone, which must not move its pixels."""
+        transformed = transform(image)
+        is_moved = transformed.shape[-2:] != image.shape[-2:]
+        if is_moved and self.spec.target_type in ("masks", "boxes"):
+            raise ConfigurationError(
+                f"{type(transform).__name__} changes the size of images but not of their "
+                f"{self.spec.target_type}: its forward must take image and target and return both"
+            )
+        return tv_tensors.wrap(transformed, like=image)
 
     def read(self, index: int) -> tuple[tv_tensors.Image, Any, str | None] | UnreadableFile:
         """Read a sample without transforms.
@@ -116,6 +131,19 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
             if not isinstance(item, UnreadableFile):
                 samples.append(self.target.resize(item[0], item[1]))
         return samples
+
+
+def _takes_one(transform: Any) -> bool:
+    """Return whether a transform is a function of the image alone, as a module often is."""
+    function = transform.forward if isinstance(transform, nn.Module) else transform
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return False
+    return sum(parameter.kind in positional for parameter in parameters) == 1
 
 
 def init_worker(_: int) -> None:

@@ -10,13 +10,13 @@ import math
 from abc import ABC
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
 from vision_lab.core.arguments import ArgumentError
@@ -24,13 +24,10 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import TrainingData
 from vision_lab.core.spec import DataSpec
 from vision_lab.tasks.reports.base import Report, ReportFactory
-from vision_lab.training.lr_schedules import Schedule
+from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
 from vision_lab.training.seeding import seed_all
 
 MonitorMode = Literal["min", "max"]
-
-PlateauFactory = Callable[..., ReduceLROnPlateau]
-"""A partial of ``ReduceLROnPlateau``, without the optimizer."""
 
 
 class Task(pl.LightningModule, ABC):
@@ -44,8 +41,8 @@ class Task(pl.LightningModule, ABC):
         spec: spec of the data; images are normalized here by its mean and std, and nowhere else.
         optimizer: creates an optimizer for given parameters; keyword arguments override the
             config's settings.
-        schedule: maps training progress to a factor of the learning rate; or a partial of
-            ``ReduceLROnPlateau``.
+        schedule: maps training progress to a factor of the learning rate; or a factory of a
+            scheduler of torch or timm.
         monitor: name of the metric that determines the best checkpoint.
         monitor_mode: whether its best value is the largest ("max") or the smallest ("min").
         seed: seed of each step's random numbers (such as dropout), with epoch, batch and rank.
@@ -64,7 +61,7 @@ class Task(pl.LightningModule, ABC):
         network: nn.Module,
         spec: DataSpec,
         optimizer: Callable[..., Optimizer],
-        schedule: Schedule | PlateauFactory,
+        schedule: Schedule | SchedulerFactory,
         monitor: str,
         monitor_mode: MonitorMode,
         seed: int,
@@ -117,24 +114,48 @@ class Task(pl.LightningModule, ABC):
     @property
     def uses_plateau(self) -> bool:
         """Whether the learning rate follows the monitored metric instead of training progress."""
-        schedule = self.schedule
-        return isinstance(schedule, partial) and schedule.func is ReduceLROnPlateau
+        make = self.schedule.make if isinstance(self.schedule, SchedulerFactory) else None
+        return isinstance(make, partial) and make.func is ReduceLROnPlateau
 
     def make_lr_scheduler(
         self,
         optimizer: Optimizer,
         *,
         steps: int,
-    ) -> LambdaLR:
-        """Create a scheduler that follows training progress.
+    ) -> dict[str, Any]:
+        """Create a scheduler, with Lightning's settings of when it steps.
 
         Args:
             optimizer: the optimizer.
             steps: total number of its steps.
+
+        Raises:
+            ArgumentError: if the scheduler rejects its arguments.
         """
-        schedule: Any = self.schedule
-        last = max(steps - 1, 1)
-        return LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
+        schedule = self.schedule
+        if not isinstance(schedule, SchedulerFactory):
+            last = max(steps - 1, 1)
+            by_progress = LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
+            return {"scheduler": by_progress, "interval": "step"}
+        arguments = {"mode": self.monitor_mode} if self.uses_plateau else {}
+        try:
+            scheduler = schedule.make(optimizer, **arguments)
+        except (TypeError, ValueError) as error:
+            needed = f"arguments that the scheduler accepts: {error}"
+            raise ArgumentError("schedule", "scheduler", needed) from error
+        if self.uses_plateau:
+            frequency = self.trainer.check_val_every_n_epoch or 1
+            return {"scheduler": scheduler, "monitor": self.monitor, "frequency": frequency}
+        return {"scheduler": scheduler, "interval": schedule.interval}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a scheduler of torch, or one of timm, which is given the epoch or the step."""
+        if isinstance(scheduler, LRScheduler):
+            super().lr_scheduler_step(scheduler, metric)
+        elif cast(SchedulerFactory, self.schedule).interval == "epoch":
+            scheduler.step(self.current_epoch + 1, metric)
+        else:
+            scheduler.step_update(self.trainer.global_step, metric)
 
     def on_train_batch_start(
         self,

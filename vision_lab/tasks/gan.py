@@ -124,14 +124,13 @@ class GanTask(ManualTask):
         settings = []
         rows = zip(NETWORKS, self.optimizer_overrides, all_steps, strict=True)
         for name, overrides, steps in rows:
-            parameters: list[nn.Parameter] = list(getattr(self.pair, name).parameters())
+            parameters = list(getattr(self.pair, name).named_parameters())
             try:
                 optimizer = self.optimizer(parameters, **overrides)
             except (TypeError, ValueError) as error:
                 needed = f"settings of the optimizer: {error}"
                 raise ArgumentError(f"{name}_optimizer", dict(overrides), needed) from error
-            scheduler = self.make_lr_scheduler(optimizer, steps=max(steps, 1))
-            lr_scheduler = {"scheduler": scheduler, "interval": "step"}
+            lr_scheduler = self.make_lr_scheduler(optimizer, steps=max(steps, 1))
             settings.append({"optimizer": optimizer, "lr_scheduler": lr_scheduler})
         return tuple(settings)  # type: ignore[return-value]
 

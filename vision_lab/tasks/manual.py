@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from vision_lab.core.arguments import Count, NonNegative
 from vision_lab.tasks.base import Task
 from vision_lab.training.gradients import average_gradients, block_sync
+from vision_lab.training.lr_schedules import SchedulerFactory
 
 
 class ManualTask(Task):
@@ -81,7 +82,10 @@ class ManualTask(Task):
         optimizer: Any = self.optimizers()[index]  # type: ignore[index]
         optimizer.step()
         optimizer.zero_grad()
-        self.lr_schedulers()[index].step()  # type: ignore[index]
+        schedule = self.schedule
+        by_epoch = isinstance(schedule, SchedulerFactory) and schedule.interval == "epoch"
+        if not by_epoch or self.trainer.is_last_batch:
+            self.lr_scheduler_step(self.lr_schedulers()[index], None)  # type: ignore[index]
 
     def update_train_metrics(
         self,

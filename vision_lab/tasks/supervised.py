@@ -16,6 +16,7 @@ from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.tasks.base import Task
+from vision_lab.training.lr_schedules import SchedulerFactory
 from vision_lab.training.seeding import seed_all
 
 
@@ -81,25 +82,25 @@ class SupervisedTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimizer, and a scheduler that steps after each batch or validation."""
-        parameters = []
-        for parameter in self.network.parameters():
-            if parameter.requires_grad:
-                parameters.append(parameter)
+        parameters = self.trainable_parameters()
         if not parameters:
             raise ConfigurationError("the network is frozen: it has no parameter to train")
         optimizer = self.optimizer(parameters)
-        lr_scheduler: Any
-        if self.uses_plateau:
-            make: Any = self.schedule
-            lr_scheduler = {
-                "scheduler": make(optimizer, mode=self.monitor_mode),
-                "monitor": self.monitor,
-                "frequency": self.trainer.check_val_every_n_epoch or 1,
-            }
-        else:
-            scheduler = self.make_lr_scheduler(optimizer, steps=int(self.total_steps()))
-            lr_scheduler = {"scheduler": scheduler, "interval": "step"}
+        steps = 0 if isinstance(self.schedule, SchedulerFactory) else int(self.total_steps())
+        lr_scheduler: Any = self.make_lr_scheduler(optimizer, steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
+
+    def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Return the parameters of the network and of the loss that are not frozen, with names."""
+        parameters = list(self.network.named_parameters())
+        loss = getattr(self, "loss", None)
+        if isinstance(loss, nn.Module):
+            parameters += loss.named_parameters(prefix="loss")
+        trainable = []
+        for name, parameter in parameters:
+            if parameter.requires_grad:
+                trainable.append((name, parameter))
+        return trainable
 
     @abstractmethod
     def losses(

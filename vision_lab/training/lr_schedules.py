@@ -6,6 +6,7 @@ A schedule contains no number of epochs or steps, so it fits any batch size and 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from vision_lab.core.arguments import Fraction, NonNegative, Positive
 
@@ -113,3 +114,16 @@ def _cosine(
     progress: float,
 ) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class SchedulerFactory:
+    """Creates a scheduler of torch or timm, or any other with the interface of one of them.
+
+    Attributes:
+        make: creates the scheduler for an optimizer.
+        interval: whether the scheduler steps after each optimizer step or after each epoch.
+    """
+
+    make: Callable[..., Any]
+    interval: Literal["step", "epoch"] = "epoch"
