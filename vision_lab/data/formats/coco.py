@@ -29,7 +29,7 @@ from vision_lab.data.formats.box_dataset import (
     ImageAnnotation,
     build_box_dataset,
 )
-from vision_lab.data.formats.image_folder import SPLITS
+from vision_lab.data.formats.layout import expand_split
 
 LAYOUTS = (
     ("annotations/instances_{split}2017.json", "{split}2017"),  # COCO itself
@@ -266,11 +266,10 @@ def _read_split(
 def _find_split(root: str, split: str) -> tuple[Path, Path] | None:
     """Return the annotation file and the image folder of a split."""
     base = Path(root).expanduser()
-    for name in SPLITS[split]:
-        for file, folder in LAYOUTS:
-            path = base / file.format(split=name)
-            if path.is_file():
-                return path, base / folder.format(split=name)
+    for path, name in expand_split(split, [file for file, _ in LAYOUTS]):
+        if (base / path).is_file():
+            folders = {file.format(split=name): folder for file, folder in LAYOUTS}
+            return base / path, base / folders[path].format(split=name)
     return None
 
 

@@ -11,18 +11,15 @@ from typing import Literal
 
 from vision_lab.core.errors import DataError
 from vision_lab.core.text import is_utf8, summarize_names
+from vision_lab.data.formats.layout import find_split, require_root
 
 EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .tif .tiff .webp .gif .ppm .pgm .pbm".split())
 """Suffixes of image files, in lower case."""
 
 EXTENSIONS_TEXT = ", ".join(sorted(EXTENSIONS))
 
-SPLITS = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
-}
-"""Names of the folder of each split."""
+CLASS_FOLDERS = "one subfolder for each class"
+"""Content of the folder of a dataset, for errors."""
 
 MAX_LISTED = 5
 """Maximum number of files listed in a message."""
@@ -71,8 +68,8 @@ def class_names(root: str) -> list[str]:
     Raises:
         DataError: if there is no such folder, or it has no subfolders.
     """
-    folder = _require_dir(root)
-    folder = _find_split_dir(folder, "train") or folder
+    folder = find_split(require_root(root, content=CLASS_FOLDERS), "train")
+    assert folder is not None
     names = sorted(_list_subfolders(folder))
     not_utf8 = []
     for name in names:
@@ -110,7 +107,7 @@ def image_folder(
     Raises:
         DataError: if a class has no training images, or a split has a class that train has not.
     """
-    folder = _split_dir(split, _require_dir(root))
+    folder = find_split(require_root(root, content=CLASS_FOLDERS), split)
     if folder is None:
         return None
     unknown = sorted(_list_subfolders(folder) - set(class_folders))
@@ -145,7 +142,7 @@ def unlabeled_images(
     Raises:
         DataError: if the folder contains no images.
     """
-    folder = _split_dir(split, _require_dir(root, content="images"))
+    folder = find_split(require_root(root, content="images"), split)
     if folder is None:
         return None
     images, others = _list_files(folder)
@@ -185,26 +182,3 @@ def _warn_skipped(files: Sequence[Path], folder: Path) -> None:
             len(files),
             summarize_names(names, MAX_LISTED),
         )
-
-
-def _require_dir(root: str, *, content: str = "one subfolder for each class") -> Path:
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: type data.root=<folder with {content}>")
-    return folder
-
-
-def _split_dir(split: str, root: Path) -> Path | None:
-    """Return the folder of a split; for train it is ``root`` if there are no folders of splits."""
-    if _find_split_dir(root, "train") is not None:
-        return _find_split_dir(root, split)
-    if split == "train":
-        return root
-    return None
-
-
-def _find_split_dir(root: Path, split: str) -> Path | None:
-    for name in SPLITS[split]:
-        if (root / name).is_dir():
-            return root / name
-    return None

@@ -17,7 +17,8 @@ from vision_lab.core.arguments import Count
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
 from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.core.text import summarize_names
-from vision_lab.data.formats.image_folder import EXTENSIONS, EXTENSIONS_TEXT, SPLITS
+from vision_lab.data.formats.image_folder import EXTENSIONS, EXTENSIONS_TEXT
+from vision_lab.data.formats.layout import find_split
 from vision_lab.data.image_io import InvalidImageError, read_mask
 
 MaskValue = int | Sequence[int]
@@ -309,27 +310,9 @@ def _find_folder(
 ) -> Path | None:
     """Return the folder with the files of a split, if there is one."""
     if "{split}" in name:
-        candidates = [base / name.replace("{split}", alias) for alias in SPLITS[split]]
-    else:
-        candidates = _list_split_folders(base, name, split)
-        has_splits = any(path.is_dir() for path in _list_split_folders(base, name, "train"))
-        if not has_splits:
-            candidates = [base / name] if split == "train" else []
-    for path in candidates:
-        if path.is_dir():
-            return path
-    return None
-
-
-def _list_split_folders(
-    base: Path,
-    name: str,
-    split: str,
-) -> list[Path]:
-    folders = []
-    for alias in SPLITS[split]:
-        folders += [base / alias / name, base / name / alias]
-    return folders
+        return find_split(base, split, patterns=(name,), whole=None)
+    patterns = (f"{{split}}/{name}", f"{name}/{{split}}")
+    return find_split(base, split, patterns=patterns, whole=name)
 
 
 def _missing_message(

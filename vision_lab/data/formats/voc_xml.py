@@ -15,7 +15,8 @@ from vision_lab.core.documents import MAX_BYTES
 from vision_lab.core.errors import AnnotationIssue, DataError
 from vision_lab.core.files import file_exists, read_bytes
 from vision_lab.core.text import summarize_names
-from vision_lab.data.formats.image_folder import EXTENSIONS, SPLITS
+from vision_lab.data.formats.image_folder import EXTENSIONS
+from vision_lab.data.formats.layout import SPLITS, describe_content, find_split, require_root
 
 if TYPE_CHECKING:
     from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset
@@ -134,11 +135,7 @@ def _parse(file: Path) -> Element:
 
 def _find_base(root: str) -> Path:
     """Return the folder with the annotations: the root, or the latest year of a VOCdevkit in it."""
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise DataError(
-            f"there is no folder {base}: type data.root=<folder with Annotations/ and JPEGImages/>"
-        )
+    base = require_root(root, content="Annotations/ and JPEGImages/")
     years = sorted([*base.glob("VOCdevkit/VOC*/Annotations"), *base.glob("VOC*/Annotations")])
     if years:
         return years[-1].parent
@@ -153,9 +150,9 @@ def _find_split(base: Path, split: str) -> tuple[Path, list[Path]] | None:
         return base, _read_list(base, file)
     if lists["train"] or lists["trainval"]:
         return None
-    for name in SPLITS[split]:
-        if (base / name).is_dir():
-            return base / name, sorted(_find_annotation_dir(base / name).glob("*.xml"))
+    folder = find_split(base, split, whole=None)
+    if folder:
+        return folder, sorted(_find_annotation_dir(folder).glob("*.xml"))
     if split != "train":
         return None
     elsewhere: set[Path] = set()
@@ -190,9 +187,9 @@ def _find_annotation_dir(base: Path) -> Path:
     for name in ANNOTATION_DIRS:
         if any((base / name).glob("*.xml")):
             return base / name
-    content = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED]) or "nothing"
     raise DataError(
-        f"{base} has no XML files in Annotations/, annotations/ or labels/: it contains {content}"
+        f"{base} has no XML files in Annotations/, annotations/ or labels/: it contains "
+        f"{describe_content(base)}"
     )
 
 

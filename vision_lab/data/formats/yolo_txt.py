@@ -15,10 +15,14 @@ from vision_lab.core.documents import DocumentError, read_text, read_yaml
 from vision_lab.core.errors import AnnotationIssue, DataError
 from vision_lab.core.spec import MAX_CLASSES
 from vision_lab.core.text import summarize_names
-from vision_lab.data.formats.image_folder import EXTENSIONS, EXTENSIONS_TEXT, SPLITS
+from vision_lab.data.formats.image_folder import EXTENSIONS, EXTENSIONS_TEXT
+from vision_lab.data.formats.layout import SPLITS, describe_content, find_split, require_root
 
 if TYPE_CHECKING:
     from vision_lab.data.formats.box_dataset import BoxAnnotation, BoxDataset
+
+PATTERNS = ("{split}/images", "images/{split}", "{split}2017/images", "images/{split}2017")
+"""Folders of images; those with a year are converted from COCO."""
 
 DATA_YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 
@@ -164,13 +168,7 @@ def _to_name(name: Any) -> str:
 
 
 def _find_base(root: str) -> Path:
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise DataError(
-            f"there is no folder {base}: type data.root=<folder with images/, labels/ and "
-            "data.yaml>"
-        )
-    return base
+    return require_root(root, content="images/, labels/ and data.yaml")
 
 
 def _read_data_yaml(base: Path) -> dict[str, Any]:
@@ -189,24 +187,15 @@ def _read_data_yaml(base: Path) -> dict[str, Any]:
 
 def _find_image_dir(base: Path, split: str) -> Path | None:
     """Return the folder with the images of a split; None if there is no such split."""
-    names = [*SPLITS[split], *(f"{name}2017" for name in SPLITS[split])]  # as in converted COCO
-    candidates = _list_configured_dirs(base, split)
-    candidates += [base / name / "images" for name in names]
-    candidates += [base / "images" / name for name in names]
-    for folder in candidates:
+    for folder in _list_configured_dirs(base, split):
         if folder.is_dir():
             return folder
-    for name in SPLITS["train"]:
-        if (
-            split != "train"
-            or (base / "images" / name).is_dir()
-            or (base / name / "images").is_dir()
-        ):
-            return None
-    if not (base / "images").is_dir():
-        content = ", ".join(sorted(path.name for path in base.iterdir())[:MAX_LISTED]) or "nothing"
-        raise DataError(f"{base} has no folder images/ or train/images/: it contains {content}")
-    return base / "images"
+    found = find_split(base, split, patterns=PATTERNS, whole="images")
+    if found is None and split == "train":
+        raise DataError(
+            f"{base} has no folder images/ or train/images/: it contains {describe_content(base)}"
+        )
+    return found
 
 
 def _list_configured_dirs(base: Path, split: str) -> list[Path]:
