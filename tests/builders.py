@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,6 +21,7 @@ from torch import nn
 from vision_lab.config.groups import CONFIG_DIR, find_groups
 from vision_lab.config.resolution import Config, resolve_config
 from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
+from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.losses.classes import CrossEntropy
 from vision_lab.tasks.classification import ClassificationTask
@@ -79,6 +80,16 @@ def _compose(choices: tuple[str, ...]) -> DictConfig:
     overrides = [*choices, "+hydra.runtime.output_dir=outputs"]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
         return compose("config", overrides=overrides, return_hydra_config=True)
+
+
+def make_source(**datasets: Callable[[], Dataset] | None) -> Callable[..., Dataset | None]:
+    """Return a source of splits from a function for each."""
+
+    def source(*, split: str) -> Dataset | None:
+        create = datasets.get(split)
+        return create() if create else None
+
+    return source
 
 
 def without(node: dict, *keys: str) -> dict:

@@ -35,7 +35,7 @@ COMMANDS = [
 
 
 def test_the_docs_have_the_expected_number_of_commands():
-    assert len(COMMANDS) == 59
+    assert len(COMMANDS) == 60
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -91,6 +91,26 @@ def test_the_dataset_in_the_docs(command: Command, tmp_path: Path):
     outcome = command(*words, *FAST_ANY_MODEL, "name=shapes")
     assert outcome.code == 0, outcome.err
     assert "shapes: 32 train, 4 val, 4 test; 2 classes, 3x64x64" in outcome.out
+
+
+def test_the_boxes_in_the_docs(command: Command, tmp_path: Path):
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (tmp_path / "streets.py").write_text(blocks(text, "python")[1])
+    (tmp_path / "my_conf" / "data").mkdir(parents=True)
+    (tmp_path / "my_conf" / "data" / "streets.yaml").write_text(blocks(text, "yaml")[1])
+    folder = tmp_path / "streets" / "train"
+    folder.mkdir(parents=True)
+    for number in range(20):
+        Image.fromarray(np.full((50, 60, 3), number, dtype=np.uint8)).save(folder / f"{number}.jpg")
+        (folder / f"{number}.csv").write_text("car,10,20,50,45\nbus,5,5,30,30\ntree,1,1,9,9\n")
+    (words,) = [words for words in typed(text) if "data=streets" in words]
+    words = [word.replace("~", str(tmp_path)) for word in words]
+    outcome = command(*words, *FAST_ANY_MODEL, "name=streets")
+    assert outcome.code == 0, outcome.err
+    assert "streets: 16 train, 2 val, 2 test; 2 classes, 3x96x96" in outcome.out
+    assert "20 annotations are invalid" in outcome.out
+    issues = Path("outputs/streets/annotation_issues.csv").read_text()
+    assert "box 3 of 'tree' [1, 1, 9, 9] has a class that is not in data.spec.class_names" in issues
 
 
 def test_the_masks_and_the_head_in_the_docs(command: Command, tmp_path: Path):

@@ -28,7 +28,7 @@ IMPORTS = {
     "build": "config core data models run_folders tasks training",
     "callbacks": "core data loggers tasks tasks.reports training viz",
     "cli": "build config core modes run_folders",
-    "config": "core data.bundled data.formats run_folders",
+    "config": "core run_folders",
     "core": "",
     "data": "core training",
     "data.bundled": "core",

@@ -110,7 +110,7 @@ def by_seed(config: dict[str, Any]) -> None:
 def by_deletion(config: dict[str, Any]) -> None:
     """References whose value changes when mode=predict removes keys of the data."""
     config["data"]["lure"] = "torch.nn.Identity"
-    config["data"]["train"]["split"] = "${one_of:[train],${data.lure}}"
+    config["data"]["source"]["root"] = "${one_of:[train],${data.lure}}"
     config["augment"]["eval"] = [
         {**hub("${run}"), "_target_": "${oc.select:data.lure,torch.hub.load}"}
     ]
@@ -341,11 +341,10 @@ WRITERS: dict[str, Callable[[dict[str, Any], str], None]] = {
     ),
     "our download": lambda c, v: c["data"].update(
         root=v,
-        train={
-            "_target_": "vision_lab.data.formats.torchvision_download.load_or_download",
-            "_partial_": True,
+        source={
+            "_target_": "vision_lab.data.formats.torchvision_download.labeled_images",
             "root": v,
-            "dataset": {"_target_": "torchvision.datasets.MNIST", "_partial_": True, "train": True},
+            "dataset": {"_target_": "torchvision.datasets.MNIST", "_partial_": True},
         },
     ),
 }
@@ -456,8 +455,8 @@ def test_links_to_files_are_not_followed(
 @pytest.mark.parametrize(
     "reference",
     [
-        "${packaged_lines:/etc/passwd}",
-        "${packaged_lines:../../../../../../etc/passwd}",
+        "${names_from:vision_lab.data.bundled.names.read_names,/etc/passwd}",
+        "${names_from:os.system,touch evil}",
         "${oc.env:SECRET}",
     ],
 )

@@ -132,12 +132,29 @@ def data(
     augment = config["augment"]
     transforms = {key: _transforms(augment[key], f"augment.{key}") for key in ("train", "eval")}
     _check_transforms(spec, transforms)
-    make = _partial(_constructor_arguments(config, "data"), "data")
+    arguments = _constructor_arguments(config, "data")
+    source = arguments.pop("source", None)
+    make = _partial(arguments, "data")
     with name_errors("data", config["data"]):
         module: DataModule = make(
-            spec=spec, transforms=transforms, seed=config["seed"], label_map=label_map
+            spec=spec,
+            source=_source(source) if source else None,
+            transforms=transforms,
+            seed=config["seed"],
+            label_map=label_map,
         )
     return module
+
+
+def _source(node: Mapping[str, Any]) -> Callable[..., Any]:
+    """Build the function that creates the dataset of a split; errors in it name their key."""
+    make = _partial(dict(node), "data.source")
+
+    def create(*, split: str) -> Any:
+        with name_arguments("data.source", node):
+            return make(split=split)
+
+    return create
 
 
 def _check_transforms(spec: DataSpec, transforms: Mapping[str, Sequence[Any]]) -> None:
@@ -161,16 +178,7 @@ def drop_datasets(config: Config) -> Config:
     for key, value in config["data"].items():
         if key not in dataset_keys:
             remaining[key] = value
-    return config.updated(
-        {
-            "data": {
-                **remaining,
-                "train": None,
-                "val": None,
-                "test": None,
-            }
-        }
-    )
+    return config.updated({"data": {**remaining, "source": None}})
 
 
 def network(

@@ -58,7 +58,7 @@ NAMES = (
         "${oc.env:SECRET_TOKEN}",
         "${seed}",
         "${oc.create:{_target_:os.system,command:x}}",
-        "${packaged_lines:secret}",
+        "${names_from:vision_lab.data.bundled.names.read_names,secret}",
     ),
 )
 """Texts that somebody may take for more than a name."""
@@ -106,8 +106,8 @@ TARGETS = (
 REFERENCES = (
     "${seed} ${run} ${data.root} ${optimizer} ${model.network} ${a.b.c} ${ ${} ${x ${optimizer.} "
     "${oc.env:SECRET_TOKEN} ${oc.env:PL_GLOBAL_SEED,z} ${oc.decode:os.system} ${oc.select:seed,1} ${now:%Y} "
-    "${oc.create:{_target_:os.system}} ${packaged_lines:../../secret.txt} ${packaged_lines:/etc/hostname} "
-    "${folder_classes:.} ${folder_classes:/} ${yolo_names:..} ${hydra:runtime.cwd} ${resume}/evil ${.a} "
+    "${oc.create:{_target_:os.system}} ${names_from:vision_lab.data.bundled.names.read_names,../../secret.txt} ${names_from:os.system,hostname} "
+    "${names_from:os.listdir,.} ${names_from:vision_lab.data.formats.yolo_txt.class_names,..} ${hydra:runtime.cwd} ${resume}/evil ${.a} "
     "${choice:model} ${times:1000000,abc} ${count:${data.root}} ${one_of:[a],b} \\${seed} ${${seed}}"
 ).split(" ")
 

@@ -49,7 +49,7 @@ def test_a_mistyped_choice_lists_all(command: Command, flag: tuple[str, ...]):
 def test_a_key_of_another_choice_names_that_choice(command: Command):
     outcome = command("data.root=somewhere")
     assert outcome.code == 2
-    assert "data.root: there is no such key. It is a key of data=cifar10 or cifar100" in outcome.err
+    assert "data.root: there is no such key. It is a key of data=camvid or cifar10 or" in outcome.err
 
 
 def test_an_option_without_its_group_is_suggested_with_it(command: Command):
@@ -247,6 +247,9 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
 
                 def __getitem__(self, index):
                     return torch.full((3, 16, 16), 120 * (index % 2), dtype=torch.uint8), index % 2
+
+            def shades(split):
+                return {"train": Shades(64), "val": None, "test": Shades(20)}[split]
             """)
     )
     for group, name, text in (
@@ -272,8 +275,7 @@ def test_a_users_own_model_and_data_from_the_current_folder(command: Command, tm
               channels: 3
               mean: [0.2]
               std: [0.2]
-            train: {_target_: own_parts.Shades, _partial_: true, count: 64}
-            test: {_target_: own_parts.Shades, _partial_: true, count: 20}
+            source: {_target_: own_parts.shades}
             batch_size: 8
             """,
         ),

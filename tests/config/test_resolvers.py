@@ -29,6 +29,18 @@ def test_values_are_computed():
     assert resolve("${metric_name:val/accuracy}") == "accuracy"
 
 
+FOLDERS = "vision_lab.data.formats.image_folder"
+SCENES = "vision_lab.data.bundled.scene_classes.class_names"
+LISTS = "vision_lab.data.bundled.names.read_names"
+
+
+def test_a_reader_that_does_not_exist_is_named():
+    with pytest.raises(
+        InterpolationResolutionError, match=r"names_from:no\.reader cannot be found"
+    ):
+        resolve("${names_from:no.reader,x}")
+
+
 def test_text_is_not_multiplied():
     with pytest.raises(InterpolationResolutionError, match="2 times abc: both must be numbers"):
         resolve("${times:2,abc}")
@@ -36,14 +48,14 @@ def test_text_is_not_multiplied():
 
 def test_classes_of_folders_and_their_number(make_folder: Callable[..., Path]):
     folder = make_folder(count=1)
-    assert resolve(f"${{folder_classes:{folder}}}") == ["ash", "beech", "cedar"]
+    assert resolve(f"${{names_from:{FOLDERS}.class_names,{folder}}}") == ["ash", "beech", "cedar"]
     with pytest.raises(InterpolationResolutionError, match="has 3 class folders, not 1000"):
-        resolve(f"${{folder_classes:{folder},1000}}")
+        resolve(f"${{names_from:{FOLDERS}.class_folders,{folder},1000}}")
 
 
 def test_classes_are_read_once_in_a_command(make_folder: Callable[..., Path]):
     folder = make_folder(count=1)
-    text = f"${{folder_classes:{folder}}}"
+    text = f"${{names_from:{FOLDERS}.class_names,{folder}}}"
     assert len(resolve(text)) == 3
     (folder / "cedar").rename(folder.parent / "cedar")
     assert len(resolve(text)) == 3
@@ -52,15 +64,15 @@ def test_classes_are_read_once_in_a_command(make_folder: Callable[..., Path]):
 
 
 def test_scenes_have_a_background_in_masks_only():
-    assert resolve("${scene_classes:grouped,masks}")[0] == "background"
-    assert len(resolve("${scene_classes:all,boxes}")) == 10
+    assert resolve(f"${{names_from:{SCENES},grouped,masks}}")[0] == "background"
+    assert len(resolve(f"${{names_from:{SCENES},all,boxes}}")) == 10
 
 
 @pytest.mark.parametrize("file", ["../x.txt", "/etc/passwd", "coco_numbers.py"])
 def test_only_lists_in_the_package_are_read(file: str):
-    assert len(resolve("${packaged_lines:imagenet_classes.txt}")) == 1000
+    assert len(resolve(f"${{names_from:{LISTS},imagenet_classes.txt}}")) == 1000
     with pytest.raises(InterpolationResolutionError, match="is not a list of names in"):
-        resolve(f"${{packaged_lines:{file}}}")
+        resolve(f"${{names_from:{LISTS},{file}}}")
 
 
 def test_class_names_of_a_run_are_kept_as_text():

@@ -305,12 +305,12 @@ def test_own_packages_are_trusted_by_name(command: Command, changed_run: Callabl
         ("torchvision.models.resnet18", {"weights": "DEFAULT"}, False),
         ("torchvision.datasets.MNIST", {"train": True, "root": "/", "download": True}, False),
         (
-            "vision_lab.data.formats.torchvision_download.load_or_download",
+            "vision_lab.data.formats.torchvision_download.labeled_images",
             {"root": "/", "download": True},
             False,
         ),
         (
-            "vision_lab.data.formats.torchvision_download.load_or_download",
+            "vision_lab.data.formats.torchvision_download.labeled_images",
             {"root": "/", "download": "${data.download}"},
             True,
         ),
@@ -322,7 +322,7 @@ def test_own_packages_are_trusted_by_name(command: Command, changed_run: Callabl
         ("pytorch_lightning.loggers.CSVLogger", {"name": "../x"}, False),
         ("pytorch_lightning.loggers.CSVLogger", {"name": ["x"]}, False),
         (
-            "vision_lab.data.formats.torchvision_download.load_or_download",
+            "vision_lab.data.formats.torchvision_download.labeled_images",
             {"root": "/", "download": {"x": 1}},
             False,
         ),
@@ -357,10 +357,11 @@ def test_allowed_names_and_arguments(target: Any, arguments: dict[str, Any], adm
         ("${optimizer.lr}", True),
         ("${data.spec.class_names}", True),
         ("${hydra:runtime.output_dir}", False),
-        ("${folder_classes:${data.root}}", True),
-        ("${folder_classes:/etc}", False),
-        ("${packaged_lines:imagenet_classes.txt}", True),
-        ("${packaged_lines:/etc/passwd}", False),
+        ("${names_from:vision_lab.data.formats.image_folder.class_names,${data.root}}", True),
+        ("${names_from:vision_lab.data.formats.image_folder.class_names,/etc}", False),
+        ("${names_from:os.listdir,${data.root}}", False),
+        ("${names_from:vision_lab.data.bundled.names.read_names,imagenet_classes.txt}", True),
+        ("${names_from:vision_lab.data.bundled.names.read_names,/etc/passwd}", False),
         ("${oc.env:HOME}", False),
         ("${oc.${x}:HOME}", False),
         ("${oc.create:{_target_:os.system}}", False),
@@ -408,8 +409,8 @@ def test_every_choice_of_conf_is_trusted():
         )
         assert find_untrusted(content, trusted=[]) == [], file
         nodes += file.read_text(encoding="utf-8").count("_target_:")
-    assert len(files) == 142
-    assert nodes == 178
+    assert len(files) == 145
+    assert nodes == 162
 
 
 KEYS = [f"{group}.{name}" for group in ("a", "b", "c") for name in ("x", "y", "z")]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from torchvision.transforms import v2
 
-from tests.builders import classification_task
+from tests.builders import classification_task, make_source
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.data.formats.image_folder import UnlabeledImages, class_names, image_folder
@@ -35,10 +35,12 @@ class Tensors(TensorDataset):
         super().__init__(images, self.targets)
 
 
-def module(spec: DataSpec, **changes) -> DataModule:
+def module(
+    spec: DataSpec, *, train=Tensors, val=None, test=None, source=None, **changes
+) -> DataModule:
     arguments = {
         "spec": spec,
-        "train": Tensors,
+        "source": source or make_source(train=train, val=val, test=test),
         "transforms": {"train": [], "eval": []},
         "batch_size": 4,
         "num_workers": 0,
@@ -52,11 +54,7 @@ def module(spec: DataSpec, **changes) -> DataModule:
 
 def folder_module(spec: DataSpec, root: Path, **changes) -> DataModule:
     names = class_names(str(root))
-    sources = {
-        split: partial(image_folder, str(root), split=split, class_folders=names)
-        for split in ("train", "val", "test")
-    }
-    return module(spec, **(sources | changes))
+    return module(spec, source=partial(image_folder, str(root), class_folders=names), **changes)
 
 
 def seen(loader) -> list[int]:
@@ -237,7 +235,7 @@ def test_images_without_objects(spec: DataSpec, make_folder: Callable[..., Path]
     root = make_folder()
     made = DataModule(
         spec=spec,
-        train=None,
+        source=None,
         transforms={"train": [], "eval": []},
         batch_size=2,
         num_workers=0,

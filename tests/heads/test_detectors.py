@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import detection
 
 from tests.builders import box_spec, box_targets
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.heads.faster_rcnn import faster_rcnn
 from vision_lab.heads.fcos import fcos
@@ -216,8 +217,8 @@ def test_a_model_with_a_smaller_stride_gives_its_coarsest_maps(make_backbone):
 
 def test_group_norm_requires_divisible_channels(make_backbone):
     with pytest.raises(
-        ConfigurationError,
-        match=r"head\.norm=group: type null, or group with head\.channels a multiple of 32",
+        ArgumentError,
+        match="norm=group: type null, or group with channels that are a multiple of 32",
     ):
         HEADS["retinanet"](make_backbone("resnet18"), box_spec((96, 96)), norm="group", channels=48)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.segnet import _max_unpool, segnet
 
@@ -47,9 +47,8 @@ def test_other_backbones(make_backbone: Callable, mask_spec: DataSpec):
 
 
 def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         segnet(make_backbone("vgg11_bn"), mask_spec, convs_per_level=[2, 2])
     assert str(caught.value) == (
-        "head.convs_per_level=[2, 2]: the decoder of this model has 5 levels: type a number for each, as "
-        "in head.convs_per_level=[2, 2, 2, 2, 2]"
+        "convs_per_level=[2,2]: type a number for each of the 5 levels of this model, as in [2,2,2,2,2]"
     )

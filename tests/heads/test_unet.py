@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.spec import DataSpec
 from vision_lab.heads.unet import unet
 from vision_lab.models.architectures.unet import UNetEncoder
@@ -32,9 +32,9 @@ def test_levels_have_the_configured_channels(make_backbone: Callable, mask_spec:
 
 
 def test_too_few_levels(make_backbone: Callable, mask_spec: DataSpec):
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         unet(make_backbone("vgg11_bn"), mask_spec, decoder_channels=[64, 32])
     assert str(caught.value) == (
-        "head.decoder_channels=[64, 32]: the decoder of this model has 5 levels: type a number of channels for each, as "
-        "in head.decoder_channels=[256, 128, 64, 32, 16]"
+        "decoder_channels=[64,32]: type a number of channels for each of the 5 levels of this model, "
+        "as in [256,128,64,32,16]"
     )

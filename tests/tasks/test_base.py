@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import TensorDataset
 
-from tests.builders import classification_task
+from tests.builders import classification_task, make_source
 from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.spec import DataSpec
@@ -42,9 +42,7 @@ class Watch(pl.Callback):
 def fitted(spec: DataSpec, made: pl.LightningModule, tmp_path, epochs: int = 2) -> Watch:
     data = DataModule(
         spec=spec,
-        train=Noise,
-        val=Noise,
-        test=Noise,
+        source=make_source(train=Noise, val=Noise, test=Noise),
         transforms={"train": [], "eval": []},
         batch_size=6,
         num_workers=0,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from tests.builders import make_source
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule
@@ -153,11 +154,16 @@ def trainer(folder: Path, *, callbacks: Sequence[pl.Callback] = (), **changes: A
 
 
 def data(**changes: Any) -> DataModule:
-    settings: dict[str, Any] = {
-        "spec": SHADES,
+    splits: dict[str, Any] = {
         "train": Shades,
         "val": partial(Shades, 64),
         "test": partial(Shades, 64),
+    }
+    for split in set(splits) & set(changes):
+        splits[split] = changes.pop(split)
+    settings: dict[str, Any] = {
+        "spec": SHADES,
+        "source": make_source(**splits),
         "transforms": {"train": [], "eval": []},
         "batch_size": 32,
         "num_workers": 0,

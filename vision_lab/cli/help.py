@@ -80,9 +80,13 @@ def _format_details(group: str, options: Sequence[ConfigOption]) -> str:
     import yaml  # not imported for the overview, where it would take a fifth of the time
 
     lines = [_format_group(group, options)]
-    for file in sorted((CONFIG_DIR / group).glob("_*.yaml")):
-        lines += [f"Keys of every {group}, and their defaults"]
-        lines += [*_format_shared_keys(file.read_text(encoding="utf-8")), ""]
+    shared = sorted((CONFIG_DIR / group).glob("_*.yaml"), key=lambda file: (file.stem != f"_{group}", file))
+    for file in shared:
+        text = file.read_text(encoding="utf-8")
+        based = [option.name for option in options if text in option.texts()]
+        owner = f"every {group}" if len(based) == len(options) else f"{group}={', '.join(based)}"
+        title = fill(f"Keys of {owner}, and their defaults", 100, subsequent_indent="  ")
+        lines += [title, *_format_shared_keys(text), ""]
     for option in options if len(options) <= MAX_DETAILED_OPTIONS else ():
         content = yaml.safe_load(option.file.read_text(encoding="utf-8")) or {}
         for key in ("defaults", "_target_", "_partial_"):
@@ -102,7 +106,7 @@ def _format_details(group: str, options: Sequence[ConfigOption]) -> str:
 
 def _format_shared_keys(text: str) -> list[str]:
     """Return the lines of a file of shared defaults, whose comments explain its keys."""
-    skipped = ("_target_", "_partial_", "_convert_", "# @package")
+    skipped = ("_target_", "_partial_", "_convert_", "# @package", "defaults:")
     lines = []
     for line in text.splitlines():
         if not line.startswith(skipped):

@@ -180,7 +180,7 @@ def _unknown_key_message(
     hint = f" Did you mean {_join(near)}?" if near else ""
     with_key = []
     for option in groups.get(parent, []):
-        if f"\n{last}:" in option.file.read_text(encoding="utf-8"):
+        if any(f"\n{last}:" in text for text in option.texts()):
             with_key.append(option.name)
     if with_key:
         hint = f" It is a key of {parent}={_join(with_key)}."

@@ -47,15 +47,21 @@ class ConfigOption:
 
         Any of labels, masks, boxes and none; empty for models that are backbones.
         """
-        text = self.file.read_text(encoding="utf-8")
-        match = re.search(r"^\s*target_type: *(?:\$\{one_of:\[)?([\w,]+)", text, re.MULTILINE)
-        if match:
-            return tuple(match[1].split(","))
-        for name in re.findall(r"^ *- (\w+)$", text, re.MULTILINE):
-            default = ConfigOption(name, self.file.with_name(f"{name}.yaml"))
-            if default.file.is_file() and default.target_types:
-                return default.target_types
+        for text in self.texts():
+            match = re.search(r"^\s*target_type: *(?:\$\{one_of:\[)?([\w,]+)", text, re.MULTILINE)
+            if match:
+                return tuple(match[1].split(","))
         return ()
+
+    def texts(self) -> list[str]:
+        """Return the text of the file, and those of the files that it is based on."""
+        text = self.file.read_text(encoding="utf-8")
+        texts = [text]
+        for name in re.findall(r"^ *(?:- |defaults: \[)(\w+)\]?$", text, re.MULTILINE):
+            base = ConfigOption(name, self.file.with_name(f"{name}.yaml"))
+            if base.file.is_file():
+                texts += base.texts()
+        return texts
 
 
 def find_groups(folders: Iterable[Path]) -> dict[str, list[ConfigOption]]:

@@ -88,7 +88,7 @@ ALLOWED_VALUES: dict[tuple[str, str], str] = {
     (_SIMPLE_PROFILER, "filename"): _PLAIN_NAME,
     (_ADVANCED_PROFILER, "filename"): _PLAIN_NAME,
     ("timm.create_model", "model_name"): r"\w[\w.]*",  # names with a colon are downloaded from hubs
-    (f"{_FORMATS}.torchvision_download.load_or_download", "download"): _DOWNLOAD_KEY,
+    (f"{_FORMATS}.torchvision_download.labeled_images", "download"): _DOWNLOAD_KEY,
     (f"{_FORMATS}.torchvision_masks.voc_masks", "download"): _DOWNLOAD_KEY,
     (f"{_FORMATS}.torchvision_masks.oxford_pet_masks", "download"): _DOWNLOAD_KEY,
 }

@@ -10,7 +10,14 @@ from vision_lab.config.groups import CONFIG_DIR, find_groups
 from vision_lab.config.instantiation import HYDRA_KEYS, locate
 from vision_lab.config.ranges import PLAIN_KEYS, get_annotation
 from vision_lab.config.resolution import Config, Unresolved, find_unresolved
-from vision_lab.core.arguments import Count, check_value, fits, format_value, is_node
+from vision_lab.core.arguments import (
+    Count,
+    check_value,
+    fits,
+    format_value,
+    is_node,
+    item_annotation,
+)
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.machine import core_count, memory_bytes
 from vision_lab.core.signatures import get_parameters
@@ -73,9 +80,7 @@ INJECTED_ARGUMENTS = {
     "mode": {"config", "folder"},
     "model.network": {"num_classes"},
     "task.report": {"spec"},
-    "data.train": set(),
-    "data.val": set(),
-    "data.test": set(),
+    "data.source": {"split"},
 }
 """Arguments of each node that ``build.py`` passes, so that a config need not contain them."""
 
@@ -181,6 +186,12 @@ def _check(
     value: Any,
     annotation: Any,
 ) -> list[str]:
+    items = item_annotation(annotation)
+    if isinstance(value, dict) and not is_node(value) and items is not None:
+        errors = []
+        for name, item in value.items():
+            errors += _check(f"{key}.{name}", item, items)
+        return errors
     error = check_value(key, value, annotation)
     if error:
         return [error]

@@ -191,6 +191,27 @@ def fits(value: Any, annotation: Any) -> bool:
     return _is_instance(value, annotation)
 
 
+def item_annotation(annotation: Any) -> Any:
+    """Return the annotation of the values of a mapping, or of the mapping in a union.
+
+    Args:
+        annotation: the annotation; see ``fits``.
+
+    Returns:
+        Their annotation; None if there is no mapping in it.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return item_annotation(arguments[0])
+    if origin in (Union, types.UnionType):
+        for member in arguments:
+            if item_annotation(member) is not None:
+                return item_annotation(member)
+    if _is_mapping(origin or annotation) and len(arguments) == 2:
+        return arguments[1]
+    return None
+
+
 def is_node(value: Any) -> bool:
     """Return whether a plain value describes an object to instantiate."""
     return isinstance(value, Mapping) and "_target_" in value

@@ -45,8 +45,10 @@ MASKS_COUNTED = 1000
 
 MAX_AUTO_WORKERS = 8
 
-DatasetFactory = Callable[[], Dataset | None]
-"""Creates the dataset of a split; returns None if the data has no such split."""
+DataSource = Callable[..., Dataset | None]
+"""Called with ``split=``, creates the dataset of a split; None if the data has no such split."""
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class DataModule(pl.LightningDataModule):
@@ -54,9 +56,9 @@ class DataModule(pl.LightningDataModule):
 
     Args:
         spec: spec of the data; the data itself is checked against it.
-        train: creates the training split.
-        val: creates the validation split; if it is None or returns None, part of train is held out.
-        test: creates the test split, likewise.
+        source: called with ``split="train"``, ``"val"`` and ``"test"``, creates the dataset of the
+            split. If it returns None for val or test, part of train is held out. None to predict
+            only; see ``set_predict_dataset``.
         transforms: transforms of training images ("train") and of all others ("eval"), before they
             are resized to ``spec.image_size``.
         batch_size: number of images in a batch, in each process.
@@ -78,9 +80,7 @@ class DataModule(pl.LightningDataModule):
         self,
         *,
         spec: DataSpec,
-        train: DatasetFactory | None,
-        val: DatasetFactory | None = None,
-        test: DatasetFactory | None = None,
+        source: DataSource | None,
         transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]],
         batch_size: Count,
         num_workers: Annotated[int, Range(ge=0)] | Literal["auto"],
@@ -94,12 +94,7 @@ class DataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.factories: dict[Split, DatasetFactory] = {
-            "train": train or _no_dataset,
-            "val": val or _no_dataset,
-            "test": test or _no_dataset,
-        }
-        _check_factories(self.factories)
+        self.source = source
         self.transforms = transforms
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -287,7 +282,7 @@ class DataModule(pl.LightningDataModule):
             small_object_pixels: objects whose shorter side has fewer pixels count as small.
         """
         inspections = []
-        for split in sorted(self.splits, key=("train", "val", "test").index):
+        for split in sorted(self.splits, key=SPLITS.index):
             dataset = self._transformed(split, training=False)
             inspections.append(
                 DatasetInspection(
@@ -352,7 +347,9 @@ class DataModule(pl.LightningDataModule):
         return max(1, min(MAX_AUTO_WORKERS, cores // processes))
 
     def _create_datasets(self) -> None:
-        self.datasets = {split: create() for split, create in self.factories.items()}
+        if self.source is None:
+            raise DataError("the data has no source: there is nothing to train on")
+        self.datasets = {split: self.source(split=split) for split in SPLITS}
 
     def _check_split(
         self,
@@ -499,16 +496,3 @@ class DataModule(pl.LightningDataModule):
             worker_init_fn=init_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
-
-
-def _check_factories(factories: Mapping[Split, DatasetFactory]) -> None:
-    for split, factory in factories.items():
-        if not callable(factory):
-            raise ConfigurationError(
-                f"data.{split} is a {type(factory).__name__}, but must be a function that creates "
-                f"a dataset: type +data.{split}._partial_=true"
-            )
-
-
-def _no_dataset() -> None:
-    """The factory of a split that the data does not have."""

@@ -120,7 +120,7 @@ def test_long_and_narrow_images(size: tuple[int, int]):
 
 
 def test_classes():
-    assert class_names("grouped", background=True) == [
+    assert class_names("grouped", "masks") == [
         "background",
         "top",
         "trouser",
@@ -128,14 +128,14 @@ def test_classes():
         "shoe",
         "bag",
     ]
-    assert class_names("all", background=False) == list(GARMENTS)
+    assert class_names("all", "boxes") == list(GARMENTS)
     assert get_labels("grouped") == [0, 1, 0, 2, 0, 3, 0, 3, 4, 3]
     assert get_labels("all") == list(range(10))
     whole = scenes(label_set="all")
     seen = {label for index in range(40) for label in whole.scene(index).labels}
     assert max(seen) > 5
     with pytest.raises(ConfigurationError, match=r"data\.label_set=some: type grouped or all"):
-        class_names("some", background=True)
+        class_names("some", "masks")
 
 
 def test_an_index_beyond_the_last_is_refused():

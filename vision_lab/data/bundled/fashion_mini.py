@@ -30,3 +30,17 @@ class FashionMini(TensorDataset):
             images = torch.from_numpy(archive[f"x_{split}"])[:, None]
             self.targets = torch.from_numpy(archive[f"y_{split}"].astype(np.int64))
         super().__init__(images, self.targets)
+
+
+def fashion_mini(*, split: Literal["train", "val", "test"]) -> FashionMini | None:
+    """Create a split of the dataset.
+
+    Args:
+        split: the split.
+
+    Returns:
+        The dataset; None for val, which is held out of train.
+    """
+    if split == "val":
+        return None
+    return FashionMini(split=split)

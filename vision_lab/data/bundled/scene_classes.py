@@ -21,15 +21,15 @@ GROUP_NAMES = ("top", "trouser", "top", "dress", "top", "shoe", "top", "shoe", "
 """Group of each garment, of those that look alike at 28 pixels."""
 
 
-def class_names(label_set: str, *, background: bool) -> list[str]:
+def class_names(label_set: str, target_type: str) -> list[str]:
     """Return the class names.
 
     Args:
         label_set: ``grouped`` for five groups of garments; ``all`` for Fashion-MNIST's ten classes.
-        background: whether to add a background class at the beginning, as masks require.
+        target_type: ``boxes``; or ``masks``, which have the background as their first class.
     """
     names = list(dict.fromkeys(_names_of_garments(label_set)))
-    if background:
+    if target_type == "masks":
         return ["background", *names]
     return names
 

@@ -90,6 +90,9 @@ class Scene:
         }
 
 
+NumImages = Annotated[int, Range(ge=1, le=MAX_IMAGES)]
+
+
 class Scenes:
     """A map-style dataset of generated images with masks or boxes, functions of seed and index.
 
@@ -97,7 +100,7 @@ class Scenes:
 
     Args:
         split: train, val or test.
-        num_images: number of images.
+        num_images: number of images, or the number of each split.
         image_size: (height, width) in pixels.
         label_set: see ``scene_classes.class_names``.
         seed: seed of the whole dataset.
@@ -109,7 +112,7 @@ class Scenes:
         self,
         *,
         split: Literal["train", "val", "test"],
-        num_images: Annotated[int, Range(ge=1, le=MAX_IMAGES)],
+        num_images: NumImages | Mapping[str, NumImages],
         image_size: Annotated[
             tuple[Side, Side],
             Hint("[height,width], at least 16 pixels: scenes are drawn from garments"),
@@ -119,7 +122,7 @@ class Scenes:
         target_type: Literal["masks", "boxes"] = "masks",
     ) -> None:
         self.split = split
-        self.num_images = num_images
+        self.num_images = num_images[split] if isinstance(num_images, Mapping) else num_images
         self.image_size = tuple(image_size)
         self.labels = get_labels(label_set)
         self.target_type = target_type

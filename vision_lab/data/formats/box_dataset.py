@@ -109,7 +109,7 @@ class BoxDataset:
         return {name: column[rows] for name, column in self.columns.items()}
 
 
-def build_box_dataset(
+def box_dataset(
     annotations: Iterable[ImageAnnotation],
     *,
     class_names: Sequence[str],

@@ -27,7 +27,7 @@ from vision_lab.data.formats.box_dataset import (
     BoxAnnotation,
     BoxDataset,
     ImageAnnotation,
-    build_box_dataset,
+    box_dataset,
 )
 from vision_lab.data.formats.layout import expand_split
 
@@ -223,7 +223,7 @@ def boxes(
         size = (width, height) if width > 0 and height > 0 else None
         rows = [_to_box(entry, content.categories) for entry in image.annotations]
         annotations.append(ImageAnnotation(image.path, rows, size, content.path))
-    return build_box_dataset(annotations, class_names=class_names, on_error=on_error)
+    return box_dataset(annotations, class_names=class_names, on_error=on_error)
 
 
 def category_names(root: str) -> list[str]:
@@ -242,6 +242,18 @@ def category_names(root: str) -> list[str]:
         raise DataError(_missing_message(root))
     categories = _read_json(location[0])["categories"]
     return [str(entry["name"]) for entry in sorted(categories, key=lambda entry: entry["id"])]
+
+
+def mask_class_names(root: str) -> list[str]:
+    """Return the classes of masks: the background, then the categories.
+
+    Args:
+        root: folder of the dataset.
+
+    Raises:
+        DataError: if there are no annotation files.
+    """
+    return ["background", *category_names(root)]
 
 
 def _read_split(

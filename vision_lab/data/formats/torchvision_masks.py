@@ -18,25 +18,33 @@ def voc_masks(
     *,
     download: bool,
     year: Literal["2007", "2008", "2009", "2010", "2011", "2012"],
-    split: Literal["train", "val", "trainval"],
+    split: Literal["train", "val", "test"],
     num_classes: int,
     max_pixels: Count,
-) -> ImageMaskDataset:
+) -> ImageMaskDataset | None:
     """Create a split of Pascal VOC (Everingham 2010), with 255 around objects.
+
+    VOC's own list ``val`` is the test split, since the masks of its test split are not public.
 
     Args:
         root: folder with VOCdevkit/.
         download: whether to download missing files.
         year: 2007 to 2012; 2012 is the common one.
-        split: one of VOC's own lists.
+        split: the split.
         num_classes: 21 with the background.
         max_pixels: maximum number of pixels of a mask.
+
+    Returns:
+        The dataset; None for val, which is held out of train.
 
     Raises:
         DataError: if files are missing and cannot be downloaded.
     """
+    if split == "val":
+        return None
+    image_set = "val" if split == "test" else "train"
     dataset = load_or_download(
-        partial(VOCSegmentation, year=year, image_set=split), root=root, download=download
+        partial(VOCSegmentation, year=year, image_set=image_set), root=root, download=download
     )
     pairs = zip(dataset.images, dataset.masks, strict=True)
     samples = [(Path(image), Path(mask)) for image, mask in pairs]
@@ -44,8 +52,8 @@ def voc_masks(
 
 
 def oxford_pet_masks(
-    root: str, *, download: bool, split: Literal["trainval", "test"], max_pixels: int
-) -> ImageMaskDataset:
+    root: str, *, download: bool, split: Literal["train", "val", "test"], max_pixels: int
+) -> ImageMaskDataset | None:
     """Create a split of the Oxford-IIIT Pets (Parkhi 2012), with masks of the animals.
 
     In the files 1 is the animal, 2 the background and 3 the border, which is ignored.
@@ -53,16 +61,22 @@ def oxford_pet_masks(
     Args:
         root: folder with oxford-iiit-pet/.
         download: whether to download missing files.
-        split: one of the dataset's own lists.
+        split: the split; train is the dataset's own ``trainval``.
         max_pixels: maximum number of pixels of a mask.
+
+    Returns:
+        The dataset; None for val, which is held out of train.
 
     Raises:
         DataError: if files are missing and cannot be downloaded.
     """
-    dataset = partial(OxfordIIITPet, split=split, target_types="segmentation")
+    if split == "val":
+        return None
+    own_split = "test" if split == "test" else "trainval"
+    dataset = partial(OxfordIIITPet, split=own_split, target_types="segmentation")
     load_or_download(dataset, root=root, download=download)
     folder = Path(root).expanduser() / "oxford-iiit-pet"
-    lines = (folder / "annotations" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "annotations" / f"{own_split}.txt").read_text(encoding="utf-8").splitlines()
     samples = []
     for name in (line.split()[0] for line in lines if line):
         mask = folder / "annotations" / "trimaps" / f"{name}.png"

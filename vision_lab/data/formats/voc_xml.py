@@ -65,7 +65,7 @@ def boxes(
     Raises:
         DataError: if there are no annotations, none is valid, or ``on_error`` is "raise".
     """
-    from vision_lab.data.formats.box_dataset import ImageAnnotation, build_box_dataset
+    from vision_lab.data.formats.box_dataset import ImageAnnotation, box_dataset
 
     location = _find_split(_find_base(root), split)
     if location is None:
@@ -87,7 +87,7 @@ def boxes(
         listing = summarize_names(problems, MAX_LISTED)
         raise DataError(f"none of {len(files)} annotations can be read: {listing}")
     _check_images_exist([image.path for image in annotations], on_error)
-    return build_box_dataset(
+    return box_dataset(
         annotations,
         class_names=class_names,
         on_error=on_error,

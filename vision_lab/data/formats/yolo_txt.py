@@ -62,7 +62,7 @@ def boxes(
     from vision_lab.data.formats.box_dataset import (
         RELATIVE_SIZE,
         ImageAnnotation,
-        build_box_dataset,
+        box_dataset,
     )
 
     folder = _find_image_dir(_find_base(root), split)
@@ -83,7 +83,7 @@ def boxes(
         raise DataError(
             f"none of {len(issues)} text files can be read: {summarize_names(problems, MAX_LISTED)}"
         )
-    return build_box_dataset(
+    return box_dataset(
         annotations, class_names=class_names, on_error=on_error, issues=issues, relative=True
     )
 
