@@ -49,7 +49,9 @@ def test_a_mistyped_choice_lists_all(command: Command, flag: tuple[str, ...]):
 def test_a_key_of_another_choice_names_that_choice(command: Command):
     outcome = command("data.root=somewhere")
     assert outcome.code == 2
-    assert "data.root: there is no such key. It is a key of data=camvid or cifar10 or" in outcome.err
+    assert (
+        "data.root: there is no such key. It is a key of data=camvid or cifar10 or" in outcome.err
+    )
 
 
 def test_an_option_without_its_group_is_suggested_with_it(command: Command):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_lab.config.groups import CONFIG_DIR
+from vision_lab.config.groups import CONFIG_DIR, find_path_keys
 from vision_lab.config.overrides import CommandLine
 
 
@@ -100,3 +100,16 @@ def test_values_of_keys_and_flags():
 def test_overrides_without_effect_are_not_compared():
     command = CommandLine.parse(["experiment=null", "debug=fast", "model=x"])
     assert command.overrides == ("debug=fast", "model=x")
+
+
+def test_keys_of_paths_are_marked_in_yaml(tmp_path: Path):
+    assert find_path_keys((CONFIG_DIR,)) == frozenset(
+        "run resume source data.root model.weights head.weights features.folder features.weights".split()
+    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text(
+        "root: ???  # path of the images\nlists:\n  extra: null  # path: a list\nother: 1  # no path\n"
+    )
+    words = ["--config-dir", str(tmp_path), "data.lists.extra=/a (b)/c,d"]
+    assert CommandLine.parse(words).parsed[0].value() == "/a (b)/c,d"
+    assert find_path_keys((tmp_path,)) == {"data.root", "data.lists.extra"}

@@ -80,7 +80,9 @@ def _format_details(group: str, options: Sequence[ConfigOption]) -> str:
     import yaml  # not imported for the overview, where it would take a fifth of the time
 
     lines = [_format_group(group, options)]
-    shared = sorted((CONFIG_DIR / group).glob("_*.yaml"), key=lambda file: (file.stem != f"_{group}", file))
+    shared = sorted(
+        (CONFIG_DIR / group).glob("_*.yaml"), key=lambda file: (file.stem != f"_{group}", file)
+    )
     for file in shared:
         text = file.read_text(encoding="utf-8")
         based = [option.name for option in options if text in option.texts()]

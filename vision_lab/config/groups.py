@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
@@ -91,3 +92,39 @@ def _natural_key(option: ConfigOption) -> list[int | str]:
     """Return a sort key by which resnet18 precedes resnet101."""
     parts = re.split(r"(\d+)", option.name)
     return [int(part) if part.isdigit() else part for part in parts]
+
+
+@cache
+def find_path_keys(folders: tuple[Path, ...]) -> frozenset[str]:
+    """Find the keys of paths, whose values may contain any characters.
+
+    They are marked in YAML, by a comment that begins with ``# path``.
+
+    Args:
+        folders: config folders.
+    """
+    keys = set()
+    for folder in folders:
+        for file in [*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]:
+            text = file.read_text(encoding="utf-8")
+            if "# path" not in text:
+                continue
+            group = "" if file.parent == folder else f"{file.parent.name}."
+            is_global = text.startswith("# @package _global_")
+            keys.update(f"{'' if is_global else group}{key}" for key in _marked_keys(text))
+    return frozenset(keys)
+
+
+def _marked_keys(text: str) -> Iterator[str]:
+    """Yield the dotted keys with the mark of a path."""
+    parents: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        match = re.match(r"( *)([\w.]+):(.*)", line)
+        if not match:
+            continue
+        indent = len(match[1])
+        while parents and parents[-1][0] >= indent:
+            parents.pop()
+        parents.append((indent, match[2]))
+        if re.search(r" # path\b", match[3]):
+            yield ".".join(name for _, name in parents)

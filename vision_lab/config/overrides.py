@@ -9,15 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vision_lab.config.groups import CONFIG_DIR
+from vision_lab.config.groups import CONFIG_DIR, find_path_keys
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-
-PATH_KEYS = frozenset(
-    "run resume source data.root model.weights features.folder features.weights".split()
-)
-"""Keys whose values may contain any characters; ``~`` in them is expanded."""
 
 FLAGS_WITH_VALUE = set(
     "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split()
@@ -66,9 +61,10 @@ class CommandLine:
         no_effect = {f"{group}=null" for group in OPTIONAL_GROUPS}
         is_sweep = any(flag in MULTIRUN_FLAGS for flag in flags)
         quoted = []
+        folders = cls(tuple(flags), ()).config_folders
         for word in overrides:
             if word not in no_effect:
-                quoted.append(_quote_paths(word, is_sweep=is_sweep))
+                quoted.append(_quote_paths(word, folders, is_sweep=is_sweep))
         return cls(tuple(flags), tuple(quoted))
 
     @property
@@ -151,11 +147,17 @@ class CommandLine:
         return replace(self, overrides=tuple(overrides))
 
 
-def _quote_paths(word: str, *, is_sweep: bool) -> str:
+def _quote_paths(
+    word: str,
+    folders: Sequence[Path],
+    *,
+    is_sweep: bool,
+) -> str:
+    """Quote the value of a path key, and expand ``~`` in it."""
     key, equals, value = word.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS:
+    if not equals or value in NULL_VALUES or value[:1] in ("'", '"', "["):
         return word
-    if value in NULL_VALUES or value[:1] in ("'", '"', "["):
+    if key.lstrip("+") not in find_path_keys(tuple(folders)):
         return word
     is_list = is_sweep and not Path(value).expanduser().exists()
     values = value.split(",") if is_list else [value]
