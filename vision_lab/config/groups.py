@@ -103,7 +103,7 @@ def find_path_keys(folders: tuple[Path, ...]) -> frozenset[str]:
     Args:
         folders: config folders.
     """
-    keys = set()
+    keys: set[str] = set()
     for folder in folders:
         for file in [*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]:
             text = file.read_text(encoding="utf-8")

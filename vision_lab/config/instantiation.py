@@ -23,6 +23,9 @@ HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 SPEC_FIELDS = {field.name for field in fields(DataSpec)}
 """Arguments that models and heads take from the spec of the data."""
 
+CALLED_LATER = frozenset({"model.network", "task.report"})
+"""Nodes that other parts call with further arguments, so that they need no ``_partial_: true``."""
+
 BUILD_ERRORS = (TypeError, ValueError, AssertionError, LookupError, ArithmeticError, ImportError)
 """Exceptions by which constructors reject their arguments."""
 
@@ -63,7 +66,7 @@ def instantiate(node: Any, path: str) -> Any:
     for key, value in node.items():
         if key not in HYDRA_KEYS:
             arguments[key] = instantiate(value, f"{path}.{key}")
-    if node.get("_partial_", False):
+    if node.get("_partial_", path in CALLED_LATER):
         return partial(target, *positional, **arguments)
     with name_errors(path, node):
         return target(*positional, **arguments)

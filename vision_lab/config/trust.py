@@ -97,6 +97,8 @@ ALLOWED_VALUES: dict[tuple[str, str], str] = {
 TRUSTED_MODULES = (
     "torch.nn",
     "torch.optim",
+    "torch.optim.lr_scheduler",
+    "torchmetrics.classification",
     "torchvision.ops",
     "torchvision.transforms.v2",
     "torchvision.models",
@@ -273,7 +275,7 @@ def _interpolations_in(folders: tuple[Path, ...]) -> frozenset[str]:
 
 
 def _is_public_class(target: str) -> bool:
-    """Return whether a name is a layer, optimizer, transform or network of ``TRUSTED_MODULES``.
+    """Return whether a name is a layer, optimizer, metric or the like of ``TRUSTED_MODULES``.
 
     Names that are only imported there, such as ``torch.nn.modules.module.os``, do not count.
     """
@@ -287,9 +289,15 @@ def _is_public_class(target: str) -> bool:
     from importlib import import_module
 
     from torch import nn, optim
+    from torchmetrics import Metric
 
+    bases = {
+        "torch.optim": optim.Optimizer,
+        "torch.optim.lr_scheduler": optim.lr_scheduler.LRScheduler,
+        "torchmetrics.classification": Metric,
+    }
     value = getattr(import_module(module), name, None)
-    base = optim.Optimizer if module == "torch.optim" else nn.Module
+    base = bases.get(module, nn.Module)
     if not inspect.isclass(value) or not issubclass(value, base):
         return False
     return value.__module__.startswith(module)
