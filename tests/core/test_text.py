@@ -2,7 +2,13 @@
 
 import pytest
 
-from vision_lab.core.text import display_text, first_line, is_utf8, summarize_names
+from vision_lab.core.text import (
+    display_text,
+    first_line,
+    is_utf8,
+    shorten_middle,
+    summarize_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,16 @@ def test_long_lists_are_summarized():
 def test_names_that_are_not_utf8():
     assert is_utf8("é")
     assert not is_utf8("\udcff")
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "expected"),
+    [
+        ("short.png", 20, "short.png"),
+        ("photographs/2026/november/cat_0001.png", 20, "photogr…cat_0001.png"),
+        ("abcdef", 3, "a…f"),
+    ],
+)
+def test_long_texts_lose_their_middle(text: str, width: int, expected: str):
+    assert shorten_middle(text, width) == expected
+    assert len(shorten_middle(text, width)) <= width

@@ -1,17 +1,61 @@
 """The progress bar of training and evaluation."""
 
+import time
+from collections import deque
+from typing import Any
+
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
+SPEED_SECONDS = 5.0
+"""Seconds of training over which the images per second are averaged."""
+
 
 class ProgressBar(RichProgressBar):
-    """Lightning's Rich progress bar, refreshed every fourth batch.
+    """Lightning's Rich progress bar with images per second, refreshed every fourth batch.
 
     Refreshing it after every batch takes noticeable time on a small machine.
     """
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=4)
+        self.steps: deque[tuple[float, int]] = deque()
+        """Time and number of images of the last training steps."""
+        self.speed: float | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.steps.clear()  # what is between epochs is no training
+        super().on_train_epoch_start(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.steps.clear()
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self.record_step(len(batch.samples) * trainer.world_size)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def record_step(self, images: int) -> None:
+        """Update the images per second of the last ``SPEED_SECONDS``.
+
+        Args:
+            images: number of images of the step, of all processes.
+        """
+        now = time.perf_counter()
+        self.steps.append((now, images))
+        while now - self.steps[0][0] > SPEED_SECONDS and len(self.steps) > 2:
+            self.steps.popleft()
+        start = self.steps[0][0]
+        if now > start:  # the images of the first step were processed before its end
+            total = sum(count for _, count in self.steps) - self.steps[0][1]
+            self.speed = total / (now - start)
 
     def _get_train_description(self, current_epoch: int) -> str:
         """Count epochs from 1, as all other output does."""
@@ -26,6 +70,6 @@ class ProgressBar(RichProgressBar):
         """Return the metrics to show, without the logger's version, which run folders lack."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if "images/s" in metrics:
-            metrics["images/s"] = f"{metrics['images/s']:.0f}"
+        if self.speed is not None:
+            metrics["images/s"] = f"{self.speed:.0f}"
         return metrics

@@ -97,7 +97,7 @@ class StepLogger(pl.Callback):
             logger.log_metrics(metrics, step=logged_step(trainer))
         shown = {name.removesuffix("_loss"): value for name, value in losses.items()}
         pl_module.log_dict(
-            {**shown, "images/s": speed},
+            shown,
             prog_bar=True,
             logger=False,
             on_step=True,

@@ -46,6 +46,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def shorten_middle(text: str, width: int) -> str:
+    """Shorten a text by leaving out its middle, since both ends of a path distinguish it.
+
+    Args:
+        text: the text.
+        width: maximum number of characters, at least 3.
+    """
+    if len(text) <= width:
+        return text
+    end = (width - 1) * 2 // 3
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
 def is_utf8(text: str) -> bool:
     """Return whether a text can be encoded as UTF-8; file names may contain other bytes."""
     try:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vision_lab.core.console import print_line, print_warning
 from vision_lab.core.files import format_path, write_csv
-from vision_lab.core.text import display_text
+from vision_lab.core.text import display_text, shorten_middle
 from vision_lab.run_folders.folder import Run
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_CLASSES_LISTED = 50
 
 MIN_COLUMNS = 3
+
+MIN_FIRST_WIDTH = 16
+"""Minimum width of the first column, often a path, whose middle is left out if it is longer."""
 """Columns that a table keeps on any terminal."""
 
 SPLIT_ORDER = ("train", "val", "test")
@@ -124,11 +127,13 @@ def print_table(
     ends = accumulate(widths, initial=1)
     fitting = sum(end < get_console().width for end in ends) - 1
     num_columns = max(MIN_COLUMNS, fitting)
+    available = get_console().width - 1 - sum(widths[1:num_columns]) - 3
+    first_width = max(available, MIN_FIRST_WIDTH)
     table = Table(title=Text(display_text(title)), title_justify="left")
     for name in cells[0][:num_columns]:
         table.add_column(Text(name), overflow="fold")
-    for cell_row in cells[1:]:
-        _add_row(table, *cell_row[:num_columns])
+    for first, *others in cells[1:]:
+        _add_row(table, shorten_middle(first, first_width), *others[: num_columns - 1])
     get_console().print(table, highlight=False)
     if len(rows) > max_rows:
         print_line(f"... and {len(rows) - max_rows} more")
