@@ -36,6 +36,12 @@ FAMILIES = (
 ).split()
 """The smallest model of each family, which the everyday tests build; slow tests build the others."""
 
+TRANSFORMERS = (
+    "vit_b_16 vit_b_32 vit_l_16 vit_l_32 vit_h_14 swin_t swin_s swin_b swin_v2_t swin_v2_s swin_v2_b "
+    "maxvit_t"
+).split()
+"""Models without feature maps of several strides, for classification only."""
+
 FAST_WITH_IMAGES = ("debug=fast", "trainer=cpu", "logger=none")
 """Overrides for a run of seconds."""
 

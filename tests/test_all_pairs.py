@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.builders import FAMILIES, GROUPS, box_targets, composed, without
+from tests.builders import FAMILIES, GROUPS, TRANSFORMERS, box_targets, composed, without
 from vision_lab import build
 from vision_lab.config.instantiation import instantiate
 from vision_lab.core.arguments import ArgumentError
@@ -20,7 +20,11 @@ from vision_lab.heads.yolo import YoloOutputs
 
 pytestmark = pytest.mark.usefixtures("hydra_resolvers")
 
-MODELS = [choice.name for choice in GROUPS["model"] if not choice.target_types]
+MODELS = [
+    choice.name
+    for choice in GROUPS["model"]
+    if not choice.target_types and choice.name not in TRANSFORMERS
+]
 
 HEADS = {
     target: [choice.name for choice in GROUPS["head"] if target in choice.target_types]

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from tests.builders import FAMILIES, GROUPS, composed, without
+from tests.builders import FAMILIES, GROUPS, TRANSFORMERS, composed, without
 from vision_lab import build
 from vision_lab.config.groups import ConfigOption
 from vision_lab.config.instantiation import instantiate, locate
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("hydra_resolvers")
 
 COUNTS = {
     "task": 4,
-    "model": 52,
+    "model": 64,
     "head": 12,
     "loss": 10,
     "data": 18,
@@ -137,7 +137,7 @@ PAIRS = [choice for choice in GROUPS["model"] if choice.target_types == ("none",
 
 
 def test_the_number_of_models_of_each_kind():
-    assert (len(BACKBONES), len(PAIRS)) == (51, 1)
+    assert (len(BACKBONES), len(PAIRS)) == (63, 1)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
@@ -165,8 +165,8 @@ def test_every_gan_generates_and_scores_images(choice: ConfigOption, size: int):
 )
 def test_every_model_is_a_backbone_with_published_keys(choice: ConfigOption):
     """On the meta device at the paper's size: strides double, and keys and shapes are those of the constructor."""
-    config = composed(f"model={choice.name}")
     size = 299 if choice.name == "inception_v3" else 224
+    config = composed(f"model={choice.name}", f"data.spec.image_size=[{size},{size}]")
     spec = dataclasses.replace(build.spec(config), image_size=(size, size), channels=3)
     with torch.device("meta"):
         made: Backbone = instantiate(without(config["model"], "target_type"), "model")(spec)
@@ -174,19 +174,34 @@ def test_every_model_is_a_backbone_with_published_keys(choice: ConfigOption):
     assert {k: v.shape for k, v in made.network.state_dict().items()} == {
         k: v.shape for k, v in published.state_dict().items()
     }
+    logits = made.network.eval()(torch.empty(2, 3, size, size, device="meta"))
+    assert logits.shape == (2, 10)
+    if choice.name in TRANSFORMERS:
+        return
     strides = [stage.stride for stage in made.stages]
     assert strides == [
         2**power for power in range(strides[0].bit_length() - 1, strides[-1].bit_length())
     ]
     assert len(strides) >= 3
     assert all(stage.channels >= 16 for stage in made.stages)
-    logits = made.network.eval()(torch.empty(2, 3, size, size, device="meta"))
-    assert logits.shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("vit_b_16", 96, r"does not run at 256x256 pixels \(Wrong image height"),
+        ("maxvit_t", 224, "does not run at 256x256 pixels"),
+    ],
+)
+def test_heads_refuse_networks_without_feature_maps(name: str, size: int, message: str):
+    config = composed("task=segment", f"model={name}", f"data.spec.image_size=[{size},{size}]")
+    with pytest.raises(ConfigurationError, match=message), torch.device("meta"):
+        build.network(config, build.spec(config))
 
 
 def test_the_number_of_models_of_torchvision():
     texts = [choice.file.read_text(encoding="utf-8") for choice in GROUPS["model"]]
-    assert sum("_target_: torchvision.models." in text for text in texts) == 45
+    assert sum("_target_: torchvision.models." in text for text in texts) == 57
 
 
 @pytest.mark.parametrize("task", ["segment", "detect"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vision_lab.viz import images
 from vision_lab.viz.figures import bar_chart, confusion_matrix, line_chart
 from vision_lab.viz.images import (
     COLORS,
@@ -186,3 +187,25 @@ def test_precision_recall_curves():
     found = (image == torch.tensor(PALETTE[1], dtype=torch.uint8)[:, None, None]).all(dim=0)
     assert found.sum() > 200
     assert line_chart({}, x="recall", y="precision").shape == (3, 450, 600)
+
+
+def test_texts_of_boxes_do_not_cover_each_other():
+    """Forty boxes at one place: a few texts around it, one of each class at least."""
+    boxes = torch.tensor([[100.0, 100, 160, 160]]).repeat(40, 1) + torch.arange(40)[:, None] / 4
+    placed = []
+    original = images._draw_box_text
+
+    def record(*arguments, **options):
+        rectangle = original(*arguments, **options)
+        placed.append(rectangle)
+        return rectangle
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_draw_box_text", record)
+        labels = torch.arange(40) % 2
+        drawn = draw_boxes(torch.zeros(3, 400, 400), boxes, labels, ["car 0.90"] * 40)
+    assert drawn.shape == (3, 400, 400)
+    shown = [rectangle for rectangle in placed if rectangle]
+    assert 2 <= len(shown) <= 6
+    overlaps = [images._overlap(a, b) for i, a in enumerate(shown) for b in shown[:i]]
+    assert not any(overlaps)

@@ -27,6 +27,7 @@ NETWORK_ARGUMENTS = frozenset(
     "num_classes dropout dropout_aux aux_logits transform_input init_weights groups "
     "width_per_group width_mult alpha zero_init_residual replace_stride_with_dilation "
     "stochastic_depth_prob layer_scale drop_rate memory_efficient attention_dropout image_size "
+    "input_size "
     "norm_layer".split()
 )
 """Arguments of torchvision's networks, without ``weights``, which would download a file."""

@@ -130,8 +130,8 @@ def build_backbone(
     if error:
         sizes = _suggest_sizes(network, spec, stem=stem, weights=weights)
         if not sizes:
-            needed = f"another number: {name} does not support it ({error})"
-            raise ArgumentError("channels", spec.channels, needed)
+            needed = f"another size: {name} does not run at it ({error})"
+            raise ArgumentError("image_size", list(spec.image_size), needed)
         needed = f"{sizes}: {name} does not support smaller images"
         raise ArgumentError("image_size", list(spec.image_size), needed)
     class_layers: set[str] = set()

@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import Stage
 from vision_lab.core.text import first_line
 
 FINE_SIZE, COARSE_SIZE = 256, 512
 """Two image sizes in pixels, from which the stride of a feature map is computed."""
+
+FORWARD_ERRORS = (RuntimeError, ValueError, AssertionError, TypeError, LookupError)
+"""Exceptions by which networks reject images."""
 
 MAX_SEARCHED_SIZE = 1024
 """Largest image size that ``min_image_size`` tries, in pixels."""
@@ -67,6 +71,9 @@ def find_stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
     Args:
         classifier: the classifier.
         channels: number of image channels.
+
+    Raises:
+        ConfigurationError: if there are none, as in vision transformers.
     """
     copy = meta_copy(classifier)
     units = dict(_list_units(copy))
@@ -82,13 +89,25 @@ def find_stages(classifier: nn.Module, *, channels: int) -> tuple[Stage, ...]:
 
     with forward_hooks(units, record):
         for size in (FINE_SIZE, COARSE_SIZE):
-            copy(torch.empty(2, channels, size, size, device="meta"))
+            try:
+                copy(torch.empty(2, channels, size, size, device="meta"))
+            except FORWARD_ERRORS as error:
+                raise ConfigurationError(
+                    "this network has no feature maps for heads, because it does not run at "
+                    f"{size}x{size} pixels ({first_line(error)}): choose another model, or classify"
+                ) from error
     stages: dict[int, Stage] = {}
     for name, recorded in shapes.items():
-        (width, fine), (_, coarse) = recorded[0], recorded[-1]
-        if coarse > fine:  # they are equal after global pooling
+        (width, fine), (other_width, coarse) = recorded[0], recorded[-1]
+        # The sizes are equal after global pooling; the widths differ where channels are last.
+        if coarse > fine and width == other_width:
             stride = round((COARSE_SIZE - FINE_SIZE) / (coarse - fine))
             stages[stride] = Stage(name, width, stride)
+    if not stages:
+        raise ConfigurationError(
+            "this network has no feature maps for heads, (N, C, H, W) between its layers: choose "
+            "another model, or classify"
+        )
     return tuple(stages[stride] for stride in sorted(stages))
 
 
@@ -138,7 +157,7 @@ def forward_error(
     """
     try:
         meta_copy(network).train()(torch.empty(2, channels, *size, device="meta"))
-    except (RuntimeError, ValueError) as error:  # such as a kernel larger than its input
+    except FORWARD_ERRORS as error:  # such as a kernel larger than its input
         return first_line(error)
     return None
 

@@ -212,6 +212,10 @@ def draw_mask_errors(
     return torch.where(target == 255, 255, with_errors).to(torch.uint8)
 
 
+Rectangle = tuple[float, float, float, float]
+"""(x1, y1, x2, y2) in pixels."""
+
+
 def draw_boxes(
     image: Tensor, boxes: Tensor, labels: Tensor, texts: Sequence[str], *, side: int | None = None
 ) -> Tensor:
@@ -220,9 +224,11 @@ def draw_boxes(
     ``torchvision.utils.draw_bounding_boxes`` draws texts without background, which are unreadable
     on many images.
 
+    Texts that would cover others are left out, but for the first one of each label.
+
     Args:
         image: (C, H, W) float in [0, 1] or uint8.
-        boxes: (n, 4), (x1, y1, x2, y2) in pixels of the image.
+        boxes: (n, 4), (x1, y1, x2, y2) in pixels of the image, the most important first.
         labels: (n,) labels.
         texts: n texts.
         side: longer side of the result in pixels; None for that of the image, but at least
@@ -239,42 +245,102 @@ def draw_boxes(
         pixels = F.resize(pixels, size, antialias=True)
     sheet = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     rows = list(zip((boxes.cpu() * scale).tolist(), labels.tolist(), texts, strict=True))
-    for box, label, text in reversed(rows):  # highest scores come first and are drawn on top
-        _draw_box(sheet, box, label_text(text), color=PALETTE[label % 255 + 1])
+    for box, label, _ in reversed(rows):  # highest scores come first and are drawn on top
+        _draw_outline(sheet, box, color=_box_color(label))
+    placed: list[Rectangle] = []
+    labeled: set[int] = set()
+    for box, label, text in rows:
+        rectangle = _draw_box_text(
+            sheet,
+            box,
+            label_text(text),
+            placed,
+            color=_box_color(label),
+            needed=label not in labeled,
+        )
+        if rectangle:
+            placed.append(rectangle)
+            labeled.add(label)
     return _to_tensor(sheet)
 
 
-def _draw_box(
-    sheet: Image.Image, box: Sequence[float], text: str, *, color: tuple[int, int, int]
-) -> None:
-    draw = ImageDraw.Draw(sheet)
-    line_width = max(2, round(max(sheet.size) / 400))
-    font = ImageFont.load_default(size=max(FONT_SIZE, round(max(sheet.size) / 50)))
+def _box_color(label: int) -> tuple[int, int, int]:
+    return PALETTE[label % 255 + 1]
+
+
+def _draw_outline(sheet: Image.Image, box: Sequence[float], *, color: tuple[int, int, int]) -> None:
     left, top, right, bottom = box
     outline = (left, top, max(right - 1, left), max(bottom - 1, top))
-    draw.rectangle(outline, outline=color, width=line_width)
+    line_width = max(2, round(max(sheet.size) / 400))
+    ImageDraw.Draw(sheet).rectangle(outline, outline=color, width=line_width)
+
+
+def _draw_box_text(
+    sheet: Image.Image,
+    box: Sequence[float],
+    text: str,
+    placed: Sequence[Rectangle],
+    *,
+    color: tuple[int, int, int],
+    needed: bool,
+) -> Rectangle | None:
+    """Draw the text of a box where it covers no other text.
+
+    Args:
+        sheet: the image.
+        box: (x1, y1, x2, y2) in pixels.
+        text: the text.
+        placed: rectangles of the texts that are already drawn.
+        color: color of the box.
+        needed: whether to draw it in any case: it is the first one of its class.
+
+    Returns:
+        The rectangle of the text; None if there is no room.
+    """
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=max(FONT_SIZE, round(max(sheet.size) / 50)))
     _, _, width, height = draw.textbbox((0, 0), text, font=font)
-    left = min(left, sheet.width - width - 2)
-    if top > height + 2:  # above the box, if there is room
-        top = top - height - 2
-    draw.rectangle((left, top, left + width + 2, top + height + 2), fill=color)
+    left = min(box[0], sheet.width - width - 2)
+    tops = [box[1] - height - 2, box[1], box[3]]  # above the box, in it, below it
+    rectangles = []
+    for top in tops:
+        if 0 <= top <= sheet.height - height - 2:
+            rectangles.append((left, top, left + width + 2, top + height + 2))
+    free = [each for each in rectangles if not any(_overlap(each, other) for other in placed)]
+    if not free and not needed:
+        return None
+    rectangle = (free or rectangles or [(left, 0.0, left + width + 2, height + 2.0)])[0]
+    draw.rectangle(rectangle, fill=color)
     is_bright = 0.3 * color[0] + 0.6 * color[1] + 0.1 * color[2] > 110
-    draw.text((left + 1, top), text, fill=COLORS["plain"] if is_bright else WHITE, font=font)
+    position = (rectangle[0] + 1, rectangle[1])
+    draw.text(position, text, fill=COLORS["plain"] if is_bright else WHITE, font=font)
+    return rectangle
 
 
-def with_legend(sheet: Tensor, class_names: Sequence[str]) -> Tensor:
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    is_beside = one[2] <= other[0] or other[2] <= one[0]
+    return not (is_beside or one[3] <= other[1] or other[3] <= one[1])
+
+
+def with_legend(
+    sheet: Tensor,
+    class_names: Sequence[str],
+    *,
+    first_color: int = 0,
+) -> Tensor:
     """Add the class names in their colors below an image, as many as fit ``LEGEND_LINES``.
 
     Args:
         sheet: (3, H, W) uint8.
         class_names: the class names.
+        first_color: index of the color of the first class: 0 for masks, 1 for boxes.
 
     Returns:
         (3, H + legend, W') uint8.
     """
     font = ImageFont.load_default(size=FONT_SIZE)
     box_size, line_height = FONT_SIZE, FONT_SIZE + 8
-    width = max(sheet.shape[-1], 4 * THUMBNAIL_SIZE)
+    width = max(sheet.shape[-1], 2 * THUMBNAIL_SIZE)
     entries, left, line = [], GAP, 0
     for label, name in enumerate(map(label_text, class_names)):
         length = box_size + 4 + int(font.getlength(name)) + 14
@@ -290,7 +356,7 @@ def with_legend(sheet: Tensor, class_names: Sequence[str]) -> Tensor:
     for left, line, label, name in entries:
         top = line * line_height
         box = (left, top, left + box_size, top + box_size)
-        draw.rectangle(box, fill=PALETTE[label], outline=plain)
+        draw.rectangle(box, fill=PALETTE[(label + first_color) % 256], outline=plain)
         draw.text((left + box_size + 4, top - 1), name, fill=plain, font=font)
     padded = torch.full((3, sheet.shape[1], width), 255, dtype=torch.uint8)
     padded[..., : sheet.shape[-1]] = sheet

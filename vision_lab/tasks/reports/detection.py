@@ -23,7 +23,13 @@ from vision_lab.tasks.reports.base import Report, Row
 from vision_lab.tasks.reports.predictions import BoxPrediction, DetectedObject, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.figures import bar_chart, line_chart
-from vision_lab.viz.images import LARGE_THUMBNAIL_SIZE, draw_boxes, side_by_side
+from vision_lab.viz.images import (
+    LARGE_THUMBNAIL_SIZE,
+    draw_boxes,
+    grid,
+    side_by_side,
+    with_legend,
+)
 
 NUM_WORST_DRAWN = 16
 """Number of the images with the most mistakes to draw."""
@@ -93,6 +99,10 @@ class DetectionReport(Report):
             else:
                 drawn.append(self._draw_prediction(content, shown))
         return drawn
+
+    def combine(self, images: Sequence[Tensor]) -> Tensor:
+        """Combine drawn images, with the colors of the classes below them."""
+        return with_legend(grid(images), self.spec.class_names, first_color=1)
 
     def figures(
         self,
