@@ -240,3 +240,27 @@ def test_values_out_of_range_are_refused(command: Command):
     outcome = command("mode=check", "data=scenes", "mode.small_object_pixels=-1")
     assert outcome.code == 1
     assert "mode.small_object_pixels=-1: type a whole number of 0 or more" in outcome.err
+
+
+def test_tiny_boxes_are_suspicious_but_no_problem(command: Command, tmp_path: Path):
+    root = tmp_path / "data"
+    words = CLEAN["voc_detect"](root)
+    file = root / "Annotations" / "a.xml"
+    text = file.read_text()
+    corners = "".join(
+        f"<{k}>{v}</{k}>"
+        for k, v in zip(("xmin", "ymin", "xmax", "ymax"), (9, 9, 9, 20), strict=True)
+    )
+    name = "<name>ash</name>" if "<name>ash</name>" in text else "<name>cedar</name>"
+    added = f"<object>{name}<bndbox>{corners}</bndbox></object>"
+    file.write_text(text.replace("</annotation>", f"{added}</annotation>"))
+    outcome, report = checked(command, tmp_path, words)
+    assert outcome.code == 0, outcome.err
+    assert "no problems found, but" in outcome.out
+    (tiny,) = [entry for entry in report["suspicious_samples"] if "click" in entry["reason"]]
+    assert tiny["path"].endswith("a.png")
+    assert "is 1 x 12 pixels: a mistaken click?" in tiny["reason"]
+    assert f"{tiny['path']}: {tiny['reason']}" in outcome.out
+    assert any("training images only" in text for text in report["suspicious_splits"])
+    (page,) = (tmp_path / "outputs" / "check").glob("*/report.html")
+    assert "a mistaken click?" in page.read_text()

@@ -120,7 +120,7 @@ def test_a_legend_wraps_into_lines():
         with_legend(sheet, ["sky", "sea"]),
         with_legend(sheet, [f"class {k}" for k in range(21)]),
     )
-    assert few.shape[-1] == many.shape[-1] == 4 * THUMBNAIL_SIZE  # never too narrow to read
+    assert few.shape[-1] == many.shape[-1] == 400  # never too narrow to read
     assert (few[:, :50, :400] == 0).all()
     assert few.shape[1] < many.shape[1]
     assert with_legend(sheet, [f"class {k}" for k in range(200)]).shape[1] < 150

@@ -14,6 +14,11 @@ from torch.utils.data import DataLoader
 
 from vision_lab.core.errors import AnnotationIssue, UnreadableFile
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.data.suspicions import (
+    find_suspicious_boxes,
+    find_suspicious_classes,
+    find_suspicious_sizes,
+)
 from vision_lab.data.transformed_dataset import TransformedDataset, init_worker
 
 
@@ -30,6 +35,7 @@ class SampleReport:
         digest: hash of the pixels; equal for identical images.
         counts: by label, the number of objects or of mask pixels; for class labels 1.
         num_small: number of objects that are likely too small to be learned.
+        suspicions: what is valid in it, but likely a mistake.
     """
 
     split: str
@@ -40,6 +46,7 @@ class SampleReport:
     digest: str = ""
     counts: Mapping[int, int] | None = None
     num_small: int = 0
+    suspicions: Sequence[str] = ()
 
 
 class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
@@ -81,7 +88,14 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
             digest=digest.hexdigest(),
             counts=self._count_labels(target),
             num_small=self._count_small(target, scale),
+            suspicions=self._find_suspicions(target, (height, width)),
         )
+
+    def _find_suspicions(self, target: Any, size: tuple[int, int]) -> list[str]:
+        if self.spec.target_type != "boxes":
+            return []
+        boxes = target["boxes"].as_subclass(Tensor)
+        return find_suspicious_boxes(boxes, target["labels"], size, self.spec.class_names)
 
     def _count_labels(self, target: Any) -> dict[int, int]:
         if self.spec.target_type == "boxes":
@@ -134,7 +148,8 @@ def inspection_report(
     Returns:
         A report that can be written as JSON. ``num_problems`` counts what has to be fixed:
         unreadable files, invalid annotations, images in two splits (which bias the test), and
-        duplicate images with different labels.
+        duplicate images with different labels; ``num_suspicions`` what is valid, but likely a
+        mistake.
     """
     splits: dict[str, list[SampleReport]] = defaultdict(list)
     for sample in samples:
@@ -158,6 +173,15 @@ def inspection_report(
                     "reason": sample.problem,
                 }
             )
+    summaries = {name: _summarize_split(splits[name], spec) for name in splits}
+    suspicious_samples = []
+    for sample in samples:
+        for reason in sample.suspicions:
+            suspicious_samples.append(
+                {"split": sample.split, "path": sample.name, "reason": reason}
+            )
+    suspicious_splits = find_suspicious_classes(summaries)
+    suspicious_splits += find_suspicious_sizes(summaries, spec.image_size)
     return {
         "num_problems": len(unreadable) + len(issues) + len(across) + len(conflicting),
         "unreadable": unreadable,
@@ -165,7 +189,10 @@ def inspection_report(
         "duplicates_across_splits": [_to_entries(group) for group in across],
         "conflicting_duplicates": [_to_entries(group) for group in conflicting],
         "duplicates_within_split": [_to_entries(group) for group in within],
-        "splits": {name: _summarize_split(splits[name], spec) for name in splits},
+        "num_suspicions": len(suspicious_samples) + len(suspicious_splits),
+        "suspicious_samples": suspicious_samples,
+        "suspicious_splits": suspicious_splits,
+        "splits": summaries,
     }
 
 

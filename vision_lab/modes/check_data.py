@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from vision_lab.core import console
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import BoxTargets
 from vision_lab.core.errors import DataError, UnreadableFile
-from vision_lab.core.files import format_path, reject_link, write_json
+from vision_lab.core.files import format_path, reject_link, write_file, write_json
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.inspection import (
     DatasetInspection,
@@ -27,12 +28,22 @@ from vision_lab.data.inspection import (
 )
 from vision_lab.modes import reports
 from vision_lab.viz import images
+from vision_lab.viz.gallery import GalleryItem, make_gallery
 from vision_lab.viz.images import MAX_DRAWN
 
 MAX_LISTED = 10
 """Maximum number of files of each kind to print; the report lists all of them."""
 
 MAX_CLASSES_LISTED = 50
+
+NUM_THUMBNAILS = 200
+"""Number of images on the page, those with problems and suspicious ones first."""
+
+DUPLICATES = {
+    "duplicates_across_splits": "images in more than one split",
+    "conflicting_duplicates": "duplicate images with different labels",
+}
+"""Duplicates that have to be fixed, and what they are called."""
 
 UNITS = {"masks": "pixels", "boxes": "objects"}
 """What is counted for each class; images for the other target types."""
@@ -49,7 +60,7 @@ def check(
 
     Args:
         config: the config, of which only the data is used.
-        folder: output folder: ``report.json`` and ``contact_sheet.png``.
+        folder: output folder: ``report.json``, ``report.html`` and ``contact_sheet.png``.
         num_drawn: number of images on the contact sheet.
         small_object_pixels: an object counts as small if its shorter side has fewer pixels, in an
             image resized to ``data.spec.image_size``.
@@ -78,18 +89,84 @@ def check(
         **inspection_report(samples, data.annotation_issues, spec),
     }
     write_json(folder, "report.json", report)
-    shown = _select_samples(samples, report, count=num_drawn)
-    sheet = _draw_contact_sheet(shown, inspections, spec)
-    if sheet is not None:
-        images.write_png(folder, "contact_sheet.png", sheet)
+    files = _write_images(folder, samples, report, inspections, spec, num_drawn=num_drawn)
     _print_report(report)
-    sheet_name = ", contact_sheet.png" if sheet is not None else ""
-    console.print_line(f"written to {format_path(folder)}: report.json{sheet_name}")
-    num_problems = report["num_problems"]
+    console.print_line(f"written to {format_path(folder)}: {', '.join(['report.json', *files])}")
+    _print_conclusion(report, format_path(folder / "report.json"))
+
+
+def _print_conclusion(report: Mapping[str, Any], listing: str) -> None:
+    """Print what was found in total.
+
+    Raises:
+        DataError: if anything is invalid.
+    """
+    num_problems, num_suspicions = report["num_problems"], report["num_suspicions"]
+    suspicious = f"{num_suspicions} suspicious" if num_suspicions else ""
     if num_problems:
-        listing = format_path(folder / "report.json")
-        raise DataError(f"{num_problems} problems: all are listed in {listing}")
-    console.print_line("no problems found")
+        rest = f", and {suspicious}" if suspicious else ""
+        raise DataError(f"{num_problems} problems: all are listed in {listing}{rest}")
+    rest = f", but {suspicious}: see {listing}" if suspicious else ""
+    console.print_line(f"no problems found{rest}")
+
+
+def _write_images(
+    folder: Path,
+    samples: Sequence[SampleReport],
+    report: Mapping[str, Any],
+    inspections: Sequence[DatasetInspection],
+    spec: DataSpec,
+    *,
+    num_drawn: int,
+) -> list[str]:
+    """Write a contact sheet and a page of thumbnails, and return their names."""
+    drawn = _draw_samples(_select_samples(samples, report, count=num_drawn), inspections, spec)
+    if not drawn:
+        return []
+    sheet = images.grid([image for _, image in drawn])
+    if spec.target_type in ("masks", "boxes"):
+        first_color = 1 if spec.target_type == "boxes" else 0
+        sheet = images.with_legend(sheet, spec.class_names, first_color=first_color)
+    images.write_png(folder, "contact_sheet.png", sheet)
+    chosen = _select_samples(samples, report, count=max(num_drawn, NUM_THUMBNAILS))
+    thumbnails = _draw_samples(chosen, inspections, spec, named=False)
+    reasons = _collect_reasons(report)
+    items = [_gallery_item(sample, image, reasons, spec) for sample, image in thumbnails]
+    page = make_gallery(f"data={report['data']}: {len(items)} of {len(samples)} images", items)
+    write_file(folder, "report.html", page)
+    return ["report.html", "contact_sheet.png"]
+
+
+def _collect_reasons(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Return the kind and the text of what was found, by path."""
+    reasons: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for issue in report["annotation_issues"]:
+        reasons[issue["path"]].append(("problem", issue["problem"]))
+    for key, title in DUPLICATES.items():
+        for group in report[key]:
+            for sample in group:
+                reasons[sample["path"]].append(("problem", f"{title}: {_format_group(group)}"))
+    for entry in report["suspicious_samples"]:
+        reasons[entry["path"]].append(("suspicious", entry["reason"]))
+    return reasons
+
+
+def _gallery_item(
+    sample: SampleReport,
+    image: Tensor,
+    reasons: Mapping[str, Sequence[tuple[str, str]]],
+    spec: DataSpec,
+) -> GalleryItem:
+    found = reasons.get(sample.name, ())
+    kinds = [kind for kind, _ in found]
+    return GalleryItem(
+        image=image,
+        name=sample.name,
+        split=sample.split,
+        classes=[spec.class_names[label] for label in sorted(sample.counts or {})],
+        kind=min(kinds, default="plain"),  # a problem before a suspicion
+        reasons=[text for _, text in found],
+    )
 
 
 def _print_report(report: Mapping[str, Any]) -> None:
@@ -107,12 +184,13 @@ def _print_report(report: Mapping[str, Any]) -> None:
     issues = [f"{issue['path']}: {issue['problem']}" for issue in report["annotation_issues"]]
     _print_list("unreadable files", unreadable)
     _print_list("invalid annotations", issues)
-    for key, title in (
-        ("duplicates_across_splits", "images in more than one split"),
-        ("conflicting_duplicates", "duplicate images with different labels"),
-        ("duplicates_within_split", "duplicate images within a split"),
-    ):
+    for key, title in {
+        **DUPLICATES,
+        "duplicates_within_split": "duplicate images within a split",
+    }.items():
         _print_list(title, [_format_group(group) for group in report[key]])
+    samples = [f"{entry['path']}: {entry['reason']}" for entry in report["suspicious_samples"]]
+    _print_list("suspicious", [*report["suspicious_splits"], *samples])
 
 
 def _split_row(name: str, summary: Mapping[str, Any]) -> dict[str, str | float]:
@@ -150,10 +228,7 @@ def _select_samples(
     samples: Sequence[SampleReport], report: Mapping[str, Any], *, count: int
 ) -> list[SampleReport]:
     """Select samples for the contact sheet: those with problems first, then evenly spaced ones."""
-    suspects = {issue["path"] for issue in report["annotation_issues"]}
-    for key in ("duplicates_across_splits", "conflicting_duplicates"):
-        for group in report[key]:
-            suspects.update(sample["path"] for sample in group)
+    suspects = set(_collect_reasons(report))
     first, others = [], []
     for sample in samples:
         if sample.problem:
@@ -167,14 +242,14 @@ def _select_samples(
     return [*first, *others[::step]][:count]
 
 
-def _draw_contact_sheet(
-    samples: Sequence[SampleReport], inspections: Sequence[DatasetInspection], spec: DataSpec
-) -> Tensor | None:
-    """Draw samples with their annotations.
-
-    Returns:
-        The sheet, (3, H, W) uint8; None if there are no images.
-    """
+def _draw_samples(
+    samples: Sequence[SampleReport],
+    inspections: Sequence[DatasetInspection],
+    spec: DataSpec,
+    *,
+    named: bool = True,
+) -> list[tuple[SampleReport, Tensor]]:
+    """Draw samples with their annotations and, if wanted, their names."""
     datasets = {inspection.split: inspection.dataset for inspection in inspections}
     drawn = []
     for report in samples:
@@ -183,13 +258,9 @@ def _draw_contact_sheet(
             image, target, sample = item
             height, width = sample.content_size or image.shape[-2:]
             image = image[:, :height, :width]
-            drawn.append(_draw_annotations(image, target, Path(report.name).name, spec))
-    if not drawn:
-        return None
-    sheet = images.grid(drawn)
-    if spec.target_type == "masks":
-        return images.with_legend(sheet, spec.class_names)
-    return sheet
+            name = Path(report.name).name if named else ""
+            drawn.append((report, _draw_annotations(image, target, name, spec)))
+    return drawn
 
 
 def _draw_annotations(
