@@ -1,5 +1,6 @@
 """What repeating a command does, and what another command with the same name does."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -297,3 +298,38 @@ def test_a_file_that_stopped_a_run_may_be_fixed(command: Command, make_folder: C
     data = Run(Path("outputs/x")).data
     assert data is not None
     assert sum(data[split]["count"] for split in ("train", "val", "test")) == 36
+
+
+def test_a_finished_run_is_extended(command: Command):
+    """To the weights of a run of that length, if the schedule does not depend on it."""
+    words = (*FAST, "scheduler=constant", "trainer.limit_train_batches=4")
+    assert command(*words, "name=x", "trainer.max_epochs=1").code == 0
+    longer = (*words, "name=x", "trainer.max_epochs=3")
+    assert "another config" in command(*longer).err
+    outcome = command(*longer, "extend=true")
+    assert outcome.code == 0, outcome.err
+    assert "resuming     from step 4 (epoch 2" in outcome.out
+    result = json.loads(Path("outputs/x/result.json").read_text())
+    assert (result["epochs"], result["extended_from"]) == (3, [1])
+    assert command(*words, "name=y", "trainer.max_epochs=3").code == 0
+    for name in ("metrics.csv", "model.pth"):
+        assert Path("outputs/x", name).read_bytes() == Path("outputs/y", name).read_bytes(), name
+    assert "already finished" in command(*longer).out
+    assert "extended_from" not in json.loads(Path("outputs/y/result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["name=none"], "there is no run outputs/none to extend: type name= or resume="),
+        (["name=x"], "extend=true trains a run longer: type trainer.max_epochs=<a number"),
+        (["name=x", "trainer.max_epochs=0"], "trainer.max_epochs"),
+        (["name=x", "trainer.max_epochs=5", "seed=7"], "outputs/x holds a finished run of another"),
+    ],
+)
+def test_what_cannot_be_extended(command: Command, words: list[str], message: str):
+    assert command(*FAST, "name=x").code == 0
+    outcome = command(*FAST, *words, "extend=true")
+    assert outcome.code != 0
+    assert message in outcome.err
+    assert Run(Path("outputs/x")).state == "finished"

@@ -30,6 +30,7 @@ Plain keys
   run=...        run folder to evaluate, to predict with, or whose config to start from
   resume=...     folder of an interrupted run to continue with its own config
   force=true     train again although the run exists; the old folder is kept
+  extend=true    train the run longer, by a larger trainer.max_epochs
   trust=[...]    packages that the config of a run folder may import
   source=...     images to predict: a file, a folder or a glob
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SAVED_OPTION = "_from_run"
 """Name of the option that contains a saved group."""
 
-COMMAND_KEYS = ("name", "run", "resume", "force", "trust", "source", "mode", "hydra", "debug")
+COMMAND_KEYS = frozenset("name run resume force extend trust source mode hydra debug".split())
 """Keys that belong to a single command and are never taken from a run."""
 
 

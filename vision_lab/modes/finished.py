@@ -29,7 +29,9 @@ def show_if_finished(config: Config, folder: Path) -> float | None:
     if config.choices.get("mode") != "train":
         return None
     run = Run(folder)
-    progress = resume.find_progress(run, config.source, force=config["force"])
+    progress = resume.find_progress(
+        run, config.source, force=config["force"], extend=config["extend"]
+    )
     if progress != "finished":
         return None
     return show_result(run, root=config["data"].get("root"))

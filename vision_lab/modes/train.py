@@ -70,7 +70,12 @@ def train(config: Config, folder: Path) -> float:
             with subprocesses.report_errors(trainer):
                 return _train_other_rank(config, trainer)
         with lock_run(run):
-            progress = resume.find_progress(run, config.source, force=config["force"])
+            progress = resume.find_progress(
+                run,
+                config.source,
+                force=config["force"],
+                extend=config["extend"],
+            )
             if progress == "finished":  # by another command, while this one waited for the lock
                 return finished.show_result(run, root=config["data"].get("root"))
             run.mark_pending()
@@ -106,7 +111,7 @@ def _train_rank_zero(
 ) -> float:
     """Train on rank 0, which also writes the files of the run and prints."""
     task, data, network = _build(config, trainer)
-    if not run.is_initialized:
+    if not run.is_initialized or config["extend"]:
         run.write_config(
             config=config.source,
             resolved=dump_yaml(config.values),
@@ -134,7 +139,7 @@ def _train_rank_zero(
     with build.name_task_arguments(config):
         score = _fit(trainer, task, data, checkpoint)
     seconds = earlier_seconds + time.monotonic() - started
-    run.finish(_summarize(trainer, task, score, seconds=seconds, flops=flops))
+    run.finish(_summarize(run, trainer, task, score, seconds=seconds, flops=flops))
     reports.print_metrics("test", task.scalar_metrics("test"), settings=task.metric_settings())
     reports.report_unreadable(data, run.folder)
     console.print_line(f"written to {run}")
@@ -322,7 +327,13 @@ def best_checkpoint(trainer: pl.Trainer) -> ModelCheckpoint | None:
 
 
 def _summarize(
-    trainer: pl.Trainer, task: Task, score: float, *, seconds: float, flops: int
+    run: Run,
+    trainer: pl.Trainer,
+    task: Task,
+    score: float,
+    *,
+    seconds: float,
+    flops: int,
 ) -> dict[str, Any]:
     """Return the content of ``result.json``."""
     best = best_checkpoint(trainer)
@@ -330,7 +341,7 @@ def _summarize(
     if best is not None and best.best_model_path:
         folder = os.path.realpath(trainer.default_root_dir)
         checkpoint = os.path.relpath(best.best_model_path, folder)
-    return {
+    summary = {
         "metrics": {f"test/{name}": value for name, value in task.scalar_metrics("test").items()},
         "per_class": task.report.per_class(task.results["test"]),
         "monitored": {task.monitor: score},
@@ -342,3 +353,7 @@ def _summarize(
         "flops": flops,
         "checkpoint": checkpoint,
     }
+    extended_from = resume.find_extensions(run, epochs=trainer.current_epoch)
+    if extended_from:
+        summary["extended_from"] = extended_from
+    return summary

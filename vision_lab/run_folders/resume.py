@@ -21,7 +21,7 @@ from vision_lab.run_folders.folder import Run
 RunProgress = Literal["new", "started", "finished"]
 
 IGNORED_KEYS = (
-    *("name", "run", "source", "resume", "force", "trust", "mode"),
+    *("name", "run", "source", "resume", "force", "extend", "trust", "mode"),
     *("data.num_workers", "data.root", "callbacks.progress_bar", "trainer.profiler"),
     *(
         "callbacks.resume_checkpoint.every_n_steps",
@@ -47,6 +47,7 @@ def find_progress(
     config: str,
     *,
     force: bool = False,
+    extend: bool = False,
 ) -> RunProgress:
     """Determine how far the run of a command has come.
 
@@ -54,9 +55,11 @@ def find_progress(
         run: the run.
         config: the command's config as YAML, unresolved.
         force: whether the command replaces an existing run.
+        extend: whether the command trains an existing run longer.
 
     Raises:
-        ConfigurationError: if the folder contains a sweep, other files, or a run of another config.
+        ConfigurationError: if the folder contains a sweep, other files, or a run of another config;
+            or if there is nothing to extend.
     """
     if (run.folder / "multirun.yaml").exists():  # written by Hydra
         raise ConfigurationError(f"{run} is a sweep: type another name=, or -m to add to it")
@@ -65,10 +68,14 @@ def find_progress(
             raise ConfigurationError(
                 f"{run} exists, but is not the folder of a run: type another name="
             )
+        if extend:
+            raise ConfigurationError(f"there is no run {run} to extend: type name= or resume=")
         return "new"
     if force:
         return "new"
     differences = find_config_differences(run, config)
+    if extend:
+        _check_extension(*differences.pop("trainer.max_epochs", (None, None)))
     if differences:
         raise ConfigurationError(
             f"{run} holds a {run.state} run of another config:\n"
@@ -76,9 +83,36 @@ def find_progress(
             f"Type another name=; or resume={run} to continue with its config; or force=true to "
             "start over (the old folder is kept)."
         )
-    if run.state == "finished":
+    if run.state == "finished" and not extend:
         return "finished"
     return "started"
+
+
+def _check_extension(before: Any, after: Any) -> None:
+    """Check that a run is extended by epochs.
+
+    Raises:
+        ConfigurationError: if it would not be trained longer.
+    """
+    is_longer = isinstance(before, int) and isinstance(after, int) and after > before
+    if not is_longer:
+        least = "" if before is None else f" above {before}"
+        raise ConfigurationError(
+            f"extend=true trains a run longer: type trainer.max_epochs=<a number{least}>"
+        )
+
+
+def find_extensions(run: Run, *, epochs: int) -> list[int]:
+    """Return the numbers of epochs after which a run was finished before it was extended.
+
+    Args:
+        run: the run; its ``result.json`` is that of before.
+        epochs: number of epochs of the extended run.
+    """
+    result = run.result
+    if result is None or result["epochs"] >= epochs:
+        return list(result.get("extended_from", [])) if result else []
+    return [*result.get("extended_from", []), result["epochs"]]
 
 
 def find_config_differences(run: Run, config: str) -> dict[str, tuple[Any, Any]]:
