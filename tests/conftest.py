@@ -40,6 +40,14 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _no_config_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Read and write the user's config in an empty folder, in subprocesses too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _compose_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         compose_once(patch)

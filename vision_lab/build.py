@@ -27,6 +27,7 @@ from torchvision.transforms import v2
 from vision_lab.config.instantiation import instantiate, locate, name_arguments, name_errors
 from vision_lab.config.resolution import Config
 from vision_lab.config.trust import find_untrusted
+from vision_lab.config.trusted_packages import remembered_packages
 from vision_lab.config.validation import (
     BUILD_KEYS,
     NO_TARGET,
@@ -365,7 +366,8 @@ def features(config: Config) -> FeatureExtractor | None:
     make = _partial(node, "features")
     accepts_trust = "trust" in get_parameters(locate(node["_target_"]))[0]
     with name_errors("features", node):
-        extractor: FeatureExtractor = make(trust=config["trust"]) if accepts_trust else make()
+        trust = [*config["trust"], *remembered_packages()] if accepts_trust else []
+        extractor: FeatureExtractor = make(trust=trust) if accepts_trust else make()
     return extractor
 
 

@@ -345,13 +345,6 @@ def test_hydras_own_flags_pass_through(command: Command):
     )
 
 
-def test_tab_completion_knows_the_choices(command: Command, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COMP_LINE", "vision_lab model=resnet1")
-    monkeypatch.setenv("COMP_POINT", "24")
-    outcome = command("--shell-completion", "query=bash")
-    assert set(outcome.out.split()) == {f"model=resnet{depth}" for depth in (101, 110, 152, 18)}
-
-
 @pytest.mark.slow
 def test_debug_overfit_fits_its_batches(command: Command):
     assert (

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vision_lab.cli import completion
 from vision_lab.cli.help import format_help
 from vision_lab.config.groups import CONFIG_DIR
 from vision_lab.config.overrides import CommandLine
@@ -55,6 +56,9 @@ def main(words: Sequence[str] | None = None) -> int:
         if "--help" in words or "-h" in words:
             print(format_help(words))
             return 0
+        if completion.FLAG in words:
+            print(completion.answer(words[words.index(completion.FLAG) + 1 :]), end="")
+            return 0
         with signals.signals_as_interrupt():
             return _run_hydra(CommandLine.parse(words))
     except UserError as error:
@@ -81,6 +85,7 @@ def _run_hydra(command: CommandLine) -> int:
     if errors:
         return _print_error(UserError("\n".join(errors)), code=2)
     try:
+        saved.remember_trust(command)
         composed, saved_run = saved.add_saved_config(command)
         resolvers.register_resolvers(saved_run)
         if command.shows_resolved_job:

@@ -97,6 +97,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "resume": Annotated[str | None, Hint("a run folder, or null")],
     "force": bool,
     "extend": bool,
+    "remember": bool,
     "trust": Annotated[list[str], Hint("a list of packages, trust=[my_package]")],
     "source": Annotated[str | None, Hint("a file, a folder or a glob, or null")],
 }

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 
 from vision_lab.config.groups import find_groups
 from vision_lab.config.trust import find_untrusted
+from vision_lab.config.trusted_packages import remember_packages, remembered_packages
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.run_folders.folder import Run
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 SAVED_OPTION = "_from_run"
 """Name of the option that contains a saved group."""
 
-COMMAND_KEYS = frozenset("name run resume force extend trust source mode hydra debug".split())
+COMMAND_KEYS = frozenset(
+    "name run resume force extend trust remember source mode hydra debug".split()
+)
 """Keys that belong to a single command and are never taken from a run."""
 
 
@@ -87,6 +90,17 @@ def _find_run_path(command: CommandLine) -> tuple[str | None, str]:
     return path, key
 
 
+def remember_trust(command: CommandLine) -> None:
+    """Remember the packages of ``trust=`` for later commands, with ``remember=true``.
+
+    Args:
+        command: the command line.
+    """
+    for override in command.parsed:
+        if override.key_or_group == "remember" and override.value() is True:
+            remember_packages(_get_trusted_packages(command))
+
+
 def _check_trusted(command: CommandLine, saved: Mapping[str, Any]) -> None:
     inherited = {}
     for key, value in saved.items():
@@ -94,7 +108,7 @@ def _check_trusted(command: CommandLine, saved: Mapping[str, Any]) -> None:
             inherited[key] = value
     errors = find_untrusted(
         _without(inherited, _find_replaced_keys(command)),
-        trusted=_get_trusted_packages(command),
+        trusted=[*_get_trusted_packages(command), *remembered_packages()],
         folders=command.config_folders[1:],
         typed=command.keys,
     )

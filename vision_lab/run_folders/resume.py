@@ -21,7 +21,7 @@ from vision_lab.run_folders.folder import Run
 RunProgress = Literal["new", "started", "finished"]
 
 IGNORED_KEYS = (
-    *("name", "run", "source", "resume", "force", "extend", "trust", "mode"),
+    *("name", "run", "source", "resume", "force", "extend", "trust", "remember", "mode"),
     *("data.num_workers", "data.root", "callbacks.progress_bar", "trainer.profiler"),
     *(
         "callbacks.resume_checkpoint.every_n_steps",
