@@ -28,7 +28,7 @@ def test_the_page_has_eight_python_files_and_short_examples():
     lengths = {name: len(content.splitlines()) for name, content in files().items()}
     assert sum(name.endswith(".py") for name in lengths) == 8
     assert len(lengths) == 16
-    for name in ("optimizer.py", "callback.py", "task.py", "loss.py", "model.py"):
+    for name in ("optimizer.py", "callback.py", "task.py"):
         assert lengths[f"my_lab/{name}"] <= 15, name
     assert all(count <= 15 for name, count in lengths.items() if name.endswith(".yaml"))
 
