@@ -200,14 +200,11 @@ def test_a_sweep_continues_after_a_failed_job(command: Command):
         "model-resnet32": "finished",
     }
     assert folders["model-inception_v3"].error == (
-        "inception_v3 does not support images of 32x32 pixels: type "
-        "data.spec.image_size=[299,299], or data.spec.image_size=[75,75] model.stem=small"
+        "data.spec.image_size=[32,32]: type [299,299], or [75,75] model.stem=small: inception_v3 does "
+        "not support smaller images"
     )
     assert "outputs/two: 3 runs" in outcome.out
-    assert (
-        "model-inception_v3 failed: inception_v3 does not support images of 32x32 pixels"
-        in outcome.out
-    )
+    assert "model-inception_v3 failed: data.spec.image_size=[32,32]: type [299,299]" in outcome.out
 
 
 def test_a_failed_run_records_its_error(command: Command, tmp_path: Path):

@@ -65,7 +65,4 @@ def test_a_killed_sweep_continues_with_its_missing_runs(tmp_path: Path):
     assert "epoch 1/1" not in again.stdout
     assert "outputs/x: 4 runs" in again.stdout
     assert again.stdout.count("│ finished │") == 3
-    assert (
-        "model-inception_v3 failed: inception_v3 does not support images of 32x32 pixels"
-        in again.stdout
-    )
+    assert "model-inception_v3 failed: data.spec.image_size=[32,32]: type [299,299]" in again.stdout

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vision_lab.core.arguments import ArgumentError, Hint, NonNegative
 from vision_lab.core.spec import DataSpec
@@ -40,3 +40,18 @@ def parse_class_weights(class_weights: ClassWeights, spec: DataSpec) -> Tensor |
         needed = "a number above 0 for at least one class"
         raise ArgumentError("class_weights", class_weights, needed)
     return torch.tensor([float(weight) for weight in class_weights])
+
+
+def set_class_weights(loss: Any, weights: Tensor | None) -> None:
+    """Set the ``weight`` of a loss, as torch's losses have it.
+
+    It is no part of checkpoints: it follows from the config and the data.
+
+    Args:
+        loss: the loss.
+        weights: (K,) float; None for equal weights.
+    """
+    if isinstance(loss, nn.Module) and "weight" in dict(loss._buffers):
+        loss.register_buffer("weight", weights, persistent=False)
+    else:
+        loss.weight = weights

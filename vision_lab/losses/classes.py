@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vision_lab.core.arguments import ArgumentError, NonNegative, Range
 from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.losses.class_weights import set_class_weights
 
 
 class CrossEntropy(nn.CrossEntropyLoss):
@@ -170,7 +171,7 @@ class WeightedSum(nn.Module):
     def weight(self, weight: Tensor | None) -> None:
         for loss in self.losses.values():
             if hasattr(loss, "weight"):
-                setattr(loss, "weight", weight)  # noqa: B010
+                set_class_weights(loss, weight)
 
     def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Compute the weighted losses.

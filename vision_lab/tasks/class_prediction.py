@@ -10,7 +10,11 @@ from torch import Tensor
 
 from vision_lab.core.arguments import ArgumentError, NonNegative
 from vision_lab.core.batch import Batch
-from vision_lab.losses.class_weights import ClassWeights, parse_class_weights
+from vision_lab.losses.class_weights import (
+    ClassWeights,
+    parse_class_weights,
+    set_class_weights,
+)
 from vision_lab.tasks.supervised import SupervisedTask
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor | Mapping[str, Tensor]]
@@ -49,12 +53,13 @@ class ClassPredictionTask(SupervisedTask):
         self.aux_weight = aux_weight
         weights = parse_class_weights(class_weights, self.spec)
         if weights is not None:
-            self._set_class_weights(weights)
+            set_class_weights(loss, weights)
 
     def setup(self, stage: str) -> None:
         """Compute class weights from the training data, if requested."""
         if self.auto_class_weights and stage != "predict":
-            self._set_class_weights(self.require_data().class_weights())
+            weights = self.require_data().class_weights()
+            set_class_weights(self.loss, weights.to(self.device))
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Compute the terms of the loss and their sum.
@@ -78,10 +83,6 @@ class ClassPredictionTask(SupervisedTask):
         if isinstance(loss, Tensor):
             return {"main": loss}
         return dict(loss)
-
-    def _set_class_weights(self, weights: Tensor) -> None:
-        loss: Any = self.loss
-        loss.weight = weights.to(self.device)
 
 
 def _sum(terms: Mapping[str, Tensor]) -> Tensor:
