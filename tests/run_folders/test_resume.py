@@ -333,3 +333,15 @@ def test_what_cannot_be_extended(command: Command, words: list[str], message: st
     assert outcome.code != 0
     assert message in outcome.err
     assert Run(Path("outputs/x")).state == "finished"
+
+
+def test_checkpoints_can_be_deleted_when_a_run_is_finished(command: Command):
+    words = (*FAST, "name=x", "callbacks.resume_checkpoint.delete_when_finished=true")
+    assert command(*words).code == 0
+    run = Path("outputs/x")
+    assert list((run / "checkpoints").iterdir()) == []
+    assert json.loads((run / "result.json").read_text())["checkpoint"] is None
+    assert "bit-exactly" in command("mode=evaluate", "run=outputs/x").out
+    assert "already finished" in command(*words).out
+    outcome = command(*words, "extend=true", "trainer.max_epochs=2")
+    assert "has no checkpoint to extend it from: they were deleted" in outcome.err

@@ -108,12 +108,19 @@ class ResumeCheckpoint(Checkpoint):
     Args:
         every_n_steps: number of batches between checkpoints within an epoch; None to disable.
         every_n_minutes: minutes of training between checkpoints; None to disable.
+        delete_when_finished: whether to delete all checkpoints once the run is finished, which
+            leaves ``model.pth``. It can then not be extended.
     """
 
     def __init__(
-        self, *, every_n_steps: Count | None = None, every_n_minutes: NonNegative | None = None
+        self,
+        *,
+        every_n_steps: Count | None = None,
+        every_n_minutes: NonNegative | None = None,
+        delete_when_finished: bool = False,
     ) -> None:
         self.every_n_steps = every_n_steps
+        self.delete_when_finished = delete_when_finished
         self.every_n_minutes = every_n_minutes
         self.position: tuple[int, int] = (0, 0)
         """(epoch, completed batches of it) of the latest checkpoint."""

@@ -18,7 +18,12 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from vision_lab import build
-from vision_lab.callbacks.checkpointing import STATE_KEY, find_problem, find_weights_problem
+from vision_lab.callbacks.checkpointing import (
+    STATE_KEY,
+    ResumeCheckpoint,
+    find_problem,
+    find_weights_problem,
+)
 from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
@@ -26,7 +31,7 @@ from vision_lab.core import console
 from vision_lab.core.documents import dump_yaml
 from vision_lab.core.errors import ConfigurationError, DataError, UserError
 from vision_lab.core.failures import explain_failure
-from vision_lab.core.files import format_path, reject_links, rename_file
+from vision_lab.core.files import delete_file, format_path, reject_links, rename_file
 from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
@@ -123,6 +128,8 @@ def _train_rank_zero(
     data.setup()
     quarantine = partial(_quarantine_checkpoint, run.folder)
     checkpoint = _find_checkpoint(run.folder, task, on_corrupt=quarantine)
+    if config["extend"] and checkpoint is None:
+        raise ConfigurationError(f"{run} has no checkpoint to extend it from: they were deleted")
     _record_fingerprints(config, run, data, resumed=checkpoint is not None)
     flops = count_flops(task)
     reports.print_summary(
@@ -140,6 +147,7 @@ def _train_rank_zero(
         score = _fit(trainer, task, data, checkpoint)
     seconds = earlier_seconds + time.monotonic() - started
     run.finish(_summarize(run, trainer, task, score, seconds=seconds, flops=flops))
+    _delete_checkpoints(trainer, run.folder)
     reports.print_metrics("test", task.scalar_metrics("test"), settings=task.metric_settings())
     reports.report_unreadable(data, run.folder)
     console.print_line(f"written to {run}")
@@ -318,6 +326,20 @@ def count_flops(task: Task) -> int:
     return int(counter.get_total_flops())
 
 
+def _delete_checkpoints(trainer: pl.Trainer, folder: Path) -> None:
+    """Delete the checkpoints of a finished run, if the config says so."""
+    if _deletes_checkpoints(trainer):
+        for file in sorted((folder / "checkpoints").glob("*.ckpt")):
+            delete_file(folder, f"checkpoints/{file.name}")
+
+
+def _deletes_checkpoints(trainer: pl.Trainer) -> bool:
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ResumeCheckpoint) and callback.delete_when_finished:
+            return True
+    return False
+
+
 def best_checkpoint(trainer: pl.Trainer) -> ModelCheckpoint | None:
     """Return the callback that saves the best checkpoint, or None if there is none."""
     for callback in trainer.checkpoint_callbacks:
@@ -338,7 +360,7 @@ def _summarize(
     """Return the content of ``result.json``."""
     best = best_checkpoint(trainer)
     checkpoint = None
-    if best is not None and best.best_model_path:
+    if best is not None and best.best_model_path and not _deletes_checkpoints(trainer):
         folder = os.path.realpath(trainer.default_root_dir)
         checkpoint = os.path.relpath(best.best_model_path, folder)
     summary = {

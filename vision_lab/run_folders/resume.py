@@ -26,6 +26,7 @@ IGNORED_KEYS = (
     *(
         "callbacks.resume_checkpoint.every_n_steps",
         "callbacks.resume_checkpoint.every_n_minutes",
+        "callbacks.resume_checkpoint.delete_when_finished",
     ),
 )
 """Keys, including those below them, that may differ between two commands for the same run: they do
