@@ -39,6 +39,7 @@ from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import (
     Backbone,
+    Dataset,
     FeatureExtractor,
     GanNetworks,
     Head,
@@ -47,7 +48,7 @@ from vision_lab.core.protocols import (
 )
 from vision_lab.core.signatures import get_parameters
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.module import DataModule
+from vision_lab.data.module import DataModule, PredictionData
 from vision_lab.data.transforms import MultiSampleTransform
 from vision_lab.models.feature_extractors import classifier_features
 from vision_lab.models.weights import load
@@ -145,6 +146,37 @@ def data(
             label_map=label_map,
         )
     return module
+
+
+def prediction_data(
+    config: Config,
+    spec: DataSpec,
+    dataset: Dataset,
+    *,
+    keep_size: bool = False,
+) -> PredictionData:
+    """Build the data module of images to predict.
+
+    Args:
+        config: the config; its dataset is not built, and may be absent.
+        spec: the images that the network requires.
+        dataset: the images, with None as targets.
+        keep_size: whether to keep their original sizes.
+    """
+    if spec.target_type in ("masks", "boxes"):
+        config = config.updated({"augment.eval": []})  # predict the whole image, not a crop
+    arguments = _constructor_arguments(config, "data")
+    for key in ("_target_", "source", "seed"):
+        arguments.pop(key, None)
+    transforms = {"train": [], "eval": _transforms(config["augment"]["eval"], "augment.eval")}
+    return PredictionData(
+        dataset,
+        keep_size=keep_size,
+        spec=spec,
+        transforms=transforms,
+        seed=config["seed"],
+        **arguments,
+    )
 
 
 def _source(node: Mapping[str, Any]) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFile
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.data.formats.image_folder import UnlabeledImages, class_names, image_folder
 from vision_lab.data.image_io import InvalidImageError
-from vision_lab.data.module import DataModule, get_labels
+from vision_lab.data.module import DataModule, PredictionData, get_labels
 from vision_lab.data.targets import LabelTarget
 from vision_lab.data.transforms import scale_jitter_crop
 
@@ -49,6 +49,21 @@ def module(
     }
     made = DataModule(**(arguments | changes))
     made.setup()
+    return made
+
+
+def prediction(spec: DataSpec, dataset, **changes) -> PredictionData:
+    arguments = {
+        "spec": spec,
+        "transforms": {"train": [], "eval": []},
+        "batch_size": 4,
+        "num_workers": 0,
+        "on_error": "raise",
+        "seed": 0,
+    }
+    made = PredictionData(dataset, **(arguments | changes))
+    made.prepare_data()
+    made.setup("predict")
     return made
 
 
@@ -169,8 +184,7 @@ def test_unreadable_files_are_skipped_counted_and_listed(
 
 def test_a_batch_of_unreadable_files_is_empty(spec: DataSpec, tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"")
-    made = module(spec, on_error="skip")
-    made.set_predict_dataset(UnlabeledImages([tmp_path / "a.png"]))
+    made = prediction(spec, UnlabeledImages([tmp_path / "a.png"]), on_error="skip")
     batch = made.on_after_batch_transfer(next(iter(made.predict_dataloader())), 0)
     assert len(batch.samples) == len(batch.images) == len(batch.targets) == 0
     assert made.unreadable == {str(tmp_path / "a.png"): "the file is empty"}
@@ -233,18 +247,8 @@ def test_class_weights_are_one_on_average(spec: DataSpec):
 
 def test_images_without_objects(spec: DataSpec, make_folder: Callable[..., Path]):
     root = make_folder()
-    made = DataModule(
-        spec=spec,
-        source=None,
-        transforms={"train": [], "eval": []},
-        batch_size=2,
-        num_workers=0,
-        on_error="raise",
-        seed=0,
-    )
-    made.set_predict_dataset(UnlabeledImages(sorted(root.rglob("*.png"))[:3]))
-    made.prepare_data()
-    made.setup("predict")
+    images = UnlabeledImages(sorted(root.rglob("*.png"))[:3])
+    made = prediction(spec, images, batch_size=2)
     batches = list(made.predict_dataloader())
     assert [len(batch.samples) for batch in batches] == [2, 1]
     assert batches[0].targets.tolist() == [-1, -1]
@@ -330,8 +334,7 @@ class Wrong(Drawn):
 
 
 def test_masks_of_another_size_are_named(mask_spec: DataSpec):
-    made = module(mask_spec, train=Wrong, on_error="skip", batch_size=6)
-    made.set_predict_dataset(Wrong())
+    made = prediction(mask_spec, Wrong(), on_error="skip", batch_size=6)
     batches = [made.on_after_batch_transfer(batch, 0) for batch in made.predict_dataloader()]
     assert sum(len(batch.samples) for batch in batches) == 17
     assert made.unreadable == {
@@ -394,15 +397,13 @@ def test_class_weights_of_masks_are_median_frequencies(mask_spec: DataSpec):
 
 
 def test_images_of_original_size_are_not_resized(mask_spec: DataSpec):
-    made = module(mask_spec, train=Drawn)
-    made.set_predict_dataset(Drawn(3), keep_size=True)
+    made = prediction(mask_spec, Drawn(3), keep_size=True)
     batches = list(made.predict_dataloader())
     assert [tuple(batch.images.shape) for batch in batches] == [(1, 3, 12, 10)] * 3
 
 
 def test_images_without_annotations_have_ignored_masks(mask_spec: DataSpec, make_folder):
-    made = module(mask_spec, train=Drawn)
-    made.set_predict_dataset(UnlabeledImages(sorted(make_folder().rglob("*.png"))[:2]))
+    made = prediction(mask_spec, UnlabeledImages(sorted(make_folder().rglob("*.png"))[:2]))
     (batch,) = made.predict_dataloader()
     assert batch.targets.shape == (2, 32, 32)
     assert (batch.targets == IGNORE_INDEX).all()

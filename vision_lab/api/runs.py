@@ -203,8 +203,6 @@ class TrainedRun:
         with preserve_state():
             config, _ = commands.compose_words(words)
         config = build.drop_datasets(config).updated({"features": None})
-        if self.spec.target_type in ("masks", "boxes"):
-            config = config.updated({"augment.eval": []})  # predict the whole image, not a crop
         check_config(config, MODEL_GROUPS)
         return config
 
@@ -228,10 +226,10 @@ class TrainedRun:
         keep_size: bool,
         batch_size: int | None,
     ) -> Iterator[Prediction]:
-        data = build.data(self._config, self.task.spec)
+        data = build.prediction_data(self._config, self.task.spec, dataset, keep_size=keep_size)
         data.num_workers = 0
-        data.batch_size = batch_size or data.batch_size
-        data.set_predict_dataset(dataset, keep_size=keep_size)
+        if batch_size and not keep_size:  # images of different sizes make no batch
+            data.batch_size = batch_size
         for index, batch in enumerate(data.predict_dataloader()):
             if batch.unreadable:
                 file = batch.unreadable[0]

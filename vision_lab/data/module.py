@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from math import ceil
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -23,15 +21,20 @@ from vision_lab.core.errors import (
     ConfigurationError,
     DataError,
     UnreadableFile,
-    UnreadableFileError,
 )
 from vision_lab.core.protocols import Dataset
-from vision_lab.core.spec import IGNORE_INDEX, DataSpec, Split
+from vision_lab.core.spec import DataSpec, Split
 from vision_lab.data.fingerprint import fingerprint, get_labels, get_samples
 from vision_lab.data.image_io import MAX_PIXELS
 from vision_lab.data.inspection import DatasetInspection
 from vision_lab.data.sampler import EpochBatchSampler
 from vision_lab.data.splits import evenly_spaced, sample_per_class, split_dataset
+from vision_lab.data.statistics import (
+    count_pixels,
+    describe_single_class,
+    inverse_frequencies,
+    median_frequencies,
+)
 from vision_lab.data.targets import MaskTarget
 from vision_lab.data.transformed_dataset import TransformedDataset, collate, init_worker
 
@@ -57,8 +60,7 @@ class DataModule(pl.LightningDataModule):
     Args:
         spec: spec of the data; the data itself is checked against it.
         source: called with ``split="train"``, ``"val"`` and ``"test"``, creates the dataset of the
-            split. If it returns None for val or test, part of train is held out. None to predict
-            only; see ``set_predict_dataset``.
+            split. If it returns None for val or test, part of train is held out.
         transforms: transforms of training images ("train") and of all others ("eval"), before they
             are resized to ``spec.image_size``.
         batch_size: number of images in a batch, in each process.
@@ -75,6 +77,9 @@ class DataModule(pl.LightningDataModule):
         ConfigurationError: if arguments do not fit together.
         DataError: if the data does not match its spec.
     """
+
+    keep_size = False
+    """Whether images keep their original size; for predictions only."""
 
     def __init__(
         self,
@@ -113,7 +118,6 @@ class DataModule(pl.LightningDataModule):
         """Reason by path, for all files skipped so far."""
         self.annotation_issues: list[AnnotationIssue] = []
         """Problems that datasets list in their attribute ``issues``."""
-        self.keep_size = False
         self.weights: Tensor | None = None
         self.resume_position = (0, 0)
         """(epoch, batches of it) already completed when a run resumes."""
@@ -184,10 +188,6 @@ class DataModule(pl.LightningDataModule):
         limit = self._batch_limit(self.test_split, "limit_test_batches")
         return self._loader(self.test_split, training=False, limit=limit)
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Load the images given to ``set_predict_dataset``."""
-        return self._loader("predict", training=False)
-
     def on_exception(self, exception: BaseException) -> None:
         """End the workers of the training split after an exception in validation too.
 
@@ -237,23 +237,6 @@ class DataModule(pl.LightningDataModule):
                 images.append(item[0])
         self.record_unreadable(collate(unreadable))
         return images
-
-    def set_predict_dataset(
-        self,
-        dataset: Dataset,
-        *,
-        keep_size: bool = False,
-    ) -> None:
-        """Predict a dataset only, without accessing the configured ones, which may be absent.
-
-        Args:
-            dataset: the images.
-            keep_size: whether to keep their original sizes; the batch size is then 1.
-        """
-        self.splits = {"predict": dataset}
-        self.keep_size = keep_size
-        if keep_size:
-            self.batch_size = 1
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -330,8 +313,12 @@ class DataModule(pl.LightningDataModule):
         masks: the frequency of a class is its fraction of the pixels of images that contain it.
         """
         if self.weights is None:
-            is_labels = self.spec.target_type == "labels"
-            self.weights = self._label_weights() if is_labels else self._mask_weights()
+            train = self.splits["train"]
+            if self.spec.target_type == "labels":
+                self.weights = inverse_frequencies(get_labels(train), self.spec.num_classes)
+            else:
+                counts = self._count_pixels(train, max_samples=MASKS_COUNTED)
+                self.weights = median_frequencies(counts[:, :-1])
         return self.weights
 
     @property
@@ -380,59 +367,24 @@ class DataModule(pl.LightningDataModule):
         selected = sample_per_class(labels, count=samples_per_class, seed=self.seed)
         self.splits["train"] = Subset(train, selected)  # type: ignore[arg-type]
 
-    def _label_weights(self) -> Tensor:
-        labels = torch.tensor(get_labels(self.splits["train"]))
-        counts = torch.bincount(labels, minlength=self.spec.num_classes)
-        return counts.sum() / (counts.clamp(min=1) * (counts > 0).sum())
-
-    def _mask_weights(self) -> Tensor:
-        counts = self._count_pixels(self.splits["train"], max_samples=MASKS_COUNTED)[:, :-1]
-        image_pixels = counts.sum(dim=1, keepdim=True)
-        pixels_of_images_with_class = ((counts > 0) * image_pixels).sum(dim=0)
-        frequencies = counts.sum(dim=0) / pixels_of_images_with_class.clamp(min=1)
-        present = frequencies[frequencies > 0]
-        median = present.quantile(0.5) if len(present) else 0.0
-        return torch.where(frequencies > 0, median / frequencies, 0.0)
+    def _count_pixels(self, dataset: Dataset, *, max_samples: int) -> Tensor:
+        lookup = MaskTarget(self.spec, self.label_map).class_lookup
+        return count_pixels(
+            dataset,
+            lookup,
+            num_classes=self.spec.num_classes,
+            max_samples=max_samples,
+        )
 
     def _warn_empty_masks(self, dataset: Dataset) -> None:
-        """Warn if training masks have a single class, such as unmapped masks of 0 and 255."""
         counts = self._count_pixels(dataset, max_samples=MASKS_CHECKED).sum(dim=0)
-        names = self.spec.class_names
-        present = []
-        for name, count in zip(names, counts[:-1].tolist(), strict=True):
-            if count:
-                present.append(name)
-        if len(present) < 2 and self.spec.num_classes > 1:
+        content = describe_single_class(counts, self.spec.class_names)
+        if content:
             log.warning(
-                "the training masks contain no class but %s, and %.0f %% of their pixels are "
-                "ignored: if the ignored value (255) stands for a class, type "
-                "data.class_values=[0,255], one value for each class",
-                ", ".join(present) or "none",
-                100 * counts[-1] / counts.sum().clamp(min=1),
+                "the training masks contain %s: if the ignored value (255) stands for a class, "
+                "type data.class_values=[0,255], one value for each class",
+                content,
             )
-
-    def _count_pixels(
-        self,
-        dataset: Dataset,
-        *,
-        max_samples: int,
-    ) -> Tensor:
-        """Count the pixels of each class, and ignored ones, in evenly spaced masks.
-
-        Returns:
-            (n, num_classes + 1) float.
-        """
-        lookup = MaskTarget(self.spec, self.label_map).class_lookup
-        rows = []
-        for index in evenly_spaced(len(dataset), min(max_samples, len(dataset))):
-            with suppress(UnreadableFileError):  # reported when the sample is trained on
-                values = torch.as_tensor(np.asarray(dataset[index][1])).int()
-                labels = lookup[values.clamp(0, IGNORE_INDEX)].flatten().int()
-                counts = torch.bincount(labels, minlength=IGNORE_INDEX + 1).float()
-                rows.append(torch.cat([counts[: self.spec.num_classes], counts[-1:]]))
-        if rows:
-            return torch.stack(rows)
-        return torch.zeros(1, self.spec.num_classes + 1)
 
     def _transformed(
         self, split: Split, *, training: bool, max_samples: int | None = None
@@ -496,3 +448,30 @@ class DataModule(pl.LightningDataModule):
             worker_init_fn=init_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
+
+
+class PredictionData(DataModule):
+    """Images to predict, of which nothing else is known; the configured dataset may be absent.
+
+    Args:
+        dataset: the images, with None as targets.
+        keep_size: whether to keep their original sizes; the batch size is then 1.
+        arguments: arguments of ``DataModule`` but its source.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        keep_size: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(source=None, **arguments)
+        self.splits = {"predict": dataset}
+        self.keep_size = keep_size
+        if keep_size:
+            self.batch_size = 1
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Load the images in their order."""
+        return self._loader("predict", training=False)

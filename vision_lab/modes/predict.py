@@ -163,10 +163,7 @@ def _predict_files(
     keep_size: bool,
 ) -> None:
     """Predict image files and write the results."""
-    if task.spec.target_type in ("masks", "boxes"):
-        config = config.updated({"augment.eval": []})  # predict the whole image, not a crop
-    data = build.data(config, task.spec)
-    data.set_predict_dataset(UnlabeledImages(files), keep_size=keep_size)
+    data = build.prediction_data(config, task.spec, UnlabeledImages(files), keep_size=keep_size)
     writer = PredictionWriter(
         folder, names=output_stems(files), num_drawn=num_drawn, max_pixels=data.max_pixels
     )
