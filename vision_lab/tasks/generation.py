@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vision_lab.core.arguments import ArgumentError, Range
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import DataError
-from vision_lab.core.protocols import FeatureExtractor
 from vision_lab.core.spec import Split
 from vision_lab.metrics.generative import (
     GENERATIVE_METRICS,
@@ -21,17 +20,14 @@ from vision_lab.metrics.generative import (
     fid,
 )
 from vision_lab.tasks import showcase
+from vision_lab.tasks.features import FeatureTask, get_indices
 from vision_lab.tasks.latents import draw_uniform
-from vision_lab.tasks.sampling import SamplingTask
-
-GENERATION_BATCH_SIZE = 100
-"""Images that are generated at a time for metrics."""
 
 FeatureMetric = Callable[[Tensor, Tensor], Tensor]
 """Maps features (n, D) of real images and (m, D) of generated ones to a scalar."""
 
 
-class GenerationTask(SamplingTask):
+class GenerationTask(FeatureTask):
     """A GAN whose samples are compared with real images.
 
     Metrics of a split are FID, KID, precision and recall of ``num_samples`` samples and their
@@ -40,10 +36,8 @@ class GenerationTask(SamplingTask):
     uniform noise.
 
     Args:
-        feature_extractor: network whose features are compared; None to sample only.
-        num_samples: number of samples for the metrics.
         metrics: further functions of features of real and of generated images, by name.
-        arguments: arguments of ``SamplingTask``.
+        arguments: arguments of ``FeatureTask``.
 
     Raises:
         ArgumentError: if a metric has the name of another one.
@@ -52,14 +46,10 @@ class GenerationTask(SamplingTask):
     def __init__(
         self,
         *,
-        feature_extractor: FeatureExtractor | None = None,
-        num_samples: Annotated[int, Range(ge=MIN_SAMPLES)],
         metrics: Mapping[str, FeatureMetric] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self.feature_extractor = feature_extractor
-        self.num_samples = num_samples
         taken = sorted({*GENERATIVE_METRICS, "diversity"} & set(metrics or {}))
         if taken:
             raise ArgumentError("metrics", taken, "other names: these metrics exist already")
@@ -91,22 +81,6 @@ class GenerationTask(SamplingTask):
         }
         return settings | self.num_images
 
-    def extract(self, images: Tensor) -> Tensor:
-        """Compute the features of images on the device of the task.
-
-        Args:
-            images: (N, C, H, W), uint8 or float in [0, 1].
-
-        Returns:
-            (N, D).
-
-        Raises:
-            ArgumentError: if there is no feature extractor.
-        """
-        if self.feature_extractor is None:
-            raise ArgumentError("feature_extractor", None, "one that is not none, for the metrics")
-        return self.feature_extractor(images.to(self.device))
-
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self._check_split_sizes("train", "val", "test")
@@ -125,22 +99,6 @@ class GenerationTask(SamplingTask):
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
-
-    def extract_training_features(self, max_samples: int) -> tuple[Tensor, Tensor]:
-        """Return indices (n,) and features (n, D) of training images, evenly spaced.
-
-        Args:
-            max_samples: maximum number of images.
-        """
-        data = self.require_data()
-
-        def load() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in data.eval_loader("train", max_samples=max_samples):
-                data.record_unreadable(batch)
-                if batch.samples:
-                    yield _get_indices(batch), batch.images
-
-        return self._gather_features(load())
 
     def _check_split_sizes(self, *splits: Split) -> None:
         """Fail before training if a split is too small for the metrics.
@@ -163,7 +121,7 @@ class GenerationTask(SamplingTask):
 
     def _collect_features(self, split: str, batch: Batch) -> None:
         if batch.samples:
-            metrics, indices = self.metrics_of(split), _get_indices(batch)
+            metrics, indices = self.metrics_of(split), get_indices(batch)
             metrics["real"].update(indices, self.extract(batch.images))
             if self.pair.conditional:
                 metrics["labels"].update(indices, batch.targets[:, None])
@@ -180,20 +138,20 @@ class GenerationTask(SamplingTask):
 
     def _compute_metrics(self, split: str) -> dict[str, Tensor]:
         collectors = self.metrics_of(split)
-        _, real = collectors["real"].compute_or_empty(self._empty_features)
+        _, real = collectors["real"].compute_or_empty(self.empty_features)
         if len(real) < MIN_SAMPLES:
             raise DataError(
                 f"only {len(real)} images of {split} were read, but the metrics require "
                 f"{MIN_SAMPLES}"
             )
-        self._sync_buffers()
+        self.sync_buffers()
         labels = self._sample_labels(split) if self.pair.conditional else None
-        fake = self._extract_samples(lambda indices: self._generate(indices, labels))
+        fake = self.extract_samples(lambda indices: self._generate(indices, labels))
         values = self._measure(real, fake)
         values["diversity"] = diversity(real, fake)
         values |= self._real_baseline(split, real)
         if split == "test":
-            values["noise_fid"] = fid(real, self._extract_samples(self._make_noise))
+            values["noise_fid"] = fid(real, self.extract_samples(self._make_noise))
             self.shown = {
                 "interpolations": showcase.generate_interpolations(self),
                 "real_images": showcase.load_real_images(self),
@@ -224,12 +182,6 @@ class GenerationTask(SamplingTask):
         self.num_images = {"real": len(real), "training": len(self.training_features)}
         return values
 
-    def _sync_buffers(self) -> None:
-        """Broadcast rank 0's batch-norm buffers, so that all ranks sample the same generator."""
-        if self.trainer.world_size > 1:
-            for buffer in self.sampling_generator.buffers():
-                torch.distributed.broadcast(buffer, src=0)
-
     def _sample_labels(self, split: str) -> list[int]:
         """Return the label of each sample, with the class frequencies of a split."""
         _, labels = self.metrics_of(split)["labels"].compute_or_empty(self._empty_labels)
@@ -237,31 +189,5 @@ class GenerationTask(SamplingTask):
         positions = [index * len(ordered) // self.num_samples for index in range(self.num_samples)]
         return [ordered[position] for position in positions]
 
-    def _extract_samples(self, make: Callable[[Sequence[int]], Tensor]) -> Tensor:
-        """Return the features (num_samples, D) of images made from their indices, on all ranks."""
-        own_indices = range(self.global_rank, self.num_samples, self.trainer.world_size)
-
-        def make_batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for start in range(0, len(own_indices), GENERATION_BATCH_SIZE):
-                indices = own_indices[start : start + GENERATION_BATCH_SIZE]
-                yield torch.tensor(indices), make(indices)
-
-        return self._gather_features(make_batches())[1]
-
-    def _gather_features(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Return indices (n,) and features (n, D) of the images of all ranks."""
-        collector = FeatureCollector()
-        for indices, images in batches:
-            collector.update(indices, self.extract(images))
-        return collector.compute_or_empty(self._empty_features)
-
-    def _empty_features(self) -> Tensor:
-        size = (1, self.spec.channels, *self.spec.image_size)
-        return self.extract(torch.zeros(size))[:0]
-
     def _empty_labels(self) -> Tensor:
         return torch.empty(0, 1, dtype=torch.int64, device=self.device)
-
-
-def _get_indices(batch: Batch) -> Tensor:
-    return torch.tensor([sample.index for sample in batch.samples])
