@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch.utils.data._utils import signal_handling
 
+from tests import kill_callback
 from vision_lab.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -100,6 +101,7 @@ def _run(
     folder: Path, words: tuple[str, ...], variables: dict[str, str], files: tuple[Path, Path]
 ) -> None:
     os.setsid()
+    kill_callback.reset()  # runs of earlier tests in the process that has forked do not count
     # nohup, which may have started the tests, ignores it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # torch installs its handler of lost workers once a process, and Lightning removes it after a fit
