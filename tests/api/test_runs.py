@@ -131,7 +131,7 @@ def test_samples_are_reproducible(run_folder: RunFolder):
             r"images of floats must be in \[0, 1\], but these are from 255 to",
         ),
         ([np.zeros((2, 8, 8, 3), dtype=np.uint8)], "must contain single images, not batches"),
-        ("none/*.png", "no match"),
+        ("none/*.png", r"^none/\*\.png: there is no such file or folder, and no match"),
         (["broken.png"], "broken.png cannot be read"),
     ],
 )

@@ -273,7 +273,7 @@ def test_samples_need_no_features(command: Command, run: Path):
          "model=, or task=generate"),
         ("head=none", "head=none is for images alone, but task=classify learns from labels: type head=linear, "
          "or task=generate"),
-        ("task=generate features=none", "features=none: type one that is not none, for the metrics"),
+        ("task=generate features=none", "features=none: type another one: the metrics require features"),
         ("task=generate features=run features.folder=outputs/made", "outputs/made: type the folder of a finished run "
          "of task=classify"),
         ("task=generate features=run features.folder=outputs/none", "features.folder=outputs/none: there is no such folder"),

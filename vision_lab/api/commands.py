@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,16 @@ def compose_words(overrides: Sequence[str]) -> tuple[Config, Path]:
         raise ConfigurationError(suggestions.explain_error(command, error)) from error
 
 
-def run(overrides: Sequence[str]) -> Path:
+def run(
+    overrides: Sequence[str],
+    *,
+    check: Callable[[Config], None] | None = None,
+) -> Path:
     """Run a command in this process, as the command line does.
 
     Args:
         overrides: words of the command line.
+        check: raises an error if the config is not for Python.
 
     Returns:
         The output folder.
@@ -90,6 +95,8 @@ def run(overrides: Sequence[str]) -> Path:
     """
     with _only_command(), preserve_state():
         config, folder = compose_words(overrides)
+        if check is not None:
+            check(config)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with signals.signals_as_interrupt():

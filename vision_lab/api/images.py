@@ -52,7 +52,7 @@ def collect_images(images: Any) -> tuple[GivenImages, bool]:
         path = Path(images).expanduser()
         if path.is_file():
             return GivenImages([path]), True
-        return GivenImages(find_images(str(images))), False
+        return GivenImages(find_images(str(images), prefix="")), False
     if isinstance(images, Image.Image):
         return GivenImages([images]), True
     if isinstance(images, np.ndarray | Tensor):

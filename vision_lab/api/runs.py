@@ -6,6 +6,7 @@ import csv
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -292,8 +293,7 @@ def train(*overrides: str) -> TrainedRun:
         KeyboardInterrupt: if it is interrupted; the same call resumes it if it has a name.
     """
     words = commands.single_device(overrides)
-    commands.check_single_process(commands.compose(*words))
-    return TrainedRun(commands.run(words))
+    return TrainedRun(commands.run(words, check=commands.check_single_process))
 
 
 def runs(pattern: str | os.PathLike[str]) -> Runs:
@@ -318,5 +318,6 @@ def _to_cpu(output: Any) -> Any:
         return output.cpu()
     if isinstance(output, list):
         return [_to_cpu(item) for item in output]
-    columns = {name: value.cpu() for name, value in vars(output).items()}
-    return type(output)(**columns)
+    if is_dataclass(output) and not isinstance(output, type):
+        return replace(output, **{name: _to_cpu(value) for name, value in vars(output).items()})
+    return output

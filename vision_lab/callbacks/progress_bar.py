@@ -21,14 +21,16 @@ class ProgressBar(RichProgressBar):
         super().__init__(refresh_rate=4)
         self.steps: deque[tuple[float, int]] = deque()
         """Time and number of images of the last training steps."""
+        self.images = 0
+        """Number of images of these steps."""
         self.speed: float | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.steps.clear()  # what is between epochs is no training
+        self.restart()  # what is between epochs is no training
         super().on_train_epoch_start(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.steps.clear()
+        self.restart()
         super().on_validation_end(trainer, pl_module)
 
     def on_train_batch_end(
@@ -42,6 +44,11 @@ class ProgressBar(RichProgressBar):
         self.record_step(len(batch.samples) * trainer.world_size)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def restart(self) -> None:
+        """Forget the steps so far, so that a pause does not count."""
+        self.steps.clear()
+        self.images = 0
+
     def record_step(self, images: int) -> None:
         """Update the images per second of the last ``SPEED_SECONDS``.
 
@@ -50,12 +57,12 @@ class ProgressBar(RichProgressBar):
         """
         now = time.perf_counter()
         self.steps.append((now, images))
+        self.images += images
         while now - self.steps[0][0] > SPEED_SECONDS and len(self.steps) > 2:
-            self.steps.popleft()
-        start = self.steps[0][0]
+            self.images -= self.steps.popleft()[1]
+        start, first_images = self.steps[0]
         if now > start:  # the images of the first step were processed before its end
-            total = sum(count for _, count in self.steps) - self.steps[0][1]
-            self.speed = total / (now - start)
+            self.speed = (self.images - first_images) / (now - start)
 
     def _get_train_description(self, current_epoch: int) -> str:
         """Count epochs from 1, as all other output does."""

@@ -174,11 +174,12 @@ def _predict_files(
     _write_results(folder, task, files, writer)
 
 
-def find_images(source: str | None) -> list[Path]:
+def find_images(source: str | None, *, prefix: str = "source=") -> list[Path]:
     """Find the image files that ``source=`` refers to.
 
     Args:
         source: a file, a folder (searched recursively) or a glob (``**`` matches any folders).
+        prefix: what was typed before the path, for errors.
 
     Returns:
         The files, sorted.
@@ -208,7 +209,7 @@ def find_images(source: str | None) -> list[Path]:
             existing.append(file)
     files = existing
     if not files:
-        raise ConfigurationError(f"source={source}: {problem}")
+        raise ConfigurationError(f"{prefix}{source}: {problem}")
     return sorted(files)
 
 

@@ -1,7 +1,7 @@
 """Base classes of tasks: a network with its normalization, optimizer, schedule and metrics.
 
-``Task`` has everything that modes and callbacks use, so that none of them needs to know which task
-
+``Task`` has everything that modes and callbacks use, so that none of them needs to know
+which task it has.
 """
 
 from __future__ import annotations

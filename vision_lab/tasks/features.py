@@ -51,7 +51,9 @@ class FeatureTask(SamplingTask):
             ArgumentError: if there is no feature extractor.
         """
         if self.feature_extractor is None:
-            raise ArgumentError("feature_extractor", None, "one that is not none, for the metrics")
+            raise ArgumentError(
+                "feature_extractor", None, "another one: the metrics require features"
+            )
         return self.feature_extractor(images.to(self.device))
 
     def extract_training_features(self, max_samples: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from vision_lab.metrics.generative import (
 )
 from vision_lab.tasks import showcase
 from vision_lab.tasks.features import FeatureTask, get_indices
-from vision_lab.tasks.latents import draw_uniform
+from vision_lab.tasks.latents import draw_each
 
 FeatureMetric = Callable[[Tensor, Tensor], Tensor]
 """Maps features (n, D) of real images and (m, D) of generated ones to a scalar."""
@@ -168,7 +168,8 @@ class GenerationTask(FeatureTask):
 
     def _make_noise(self, indices: Sequence[int]) -> Tensor:
         """Return images of uniform noise, (n, C, H, W) float in [0, 1]."""
-        return draw_uniform(indices, [self.spec.channels, *self.spec.image_size], seed=self.seed)
+        shape = [self.spec.channels, *self.spec.image_size]
+        return draw_each(torch.rand, indices, shape, seed=self.seed)
 
     def _real_baseline(self, split: str, real: Tensor) -> dict[str, Tensor]:
         """Return the metrics of training images, ``real_fid`` and so on."""

@@ -21,15 +21,17 @@ class Latents(NamedTuple):
     """(N,) int64; None for unconditional generators."""
 
 
-def draw_normal(
+def draw_each(
+    draw: Callable[..., Tensor],
     indices: Sequence[int],
     shape: Sequence[int],
     *,
     seed: int,
 ) -> Tensor:
-    """Draw standard normal numbers, the same for each index whatever the others are.
+    """Draw random numbers for each index, which are the same whatever the other indices are.
 
     Args:
+        draw: ``torch.randn`` or ``torch.rand``.
         indices: n indices of samples.
         shape: shape of one sample.
         seed: seed of all samples.
@@ -37,26 +39,11 @@ def draw_normal(
     Returns:
         (n, *shape) float32.
     """
-    return torch.stack([_draw(torch.randn, shape, seed, index) for index in indices])
-
-
-def draw_uniform(
-    indices: Sequence[int],
-    shape: Sequence[int],
-    *,
-    seed: int,
-) -> Tensor:
-    """Draw numbers in [0, 1), the same for each index whatever the others are.
-
-    Args:
-        indices: n indices of samples.
-        shape: shape of one sample.
-        seed: seed of all samples.
-
-    Returns:
-        (n, *shape) float32.
-    """
-    return torch.stack([_draw(torch.rand, shape, seed, index) for index in indices])
+    samples = []
+    for index in indices:
+        generator = torch.Generator().manual_seed(derive_seed(seed, index))
+        samples.append(draw(list(shape), generator=generator))
+    return torch.stack(samples)
 
 
 def interpolate(latents: Tensor, steps: int) -> Tensor:
@@ -92,13 +79,3 @@ def slerp(
     angle = torch.arccos(F.cosine_similarity(first, last, dim=0).clamp(-0.9999, 0.9999))
     total = torch.sin((1 - weights) * angle) * first + torch.sin(weights * angle) * last
     return total / torch.sin(angle)
-
-
-def _draw(
-    draw: Callable[..., Tensor],
-    shape: Sequence[int],
-    seed: int,
-    index: int,
-) -> Tensor:
-    generator = torch.Generator().manual_seed(derive_seed(seed, index))
-    return draw(list(shape), generator=generator)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vision_lab.core.arguments import Count
 from vision_lab.tasks.gan import GanTask
-from vision_lab.tasks.latents import Latents, draw_normal
+from vision_lab.tasks.latents import Latents, draw_each
 
 
 class SamplingTask(GanTask):
@@ -61,7 +61,8 @@ class SamplingTask(GanTask):
             indices: indices of the samples, from 0.
             labels: label of each sample; None for all classes in turn.
         """
-        latents = draw_normal(indices, [self.pair.latent_dim], seed=self.seed).to(self.device)
+        latents = draw_each(torch.randn, indices, [self.pair.latent_dim], seed=self.seed)
+        latents = latents.to(self.device)
         if not self.pair.conditional:
             return Latents(latents, None)
         if labels is None:
