@@ -1,5 +1,6 @@
 """The command line in other processes, for tests that kill them or start several."""
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -28,24 +29,11 @@ def run_command(folder: Path, *words: str, **variables: str) -> subprocess.Compl
     )
 
 
-def start_command(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start ``python -m vision_lab`` in a folder, as a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "vision_lab", *words],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 class ForkedCommand:
     """The command line in a forked process, which need not import torch again (5 s).
 
-    It is a process like any other, with signals and children of its own, but cannot start the
-    second process of a run, which Lightning starts by the command line of the first.
+    It is a process like any other, with signals and children of its own. The second process of a
+    run is started by Lightning, and imports torch.
 
     Args:
         folder: working directory.
@@ -108,10 +96,12 @@ def _run(
     signal_handling._SIGCHLD_handler_set = False
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
-    os.environ.update(variables)
+    os.environ.update({"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables)
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.argv = ["vision_lab", *words]
+    # Lightning starts other processes as `python -m` with the name of this module
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("vision_lab.__main__")
     main()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.processes import run_command
+from tests.processes import fork_command, run_command
 from tests.test_docs import ROOT, typed
 
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -64,9 +64,9 @@ def test_own_parts_train_resume_evaluate_and_predict(laboratory: Path):
     whole = run_command(laboratory, *train)
     assert whole.returncode == 0, whole.stderr
     killed = [word.replace("name=mine", "name=killed") for word in [*train, kill, steps]]
-    died = run_command(laboratory, *killed, KILL="step:7", DEATH="SIGKILL", RUN="1")
+    died = fork_command(laboratory, *killed, KILL="step:7", DEATH="SIGKILL", RUN="1")
     assert died.returncode == -9, died.stderr
-    resumed = run_command(laboratory, *killed)
+    resumed = fork_command(laboratory, *killed)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming" in resumed.stdout
     for name in ("metrics.csv", "model.pth"):
@@ -77,14 +77,14 @@ def test_own_parts_train_resume_evaluate_and_predict(laboratory: Path):
     rates = (runs / "mine" / "rates.txt").read_text().splitlines()
     assert len(rates) == 3
     assert rates[0].startswith("0 [0.0009")
-    refused = run_command(laboratory, *evaluate[:-1])
+    refused = fork_command(laboratory, *evaluate[:-1])
     assert refused.returncode == 2
     assert (
         "my_lab.task.Careful: this is from the run folder and could run any code" in refused.stderr
     )
-    evaluated = run_command(laboratory, *evaluate)
+    evaluated = fork_command(laboratory, *evaluate)
     assert "bit-exactly the result reported after training" in evaluated.stdout, evaluated.stderr
-    predicted = run_command(laboratory, *predict)
+    predicted = fork_command(laboratory, *predict)
     assert predicted.returncode == 0, predicted.stderr
     with (runs / "mine" / "predict" / "predictions.csv").open() as file:
         paths = {row["path"] for row in csv.DictReader(file)}

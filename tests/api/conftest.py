@@ -11,10 +11,12 @@ import pytest
 from tests.builders import FAST, FAST_ANY_MODEL
 from vision_lab.cli.main import main
 
+SMALL = (*FAST_ANY_MODEL, "model=resnet20", "data.spec.image_size=[64,64]")
+
 WORDS = {
     "classify": FAST,
-    "segment": ("task=segment", *FAST_ANY_MODEL),
-    "detect": ("task=detect", *FAST_ANY_MODEL, "task.report.draw_score_threshold=0.0"),
+    "segment": ("task=segment", *SMALL),
+    "detect": ("task=detect", *SMALL, "head.channels=16", "task.report.draw_score_threshold=0.0"),
     "generate": (
         "task=generate",
         *FAST_ANY_MODEL,

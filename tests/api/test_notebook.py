@@ -15,6 +15,7 @@ from tests.test_docs import ROOT, blocks
 def test_the_page_about_python_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     random = np.random.default_rng(0)
     Path("photos").mkdir()
     for number in range(3):

@@ -104,7 +104,7 @@ def test_boxes_are_in_pixels_of_their_images(run_folder: RunFolder):
     boxes = np.array([found.box for found in prediction.objects])
     assert boxes[:, [0, 2]].max() <= 300
     assert boxes[:, [1, 3]].max() <= 150
-    assert boxes.max() > 96  # the size of the network's images
+    assert boxes.max() > 64  # the size of the network's images
     with pytest.raises(ArgumentError, match="tta=flip: type null: this task cannot average"):
         run.predict("a.png", tta="flip")
 

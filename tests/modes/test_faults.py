@@ -6,14 +6,13 @@ experiments/crash shows that repeating the command is then bit-exact.
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.processes import ForkedCommand, fork_command, run_command, start_command
+from tests.processes import ForkedCommand, fork_command
 from vision_lab.run_folders.folder import Run
 
 WORDS = (
@@ -22,28 +21,25 @@ WORDS = (
     "data.batch_size=8",
     "data.num_workers=1",
     "trainer.max_epochs=1",
-    "trainer.limit_train_batches=60",
+    "trainer.limit_train_batches=40",
     "trainer.limit_val_batches=2",
     "trainer.limit_test_batches=2",
     "name=x",
-    "callbacks.resume_checkpoint.every_n_steps=20",
+    "callbacks.resume_checkpoint.every_n_steps=10",
     "data.holdout_fraction=0.02",
 )
 
-Started = ForkedCommand | subprocess.Popen[str]
 
-
-def start(folder: Path, *words: str) -> Started:
+def start(folder: Path, *words: str) -> ForkedCommand:
     """Start a run, and return when it has saved its first checkpoint."""
-    start_process = start_command if "trainer=ddp_cpu" in words else ForkedCommand
-    process = start_process(folder, *WORDS, *words)
+    process = ForkedCommand(folder, *WORDS, *words)
     while not (folder / "outputs/x/checkpoints/last.ckpt").exists() and process.poll() is None:
         time.sleep(0.05)
     assert process.poll() is None, process.communicate()
     return process
 
 
-def children_of(process: Started, *, count: int, are_readers: bool) -> list[int]:
+def children_of(process: ForkedCommand, *, count: int, are_readers: bool) -> list[int]:
     """Return children of a command: data loading workers, or the second process."""
     while process.poll() is None:
         found = []
@@ -57,7 +53,7 @@ def children_of(process: Started, *, count: int, are_readers: bool) -> list[int]
     raise AssertionError(process.communicate())
 
 
-def assert_it_ended_in_words(process: Started, folder: Path, text: str) -> None:
+def assert_it_ended_in_words(process: ForkedCommand, folder: Path, text: str) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.splitlines()[-1].startswith("error: ")
@@ -91,8 +87,7 @@ def test_a_lost_process_is_named_and_the_command_resumes(
         os.kill(children[-2], signal.SIGSTOP)
     os.kill(children[-1], signal.SIGKILL)
     assert_it_ended_in_words(process, tmp_path, text)
-    run = run_command if "trainer=ddp_cpu" in words else fork_command
-    done = run(tmp_path, *WORDS, *words)
+    done = fork_command(tmp_path, *WORDS, *words)
     assert done.returncode == 0, done.stderr
     assert "resuming " in done.stdout
     assert Run(tmp_path / "outputs/x").state == "finished"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.builders import Outcome
-from tests.processes import fork_command, run_command
+from tests.processes import fork_command
 from vision_lab.data.bundled.scenes import Scenes
 from vision_lab.run_folders.folder import Run
 
@@ -33,11 +33,11 @@ def test_two_processes_equal_one_with_twice_the_batch(
         "+model.network.dropout=0.0",
         "optimizer=sgd",
     )
-    for run, name, extra in (
-        (fork_command, "one", ("trainer=cpu", "data.batch_size=4")),
-        (run_command, "two", ("trainer=ddp_cpu", "data.batch_size=2")),
+    for name, extra in (
+        ("one", ("trainer=cpu", "data.batch_size=4")),
+        ("two", ("trainer=ddp_cpu", "data.batch_size=2")),
     ):
-        done = run(tmp_path, *words, *extra, f"name={name}", "optimizer.lr=0.02")
+        done = fork_command(tmp_path, *words, *extra, f"name={name}", "optimizer.lr=0.02")
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("written to outputs/") == 1
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["one", "two"]
@@ -55,7 +55,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     for one, two in zip(*tables, strict=True):
         for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
             assert float(one[metric]) == pytest.approx(float(two[metric]), rel=1e-3), metric
-    evaluated = run_command(tmp_path, "mode=evaluate", "run=outputs/two")  # by two processes again
+    evaluated = fork_command(tmp_path, "mode=evaluate", "run=outputs/two")  # by two processes again
     assert evaluated.returncode == 0, evaluated.stderr
     assert "bit-exactly the result reported after training" in evaluated.stdout
     events = list((tmp_path / "outputs" / "two").glob("events.*"))
@@ -80,7 +80,7 @@ def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
         "trainer.max_epochs=1",
         "trainer.devices=2",
     )
-    done = run_command(tmp_path, *words, "trainer=ddp_cpu", "name=two")
+    done = fork_command(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "outputs/two/result.json").read_text())
     scenes = Scenes(split="test", num_images=7, image_size=(64, 64), label_set="grouped", seed=0)
@@ -114,12 +114,12 @@ def test_two_processes_evaluate_the_boxes_of_each_image_once(tmp_path: Path):
         "trainer.devices=2",
         "optimizer.lr=0.01",
     )
-    done = run_command(tmp_path, *words, "trainer=ddp_cpu", "name=two")
+    done = fork_command(tmp_path, *words, "trainer=ddp_cpu", "name=two")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "outputs/two/result.json").read_text())
     documents = []
-    for run, words in ((run_command, ()), (fork_command, ("trainer=cpu",))):
-        evaluated = run(tmp_path, "mode=evaluate", "run=outputs/two", *words)
+    for trainer in ((), ("trainer=cpu",)):
+        evaluated = fork_command(tmp_path, "mode=evaluate", "run=outputs/two", *trainer)
         assert evaluated.returncode == 0, evaluated.stderr
         folder = tmp_path / "outputs/two/evaluate"
         documents.append(
@@ -150,11 +150,11 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
         "callbacks.resume_checkpoint.every_n_steps=2",
         "+callbacks.kill._target_=tests.kill_callback.Kill",
     )
-    assert run_command(tmp_path, *words, "optimizer.lr=0.1", "name=alone").returncode == 0
+    assert fork_command(tmp_path, *words, "optimizer.lr=0.1", "name=alone").returncode == 0
     sweep = ("-m", *words, "optimizer.lr=0.1,0.01", "name=x")
-    killed = run_command(tmp_path, *sweep, KILL="step:5", DEATH="SIGKILL")
+    killed = fork_command(tmp_path, *sweep, KILL="step:5", DEATH="SIGKILL")
     assert killed.returncode == -9, killed.stderr  # in the first run; the sweep ends
-    done = run_command(tmp_path, *sweep)
+    done = fork_command(tmp_path, *sweep)
     assert done.returncode == 0, done.stderr
     assert "2 runs" in done.stdout
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["alone", "x"]
@@ -184,7 +184,7 @@ def test_a_nan_loss_in_one_process_ends_both(tmp_path: Path):
         "task._target_=broken_loss.Loss",
         "name=x",
     )
-    done = run_command(tmp_path, *words)
+    done = fork_command(tmp_path, *words)
     assert done.returncode == 1
     assert done.stderr.count("error: at step 5 the loss is not finite: loss nan") == 1
     assert "Traceback" not in done.stderr
@@ -212,7 +212,7 @@ def test_a_sweep_continues_after_an_unreadable_file_in_one_process(
         "logger=none",
         "model=resnet20",
     )
-    done = run_command(tmp_path, *words)
+    done = fork_command(tmp_path, *words)
     assert done.returncode == 1
     stop, skip = (
         Run(tmp_path / "outputs/x" / f"data.on_error-{name}") for name in ("raise", "skip")
@@ -262,7 +262,7 @@ def test_two_processes_train_a_gan_as_one_and_sample_alike(tmp_path: Path):
         "            torch.distributed.all_gather(others, own.detach())\n"
         "            assert all(torch.equal(own, other) for other in others)\n"
     )
-    done = run_command(tmp_path, *words, "trainer=ddp_cpu", "data.batch_size=4", "name=two")
+    done = fork_command(tmp_path, *words, "trainer=ddp_cpu", "data.batch_size=4", "name=two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to outputs/") == 1
     run = tmp_path / "outputs/two"
@@ -276,8 +276,8 @@ def test_two_processes_train_a_gan_as_one_and_sample_alike(tmp_path: Path):
         "callbacks.apart=null",
     )
     both = []
-    for evaluate, trainer in ((run_command, "trainer=ddp_cpu"), (fork_command, "trainer=cpu")):
-        evaluated = evaluate(tmp_path, *words, trainer)
+    for trainer in ("trainer=ddp_cpu", "trainer=cpu"):
+        evaluated = fork_command(tmp_path, *words, trainer)
         assert evaluated.returncode == 0, evaluated.stderr
         both.append(json.loads((run / "evaluate/test.json").read_text())["metrics"])
     assert both[0].keys() == both[1].keys()
