@@ -64,6 +64,7 @@ def test_every_command_composes(
         assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_the_model_in_the_docs(command: Command, tmp_path: Path):
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     (tmp_path / "mine.py").write_text(blocks(text, "python")[0])
@@ -75,6 +76,7 @@ def test_the_model_in_the_docs(command: Command, tmp_path: Path):
     assert len([path for path in Path("outputs/many").iterdir() if path.is_dir()]) == 4
 
 
+@pytest.mark.slow
 def test_the_dataset_in_the_docs(command: Command, tmp_path: Path):
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     (tmp_path / "shapes.py").write_text(blocks(text, "python")[0])
@@ -93,6 +95,7 @@ def test_the_dataset_in_the_docs(command: Command, tmp_path: Path):
     assert "shapes: 32 train, 4 val, 4 test; 2 classes, 3x64x64" in outcome.out
 
 
+@pytest.mark.slow
 def test_the_boxes_in_the_docs(command: Command, tmp_path: Path):
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     (tmp_path / "streets.py").write_text(blocks(text, "python")[1])
@@ -113,6 +116,7 @@ def test_the_boxes_in_the_docs(command: Command, tmp_path: Path):
     assert "box 3 of 'tree' [1, 1, 9, 9] has a class that is not in data.spec.class_names" in issues
 
 
+@pytest.mark.slow
 def test_the_masks_and_the_head_in_the_docs(command: Command, tmp_path: Path):
     text = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
     streets, head = blocks(text, "yaml")

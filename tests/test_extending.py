@@ -24,11 +24,11 @@ def files() -> dict[str, str]:
     return found
 
 
-def test_the_page_has_eight_python_files_and_short_examples():
+def test_the_page_has_nine_python_files_and_short_examples():
     lengths = {name: len(content.splitlines()) for name, content in files().items()}
-    assert sum(name.endswith(".py") for name in lengths) == 8
-    assert len(lengths) == 16
-    for name in ("optimizer.py", "callback.py", "task.py"):
+    assert sum(name.endswith(".py") for name in lengths) == 9
+    assert len(lengths) == 19
+    for name in ("optimizer.py", "callback.py", "logger.py", "task.py"):
         assert lengths[f"my_lab/{name}"] <= 15, name
     assert all(count <= 15 for name, count in lengths.items() if name.endswith(".yaml"))
 
@@ -64,7 +64,7 @@ def test_own_parts_train_resume_evaluate_and_predict(laboratory: Path):
     whole = run_command(laboratory, *train)
     assert whole.returncode == 0, whole.stderr
     killed = [word.replace("name=mine", "name=killed") for word in [*train, kill, steps]]
-    died = fork_command(laboratory, *killed, KILL="step:7", DEATH="SIGKILL", RUN="1")
+    died = fork_command(laboratory, *killed, KILL="step:5", DEATH="SIGKILL", RUN="1")
     assert died.returncode == -9, died.stderr
     resumed = fork_command(laboratory, *killed)
     assert resumed.returncode == 0, resumed.stderr
@@ -77,6 +77,8 @@ def test_own_parts_train_resume_evaluate_and_predict(laboratory: Path):
     rates = (runs / "mine" / "rates.txt").read_text().splitlines()
     assert len(rates) == 3
     assert rates[0].startswith("0 [0.0009")
+    lines = (runs / "mine" / "lines.txt").read_text().splitlines()
+    assert [line.split()[1] for line in lines].count("val/map") == 3
     refused = fork_command(laboratory, *evaluate[:-1])
     assert refused.returncode == 2
     assert (

@@ -56,6 +56,7 @@ from vision_lab.run_folders.folder import Run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
 from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
+from vision_lab.training.schedulers import follows_metric
 
 MANUAL_OPTIMIZATION_DEFAULTS = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
 """Trainer arguments of tasks that have a setting of the same name: under manual optimization
@@ -143,6 +144,7 @@ def data(
             source=_source(source) if source else None,
             transforms=transforms,
             seed=config["seed"],
+            sampler=_sampler(config),
             label_map=label_map,
         )
     return module
@@ -186,6 +188,22 @@ def _source(node: Mapping[str, Any]) -> Callable[..., Any]:
     def create(*, split: str) -> Any:
         with name_arguments("data.source", node):
             return make(split=split)
+
+    return create
+
+
+def _sampler(config: Config) -> Callable[..., Iterable[int]]:
+    """Build the function that creates the sampler of training; errors in it name their key."""
+    arguments = _constructor_arguments(config, "sampler")
+    make = _partial(arguments, "sampler")
+    accepts_generator = "generator" in _parameter_names(locate(arguments["_target_"]))
+
+    def create(dataset: Dataset, *, generator: Any) -> Iterable[int]:
+        with name_errors("sampler", config["sampler"]):
+            sampler: Iterable[int] = (
+                make(dataset, generator=generator) if accepts_generator else make(dataset)
+            )
+        return sampler
 
     return create
 
@@ -459,7 +477,7 @@ def check_training(task: Task, trainer: pl.Trainer) -> None:
             "model.freeze leaves nothing to train: type model.freeze=backbone or null"
         )
     has_end = trainer.max_steps > 0 or (trainer.max_epochs or 0) > 0
-    if not has_end and not task.uses_plateau:
+    if not has_end and not follows_metric(task.schedule):
         raise ConfigurationError(
             "a schedule by progress requires an end: type trainer.max_epochs=..."
         )

@@ -11,7 +11,7 @@ import pytest
 from tests.builders import FAST, FAST_ANY_MODEL
 from vision_lab.cli.main import main
 
-SMALL = (*FAST_ANY_MODEL, "model=resnet20", "data.spec.image_size=[64,64]")
+SMALL = (*FAST_ANY_MODEL, "data.spec.image_size=[64,64]")
 
 WORDS = {
     "classify": FAST,

@@ -26,6 +26,7 @@ COUNTS = {
     "head": 12,
     "loss": 10,
     "data": 18,
+    "sampler": 2,
     "augment": 9,
     "diffaugment": 3,
     "features": 4,

@@ -1,14 +1,42 @@
 """The order is a function of (seed, epoch, position), for any number of processes."""
 
+from collections import Counter
+
 import pytest
+import torch
+from torch.utils.data import RandomSampler, Subset
 
 from vision_lab.core.errors import DataError
-from vision_lab.data.sampler import EpochBatchSampler
+from vision_lab.data.sampler import EpochBatchSampler, SamplerFactory, balanced_sampler
+from vision_lab.training.seeding import derive_seed
 
 
-def order(**arguments) -> EpochBatchSampler:
+class Labels:
+    """A dataset of labels alone."""
+
+    def __init__(self, targets: list[int]) -> None:
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[None, int]:
+        return None, self.targets[index]
+
+
+def order(
+    *,
+    size: int = 103,
+    sampler: SamplerFactory | None = RandomSampler,
+    dataset: object = None,
+    **arguments,
+) -> EpochBatchSampler:
+    generator = torch.Generator()
     return EpochBatchSampler(
-        **({"size": 103, "batch_size": 5, "seed": 7, "shuffle": True} | arguments)
+        size,
+        sampler=sampler and sampler(dataset or range(size), generator=generator),
+        generator=generator,
+        **({"batch_size": 5, "seed": 7} | arguments),
     )
 
 
@@ -51,7 +79,7 @@ def test_two_ranks_split_the_batches_of_one_process_with_twice_the_batch():
 def test_evaluation_uses_each_sample_once_in_equally_many_batches_per_rank(size: int):
     for world in (1, 2, 3, 4):
         orders = [
-            order(size=size, batch_size=4, shuffle=False, rank=r, world_size=world)
+            order(size=size, batch_size=4, sampler=None, rank=r, world_size=world)
             for r in range(world)
         ]
         ranks = [each.batches() for each in orders]
@@ -91,7 +119,7 @@ def test_completed_batches_are_not_yielded_again():
 def test_a_limited_evaluation_covers_a_sorted_dataset(world: int):
     """The first batches are evenly spaced; the others follow but are not read."""
     orders = [
-        order(size=100, batch_size=4, shuffle=False, rank=r, world_size=world, limit=2)
+        order(size=100, batch_size=4, sampler=None, rank=r, world_size=world, limit=2)
         for r in range(world)
     ]
     ranks = [each.batches() for each in orders]
@@ -101,5 +129,80 @@ def test_a_limited_evaluation_covers_a_sorted_dataset(world: int):
         range(100)
     )
     assert [len(batches) for batches in ranks] == [len(each) for each in orders]
-    whole = order(size=100, batch_size=4, shuffle=False, limit=25).batches()
-    assert whole == order(size=100, batch_size=4, shuffle=False).batches()
+    whole = order(size=100, batch_size=4, sampler=None, limit=25).batches()
+    assert whole == order(size=100, batch_size=4, sampler=None).batches()
+
+
+def test_the_order_is_torchs_permutation():
+    """Seeded by (7, 0), as in each epoch of the runs of the experiments."""
+    generator = torch.Generator().manual_seed(derive_seed(7, 0))
+    expected = torch.randperm(103, generator=generator)[:100].tolist()
+    assert [index for batch in order().batches() for index in batch] == expected
+
+
+def test_a_balanced_sampler_draws_each_class_equally_often():
+    labels = [0] * 900 + [1] * 90 + [3] * 10  # none of class 2
+    drawn = Counter()
+    one = order(size=1000, sampler=balanced_sampler, dataset=Labels(labels))
+    for epoch in range(3):
+        one.set_epoch(epoch)
+        drawn.update(labels[index] for batch in one.batches() for index in batch)
+    assert set(drawn) == {0, 1, 3}
+    assert sum(drawn.values()) == 3000
+    assert all(900 < count < 1100 for count in drawn.values())  # 1000 with a deviation of 26
+    again = order(size=1000, sampler=balanced_sampler, dataset=Labels(labels))
+    again.set_epoch(2)
+    assert again.batches() == one.batches()
+    ranks = [
+        order(
+            size=1000,
+            sampler=balanced_sampler,
+            dataset=Labels(labels),
+            batch_size=4,
+            rank=rank,
+            world_size=2,
+        ).batches()
+        for rank in (0, 1)
+    ]
+    whole = order(size=1000, sampler=balanced_sampler, dataset=Labels(labels), batch_size=8)
+    assert [one + other for one, other in zip(*ranks, strict=True)] == whole.batches()
+
+
+def test_labels_of_a_subset_are_balanced():
+    subset = Subset(Labels([0, 1] * 10 + [0] * 80), [*range(0, 100, 4), 1])
+    drawn = order(size=26, sampler=balanced_sampler, dataset=subset, batch_size=26).batches()[0]
+    assert drawn.count(25) > 5
+
+
+class Shifted:
+    """Yields indices that depend on the epoch, which torch's convention sets."""
+
+    def __init__(self, indices: list[int]) -> None:
+        self.indices = indices
+        self.epoch = -1
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        return (index + self.epoch for index in self.indices)
+
+
+def test_a_sampler_is_given_the_epoch():
+    one = order(size=12, sampler=lambda _, **_generator: Shifted([1, 5]), batch_size=2)
+    one.set_epoch(4)
+    assert one.batches() == [[5, 9]]
+    assert len(one) == 1
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0, 12], "the sampler yields the index 12, but there are 12 images"),
+        ([-1], "the sampler yields the index -1, but there are 12 images"),
+        ([], "0 samples of the sampler cannot be distributed over 1 processes"),
+    ],
+)
+def test_indices_outside_of_the_data_are_refused(indices: list[int], message: str):
+    with pytest.raises(DataError, match=message):
+        order(size=12, sampler=lambda _, **_generator: indices).batches()

@@ -212,6 +212,7 @@ def test_a_killed_run_resumes_bit_exactly(
     assert not list(Path("outputs/killed").rglob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("minutes", "step"), [("0", 4), ("60", 3)])
 def test_a_checkpoint_every_n_minutes(
     command: Command, monkeypatch: pytest.MonkeyPatch, minutes: str, step: int

@@ -202,6 +202,7 @@ def test_features_of_a_run(command: Command, run: Path):
     assert written["metrics"]["test/fid"] > written["metrics"]["test/real_fid"]
 
 
+@pytest.mark.slow
 def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path]):
     """A conditional GAN requires the same classes; others accept any images."""
     root = make_folder(classes=("ash", "beech"), count=20)

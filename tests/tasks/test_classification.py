@@ -1,6 +1,7 @@
 """Classification: losses, metrics and images."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,6 +53,14 @@ def test_auxiliary_classifiers_are_weighted(spec: DataSpec):
     one = made.losses(LOGITS, labels)["loss"].item()
     assert made.losses((LOGITS, LOGITS, LOGITS), labels)["loss"].item() == pytest.approx(2 * one)
     assert torch.equal(made.decode((LOGITS, -LOGITS)), made.decode(LOGITS))
+
+
+def test_logits_of_hugging_faces_models_are_used(spec: DataSpec):
+    labels = label_batch([0, 1, 2, 3])
+    made = classification_task(spec)
+    outputs = SimpleNamespace(logits=LOGITS)
+    assert made.losses(outputs, labels)["loss"] == made.losses(LOGITS, labels)["loss"]
+    assert torch.equal(made.decode(outputs), made.decode(LOGITS))
 
 
 def test_metrics_equal_those_by_hand(spec: DataSpec):

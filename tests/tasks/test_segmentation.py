@@ -12,6 +12,7 @@ from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch, Sample
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.losses.classes import CrossEntropy, Dice, WeightedSum
+from vision_lab.tasks.logits import average_logits
 from vision_lab.tasks.segmentation import SegmentationTask
 from vision_lab.training.lr_schedules import Constant
 
@@ -96,7 +97,7 @@ def test_predictions_of_flipped_images_are_flipped_back(mask_spec: DataSpec):
     assert torch.allclose(both, (one + one.flip(-1)) / 2, atol=1e-6)
     assert torch.allclose(both, both.flip(-1), atol=1e-6)
     sure = torch.tensor([[[[0.0]], [[200.0]], [[0.0]]]])
-    assert made.average_flipped(sure, sure).isfinite().all()
+    assert average_logits(sure, sure).isfinite().all()
 
 
 def test_predictions_have_the_size_of_the_file(mask_spec: DataSpec):

@@ -15,8 +15,8 @@ if not CONFIG_DIR.is_dir():
     CONFIG_DIR = PACKAGE_DIR.parent / "conf"
 
 GROUP_ORDER = (
-    "task model head loss data augment diffaugment features optimizer scheduler trainer callbacks "
-    "logger mode experiment debug hydra"
+    "task model head loss data sampler augment diffaugment features optimizer scheduler trainer "
+    "callbacks logger mode experiment debug hydra"
 ).split()
 """Order of the groups in ``--help``; a user's own groups come last."""
 

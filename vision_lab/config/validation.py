@@ -28,6 +28,7 @@ BUILD_KEYS = {
     "model": {"target_type"},
     "head": {"target_type", "weights", "torchvision_name"},
     "loss": {"target_type"},
+    "sampler": {"target_type"},
     "task": {"target_type"},
     "optimizer": {"lr_reference_batch_size"},
     "scheduler": {"interval"},
@@ -53,6 +54,9 @@ GROUPS_OF_NODES = ("callbacks", "logger", "diffaugment")
 OPTIONAL_GROUPS = (*GROUPS_OF_NODES, "loss", "features")
 """Groups that may be null or empty."""
 
+DEFAULT_SAMPLER = "shuffle"
+"""The sampler of any data."""
+
 NO_TARGET = "none"
 """Target type of tasks that learn from images alone: any data fits, and the model needs no head."""
 
@@ -60,7 +64,8 @@ TARGET_DESCRIPTIONS = {NO_TARGET: "images alone"}
 """Target types that an error describes by other words."""
 
 INJECTED_ARGUMENTS = {
-    "data": {"spec", "transforms", "seed", "label_map"},
+    "data": {"spec", "transforms", "seed", "label_map", "sampler"},
+    "sampler": {"dataset", "data_source", "generator"},
     "model": {"spec"},
     "head": {"backbone", "pair", "spec"},
     "task": {
@@ -361,7 +366,8 @@ def _find_mismatches(config: Config) -> list[str]:
     spec = _as_mapping(data.get("spec"))
     wanted = task.get("target_type")
     target_types = {"head": head.get("target_type"), "model": model.get("target_type")}
-    target_types["loss"] = _as_mapping(config.values.get("loss")).get("target_type")
+    for group in ("loss", "sampler"):
+        target_types[group] = _as_mapping(config.values.get(group)).get("target_type")
     if wanted != NO_TARGET:
         target_types["data"] = spec.get("target_type")
     elif not target_types["model"]:
@@ -412,6 +418,8 @@ def _mismatch_message(
     advice = []
     if group == "model" and target_type == NO_TARGET:
         advice.append("another model=")
+    if group == "sampler":
+        advice.append(f"sampler={DEFAULT_SAMPLER}")
     for other, type_ in ((group, wanted), ("task", target_type)):
         names = _option_names(other, type_)
         if names:

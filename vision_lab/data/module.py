@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, RandomSampler, Subset
 from torchvision.transforms import v2
 
 from vision_lab.core.arguments import Count, Range
@@ -27,7 +27,7 @@ from vision_lab.core.spec import DataSpec, Split
 from vision_lab.data.fingerprint import fingerprint, get_labels, get_samples
 from vision_lab.data.image_io import MAX_PIXELS
 from vision_lab.data.inspection import DatasetInspection
-from vision_lab.data.sampler import EpochBatchSampler
+from vision_lab.data.sampler import EpochBatchSampler, SamplerFactory
 from vision_lab.data.splits import evenly_spaced, sample_per_class, split_dataset
 from vision_lab.data.statistics import (
     count_pixels,
@@ -67,6 +67,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: number of DataLoader workers; "auto" for one per available core, at most 8.
         on_error: whether an unreadable file stops the run, or is skipped and listed.
         seed: seed of order, augmentation and splits.
+        sampler: called with the training split and ``generator=``, creates the sampler of training.
         holdout_fraction: size of a held-out split, as a fraction of train.
         samples_per_class: number of images of each class to train on; None for all.
         shuffle: whether each epoch has another order; False keeps that of the first.
@@ -91,6 +92,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: Annotated[int, Range(ge=0)] | Literal["auto"],
         on_error: Literal["raise", "skip"],
         seed: int,
+        sampler: SamplerFactory = RandomSampler,
         holdout_fraction: Annotated[float, Range(gt=0, lt=0.5)] = 0.1,
         samples_per_class: Count | None = None,
         shuffle: bool = True,
@@ -105,6 +107,7 @@ class DataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.on_error = on_error
         self.seed = seed
+        self.sampler = sampler
         self.holdout_fraction = holdout_fraction
         self.samples_per_class = samples_per_class
         self.shuffle = shuffle
@@ -427,11 +430,14 @@ class DataModule(pl.LightningDataModule):
     ) -> DataLoader[Any]:
         dataset = self._transformed(split, training=training, max_samples=max_samples)
         trainer = self.trainer
-        sampler = EpochBatchSampler(
+        generator = torch.Generator()
+        sampler = self.sampler(self.splits[split], generator=generator) if training else None
+        batch_sampler = EpochBatchSampler(
             len(dataset),
             batch_size=self.batch_size,
+            sampler=sampler,
+            generator=generator,
             seed=self.seed,
-            shuffle=training,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             same_every_epoch=not self.shuffle,
@@ -441,7 +447,7 @@ class DataModule(pl.LightningDataModule):
         num_workers = self.effective_num_workers
         return DataLoader(
             dataset,
-            batch_sampler=sampler,
+            batch_sampler=batch_sampler,
             num_workers=num_workers,
             collate_fn=collate,
             persistent_workers=num_workers > 0,

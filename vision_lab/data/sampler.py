@@ -1,23 +1,54 @@
 """The order of samples: a pure function of seed, epoch and position."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
 import torch
-from torch.utils.data import Sampler
+from torch import Generator
+from torch.utils.data import Sampler, WeightedRandomSampler
 
 from vision_lab.core.errors import DataError
+from vision_lab.core.protocols import Dataset
+from vision_lab.data.fingerprint import get_labels
 from vision_lab.data.splits import evenly_spaced
+from vision_lab.data.statistics import inverse_frequencies
 from vision_lab.training.seeding import derive_seed
+
+SamplerFactory = Callable[..., Iterable[int]]
+"""Called with a dataset and ``generator=``, creates a sampler, such as those of torch.
+
+The sampler yields the indices of an epoch, as many in each one. The generator is seeded before.
+"""
+
+
+def balanced_sampler(
+    dataset: Dataset,
+    *,
+    generator: Generator,
+) -> WeightedRandomSampler:
+    """Draw as many samples as there are, with replacement, each class with equal probability.
+
+    Args:
+        dataset: a dataset with labels.
+        generator: generator of the random numbers.
+
+    Raises:
+        DataError: if a label is not an integer.
+    """
+    labels = get_labels(dataset)
+    weights = inverse_frequencies(labels, max(labels) + 1)[labels]
+    return WeightedRandomSampler(weights.tolist(), len(dataset), generator=generator)
 
 
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """Yields batches of (epoch, index) pairs, from which workers seed each sample.
 
-    In training (``shuffle=True``), position k of an epoch is the same sample for any number of
-    processes: each step takes the next ``batch_size * world_size`` positions, and each rank its own
-    slice of them. An incomplete last batch is left out (the next epoch has another permutation),
-    unless it is the only one.
+    In training, position k of an epoch is the same sample for any number of processes: each step
+    takes the next ``batch_size * world_size`` positions of the sampler, and each rank its own slice
+    of them. An incomplete last batch is left out (the next epoch has another order), unless it is
+    the only one.
 
     In evaluation, rank r yields the samples r, r + world_size, ...: each sample exactly once. All
     ranks yield the same number of batches, because they synchronize after each; sizes may differ by
@@ -26,17 +57,19 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     Args:
         size: number of samples in the dataset.
         batch_size: maximum number of samples in a batch.
-        seed: seed of the permutations.
-        shuffle: whether to permute the samples, and to leave out an incomplete batch.
+        sampler: yields the indices of an epoch of training, in order; None in evaluation. Its
+            ``set_epoch`` is called if it has one.
+        generator: the generator of the sampler, which is seeded before each epoch.
+        seed: seed of the generator, with the epoch.
         rank: rank of this process.
         world_size: number of processes.
-        same_every_epoch: whether to use the permutation of the first epoch in every epoch.
+        same_every_epoch: whether to use the order of the first epoch in every epoch.
         resume_position: (epoch, batches of it) already completed, which are not yielded again.
         limit: number of batches that an evaluation will read, 0 for all. Their samples are evenly
             spaced, because a dataset may be sorted by class.
 
     Raises:
-        ConfigurationError: if there are fewer samples than processes.
+        DataError: if there are fewer samples than processes.
     """
 
     def __init__(
@@ -44,32 +77,32 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         size: int,
         *,
         batch_size: int,
-        seed: int,
-        shuffle: bool,
+        sampler: Iterable[int] | None = None,
+        generator: Generator | None = None,
+        seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         same_every_epoch: bool = False,
         resume_position: tuple[int, int] = (0, 0),
         limit: int = 0,
     ) -> None:
-        if size < world_size:
-            raise DataError(
-                f"{size} images cannot be distributed over {world_size} processes: use at most "
-                f"{size} devices"
-            )
+        _check_count(size, "images", world_size)
         self.size = size
         self.batch_size = batch_size
+        self.epoch_sampler = sampler
+        self.generator = generator
         self.seed = seed
-        self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
         self.same_every_epoch = same_every_epoch
         self.resume_position = resume_position
         self.limit = limit
         self.epoch = resume_position[0]
+        self._drawn: tuple[int, torch.Tensor] | None = None
+        """An epoch, and its order."""
 
     @property
-    def sampler(self) -> "EpochBatchSampler":
+    def sampler(self) -> EpochBatchSampler:
         """This object: Lightning calls ``batch_sampler.sampler.set_epoch``."""
         return self
 
@@ -80,23 +113,40 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; called by Lightning before each one."""
-        self.epoch = epoch if self.shuffle else 0
+        self.epoch = epoch if self.epoch_sampler is not None else 0
 
     def batches(self) -> list[list[int]]:
         """Return the indices of this rank's batches in the current epoch, in order."""
-        if self.shuffle:
-            return self._training_batches()
+        if self.epoch_sampler is not None:
+            return self._training_batches(self.epoch_sampler)
         return self._evaluation_batches()
 
-    def _training_batches(self) -> list[list[int]]:
-        seed = derive_seed(self.seed, 0 if self.same_every_epoch else self.epoch)
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed))
-        steps = self.size // self.step_size
+    def _training_batches(self, sampler: Iterable[int]) -> list[list[int]]:
+        order = self._order(sampler)
+        steps = len(order) // self.step_size
         if steps == 0:
             return [order[self.rank :: self.world_size].tolist()]
         by_rank = order[: steps * self.step_size].view(steps, self.world_size, -1)
         batches: list[list[int]] = by_rank[:, self.rank].tolist()
         return batches
+
+    def _order(self, sampler: Iterable[int]) -> torch.Tensor:
+        """Return the indices of the epoch, those of all ranks."""
+        epoch = 0 if self.same_every_epoch else self.epoch
+        if self._drawn is None or self._drawn[0] != epoch:
+            if self.generator is not None:
+                self.generator.manual_seed(derive_seed(self.seed, epoch))
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+            order = torch.tensor(list(sampler))
+            _check_count(len(order), "samples of the sampler", self.world_size)
+            outside = order[(order < 0) | (order >= self.size)]
+            if len(outside):
+                raise DataError(
+                    f"the sampler yields the index {outside[0]}, but there are {self.size} images"
+                )
+            self._drawn = (epoch, order)
+        return self._drawn[1]
 
     def _evaluation_batches(self) -> list[list[int]]:
         limit = self.limit * self.step_size
@@ -119,6 +169,18 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, index) for index in batch]
 
     def __len__(self) -> int:
-        if self.shuffle:
-            return max(1, self.size // self.step_size)
+        if self.epoch_sampler is not None:
+            return max(1, len(self._order(self.epoch_sampler)) // self.step_size)
         return ceil(self.size / self.step_size)
+
+
+def _check_count(
+    count: int,
+    noun: str,
+    world_size: int,
+) -> None:
+    if count < world_size:
+        raise DataError(
+            f"{count} {noun} cannot be distributed over {world_size} processes: use at most "
+            f"{count} devices"
+        )

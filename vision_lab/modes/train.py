@@ -44,8 +44,8 @@ from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, latest_checkpoint, load, save
 
 REQUIRED_GROUPS = (
-    "task model head loss data augment diffaugment features optimizer scheduler trainer callbacks "
-    "logger"
+    "task model head loss data sampler augment diffaugment features optimizer scheduler trainer "
+    "callbacks logger"
 ).split()
 
 

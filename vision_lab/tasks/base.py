@@ -6,25 +6,24 @@ which task it has.
 
 from __future__ import annotations
 
-import math
 from abc import ABC
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
-from torchmetrics import Metric
+from torch.optim.lr_scheduler import LRScheduler
 
 from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.protocols import TrainingData
 from vision_lab.core.spec import DataSpec
 from vision_lab.tasks.reports.base import Report, ReportFactory
+from vision_lab.tasks.split_metrics import get_metric_states, set_metric_states
 from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
+from vision_lab.training.schedulers import make_lr_scheduler
 from vision_lab.training.seeding import seed_all
 
 MonitorMode = Literal["min", "max"]
@@ -99,54 +98,26 @@ class Task(pl.LightningModule, ABC):
             )
         return self.training_data
 
-    def total_steps(self) -> float:
-        """Return the number of optimizer steps of the training, as Lightning counts them.
-
-        Raises:
-            ConfigurationError: if the training has no end, and so no progress.
-        """
-        if self.trainer.estimated_stepping_batches == math.inf:
-            raise ConfigurationError(
-                "a schedule by progress requires an end of training: set max_epochs"
-            )
-        return self.trainer.estimated_stepping_batches
-
-    @property
-    def uses_plateau(self) -> bool:
-        """Whether the learning rate follows the monitored metric instead of training progress."""
-        make = self.schedule.make if isinstance(self.schedule, SchedulerFactory) else None
-        return isinstance(make, partial) and make.func is ReduceLROnPlateau
-
     def make_lr_scheduler(
         self,
         optimizer: Optimizer,
         *,
         steps: int,
     ) -> dict[str, Any]:
-        """Create a scheduler, with Lightning's settings of when it steps.
+        """Create the scheduler of an optimizer, with Lightning's settings of when it steps.
 
         Args:
             optimizer: the optimizer.
             steps: total number of its steps.
-
-        Raises:
-            ArgumentError: if the scheduler rejects its arguments.
         """
-        schedule = self.schedule
-        if not isinstance(schedule, SchedulerFactory):
-            last = max(steps - 1, 1)
-            by_progress = LambdaLR(optimizer, lambda step: schedule(min(step / last, 1.0)))
-            return {"scheduler": by_progress, "interval": "step"}
-        arguments = {"mode": self.monitor_mode} if self.uses_plateau else {}
-        try:
-            scheduler = schedule.make(optimizer, **arguments)
-        except (TypeError, ValueError) as error:
-            needed = f"arguments that the scheduler accepts: {error}"
-            raise ArgumentError("schedule", "scheduler", needed) from error
-        if self.uses_plateau:
-            frequency = self.trainer.check_val_every_n_epoch or 1
-            return {"scheduler": scheduler, "monitor": self.monitor, "frequency": frequency}
-        return {"scheduler": scheduler, "interval": schedule.interval}
+        return make_lr_scheduler(
+            self.schedule,
+            optimizer,
+            steps=steps,
+            monitor=self.monitor,
+            monitor_mode=self.monitor_mode,
+            check_val_every_n_epoch=self.trainer.check_val_every_n_epoch or 1,
+        )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step a scheduler of torch, or one of timm, which is given the epoch or the step."""
@@ -238,7 +209,7 @@ class Task(pl.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the state of the training metrics of the current epoch, of all ranks."""
-        states = [_get_state(metric) for metric in self._train_metrics()]
+        states = get_metric_states(self.split_metrics["on_train"])
         checkpoint["metric_states"] = [states]
         if self.trainer.world_size > 1:
             checkpoint["metric_states"] = [None] * self.trainer.world_size
@@ -247,19 +218,4 @@ class Task(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the state of the training metrics."""
         states = checkpoint["metric_states"][self.global_rank]
-        for metric, state in zip(self._train_metrics(), states, strict=True):
-            for name, value in state.items():
-                setattr(metric, name, value)
-
-    def _train_metrics(self) -> list[Metric]:
-        modules = self.split_metrics["on_train"].modules()
-        return [module for module in modules if isinstance(module, Metric)]
-
-
-def _get_state(metric: Metric) -> dict[str, Any]:
-    """Return the state of a metric on the CPU, by the names of its attributes."""
-    state: dict[str, Any] = {}
-    for name, value in metric.metric_state.items():
-        state[name] = [item.cpu() for item in value] if isinstance(value, list) else value.cpu()
-    state["_update_count"] = metric._update_count  # at 0 torchmetrics would warn in compute()
-    return state
+        set_metric_states(self.split_metrics["on_train"], states)

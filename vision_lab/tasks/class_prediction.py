@@ -15,6 +15,7 @@ from vision_lab.losses.class_weights import (
     parse_class_weights,
     set_class_weights,
 )
+from vision_lab.tasks.logits import all_logits, average_logits, main_logits
 from vision_lab.tasks.supervised import SupervisedTask
 
 ClassLoss = Callable[[Tensor, Tensor], Tensor | Mapping[str, Tensor]]
@@ -51,6 +52,8 @@ class ClassPredictionTask(SupervisedTask):
         self.loss = loss
         self.auto_class_weights = class_weights == "auto"
         self.aux_weight = aux_weight
+        self.flip_tta = False
+        """Whether to average the predictions of each image and its mirror image."""
         weights = parse_class_weights(class_weights, self.spec)
         if weights is not None:
             set_class_weights(loss, weights)
@@ -65,10 +68,10 @@ class ClassPredictionTask(SupervisedTask):
         """Compute the terms of the loss and their sum.
 
         Args:
-            outputs: logits; or a tuple of main and auxiliary logits.
+            outputs: main and auxiliary logits, see ``all_logits``.
             batch: the batch.
         """
-        main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        main, *auxiliary = all_logits(outputs)
         targets = batch.targets.long()
         terms = self._loss_terms(main, targets)
         if auxiliary:
@@ -77,6 +80,22 @@ class ClassPredictionTask(SupervisedTask):
         total = _sum(terms)
         terms.pop("main", None)
         return {"loss": total, **terms}
+
+    def enable_flip_tta(self) -> None:
+        self.flip_tta = True
+
+    def forward_tta(self, images: Tensor) -> Any:
+        """Apply the network, also to the mirror images if ``flip_tta`` is set.
+
+        Args:
+            images: (N, C, H, W) uint8.
+        """
+        if not self.flip_tta:
+            return self(images)
+        logits, mirrored = main_logits(self(images)), main_logits(self(images.flip(-1)))
+        if mirrored.ndim == 4:  # of pixels
+            mirrored = mirrored.flip(-1)
+        return average_logits(logits, mirrored)
 
     def _loss_terms(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         loss = self.loss(logits.float(), targets)

@@ -13,7 +13,7 @@ from torchmetrics.classification import (
 
 from vision_lab.metrics.segmentation import Confusion, MacroF1
 from vision_lab.tasks.class_prediction import ClassPredictionTask
-from vision_lab.tasks.supervised import average_logits, main_logits
+from vision_lab.tasks.logits import main_logits
 
 TOP_K = 5
 """Number of classes of top-k accuracy."""
@@ -25,13 +25,6 @@ class ClassificationTask(ClassPredictionTask):
     def decode(self, outputs: Any) -> Tensor:
         """Convert logits to probabilities, (N, K)."""
         return main_logits(outputs).detach().float().softmax(dim=1)
-
-    def average_flipped(
-        self,
-        outputs: Any,
-        flipped: Any,
-    ) -> Tensor:
-        return average_logits(main_logits(outputs), main_logits(flipped))
 
     def metrics(self, split: str) -> MetricCollection:
         """Create accuracy and, except for training, top-5, F1, calibration error and confusion."""

@@ -19,6 +19,7 @@ from vision_lab.losses.gan import AdversarialLoss, r1_penalty
 from vision_lab.tasks.manual import ManualTask
 from vision_lab.training.ema import make_ema
 from vision_lab.training.gradients import freeze_parameters
+from vision_lab.training.schedulers import count_steps, follows_metric
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class GanTask(ManualTask):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        if self.uses_plateau:
+        if follows_metric(self.schedule):
             needed = "a schedule that follows progress: two networks have no common metric"
             raise ArgumentError("schedule", "plateau", needed)
         self.loss = loss
@@ -118,7 +119,7 @@ class GanTask(ManualTask):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create an optimizer for each network, with a scheduler that follows its own steps."""
-        self.total_steps()  # creates the data loader, and raises an error if there is no end
+        count_steps(self.trainer)  # creates the data loader, and raises an error if there is no end
         discriminator_steps = self.steps_per_epoch() * int(self.trainer.max_epochs or 0)
         all_steps = (discriminator_steps // self.n_critic, discriminator_steps)
         settings = []

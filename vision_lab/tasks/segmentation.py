@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from vision_lab.core.batch import Batch
 from vision_lab.metrics.segmentation import SegmentationMetrics
 from vision_lab.tasks.class_prediction import ClassPredictionTask
-from vision_lab.tasks.supervised import average_logits, main_logits
+from vision_lab.tasks.logits import main_logits
 from vision_lab.tasks.tiling import Window, tiles
 
 TILE_BATCH_SIZE = 8
@@ -34,13 +34,6 @@ class SegmentationTask(ClassPredictionTask):
     def decode(self, outputs: Any) -> Tensor:
         """Convert logits to labels, (N, H, W) uint8."""
         return main_logits(outputs).detach().argmax(dim=1).to(torch.uint8)
-
-    def average_flipped(
-        self,
-        outputs: Any,
-        flipped: Any,
-    ) -> Tensor:
-        return average_logits(main_logits(outputs), main_logits(flipped).flip(-1))
 
     def enable_tiling(self, overlap: float) -> None:
         self.tile_overlap = overlap

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -10,30 +9,16 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 
-from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.tasks.base import Task
+from vision_lab.tasks.split_metrics import SplitMetrics
+from vision_lab.training.gradients import list_trainable, zero_loss
 from vision_lab.training.lr_schedules import SchedulerFactory
+from vision_lab.training.schedulers import count_steps
 from vision_lab.training.seeding import seed_all
-
-
-class SplitMetrics(nn.Module):
-    """Loss and metrics of one split, as modules that move to the device of the task.
-
-    Args:
-        metrics: the metrics.
-    """
-
-    loss: MeanMetric
-    metrics: MetricCollection
-
-    def __init__(self, metrics: MetricCollection) -> None:
-        super().__init__()
-        self.loss = MeanMetric()
-        self.metrics = metrics
 
 
 class SupervisedTask(Task):
@@ -57,14 +42,10 @@ class SupervisedTask(Task):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self.flip_tta = False
-        """Whether to average the predictions of each image and its mirror image."""
         self.added_metrics = tuple(metrics or ())
         for split in ("train", "val", "test"):
-            collection = self.metrics(split)
-            if split != "train":
-                _add_metrics(collection, metrics or {})
-            self.split_metrics[f"on_{split}"] = SplitMetrics(collection)
+            added = (metrics or {}) if split != "train" else {}
+            self.split_metrics[f"on_{split}"] = SplitMetrics(self.metrics(split), added)
 
     def forward(self, images: Tensor) -> Any:
         """Normalize images and apply the network.
@@ -82,25 +63,14 @@ class SupervisedTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimizer, and a scheduler that steps after each batch or validation."""
-        parameters = self.trainable_parameters()
+        loss = getattr(self, "loss", None)
+        parameters = list_trainable(self.network, loss if isinstance(loss, nn.Module) else None)
         if not parameters:
             raise ConfigurationError("the network is frozen: it has no parameter to train")
         optimizer = self.optimizer(parameters)
-        steps = 0 if isinstance(self.schedule, SchedulerFactory) else int(self.total_steps())
+        steps = 0 if isinstance(self.schedule, SchedulerFactory) else count_steps(self.trainer)
         lr_scheduler: Any = self.make_lr_scheduler(optimizer, steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
-
-    def trainable_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Return the parameters of the network and of the loss that are not frozen, with names."""
-        parameters = list(self.network.named_parameters())
-        loss = getattr(self, "loss", None)
-        if isinstance(loss, nn.Module):
-            parameters += loss.named_parameters(prefix="loss")
-        trainable = []
-        for name, parameter in parameters:
-            if parameter.requires_grad:
-                trainable.append((name, parameter))
-        return trainable
 
     @abstractmethod
     def losses(
@@ -122,27 +92,6 @@ class SupervisedTask(Task):
     def decode(self, outputs: Any) -> Any:
         """Convert outputs of the network to predictions, for metrics and drawing."""
 
-    def average_flipped(
-        self,
-        outputs: Any,
-        flipped: Any,
-    ) -> Any:
-        """Average the outputs of images and of their mirror images.
-
-        Args:
-            outputs: outputs of the images.
-            flipped: outputs of the mirror images.
-
-        Raises:
-            ArgumentError: if outputs of this task cannot be averaged.
-        """
-        raise ArgumentError("tta", "flip", "null: this task cannot average predictions")
-
-    def enable_flip_tta(self) -> None:
-        if type(self).average_flipped is SupervisedTask.average_flipped:
-            super().enable_flip_tta()  # which is refused
-        self.flip_tta = True
-
     @abstractmethod
     def metrics(self, split: str) -> MetricCollection:
         """Create the metrics of a split; scalar ones are logged under their names.
@@ -151,10 +100,7 @@ class SupervisedTask(Task):
         """
 
     def metric_names(self, split: str) -> set[str]:
-        names = {"loss"}
-        for name, metric in self._split_metrics(split).metrics.items():
-            names.update(getattr(metric, "names", (name,)))
-        return names
+        return self._split_metrics(split).names()
 
     def update_metrics(
         self,
@@ -179,7 +125,7 @@ class SupervisedTask(Task):
         if not batch.samples:  # none of its files is readable
             if self.trainer.world_size == 1:
                 return None
-            return self._zero_loss()
+            return {"loss": zero_loss(self.network)}  # under DDP each rank must join an all-reduce
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
         # Without training metrics there is no need to decode, which takes long for detectors.
@@ -217,10 +163,7 @@ class SupervisedTask(Task):
         Args:
             images: (N, C, H, W) uint8.
         """
-        outputs = self(images)
-        if not self.flip_tta:
-            return outputs
-        return self.average_flipped(outputs, self(images.flip(-1)))
+        return self(images)
 
     def on_validation_batch_start(
         self, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -228,13 +171,7 @@ class SupervisedTask(Task):
         # Some losses sample at random (Faster R-CNN's); the same data must give the same loss.
         seed_all(self.seed, 0, batch_idx, self.global_rank)
 
-    def on_test_batch_start(
-        self,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        seed_all(self.seed, 0, batch_idx, self.global_rank)
+    on_test_batch_start = on_validation_batch_start
 
     def on_train_epoch_end(self) -> None:
         self._finish_split("train")
@@ -244,11 +181,6 @@ class SupervisedTask(Task):
 
     def on_test_epoch_end(self) -> None:
         self._finish_split("test")
-
-    def _zero_loss(self) -> dict[str, Tensor]:
-        """Return a loss with zero gradients: under DDP each rank must join every all-reduce."""
-        terms = [parameter.sum() * 0 for parameter in self.network.parameters()]
-        return {"loss": torch.stack(terms).sum()}
 
     def _evaluate(
         self,
@@ -276,45 +208,12 @@ class SupervisedTask(Task):
         return split_metrics
 
     def _finish_split(self, split: str) -> None:
-        """Compute, store, log and reset the loss and the metrics of a split."""
-        state = self._split_metrics(split)
+        """Compute, store and log the loss and the metrics of a split."""
         # In the sanity check too, so that a metric that cannot be computed fails before training.
-        values = {"loss": state.loss.compute(), **state.metrics.compute()}
-        state.loss.reset()
-        state.metrics.reset()
+        values = self._split_metrics(split).compute_and_reset()
         if self.trainer.sanity_checking:
             return
         self.results[split] = values
         for name, value in values.items():
             if value.ndim == 0:  # values per class are only stored
                 self.log(f"{split}/{name}", value)
-
-
-def main_logits(outputs: Any) -> Tensor:
-    """Return the first output of a network that may return a tuple of main and auxiliary logits."""
-    main: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
-    return main
-
-
-def average_logits(first: Tensor, second: Tensor) -> Tensor:
-    """Return logits whose probabilities are the mean of those of two tensors of logits.
-
-    Args:
-        first: (N, K, ...) logits.
-        second: logits of the same shape.
-    """
-    log_probabilities = [logits.float().log_softmax(dim=1) for logits in (first, second)]
-    return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(2)
-
-
-def _add_metrics(collection: MetricCollection, metrics: Mapping[str, Any]) -> None:
-    for name, metric in metrics.items():
-        if not isinstance(metric, Metric):
-            needed = f"a torchmetrics.Metric, not a {type(metric).__name__}"
-            raise ArgumentError("metrics", name, needed)
-        taken = {"loss"}
-        for key, existing in collection.items():
-            taken.update(getattr(existing, "names", (key,)))
-        if name in taken:
-            raise ArgumentError("metrics", name, "another name: there is a metric of this name")
-        collection.add_metrics({name: metric.clone()})

@@ -1,4 +1,4 @@
-"""Gradients under manual optimization, for which Lightning leaves everything to the task."""
+"""Gradients: which parameters have them, and what Lightning does not do with them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,28 @@ import torch
 from pytorch_lightning.strategies import ParallelStrategy, Strategy
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+
+def list_trainable(network: nn.Module, loss: nn.Module | None) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters that are not frozen, with their names.
+
+    Args:
+        network: the network.
+        loss: a loss that may have parameters, whose names then begin with ``loss``.
+    """
+    parameters = list(network.named_parameters())
+    if loss is not None:
+        parameters += loss.named_parameters(prefix="loss")
+    trainable = []
+    for name, parameter in parameters:
+        if parameter.requires_grad:
+            trainable.append((name, parameter))
+    return trainable
+
+
+def zero_loss(network: nn.Module) -> Tensor:
+    """Return a loss of 0 with a gradient of zeros for each parameter of a network."""
+    return torch.stack([parameter.sum() * 0 for parameter in network.parameters()]).sum()
 
 
 @contextmanager
