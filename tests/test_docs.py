@@ -35,7 +35,7 @@ COMMANDS = [
 
 
 def test_the_docs_have_the_expected_number_of_commands():
-    assert len(COMMANDS) == 64
+    assert len(COMMANDS) == 68
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -51,7 +51,7 @@ def test_every_command_composes(
     folder = make_folder()
     filled = [re.sub(r"(data\.root)=.*", rf"\1={folder}", word) for word in words if word != "-m"]
     if "-m" in words:
-        filled = [re.sub(r",.*", "", word) for word in filled]
+        filled = [re.sub(r",.*", "", word) for word in filled if "interval(" not in word]
     outcome = command(*filled, *([] if "--help" in filled else ["--cfg", "job"]))
     if any(word.startswith("run=") for word in words):
         assert outcome.code == 2

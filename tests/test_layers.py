@@ -13,7 +13,8 @@ LAYERS = (
     "training losses metrics heads models run_folders",
     "data.bundled data.formats tasks.reports",
     "data tasks config",
-    "callbacks build",
+    "callbacks search build",
+    "plugins",
     "modes",
     "cli",
     "api",
@@ -25,7 +26,7 @@ IMPORTS = {
     "__init__": "api",
     "__main__": "cli core",
     "api": "build cli config core modes run_folders tasks tasks.reports",
-    "build": "config core data models run_folders tasks training",
+    "build": "callbacks config core data models run_folders search tasks training",
     "callbacks": "core data loggers tasks tasks.reports training viz",
     "cli": "build config core modes run_folders",
     "config": "core run_folders",
@@ -39,9 +40,11 @@ IMPORTS = {
     "metrics": "core",
     "models": "core",
     "modes": "build callbacks config core data data.formats models run_folders tasks training viz",
+    "plugins": "search",
     "run_folders": "core",
     "tasks": "core losses metrics tasks.reports training",
     "tasks.reports": "core metrics viz",
+    "search": "config core run_folders",
     "training": "core",
     "viz": "core",
 }
@@ -101,7 +104,7 @@ def test_packages_import_what_their_rows_list():
         imported = {package_of(module) for module in imported_modules(file)}
         found[package] |= imported - {package}
     assert found == {name: set(row.split()) for name, row in IMPORTS.items()}
-    assert len(found) == 22
+    assert len(found) == 24
 
 
 def test_no_package_imports_a_higher_layer():
@@ -122,7 +125,7 @@ def test_few_files_are_at_the_top_level():
 def test_init_files_are_empty():
     """But that of the package, the public Python interface."""
     files = list(PACKAGE.rglob("__init__.py"))
-    assert len(files) == 21
+    assert len(files) == 22
     filled = [file for file in files if file.read_text(encoding="utf-8").strip()]
     assert filled == [PACKAGE / "__init__.py"]
 
@@ -135,7 +138,7 @@ def test_the_package_is_imported_without_torch_and_hydra():
 def test_only_build_instantiates_and_few_modules_read_argv():
     texts = {name: file.read_text(encoding="utf-8") for name, file in list_files().items()}
     users = [name for name, text in texts.items() if "instantiate(" in text]
-    assert sorted(users) == ["build", "config.instantiation"]
+    assert sorted(users) == ["build", "config.instantiation", "search.study"]
     readers = [name for name, text in texts.items() if "sys.argv" in text]
     assert sorted(readers) == [
         "api.state",

@@ -24,6 +24,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torchvision.transforms import v2
 
+from vision_lab.callbacks.pruning import PruneTrial
 from vision_lab.config.instantiation import instantiate, locate, name_arguments, name_errors
 from vision_lab.config.resolution import Config
 from vision_lab.config.trust import find_untrusted
@@ -547,7 +548,7 @@ def trainer(
     settings = config["trainer"]
     arguments: dict[str, Any] = {"default_root_dir": str(folder)}
     if "callbacks" not in overrides:
-        arguments["callbacks"] = callbacks(config)
+        arguments["callbacks"] = callbacks(config) + pruning(config, folder)
     if "logger" not in overrides:
         arguments["logger"] = _loggers(config, folder) or False
     arguments |= _trainer_objects(settings, folder)
@@ -603,6 +604,26 @@ def callbacks(config: Config, *, only: Sequence[str] | None = None) -> list[pl.C
         if node and (only is None or name in only):
             built.append(_build_object(node, f"callbacks.{name}", pl.Callback))
     return built
+
+
+def pruning(config: Config, folder: Path) -> list[pl.Callback]:
+    """Build the callback that ends a hopeless trial of a search.
+
+    Args:
+        config: the config.
+        folder: the run folder, in that of the search.
+
+    Returns:
+        The callback in a list; none if this is no trial, or if the search has two metrics.
+    """
+    search = config["search"]
+    trial, metric = search.get("trial"), search.get("metric")
+    if trial is None or not isinstance(metric, str):
+        return []
+    from vision_lab.search.study import TrialReporter  # requires the extra search
+
+    reporter = TrialReporter(folder.parent, trial, search["pruner"])
+    return [PruneTrial(reporter.report, metric)]
 
 
 def _loggers(config: Config, folder: Path) -> list[Any]:

@@ -193,7 +193,7 @@ def test_a_sweep_continues_after_a_failed_job(command: Command):
         "-m", "model=resnet20,inception_v3,resnet32", "seed=1", "name=two", *FAST_ANY_MODEL
     )
     assert outcome.code == 1
-    folders = {path.name: Run(path) for path in Path("outputs/two").iterdir() if path.is_dir()}
+    folders = {path.name: Run(path) for path in Path("outputs/two").glob("[!.]*/")}
     assert {name: run.state for name, run in folders.items()} == {
         "model-resnet20": "finished",
         "model-inception_v3": "failed",

@@ -36,6 +36,7 @@ COUNTS = {
     "callbacks": 3,
     "logger": 5,
     "mode": 4,
+    "search": 6,
     "experiment": 6,
     "debug": 3,
     "hydra": 1,

@@ -158,7 +158,7 @@ def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "2 runs" in done.stdout
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["alone", "x"]
-    found = sorted(path.name for path in (tmp_path / "outputs/x").iterdir())
+    found = sorted(path.name for path in (tmp_path / "outputs/x").glob("[!.]*"))
     assert found == ["multirun.yaml", "optimizer.lr-0.01", "optimizer.lr-0.1"]
     for run in found[1:]:
         assert Run(tmp_path / "outputs/x" / run).state == "finished"

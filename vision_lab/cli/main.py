@@ -128,8 +128,9 @@ def _handle_error(command: CommandLine, error: Exception) -> int:
     from vision_lab.cli import suggestions
     from vision_lab.run_folders import sweep
 
-    if _started_jobs and sweep.has_started():  # the failed job has printed its error
-        return max(sweep.finish_sweep(), 1)
+    if _started_jobs and isinstance(error, UserError) and sweep.has_started():
+        code = _print_error(error, code=1)
+        return max(sweep.finish_sweep(), code)
     if _started_jobs:
         raise error
     sweep.reset()

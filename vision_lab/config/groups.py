@@ -16,7 +16,7 @@ if not CONFIG_DIR.is_dir():
 
 GROUP_ORDER = (
     "task model head loss data sampler augment diffaugment features optimizer scheduler trainer "
-    "callbacks logger mode experiment debug hydra"
+    "callbacks logger mode search experiment debug hydra"
 ).split()
 """Order of the groups in ``--help``; a user's own groups come last."""
 

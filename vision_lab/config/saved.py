@@ -28,7 +28,7 @@ SAVED_OPTION = "_from_run"
 """Name of the option that contains a saved group."""
 
 COMMAND_KEYS = frozenset(
-    "name run resume force extend trust remember source mode hydra debug".split()
+    "name run resume force extend trust remember source mode hydra debug search".split()
 )
 """Keys that belong to a single command and are never taken from a run."""
 

@@ -110,7 +110,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
 KEY_INTERPOLATION = re.compile(r"\$\{\.*[A-Za-z_][\w.]*\}")
 
-NOT_FROM_RUNS = {"hydra", "mode", "debug"}
+NOT_FROM_RUNS = {"hydra", "mode", "debug", "search"}
 """Groups that are never taken from a run folder."""
 
 

@@ -86,6 +86,7 @@ INJECTED_ARGUMENTS = {
     "model.network": {"num_classes"},
     "task.report": {"spec"},
     "data.source": {"split"},
+    "search.sampler": {"seed", "search_space"},
 }
 """Arguments of each node that ``build.py`` passes, so that a config need not contain them."""
 

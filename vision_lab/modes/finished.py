@@ -30,8 +30,15 @@ def show_if_finished(config: Config, folder: Path) -> float | None:
         return None
     run = Run(folder)
     progress = resume.find_progress(
-        run, config.source, force=config["force"], extend=config["extend"]
+        run,
+        config.source,
+        force=config["force"],
+        extend=config["extend"],
+        is_trial=config["search"].get("trial") is not None,
     )
+    if progress == "pruned":
+        console.print_line(f"{run} was ended early by the search")
+        return float(run.status["value"])
     if progress != "finished":
         return None
     return show_result(run, root=config["data"].get("root"))

@@ -24,6 +24,7 @@ from vision_lab.callbacks.checkpointing import (
     find_problem,
     find_weights_problem,
 )
+from vision_lab.callbacks.pruning import PruneTrial
 from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
@@ -80,7 +81,10 @@ def train(config: Config, folder: Path) -> float:
                 config.source,
                 force=config["force"],
                 extend=config["extend"],
+                is_trial=config["search"].get("trial") is not None,
             )
+            if progress == "pruned":
+                return float(run.status["value"])
             if progress == "finished":  # by another command, while this one waited for the lock
                 return finished.show_result(run, root=config["data"].get("root"))
             run.mark_pending()
@@ -145,6 +149,11 @@ def _train_rank_zero(
     run.start()
     with build.name_task_arguments(config):
         score = _fit(trainer, task, data, checkpoint)
+    pruning = _find_pruning(trainer)
+    if pruning:
+        run.prune(trainer.current_epoch, score)
+        console.print_line(f"ended early by the search, after {trainer.current_epoch} epochs")
+        return score
     seconds = earlier_seconds + time.monotonic() - started
     run.finish(_summarize(run, trainer, task, score, seconds=seconds, flops=flops))
     _delete_checkpoints(trainer, run.folder)
@@ -196,11 +205,15 @@ def _build(config: Config, trainer: pl.Trainer) -> tuple[Task, DataModule, build
     network = build.network(config, spec)
     task = build.task(config, network, data=data, processes=trainer.world_size)
     build.check_training(task, trainer)
-    _check_monitors(config, task)
+    _check_monitors(config, task, trainer)
     return task, data, network
 
 
-def _check_monitors(config: Config, task: Task) -> None:
+def _check_monitors(
+    config: Config,
+    task: Task,
+    trainer: pl.Trainer,
+) -> None:
     """Check that all monitored metrics exist, rather than after the first epoch.
 
     Raises:
@@ -210,6 +223,8 @@ def _check_monitors(config: Config, task: Task) -> None:
     for name, node in (config["callbacks"] or {}).items():
         if node and "monitor" in node:
             monitors[config.origin(f"callbacks.{name}.monitor")] = node["monitor"]
+    if any(isinstance(callback, PruneTrial) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        monitors["search.metric"] = config["search"]["metric"]
     known = []
     for split in ("val", "train"):
         known += [f"{split}/{name}" for name in sorted(task.metric_names(split))]
@@ -297,6 +312,9 @@ def _fit(
             "repeat the command, which resumes from the previous checkpoint; or type force=true to "
             "start over"
         ) from error
+    pruning = _find_pruning(trainer)
+    if pruning:
+        return pruning.value
     best = best_checkpoint(trainer)
     if best is not None and best.best_model_path:
         path = Path(best.best_model_path)
@@ -313,6 +331,15 @@ def _fit(
     if best is not None and best.best_model_score is not None:
         return float(best.best_model_score)
     return float(trainer.callback_metrics[f"test/{task.monitor.split('/')[-1]}"])
+
+
+def _find_pruning(trainer: pl.Trainer) -> PruneTrial | None:
+    """Return the callback that has ended training early, or None."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, PruneTrial) and callback.is_pruned:
+            return callback
+    return None
 
 
 def count_flops(task: Task) -> int:

@@ -23,7 +23,10 @@ from vision_lab.core.text import summarize_names
 from vision_lab.run_folders import environment
 from vision_lab.run_folders.naming import REPLACED
 
-State = Literal["pending", "running", "finished", "failed"]
+State = Literal["pending", "running", "finished", "failed", "pruned"]
+
+INTERRUPTED = "interrupted"
+"""Error of a run that was ended by the user."""
 
 MAX_LISTED_RUNS = 20
 """Maximum number of runs listed in an error."""
@@ -101,6 +104,11 @@ class Run:
         return str(self.status.get("error", "")).split("\n", 1)[0]
 
     @property
+    def is_interrupted(self) -> bool:
+        """Whether the run was ended by the user."""
+        return self.state == "failed" and self.error == INTERRUPTED
+
+    @property
     def is_initialized(self) -> bool:
         """Whether the config has been written; a command refused before leaves only a status."""
         return (self.folder / "config.yaml").is_file()
@@ -125,6 +133,14 @@ class Run:
                 f"{self.folder / 'overrides.yaml'}: choices must be names of files in conf/"
             )
         return choices
+
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides of the command line, as they were typed."""
+        found = self._yaml("overrides.yaml").get("overrides")
+        if not fits(found, list[str]):
+            raise self._damaged("overrides.yaml", "it requires a list of overrides")
+        return list(found)  # type: ignore[arg-type]
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -238,8 +254,17 @@ class Run:
         """Set the state to failed, with the error."""
         text = str(error) or type(error).__name__
         if not isinstance(error, Exception):  # a KeyboardInterrupt or the like
-            text = "interrupted"
+            text = INTERRUPTED
         self._write_status("failed", error=text)
+
+    def prune(self, epochs: int, value: float) -> None:
+        """Set the state to pruned: a search has ended the run early.
+
+        Args:
+            epochs: number of epochs of training.
+            value: the last value of the metric of the search.
+        """
+        self._write_status("pruned", epochs=epochs, value=value)
 
     def archive(self) -> Path:
         """Move the folder to ``replaced/`` beside it.

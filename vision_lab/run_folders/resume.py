@@ -18,10 +18,11 @@ from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.run_folders.environment import PACKAGES, describe_environment
 from vision_lab.run_folders.folder import Run
 
-RunProgress = Literal["new", "started", "finished"]
+RunProgress = Literal["new", "started", "finished", "pruned"]
 
 IGNORED_KEYS = (
     *("name", "run", "source", "resume", "force", "extend", "trust", "remember", "mode"),
+    "search",
     *("data.num_workers", "data.root", "callbacks.progress_bar", "trainer.profiler"),
     *(
         "callbacks.resume_checkpoint.every_n_steps",
@@ -49,6 +50,7 @@ def find_progress(
     *,
     force: bool = False,
     extend: bool = False,
+    is_trial: bool = False,
 ) -> RunProgress:
     """Determine how far the run of a command has come.
 
@@ -57,6 +59,8 @@ def find_progress(
         config: the command's config as YAML, unresolved.
         force: whether the command replaces an existing run.
         extend: whether the command trains an existing run longer.
+        is_trial: whether the command is a trial of a search; other commands continue a run that a
+            search has ended early.
 
     Raises:
         ConfigurationError: if the folder contains a sweep, other files, or a run of another config;
@@ -86,6 +90,8 @@ def find_progress(
         )
     if run.state == "finished" and not extend:
         return "finished"
+    if run.state == "pruned" and is_trial:
+        return "pruned"
     return "started"
 
 
@@ -131,7 +137,7 @@ def find_config_differences(run: Run, config: str) -> dict[str, tuple[Any, Any]]
     differences = {}
     for key in dict.fromkeys([*stored, *current]):
         values = stored.get(key, ABSENT), current.get(key, ABSENT)
-        if values[0] != values[1] and not _is_ignored(key):
+        if values[0] != values[1] and not is_ignored(key):
             differences[key] = values
     return differences
 
@@ -259,5 +265,6 @@ def _format_differences(differences: Mapping[str, tuple[Any, Any]]) -> str:
     return "\n".join(lines[:MAX_LISTED_KEYS] + ([f"  and {hidden} more"] if hidden > 0 else []))
 
 
-def _is_ignored(key: str) -> bool:
+def is_ignored(key: str) -> bool:
+    """Return whether a key, or one above it, is in ``IGNORED_KEYS``."""
     return any(key == ignored or key.startswith(f"{ignored}.") for ignored in IGNORED_KEYS)

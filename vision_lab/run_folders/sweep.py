@@ -1,6 +1,6 @@
 """Sweeps (``-m``): their folder, exit code and table of results. Does not import torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ from vision_lab.run_folders.folder import Run
 
 _active_sweep: list[Path] = []
 """Folder of the sweep that this command has started; empty for a single run."""
+
+
+MAX_NAME_WIDTH = 40
+"""Characters of a folder name that are kept on one line."""
+
+_exit_codes: list[int] = []
+"""Exit code of a search, which prints its own results."""
 
 
 class SweepRefused(BaseException):
@@ -52,6 +59,12 @@ def has_started() -> bool:
 def reset() -> None:
     """Forget the sweep of an earlier command in this process, or one without any started run."""
     _active_sweep.clear()
+    _exit_codes.clear()
+
+
+def finish_with(code: int) -> None:
+    """Set the exit code of a sweep whose results have been printed."""
+    _exit_codes.append(code)
 
 
 def finish_sweep() -> int:
@@ -62,7 +75,10 @@ def finish_sweep() -> int:
     """
     if not _active_sweep:
         return 0
-    runs = find_runs(_active_sweep.pop())
+    folder = _active_sweep.pop()
+    if _exit_codes:
+        return _exit_codes.pop()
+    runs = find_runs(folder)
     if runs:
         print_results(runs)
     return int(any(run.state == "failed" for run in runs))
@@ -74,31 +90,50 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def print_results(runs: Sequence[Run]) -> None:
-    """Print a table with the state and test metrics of each run, then the errors of failed runs.
+    """Print a table with the results of each run, the best ones first, then the errors.
 
     Args:
-        runs: the runs of a sweep, at least one. The table has as many metrics as fit the width of
-            the terminal, the monitored ones first.
+        runs: the runs of a sweep, at least one. The table has the metric by which checkpoints were
+            selected, as many test metrics as fit the width of the terminal, and the seconds.
     """
     console = Console()
-    results = [_read_result(run) for run in runs]
-    longest = max(len(run.folder.name) for run in runs)
-    columns = _select_metrics(results, width=console.width - longest - len("finished") - 8)
+    results = {run: _read_result(run) for run in runs}
+    ordered = sorted(runs, key=lambda run: _order(run, results[run]))
+    monitors: dict[str, None] = {}
+    for result in results.values():
+        monitors |= dict.fromkeys(result.get("monitored", {}))
+    longest = min(MAX_NAME_WIDTH, max(len(run.folder.name) for run in runs))
+    taken = sum(len(name) + 3 for name in (*monitors, "finished", "seconds")) + longest + 5
+    columns = _select_metrics(list(results.values()), width=console.width - taken)
     title = Text(f"{runs[0].folder.parent}: {len(runs)} runs")
     table = Table(title=title, title_justify="left")
-    table.add_column("run", no_wrap=True)
-    table.add_column("state")
-    for column in columns:
-        table.add_column(column)
-    for run, result in zip(runs, results, strict=True):
-        metrics = result.get("metrics", {})
-        cells = [f"{metrics[name]:.4f}" if name in metrics else "" for name in columns]
-        table.add_row(Text(display_text(run.folder.name)), run.state or "", *cells)
+    table.add_column("run", overflow="fold")
+    for column in ("state", *monitors, *columns, "seconds"):
+        table.add_column(column, no_wrap=True)
+    for run in ordered:
+        result = results[run]
+        values = {**result.get("metrics", {}), **result.get("monitored", {})}
+        cells: list[str] = [run.state or ""]
+        for name in (*monitors, *columns):
+            cells.append(f"{values[name]:.4f}" if name in values else "")
+        cells.append(str(result.get("seconds", "")))
+        table.add_row(Text(display_text(run.folder.name)), *cells)
     console.print(table)
-    for run in runs:
+    for run in ordered:
         if run.state == "failed":
             line = Text(display_text(f"{run.folder.name} failed: {run.error}"))
             console.print(line, highlight=False, soft_wrap=True)
+
+
+def _order(run: Run, result: Mapping[str, Any]) -> tuple[str, float]:
+    """Return a sort key: runs with the same metric from the best to the worst, others last."""
+    for name, score in result.get("monitored", {}).items():
+        try:
+            mode = run.resolved.get("task", {}).get("monitor_mode")
+        except ConfigurationError:
+            mode = None
+        return name, score if mode == "min" else -score
+    return "~", 0.0
 
 
 def _read_result(run: Run) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""Jobs of a sweep, and the launcher that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.plugins.launcher import Launcher
+
+from vision_lab.run_folders.folder import Run
+
+LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher"
+"""Module of the launcher that runs jobs one after another in this process."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a sweep.
+
+    Attributes:
+        number: its number in the sweep.
+        run: its folder.
+        overrides: its overrides, as they are typed.
+    """
+
+    number: int
+    run: Run
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JobRunner:
+    """Runs jobs by Hydra's launcher, in folders with given names.
+
+    Attributes:
+        folder: the folder of the sweep.
+        launcher: Hydra's launcher.
+    """
+
+    folder: Path
+    launcher: Launcher
+
+    @property
+    def is_local(self) -> bool:
+        """Whether jobs run in this process, one at a time."""
+        return type(self.launcher).__module__ == LOCAL_LAUNCHER
+
+    def make_job(
+        self,
+        number: int,
+        name: str,
+        overrides: Sequence[str],
+    ) -> Job:
+        """Return a job in a subfolder.
+
+        Args:
+            number: its number in the sweep.
+            name: name of the subfolder.
+            overrides: its overrides.
+        """
+        return Job(number, Run(self.folder / name), tuple(overrides))
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run jobs until all have ended; their results and errors are in their folders.
+
+        Args:
+            jobs: the jobs, with consecutive numbers if there are several.
+        """
+        words = [[*job.overrides, f"hydra.sweep.subdir={job.run.folder.name}"] for job in jobs]
+        self.launcher.launch(words, initial_job_idx=jobs[0].number)
