@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +178,8 @@ def run_job(composed: DictConfig) -> Any:
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
     _started_jobs.append(folder)
     try:
-        return _run_mode(composed, folder)
+        with signals.signals_as_interrupt() if not signals.handles_signals() else nullcontext():
+            return _run_mode(composed, folder)
     except Exception as error:
         known = explain_failure(error, folder) or error
         if isinstance(known, UserError):

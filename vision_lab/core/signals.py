@@ -64,6 +64,11 @@ def signals_as_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def handles_signals() -> bool:
+    """Return whether this process is within ``signals_as_interrupt``."""
+    return _state.process == os.getpid()
+
+
 def defer_signals(deferred: bool) -> None:
     """Choose whether signals are deferred or raise ``Interrupted`` immediately.
 

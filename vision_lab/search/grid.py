@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vision_lab.core import console
@@ -16,11 +15,9 @@ from vision_lab.core.text import display_text
 from vision_lab.run_folders.folder import Run
 from vision_lab.run_folders.naming import safe_dir_name
 from vision_lab.run_folders.resume import is_ignored
+from vision_lab.search.claims import acquire_claim
 from vision_lab.search.jobs import Job, JobRunner
 from vision_lab.search.settings import SweepSettings
-
-CLAIMS_FOLDER = ".claims"
-"""Folder of the files that a process locks while it works on a run."""
 
 
 def list_jobs(runner: JobRunner, arguments: Sequence[str]) -> list[Job]:
@@ -98,34 +95,14 @@ def run_grid(runner: JobRunner, jobs: Sequence[Job], settings: SweepSettings) ->
             runner.run(waiting)
         return
     for job in jobs:
-        with claim_job(runner.folder, job) as is_claimed:
-            if is_claimed and not _is_left_out(job.run, settings):
+        claim = acquire_claim(runner.folder, job.run.folder.name)
+        if claim is None:
+            continue
+        try:
+            if not _is_left_out(job.run, settings):
                 runner.run([job])
-
-
-@contextmanager
-def claim_job(folder: Path, job: Job) -> Iterator[bool]:
-    """Reserve a job for this process within this context.
-
-    Args:
-        folder: the folder of the sweep.
-        job: the job.
-
-    Yields:
-        False if another process works on it.
-    """
-    claims = folder / CLAIMS_FOLDER
-    claims.mkdir(parents=True, exist_ok=True)
-    claim = FileLock(claims / f"{job.run.folder.name}.lock")
-    try:
-        claim.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        claim.release()
+        finally:
+            claim.release()
 
 
 def _is_left_out(run: Run, settings: SweepSettings) -> bool:

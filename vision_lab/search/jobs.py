@@ -8,6 +8,8 @@ from pathlib import Path
 
 from hydra.plugins.launcher import Launcher
 
+from vision_lab.core import console
+from vision_lab.core.text import first_line
 from vision_lab.run_folders.folder import Run
 
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher"
@@ -67,5 +69,14 @@ class JobRunner:
         Args:
             jobs: the jobs, with consecutive numbers if there are several.
         """
-        words = [[*job.overrides, f"hydra.sweep.subdir={job.run.folder.name}"] for job in jobs]
-        self.launcher.launch(words, initial_job_idx=jobs[0].number)
+        words = []
+        for job in jobs:
+            words.append([*job.overrides, f"hydra.sweep.subdir={job.run.folder.name}"])
+        try:
+            self.launcher.launch(words, initial_job_idx=jobs[0].number)
+        except Exception as error:
+            if self.is_local:
+                raise
+            # A job that was lost elsewhere, such as one that a cluster has ended. The states of the
+            # runs say which of them have results.
+            console.print_warning(f"the launcher reports: {first_line(error)}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler
@@ -31,6 +31,7 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path
 from vision_lab.core.signatures import get_parameters
 from vision_lab.run_folders.resume import is_ignored
+from vision_lab.search.claims import acquire_claim
 from vision_lab.search.settings import SearchSettings
 from vision_lab.search.space import SearchSpace
 
@@ -38,9 +39,6 @@ STUDY_FILENAME = "study.log"
 """The file of the study, which optuna-dashboard opens."""
 
 LOCK_FILENAME = ".study.lock"
-
-CLAIMS_FOLDER = ".claims"
-"""Folder of the files that a process locks while it works on a trial."""
 
 IDENTITY_KEY = "identity"
 """Attribute of the study: what must be equal when the command is repeated."""
@@ -95,7 +93,7 @@ class SearchStudy:
         self.folder = folder
         self.space = space
         self.settings = settings
-        (folder / CLAIMS_FOLDER).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(folder / LOCK_FILENAME)
         with self.lock:
             self.storage = open_storage(folder)
@@ -128,22 +126,20 @@ class SearchStudy:
             A trial whose process has died, a failed one to be repeated, or a new one; None if there
             is nothing left to start.
         """
-        claim = None
         with self.lock:
-            trial = None
-            for candidate in self._candidates():
-                claim = FileLock(self.folder / CLAIMS_FOLDER / f"{candidate.number}.lock")
-                try:
-                    claim.acquire(timeout=0)
-                except Timeout:  # another process works on it
-                    continue
-                trial = candidate
-                break
+            for trial in self._candidates():
+                claim = acquire_claim(self.folder, str(trial.number))
+                if claim is not None:
+                    break
+            else:
+                claim = None
+        if claim is None:
+            yield None
+            return
         try:
             yield trial
         finally:
-            if trial is not None and claim is not None:
-                claim.release()
+            claim.release()
 
     def finish(self, trial: FrozenTrial, values: Sequence[float]) -> None:
         """Record the metrics of a trial."""

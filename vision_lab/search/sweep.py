@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.run_folders import sweep as sweep_results
 from vision_lab.search import grid, workers
+from vision_lab.search.claims import remove_claims
 from vision_lab.search.jobs import JobRunner
 from vision_lab.search.settings import SearchSettings, SweepSettings, read_settings
 from vision_lab.search.space import SearchSpace, parse_space
@@ -49,6 +50,7 @@ def run_sweep(
         workers.run_in_processes(work, runner.folder, count=settings.workers)
     else:
         work()
+    remove_claims(runner.folder)
     if isinstance(settings, SearchSettings):
         _report(runner.folder, settings, parse_space(arguments, node["space"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -34,15 +35,34 @@ def run_search(runner: JobRunner, study: SearchStudy) -> None:
     Raises:
         ConfigurationError: if the first trials have all failed.
     """
+    batch_size = 1 if runner.is_local else study.settings.workers
     while True:
-        with study.claim_trial() as trial:
-            if trial is None:
+        with ExitStack() as claims:
+            trials = _claim(study, claims, count=batch_size)
+            if not trials:
                 return
-            job = _make_job(runner, study, trial)
-            runner.run([job])
-            _record(study, trial, job.run)
-        console.print_line(describe_trial(study, trial.number))
+            jobs = [_make_job(runner, study, trial) for trial in trials]
+            runner.run(jobs)
+            for trial, job in zip(trials, jobs, strict=True):
+                _record(study, trial, job.run)
+                console.print_line(describe_trial(study, trial.number))
         _check_failures(study)
+
+
+def _claim(
+    study: SearchStudy,
+    claims: ExitStack,
+    *,
+    count: int,
+) -> list[FrozenTrial]:
+    """Reserve at most a number of trials for this process, until the claims are closed."""
+    trials = []
+    for _ in range(count):
+        trial = claims.enter_context(study.claim_trial())
+        if trial is None:
+            break
+        trials.append(trial)
+    return trials
 
 
 def _make_job(
