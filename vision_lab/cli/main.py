@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(completion.answer(words[words.index(completion.FLAG) + 1 :]), end="")
             return 0
         with signals.signals_as_interrupt():
-            return _run_hydra(CommandLine.parse(words))
+            return _run_commands(CommandLine.parse(words))
     except UserError as error:
         return _print_error(error, code=2)
     except (KeyboardInterrupt, signals.Interrupted):
@@ -72,6 +72,17 @@ def main(words: Sequence[str] | None = None) -> int:
         if _started_jobs:
             return 1
         return 0
+
+
+def _run_commands(command: CommandLine) -> int:
+    """Run a command, or one for each run that ``run=`` lists."""
+    from vision_lab.cli import suggestions
+
+    try:
+        commands = command.split_runs()
+    except Exception as error:  # of Hydra's grammar
+        return _print_error(UserError(suggestions.explain_error(command, error)), code=2)
+    return max(_run_hydra(single) for single in commands)
 
 
 def _run_hydra(command: CommandLine) -> int:

@@ -142,6 +142,25 @@ class CommandLine:
             return value[1:-1].replace("\\'", "'")
         return value
 
+    def split_runs(self) -> list[CommandLine]:
+        """Return a command for each run, if ``run=`` lists several of them with ``-m``.
+
+        The config of a run is the starting point of a command, so it cannot be varied within one.
+        """
+        runs: list[str] = []
+        for override in self.parsed:
+            if override.key_or_group == "run" and override.is_sweep_override():
+                runs = list(override.sweep_string_iterator())
+        if not runs or not self.is_sweep:
+            return [self]
+        others = [word for word in self.overrides if not word.startswith("run=")]
+        varies_more = any(
+            override.is_sweep_override() and override.key_or_group != "run"
+            for override in self.parsed
+        )
+        flags = self.flags if varies_more else tuple(self.single_run_flags)
+        return [replace(self, flags=flags, overrides=(*others, f"run={run}")) for run in runs]
+
     def with_overrides(self, overrides: Sequence[str]) -> CommandLine:
         """Return a copy with other overrides, already quoted."""
         return replace(self, overrides=tuple(overrides))

@@ -4,7 +4,6 @@ Does not import torch, so that ``--cfg job --resolve`` takes half a second.
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -41,7 +40,7 @@ def register_resolvers(saved: SavedRun | None = None) -> None:
         "choice": choice,
         "count": len,
         "times": _multiply,
-        "names_from": cache(_names_from),
+        "names_from": _NameReader(),
         "one_of": lambda options, wanted: wanted if wanted in options else options[0],
         "saved_class_names": lambda: FileStrings(run.class_names or ()),
         "run_folder": run_folder,
@@ -53,16 +52,25 @@ def register_resolvers(saved: SavedRun | None = None) -> None:
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
-def _names_from(reader: str, *arguments: Any) -> FileStrings:
-    """Call a function that reads names from files, given by its dotted name.
+class _NameReader:
+    """Calls functions that read names from files, given by their dotted names.
 
-    It is called once in a command; before the next one the files may change.
+    Each is called once in a command; before the next one the files may change. Launchers send the
+    resolvers to other processes, which a function with ``functools.cache`` does not survive.
     """
-    try:
-        read = locate(reader)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"names_from:{reader} cannot be found: {error}") from error
-    return FileStrings(read(*arguments))
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[Any, ...], list[str]] = {}
+
+    def __call__(self, reader: str, *arguments: Any) -> FileStrings:
+        key = (reader, *arguments)
+        if key not in self.names:
+            try:
+                read = locate(reader)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise ConfigurationError(f"names_from:{reader} cannot be found: {error}") from error
+            self.names[key] = list(read(*arguments))
+        return FileStrings(self.names[key])
 
 
 def _multiply(factor: float, value: float) -> float:

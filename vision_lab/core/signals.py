@@ -112,7 +112,8 @@ def end_children() -> None:
     if children and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
     for child in children:
-        child.kill()
+        with suppress(ProcessLookupError):  # those of joblib have no method for this
+            os.kill(child.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _handle(number: int, _: FrameType | None) -> None:

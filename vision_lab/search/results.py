@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from rich import get_console
 from rich.table import Table
@@ -27,6 +27,12 @@ STATE_NAMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "pending",
 }
+
+STATE_RANKS = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1}
+"""Order of the states in the table; others come last."""
+
+MIN_TRIALS = 4
+"""Minimum number of finished trials for importances."""
 
 MAX_ROWS = 40
 """Maximum number of trials in the table."""
@@ -60,12 +66,12 @@ def describe_trial(study: SearchStudy, number: int) -> str:
         words.append(f"after {len(trial.intermediate_values)} epochs")
     words += [
         f"{metric} {value:.4g}"
-        for metric, value in zip(study.settings.metrics, _values(trial), strict=False)
+        for metric, value in zip(study.settings.metrics, trial_values(trial), strict=False)
     ]
     words += [f"{key}={format_value(value)}" for key, value in trial.params.items()]
     best = find_best(study)
     if best and len(best) == 1:
-        words.append(f"best {_values(best[0])[0]:.4g} ({trial_name(best[0])})")
+        words.append(f"best {trial_values(best[0])[0]:.4g} ({trial_name(best[0])})")
     return "  ".join(words)
 
 
@@ -82,17 +88,7 @@ def print_search(study: SearchStudy) -> int:
     if not trials:
         return 1
     rows = _sort(trials, study)
-    table = Table(
-        title=Text(f"{format_path(study.folder)}: {_count_states(trials)}"), title_justify="left"
-    )
-    table.add_column("trial", no_wrap=True)
-    table.add_column("state")
-    keys = shorten_keys(list(study.space.distributions))
-    for name in (*study.settings.metrics, "epochs", "seconds", *keys):
-        table.add_column(name, overflow="fold")
-    for trial in rows[:MAX_ROWS]:
-        table.add_row(*_cells(study, trial))
-    get_console().print(table)
+    get_console().print(_make_table(study, rows[:MAX_ROWS]))
     if len(rows) > MAX_ROWS:
         console.print_line(f"and {len(rows) - MAX_ROWS} more, in {RESULTS_FILENAME}")
     for trial in rows:
@@ -100,6 +96,10 @@ def print_search(study: SearchStudy) -> int:
             error = display_text(str(trial.user_attrs.get(ERROR_KEY, "")))
             console.print_line(f"{trial_name(trial)} failed: {error}")
     best = find_best(study)
+    importances = find_importances(study)
+    if importances:
+        parts = [f"{key} {value:.2f}" for key, value in importances.items()]
+        console.print_line(f"importance: {', '.join(parts)}")
     write_json(study.folder, RESULTS_FILENAME, _summarize(study, best))
     if best:
         console.print_line(
@@ -108,6 +108,25 @@ def print_search(study: SearchStudy) -> int:
     counted = [trial for trial in trials if REPEATS_KEY not in trial.user_attrs]
     is_complete = len(counted) >= study.total and all(t.state.is_finished() for t in trials)
     return int(not is_complete or any(trial.state == TrialState.FAIL for trial in trials))
+
+
+def find_importances(study: SearchStudy) -> dict[str, float]:
+    """Return how much of the differences between trials each option explains (Watanabe 2023).
+
+    Args:
+        study: the study.
+
+    Returns:
+        Importances by key, whose sum is 1, from the largest to the smallest; empty if there are too
+        few trials, two metrics, or no differences.
+    """
+    finished = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    if len(finished) < MIN_TRIALS or len(study.settings.metrics) > 1:
+        return {}
+    try:
+        return get_param_importances(study.study, evaluator=PedAnovaImportanceEvaluator())
+    except (ValueError, RuntimeError):
+        return {}
 
 
 def repeat_command(study: SearchStudy, trial: FrozenTrial) -> str:
@@ -133,8 +152,8 @@ def shorten_keys(keys: Sequence[str]) -> list[str]:
 
 
 def format_value(value: Any) -> str:
-    """Return a value of a trial in a few digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a value of a trial, with three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _summarize(study: SearchStudy, best: Sequence[FrozenTrial]) -> dict[str, Any]:
@@ -144,7 +163,7 @@ def _summarize(study: SearchStudy, best: Sequence[FrozenTrial]) -> dict[str, Any
             {
                 "trial": trial_name(trial),
                 "state": STATE_NAMES[trial.state],
-                "values": dict(zip(study.settings.metrics, _values(trial), strict=False)),
+                "values": dict(zip(study.settings.metrics, trial_values(trial), strict=False)),
                 "params": trial.params,
                 "epochs": len(trial.intermediate_values),
                 **({"error": trial.user_attrs[ERROR_KEY]} if ERROR_KEY in trial.user_attrs else {}),
@@ -154,46 +173,59 @@ def _summarize(study: SearchStudy, best: Sequence[FrozenTrial]) -> dict[str, Any
         "metrics": dict(zip(study.settings.metrics, study.settings.directions, strict=True)),
         "best": [trial_name(trial) for trial in best],
         "command": repeat_command(study, best[0]) if best else None,
+        "importances": find_importances(study),
         "space": study.space.texts,
         "trials": trials,
     }
 
 
-def _cells(study: SearchStudy, trial: FrozenTrial) -> list[Text]:
-    values = [f"{value:.4f}" for value in _values(trial)]
-    values += [""] * (len(study.settings.metrics) - len(values))
-    run = Run(study.folder / trial_name(trial))
-    result = run.result or {} if trial.state == TrialState.COMPLETE else {}
-    cells = [trial_name(trial), STATE_NAMES[trial.state], *values]
-    cells += [
-        str(result.get("epochs", len(trial.intermediate_values) or "")),
-        str(result.get("seconds", "")),
-    ]
-    cells += [format_value(trial.params.get(key, "")) for key in study.space.distributions]
-    return [Text(display_text(cell)) for cell in cells]
+def _make_table(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Table:
+    """Return a table with a row for each trial, without times if it would be too wide."""
+    columns: dict[str, list[str]] = {
+        "trial": [trial_name(trial) for trial in trials],
+        "state": [STATE_NAMES[trial.state] for trial in trials],
+    }
+    for index, metric in enumerate(study.settings.metrics):
+        values = [trial_values(trial) for trial in trials]
+        columns[metric] = [f"{row[index]:.4f}" if len(row) > index else "" for row in values]
+    columns["epochs"] = [str(len(trial.intermediate_values) or "") for trial in trials]
+    columns["seconds"] = [_read_seconds(study, trial) for trial in trials]
+    keys = list(study.space.distributions)
+    for key, name in zip(keys, shorten_keys(keys), strict=True):
+        columns[name] = [format_value(trial.params.get(key, "")) for trial in trials]
+    for name in ("seconds", "epochs"):
+        if sum(len(column) + 3 for column in columns) + 1 > get_console().width:
+            del columns[name]
+    title = Text(f"{format_path(study.folder)}: {_count_states(study.trials)}")
+    table = Table(title=title, title_justify="left")
+    for name, cells in columns.items():
+        table.add_column(Text(display_text(name)), min_width=max(map(len, cells)), overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(display_text(cell)) for cell in row))
+    return table
+
+
+def _read_seconds(study: SearchStudy, trial: FrozenTrial) -> str:
+    if trial.state != TrialState.COMPLETE:
+        return ""
+    result = Run(study.folder / trial_name(trial)).result or {}
+    return str(result.get("seconds", ""))
 
 
 def _sort(trials: Sequence[FrozenTrial], study: SearchStudy) -> list[FrozenTrial]:
-    """Sort trials: finished ones from the best to the worst, then the others."""
+    """Sort trials by state, and those of the same state from the best to the worst."""
     sign = -1 if study.settings.directions[0] == "max" else 1
 
     def key(trial: FrozenTrial) -> tuple[int, float, int]:
-        order = (
-            [TrialState.COMPLETE, TrialState.PRUNED].index(trial.state)
-            if trial.state
-            in (
-                TrialState.COMPLETE,
-                TrialState.PRUNED,
-            )
-            else 2
-        )
-        values = _values(trial)
-        return order, sign * values[0] if values else 0.0, trial.number
+        values = trial_values(trial)
+        rank = STATE_RANKS.get(trial.state, len(STATE_RANKS))
+        return rank, sign * values[0] if values else 0.0, trial.number
 
     return sorted(trials, key=key)
 
 
-def _values(trial: FrozenTrial) -> list[float]:
+def trial_values(trial: FrozenTrial) -> list[float]:
+    """Return the metrics of a trial: the last one that a pruned trial has reported."""
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
         return [trial.intermediate_values[max(trial.intermediate_values)]]
     return list(trial.values or ())
@@ -207,8 +239,3 @@ def _count_states(trials: Sequence[FrozenTrial]) -> str:
     return f"{len(trials)} trials: " + ", ".join(
         f"{count} {name}" for name, count in counts.items()
     )
-
-
-def results_path(folder: Path) -> Path:
-    """Return the path of ``search.json``."""
-    return folder / RESULTS_FILENAME

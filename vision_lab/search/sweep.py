@@ -83,10 +83,13 @@ def _report(
     settings: SearchSettings,
     space: SearchSpace,
 ) -> None:
+    from vision_lab.search.charts import write_charts
     from vision_lab.search.results import print_search
     from vision_lab.search.study import SearchStudy
 
-    sweep_results.finish_with(print_search(SearchStudy(folder, space, settings)))
+    study = SearchStudy(folder, space, settings)
+    sweep_results.finish_with(print_search(study))
+    write_charts(study)
 
 
 def _import_search(make: Callable[[], Any]) -> Any:
