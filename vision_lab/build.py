@@ -54,6 +54,7 @@ from vision_lab.data.transforms import MultiSampleTransform
 from vision_lab.models.feature_extractors import classifier_features
 from vision_lab.models.weights import load
 from vision_lab.run_folders.folder import Run
+from vision_lab.search.settings import RESULT_KEYS
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import load_weights
 from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
@@ -614,11 +615,11 @@ def pruning(config: Config, folder: Path) -> list[pl.Callback]:
         folder: the run folder, in that of the search.
 
     Returns:
-        The callback in a list; none if this is no trial, or if the search has two metrics.
+        The callback in a list; none if this is no trial, or if epochs have no such metric.
     """
     search = config["search"]
     trial, metric = search.get("trial"), search.get("metric")
-    if trial is None or not isinstance(metric, str):
+    if trial is None or not isinstance(metric, str) or metric in RESULT_KEYS:
         return []
     from vision_lab.search.study import TrialReporter  # requires the extra search
 

@@ -255,6 +255,14 @@ def test_results_are_ordered_with_the_metric_of_the_checkpoint(command: Command)
             ("search=grid", *SPACE),
             "search=grid tries all values, but optimizer.lr=tag(log,interval(1e-4,1)) is an interval",
         ),
+        (
+            ("search=tpe", *SPACE, "search.sampler._target_=optuna.samplers.None"),
+            "search.sampler._target_=optuna.samplers.None cannot be found",
+        ),
+        (
+            ("search=tpe", *SPACE, "search.sampler._target_=torch.nn.Linear"),
+            "search.sampler._target_=torch.nn.Linear: type a sampler of Optuna, such as",
+        ),
         (("seed=1,2", "search.workers=0"), "search.workers=0: type a whole number of 1 or more"),
     ],
 )
@@ -263,6 +271,13 @@ def test_invalid_sweeps_are_refused(command: Command, words: tuple[str, ...], me
     assert outcome.code == 2
     assert message in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_a_search_requires_multirun(command: Command):
+    for words in (("search=tpe",), ("search=tpe", "search.workers=2")):
+        outcome = command(*words, *FAST, "name=x")
+        assert outcome.code == 1
+        assert "a search is a command with -m: type python -m vision_lab -m" in outcome.err
 
 
 def test_a_metric_that_no_epoch_reports(command: Command):

@@ -67,6 +67,8 @@ def train(config: Config, folder: Path) -> float:
     started = time.monotonic()
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
+    if "sampler" in config["search"] and config["search"]["trial"] is None:
+        raise ConfigurationError("a search is a command with -m: type python -m vision_lab -m ...")
     run = Run(folder)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         _prepare_folder(run, force=config["force"])

@@ -11,6 +11,9 @@ from vision_lab.core.errors import ConfigurationError
 
 Direction = Literal["max", "min"]
 
+RESULT_KEYS = ("parameters", "flops", "seconds")
+"""Numbers of ``result.json`` that a search may minimize, which no epoch reports."""
+
 Repeats = Annotated[int, Range(ge=0)]
 
 

@@ -213,8 +213,20 @@ class SearchStudy:
         return self.storage.get_trial(trial_id)
 
     @property
-    def _sampler_class(self) -> Any:
-        return locate(self.settings.sampler["_target_"])
+    def _sampler_class(self) -> type[BaseSampler]:
+        target = self.settings.sampler.get("_target_")
+        try:
+            found = locate(str(target))
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigurationError(
+                f"search.sampler._target_={target} cannot be found: {error}"
+            ) from error
+        if not isinstance(found, type) or not issubclass(found, BaseSampler):
+            raise ConfigurationError(
+                f"search.sampler._target_={target}: type a sampler of Optuna, such as "
+                "optuna.samplers.TPESampler"
+            )
+        return found
 
     def _make_sampler(self, number: int) -> BaseSampler:
         """Build the sampler, with a seed of its own for each trial."""

@@ -15,11 +15,8 @@ from vision_lab.core.text import display_text
 from vision_lab.run_folders.folder import Run
 from vision_lab.search.jobs import Job, JobRunner
 from vision_lab.search.results import describe_trial, trial_name
-from vision_lab.search.settings import SearchSettings
+from vision_lab.search.settings import RESULT_KEYS, SearchSettings
 from vision_lab.search.study import SearchStudy
-
-RESULT_KEYS = ("parameters", "flops", "seconds")
-"""Numbers of ``result.json`` that a search may minimize."""
 
 MAX_FAILURES = 3
 """Number of trials after which a search ends if all have failed."""
