@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from torch.utils.data._utils import signal_handling
 
 from tests import kill_callback
@@ -89,6 +90,7 @@ def _run(
     folder: Path, words: tuple[str, ...], variables: dict[str, str], files: tuple[Path, Path]
 ) -> None:
     os.setsid()
+    torch.set_num_threads(1)  # fixtures of modules run before that of tests which sets it
     kill_callback.reset()  # runs of earlier tests in the process that has forked do not count
     # nohup, which may have started the tests, ignores it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -5,6 +5,7 @@ There is one function for each group; a mode calls those it needs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch.utils.deterministic
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import Logger
@@ -559,7 +562,7 @@ def trainer(
     # `deterministic` would also fill new memory with NaN, to reveal reads of it: 3 % slower.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     plain = {}
-    for key, value in settings.items():
+    for key, value in (settings | cluster_size()).items():
         if key not in ("plugins", "profiler"):
             plain[key] = value
     with name_errors("trainer", settings):
@@ -573,6 +576,22 @@ def trainer(
             "torch synchronizes batch norm on GPUs only: type trainer.sync_batchnorm=false"
         )
     return trainer
+
+
+def cluster_size() -> dict[str, Any]:
+    """Return the settings of the Trainer by which ``torchrun`` or SLURM has started processes.
+
+    Returns:
+        ``devices`` of each machine and ``num_nodes``; empty if the Trainer starts the processes.
+    """
+    if TorchElasticEnvironment.detect():
+        processes, devices = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        return {"devices": devices, "num_nodes": processes // devices}
+    processes = int(os.environ.get("SLURM_NTASKS", 1))
+    if SLURMEnvironment.detect() and processes > 1:
+        machines = int(os.environ.get("SLURM_NNODES", 1))
+        return {"devices": processes // machines, "num_nodes": machines}
+    return {}
 
 
 def _trainer_objects(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from types import FrameType
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """Signal sent when a terminal closes; None on Windows."""
 
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Set by torchrun, by Lightning, and by ``srun``, in the order in which Lightning reads them."""
+
 NOTICE = (
     b"\ninterrupted: finishing and saving this step (or validation); "
     b"interrupt again to end immediately\n"
@@ -82,7 +85,10 @@ def defer_signals(deferred: bool) -> None:
 
 def is_rank_zero() -> bool:
     """Return whether this is the process of a run that prints messages."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    for name in RANK_VARIABLES:
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return True
 
 
 def signal_pending() -> bool:
