@@ -73,6 +73,7 @@ def test_slurm_starts_two_tasks(tmp_path: Path, two_processes: bytes):
     assert [task.returncode for task in tasks] == [0, 0], outputs
     assert [out.count("written to") for out, _ in outputs] == [1, 0]
     assert Run(tmp_path / "outputs/x").state == "finished"
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
     assert (tmp_path / "outputs/x/model.pth").read_bytes() == two_processes
 
 

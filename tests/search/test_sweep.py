@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams import metadata
 
 from tests.builders import FAST, FAST_ANY_MODEL, Outcome
 from tests.processes import ForkedCommand, fork_command
@@ -118,6 +120,22 @@ def test_a_killed_search_has_the_same_trials(tmp_path: Path):
     for trial in read(outputs / "whole")["trials"]:
         one, two = (outputs / name / trial["trial"] for name in ("whole", "x"))
         assert (one / "metrics.csv").read_bytes() == (two / "metrics.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_the_values_of_trials(command: Command):
+    assert command(*SEARCH, *SMALL, "search.trials=1", "logger=tensorboard").code == 0
+    (params,) = (trial["params"] for trial in read(Path("outputs/x"))["trials"])
+    shown: dict[str, Any] = {}
+    for file in Path("outputs/x/trial-000").glob("events.*"):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                if value.tag == metadata.SESSION_START_INFO_TAG:
+                    content = value.metadata.plugin_data.content
+                    found = metadata.parse_session_start_info_plugin_data(content).hparams
+                    shown |= {k: v.string_value or v.number_value for k, v in found.items()}
+    assert shown["optimizer.lr"] == pytest.approx(params["optimizer.lr"])
+    assert shown["model.network.depth"] == params["model.network.depth"]
 
 
 @pytest.mark.slow

@@ -38,6 +38,8 @@ from vision_lab.search.space import SearchSpace
 STUDY_FILENAME = "study.log"
 """The file of the study, which optuna-dashboard opens."""
 
+STUDY_NAME = "search"
+
 LOCK_FILENAME = ".study.lock"
 
 IDENTITY_KEY = "identity"
@@ -99,7 +101,7 @@ class SearchStudy:
             self.storage = open_storage(folder)
             self.study = optuna.create_study(
                 storage=self.storage,
-                study_name="search",
+                study_name=STUDY_NAME,
                 directions=[OPTUNA_DIRECTIONS[name] for name in settings.directions],
                 load_if_exists=True,
             )
@@ -330,7 +332,7 @@ class TrialReporter:
     ) -> None:
         self.storage = open_storage(folder)
         self.study = optuna.load_study(
-            study_name="search", storage=self.storage, pruner=make_pruner(pruner)
+            study_name=STUDY_NAME, storage=self.storage, pruner=make_pruner(pruner)
         )
         self.trial_id = self.storage.get_trial_id_from_study_id_trial_number(
             self.study._study_id, number
@@ -350,6 +352,19 @@ class TrialReporter:
         if epoch not in trial.intermediate_values and not trial.state.is_finished():
             self.storage.set_trial_intermediate_value(self.trial_id, epoch, value)
         return bool(self.study.pruner.prune(self.study, self.storage.get_trial(self.trial_id)))
+
+
+def read_params(folder: Path, number: int) -> dict[str, Any]:
+    """Return the value of each varied key in a trial.
+
+    Args:
+        folder: the folder of the sweep.
+        number: number of the trial.
+    """
+    storage = open_storage(folder)
+    study_id = storage.get_study_id_from_name(STUDY_NAME)
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+    return storage.get_trial(trial_id).params
 
 
 def _remove_torn_line(file: Path) -> None:
