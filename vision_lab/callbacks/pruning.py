@@ -44,7 +44,11 @@ class PruneTrial(EpochMetrics):
             self.is_pruned = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "is_pruned": self.is_pruned, "value": self.value}
+        return {
+            **super().state_dict(),
+            "is_pruned": self.is_pruned,
+            "value": self.value,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

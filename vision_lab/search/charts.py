@@ -65,7 +65,14 @@ def _draw_history(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Figure:
         if trial.state == TrialState.COMPLETE:
             steps.append(trial.number)
             best.append(pick([*best[-1:], trial_values(trial)[0]]))
-    axes.step(steps, best, where="post", color="0.4", linewidth=1, label="best so far")
+    axes.step(
+        steps,
+        best,
+        where="post",
+        color="0.4",
+        linewidth=1,
+        label="best so far",
+    )
     axes.set(xlabel="trial", ylabel=study.settings.metrics[0])
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -100,9 +107,18 @@ def _draw_parallel(study: SearchStudy, trials: Sequence[FrozenTrial]) -> Figure:
     return figure
 
 
-def _draw_axis(axes: Axes, position: int, distribution: BaseDistribution) -> None:
+def _draw_axis(
+    axes: Axes,
+    position: int,
+    distribution: BaseDistribution,
+) -> None:
     """Draw a vertical axis with the values of an option."""
-    axes.axvline(position, color="0.8", linewidth=0.8, zorder=0)
+    axes.axvline(
+        position,
+        color="0.8",
+        linewidth=0.8,
+        zorder=0,
+    )
     for value in _tick_values(distribution):
         axes.text(
             position + 0.03,
@@ -144,14 +160,23 @@ def _draw_importances(study: SearchStudy, importances: Mapping[str, float]) -> F
     names = [_plain(name) for name in shorten_keys(list(importances))]
     bars = axes.barh(range(len(names)), list(importances.values()), color="#4878a8")
     axes.set_yticks(range(len(names)), names)
-    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.bar_label(
+        bars,
+        fmt="%.2f",
+        padding=3,
+        fontsize=8,
+    )
     axes.set(xlim=(0, 1.08), xlabel=f"importance for {study.settings.metrics[0]}")
     axes.invert_yaxis()
     return figure
 
 
 def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    figure = Figure(
+        figsize=(width, height),
+        dpi=100,
+        layout="constrained",
+    )
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

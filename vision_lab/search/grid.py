@@ -81,7 +81,11 @@ def _comparable(overrides: Sequence[str]) -> frozenset[str]:
     return frozenset(kept)
 
 
-def run_grid(runner: JobRunner, jobs: Sequence[Job], settings: SweepSettings) -> None:
+def run_grid(
+    runner: JobRunner,
+    jobs: Sequence[Job],
+    settings: SweepSettings,
+) -> None:
     """Run the jobs that no other process is running, and that have not failed before.
 
     Args:

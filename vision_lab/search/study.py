@@ -143,7 +143,11 @@ class SearchStudy:
         finally:
             claim.release()
 
-    def finish(self, trial: FrozenTrial, values: Sequence[float]) -> None:
+    def finish(
+        self,
+        trial: FrozenTrial,
+        values: Sequence[float],
+    ) -> None:
         """Record the metrics of a trial."""
         self.study.tell(trial.number, list(values), skip_if_finished=True)
 
@@ -151,7 +155,11 @@ class SearchStudy:
         """Record that a trial was ended early; its value is the last one it has reported."""
         self.study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
 
-    def fail(self, trial: FrozenTrial, error: str) -> None:
+    def fail(
+        self,
+        trial: FrozenTrial,
+        error: str,
+    ) -> None:
         """Record the error of a trial."""
         self.storage.set_trial_user_attr(trial._trial_id, ERROR_KEY, error)
         self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -167,7 +175,11 @@ class SearchStudy:
         if sum(REPEATS_KEY not in trial.user_attrs for trial in trials) < self.total:
             yield self._suggest(trials)
 
-    def _is_to_repeat(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    def _is_to_repeat(
+        self,
+        trial: FrozenTrial,
+        trials: Sequence[FrozenTrial],
+    ) -> bool:
         """Return whether a trial and all of its repetitions have failed, and more are allowed."""
         if trial.state != TrialState.FAIL or REPEATS_KEY in trial.user_attrs:
             return False
@@ -261,7 +273,11 @@ class SearchStudy:
         return grid
 
     def _check_identity(self) -> None:
-        wanted = {**self.space.texts, **_as_keys(self.space.fixed), **self.settings.identity}
+        wanted = {
+            **self.space.texts,
+            **_as_keys(self.space.fixed),
+            **self.settings.identity,
+        }
         stored = self.study.user_attrs.get(IDENTITY_KEY)
         if stored is None:
             self.study.set_user_attr(IDENTITY_KEY, wanted)
@@ -338,7 +354,11 @@ class TrialReporter:
             self.study._study_id, number
         )
 
-    def report(self, value: float, epoch: int) -> bool:
+    def report(
+        self,
+        value: float,
+        epoch: int,
+    ) -> bool:
         """Report the metric of an epoch, once.
 
         Args:

@@ -55,7 +55,11 @@ def run_in_processes(
         environment = {"OMP_NUM_THREADS": str(max(1, core_count() // count))}
         if devices:
             environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
-        process = context.Process(target=_work, args=(work, log, environment), daemon=False)
+        process = context.Process(
+            target=_work,
+            args=(work, log, environment),
+            daemon=False,
+        )
         process.start()
         processes.append(process)
     console.print_line(f"{count} processes, which print to {format_path(logs[0])} and so on")

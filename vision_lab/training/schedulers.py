@@ -71,5 +71,9 @@ def make_lr_scheduler(
         needed = f"arguments that the scheduler accepts: {error}"
         raise ArgumentError("schedule", "scheduler", needed) from error
     if follows:
-        return {"scheduler": scheduler, "monitor": monitor, "frequency": check_val_every_n_epoch}
+        return {
+            "scheduler": scheduler,
+            "monitor": monitor,
+            "frequency": check_val_every_n_epoch,
+        }
     return {"scheduler": scheduler, "interval": schedule.interval}
