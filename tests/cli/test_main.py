@@ -356,6 +356,7 @@ def test_debug_overfit_fits_its_batches(command: Command):
     assert float(last["train/accuracy"]) > 0.95
 
 
+@pytest.mark.slow
 def test_debug_profile_writes_its_table(command: Command):
     words = (
         "name=slow",

@@ -227,6 +227,7 @@ def test_other_data(command: Command, run: Path, make_folder: Callable[..., Path
         assert "real 8" in outcome.out
 
 
+@pytest.mark.slow
 def test_masks_and_boxes_are_ignored_by_generation(command: Command):
     counts = (
         "data=scenes",
@@ -321,6 +322,7 @@ def test_latents_of_another_shape_are_refused(command: Command, run: Path, array
     assert text in outcome.err
 
 
+@pytest.mark.slow
 def test_folders_of_unlabeled_images(
     command: Command, make_folder: Callable[..., Path], tmp_path: Path
 ):
@@ -366,6 +368,7 @@ def test_nan_losses_end_the_run(command: Command):
     assert Run(Path("outputs/x")).state == "failed"
 
 
+@pytest.mark.slow
 def test_failures_of_gan_training_are_reported(command: Command):
     words = (
         *SMALL,

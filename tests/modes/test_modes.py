@@ -231,6 +231,7 @@ def test_a_run_can_be_repeated_from_its_folder(command: Command):
     assert Run(Path("outputs/second")).choices["model"] == "resnet20"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

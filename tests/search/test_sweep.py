@@ -83,6 +83,7 @@ def test_hopeless_trials_end_early(command: Command):
     assert read(Path("outputs/x"))["trials"] == trials
 
 
+@pytest.mark.slow
 def test_a_pareto_front(command: Command):
     words = ("search.metric=[val/accuracy,parameters]", "search.mode=[max,min]")
     outcome = command(*SEARCH, *SMALL, *words, "search.trials=3")
