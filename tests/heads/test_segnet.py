@@ -20,6 +20,7 @@ def test_fcn8s_on_vgg16_equals_the_paper(make_backbone: Callable, mask_spec: Dat
     assert sum(isinstance(module, nn.BatchNorm2d) for module in made.levels.modules()) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 96), (65, 99)])
 def test_indices_are_those_of_the_encoders_pooling(
     make_backbone: Callable, mask_spec: DataSpec, size

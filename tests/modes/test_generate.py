@@ -253,6 +253,7 @@ def test_masks_and_boxes_are_ignored_by_generation(command: Command):
     assert one == other
 
 
+@pytest.mark.slow
 def test_samples_need_no_features(command: Command, run: Path):
     """The classifier that extracted features may no longer exist."""
     words = (*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=none")

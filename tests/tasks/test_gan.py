@@ -235,7 +235,7 @@ def test_the_averaged_weights_are_not_biased_to_the_initial_ones(tmp_path: Path)
     ("loss", "changes"),
     [
         ("bce", {}),
-        ("hinge", {}),
+        pytest.param("hinge", {}, marks=pytest.mark.slow),
         ("wgan_gp", {"n_critic": 3}),
         pytest.param("bce", {"r1_weight": 0.1}, marks=pytest.mark.slow),
         pytest.param("hinge", {"diffaugment": [translation]}, marks=pytest.mark.slow),
