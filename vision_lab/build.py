@@ -633,7 +633,7 @@ def callbacks(config: Config, *, only: Sequence[str] | None = None) -> list[pl.C
 
 
 def pruning(config: Config, folder: Path) -> list[pl.Callback]:
-    """Build the callback that ends a hopeless trial of a search.
+    """Build the callback that ends an unpromising trial of a search.
 
     Args:
         config: the config.

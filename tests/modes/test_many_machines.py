@@ -77,6 +77,13 @@ def test_slurm_starts_two_tasks(tmp_path: Path, two_processes: bytes):
     assert (tmp_path / "outputs/x/model.pth").read_bytes() == two_processes
 
 
+def test_a_sweep_within_processes_of_slurm_is_refused(tmp_path: Path):
+    for task in start_tasks(tmp_path, "-m", "seed=1,2", "name=x", *WORDS, "trainer=ddp_cpu"):
+        _, error = task.communicate(timeout=60)
+        assert task.returncode == 2
+        assert "torchrun and srun start the processes of one training" in error
+
+
 def test_processes_of_slurm_need_a_name(tmp_path: Path):
     tasks = start_tasks(tmp_path, *WORDS, "trainer=ddp_cpu")
     for task in tasks:

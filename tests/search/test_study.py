@@ -180,7 +180,7 @@ def test_another_search_of_the_same_name_is_refused(
         SearchStudy(tmp_path, parse_space(given, {}), replace(SETTINGS, **changes))
 
 
-def test_hopeless_trials_are_recognized(tmp_path: Path):
+def test_unpromising_trials_are_recognized(tmp_path: Path):
     """Below the median of the trials before, at the same epoch."""
     study = SearchStudy(tmp_path, SPACE, SETTINGS)
     for value in (0.5, 0.6, 0.7, 0.8, 0.9):

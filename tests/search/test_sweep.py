@@ -64,7 +64,7 @@ def test_files_of_a_search(command: Command):
 
 
 @pytest.mark.slow
-def test_hopeless_trials_end_early(command: Command):
+def test_unpromising_trials_end_early(command: Command):
     """Trials with a learning rate of almost 0, which are not trained again."""
     words = (*SEARCH, *SMALL, "search.trials=10", "trainer.max_epochs=3")
     outcome = command(*words, "optimizer.lr=1e-3,1e-9")

@@ -1,4 +1,4 @@
-"""Hopeless trials of a search, ended early."""
+"""Unpromising trials of a search, ended early."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vision_lab.callbacks.epoch_metrics import EpochMetrics
 
 
 class PruneTrial(EpochMetrics):
-    """Reports a metric of each epoch to a search, and ends training if the trial is hopeless.
+    """Reports a metric of each epoch to a search, and ends training if the trial is unpromising.
 
     Args:
         report: called with the metric and the epoch by rank 0, returns whether to end the trial.
@@ -38,9 +38,9 @@ class PruneTrial(EpochMetrics):
         if self.metric not in metrics:
             return  # no validation in this epoch
         self.value = metrics[self.metric]
-        is_hopeless = trainer.is_global_zero and self.report(self.value, trainer.current_epoch)
+        is_unpromising = trainer.is_global_zero and self.report(self.value, trainer.current_epoch)
         is_last = trainer.current_epoch + 1 == trainer.max_epochs
-        if trainer.strategy.broadcast(is_hopeless) and not is_last:
+        if trainer.strategy.broadcast(is_unpromising) and not is_last:
             self.is_pruned = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:

@@ -28,7 +28,22 @@ def show_if_finished(config: Config, folder: Path) -> float | None:
     """
     if config.choices.get("mode") != "train":
         return None
-    run = Run(folder)
+    return show_progress(config, Run(folder))
+
+
+def show_progress(config: Config, run: Run) -> float | None:
+    """Show the result of a run if nothing is left to do for a command.
+
+    Args:
+        config: the config of the command.
+        run: its run.
+
+    Returns:
+        The monitored metric; None if the command still has something to do.
+
+    Raises:
+        ConfigurationError: if the folder contains a run with another config.
+    """
     progress = resume.find_progress(
         run,
         config.source,
@@ -37,11 +52,11 @@ def show_if_finished(config: Config, folder: Path) -> float | None:
         is_trial=config["search"].get("trial") is not None,
     )
     if progress == "pruned":
-        console.print_line(f"{run} was ended early by the search")
+        console.print_line(f"{run} was pruned by the search")
         return float(run.status["value"])
-    if progress != "finished":
-        return None
-    return show_result(run, root=config["data"].get("root"))
+    if progress == "finished":
+        return show_result(run, root=config["data"].get("root"))
+    return None
 
 
 def show_result(run: Run, *, root: str | None) -> float:

@@ -82,17 +82,9 @@ def train(config: Config, folder: Path) -> float:
             with subprocesses.report_errors(trainer):
                 return _train_other_rank(config, trainer)
         with lock_run(run):
-            progress = resume.find_progress(
-                run,
-                config.source,
-                force=config["force"],
-                extend=config["extend"],
-                is_trial=config["search"].get("trial") is not None,
-            )
-            if progress == "pruned":
-                return float(run.status["value"])
-            if progress == "finished":  # by another command, while this one waited for the lock
-                return finished.show_result(run, root=config["data"].get("root"))
+            score = finished.show_progress(config, run)
+            if score is not None:  # by another command, while this one waited for the lock
+                return score
             run.mark_pending()
             try:
                 return _train_rank_zero(config, run, trainer, started=started)

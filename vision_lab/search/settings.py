@@ -39,7 +39,7 @@ class SearchSettings(SweepSettings):
         trials: total number of trials.
         metrics: name of the metric, or of two of them.
         directions: for each metric, whether its best value is the largest or the smallest.
-        pruner: how hopeless trials are recognized.
+        pruner: how unpromising trials are recognized.
         seed: seed of the values that are tried.
     """
 

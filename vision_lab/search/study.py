@@ -366,7 +366,7 @@ class TrialReporter:
             epoch: the epoch, from 0.
 
         Returns:
-            Whether the trial is hopeless.
+            Whether the trial is unpromising.
         """
         trial = self.storage.get_trial(self.trial_id)
         if epoch not in trial.intermediate_values and not trial.state.is_finished():

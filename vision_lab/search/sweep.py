@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,9 @@ from vision_lab.search.claims import remove_claims
 from vision_lab.search.jobs import JobRunner
 from vision_lab.search.settings import SearchSettings, SweepSettings, read_settings
 from vision_lab.search.space import SearchSpace, parse_space
+
+EXTERNAL_PROCESSES = {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"}
+"""Variables of processes that torchrun or ``srun`` has started, each of which has these words."""
 
 SEARCH_PACKAGES = ("optuna", "cmaes", "scipy")
 """Packages of the extra ``search``."""
@@ -40,6 +44,11 @@ def run_sweep(
     Raises:
         ConfigurationError: if the settings of the sweep are invalid.
     """
+    if EXTERNAL_PROCESSES & set(os.environ) and os.environ.get("SLURM_NTASKS") != "1":
+        raise ConfigurationError(
+            "torchrun and srun start the processes of one training: type the command without -m; "
+            "or without them, and hydra/launcher=submitit_slurm for a cluster"
+        )
     node: Any = OmegaConf.to_container(config.search, resolve=True)
     settings = read_settings(node)
     runner = JobRunner(Path(config.hydra.sweep.dir), launcher)
