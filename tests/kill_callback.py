@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from vision_lab.core.errors import UserError
 from vision_lab.training.checkpoint_io import AtomicCheckpointIO
 
 
@@ -80,3 +81,32 @@ class KillingCheckpoints(AtomicCheckpointIO):
             os.truncate(part, part.stat().st_size // 2)
             end()
         super().save_checkpoint(checkpoint, path)
+
+
+class Disturb(pl.Callback):
+    """Ends the run of one seed by SIGKILL, once, and that of another one by an error, always.
+
+    Args:
+        killed: seed of the run that is killed in its second epoch.
+        failing: seed of the run that fails.
+        folder: folder to which one line is added for each training that starts.
+    """
+
+    def __init__(self, *, killed: int, failing: int, folder: str) -> None:
+        self.killed = killed
+        self.failing = failing
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with (self.folder / "trainings").open("a") as file:
+            file.write(f"{pl_module.seed} from {trainer.current_epoch}\n")
+        if pl_module.seed == self.failing:
+            raise UserError("this seed fails")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        marker = self.folder / "killed"
+        if pl_module.seed == self.killed and trainer.current_epoch == 1 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)

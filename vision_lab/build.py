@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch.utils.deterministic
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -605,8 +606,11 @@ def _trainer_objects(settings: Mapping[str, Any], folder: Path) -> dict[str, Any
         if node:
             plugins.append(_build_object(node, f"trainer.plugins.{name}", PLUGINS))
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        # The same command resumes by itself; Lightning's own checkpoint for it would stay behind.
-        plugins.append(SLURMEnvironment(auto_requeue=False))
+        if cluster_size():
+            # The same command resumes by itself; Lightning's checkpoint for it would stay behind.
+            plugins.append(SLURMEnvironment(auto_requeue=False))
+        else:  # a job of one task, which starts its processes itself
+            plugins.append(LightningEnvironment())
     if plugins:
         objects["plugins"] = plugins
     profiler = settings.get("profiler")

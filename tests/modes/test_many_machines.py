@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT, ForkedCommand, fork_command
+from tests.slurm.stand_in import install
 from vision_lab.run_folders.folder import Run
 
 WORDS = ("debug=fast", "trainer.max_epochs=2", "logger=none", "callbacks.progress_bar=null")
@@ -23,25 +24,50 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / "outputs/x/model.pth").read_bytes()
 
 
-@pytest.mark.slow
-def test_torchrun_on_two_machines(tmp_path: Path, two_processes: bytes):
-    """Two addresses of this machine; the same numbers as of two processes on one."""
+KILL = ("+callbacks.kill._target_=tests.kill_callback.Kill",)
+"""Ends rank 0 by SIGKILL in its second epoch, if the variables are those of ``KILLED``."""
+
+KILLED = {"KILL": "step:4", "DEATH": "SIGKILL", "RUN": "1"}
+
+
+def start_torchrun(folder: Path, *words: str, **variables: str) -> list[subprocess.Popen[str]]:
+    """Start ``torchrun`` on two machines, which are two addresses of this one."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     address = ["--master-addr=127.0.0.1", f"--master-port={20000 + os.getpid() % 10000}"]
-    words = ["-m", "vision_lab", *WORDS, "trainer=ddp_cpu", "trainer.devices=8", "name=x"]
-    nodes = [
-        subprocess.Popen(
-            [*torchrun, f"--node-rank={rank}", *address, *words],
-            cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    command = ["-m", "vision_lab", *words]
+    nodes = []
+    for rank in (0, 1):
+        own = variables if rank == 0 else {}
+        node = subprocess.Popen(
+            [
+                *torchrun,
+                f"--node-rank={rank}",
+                f"--local-addr=127.0.0.{rank + 1}",
+                *address,
+                *command,
+            ],
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | own,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in (0, 1)
-    ]
+        nodes.append(node)
+    return nodes
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_machines(tmp_path: Path, two_processes: bytes):
+    """Killed and repeated, the same numbers as of two processes on one machine."""
+    words = (*WORDS, *KILL, "trainer=ddp_cpu", "trainer.devices=8", "name=x")
+    nodes = start_torchrun(tmp_path, *words, **KILLED)
+    outputs = [node.communicate(timeout=120) for node in nodes]
+    assert all(node.returncode for node in nodes), outputs
+    assert Run(tmp_path / "outputs/x").state == "running"
+    nodes = start_torchrun(tmp_path, *words)
     outputs = [node.communicate(timeout=120) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert "resuming     from step 3 (epoch 2, after 0 batches)" in outputs[0][0]
     assert "written to outputs/x" in outputs[0][0]
     assert "written to" not in outputs[1][0]
     assert (tmp_path / "outputs/x/model.pth").read_bytes() == two_processes
@@ -66,12 +92,31 @@ def start_tasks(folder: Path, *words: str) -> list[ForkedCommand]:
     return tasks
 
 
+def run_srun(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in two tasks by the stand-in of SLURM."""
+    return subprocess.run(
+        [f"{folder}/bin/srun", "--ntasks=2", sys.executable, "-m", "vision_lab", *words],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 @pytest.mark.slow
-def test_slurm_starts_two_tasks(tmp_path: Path, two_processes: bytes):
-    tasks = start_tasks(tmp_path, *WORDS, "trainer=ddp_cpu", "name=x")
-    outputs = [task.communicate(timeout=120) for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], outputs
-    assert [out.count("written to") for out, _ in outputs] == [1, 0]
+def test_srun_with_two_tasks(tmp_path: Path, two_processes: bytes):
+    """Killed and repeated, the same numbers as of two processes that Lightning starts."""
+    variables = {**install(tmp_path / "bin"), "MASTER_PORT": str(20000 + (os.getpid() + 1) % 10000)}
+    words = (*WORDS, *KILL, "trainer=ddp_cpu", "name=x")
+    done = run_srun(tmp_path, *words, **variables, **KILLED)
+    assert done.returncode != 0
+    assert Run(tmp_path / "outputs/x").state == "running"
+    done = run_srun(tmp_path, *words, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "resuming     from step 3 (epoch 2, after 0 batches)" in done.stdout
+    assert done.stdout.count("written to") == 1
     assert Run(tmp_path / "outputs/x").state == "finished"
     assert not list(tmp_path.rglob("hpc_ckpt*"))
     assert (tmp_path / "outputs/x/model.pth").read_bytes() == two_processes

@@ -190,41 +190,6 @@ def test_a_grid_in_two_processes(tmp_path: Path):
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher",
-    [("joblib", "hydra.launcher.n_jobs=2"), ("submitit_local",)],
-    ids=lambda words: words[0],
-)
-def test_other_launchers_run_grids(tmp_path: Path, launcher: tuple[str, ...]):
-    """In processes of their own: results, a failure, and nothing twice."""
-    words = (f"hydra/launcher={launcher[0]}", *launcher[1:])
-    for trained, failures in ((2, 1), (0, 0)):
-        done = fork_command(tmp_path, *GRID, *words, COLUMNS="150")
-        assert done.returncode == 1, done.stderr
-        states = {
-            path.parent.name: Run(path.parent).state for path in tmp_path.rglob("status.json")
-        }
-        assert states == {
-            "model-resnet20": "finished",
-            "model-inception_v3": "failed",
-            "model-squeezenet1_1": "finished",
-        }
-        assert "outputs/x: 3 runs" in done.stdout
-        if launcher[0] == "joblib":
-            assert done.stdout.count("written to") == trained
-            assert done.stderr.count("error: data.spec.image_size") == failures
-
-
-@pytest.mark.slow
-def test_another_launcher_runs_a_search(tmp_path: Path):
-    words = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "search.workers=2", "name=x")
-    done = fork_command(tmp_path, *SEARCH, *words, "search.trials=3")
-    assert done.returncode == 0, done.stderr
-    trials = read(tmp_path / "outputs" / "x")["trials"]
-    assert [trial["state"] for trial in trials] == ["finished"] * 3
-
-
 def test_several_runs_are_evaluated(command: Command):
     assert command("-m", "seed=1,2", "name=x", *FAST).code == 0
     outcome = command("-m", "mode=evaluate", "run=outputs/x/seed-1,outputs/x/seed-2")

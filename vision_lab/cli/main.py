@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 """Exit code of an interrupted command: 128 + SIGINT."""
 
+SUBMITIT = "SUBMITIT_EXECUTOR"
+"""Variable of jobs of submitit, which waits ten minutes for a job that reports no exception."""
+
 _started_jobs: list[Path] = []
 """Folders of the jobs that this command has started; until the first, errors are in its words."""
 
@@ -117,8 +120,6 @@ def _call_hydra(command: CommandLine) -> None:
     excluded = ",".join(_find_unswept_keys(command))
     exclude = f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"
     sys.argv[1:] = [*command.words, exclude]
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # for `_target_`s in the user's working directory
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     hydra.main(
         version_base="1.3",
@@ -185,12 +186,17 @@ def run_job(composed: DictConfig) -> Any:
     from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
+    _enter_folder(hydra_config.runtime.cwd)
     folder = Path(hydra_config.runtime.output_dir)
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
     _started_jobs.append(folder)
     try:
         with signals.signals_as_interrupt() if not signals.handles_signals() else nullcontext():
             return _run_mode(composed, folder)
+    except signals.Interrupted:
+        if SUBMITIT in os.environ:
+            raise UserError("interrupted") from None
+        raise
     except Exception as error:
         known = explain_failure(error, folder) or error
         if isinstance(known, UserError):
@@ -206,6 +212,14 @@ def run_job(composed: DictConfig) -> Any:
         # Hydra creates the folder before the run can be refused.
         if signals.is_rank_zero() and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _enter_folder(folder: str) -> None:
+    """Change to the working directory of the command, for a job in a process of a cluster."""
+    if Path.cwd() != Path(folder) and Path(folder).is_dir():
+        os.chdir(folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # for `_target_`s in the user's working directory
 
 
 def _run_mode(composed: DictConfig, folder: Path) -> Any:

@@ -191,7 +191,12 @@ def _quote_path(value: str) -> str:
         value = str(path.absolute())  # the run folder must not depend on the working directory
     elif value.startswith("~"):
         value = str(path)
-    # In Hydra's grammar a backslash escapes a quote, and itself only before one.
+    return quote_value(value)
+
+
+def quote_value(value: str) -> str:
+    """Quote a value in Hydra's grammar."""
+    # A backslash escapes a quote, and itself only before one.
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     trailing = len(value) - len(value.rstrip("\\"))
     return "'" + value + trailing * "\\" + "'"

@@ -1,5 +1,6 @@
 """Training with several processes: each job of a sweep starts its own and ends them."""
 
+import importlib.util
 import os
 import re
 import signal
@@ -19,7 +20,6 @@ from hydra.types import RunMode
 from omegaconf import read_write
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
-from vision_lab.config.overrides import CommandLine
 from vision_lab.config.resolution import job_overrides
 from vision_lab.core.arguments import fits
 from vision_lab.core.documents import DocumentError, read_json
@@ -190,6 +190,15 @@ def _watch_launched(launcher: _SubprocessScriptLauncher, watch: Watch) -> None:
     launcher.launch = launch_watched  # type: ignore[method-assign]  # of this one launcher
 
 
+def _find_flags(hydra: Any) -> list[str]:
+    """Return the flags of the command: those of this process may be of the worker of a cluster."""
+    flags = []
+    for source in hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            flags += ["--config-dir", str(source.path)]
+    return flags
+
+
 @contextmanager
 def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
     """Make the processes that a trainer starts run the current job only, and end them with it.
@@ -208,10 +217,13 @@ def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
         yield Watch(Path(trainer.default_root_dir))
         return
     words, variables = sys.argv[:], {name: os.environ.get(name) for name in DDP_ENV_VARS}
+    program = sys.modules["__main__"]
+    program_spec = program.__spec__
+    # Lightning starts the module of this process, which may be the worker of a cluster.
+    program.__spec__ = importlib.util.find_spec("vision_lab.__main__")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         job: Any = HydraConfig.instance().cfg  # Lightning reads the output folder from it
-        flags = CommandLine.parse(words[1:]).single_run_flags
-        sys.argv[1:] = [*flags, *job_overrides(job.hydra)]
+        sys.argv[1:] = [*_find_flags(job.hydra), *job_overrides(job.hydra)]
         with read_write(job.hydra):
             job.hydra.run.dir = str(Path(job.hydra.runtime.output_dir).absolute())
     watch = Watch(Path(trainer.default_root_dir))
@@ -229,6 +241,7 @@ def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
         raise
     finally:
         sys.argv[:] = words
+        program.__spec__ = program_spec
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         watch.join_processes()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from hydra.plugins.launcher import Launcher
 
+from vision_lab.config.overrides import quote_value
 from vision_lab.core import console
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import first_line
 from vision_lab.run_folders.folder import Run
 
@@ -71,12 +73,39 @@ class JobRunner:
         """
         words = []
         for job in jobs:
-            words.append([*job.overrides, f"hydra.sweep.subdir={job.run.folder.name}"])
+            words.append([*job.overrides, *self._locate(job)])
         try:
             self.launcher.launch(words, initial_job_idx=jobs[0].number)
         except Exception as error:
             if self.is_local:
                 raise
-            # A job that was lost elsewhere, such as one that a cluster has ended. The states of the
-            # runs say which of them have results.
-            console.print_warning(f"the launcher reports: {first_line(error)}")
+            self._handle_lost_jobs(jobs, error)
+
+    def _locate(self, job: Job) -> list[str]:
+        """Return the overrides that give a job its folder."""
+        overrides = [f"hydra.sweep.subdir={job.run.folder.name}"]
+        if not self.is_local:  # its process may have another working directory and another clock
+            folder = quote_value(str(self.folder.absolute()))
+            overrides.append(f"hydra.sweep.dir={folder}")
+        return overrides
+
+    def _handle_lost_jobs(
+        self,
+        jobs: Sequence[Job],
+        error: Exception,
+    ) -> None:
+        """Report jobs that were lost elsewhere, such as one that a cluster has ended.
+
+        The states of the runs say which of them have results.
+
+        Raises:
+            ConfigurationError: if no job has started.
+        """
+        reason = first_line(error) or type(error).__name__
+        if all(job.run.state is None for job in jobs):
+            name = type(self.launcher).__name__
+            raise ConfigurationError(
+                f"{name} has started no job: {reason}\nCorrect hydra.launcher, or type "
+                "hydra/launcher=basic to run the jobs in this process"
+            ) from error
+        console.print_warning(f"the launcher reports: {reason}")
