@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO, LayerSync, Precision
 from pytorch_lightning.profilers import Profiler
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -488,10 +489,13 @@ def check_training(task: Task, trainer: pl.Trainer) -> None:
         raise ConfigurationError(
             "a schedule by progress requires an end: type trainer.max_epochs=..."
         )
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    averages_weights = any(isinstance(callback, WeightAveraging) for callback in callbacks)
+    if isinstance(trainer.strategy, ModelParallelStrategy):
+        _check_sharded_training(task, averages_weights=averages_weights)
     if task.automatic_optimization:
         return
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    if averages_weights:
         raise ConfigurationError(
             "callbacks that average weights average those of all networks, which is wrong for "
             "several of them: type callbacks=default; GANs average those of the generator "
@@ -501,6 +505,19 @@ def check_training(task: Task, trainer: pl.Trainer) -> None:
         raise ConfigurationError(
             "trainer.max_steps counts the steps of all networks of this task: type "
             "trainer.max_epochs=..., and trainer.limit_train_batches=... for part of an epoch"
+        )
+
+
+def _check_sharded_training(task: Task, *, averages_weights: bool) -> None:
+    if not task.automatic_optimization:
+        raise ConfigurationError(
+            "trainer=fsdp divides a single network between the processes, but this task has "
+            "several: type trainer=ddp"
+        )
+    if averages_weights:
+        raise ConfigurationError(
+            "callbacks that average weights require whole networks: type callbacks=default, or "
+            "trainer=ddp"
         )
 
 

@@ -32,7 +32,7 @@ COUNTS = {
     "features": 4,
     "optimizer": 4,
     "scheduler": 6,
-    "trainer": 5,
+    "trainer": 7,
     "callbacks": 3,
     "logger": 5,
     "mode": 4,

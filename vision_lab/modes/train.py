@@ -43,6 +43,7 @@ from vision_lab.run_folders.folder import Run
 from vision_lab.run_folders.lock import lock_run
 from vision_lab.tasks.base import Task
 from vision_lab.training.checkpoint_io import LOAD_ERRORS, corruption, latest_checkpoint, load, save
+from vision_lab.training.sharding import load_state_dict
 
 REQUIRED_GROUPS = (
     "task model head loss data sampler augment diffaugment features optimizer scheduler trainer "
@@ -321,9 +322,10 @@ def _fit(
             raise DataError(
                 f"{format_path(path)} cannot be used ({problem}): type force=true to start over"
             )
-        task.load_state_dict(load(path)["state_dict"])
+        load_state_dict(task, load(path)["state_dict"])
+    weights = task.network_state_dict()
     if trainer.is_global_zero:  # before the test, which may fail for unreadable files
-        save(task.network_state_dict(), folder, "model.pth")
+        save(weights, folder, "model.pth")
     trainer.test(task, datamodule=data, verbose=False)
     data.sync_unreadable()
     if best is not None and best.best_model_score is not None:

@@ -25,6 +25,7 @@ from vision_lab.tasks.split_metrics import get_metric_states, set_metric_states
 from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
 from vision_lab.training.schedulers import make_lr_scheduler
 from vision_lab.training.seeding import seed_all
+from vision_lab.training.sharding import gather_state_dict
 
 MonitorMode = Literal["min", "max"]
 
@@ -141,8 +142,8 @@ class Task(pl.LightningModule, ABC):
         return True
 
     def network_state_dict(self) -> dict[str, Tensor]:
-        """Return the weights to save as ``model.pth``."""
-        return self.network.state_dict()
+        """Return the weights to save as ``model.pth``; to be called by all processes."""
+        return gather_state_dict(self.network)
 
     def load_network_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the weights of a ``model.pth``.

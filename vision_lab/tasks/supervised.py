@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from vision_lab.core.batch import Batch
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.tasks.base import Task
 from vision_lab.tasks.split_metrics import SplitMetrics
 from vision_lab.training.gradients import list_trainable, zero_loss
 from vision_lab.training.lr_schedules import SchedulerFactory
 from vision_lab.training.schedulers import count_steps
 from vision_lab.training.seeding import seed_all
+from vision_lab.training.sharding import is_sharded
 
 
 class SupervisedTask(Task):
@@ -125,6 +126,11 @@ class SupervisedTask(Task):
         if not batch.samples:  # none of its files is readable
             if self.trainer.world_size == 1:
                 return None
+            if is_sharded(self.network):
+                raise DataError(
+                    "none of the files of a batch can be read, but with trainer=fsdp each process "
+                    "needs an image for each step: repair them, or type trainer=ddp"
+                )
             return {"loss": zero_loss(self.network)}  # under DDP each rank must join an all-reduce
         outputs = self(batch.images)
         losses = self.losses(outputs, batch)
