@@ -41,7 +41,7 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
     get_mode = Hydra.get_mode
 
     def get_mode_once(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-        if any(word.startswith(("hydra.mode", "hydra=")) for word in overrides):
+        if any(word.startswith(("hydra.mode", "hydra=", "experiment=")) for word in overrides):
             return get_mode(self, config_name, overrides)
         return None  # the default of hydra.mode, which leaves the decision to --multirun
 

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -255,6 +256,40 @@ def test_invalid_sweeps_are_refused(command: Command, words: tuple[str, ...], me
     assert outcome.code == 2
     assert message in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def write_experiment(name: str, content: str) -> tuple[str, ...]:
+    """Write an experiment, and return the words that select it."""
+    folder = Path("mine/experiment")
+    folder.mkdir(parents=True)
+    (folder / f"{name}.yaml").write_text(f"# @package _global_\n# An experiment\n{content}")
+    return ("--config-dir", "mine", f"experiment={name}")
+
+
+def test_an_experiment_may_be_a_grid(command: Command):
+    content = "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '1,2', optimizer.lr: '0.1,0.2'}}}"
+    words = write_experiment("mine", content)
+    outcome = command(*words, "optimizer.lr=0.3", *FAST, "name=x")
+    assert outcome.code == 0, outcome.err
+    runs = [Run(path.parent) for path in Path("outputs/x").glob("*/status.json")]
+    assert sorted(run.folder.name for run in runs) == ["seed-1", "seed-2"]
+    assert {run.resolved["optimizer"]["lr"] for run in runs} == {0.3}
+
+
+def test_an_experiment_may_be_a_search(command: Command):
+    """Its command for more seeds is a grid that works."""
+    content = (
+        "defaults: [{override /search: tpe}]\n"
+        "hydra: {mode: MULTIRUN}\n"
+        "search: {trials: 1, space: {optimizer.lr: 'tag(log,interval(1e-4,1e-1))'}}\n"
+    )
+    words = write_experiment("mine", content)
+    assert command(*words, *FAST, "name=x").code == 0
+    found = read(Path("outputs/x"))
+    assert len(found["trials"]) == 1
+    repeated = command(*shlex.split(found["command"])[3:])
+    assert repeated.code == 0, repeated.err
+    assert len(list(Path("outputs/x-best").glob("*/result.json"))) == 3
 
 
 def test_a_search_requires_multirun(command: Command):

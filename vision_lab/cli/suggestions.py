@@ -39,6 +39,8 @@ def find_command_errors(command: CommandLine) -> list[str]:
     if "--resolve" in command.flags and not command.shows_resolved_job:
         # Only our own --cfg job prints a class folder named "${oc.env:HOME}" as it is.
         errors.append("--resolve requires --cfg job: type --cfg job --resolve")
+    if command.is_sweep and command.flag_value("--cfg", "-c"):
+        errors.append("--cfg shows the config of a single run: type it without -m")
     groups = find_groups(folders)
     built_in_groups = find_groups([CONFIG_DIR])
     for override in command.overrides:

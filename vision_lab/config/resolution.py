@@ -148,6 +148,21 @@ def job_overrides(hydra_config: Any) -> list[str]:
     return [str(override) for override in overrides]
 
 
+def find_config_flags(hydra_config: Any) -> list[str]:
+    """Return the flags by which a command has found its config.
+
+    The words of this process may be of another program: a job may run in the worker of a cluster.
+
+    Args:
+        hydra_config: the ``hydra`` node of a job's or a sweep's config.
+    """
+    flags = []
+    for source in hydra_config.runtime.config_sources:
+        if source.provider == "command-line":
+            flags += ["--config-dir", str(source.path)]
+    return flags
+
+
 def find_unresolved(values: Any, path: str) -> list[str]:
     """Return an error message for each unresolved value, with what to type.
 

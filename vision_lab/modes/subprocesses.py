@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import read_write
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
-from vision_lab.config.resolution import job_overrides
+from vision_lab.config.resolution import find_config_flags, job_overrides
 from vision_lab.core.arguments import fits
 from vision_lab.core.documents import DocumentError, read_json
 from vision_lab.core.errors import UserError
@@ -190,15 +190,6 @@ def _watch_launched(launcher: _SubprocessScriptLauncher, watch: Watch) -> None:
     launcher.launch = launch_watched  # type: ignore[method-assign]  # of this one launcher
 
 
-def _find_flags(hydra: Any) -> list[str]:
-    """Return the flags of the command: those of this process may be of the worker of a cluster."""
-    flags = []
-    for source in hydra.runtime.config_sources:
-        if source.provider == "command-line":
-            flags += ["--config-dir", str(source.path)]
-    return flags
-
-
 @contextmanager
 def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
     """Make the processes that a trainer starts run the current job only, and end them with it.
@@ -223,7 +214,7 @@ def subprocesses_for_job(trainer: pl.Trainer) -> Iterator[Watch]:
     program.__spec__ = importlib.util.find_spec("vision_lab.__main__")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         job: Any = HydraConfig.instance().cfg  # Lightning reads the output folder from it
-        sys.argv[1:] = [*_find_flags(job.hydra), *job_overrides(job.hydra)]
+        sys.argv[1:] = [*find_config_flags(job.hydra), *job_overrides(job.hydra)]
         with read_write(job.hydra):
             job.hydra.run.dir = str(Path(job.hydra.runtime.output_dir).absolute())
     watch = Watch(Path(trainer.default_root_dir))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import product
@@ -18,6 +19,9 @@ from vision_lab.run_folders.resume import is_ignored
 from vision_lab.search.claims import acquire_claim
 from vision_lab.search.jobs import Job, JobRunner
 from vision_lab.search.settings import SweepSettings
+
+SHOWN_STATES = ("finished", "failed", "running", "pending")
+"""States of runs, in the order in which they are counted for the user."""
 
 
 def list_jobs(runner: JobRunner, arguments: Sequence[str]) -> list[Job]:
@@ -107,6 +111,20 @@ def run_grid(
                 runner.run([job])
         finally:
             claim.release()
+
+
+def describe_progress(jobs: Sequence[Job]) -> str:
+    """Describe in one line how many runs have ended.
+
+    Args:
+        jobs: all jobs of the sweep.
+    """
+    counts: Counter[str] = Counter()
+    for job in jobs:
+        with suppress(ConfigurationError):  # a damaged file
+            counts[job.run.state or "pending"] += 1
+    parts = [f"{counts[state]} {state}" for state in SHOWN_STATES if counts[state]]
+    return f"{len(jobs)} runs: {', '.join(parts)}"
 
 
 def _is_left_out(run: Run, settings: SweepSettings) -> bool:

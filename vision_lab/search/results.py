@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +35,9 @@ STATE_RANKS = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1}
 
 MIN_TRIALS = 4
 """Minimum number of finished trials for importances."""
+
+PLAIN_PATH = re.compile(r"(?<==)'([\w./~-]+)'$")
+"""A quoted path that needs no quotes."""
 
 MAX_ROWS = 40
 """Maximum number of trials in the table."""
@@ -75,11 +80,28 @@ def describe_trial(study: SearchStudy, number: int) -> str:
     return "  ".join(words)
 
 
-def print_search(study: SearchStudy) -> int:
+def describe_progress(study: SearchStudy) -> str:
+    """Describe in one line how many trials have ended, and which one is the best so far.
+
+    Args:
+        study: the study.
+    """
+    counts = Counter(STATE_NAMES[trial.state] for trial in study.trials)
+    parts = [f"{count} {state}" for state, count in counts.items()]
+    words = f"{study.total} trials: {', '.join(parts)}" if parts else f"{study.total} trials"
+    best = find_best(study)
+    if len(best) == 1:
+        value = trial_values(best[0])[0]
+        words += f"; best so far: {study.settings.metrics[0]} {value:.4g} ({trial_name(best[0])})"
+    return words
+
+
+def print_search(study: SearchStudy, *, flags: Sequence[str] = ()) -> int:
     """Print the table of a search and write ``search.json``.
 
     Args:
         study: the study.
+        flags: the flags of the command, without ``-m``.
 
     Returns:
         The exit code: 1 if a trial has failed, or if the search is not complete, else 0.
@@ -100,11 +122,10 @@ def print_search(study: SearchStudy) -> int:
     if importances:
         parts = [f"{key} {value:.2f}" for key, value in importances.items()]
         console.print_line(f"importance: {', '.join(parts)}")
-    write_json(study.folder, RESULTS_FILENAME, _summarize(study, best))
-    if best:
-        console.print_line(
-            f"to train the best one with other seeds: {repeat_command(study, best[0])}"
-        )
+    command = repeat_command(study, best[0], flags=flags) if best else None
+    write_json(study.folder, RESULTS_FILENAME, {**_summarize(study, best), "command": command})
+    if command:
+        console.print_line(f"to train the best one with other seeds: {command}")
     counted = [trial for trial in trials if REPEATS_KEY not in trial.user_attrs]
     is_complete = len(counted) >= study.total and all(t.state.is_finished() for t in trials)
     return int(not is_complete or any(trial.state == TrialState.FAIL for trial in trials))
@@ -129,20 +150,28 @@ def find_importances(study: SearchStudy) -> dict[str, float]:
         return {}
 
 
-def repeat_command(study: SearchStudy, trial: FrozenTrial) -> str:
+def repeat_command(
+    study: SearchStudy,
+    trial: FrozenTrial,
+    *,
+    flags: Sequence[str] = (),
+) -> str:
     """Return the command that trains with the values of a trial and other seeds.
 
     Args:
         study: the study.
         trial: the trial.
+        flags: the flags of the command, without ``-m``.
     """
     left_out = ("search", "hydra", "name=", "seed=")
     words = []
     for word in study.space.overrides(trial.params):
         if not word.startswith(left_out):
-            words.append(shlex.quote(word))
-    name = f"name={study.folder.name}-best"
-    return " ".join(["python -m vision_lab -m", *words, "seed=1,2,3", shlex.quote(name)])
+            words.append(PLAIN_PATH.sub(r"\1", word))
+    if not any(word.startswith("search=") for word in study.space.fixed):
+        words.append("search=none")  # an experiment has chosen a search
+    words += ["seed=1,2,3", f"name={study.folder.name}-best"]
+    return " ".join(["python -m vision_lab -m", *map(shlex.quote, [*flags, *words])])
 
 
 def shorten_keys(keys: Sequence[str]) -> list[str]:
@@ -172,7 +201,6 @@ def _summarize(study: SearchStudy, best: Sequence[FrozenTrial]) -> dict[str, Any
     return {
         "metrics": dict(zip(study.settings.metrics, study.settings.directions, strict=True)),
         "best": [trial_name(trial) for trial in best],
-        "command": repeat_command(study, best[0]) if best else None,
         "importances": find_importances(study),
         "space": study.space.texts,
         "trials": trials,

@@ -83,7 +83,10 @@ def read_settings(node: Mapping[str, Any]) -> SweepSettings:
     values.pop("trial", None)
     values.pop("space", None)
     settings_class: type[SweepSettings] = SweepSettings
-    if "sampler" in values:
+    if "sampler" not in values:  # search=none, maybe with an experiment that describes a search
+        for key in ("trials", "metric", "mode", "pruner", "seed"):
+            values.pop(key, None)
+    else:
         settings_class = SearchSettings
         values["metrics"] = _as_tuple(values.pop("metric", None))
         values["directions"] = _as_tuple(values.pop("mode", None))

@@ -6,24 +6,39 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
+from vision_lab.config.resolution import find_config_flags
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.run_folders import sweep as sweep_results
 from vision_lab.search import grid, workers
 from vision_lab.search.claims import remove_claims
 from vision_lab.search.jobs import JobRunner
 from vision_lab.search.settings import SearchSettings, SweepSettings, read_settings
-from vision_lab.search.space import SearchSpace, parse_space
+from vision_lab.search.space import parse_space
 
 EXTERNAL_PROCESSES = {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"}
 """Variables of processes that torchrun or ``srun`` has started, each of which has these words."""
 
 SEARCH_PACKAGES = ("optuna", "cmaes", "scipy")
 """Packages of the extra ``search``."""
+
+
+class Plan(NamedTuple):
+    """What a sweep does.
+
+    Attributes:
+        work: runs jobs until none is left; called in each process.
+        describe: describes in one line how far the sweep is.
+        report: prints and writes its results.
+    """
+
+    work: Callable[[], None]
+    describe: Callable[[], str]
+    report: Callable[[], None]
 
 
 def run_sweep(
@@ -52,53 +67,67 @@ def run_sweep(
     node: Any = OmegaConf.to_container(config.search, resolve=True)
     settings = read_settings(node)
     runner = JobRunner(Path(config.hydra.sweep.dir), launcher)
-    work = _prepare(runner, settings, node, arguments, validate)
+    if isinstance(settings, SearchSettings):
+        plan = _plan_search(runner, settings, arguments, config)
+    else:
+        plan = _plan_grid(runner, settings, arguments, validate)
     runner.folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, runner.folder / "multirun.yaml")
     if settings.workers > 1 and runner.is_local:
-        workers.run_in_processes(work, runner.folder, count=settings.workers)
+        workers.run_in_processes(
+            plan.work,
+            runner.folder,
+            count=settings.workers,
+            describe=plan.describe,
+        )
     else:
-        work()
+        plan.work()
     remove_claims(runner.folder)
-    if isinstance(settings, SearchSettings):
-        _report(runner.folder, settings, parse_space(arguments, node["space"]))
+    plan.report()
 
 
-def _prepare(
+def _plan_grid(
     runner: JobRunner,
     settings: SweepSettings,
-    node: dict[str, Any],
     arguments: Sequence[str],
     validate: Callable[[list[list[str]]], None],
-) -> Callable[[], None]:
-    """Return the function that works on the jobs, in each process."""
-    if not isinstance(settings, SearchSettings):
-        jobs = grid.list_jobs(runner, arguments)
-        validate([list(job.overrides) for job in jobs])
-        return partial(grid.run_grid, runner, jobs, settings)
-    space = _import_search(lambda: parse_space(arguments, node.get("space") or {}))
-    from vision_lab.search import trials
-    from vision_lab.search.study import SearchStudy
-
-    def search() -> None:
-        trials.run_search(runner, SearchStudy(runner.folder, space, settings))
-
-    SearchStudy(runner.folder, space, settings)  # reports errors before processes are started
-    return search
+) -> Plan:
+    jobs = grid.list_jobs(runner, arguments)
+    validate([list(job.overrides) for job in jobs])
+    return Plan(
+        work=partial(grid.run_grid, runner, jobs, settings),
+        describe=partial(grid.describe_progress, jobs),
+        report=lambda: None,  # the table of a sweep is printed when all callbacks have ended
+    )
 
 
-def _report(
-    folder: Path,
+def _plan_search(
+    runner: JobRunner,
     settings: SearchSettings,
-    space: SearchSpace,
-) -> None:
-    from vision_lab.search.charts import write_charts
-    from vision_lab.search.results import print_search
+    arguments: Sequence[str],
+    config: DictConfig,
+) -> Plan:
+    values: Any = config.search.get("space") or {}
+    space = _import_search(lambda: parse_space(arguments, values))
+    from vision_lab.search import results, trials
     from vision_lab.search.study import SearchStudy
 
-    study = SearchStudy(folder, space, settings)
-    sweep_results.finish_with(print_search(study))
-    write_charts(study)
+    def open_study() -> SearchStudy:
+        return SearchStudy(runner.folder, space, settings)
+
+    def report() -> None:
+        from vision_lab.search import charts  # imports matplotlib
+
+        study = open_study()
+        flags = find_config_flags(config.hydra)
+        sweep_results.finish_with(results.print_search(study, flags=flags))
+        charts.write_charts(study)
+
+    return Plan(
+        work=lambda: trials.run_search(runner, open_study()),
+        describe=partial(results.describe_progress, open_study()),
+        report=report,
+    )
 
 
 def _import_search(make: Callable[[], Any]) -> Any:

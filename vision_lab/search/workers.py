@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from rich import get_console
+from rich.text import Text
+
 from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError, UserError
 from vision_lab.core.files import format_path
@@ -18,6 +21,9 @@ from vision_lab.core.machine import core_count, gpu_names
 
 POLL_INTERVAL = 0.2
 """Seconds between two looks at the processes."""
+
+DESCRIPTION_INTERVAL = 1.0
+"""Seconds between two descriptions of how far they are."""
 
 LOG_FILENAME = "worker-{}.log"
 
@@ -27,6 +33,7 @@ def run_in_processes(
     folder: Path,
     *,
     count: int,
+    describe: Callable[[], str],
 ) -> None:
     """Call a function in several processes, each with its own device and share of the cores.
 
@@ -36,6 +43,7 @@ def run_in_processes(
         work: the function; it divides its jobs by locks.
         folder: the folder of the sweep.
         count: number of processes.
+        describe: describes in one line how far they are, for the terminal.
 
     Raises:
         ConfigurationError: if processes cannot be forked, or all of them have ended by an error.
@@ -64,7 +72,7 @@ def run_in_processes(
         processes.append(process)
     console.print_line(f"{count} processes, which print to {format_path(logs[0])} and so on")
     try:
-        _follow(processes, logs)
+        _follow(processes, logs, describe)
     except BaseException:
         for process in processes:
             if process.is_alive() and process.pid is not None:
@@ -109,24 +117,40 @@ def _work(
 def _follow(
     processes: Sequence[multiprocessing.process.BaseProcess],
     logs: Sequence[Path],
+    describe: Callable[[], str],
 ) -> None:
-    """Print the lines of trials and jobs that the processes print, until all have ended."""
+    """Print the lines of trials and jobs that the processes print, until all have ended.
+
+    On a terminal, a line below them shows how far the processes are.
+    """
     positions = [log.stat().st_size if log.is_file() else 0 for log in logs]
-    while True:
-        is_running = any(process.is_alive() for process in processes)
-        for number, log in enumerate(logs):
-            if log.is_file():
-                with log.open("rb") as file:
-                    file.seek(positions[number])
-                    content = file.read()
-                end = content.rfind(b"\n") + 1
-                positions[number] += end
-                for line in content[:end].decode(errors="replace").splitlines():
-                    if line.startswith(("trial ", "written to ", "error:")):
-                        console.print_line(line)
-        if not is_running:
-            return
-        time.sleep(POLL_INTERVAL)
+    terminal = get_console()
+    described_at = time.monotonic()
+    with terminal.status(Text(describe())) as status:
+        while True:
+            is_running = any(process.is_alive() for process in processes)
+            _print_new_lines(logs, positions)
+            if not is_running:
+                return
+            if terminal.is_terminal and time.monotonic() - described_at > DESCRIPTION_INTERVAL:
+                status.update(Text(describe()))
+                described_at = time.monotonic()
+            time.sleep(POLL_INTERVAL)
+
+
+def _print_new_lines(logs: Sequence[Path], positions: list[int]) -> None:
+    """Print the lines of logs after the given positions, which are moved to the last line."""
+    for number, log in enumerate(logs):
+        if not log.is_file():
+            continue
+        with log.open("rb") as file:
+            file.seek(positions[number])
+            content = file.read()
+        end = content.rfind(b"\n") + 1
+        positions[number] += end
+        for line in content[:end].decode(errors="replace").splitlines():
+            if line.startswith(("trial ", "written to ", "error:")):
+                console.print_line(line)
 
 
 def _check_ends(codes: Sequence[int | None], logs: Sequence[Path]) -> None:

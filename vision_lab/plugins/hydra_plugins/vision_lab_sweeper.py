@@ -5,6 +5,9 @@ Imported whenever Hydra starts, so nothing slow is imported here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -13,9 +16,15 @@ from omegaconf import DictConfig
 
 
 class VisionLabSweeper(Sweeper):
-    """Runs all combinations of the given values, or a search among them."""
+    """Runs all combinations of the given values, or a search among them.
 
-    def __init__(self) -> None:
+    Args:
+        params: values by key, such as ``{seed: "0,1"}``, of an experiment; the command line
+            replaces those of the same key.
+    """
+
+    def __init__(self, params: Mapping[str, Any] | None = None) -> None:
+        self.params = dict(params or {})
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
 
@@ -39,4 +48,11 @@ class VisionLabSweeper(Sweeper):
 
         assert self.config is not None
         assert self.launcher is not None
-        run_sweep(self.config, self.launcher, arguments, validate=self.validate_batch_is_legal)
+        typed = {argument.partition("=")[0] for argument in arguments}
+        values = [f"{key}={value}" for key, value in self.params.items() if key not in typed]
+        run_sweep(
+            self.config,
+            self.launcher,
+            [*values, *arguments],
+            validate=self.validate_batch_is_legal,
+        )
