@@ -13,7 +13,7 @@ LAYERS = (
     "training losses metrics heads models run_folders",
     "data.bundled data.formats tasks.reports",
     "data tasks config",
-    "callbacks search build",
+    "callbacks search build compare",
     "plugins",
     "modes",
     "cli",
@@ -28,7 +28,8 @@ IMPORTS = {
     "api": "build cli config core modes run_folders tasks tasks.reports",
     "build": "callbacks config core data models run_folders search tasks training",
     "callbacks": "core data loggers tasks tasks.reports training viz",
-    "cli": "build config core modes run_folders",
+    "cli": "config core modes run_folders",
+    "compare": "config core run_folders",
     "config": "core run_folders",
     "core": "",
     "data": "core training",
@@ -39,7 +40,7 @@ IMPORTS = {
     "losses": "core",
     "metrics": "core",
     "models": "core",
-    "modes": "build callbacks config core data data.formats models run_folders tasks training viz",
+    "modes": "build callbacks compare config core data data.formats models run_folders tasks training viz",
     "plugins": "search",
     "run_folders": "core",
     "tasks": "core losses metrics tasks.reports training",
@@ -51,12 +52,13 @@ IMPORTS = {
 """The packages that each package imports."""
 
 TORCHLESS = (
-    "cli.help cli.main cli.suggestions config.composition config.groups config.instantiation config.overrides "
+    "cli.help cli.main cli.suggestions compare.comparison compare.groups compare.runs compare.statistics "
+    "compare.tables config.composition config.groups config.instantiation config.modes config.overrides "
     "config.ranges config.resolution config.resolvers config.saved config.trust config.validation "
     "core.arguments core.batch core.checking core.console core.documents core.errors core.failures core.files "
     "core.machine core.protocols core.signals core.signatures core.spec core.text "
     "data.bundled.scene_classes data.formats.image_folder data.formats.voc_xml "
-    "data.formats.yolo_txt modes.finished modes.reports run_folders.environment run_folders.folder run_folders.lock "
+    "data.formats.yolo_txt modes.compare modes.finished modes.reports run_folders.environment run_folders.folder run_folders.lock "
     "run_folders.naming run_folders.resume run_folders.sweep training.lr_schedules"
 ).split()
 """Modules that must not import torch, because they run before a mode does."""
@@ -104,7 +106,7 @@ def test_packages_import_what_their_rows_list():
         imported = {package_of(module) for module in imported_modules(file)}
         found[package] |= imported - {package}
     assert found == {name: set(row.split()) for name, row in IMPORTS.items()}
-    assert len(found) == 24
+    assert len(found) == 25
 
 
 def test_no_package_imports_a_higher_layer():
@@ -125,7 +127,7 @@ def test_few_files_are_at_the_top_level():
 def test_init_files_are_empty():
     """But that of the package, the public Python interface."""
     files = list(PACKAGE.rglob("__init__.py"))
-    assert len(files) == 22
+    assert len(files) == 23
     filled = [file for file in files if file.read_text(encoding="utf-8").strip()]
     assert filled == [PACKAGE / "__init__.py"]
 
@@ -138,7 +140,7 @@ def test_the_package_is_imported_without_torch_and_hydra():
 def test_only_build_instantiates_and_few_modules_read_argv():
     texts = {name: file.read_text(encoding="utf-8") for name, file in list_files().items()}
     users = [name for name, text in texts.items() if "instantiate(" in text]
-    assert sorted(users) == ["build", "config.instantiation", "search.study"]
+    assert sorted(users) == ["build", "config.instantiation", "config.modes", "search.study"]
     readers = [name for name, text in texts.items() if "sys.argv" in text]
     assert sorted(readers) == [
         "api.state",
@@ -151,7 +153,7 @@ def test_only_build_instantiates_and_few_modules_read_argv():
 def test_torch_is_not_imported_before_a_mode_needs_it():
     modules = ", ".join(f"vision_lab.{name}" for name in TORCHLESS)
     code = f"import sys; import {modules}; sys.exit({HEAVY})"
-    assert len(TORCHLESS) == 40
+    assert len(TORCHLESS) == 47
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

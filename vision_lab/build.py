@@ -40,7 +40,6 @@ from vision_lab.config.validation import (
     NO_TARGET,
     build_only_keys,
     check_config,
-    find_group_errors,
 )
 from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
@@ -100,18 +99,6 @@ class BuiltNetwork(NamedTuple):
     spec: DataSpec
     notes: tuple[str, ...]
     missing_keys: tuple[str, ...]
-
-
-def mode(config: Config) -> Callable[[Config, Path], Any]:
-    """Build the mode, a function of the config and the output folder.
-
-    Raises:
-        ConfigurationError: if the group is invalid.
-    """
-    errors = find_group_errors(config, "mode")
-    if errors:
-        raise ConfigurationError("\n".join(errors))
-    return _partial(config["mode"], "mode")
 
 
 def spec(config: Config) -> DataSpec:

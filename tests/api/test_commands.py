@@ -122,7 +122,7 @@ def test_a_second_run_in_a_thread_is_refused(tmp_path: Path, monkeypatch: pytest
 
         return mode
 
-    monkeypatch.setattr("vision_lab.build.mode", wait)
+    monkeypatch.setattr("vision_lab.api.commands.build_mode", wait)
     thread = threading.Thread(target=commands.run, args=([*FAST, "name=x"],))
     thread.start()
     assert started.wait(20)

@@ -13,11 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from vision_lab import build
 from vision_lab.api.state import preserve_state
 from vision_lab.cli import suggestions
 from vision_lab.config import resolvers, saved
 from vision_lab.config.composition import compose_command, resolve_composed
+from vision_lab.config.modes import build_mode
 from vision_lab.config.overrides import CommandLine
 from vision_lab.config.resolution import Config
 from vision_lab.core import signals
@@ -101,7 +101,7 @@ def run(
         try:
             with signals.signals_as_interrupt():
                 if finished.show_if_finished(config, folder) is None:
-                    build.mode(config)(config, folder)
+                    build_mode(config)(config, folder)
         except signals.Interrupted:
             raise KeyboardInterrupt(f"to resume {folder}, repeat the call") from None
         except Exception as error:

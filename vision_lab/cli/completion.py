@@ -17,7 +17,7 @@ from vision_lab.core.errors import ConfigurationError
 
 FLAG = "--shell-completion"
 
-RUN_KEYS = ("run", "resume")
+RUN_KEYS = ("run", "runs", "resume")
 """Keys whose values are run folders."""
 
 FLAGS = ("--help", "--cfg", "--resolve", "--config-dir", "--multirun", "-m")

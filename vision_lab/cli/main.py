@@ -224,15 +224,14 @@ def _enter_folder(folder: str) -> None:
 
 def _run_mode(composed: DictConfig, folder: Path) -> Any:
     from vision_lab.config.composition import resolve_composed
+    from vision_lab.config.modes import build_mode
     from vision_lab.modes import finished
 
     config = resolve_composed(composed)
     score = finished.show_if_finished(config, folder)
     if score is not None:
         return score
-    from vision_lab import build  # imports torch
-
-    return build.mode(config)(config, folder)
+    return build_mode(config)(config, folder)  # most modes import torch
 
 
 def _record_failure(folder: Path, error: Exception) -> None:

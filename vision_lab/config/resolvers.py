@@ -4,6 +4,7 @@ Does not import torch, so that ``--cfg job --resolve`` takes half a second.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -44,6 +45,7 @@ def register_resolvers(saved: SavedRun | None = None) -> None:
         "one_of": lambda options, wanted: wanted if wanted in options else options[0],
         "saved_class_names": lambda: FileStrings(run.class_names or ()),
         "run_folder": run_folder,
+        "used_folder": _find_used_folder,
         "sweep_folder": get_sweep_folder,
         "folder_name": safe_dir_name,
         "metric_name": lambda monitor: monitor.rpartition("/")[2],
@@ -71,6 +73,13 @@ class _NameReader:
                 raise ConfigurationError(f"names_from:{reader} cannot be found: {error}") from error
             self.names[key] = list(read(*arguments))
         return FileStrings(self.names[key])
+
+
+def _find_used_folder(run: str | None, runs: Any) -> str | None:
+    """Return the folder of the runs that a mode uses, if it is a single one."""
+    if run or not isinstance(runs, str) or not Path(runs).expanduser().is_dir():
+        return run
+    return runs
 
 
 def _multiply(factor: float, value: float) -> float:

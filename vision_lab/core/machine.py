@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 
 def memory_bytes() -> int | None:
@@ -11,6 +12,16 @@ def memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
+        return None
+
+
+def peak_memory_bytes() -> int | None:
+    """Return the peak memory of this process in bytes; None if the system does not report it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        # ru_maxrss would contain that of the process that has started this one.
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
         return None
 
 

@@ -33,6 +33,7 @@ from vision_lab.core.documents import dump_yaml
 from vision_lab.core.errors import ConfigurationError, DataError, UserError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.files import delete_file, format_path, reject_links, rename_file
+from vision_lab.core.machine import peak_memory_bytes
 from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
@@ -375,6 +376,14 @@ def best_checkpoint(trainer: pl.Trainer) -> ModelCheckpoint | None:
     return None
 
 
+def _peak_memory(trainer: pl.Trainer) -> int | None:
+    """Return the peak memory of the GPU of rank 0, or that of its process, in bytes."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_memory_bytes()
+
+
 def _summarize(
     run: Run,
     trainer: pl.Trainer,
@@ -400,6 +409,7 @@ def _summarize(
         "steps": logged_step(trainer),
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
         "flops": flops,
+        "peak_memory": _peak_memory(trainer),
         "checkpoint": checkpoint,
     }
     extended_from = resume.find_extensions(run, epochs=trainer.current_epoch)

@@ -1,0 +1,110 @@
+"""``mode=compare`` on the command line: table, files, order, refusals."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.builders import FAST, Outcome
+from tests.compare.made_runs import make_run
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def models(command: Command) -> Command:
+    """Three models with three seeds each, of which one is better."""
+    scores = {
+        "alexnet": (0.70, 0.72, 0.73),
+        "resnet18": (0.80, 0.83, 0.82),
+        "vgg11": (0.81, 0.80, 0.825),
+    }
+    for model, values in scores.items():
+        for seed, score in enumerate(values):
+            folder = Path(f"outputs/x/{model}-{seed}")
+            make_run(folder, score=score, choices={"model": model}, config={"seed": seed})
+    return command
+
+
+def test_a_comparison(models: Command):
+    make_run(Path("outputs/x/late"), score=0.1, state="failed")
+    outcome = models("mode=compare", "runs=outputs/x")
+    assert outcome.code == 0, outcome.err
+    assert "val/accuracy, larger is better" in outcome.out
+    assert "left out: outputs/x/late: failed: it failed" in outcome.out
+    with Path("outputs/x/compare/compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == ["resnet18", "vgg11", "alexnet"]
+    assert [row["verdict"].split()[0] for row in rows] == ["best", "undecided", "worse"]
+    assert [row["seeds"] for row in rows] == ["3"] * 3
+    found = json.loads(Path("outputs/x/compare/compare.json").read_text())
+    assert found["reference"] == {"model": "resnet18"}
+    assert found["groups"][2]["difference"]["mean"] == pytest.approx(-0.1, abs=0.01)
+    table = Path("outputs/x/compare/compare.md").read_text()
+    assert table.startswith("| model | seeds | val/accuracy | difference | verdict |")
+    assert "Left out: outputs/x/late: failed: it failed" in table
+
+
+def test_a_baseline_and_a_metric_that_is_better_if_smaller(models: Command):
+    words = ("mode=compare", "runs=outputs/x", "mode.metric=test/loss")
+    outcome = models(*words, "mode.baseline=alexnet")
+    assert outcome.code == 0, outcome.err
+    assert "test/loss, smaller is better" in outcome.out
+    found = json.loads(Path("outputs/x/compare/compare.json").read_text())
+    assert [group["settings"]["model"] for group in found["groups"]] == [
+        "resnet18",
+        "vgg11",
+        "alexnet",
+    ]
+    assert [group["verdict"] for group in found["groups"]] == ["better", "better", "baseline"]
+
+
+def test_other_folders_are_written_beside_the_runs(models: Command):
+    outcome = models("mode=compare", "runs=[outputs/x/alexnet-0,outputs/x/resnet18-0]")
+    assert outcome.code == 0, outcome.err
+    assert "unknown with 1 seed" in outcome.out
+    assert len(list(Path("outputs/compare").glob("*/compare.json"))) == 1
+
+
+def test_different_test_data_is_reported(models: Command):
+    file = Path("outputs/x/alexnet-0/data_fingerprint.json")
+    file.write_text(file.read_text().replace('"a"', '"other"'))
+    outcome = models("mode=compare", "runs=outputs/x")
+    assert "warning: the runs have different test data" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "type runs=<the folder of a sweep>"),
+        (("runs=outputs/none",), "no such folder"),
+        (("runs=outputs/x", "mode.metric=val/miou"), "mode.metric=val/miou: no run has it: type"),
+        (("runs=outputs/x", "mode.by=[seed]"), "mode.by=seed: the runs do not differ in it"),
+        (
+            ("runs=outputs/x", "mode.baseline=vit"),
+            "mode.baseline=vit is no group: type one of\n  mode.baseline=resnet18",
+        ),
+        (("runs=outputs/x", "mode.metric_mode=most"), "mode.metric_mode=most: type max, min"),
+        (("runs=outputs",), "runs= contains several tasks, which have no common metric"),
+    ],
+)
+def test_invalid_comparisons_are_refused(models: Command, words: tuple[str, ...], message: str):
+    make_run(Path("outputs/y"), score=0.1, choices={"task": "segment"})
+    outcome = models("mode=compare", *words)
+    assert outcome.code != 0
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_trained_runs(command: Command):
+    assert command("-m", "seed=1,2", "name=x", *FAST).code == 0
+    outcome = command("mode=compare", "runs=outputs/x")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(Path("outputs/x/compare/compare.json").read_text())
+    assert found["groups"][0]["metrics"]["val/accuracy"]["size"] == 2
+    costs = found["groups"][0]["costs"]
+    assert costs["parameters"] > 0
+    assert 100e6 < costs["peak_memory"] < 10e9
+    assert command("-m", "seed=1,2", "name=x", *FAST).code == 0  # the sweep is not disturbed

@@ -1,0 +1,101 @@
+"""``mode=compare``: which of several runs is better, by how much, and at what cost.
+
+Does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vision_lab.compare.comparison import Comparison, Direction, compare_runs
+from vision_lab.compare.runs import find_runs, read_runs
+from vision_lab.compare.tables import make_json, make_markdown, make_rows
+from vision_lab.config.resolution import Config
+from vision_lab.core import console
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.files import format_path, write_csv, write_file, write_json
+from vision_lab.modes import reports
+
+MAX_LISTED = 20
+"""Maximum number of runs that are listed as left out."""
+
+REPORT_PACKAGES = ("scipy", "statsmodels", "pandas", "plotly")
+"""Packages of the extra ``report``."""
+
+
+def compare(
+    config: Config,
+    folder: Path,
+    *,
+    metric: str | None = None,
+    metric_mode: Direction | None = None,
+    by: Sequence[str] | None = None,
+    baseline: str | None = None,
+) -> None:
+    """Compare runs, and write ``compare.csv``, ``.md`` and ``.json``.
+
+    Args:
+        config: the config; ``runs`` are the runs to compare.
+        folder: the folder to write to.
+        metric: the metric; None for the one by which checkpoints were selected.
+        metric_mode: whether its best value is the largest ("max") or the smallest ("min").
+        by: keys to group by; None for all in which the runs differ, except for seeds.
+        baseline: the group to compare with, such as ``resnet18``; None for the best one.
+
+    Raises:
+        ConfigurationError: if there is nothing to compare, or a setting is invalid.
+    """
+    finished, left_out = read_runs(find_runs(list_patterns(config["runs"])))
+    try:
+        comparison = compare_runs(
+            finished,
+            left_out,
+            metric=metric,
+            direction=metric_mode,
+            by=by,
+            baseline=baseline,
+        )
+    except ModuleNotFoundError as error:
+        if error.name not in REPORT_PACKAGES:
+            raise
+        raise ConfigurationError(
+            f"mode=compare requires the package {error.name}: type pip install 'vision_lab[report]'"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = make_rows(comparison)
+    write_csv(folder, "compare.csv", rows)
+    write_file(folder, "compare.md", make_markdown(comparison))
+    write_json(folder, "compare.json", make_json(comparison))
+    _print(comparison, rows)
+    console.print_line(f"written to {format_path(folder)}")
+
+
+def list_patterns(runs: str | Sequence[str] | None) -> list[str]:
+    """List the folders and patterns of the key ``runs``.
+
+    Args:
+        runs: a folder, several ones separated by commas, or a list.
+
+    Raises:
+        ConfigurationError: if there is none.
+    """
+    if not runs:
+        raise ConfigurationError("type runs=<the folder of a sweep>, or runs=<folder>,<folder>")
+    if not isinstance(runs, str):
+        return [str(item) for item in runs]
+    if Path(runs).expanduser().exists():
+        return [runs]
+    return [item for item in runs.split(",") if item]
+
+
+def _print(comparison: Comparison, rows: Sequence[dict[str, str]]) -> None:
+    better = "larger" if comparison.direction == "max" else "smaller"
+    title = f"{comparison.metric}, {better} is better"
+    reports.print_table(title, rows)
+    for text in comparison.warnings:
+        console.print_warning(text)
+    for item in comparison.left_out[:MAX_LISTED]:
+        console.print_line(f"left out: {item.run}: {item.reason}")
+    if len(comparison.left_out) > MAX_LISTED:
+        console.print_line(f"and {len(comparison.left_out) - MAX_LISTED} more, in compare.json")
