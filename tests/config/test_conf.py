@@ -35,7 +35,7 @@ COUNTS = {
     "trainer": 7,
     "callbacks": 3,
     "logger": 5,
-    "mode": 5,
+    "mode": 7,
     "search": 6,
     "experiment": 6,
     "debug": 3,

@@ -108,3 +108,17 @@ def test_trained_runs(command: Command):
     assert costs["parameters"] > 0
     assert 100e6 < costs["peak_memory"] < 10e9
     assert command("-m", "seed=1,2", "name=x", *FAST).code == 0  # the sweep is not disturbed
+
+
+def test_the_difference_of_two_runs(command: Command):
+    assert command("-m", "seed=1", "optimizer.lr=0.001,0.002", "name=x", *FAST).code == 0
+    outcome = command("mode=diff", "runs=outputs/x")
+    assert outcome.code == 0, outcome.err
+    assert "optimizer.lr: 0.001 -> 0.002" in outcome.out
+    assert "data: equal" in outcome.out
+    assert "code and versions: equal" in outcome.out
+    assert "curves part in epoch 1:" in outcome.out
+    assert json.loads(Path("outputs/x/diff/diff.json").read_text())["epoch"] == 1
+    missing = command("mode=diff", "runs=outputs/x/optimizer.lr-0.001")
+    assert missing.code != 0
+    assert "runs= contains 1 runs: type runs=[<run>,<other run>]" in missing.err

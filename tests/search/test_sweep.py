@@ -248,6 +248,9 @@ def test_results_are_ordered_with_the_metric_of_the_checkpoint(command: Command)
             ("search=tpe", *SPACE, "search.sampler._target_=torch.nn.Linear"),
             "search.sampler._target_=torch.nn.Linear: type a sampler of Optuna, such as",
         ),
+        (("seeds=none",), "seeds=none: type a whole number of 1 or more"),
+        (("seeds=0",), "seeds=0: type a whole number of 1 or more"),
+        (("seeds=2", "seed=1"), "seeds=2: type seed= or seeds=, not both"),
         (("seed=1,2", "search.workers=0"), "search.workers=0: type a whole number of 1 or more"),
     ],
 )
@@ -290,6 +293,19 @@ def test_an_experiment_may_be_a_search(command: Command):
     repeated = command(*shlex.split(found["command"])[3:])
     assert repeated.code == 0, repeated.err
     assert len(list(Path("outputs/x-best").glob("*/result.json"))) == 3
+
+
+def test_a_number_of_seeds(command: Command):
+    outcome = command("-m", "seeds=2", *FAST, "name=x")
+    assert outcome.code == 0, outcome.err
+    assert {path.parent.name for path in Path("outputs/x").glob("*/result.json")} == {
+        "seed-0",
+        "seed-1",
+    }
+    assert "written to" not in command("-m", "seed=0,1", *FAST, "name=x").out
+    alone = command("seeds=2", *FAST, "name=y")
+    assert alone.code == 1
+    assert "seeds= trains several runs: type python -m vision_lab -m ..." in alone.err
 
 
 def test_a_search_requires_multirun(command: Command):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,6 @@ from vision_lab.compare.statistics import (
     find_significant,
     summarize,
 )
-from vision_lab.config.overrides import quote_value
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import summarize_names
 
@@ -182,7 +182,7 @@ def _quote_group(group: Group) -> str:
     """Return what names a group on the command line."""
     if len(group.settings) == 1:
         return next(iter(group.settings.values()))
-    return "'" + quote_value(group.name).replace("'", '"') + "'"
+    return shlex.quote(group.name)
 
 
 def describe_difference(

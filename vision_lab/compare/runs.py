@@ -73,6 +73,24 @@ class LeftOutRun(NamedTuple):
     reason: str
 
 
+def list_patterns(runs: str | Sequence[str] | None) -> list[str]:
+    """List the folders and patterns of the key ``runs``.
+
+    Args:
+        runs: a folder, several ones separated by commas, or a list.
+
+    Raises:
+        ConfigurationError: if there is none.
+    """
+    if not runs:
+        raise ConfigurationError("type runs=<the folder of a sweep>, or runs=<folder>,<folder>")
+    if not isinstance(runs, str):
+        return [str(item) for item in runs]
+    if Path(runs).expanduser().exists():
+        return [runs]
+    return [item for item in runs.split(",") if item]
+
+
 def find_runs(patterns: Sequence[str]) -> list[Run]:
     """Find the runs in folders.
 

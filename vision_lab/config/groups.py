@@ -94,7 +94,6 @@ def _natural_key(option: ConfigOption) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in parts]
 
 
-@cache
 def find_path_keys(folders: tuple[Path, ...]) -> frozenset[str]:
     """Find the keys of paths, whose values may contain any characters.
 
@@ -103,20 +102,34 @@ def find_path_keys(folders: tuple[Path, ...]) -> frozenset[str]:
     Args:
         folders: config folders.
     """
+    return _find_marked_keys(folders, "path")
+
+
+def find_text_keys(folders: tuple[Path, ...]) -> frozenset[str]:
+    """Find the keys of other texts of any characters, marked by ``# text``.
+
+    Args:
+        folders: config folders.
+    """
+    return _find_marked_keys(folders, "text")
+
+
+@cache
+def _find_marked_keys(folders: tuple[Path, ...], mark: str) -> frozenset[str]:
     keys: set[str] = set()
     for folder in folders:
         for file in [*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]:
             text = file.read_text(encoding="utf-8")
-            if "# path" not in text:
+            if f"# {mark}" not in text:
                 continue
             group = "" if file.parent == folder else f"{file.parent.name}."
             is_global = text.startswith("# @package _global_")
-            keys.update(f"{'' if is_global else group}{key}" for key in _marked_keys(text))
+            keys.update(f"{'' if is_global else group}{key}" for key in _marked_keys(text, mark))
     return frozenset(keys)
 
 
-def _marked_keys(text: str) -> Iterator[str]:
-    """Yield the dotted keys with the mark of a path."""
+def _marked_keys(text: str, mark: str) -> Iterator[str]:
+    """Yield the dotted keys whose comments begin with a mark."""
     parents: list[tuple[int, str]] = []
     for line in text.splitlines():
         match = re.match(r"( *)([\w.]+):(.*)", line)
@@ -126,5 +139,5 @@ def _marked_keys(text: str) -> Iterator[str]:
         while parents and parents[-1][0] >= indent:
             parents.pop()
         parents.append((indent, match[2]))
-        if re.search(r" # path\b", match[3]):
+        if re.search(rf" # {mark}\b", match[3]):
             yield ".".join(name for _, name in parents)

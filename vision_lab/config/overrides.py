@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vision_lab.config.groups import CONFIG_DIR, find_path_keys
+from vision_lab.config.groups import CONFIG_DIR, find_path_keys, find_text_keys
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -172,10 +172,12 @@ def _quote_paths(
     *,
     is_sweep: bool,
 ) -> str:
-    """Quote the value of a path key, and expand ``~`` in it."""
+    """Quote the value of a key of a path, and expand ``~`` in it; or that of another text."""
     key, equals, value = word.partition("=")
     if not equals or value in NULL_VALUES or value[:1] in ("'", '"', "["):
         return word
+    if key.lstrip("+") in find_text_keys(tuple(folders)):
+        return f"{key}={quote_value(value)}"
     if key.lstrip("+") not in find_path_keys(tuple(folders)):
         return word
     is_list = is_sweep and not Path(value).expanduser().exists()

@@ -93,6 +93,7 @@ SEED_LIMIT = 2**32 - 1
 PLAIN_KEYS: dict[str, Any] = {
     "name": Annotated[str | int | float | None, Hint("a name, or null")],
     "seed": Annotated[int, Range(ge=0, le=SEED_LIMIT)],
+    "seeds": Count | None,
     "run": Annotated[str | None, Hint("a run folder, or null")],
     "runs": Annotated[str | list[str] | None, Hint("a folder of runs, or a list of folders")],
     "resume": Annotated[str | None, Hint("a run folder, or null")],

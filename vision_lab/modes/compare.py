@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vision_lab.compare.comparison import Comparison, Direction, compare_runs
-from vision_lab.compare.runs import find_runs, read_runs
+from vision_lab.compare.runs import find_runs, list_patterns, read_runs
 from vision_lab.compare.tables import make_json, make_markdown, make_rows
 from vision_lab.config.resolution import Config
 from vision_lab.core import console
@@ -69,24 +69,6 @@ def compare(
     write_json(folder, "compare.json", make_json(comparison))
     _print(comparison, rows)
     console.print_line(f"written to {format_path(folder)}")
-
-
-def list_patterns(runs: str | Sequence[str] | None) -> list[str]:
-    """List the folders and patterns of the key ``runs``.
-
-    Args:
-        runs: a folder, several ones separated by commas, or a list.
-
-    Raises:
-        ConfigurationError: if there is none.
-    """
-    if not runs:
-        raise ConfigurationError("type runs=<the folder of a sweep>, or runs=<folder>,<folder>")
-    if not isinstance(runs, str):
-        return [str(item) for item in runs]
-    if Path(runs).expanduser().exists():
-        return [runs]
-    return [item for item in runs.split(",") if item]
 
 
 def _print(comparison: Comparison, rows: Sequence[dict[str, str]]) -> None:

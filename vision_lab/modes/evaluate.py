@@ -45,8 +45,24 @@ def evaluate(
         ConfigurationError: if the config is invalid, or the data does not fit the network.
         DataError: if the data cannot be read.
     """
+    evaluate_run(config, folder, split=split, tta=tta)
+
+
+def evaluate_run(
+    config: Config,
+    folder: Path,
+    *,
+    split: Literal["train", "val", "test"],
+    tta: Literal["flip"] | None = None,
+) -> dict[str, float] | None:
+    """Evaluate a run; see ``evaluate``.
+
+    Returns:
+        The metrics by name; None in the processes other than rank 0.
+    """
     if config["run"] is None:
-        raise ConfigurationError("mode=evaluate requires a run: type run=<its folder>")
+        mode = config.choices.get("mode")
+        raise ConfigurationError(f"mode={mode} requires a run: type run=<its folder>")
     reject_link(folder)
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
@@ -66,7 +82,7 @@ def evaluate(
             trainer.test(task, datamodule=data, verbose=False)
         data.sync_unreadable()
     if not trainer.is_global_zero:
-        return
+        return None
     metrics = {f"{split}/{name}": value for name, value in task.scalar_metrics("test").items()}
     _write_results(config, folder, split, task, data, metrics)
     reports.print_metrics(split, task.scalar_metrics("test"), settings=task.metric_settings())
@@ -76,6 +92,7 @@ def evaluate(
     if not tta and "data" in config.from_run:
         _compare_with_training(run, metrics, task.metric_settings())
     console.print_line(f"written to {format_path(folder)}")
+    return metrics
 
 
 def _write_results(

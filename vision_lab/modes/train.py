@@ -71,6 +71,8 @@ def train(config: Config, folder: Path) -> float:
     check_config(config, REQUIRED_GROUPS)
     if "sampler" in config["search"] and config["search"]["trial"] is None:
         raise ConfigurationError("a search is a command with -m: type python -m vision_lab -m ...")
+    if config["seeds"]:
+        raise ConfigurationError("seeds= trains several runs: type python -m vision_lab -m ...")
     if build.cluster_size() and not (config["name"] or config["resume"]):
         raise ConfigurationError(
             "processes that torchrun or SLURM has started need a common folder: type name=..."

@@ -21,7 +21,19 @@ from vision_lab.run_folders.folder import Run
 RunProgress = Literal["new", "started", "finished", "pruned"]
 
 IGNORED_KEYS = (
-    *("name", "run", "runs", "source", "resume", "force", "extend", "trust", "remember", "mode"),
+    *(
+        "name",
+        "seeds",
+        "run",
+        "runs",
+        "source",
+        "resume",
+        "force",
+        "extend",
+        "trust",
+        "remember",
+        "mode",
+    ),
     "search",
     *("data.num_workers", "data.root", "callbacks.progress_bar", "trainer.profiler"),
     *(

@@ -64,6 +64,7 @@ def run_sweep(
             "torchrun and srun start the processes of one training: type the command without -m; "
             "or without them, and hydra/launcher=submitit_slurm for a cluster"
         )
+    arguments = expand_seeds(arguments)
     node: Any = OmegaConf.to_container(config.search, resolve=True)
     settings = read_settings(node)
     runner = JobRunner(Path(config.hydra.sweep.dir), launcher)
@@ -84,6 +85,30 @@ def run_sweep(
         plan.work()
     remove_claims(runner.folder)
     plan.report()
+
+
+def expand_seeds(arguments: Sequence[str]) -> list[str]:
+    """Replace ``seeds=3`` by ``seed=0,1,2``.
+
+    Args:
+        arguments: the overrides of a sweep.
+
+    Raises:
+        ConfigurationError: if it is not a number, or if there is ``seed=`` as well.
+    """
+    expanded = []
+    keys = [argument.partition("=")[0] for argument in arguments]
+    for key, argument in zip(keys, arguments, strict=True):
+        if key != "seeds":
+            expanded.append(argument)
+            continue
+        count = argument.partition("=")[2]
+        if not count.isdecimal() or int(count) == 0:
+            raise ConfigurationError(f"{argument}: type a whole number of 1 or more")
+        if "seed" in keys:
+            raise ConfigurationError(f"{argument}: type seed= or seeds=, not both")
+        expanded.append(f"seed={','.join(map(str, range(int(count))))}")
+    return expanded
 
 
 def _plan_grid(
