@@ -29,7 +29,7 @@ IMPORTS = {
     "build": "callbacks config core data models run_folders search tasks training",
     "callbacks": "core data loggers tasks tasks.reports training viz",
     "cli": "config core modes run_folders",
-    "compare": "config core run_folders",
+    "compare": "core run_folders",
     "config": "core run_folders",
     "core": "",
     "data": "core training",

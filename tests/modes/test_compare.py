@@ -43,7 +43,7 @@ def test_a_comparison(models: Command):
     assert found["reference"] == {"model": "resnet18"}
     assert found["groups"][2]["difference"]["mean"] == pytest.approx(-0.1, abs=0.01)
     table = Path("outputs/x/compare/compare.md").read_text()
-    assert table.startswith("| model | seeds | val/accuracy | difference | verdict |")
+    assert table.startswith("| model | seeds | val/accuracy | verdict | difference |")
     assert "Left out: outputs/x/late: failed: it failed" in table
 
 

@@ -34,6 +34,15 @@ class Group:
         """The settings in one line."""
         return " ".join(f"{key}={value}" for key, value in self.settings.items()) or EVERYTHING
 
+    @property
+    def short_name(self) -> str:
+        """The settings by the last words of their keys, if these differ."""
+        words = [key.rpartition(".")[2] for key in self.settings]
+        if len(set(words)) < len(words):
+            return self.name
+        pairs = zip(words, self.settings.values(), strict=True)
+        return " ".join(f"{word}={value}" for word, value in pairs) or EVERYTHING
+
     def values(self, metric: str) -> dict[tuple[str, ...], float]:
         """Return the value of a metric in each run that has it, by what runs are paired by.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -192,15 +193,9 @@ def estimate_seeds(difference: Difference) -> int | None:
     """
     from statsmodels.stats.power import TTestPower
 
-    if not difference.effect:
+    test, effect = TTestPower(), difference.effect
+    if not effect:
         return None
-    try:
-        needed = TTestPower().solve_power(
-            effect_size=difference.effect,
-            alpha=1 - CONFIDENCE,
-            power=POWER,
-        )
-        count = math.ceil(float(needed))
-    except (ValueError, OverflowError, TypeError):
-        return None
-    return max(count, difference.size + 1) if count <= MAX_SEEDS else None
+    candidates = range(difference.size + 1, MAX_SEEDS + 1)
+    index = bisect_left(candidates, POWER, key=lambda n: test.power(effect, n, 1 - CONFIDENCE))
+    return candidates[index] if index < len(candidates) else None

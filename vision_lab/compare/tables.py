@@ -31,8 +31,8 @@ def make_rows(comparison: Comparison) -> list[dict[str, str]]:
         row = row or {"runs": EVERYTHING}
         row["seeds"] = str(item.summary.size)
         row[comparison.metric] = format_summary(item.summary)
-        row["difference"] = format_difference(item)
         row["verdict"] = item.verdict
+        row["difference"] = format_difference(item)
         for name in metrics[:1]:
             row[name] = format_summary(summarize_metric(item, name))
         for name, value in average_costs(item).items():

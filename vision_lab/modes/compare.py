@@ -5,6 +5,7 @@ Does not import torch.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from vision_lab.modes import reports
 MAX_LISTED = 20
 """Maximum number of runs that are listed as left out."""
 
-REPORT_PACKAGES = ("scipy", "statsmodels", "pandas", "plotly")
+REPORT_PACKAGES = ("scipy", "statsmodels", "pandas", "plotly", "jinja2")
 """Packages of the extra ``report``."""
 
 
@@ -33,7 +34,7 @@ def compare(
     by: Sequence[str] | None = None,
     baseline: str | None = None,
 ) -> None:
-    """Compare runs, and write ``compare.csv``, ``.md`` and ``.json``.
+    """Compare runs, and write ``compare.csv``, ``.md``, ``.json`` and ``report.html``.
 
     Args:
         config: the config; ``runs`` are the runs to compare.
@@ -56,6 +57,9 @@ def compare(
             by=by,
             baseline=baseline,
         )
+        from vision_lab.compare.report import make_report
+
+        report = make_report(comparison, command=_describe_command(config))
     except ModuleNotFoundError as error:
         if error.name not in REPORT_PACKAGES:
             raise
@@ -67,8 +71,13 @@ def compare(
     write_csv(folder, "compare.csv", rows)
     write_file(folder, "compare.md", make_markdown(comparison))
     write_json(folder, "compare.json", make_json(comparison))
+    write_file(folder, "report.html", report)
     _print(comparison, rows)
-    console.print_line(f"written to {format_path(folder)}")
+    console.print_line(f"written to {format_path(folder)}: open report.html in a browser")
+
+
+def _describe_command(config: Config) -> str:
+    return shlex.join(["python", "-m", "vision_lab", *config.overrides])
 
 
 def _print(comparison: Comparison, rows: Sequence[dict[str, str]]) -> None:

@@ -1,0 +1,81 @@
+"""Training curves of groups: means and standard deviations over seeds, by epoch."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vision_lab.compare.groups import Group
+from vision_lab.compare.runs import MAX_CSV_BYTES
+from vision_lab.core.documents import DocumentError, read_text
+from vision_lab.run_folders.folder import Run
+
+
+class Curve(NamedTuple):
+    """A metric of a group by epoch.
+
+    Attributes:
+        epochs: the epochs, from 1.
+        means: the mean over the runs that have a value in it.
+        deviations: the standard deviation over these runs; 0 for a single one.
+    """
+
+    epochs: list[int]
+    means: list[float]
+    deviations: list[float]
+
+
+def read_curves(group: Group, metrics: Sequence[str]) -> dict[str, Curve]:
+    """Read the curves of a group.
+
+    Args:
+        group: the group.
+        metrics: names of metrics in ``metrics.csv``.
+
+    Returns:
+        The curve of each metric of which there are values.
+    """
+    values: dict[str, dict[int, list[float]]] = {name: {} for name in metrics}
+    for finished in group.runs:
+        for row in _read_rows(finished.run):
+            for name in metrics:
+                _add_value(values[name], row, name)
+    curves = {}
+    for name, by_epoch in values.items():
+        if by_epoch:
+            curves[name] = _average(by_epoch)
+    return curves
+
+
+def _read_rows(run: Run) -> list[dict[str, str]]:
+    file = run.folder / "metrics.csv"
+    if not file.is_file():
+        return []
+    try:
+        text = read_text(file, max_bytes=MAX_CSV_BYTES)
+    except (DocumentError, OSError):
+        return []
+    return [dict(row) for row in csv.DictReader(text.splitlines())]
+
+
+def _add_value(values: dict[int, list[float]], row: dict[str, str], name: str) -> None:
+    """Add a finite value of a row to those of its epoch."""
+    try:
+        epoch, value = int(row["epoch"]) + 1, float(row[name])
+    except (KeyError, TypeError, ValueError):
+        return
+    if math.isfinite(value):
+        values.setdefault(epoch, []).append(value)
+
+
+def _average(by_epoch: dict[int, list[float]]) -> Curve:
+    epochs = sorted(by_epoch)
+    means = [statistics.fmean(by_epoch[epoch]) for epoch in epochs]
+    deviations = []
+    for epoch in epochs:
+        found = by_epoch[epoch]
+        deviations.append(statistics.stdev(found) if len(found) > 1 else 0.0)
+    return Curve(epochs, means, deviations)

@@ -1,0 +1,133 @@
+"""The report of a comparison: one HTML file that opens anywhere, without a network.
+
+All texts come from run folders, maybe of others, so Jinja escapes them; images are decoded and
+encoded again.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from PIL import Image, UnidentifiedImageError
+from plotly.offline import get_plotlyjs
+
+from vision_lab.compare.charts import MAX_GROUPS, make_charts
+from vision_lab.compare.comparison import Comparison
+from vision_lab.compare.runs import FinishedRun
+from vision_lab.compare.tables import make_rows
+from vision_lab.core.errors import ConfigurationError
+from vision_lab.run_folders.folder import Run
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+IMAGE_NAMES = ("test_predictions", "val_predictions", "samples")
+"""Images of runs, of which the first that exists is shown: all runs draw the same samples."""
+
+MAX_IMAGES = 4
+"""Number of groups of which images are shown."""
+
+MAX_IMAGE_SIDE = 900
+"""Longer side of a shown image in pixels."""
+
+CHART_SETTINGS = {"responsive": True, "displayModeBar": False}
+
+
+def make_report(comparison: Comparison, *, command: str) -> str:
+    """Return the report.
+
+    Args:
+        comparison: the comparison.
+        command: the command that has made it.
+    """
+    charts = {}
+    for heading, figure in make_charts(comparison).items():
+        charts[heading] = figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            config=CHART_SETTINGS,
+            default_width="100%",
+        )
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        comparison=comparison,
+        rows=make_rows(comparison),
+        charts=charts,
+        images=_list_images(comparison),
+        runs=[_describe_run(run) for item in comparison.groups for run in item.group.runs],
+        command=command,
+        time=f"{datetime.now():%Y-%m-%d %H:%M}",
+        plotly=get_plotlyjs(),
+        max_groups=MAX_GROUPS,
+    )
+
+
+def _describe_run(run: FinishedRun) -> dict[str, Any]:
+    """Return how a run can be repeated: its command, commit and data."""
+    try:
+        environment = run.run.environment
+    except ConfigurationError:
+        environment = {}
+    words = environment.get("command")
+    data = []
+    for split, fingerprint in run.data.items():
+        if split != "root":
+            data.append(f"{split} {_format_fingerprint(fingerprint)}")
+    return {
+        "run": str(run.run),
+        "score": f"{run.metrics[run.monitor]:.4f}",
+        "command": _format_command(words, run.run),
+        "commit": str(environment.get("commit") or "-")[:12],
+        "data": ", ".join(data),
+    }
+
+
+def _format_command(words: Any, run: Run) -> str:
+    """Return what trains a run: its overrides, since its command may be that of a sweep."""
+    try:
+        overrides = [word for word in run.overrides if not word.startswith("name=")]
+    except ConfigurationError:
+        overrides = []
+    if not overrides and isinstance(words, list):
+        return " ".join(map(str, words))
+    return " ".join(["python -m vision_lab", *overrides])
+
+
+def _format_fingerprint(fingerprint: Any) -> str:
+    if not isinstance(fingerprint, dict):
+        return str(fingerprint)
+    return " ".join(str(value) for value in fingerprint.values())
+
+
+def _list_images(comparison: Comparison) -> list[dict[str, str]]:
+    """Return images of the first run of each of the best groups, on the same samples."""
+    for name in IMAGE_NAMES:
+        images = []
+        for item in comparison.groups[:MAX_IMAGES]:
+            run = item.group.runs[0].run
+            encoded = _encode_image(run.folder / "images" / f"{name}.png")
+            if encoded:
+                images.append({"name": item.group.name, "run": str(run), "source": encoded})
+        if images:
+            return images
+    return []
+
+
+def _encode_image(file: Path) -> str | None:
+    """Return an image as a URI, made smaller; None if it is absent or no image."""
+    if not file.is_file() or file.is_symlink():
+        return None
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
+        return None
+    image.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
