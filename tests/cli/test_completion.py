@@ -23,7 +23,7 @@ BASH = shutil.which("bash")
             ["model=resnet18", "model=resnet101", "model=resnet110", "model=resnet152"],
         ),
         ("model=vgg11,vgg16", (), ["model=vgg11,vgg16", "model=vgg11,vgg16_bn"]),
-        ("se", (), ["search=", "seed="]),
+        ("se", (), ["search=", "seed=", "seeds="]),
         ("optimizer.we", ("optimizer=adamw",), ["optimizer.weight_decay="]),
         ("data.mask_s", (), ["data.mask_suffix="]),
         ("data.mask_s", ("data=folder",), []),

@@ -91,6 +91,9 @@ def test_missing_splits_are_stratified_parts_of_train(spec: DataSpec):
     again, other = module(spec, holdout_fraction=0.25), module(spec, holdout_fraction=0.25, seed=1)
     assert again.splits["val"].indices == made.splits["val"].indices
     assert other.splits["val"].indices != made.splits["val"].indices
+    seeds = [module(spec, holdout_fraction=0.25, seed=seed, split_seed=7) for seed in (0, 1)]
+    assert seeds[0].splits["val"].indices == seeds[1].splits["val"].indices
+    assert seeds[0].splits["val"].indices != made.splits["val"].indices
     assert not set(made.splits["val"].indices) & set(made.splits["test"].indices)
 
 

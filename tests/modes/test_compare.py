@@ -98,6 +98,7 @@ def test_invalid_comparisons_are_refused(models: Command, words: tuple[str, ...]
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.slow
 def test_trained_runs(command: Command):
     assert command("-m", "seed=1,2", "name=x", *FAST).code == 0
     outcome = command("mode=compare", "runs=outputs/x")
@@ -122,3 +123,17 @@ def test_the_difference_of_two_runs(command: Command):
     missing = command("mode=diff", "runs=outputs/x/optimizer.lr-0.001")
     assert missing.code != 0
     assert "runs= contains 1 runs: type runs=[<run>,<other run>]" in missing.err
+
+
+def test_active_runs_are_followed(models: Command, monkeypatch: pytest.MonkeyPatch):
+    """Until the last one has ended, which here happens while the command waits."""
+    active = make_run(Path("outputs/x/late"), score=0.9, state="running")
+    (active / "metrics.csv").write_text("epoch,step,val/accuracy\n0,3,0.5\n1,6,0.61\n")
+
+    def finish(_: float) -> None:
+        (active / "status.json").write_text('{"state": "failed", "error": "lost"}')
+
+    monkeypatch.setattr("vision_lab.modes.compare.time.sleep", finish)
+    outcome = models("mode=compare", "runs=outputs/x", "mode.follow=true")
+    assert outcome.code == 0, outcome.err
+    assert "left out: outputs/x/late: failed: lost" in outcome.out

@@ -279,6 +279,7 @@ def test_an_experiment_may_be_a_grid(command: Command):
     assert {run.resolved["optimizer"]["lr"] for run in runs} == {0.3}
 
 
+@pytest.mark.slow
 def test_an_experiment_may_be_a_search(command: Command):
     """Its command for more seeds is a grid that works."""
     content = (
@@ -302,6 +303,8 @@ def test_a_number_of_seeds(command: Command):
         "seed-0",
         "seed-1",
     }
+    data = [Run(Path(f"outputs/x/seed-{seed}")).data for seed in (0, 1)]
+    assert data[0] == data[1]  # the same images are held out for validation
     assert "written to" not in command("-m", "seed=0,1", *FAST, "name=x").out
     alone = command("seeds=2", *FAST, "name=y")
     assert alone.code == 1

@@ -26,7 +26,7 @@ vision_lab: any vision model on any dataset and task, composed from the command 
 PLAIN_KEYS = """\
 Plain keys
   name=...       run folder below outputs/; the same command resumes the run or shows its result
-  seed=...       seed of initial weights, sample order, augmentation, dropout and splits
+  seed=...       seed of initial weights, sample order, augmentation and dropout
   run=...        run folder to evaluate, to predict with, or whose config to start from
   resume=...     folder of an interrupted run to continue with its own config
   force=true     train again although the run exists; the old folder is kept

@@ -66,9 +66,11 @@ class DataModule(pl.LightningDataModule):
         batch_size: number of images in a batch, in each process.
         num_workers: number of DataLoader workers; "auto" for one per available core, at most 8.
         on_error: whether an unreadable file stops the run, or is skipped and listed.
-        seed: seed of order, augmentation and splits.
+        seed: seed of order and augmentation.
         sampler: called with the training split and ``generator=``, creates the sampler of training.
         holdout_fraction: size of a held-out split, as a fraction of train.
+        split_seed: seed of the selection of held-out splits and of ``samples_per_class``;
+            None for ``seed``.
         samples_per_class: number of images of each class to train on; None for all.
         shuffle: whether each epoch has another order; False keeps that of the first.
         max_pixels: files with more pixels are not decoded and count as unreadable.
@@ -94,6 +96,7 @@ class DataModule(pl.LightningDataModule):
         seed: int,
         sampler: SamplerFactory = RandomSampler,
         holdout_fraction: Annotated[float, Range(gt=0, lt=0.5)] = 0.1,
+        split_seed: Annotated[int, Range(ge=0)] | None = None,
         samples_per_class: Count | None = None,
         shuffle: bool = True,
         max_pixels: Count = MAX_PIXELS,
@@ -109,6 +112,7 @@ class DataModule(pl.LightningDataModule):
         self.seed = seed
         self.sampler = sampler
         self.holdout_fraction = holdout_fraction
+        self.split_seed = seed if split_seed is None else split_seed
         self.samples_per_class = samples_per_class
         self.shuffle = shuffle
         self.max_pixels = max_pixels
@@ -147,7 +151,7 @@ class DataModule(pl.LightningDataModule):
             self._warn_empty_masks(train)
         labels = get_labels(train) if self.spec.target_type == "labels" else None
         self.splits = split_dataset(
-            self.datasets, labels, holdout_fraction=self.holdout_fraction, seed=self.seed
+            self.datasets, labels, holdout_fraction=self.holdout_fraction, seed=self.split_seed
         )
         if self.samples_per_class:
             self._reduce_training_split(self.samples_per_class)
@@ -367,7 +371,7 @@ class DataModule(pl.LightningDataModule):
             )
         train = self.splits["train"]
         labels = get_labels(train)
-        selected = sample_per_class(labels, count=samples_per_class, seed=self.seed)
+        selected = sample_per_class(labels, count=samples_per_class, seed=self.split_seed)
         self.splits["train"] = Subset(train, selected)  # type: ignore[arg-type]
 
     def _count_pixels(self, dataset: Dataset, *, max_samples: int) -> Tensor:

@@ -6,20 +6,33 @@ Does not import torch.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
 from vision_lab.compare.comparison import Comparison, Direction, compare_runs
+from vision_lab.compare.progress import describe_active
 from vision_lab.compare.runs import find_runs, list_patterns, read_runs
 from vision_lab.compare.tables import make_json, make_markdown, make_rows
 from vision_lab.config.resolution import Config
 from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, write_csv, write_file, write_json
+from vision_lab.core.signals import Interrupted
+from vision_lab.core.text import display_text
 from vision_lab.modes import reports
 
 MAX_LISTED = 20
-"""Maximum number of runs that are listed as left out."""
+"""Maximum number of runs that are listed as left out or active."""
+
+FOLLOW_INTERVAL = 3.0
+"""Seconds between two looks at the runs."""
 
 REPORT_PACKAGES = ("scipy", "statsmodels", "pandas", "plotly", "jinja2")
 """Packages of the extra ``report``."""
@@ -33,6 +46,7 @@ def compare(
     metric_mode: Direction | None = None,
     by: Sequence[str] | None = None,
     baseline: str | None = None,
+    follow: bool = False,
 ) -> None:
     """Compare runs, and write ``compare.csv``, ``.md``, ``.json`` and ``report.html``.
 
@@ -43,20 +57,23 @@ def compare(
         metric_mode: whether its best value is the largest ("max") or the smallest ("min").
         by: keys to group by; None for all in which the runs differ, except for seeds.
         baseline: the group to compare with, such as ``resnet18``; None for the best one.
+        follow: whether to show the table, and how far the other runs are, until all have ended.
 
     Raises:
         ConfigurationError: if there is nothing to compare, or a setting is invalid.
     """
-    finished, left_out = read_runs(find_runs(list_patterns(config["runs"])))
+    patterns = list_patterns(config["runs"])
+    make_comparison = partial(
+        compare_runs,
+        metric=metric,
+        direction=metric_mode,
+        by=by,
+        baseline=baseline,
+    )
     try:
-        comparison = compare_runs(
-            finished,
-            left_out,
-            metric=metric,
-            direction=metric_mode,
-            by=by,
-            baseline=baseline,
-        )
+        if follow:
+            _follow(patterns, make_comparison)
+        comparison = make_comparison(*read_runs(find_runs(patterns)))
         from vision_lab.compare.report import make_report
 
         report = make_report(comparison, command=_describe_command(config))
@@ -76,14 +93,35 @@ def compare(
     console.print_line(f"written to {format_path(folder)}: open report.html in a browser")
 
 
+def _follow(patterns: Sequence[str], make_comparison: Callable[..., Comparison]) -> None:
+    """Show a comparison that is made again every few seconds, until no run is active, or Ctrl-C."""
+    with suppress(KeyboardInterrupt, Interrupted), Live(auto_refresh=False) as live:
+        while True:
+            finished, left_out = read_runs(find_runs(patterns))
+            active = describe_active(left_out)
+            shown: list[RenderableType] = []
+            if finished:
+                comparison = make_comparison(finished, left_out)
+                rows = make_rows(comparison)[:MAX_LISTED]
+                shown.append(reports.make_table(_make_title(comparison), rows))
+            shown += [Text(display_text(line)) for line in active[:MAX_LISTED]]
+            live.update(Group(*shown), refresh=True)
+            if not active:
+                return
+            time.sleep(FOLLOW_INTERVAL)
+
+
 def _describe_command(config: Config) -> str:
     return shlex.join(["python", "-m", "vision_lab", *config.overrides])
 
 
-def _print(comparison: Comparison, rows: Sequence[dict[str, str]]) -> None:
+def _make_title(comparison: Comparison) -> str:
     better = "larger" if comparison.direction == "max" else "smaller"
-    title = f"{comparison.metric}, {better} is better"
-    reports.print_table(title, rows)
+    return f"{comparison.metric}, {better} is better"
+
+
+def _print(comparison: Comparison, rows: Sequence[dict[str, str]]) -> None:
+    reports.print_table(_make_title(comparison), rows)
     for text in comparison.warnings:
         console.print_warning(text)
     for item in comparison.left_out[:MAX_LISTED]:

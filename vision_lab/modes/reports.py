@@ -120,8 +120,20 @@ def print_table(
     """
     if not rows:
         return
+    get_console().print(make_table(title, rows[:max_rows]), highlight=False)
+    if len(rows) > max_rows:
+        print_line(f"... and {len(rows) - max_rows} more")
+
+
+def make_table(title: str, rows: Sequence[Mapping[str, str | float]]) -> Table:
+    """Make a table with as many columns as fit the terminal.
+
+    Args:
+        title: title of the table.
+        rows: values by column, at least one; all rows have the same columns.
+    """
     cells = [[display_text(name) for name in rows[0]]]
-    for row in rows[:max_rows]:
+    for row in rows:
         cells.append([_format_cell(value) for value in row.values()])
     widths = [max(map(len, column)) + 3 for column in zip(*cells, strict=True)]
     ends = accumulate(widths, initial=1)
@@ -134,9 +146,7 @@ def print_table(
         table.add_column(Text(name), overflow="fold")
     for first, *others in cells[1:]:
         _add_row(table, shorten_middle(first, first_width), *others[: num_columns - 1])
-    get_console().print(table, highlight=False)
-    if len(rows) > max_rows:
-        print_line(f"... and {len(rows) - max_rows} more")
+    return table
 
 
 def report_annotation_issues(data: DataModule, folder: Path) -> None:
