@@ -27,7 +27,7 @@ def simulate(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("seeds", [pytest.param(3, marks=pytest.mark.exhaustive), 5])
 def test_intervals_contain_the_truth_in_95_percent(seeds: int):
     rng = np.random.default_rng(0)
     means, differences, found = 0, 0, 0
@@ -46,6 +46,7 @@ def test_intervals_contain_the_truth_in_95_percent(seeds: int):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_several_equal_groups_are_rarely_found_different():
     """With the correction for several comparisons, as often as two groups."""
     rng = np.random.default_rng(1)
@@ -58,6 +59,7 @@ def test_several_equal_groups_are_rarely_found_different():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_difference_of_two_deviations_is_found():
     """In most of the simulations: of the paired differences, with five seeds."""
     rng = np.random.default_rng(2)
