@@ -27,7 +27,8 @@ def simulate(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [pytest.param(3, marks=pytest.mark.exhaustive), 5])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seeds", [3, 5])
 def test_intervals_contain_the_truth_in_95_percent(seeds: int):
     rng = np.random.default_rng(0)
     means, differences, found = 0, 0, 0

@@ -58,7 +58,9 @@ def assert_it_ended_in_words(process: ForkedCommand, folder: Path, text: str) ->
     assert process.returncode == 1
     assert errors.splitlines()[-1].startswith("error: ")
     assert text in errors
-    assert "Traceback" not in errors
+    # Python prints one of its own, seldom, if a process ends while it receives a tensor.
+    tracebacks = errors.split("Traceback (most recent call last):")[1:]
+    assert all("multiprocessing/resource_sharer.py" in block for block in tracebacks)
     run = Run(folder / "outputs/x")
     assert run.state == "failed"
     assert text in run.error

@@ -58,8 +58,6 @@ def test_a_sharded_network_is_trained_as_a_whole_one(
     alone = torch.load(folder / "one/checkpoints/last.ckpt", weights_only=True)
     for key in ("state_dict", "optimizer_states"):
         assert shapes(last[key]) == shapes(alone[key])
-    evaluated = fork_command(tmp_path, "mode=evaluate", "run=outputs/two", "trust=[tests]")
-    assert "bit-exactly the result reported after training" in evaluated.stdout, evaluated.stderr
 
 
 def shapes(state: object) -> object:
