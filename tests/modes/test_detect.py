@@ -248,9 +248,7 @@ LEARNING = {
 @pytest.mark.parametrize(
     "head",
     [
-        head
-        if head in ("yolo", "faster_rcnn")
-        else pytest.param(head, marks=pytest.mark.exhaustive)
+        head if head == "yolo" else pytest.param(head, marks=pytest.mark.exhaustive)
         for head in LEARNING
     ],
 )

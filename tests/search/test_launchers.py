@@ -95,7 +95,9 @@ def check_grid(folder: Path, launcher: Launcher, *, seeds: Sequence[int]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "ray"], indirect=True)
+@pytest.mark.parametrize(
+    "launcher", ["basic", pytest.param("ray", marks=pytest.mark.exhaustive)], indirect=True
+)
 def test_a_grid_with_a_failing_and_a_killed_job(tmp_path: Path, launcher: Launcher):
     check_grid(tmp_path, launcher, seeds=range(3))
 
