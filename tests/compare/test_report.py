@@ -13,6 +13,7 @@ from vision_lab.compare.charts import find_front, make_charts
 from vision_lab.compare.comparison import Comparison, compare_runs
 from vision_lab.compare.report import make_report
 from vision_lab.compare.runs import find_runs, read_runs
+from vision_lab.compare.tables import make_rows
 
 HOSTILE = (
     "<script>document.title='run'</script>",
@@ -48,7 +49,9 @@ def make_runs(folder: Path, models: tuple[str, ...] = ("small", "large")) -> Non
 def test_what_the_report_shows(tmp_path: Path):
     make_runs(tmp_path / "runs")
     comparison = compare_folder(tmp_path / "runs")
-    text = make_report(comparison, command="python -m vision_lab mode=compare")
+    text = make_report(
+        comparison, rows=make_rows(comparison), command="python -m vision_lab mode=compare"
+    )
     page = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     assert "val/accuracy of 2 groups, task classify" in page
     assert page.count("data:image/jpeg;base64,") == 2
@@ -85,7 +88,8 @@ def test_texts_of_runs_are_escaped(tmp_path: Path):
     make_run(tmp_path / "runs/bad", score=0, state="failed")
     status = tmp_path / "runs/bad/status.json"
     status.write_text(status.read_text().replace("it failed", HOSTILE[0]))
-    text = make_report(compare_folder(tmp_path / "runs"), command=HOSTILE[0])
+    comparison = compare_folder(tmp_path / "runs")
+    text = make_report(comparison, rows=make_rows(comparison), command=HOSTILE[0])
     for hostile in HOSTILE:
         assert hostile not in text
     assert "&lt;script&gt;" in text
@@ -98,7 +102,7 @@ def test_the_report_in_a_browser(tmp_path: Path):
     make_runs(tmp_path / "runs", HOSTILE)
     comparison = compare_folder(tmp_path / "runs")
     file = tmp_path / "report.html"
-    file.write_text(make_report(comparison, command="x"))
+    file.write_text(make_report(comparison, rows=make_rows(comparison), command="x"))
     flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
     done = subprocess.run(
         [

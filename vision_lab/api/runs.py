@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -96,11 +95,7 @@ class TrainedRun:
     @property
     def history(self) -> list[dict[str, float]]:
         """The metrics of each epoch, as rows with the same columns; NaN where there is no value."""
-        file = self.folder / "metrics.csv"
-        if not file.is_file():
-            return []
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+        rows = self._run.read_rows("metrics.csv")
         return [{name: float(value or "nan") for name, value in row.items()} for row in rows]
 
     @property

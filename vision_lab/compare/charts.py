@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from plotly.colors import qualitative, sample_colorscale
 from vision_lab.compare.comparison import ComparedGroup, Comparison
 from vision_lab.compare.curves import read_curves
 from vision_lab.compare.tables import average_costs
+from vision_lab.core.text import display_text
 
 COLORS = qualitative.D3
 BAND_OPACITY = 0.15
@@ -65,8 +65,13 @@ def make_charts(comparison: Comparison) -> dict[str, go.Figure]:
     return charts
 
 
+def _escape(text: str) -> str:
+    """Escape a text: Plotly interprets some HTML."""
+    return display_text(text, "html")
+
+
 def _label(item: ComparedGroup) -> str:
-    return html.escape(item.group.short_name)
+    return _escape(item.group.short_name)
 
 
 def _color(index: int) -> str:
@@ -86,7 +91,7 @@ def _make_curves(comparison: Comparison) -> dict[str, go.Figure]:
             if heading not in charts:
                 charts[heading] = go.Figure(layout={**LAYOUT, "height": height})
                 charts[heading].update_xaxes(title="epoch")
-                charts[heading].update_yaxes(title=html.escape(name))
+                charts[heading].update_yaxes(title=_escape(name))
             lines = {"line": {"color": _color(index)}, "legendgroup": str(index)}
             charts[heading].add_scatter(
                 x=curve.epochs, y=curve.means, name=_label(item), mode="lines+markers", **lines
@@ -155,7 +160,7 @@ def _make_cost_chart(comparison: Comparison, cost: str, title: str) -> go.Figure
     if smallest > 0 and largest > 10 * smallest:
         figure.update_xaxes(type="log")
     figure.update_xaxes(title=title)
-    figure.update_yaxes(title=html.escape(comparison.metric))
+    figure.update_yaxes(title=_escape(comparison.metric))
     return figure
 
 
@@ -202,7 +207,7 @@ def _make_class_chart(comparison: Comparison) -> go.Figure | None:
     for index, (item, mean) in enumerate(zip(items, means, strict=True)):
         if item.difference is not None:
             figure.add_bar(
-                x=[html.escape(name) for name in names],
+                x=[_escape(name) for name in names],
                 y=[mean[name] - reference[name] for name in names],
                 name=_label(item),
                 marker={"color": _color(index)},
@@ -222,7 +227,7 @@ def _make_parallel_chart(comparison: Comparison) -> go.Figure | None:
         return None
     axes = {key: _make_axis([item.group.settings[key] for item in items]) for key in keys}
     axes[comparison.metric] = _make_axis([str(item.summary.mean) for item in items])
-    names = [html.escape(key.rpartition(".")[2]) for key in axes]
+    names = [_escape(key.rpartition(".")[2]) for key in axes]
     figure = go.Figure(layout=LAYOUT)
     ranks = [position for position, _ in axes[comparison.metric]]
     if comparison.direction == "min":
@@ -232,7 +237,7 @@ def _make_parallel_chart(comparison: Comparison) -> go.Figure | None:
         figure.add_scatter(
             x=names,
             y=[position for position, _ in points],
-            text=[html.escape(text) for _, text in points],
+            text=[_escape(text) for _, text in points],
             hovertemplate="%{x} %{text}<extra></extra>",
             mode="lines+markers",
             line={"color": sample_colorscale("Viridis", ranks[index])[0]},
@@ -243,7 +248,7 @@ def _make_parallel_chart(comparison: Comparison) -> go.Figure | None:
             figure.add_annotation(
                 x=name,
                 y=position,
-                text=html.escape(text),
+                text=_escape(text),
                 xanchor="left",
                 xshift=6,
                 showarrow=False,

@@ -105,31 +105,46 @@ def compare_runs(
     for group in group_runs(runs, by=by):
         summaries.append((group, summarize(list(group.values(metric).values()))))
     summaries.sort(key=lambda item: _order(item[1], sign))
-    groups = [group for group, _ in summaries]
-    reference = _find_reference(groups, baseline)
-    differences: dict[str, Difference] = {}
-    for group in groups:
-        if group is not reference:
-            differences[group.name] = compare(group.values(metric), reference.values(metric))
-    found = find_significant(list(differences.values()))
-    significant = dict(zip(differences, found, strict=True))
-    compared = []
-    for group, summary in summaries:
-        difference = differences.get(group.name)
-        verdict = "baseline" if baseline else "best"
-        if difference is not None:
-            is_significant = significant[group.name]
-            verdict = describe_difference(difference, sign, is_significant=is_significant)
-        compared.append(ComparedGroup(group, summary, difference, verdict))
+    reference = _find_reference([group for group, _ in summaries], baseline)
     return Comparison(
         task=task,
         metric=metric,
         direction=direction,
-        groups=tuple(compared),
+        groups=tuple(
+            _compare_groups(
+                summaries,
+                reference,
+                metric=metric,
+                sign=sign,
+                reference_verdict="baseline" if baseline else "best",
+            )
+        ),
         reference=reference,
         left_out=tuple(left_out),
         warnings=tuple(_find_warnings(runs)),
     )
+
+
+def _compare_groups(
+    summaries: Sequence[tuple[Group, Summary]],
+    reference: Group,
+    *,
+    metric: str,
+    sign: int,
+    reference_verdict: str,
+) -> list[ComparedGroup]:
+    """Compare each group with the reference, and say which differences are significant."""
+    others = [group for group, _ in summaries if group is not reference]
+    values = reference.values(metric)
+    differences = [compare(group.values(metric), values) for group in others]
+    found: dict[str, tuple[Difference | None, str]] = {
+        reference.name: (None, reference_verdict),
+    }
+    significant = find_significant(differences)
+    for group, difference, is_significant in zip(others, differences, significant, strict=True):
+        verdict = describe_difference(difference, sign, is_significant=is_significant)
+        found[group.name] = (difference, verdict)
+    return [ComparedGroup(group, summary, *found[group.name]) for group, summary in summaries]
 
 
 def _find_task(runs: Sequence[FinishedRun]) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from vision_lab.compare.groups import Group
-from vision_lab.compare.runs import MAX_CSV_BYTES
-from vision_lab.core.documents import DocumentError, read_text
-from vision_lab.run_folders.folder import Run
+from vision_lab.core.errors import ConfigurationError
 
 
 class Curve(NamedTuple):
@@ -40,25 +38,15 @@ def read_curves(group: Group, metrics: Sequence[str]) -> dict[str, Curve]:
     """
     values: dict[str, dict[int, list[float]]] = {name: {} for name in metrics}
     for finished in group.runs:
-        for row in _read_rows(finished.run):
-            for name in metrics:
-                _add_value(values[name], row, name)
+        with suppress(ConfigurationError, OSError):  # a damaged file: a curve of fewer runs
+            for row in finished.run.read_rows("metrics.csv"):
+                for name in metrics:
+                    _add_value(values[name], row, name)
     curves = {}
     for name, by_epoch in values.items():
         if by_epoch:
             curves[name] = _average(by_epoch)
     return curves
-
-
-def _read_rows(run: Run) -> list[dict[str, str]]:
-    file = run.folder / "metrics.csv"
-    if not file.is_file():
-        return []
-    try:
-        text = read_text(file, max_bytes=MAX_CSV_BYTES)
-    except (DocumentError, OSError):
-        return []
-    return [dict(row) for row in csv.DictReader(text.splitlines())]
 
 
 def _add_value(values: dict[int, list[float]], row: dict[str, str], name: str) -> None:

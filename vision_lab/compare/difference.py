@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vision_lab.compare.groups import ABSENT
-from vision_lab.compare.runs import MAX_CSV_BYTES
 from vision_lab.core.documents import DocumentError, read_text
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path
 from vision_lab.run_folders.folder import Run
 from vision_lab.run_folders.resume import flatten_keys, is_ignored
-
-METRICS_FILENAME = "metrics.csv"
 
 ENVIRONMENT_KEYS = ("python", "platform", "commit", "uncommitted")
 """Keys of ``environment.json`` that are compared besides the versions of packages."""
@@ -56,7 +52,7 @@ def compare_two(first: Run, second: Run) -> RunDifference:
     for key, values in _differing(flatten_keys(first.config), flatten_keys(second.config)).items():
         if not is_ignored(key):
             config[key] = values
-    rows = [_read_metrics(run) for run in (first, second)]
+    rows = [run.read_rows("metrics.csv") for run in (first, second)]
     epoch, metrics = _find_parting(*rows)
     return RunDifference(
         config=config,
@@ -85,19 +81,11 @@ def _describe_code(run: Run) -> dict[str, Any]:
         described[key] = environment.get(key, ABSENT)
     file = run.folder / "uncommitted.diff"
     if file.is_file():
-        described["uncommitted"] = read_text(file, max_bytes=MAX_CSV_BYTES)
+        try:
+            described["uncommitted"] = read_text(file)
+        except DocumentError as error:
+            raise ConfigurationError(f"{format_path(file)} cannot be read: {error}") from error
     return described
-
-
-def _read_metrics(run: Run) -> list[dict[str, str]]:
-    file = run.folder / METRICS_FILENAME
-    if not file.is_file():
-        return []
-    try:
-        text = read_text(file, max_bytes=MAX_CSV_BYTES)
-    except DocumentError as error:
-        raise ConfigurationError(f"{format_path(file)} is damaged: {error}") from error
-    return [dict(row) for row in csv.DictReader(text.splitlines())]
 
 
 def _find_parting(

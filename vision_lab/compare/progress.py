@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from contextlib import suppress
 
-from vision_lab.compare.runs import MAX_CSV_BYTES, LeftOutRun
-from vision_lab.core.documents import DocumentError, read_text
+from vision_lab.compare.runs import LeftOutRun
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.run_folders.folder import Run
 
@@ -31,11 +29,10 @@ def describe_active(left_out: Sequence[LeftOutRun]) -> list[str]:
 def _describe_epoch(run: Run) -> str | None:
     """Return the last epoch of a run with its monitored metric; None before the first one."""
     try:
-        text = read_text(run.folder / "metrics.csv", max_bytes=MAX_CSV_BYTES)
-        last = list(csv.DictReader(text.splitlines()))[-1]
+        last = run.read_rows("metrics.csv")[-1]
         config = run.resolved
         words = f"epoch {int(last['epoch']) + 1} of {config['trainer']['max_epochs']}"
         monitor = config["task"]["monitor"]
         return f"{words}, {monitor} {float(last[monitor]):.4f}" if last.get(monitor) else words
-    except (ConfigurationError, DocumentError, OSError, LookupError, TypeError, ValueError):
+    except (ConfigurationError, OSError, LookupError, TypeError, ValueError):
         return None  # not written yet, or damaged

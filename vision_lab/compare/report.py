@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
+from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 from plotly.offline import get_plotlyjs
 
 from vision_lab.compare.charts import MAX_GROUPS, make_charts
 from vision_lab.compare.comparison import Comparison
 from vision_lab.compare.runs import FinishedRun
-from vision_lab.compare.tables import make_rows
 from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.text import display_text
 from vision_lab.run_folders.folder import Run
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -37,11 +39,17 @@ MAX_IMAGE_SIDE = 900
 CHART_SETTINGS = {"responsive": True, "displayModeBar": False}
 
 
-def make_report(comparison: Comparison, *, command: str) -> str:
+def make_report(
+    comparison: Comparison,
+    *,
+    rows: Sequence[Mapping[str, str]],
+    command: str,
+) -> str:
     """Return the report.
 
     Args:
         comparison: the comparison.
+        rows: its table, of ``make_rows``.
         command: the command that has made it.
     """
     charts = {}
@@ -52,11 +60,16 @@ def make_report(comparison: Comparison, *, command: str) -> str:
             config=CHART_SETTINGS,
             default_width="100%",
         )
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         comparison=comparison,
-        rows=make_rows(comparison),
+        rows=rows,
         charts=charts,
         images=_list_images(comparison),
         runs=[_describe_run(run) for item in comparison.groups for run in item.group.runs],
@@ -65,6 +78,11 @@ def make_report(comparison: Comparison, *, command: str) -> str:
         plotly=get_plotlyjs(),
         max_groups=MAX_GROUPS,
     )
+
+
+def _finalize(value: Any) -> Any:
+    """Show control characters of a text; what is marked as safe is our own markup."""
+    return value if isinstance(value, Markup) else display_text(value)
 
 
 def _describe_run(run: FinishedRun) -> dict[str, Any]:

@@ -5,7 +5,6 @@ What is read may come from others: it is data, and is never instantiated.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from vision_lab.core.documents import DocumentError, read_text
+from vision_lab.core.documents import DocumentError
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import first_line
 from vision_lab.run_folders.folder import Run
@@ -26,8 +25,6 @@ PAIRING_KEYS = ("seed",)
 
 COSTS = ("seconds", "parameters", "flops", "images_per_second", "peak_memory")
 """What a run costs, as in ``result.json``."""
-
-MAX_CSV_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -214,11 +211,8 @@ def _describe_state(run: Run) -> str:
 
 def _median_speed(run: Run) -> float | None:
     """Return the median of the images per second of the epochs; None if there is no such file."""
-    file = run.folder / "speed.csv"
-    if not file.is_file():
-        return None
     speeds = []
-    for row in csv.DictReader(read_text(file, max_bytes=MAX_CSV_BYTES).splitlines()):
+    for row in run.read_rows("speed.csv"):
         value = float(row["images_per_second"])
         if math.isfinite(value):
             speeds.append(value)

@@ -10,8 +10,9 @@ from vision_lab.compare.comparison import ComparedGroup, Comparison
 from vision_lab.compare.groups import EVERYTHING
 from vision_lab.compare.runs import COSTS
 from vision_lab.compare.statistics import Summary, summarize
+from vision_lab.core.text import display_text, format_si
 
-UNITS = {"seconds": "s", "flops": "FLOPs", "peak_memory": "B"}
+UNITS = {"flops": "FLOPs", "peak_memory": "B"}
 """Units of costs; parameters and images per second are numbers."""
 
 MARKDOWN_SPECIAL = "\\`*_{}[]<>|#"
@@ -106,14 +107,9 @@ def format_difference(item: ComparedGroup) -> str:
 
 def format_cost(name: str, value: float) -> str:
     """Format a cost with its unit."""
-    unit = UNITS.get(name, "")
     if name == "seconds":
-        return f"{value:.0f} {unit}"
-    for prefix in ("", "k", "M", "G"):
-        if value < 1000:
-            return f"{value:.3g} {prefix}{unit}".rstrip()
-        value /= 1000
-    return f"{value:.3g} T{unit}"
+        return f"{value:.0f} s"
+    return f"{format_si(value)}{UNITS.get(name, '')}".rstrip()
 
 
 def make_markdown(comparison: Comparison) -> str:
@@ -133,7 +129,8 @@ def make_markdown(comparison: Comparison) -> str:
 
 
 def _escape(text: str) -> str:
-    escaped = "".join(f"\\{char}" if char in MARKDOWN_SPECIAL else char for char in text)
+    shown = display_text(text)
+    escaped = "".join(f"\\{char}" if char in MARKDOWN_SPECIAL else char for char in shown)
     return " ".join(escaped.split())
 
 

@@ -46,6 +46,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def format_si(number: float) -> str:
+    """Format a number with the prefix of its unit: ``"80.5 M"``."""
+    for prefix in ("", "k", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g} {prefix}"
+        number /= 1000
+    return f"{number:.3g} T"
+
+
 def shorten_middle(text: str, width: int) -> str:
     """Shorten a text by leaving out its middle, since both ends of a path distinguish it.
 

@@ -76,7 +76,8 @@ def compare(
         comparison = make_comparison(*read_runs(find_runs(patterns)))
         from vision_lab.compare.report import make_report
 
-        report = make_report(comparison, command=_describe_command(config))
+        rows = make_rows(comparison)
+        report = make_report(comparison, rows=rows, command=_describe_command(config))
     except ModuleNotFoundError as error:
         if error.name not in REPORT_PACKAGES:
             raise
@@ -84,7 +85,6 @@ def compare(
             f"mode=compare requires the package {error.name}: type pip install 'vision_lab[report]'"
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
-    rows = make_rows(comparison)
     write_csv(folder, "compare.csv", rows)
     write_file(folder, "compare.md", make_markdown(comparison))
     write_json(folder, "compare.json", make_json(comparison))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vision_lab.core.console import print_line, print_warning
 from vision_lab.core.files import format_path, write_csv
-from vision_lab.core.text import display_text, shorten_middle
+from vision_lab.core.text import display_text, format_si, shorten_middle
 from vision_lab.run_folders.folder import Run
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def print_summary(
     )
     _add_row(table, "model", f"{choices.get('model')}, head {choices.get('head')}")
     _add_row(table, "parameters", f"{total:,}, of which {trainable:,} trainable")
-    _add_row(table, "compute", f"{_format_si(flops)}FLOPs per image, forward")
+    _add_row(table, "compute", f"{format_si(flops)}FLOPs per image, forward")
     _add_row(
         table,
         "data",
@@ -191,11 +191,3 @@ def _format_cell(value: str | float) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return display_text(value)
-
-
-def _format_si(number: float) -> str:
-    for prefix in ("", "k", "M", "G"):
-        if number < 1000:
-            return f"{number:.3g} {prefix}"
-        number /= 1000
-    return f"{number:.3g} T"

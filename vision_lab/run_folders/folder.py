@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 
 from vision_lab.core.arguments import check_value, fits
-from vision_lab.core.documents import DocumentError, read_json, read_yaml
+from vision_lab.core.documents import DocumentError, read_json, read_text, read_yaml
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import format_path, write_file, write_json
 from vision_lab.core.spec import DataSpec
@@ -27,6 +28,9 @@ State = Literal["pending", "running", "finished", "failed", "pruned"]
 
 INTERRUPTED = "interrupted"
 """Error of a run that was ended by the user."""
+
+MAX_CSV_BYTES = 100_000_000
+"""Maximum size of a CSV file; a row of metrics has about 200 bytes."""
 
 MAX_LISTED_RUNS = 20
 """Maximum number of runs listed in an error."""
@@ -161,6 +165,24 @@ class Run:
         if found is not None and not fits(found, dict[str, dict[str, Any]]):
             raise self._damaged("data_fingerprint.json", "it requires a mapping for each split")
         return found
+
+    def read_rows(self, name: str) -> list[dict[str, str]]:
+        """Read a CSV file, such as ``metrics.csv``; no rows if there is no such file.
+
+        Args:
+            name: name of the file.
+
+        Raises:
+            ConfigurationError: if the file is not text.
+        """
+        file = self.folder / name
+        if not file.is_file():
+            return []
+        try:
+            text = read_text(file, max_bytes=MAX_CSV_BYTES)
+        except DocumentError as error:
+            raise self._damaged(name, str(error)) from error
+        return [dict(row) for row in csv.DictReader(text.splitlines())]
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -120,8 +119,7 @@ def _read_value(
     if metric in RESULT_KEYS:
         return float(result[metric])
     ((monitor, score),) = result["monitored"].items()
-    with (run.folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(monitor)]
+    rows = [row for row in run.read_rows("metrics.csv") if row.get(monitor)]
     known = sorted(name for name in rows[0] if "/" in name) if rows else []
     if metric not in known:
         raise ConfigurationError(
