@@ -37,6 +37,9 @@ LAYOUT: dict[str, Any] = {
     "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0},
 }
 
+MAX_EPOCH_TICKS = 20
+"""Number of epochs up to which each one has a tick."""
+
 LEGEND_ROW_HEIGHT = 20
 """Pixels that a chart is higher for each group in its legend."""
 
@@ -92,6 +95,8 @@ def _make_curves(comparison: Comparison) -> dict[str, go.Figure]:
                 charts[heading] = go.Figure(layout={**LAYOUT, "height": height})
                 charts[heading].update_xaxes(title="epoch")
                 charts[heading].update_yaxes(title=_escape(name))
+            if curve.epochs[-1] <= MAX_EPOCH_TICKS:
+                charts[heading].update_xaxes(dtick=1)  # no half epochs
             lines = {"line": {"color": _color(index)}, "legendgroup": str(index)}
             charts[heading].add_scatter(
                 x=curve.epochs, y=curve.means, name=_label(item), mode="lines+markers", **lines

@@ -12,6 +12,14 @@ from vision_lab.compare.runs import COSTS
 from vision_lab.compare.statistics import Summary, summarize
 from vision_lab.core.text import display_text, format_si
 
+COST_COLUMNS = {
+    "seconds": "seconds",
+    "parameters": "parameters",
+    "flops": "FLOPs",
+    "images_per_second": "images/s",
+    "peak_memory": "peak memory",
+}
+
 UNITS = {"flops": "FLOPs", "peak_memory": "B"}
 """Units of costs; parameters and images per second are numbers."""
 
@@ -37,7 +45,7 @@ def make_rows(comparison: Comparison) -> list[dict[str, str]]:
         for name in metrics[:1]:
             row[name] = format_summary(summarize_metric(item, name))
         for name, value in average_costs(item).items():
-            row[name.replace("_", " ")] = format_cost(name, value)
+            row[COST_COLUMNS[name]] = format_cost(name, value)
         for name in metrics[1:]:
             row[name] = format_summary(summarize_metric(item, name))
         rows.append(row)
