@@ -28,6 +28,16 @@ def test_runs_that_differ_in_their_seeds_are_one_group(tmp_path: Path):
     assert group.values("val/accuracy") == {("0",): 0.5, ("1",): 0.5, ("2",): 0.5}
 
 
+def test_runs_that_differ_in_their_folds_are_one_group(tmp_path: Path):
+    for fold in range(2):
+        for seed in range(2):
+            config = {"seed": seed, "data.folds": 2, "data.fold": fold}
+            make_run(tmp_path / f"{fold}-{seed}", score=0.5 + fold / 10, config=config)
+    (group,) = group_runs(read(tmp_path))
+    assert group.num_folds == 2
+    assert set(group.values("val/accuracy")) == {("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")}
+
+
 def test_keys_that_follow_from_a_choice_are_left_out(tmp_path: Path):
     for model, depth in (("resnet18", 18), ("alexnet", 5)):
         for seed in range(2):

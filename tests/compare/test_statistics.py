@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vision_lab.compare.comparison import describe_difference
 from vision_lab.compare.statistics import (
@@ -83,6 +84,30 @@ def test_a_mean_with_its_deviation():
     assert summarize([0.8, math.nan, math.inf]).size == 1
     assert math.isnan(summarize([math.nan]).mean)
     assert summarize([0.8, 0.8]) == (2, 0.8, 0.0, 0.8, 0.8)
+
+
+def test_folds_have_wider_intervals_than_seeds():
+    """By the factor of Nadeau and Bengio: the square root of 1 + 5/4 for five folds."""
+    scores = [0.81, 0.83, 0.80, 0.84, 0.82]
+    seeds, folds = summarize(scores), summarize(scores, num_folds=5)
+    assert folds[:3] == seeds[:3]
+    assert folds.high - folds.mean == pytest.approx(1.5 * (seeds.high - seeds.mean))
+    first, second = values(*scores), values(0.80, 0.81, 0.80, 0.82, 0.81)
+    paired = [compare(first, second, num_folds=count) for count in (None, 5)]
+    assert paired[1].high - paired[1].mean == pytest.approx(1.5 * (paired[0].high - paired[0].mean))
+    assert paired[0].p_value < 0.05 < paired[1].p_value
+    verdict = describe_difference(paired[1], 1, is_significant=False, num_folds=5)
+    assert verdict == "undecided with 5 runs of 5 folds"
+
+
+def test_runs_without_common_seeds_are_compared_by_the_test_of_welch():
+    """The same as SciPy's, whose interval is not used because that of folds is wider."""
+    first, second = [0.9, 0.8, 0.85, 0.86], [0.7, 0.72, 0.78]
+    found = compare(values(*first), values(*second, first=10))
+    expected = stats.ttest_ind(first, second, equal_var=False)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
 def values(*scores: float, first: int = 0) -> dict[tuple[str, ...], float]:

@@ -111,6 +111,33 @@ def test_trained_runs(command: Command):
     assert command("-m", "seed=1,2", "name=x", *FAST).code == 0  # the sweep is not disturbed
 
 
+def test_folds_are_compared_as_seeds_are(command: Command):
+    assert command("-m", "data.folds=3", "data.fold=0,1,2", "name=x", *FAST).code == 0
+    outcome = command("mode=compare", "runs=outputs/x")
+    assert outcome.code == 0, outcome.err
+    assert "different" not in outcome.out  # test data, by fold
+    found = json.loads(Path("outputs/x/compare/compare.json").read_text())
+    assert len(found["groups"]) == 1
+    assert found["groups"][0]["metrics"]["val/accuracy"]["size"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.folds=3"], "data.folds=3: type the fold to test on, from 0 to 2: data.fold=0, or"),
+        (["data.folds=3", "data.fold=3"], "data.fold=3 data.folds=3: type the fold to test on"),
+        (["data.fold=1"], "data.fold=1 requires data.folds, such as data.folds=5"),
+        (["data.folds=1", "data.fold=0"], "data.folds=1: type"),
+        (["data.groups=folder"], "data.groups=folder requires images in files"),
+        (["data.groups=absent.csv"], "data.groups=absent.csv requires images in files"),
+    ],
+)
+def test_impossible_folds_are_refused(command: Command, words: list[str], message: str):
+    outcome = command(*words, *FAST)
+    assert outcome.code != 0
+    assert message in outcome.err
+
+
 def test_the_difference_of_two_runs(command: Command):
     assert command("-m", "seed=1", "optimizer.lr=0.001,0.002", "name=x", *FAST).code == 0
     outcome = command("mode=diff", "runs=outputs/x")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from vision_lab.compare.groups import Group, group_runs
 from vision_lab.compare.runs import FinishedRun, LeftOutRun
@@ -103,7 +103,8 @@ def compare_runs(
     sign = 1 if direction == "max" else -1
     summaries: list[tuple[Group, Summary]] = []
     for group in group_runs(runs, by=by):
-        summaries.append((group, summarize(list(group.values(metric).values()))))
+        values = list(group.values(metric).values())
+        summaries.append((group, summarize(values, num_folds=group.num_folds)))
     summaries.sort(key=lambda item: _order(item[1], sign))
     reference = _find_reference([group for group, _ in summaries], baseline)
     return Comparison(
@@ -135,14 +136,22 @@ def _compare_groups(
 ) -> list[ComparedGroup]:
     """Compare each group with the reference, and say which differences are significant."""
     others = [group for group, _ in summaries if group is not reference]
-    values = reference.values(metric)
-    differences = [compare(group.values(metric), values) for group in others]
+    reference_values = reference.values(metric)
+    differences = []
+    for group in others:
+        values = group.values(metric)
+        differences.append(compare(values, reference_values, num_folds=group.num_folds))
     found: dict[str, tuple[Difference | None, str]] = {
         reference.name: (None, reference_verdict),
     }
     significant = find_significant(differences)
     for group, difference, is_significant in zip(others, differences, significant, strict=True):
-        verdict = describe_difference(difference, sign, is_significant=is_significant)
+        verdict = describe_difference(
+            difference,
+            sign,
+            is_significant=is_significant,
+            num_folds=group.num_folds,
+        )
         found[group.name] = (difference, verdict)
     return [ComparedGroup(group, summary, *found[group.name]) for group, summary in summaries]
 
@@ -205,6 +214,7 @@ def describe_difference(
     sign: int,
     *,
     is_significant: bool,
+    num_folds: int | None = None,
 ) -> str:
     """Describe in words what a difference from the reference means.
 
@@ -212,15 +222,18 @@ def describe_difference(
         difference: the difference.
         sign: 1 if larger values of the metric are better, else -1.
         is_significant: whether it is significant among all comparisons.
+        num_folds: number of folds of cross-validation; None without.
     """
     if difference.p_value is None:
         if difference.size == 0:
             return "unknown: no finite value"
-        return "unknown with 1 seed"
+        return "unknown with 1 seed" if num_folds is None else "unknown with 1 fold"
     if is_significant:
         return "better" if sign * difference.mean > 0 else "worse"
     if difference.mean == 0 and difference.effect is None:
         return "equal"
+    if num_folds is not None:
+        return f"undecided with {difference.size} runs of {num_folds} folds"
     needed = estimate_seeds(difference)
     more = f"; about {needed} may decide" if needed else ""
     return f"undecided with {difference.size} seeds{more}"
@@ -229,12 +242,14 @@ def describe_difference(
 def _find_warnings(runs: Sequence[FinishedRun]) -> list[str]:
     warnings = []
     for split in ("test", "val"):
-        examples: dict[str, FinishedRun] = {}
+        examples: dict[Any, dict[str, FinishedRun]] = {}  # by fold, by fingerprint
         for run in runs:
             if split in run.data:
-                examples.setdefault(str(run.data[split]), run)
-        if len(examples) > 1:
-            names = summarize_names([str(run.run) for run in examples.values()], 3)
+                of_fold = examples.setdefault(run.pairing.get("data.fold"), {})
+                of_fold.setdefault(str(run.data[split]), run)
+        different = next((found for found in examples.values() if len(found) > 1), None)
+        if different:
+            names = summarize_names([str(run.run) for run in different.values()], 3)
             warnings.append(
                 f"the runs have different {split} data, so their metrics are not comparable: "
                 f"{names}"

@@ -1,4 +1,4 @@
-"""Groups of runs that differ in nothing but their seeds."""
+"""Groups of runs that differ in nothing but their seeds and folds."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ class Group:
         pairs = zip(words, self.settings.values(), strict=True)
         return " ".join(f"{word}={value}" for word, value in pairs) or EVERYTHING
 
+    @property
+    def num_folds(self) -> int | None:
+        """The number of folds of cross-validation, the smallest one; None without."""
+        return min((run.num_folds for run in self.runs if run.num_folds), default=None)
+
     def values(self, metric: str) -> dict[tuple[str, ...], float]:
         """Return the value of a metric in each run that has it, by what runs are paired by.
 
@@ -68,7 +73,7 @@ class Group:
 
 
 def group_runs(runs: Sequence[FinishedRun], *, by: Sequence[str] | None = None) -> list[Group]:
-    """Group runs by everything in which they differ, except for their seeds.
+    """Group runs by everything in which they differ, except for their seeds and folds.
 
     Args:
         runs: the runs.

@@ -20,7 +20,7 @@ from vision_lab.run_folders.folder import Run
 from vision_lab.run_folders.naming import REPLACED
 from vision_lab.run_folders.resume import flatten_keys, is_ignored
 
-PAIRING_KEYS = ("seed",)
+PAIRING_KEYS = ("seed", "data.fold")
 """Keys of which a difference makes no other group: runs with equal ones are compared in pairs."""
 
 COSTS = ("seconds", "parameters", "flops", "images_per_second", "peak_memory")
@@ -43,6 +43,7 @@ class FinishedRun:
         per_class: metrics by name, by class.
         costs: what the run costs; values that its version did not write are absent.
         data: fingerprints of its data by split.
+        num_folds: number of folds of its cross-validation; None without.
     """
 
     run: Run
@@ -56,6 +57,7 @@ class FinishedRun:
     per_class: Mapping[str, Mapping[str, float]]
     costs: Mapping[str, float]
     data: Mapping[str, Any]
+    num_folds: int | None = None
 
 
 class LeftOutRun(NamedTuple):
@@ -183,18 +185,23 @@ def _read_run(run: Run) -> FinishedRun | LeftOutRun:
     for key, value in config.items():
         if not is_ignored(key) and key not in PAIRING_KEYS:
             compared[key] = value
+    pairing = {}
+    for key in PAIRING_KEYS:
+        if config.get(key) is not None:
+            pairing[key] = config[key]
     return FinishedRun(
         run=run,
         task=str(choices.get("task")),
         choices={group: choice for group, choice in choices.items() if not is_ignored(group)},
         config=compared,
-        pairing={key: config.get(key) for key in PAIRING_KEYS},
+        pairing=pairing,
         monitor=monitor,
         monitor_mode=str(run.resolved["task"]["monitor_mode"]),
         metrics=metrics,
         per_class=result["per_class"],
         costs=costs,
         data=run.data or {},
+        num_folds=config.get("data.folds"),
     )
 
 

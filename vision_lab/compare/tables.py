@@ -38,7 +38,7 @@ def make_rows(comparison: Comparison) -> list[dict[str, str]]:
     for item in comparison.groups:
         row = {key: _shorten(value) for key, value in item.group.settings.items()}
         row = row or {"runs": EVERYTHING}
-        row["seeds"] = str(item.summary.size)
+        row["seeds" if item.group.num_folds is None else "folds"] = str(item.summary.size)
         row[comparison.metric] = format_summary(item.summary)
         row["verdict"] = item.verdict
         row["difference"] = format_difference(item)
@@ -81,7 +81,8 @@ def _shorten(value: str) -> str:
 
 def summarize_metric(item: ComparedGroup, name: str) -> Summary:
     """Summarize a metric over the runs of a group."""
-    return summarize([run.metrics[name] for run in item.group.runs if name in run.metrics])
+    values = [run.metrics[name] for run in item.group.runs if name in run.metrics]
+    return summarize(values, num_folds=item.group.num_folds)
 
 
 def average_costs(item: ComparedGroup) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from vision_lab.core.errors import DataError
 from vision_lab.core.protocols import Dataset
@@ -39,7 +39,7 @@ def fingerprint(dataset: Dataset, *, has_labels: bool) -> dict[str, Any]:
     if has_labels:
         result["labels"] = _digest(map(str, get_labels(dataset)))
     samples = get_samples(dataset)
-    if samples is None and has_labels and _has_paths(dataset):
+    if samples is None and has_labels and has_paths(dataset):
         samples = [(dataset[index][0], None) for index in range(len(dataset))]
     paths: list[Path] = []
     annotations: list[str] = []
@@ -65,6 +65,8 @@ def get_labels(dataset: Dataset) -> list[int]:
     if isinstance(dataset, Subset):
         labels = get_labels(dataset.dataset)  # type: ignore[arg-type]
         return [labels[index] for index in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        return list(chain.from_iterable(map(get_labels, dataset.datasets)))  # type: ignore[arg-type]
     targets = getattr(dataset, "targets", None)
     if targets is None:
         targets = [dataset[index][1] for index in range(len(dataset))]
@@ -77,16 +79,32 @@ def get_labels(dataset: Dataset) -> list[int]:
 
 
 def get_samples(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
-    """Return the attribute ``samples`` of a dataset or subset; None if there is none."""
+    """Return the attribute ``samples`` of a dataset or its parts; None if there is none."""
     if isinstance(dataset, Subset):
         samples = get_samples(dataset.dataset)  # type: ignore[arg-type]
         if samples is None:
             return None
         return [samples[index] for index in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        parts = [get_samples(part) for part in dataset.datasets]  # type: ignore[arg-type]
+        if None in parts:
+            return None
+        return [sample for part in parts for sample in part or ()]
     return getattr(dataset, "samples", None)
 
 
-def _has_paths(dataset: Dataset) -> bool:
+def list_paths(dataset: Dataset) -> list[Path] | None:
+    """List the path of each image; None if the images are not files."""
+    samples = get_samples(dataset)
+    if samples is None and has_paths(dataset):
+        samples = [dataset[index] for index in range(len(dataset))]
+    if not samples or not isinstance(samples[0][0], str | Path):
+        return None
+    return [Path(sample[0]) for sample in samples]
+
+
+def has_paths(dataset: Dataset) -> bool:
+    """Return whether images are paths, so that samples can be read without decoding images."""
     return len(dataset) > 0 and isinstance(dataset[0][0], str | Path)
 
 
@@ -111,6 +129,9 @@ def _describe_files(paths: Sequence[Path]) -> Iterable[str]:
 def _get_config_key(dataset: Any) -> Any:
     if isinstance(dataset, Subset):
         return _get_config_key(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        keys = [_get_config_key(part) for part in dataset.datasets]
+        return keys if any(keys) else None
     return getattr(dataset, "config_key", None)
 
 

@@ -28,7 +28,7 @@ from vision_lab.data.fingerprint import fingerprint, get_labels, get_samples
 from vision_lab.data.image_io import MAX_PIXELS
 from vision_lab.data.inspection import DatasetInspection
 from vision_lab.data.sampler import EpochBatchSampler, SamplerFactory
-from vision_lab.data.splits import evenly_spaced, sample_per_class, split_dataset
+from vision_lab.data.splits import SplitSettings, evenly_spaced, sample_per_class, split_dataset
 from vision_lab.data.statistics import (
     count_pixels,
     describe_single_class,
@@ -69,8 +69,12 @@ class DataModule(pl.LightningDataModule):
         seed: seed of order and augmentation.
         sampler: called with the training split and ``generator=``, creates the sampler of training.
         holdout_fraction: size of a held-out split, as a fraction of train.
-        split_seed: seed of the selection of held-out splits and of ``samples_per_class``;
-            None for ``seed``.
+        split_seed: seed of the selection of held-out splits, of folds and of
+            ``samples_per_class``; None for ``seed``.
+        folds: number of folds of cross-validation; None for the splits of the dataset.
+        fold: the fold that is the test split, from 0.
+        groups: which images belong together and stay in one split: ``folder`` for those in folders
+            of one name, or the path of a CSV file with the columns ``image`` and ``group``.
         samples_per_class: number of images of each class to train on; None for all.
         shuffle: whether each epoch has another order; False keeps that of the first.
         max_pixels: files with more pixels are not decoded and count as unreadable.
@@ -97,6 +101,9 @@ class DataModule(pl.LightningDataModule):
         sampler: SamplerFactory = RandomSampler,
         holdout_fraction: Annotated[float, Range(gt=0, lt=0.5)] = 0.1,
         split_seed: Annotated[int, Range(ge=0)] | None = None,
+        folds: Annotated[int, Range(ge=2)] | None = None,
+        fold: Annotated[int, Range(ge=0)] | None = None,
+        groups: str | None = None,
         samples_per_class: Count | None = None,
         shuffle: bool = True,
         max_pixels: Count = MAX_PIXELS,
@@ -111,8 +118,14 @@ class DataModule(pl.LightningDataModule):
         self.on_error = on_error
         self.seed = seed
         self.sampler = sampler
-        self.holdout_fraction = holdout_fraction
         self.split_seed = seed if split_seed is None else split_seed
+        self.split_settings = SplitSettings(
+            holdout_fraction=holdout_fraction,
+            seed=self.split_seed,
+            num_folds=folds,
+            fold=_check_fold(folds, fold),
+            groups=groups,
+        )
         self.samples_per_class = samples_per_class
         self.shuffle = shuffle
         self.max_pixels = max_pixels
@@ -149,10 +162,7 @@ class DataModule(pl.LightningDataModule):
                 self.annotation_issues += getattr(dataset, "issues", ())
         if self.spec.target_type == "masks":
             self._warn_empty_masks(train)
-        labels = get_labels(train) if self.spec.target_type == "labels" else None
-        self.splits = split_dataset(
-            self.datasets, labels, holdout_fraction=self.holdout_fraction, seed=self.split_seed
-        )
+        self.splits = split_dataset(self.datasets, self.spec.target_type, self.split_settings)
         if self.samples_per_class:
             self._reduce_training_split(self.samples_per_class)
 
@@ -458,6 +468,22 @@ class DataModule(pl.LightningDataModule):
             worker_init_fn=init_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
+
+
+def _check_fold(folds: int | None, fold: int | None) -> int:
+    """Return the selected fold, 0 without folds."""
+    if folds is None:
+        if fold is not None:
+            raise ConfigurationError(f"data.fold={fold} requires data.folds, such as data.folds=5")
+        return 0
+    if fold is None or fold >= folds:
+        came = f"data.folds={folds}" if fold is None else f"data.fold={fold} data.folds={folds}"
+        folds_typed = ",".join(map(str, range(folds))) if folds <= 10 else f"0,...,{folds - 1}"
+        raise ConfigurationError(
+            f"{came}: type the fold to test on, from 0 to {folds - 1}: data.fold=0, or all of them "
+            f"by -m data.fold={folds_typed}"
+        )
+    return fold
 
 
 class PredictionData(DataModule):

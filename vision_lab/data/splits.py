@@ -1,53 +1,136 @@
-"""Splits of a dataset: held-out parts of the training split, and subsets of it."""
+"""Splits of a dataset: held-out parts of the training split, folds, and subsets."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from vision_lab.core.errors import DataError
 from vision_lab.core.protocols import Dataset
-from vision_lab.core.spec import Split
+from vision_lab.core.spec import Split, Target
+from vision_lab.data.fingerprint import get_labels, has_paths
+from vision_lab.data.folds import ClassCounts, assign_folds
+from vision_lab.data.sample_groups import find_groups
 from vision_lab.training.seeding import derive_seed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How the samples of a dataset are divided.
+
+    Attributes:
+        holdout_fraction: size of each held-out part, as a fraction of the training split.
+        seed: seed of the selection.
+        num_folds: number of folds of cross-validation; None for the splits of the dataset.
+        fold: the fold that is the test split.
+        groups: which samples belong together, see ``find_groups``; None for none.
+    """
+
+    holdout_fraction: float
+    seed: int
+    num_folds: int | None = None
+    fold: int = 0
+    groups: str | None = None
 
 
 def split_dataset(
     datasets: Mapping[Split, Dataset | None],
-    labels: Sequence[int] | None,
-    *,
-    holdout_fraction: float,
-    seed: int,
+    target_type: Target,
+    settings: SplitSettings,
 ) -> dict[Split, Dataset]:
-    """Replace missing splits by held-out parts of the training split, stratified by label.
+    """Complete the splits of a dataset.
+
+    Without folds, missing splits are replaced by held-out parts of the training split. With folds,
+    the training and validation images are divided into folds; one is the test split, and of the
+    others a part is held out for validation. Parts are stratified by label, and folds also by the
+    boxes of each class. Samples of a group stay together.
 
     Args:
         datasets: the splits; None for missing ones, except for train.
-        labels: labels of the training split; None if it has none.
-        holdout_fraction: size of each held-out part, as a fraction of the training split.
-        seed: seed of the selection.
+        target_type: type of the targets.
+        settings: the settings.
 
     Returns:
         All three splits.
 
     Raises:
-        DataError: if the training split is too small.
+        DataError: if the training split is too small, or groups cannot be used.
     """
     train = datasets["train"]
     assert train is not None
-    labels = labels or [0] * len(train)
+    if settings.num_folds is not None:
+        if datasets["test"] is not None:
+            log.info(
+                "data.folds=%s: the test split of the data (%s images) is not used",
+                settings.num_folds,
+                len(datasets["test"]),
+            )
+        others, fold = _split_fold(_join(train, datasets["val"]), target_type, settings)
+        datasets = {"train": others, "val": None, "test": fold}
+    return _hold_out(datasets, target_type, settings)
+
+
+def _join(train: Dataset, val: Dataset | None) -> Dataset:
+    return train if val is None else ConcatDataset([train, val])  # type: ignore[list-item, return-value]
+
+
+def _split_fold(
+    dataset: Dataset, target_type: Target, settings: SplitSettings
+) -> tuple[Dataset, Dataset]:
+    """Divide a dataset into the other folds and the selected one."""
+    assert settings.num_folds is not None
+    assigned = assign_folds(
+        _count_classes(dataset, target_type),
+        find_groups(dataset, settings.groups) if settings.groups else None,
+        num_folds=settings.num_folds,
+        seed=settings.seed,
+    )
+    others, selected = [], []
+    for index, fold in enumerate(assigned):
+        (selected if fold == settings.fold else others).append(index)
+    return Subset(dataset, others), Subset(dataset, selected)  # type: ignore[arg-type, return-value]
+
+
+def _count_classes(dataset: Dataset, target_type: Target) -> list[ClassCounts]:
+    """Count the objects of each class in each sample; all are one class if that is not known."""
+    if target_type == "labels":
+        return [{label: 1} for label in get_labels(dataset)]
+    if target_type == "boxes" and has_paths(dataset):
+        targets = [dataset[index][1] for index in range(len(dataset))]
+        return [Counter(map(int, target["labels"])) for target in targets]
+    return [{0: 1}] * len(dataset)
+
+
+def _hold_out(
+    datasets: Mapping[Split, Dataset | None],
+    target_type: Target,
+    settings: SplitSettings,
+) -> dict[Split, Dataset]:
+    """Replace missing splits by held-out parts of the training split."""
+    train = datasets["train"]
+    assert train is not None
+    labels = get_labels(train) if target_type == "labels" else [0] * len(train)
+    groups = find_groups(train, settings.groups) if settings.groups else None
     remaining = list(range(len(train)))
-    count = max(1, round(holdout_fraction * len(train)))
+    count = max(1, round(settings.holdout_fraction * len(train)))
     splits: dict[Split, Dataset] = {}
     names: tuple[Split, ...] = ("test", "val")
     for salt, split in enumerate(names):
         dataset = datasets[split]
         if dataset is None:
-            remaining_labels = [labels[index] for index in remaining]
-            seed_of_split = derive_seed(seed, salt)
-            positions = _stratified_sample(remaining_labels, count=count, seed=seed_of_split)
+            positions = _select(
+                [labels[index] for index in remaining],
+                [groups[index] for index in remaining] if groups else None,
+                count=count,
+                seed=derive_seed(settings.seed, salt),
+            )
             held_out = {remaining[position] for position in positions}
             dataset = Subset(train, sorted(held_out))  # type: ignore[arg-type]
             others = []
@@ -64,6 +147,23 @@ def split_dataset(
     is_whole = len(remaining) == len(train)
     splits["train"] = train if is_whole else Subset(train, remaining)  # type: ignore[arg-type]
     return splits
+
+
+def _select(
+    labels: Sequence[int],
+    groups: Sequence[str] | None,
+    *,
+    count: int,
+    seed: int,
+) -> list[int]:
+    """Select about ``count`` samples, stratified by label; of groups, all samples or none."""
+    if groups is None or not labels:
+        return _stratified_sample(labels, count=count, seed=seed)
+    counts = [{label: 1} for label in labels]
+    num_parts = max(2, round(len(labels) / count))
+    num_parts = min(num_parts, max(2, len(set(groups))))
+    parts = assign_folds(counts, groups, num_folds=num_parts, seed=seed)
+    return [index for index, part in enumerate(parts) if part == 0]
 
 
 def evenly_spaced(size: int, count: int) -> list[int]:
