@@ -29,7 +29,6 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torchvision.transforms import v2
 
-from vision_lab.callbacks.hparams_logger import HparamsLogger
 from vision_lab.callbacks.pruning import PruneTrial
 from vision_lab.config.instantiation import instantiate, locate, name_arguments, name_errors
 from vision_lab.config.resolution import Config
@@ -559,8 +558,6 @@ def trainer(
     arguments: dict[str, Any] = {"default_root_dir": str(folder)}
     if "callbacks" not in overrides:
         arguments["callbacks"] = [*callbacks(config), *pruning(config, folder)]
-        if config["search"].get("trial") is not None:
-            _show_values_of_trial(arguments["callbacks"], config, folder)
     if "logger" not in overrides:
         arguments["logger"] = _loggers(config, folder) or False
     arguments |= _trainer_objects(settings, folder)
@@ -658,20 +655,6 @@ def pruning(config: Config, folder: Path) -> list[pl.Callback]:
 
     reporter = TrialReporter(folder.parent, trial, search["pruner"])
     return [PruneTrial(reporter.report, metric)]
-
-
-def _show_values_of_trial(
-    callbacks: Iterable[pl.Callback],
-    config: Config,
-    folder: Path,
-) -> None:
-    """Add the values that a search has chosen to the settings that loggers show."""
-    from vision_lab.search.study import read_params
-
-    params = read_params(folder.parent, config["search"]["trial"])
-    for callback in callbacks:
-        if isinstance(callback, HparamsLogger):
-            callback.hparams.update(params)
 
 
 def _loggers(config: Config, folder: Path) -> list[Any]:

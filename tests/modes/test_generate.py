@@ -104,7 +104,10 @@ def test_tensorboard_contents(run: Path):
     seen = EventAccumulator(str(run), size_guidance={"images": 0, "scalars": 0})
     seen.Reload()
     scalars, images = seen.Tags()["scalars"], seen.Tags()["images"]
-    assert set(images) == {"samples", "test/interpolation", "test/neighbors", "test/real"}
+    assert set(images) == {
+        "samples",
+        *(f"with best checkpoint/test/{name}" for name in ("interpolation", "neighbors", "real")),
+    }
     assert [event.step for event in seen.Images("samples")] == [0, 8, 16]
     losses = {f"{name}_loss" for name in ("generator", "discriminator")}
     scores = {f"{kind}_{name}" for kind in ("real", "fake") for name in ("score", "accuracy")}

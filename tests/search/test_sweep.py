@@ -129,7 +129,7 @@ def test_tensorboard_shows_the_values_of_trials(command: Command):
     assert command(*SEARCH, *SMALL, "search.trials=1", "logger=tensorboard").code == 0
     (params,) = (trial["params"] for trial in read(Path("outputs/x"))["trials"])
     shown: dict[str, Any] = {}
-    for file in Path("outputs/x/trial-000").glob("events.*"):
+    for file in Path("outputs/x/trial-000").glob("hparams/events.*"):
         for event in EventFileLoader(str(file)).Load():
             for value in event.summary.value:
                 if value.tag == metadata.SESSION_START_INFO_TAG:
@@ -137,7 +137,7 @@ def test_tensorboard_shows_the_values_of_trials(command: Command):
                     found = metadata.parse_session_start_info_plugin_data(content).hparams
                     shown |= {k: v.string_value or v.number_value for k, v in found.items()}
     assert shown["optimizer.lr"] == pytest.approx(params["optimizer.lr"])
-    assert shown["model.network.depth"] == params["model.network.depth"]
+    assert shown["model.network.depth"] == int(params["model.network.depth"])
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ def test_bars_are_as_long_as_their_values():
 
 
 def test_a_chart_of_many_curves_has_no_legend():
-    few = line_chart({"a": [1.0, 0.5, 0.0]}, x="recall", y="precision")
-    many = line_chart({str(k): [1.0, 0.0] for k in range(100)}, x="recall", y="precision")
+    few = line_chart({"a": ([0, 0.5, 1], [1.0, 0.5, 0.0])}, x="recall", y="precision")
+    many = line_chart({str(k): ([0, 1], [1.0, 0.0]) for k in range(100)}, x="recall", y="precision")
     assert few.shape == many.shape
     upper_right = (slice(0, few.shape[1] // 3), slice(few.shape[2] * 5 // 6, None))
     assert colored(few)[upper_right].any()

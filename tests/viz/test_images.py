@@ -182,7 +182,11 @@ def test_small_images_are_enlarged_with_their_boxes():
 
 
 def test_precision_recall_curves():
-    image = line_chart({"cat": [1.0, 0.5, 0.0], "dog": [0.0, 0.0, 0.0]}, x="recall", y="precision")
+    image = line_chart(
+        {"cat": ([0, 0.5, 1], [1.0, 0.5, 0.0]), "dog": ([0, 0.5, 1], [0.0, 0.0, 0.0])},
+        x="recall",
+        y="precision",
+    )
     assert image.shape == (3, 450, 600)
     found = (image == torch.tensor(PALETTE[1], dtype=torch.uint8)[:, None, None]).all(dim=0)
     assert found.sum() > 200

@@ -1,6 +1,6 @@
 """Config, settings and results for the loggers; TensorBoard has pages for each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import indent
 from typing import Any, cast
@@ -9,9 +9,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams as hparams_summary
 
+from vision_lab.callbacks.pruning import PruneTrial
 from vision_lab.callbacks.step_logger import logged_step
+from vision_lab.core.signals import Interrupted
+from vision_lab.core.text import escape_markdown
+from vision_lab.loggers.event_files import HPARAMS_FOLDER, EventFile, name_results
 from vision_lab.loggers.images import log_settings
 from vision_lab.tasks.base import Task
 
@@ -22,7 +25,9 @@ HparamValue = str | int | float | bool
 
 
 class HparamsLogger(pl.Callback):
-    """Writes the config and charts when training starts, and an HPARAMS row after the test.
+    """Writes the config, charts, test metrics, and a row of TensorBoard's HPARAMS page.
+
+    The row is written when training starts; its metrics are those of the best checkpoint so far.
 
     Args:
         hparams: the few settings that distinguish this run from others.
@@ -30,6 +35,15 @@ class HparamsLogger(pl.Callback):
 
     def __init__(self, hparams: Mapping[str, Any]) -> None:
         self.hparams: dict[str, HparamValue] = {}
+        self.show(hparams)
+        self.session: EventFile | None = None
+
+    def show(self, hparams: Mapping[str, Any]) -> None:
+        """Show more settings.
+
+        Args:
+            hparams: the settings by name.
+        """
         for name, value in hparams.items():
             self.hparams[name] = value if isinstance(value, HparamValue) else str(value)
 
@@ -38,20 +52,42 @@ class HparamsLogger(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
     ) -> None:
+        if not trainer.is_global_zero:
+            return
+        if any(True for _ in _tensorboard_writers(trainer)):
+            self.session = EventFile(Path(trainer.default_root_dir) / HPARAMS_FOLDER)
+            self.session.start_session(self.hparams)
+            self.session.flush()
         is_resumed = trainer.ckpt_path is not None
-        if not trainer.is_global_zero or is_resumed:
+        if is_resumed:
             return
         config = (Path(trainer.default_root_dir) / "config.yaml").read_text(encoding="utf-8")
-        task = cast(Task, pl_module)
-        monitor = task.monitor.rpartition("/")[2]
         charts = {}
-        for name, curves in task.report.charts(monitor, added=task.added_metrics).items():
+        for name, curves in _list_charts(cast(Task, pl_module)).items():
             charts[name] = ["Multiline", [f"^{curve}$" for curve in curves]]
         for logger in trainer.loggers:
             log_settings(logger, self.hparams)
         for writer in _tensorboard_writers(trainer):
             writer.add_text("config", indent(config, "    "))  # a code block in Markdown
             writer.add_custom_scalars({CUSTOM_SCALARS_TITLE: charts})
+
+    def on_train_epoch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
+        self._add_best(trainer, cast(Task, pl_module))
+
+    def on_fit_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
+        self._add_best(trainer, cast(Task, pl_module))
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, PruneTrial) and callback.is_pruned:  # there will be no test
+                self._end("finished")
 
     def on_test_end(
         self,
@@ -60,28 +96,60 @@ class HparamsLogger(pl.Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        split, _, metric = cast(Task, pl_module).monitor.rpartition("/")
-        best = f"{split}/best_{metric}"
-        metrics = {}
+        task = cast(Task, pl_module)
+        metrics = {f"test/{name}": value for name, value in task.scalar_metrics("test").items()}
+        for writer in _tensorboard_writers(trainer):
+            writer.add_text("test", _make_table(metrics), logged_step(trainer))
+            writer.flush()
+        if self.session is not None:
+            metric = task.monitor.rpartition("/")[2]
+            names = dict.fromkeys([f"test/{metric}", "test/loss"])
+            self.session.add_scalars(name_results(metrics, names), step=logged_step(trainer))
+        self._end("finished")
+
+    def on_exception(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        if not isinstance(exception, Interrupted | KeyboardInterrupt):  # those can be resumed
+            self._end("failed")
+
+    def _add_best(self, trainer: pl.Trainer, task: Task) -> None:
+        """Write the monitored metric of the best checkpoint so far."""
+        if self.session is None:
+            return
         for checkpoint in trainer.checkpoint_callbacks:
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
-                metrics[best] = checkpoint.best_model_score.item()
-        for name in (f"test/{metric}", "test/loss"):
-            if name in trainer.callback_metrics:
-                metrics[name] = trainer.callback_metrics[name].item()
-        for writer in _tensorboard_writers(trainer):
-            if best in metrics:
-                writer.add_scalar(best, metrics[best], logged_step(trainer))
-            # Lightning's log_hyperparams would add a wrong point at step 0 to each metric's curve.
-            for summary in hparams_summary(self.hparams, metrics):
-                writer._get_file_writer().add_summary(summary)
-            writer.flush()
+                best = {task.monitor: checkpoint.best_model_score.item()}
+                self.session.add_scalars(name_results(best, best), step=logged_step(trainer))
+                self.session.flush()
+
+    def _end(self, status: Any) -> None:
+        if self.session is not None:
+            self.session.end_session(status)
+            self.session.close()
+            self.session = None
 
 
-def _tensorboard_writers(trainer: pl.Trainer) -> list[SummaryWriter]:
-    loggers = trainer.loggers
-    writers = []
-    for logger in loggers:
+def _list_charts(task: Task) -> dict[str, list[str]]:
+    """Return the curves of each chart: those of the report, and each metric in both splits."""
+    monitor = task.monitor.rpartition("/")[2]
+    charts = task.report.charts(monitor, added=task.added_metrics)
+    for name in sorted(set(task.metric_names("train")) & set(task.metric_names("val"))):
+        charts.setdefault(name, [f"train/{name}", f"val/{name}"])
+    return charts
+
+
+def _make_table(metrics: Mapping[str, float]) -> str:
+    lines = ["| metric | value |", "|---|---|"]
+    for name, value in metrics.items():
+        lines.append(f"| {escape_markdown(name)} | {value:.6g} |")
+    return "\n".join(lines)
+
+
+def _tensorboard_writers(trainer: pl.Trainer) -> Iterator[SummaryWriter]:
+    for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            writers.append(logger.experiment)
-    return writers
+            yield logger.experiment

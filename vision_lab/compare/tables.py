@@ -10,7 +10,7 @@ from vision_lab.compare.comparison import ComparedGroup, Comparison
 from vision_lab.compare.groups import EVERYTHING
 from vision_lab.compare.runs import COSTS
 from vision_lab.compare.statistics import Summary, summarize
-from vision_lab.core.text import display_text, format_si
+from vision_lab.core.text import escape_markdown, format_si
 
 COST_COLUMNS = {
     "seconds": "seconds",
@@ -22,9 +22,6 @@ COST_COLUMNS = {
 
 UNITS = {"flops": "FLOPs", "peak_memory": "B"}
 """Units of costs; parameters and images per second are numbers."""
-
-MARKDOWN_SPECIAL = "\\`*_{}[]<>|#"
-"""Characters of a text that Markdown would interpret."""
 
 
 def make_rows(comparison: Comparison) -> list[dict[str, str]]:
@@ -126,21 +123,15 @@ def make_markdown(comparison: Comparison) -> str:
     rows = make_rows(comparison)
     columns = list(rows[0])
     lines = [
-        f"| {' | '.join(map(_escape, columns))} |",
+        f"| {' | '.join(map(escape_markdown, columns))} |",
         f"|{'|'.join('---' for _ in columns)}|",
     ]
     for row in rows:
-        lines.append(f"| {' | '.join(map(_escape, row.values()))} |")
-    lines += ["", *(f"Warning: {_escape(text)}" for text in comparison.warnings)]
+        lines.append(f"| {' | '.join(map(escape_markdown, row.values()))} |")
+    lines += ["", *(f"Warning: {escape_markdown(text)}" for text in comparison.warnings)]
     for item in comparison.left_out:
-        lines.append(f"Left out: {_escape(f'{item.run}: {item.reason}')}")
+        lines.append(f"Left out: {escape_markdown(f'{item.run}: {item.reason}')}")
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _escape(text: str) -> str:
-    shown = display_text(text)
-    escaped = "".join(f"\\{char}" if char in MARKDOWN_SPECIAL else char for char in shown)
-    return " ".join(escaped.split())
 
 
 def make_json(comparison: Comparison) -> dict[str, Any]:

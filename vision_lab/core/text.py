@@ -24,6 +24,10 @@ _JOINERS = {"\u200c", "\u200d"}
 """Format characters that are part of words and emoji in many scripts."""
 
 
+_MARKDOWN_SPECIAL = "\\`*_{}[]<>|#"
+"""Characters of a text that Markdown would interpret."""
+
+
 def display_text(text: Any, medium: Medium = "terminal") -> str:
     """Escape whatever in a text a terminal or a browser would interpret.
 
@@ -39,6 +43,18 @@ def display_text(text: Any, medium: Medium = "terminal") -> str:
     if medium == "html":
         return html.escape(shown, quote=True)
     return shown
+
+
+def escape_markdown(text: str) -> str:
+    """Escape whatever in a text Markdown or a terminal would interpret, as one line.
+
+    Args:
+        text: the text.
+    """
+    escaped = ""
+    for character in display_text(text):
+        escaped += f"\\{character}" if character in _MARKDOWN_SPECIAL else character
+    return " ".join(escaped.split())
 
 
 def first_line(error: BaseException) -> str:

@@ -13,8 +13,9 @@ from vision_lab.core.files import delete_file, write_file
 class ResumableTensorBoardLogger(TensorBoardLogger):
     """Lightning's logger, with event files directly in the run folder.
 
-    It omits the curve of the epoch number, which would be the first on TensorBoard's first page,
-    and an empty ``hparams.yaml``: ``HparamsLogger`` writes the HPARAMS page.
+    It omits the curve of the epoch number and the single points of test metrics, which would be the
+    first on TensorBoard's first page, and an empty ``hparams.yaml``: ``HparamsLogger`` writes the
+    HPARAMS page, and test metrics as text.
 
     Args:
         folder: the run folder.
@@ -39,7 +40,7 @@ class ResumableTensorBoardLogger(TensorBoardLogger):
     ) -> None:
         shown = {}
         for name, value in metrics.items():
-            if name != "epoch":
+            if name != "epoch" and not name.startswith("test/"):
                 shown[name] = value
         super().log_metrics(shown, step)
 

@@ -24,6 +24,7 @@ from vision_lab.callbacks.checkpointing import (
     find_problem,
     find_weights_problem,
 )
+from vision_lab.callbacks.hparams_logger import HparamsLogger
 from vision_lab.callbacks.pruning import PruneTrial
 from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.config.resolution import Config
@@ -130,6 +131,7 @@ def _train_rank_zero(
             choices=dict(config.choices),
             spec=asdict(network.spec),
         )
+    _show_settings(trainer, config, run)
     data.prepare_data()
     data.setup()
     quarantine = partial(_quarantine_checkpoint, run.folder)
@@ -163,6 +165,21 @@ def _train_rank_zero(
     reports.report_unreadable(data, run.folder)
     console.print_line(f"written to {run}")
     return score
+
+
+def _show_settings(trainer: pl.Trainer, config: Config, run: Run) -> None:
+    """Let the loggers show what was typed when the run was started, such as values of a sweep."""
+    values = resume.flatten_keys(config.values)
+    settings = {}
+    for override in run.overrides:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        if resume.is_ignored(key) or "/" in key:
+            continue
+        settings[key] = run.choices.get(key, values.get(key))
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, HparamsLogger):
+            callback.show(settings)
 
 
 def _record_fingerprints(

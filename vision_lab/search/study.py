@@ -374,19 +374,6 @@ class TrialReporter:
         return bool(self.study.pruner.prune(self.study, self.storage.get_trial(self.trial_id)))
 
 
-def read_params(folder: Path, number: int) -> dict[str, Any]:
-    """Return the value of each varied key in a trial.
-
-    Args:
-        folder: the folder of the sweep.
-        number: number of the trial.
-    """
-    storage = open_storage(folder)
-    study_id = storage.get_study_id_from_name(STUDY_NAME)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-    return storage.get_trial(trial_id).params
-
-
 def _remove_torn_line(file: Path) -> None:
     """Cut a file after its last complete line."""
     if not file.is_file():

@@ -19,6 +19,10 @@ MAX_COUNTED_CLASSES = 20
 """Maximum number of classes whose counts fit a confusion matrix."""
 
 
+Unit = Literal["samples", "boxes", "pixels"]
+"""What a confusion matrix counts."""
+
+
 def bar_chart(values: Mapping[str, float], label: str) -> Tensor:
     """Draw a horizontal bar for each value.
 
@@ -50,7 +54,7 @@ def bar_chart(values: Mapping[str, float], label: str) -> Tensor:
 
 
 def line_chart(
-    curves: Mapping[str, Sequence[float]],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
     x: str,
     y: str,
@@ -58,7 +62,7 @@ def line_chart(
     """Draw curves over [0, 1].
 
     Args:
-        curves: evenly spaced values in [0, 1] by name.
+        curves: x and y coordinates in [0, 1] by name.
         x: label of the x axis.
         y: label of the y axis.
 
@@ -71,16 +75,9 @@ def line_chart(
         layout="constrained",
     )
     axes = figure.subplots()
-    for index, (name, values) in enumerate(curves.items()):
+    for index, (name, coordinates) in enumerate(curves.items()):
         color = [channel / 255 for channel in PALETTE[index % 255 + 1]]
-        steps = np.linspace(0, 1, len(values))
-        axes.plot(
-            steps,
-            values,
-            label=_escape_math(name),
-            color=color,
-            linewidth=1.5,
-        )
+        axes.plot(*coordinates, label=_escape_math(name), color=color, linewidth=1.5)
     axes.set(
         xlim=(0, 1),
         ylim=(0, 1.02),
@@ -98,7 +95,7 @@ def line_chart(
 
 
 def confusion_matrix(
-    matrix: Tensor, class_names: Sequence[str], *, unit: Literal["samples", "pixels"] = "samples"
+    matrix: Tensor, class_names: Sequence[str], *, unit: Unit = "samples"
 ) -> Tensor:
     """Draw a confusion matrix, shaded by the fraction of each row.
 
@@ -114,8 +111,8 @@ def confusion_matrix(
     num_classes = len(class_names)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     correct, total = int(np.trace(counts)), int(counts.sum())
-    if unit == "samples":
-        title = f"{correct} of {total} correct"
+    if unit != "pixels":
+        title = f"{correct} of {total} {unit} correct"
         texts = counts.astype(str).tolist()
     else:
         title = f"{correct / max(total, 1):.1%} of pixels correct"

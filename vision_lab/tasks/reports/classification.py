@@ -9,10 +9,11 @@ from torch import Tensor
 
 from vision_lab.core.batch import Batch
 from vision_lab.core.spec import DataSpec
+from vision_lab.metrics.classification import precision_recall_curve, roc_curve
 from vision_lab.tasks.reports.base import Report, Row
 from vision_lab.tasks.reports.predictions import ClassPrediction, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
-from vision_lab.viz.figures import confusion_matrix
+from vision_lab.viz.figures import confusion_matrix, line_chart
 from vision_lab.viz.images import draw_caption, grid
 
 NUM_MISTAKES_DRAWN = 24
@@ -20,6 +21,16 @@ NUM_MISTAKES_DRAWN = 24
 
 NUM_CLASSES_LISTED = 5
 """Number of classes in the table of predictions."""
+
+
+MAX_CURVES = 20
+"""Maximum number of classes whose curves are drawn, those with the smallest area."""
+
+CURVES = (
+    ("precision_recall", precision_recall_curve, "recall", "precision (area: average precision)"),
+    ("roc", roc_curve, "false positive rate", "true positive rate (area: AUC)"),
+)
+"""Name of the chart, function that computes a curve, labels of the axes."""
 
 
 class ClassificationReport(Report):
@@ -66,12 +77,30 @@ class ClassificationReport(Report):
         split: str,
         results: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Draw the confusion matrix and the most confident mistakes."""
+        """Draw the confusion matrix, the most confident mistakes and, for test images, curves."""
         figures = {"confusion": confusion_matrix(results["confusion"], self.spec.class_names)}
+        if "scores" in results:
+            figures |= self._draw_curves(results["scores"])
         mistakes = self.mistakes.pop(split, WorstSamples(0)).images()
         if mistakes:
             figures["mistakes"] = grid(mistakes)
         return figures
+
+    def _draw_curves(self, scores: Tensor) -> dict[str, Tensor]:
+        """Draw the curves of each class against all others, those with the smallest area first."""
+        charts = {}
+        for name, compute, x, y in CURVES:
+            curves = []
+            for k, class_name in enumerate(self.spec.class_names):
+                curve = compute(scores[:, k])
+                if curve is not None:
+                    curves.append((curve.area, class_name, curve))
+            lines = {}
+            for area, class_name, curve in sorted(curves, key=lambda item: item[0])[:MAX_CURVES]:
+                lines[f"{class_name} {area:.3f}"] = (curve.x.tolist(), curve.y.tolist())
+            if lines:
+                charts[name] = line_chart(lines, x=x, y=y)
+        return charts
 
     def per_class(self, results: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
         """Return accuracy (recall), precision and number of samples by class name."""

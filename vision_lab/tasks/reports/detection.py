@@ -18,11 +18,12 @@ from vision_lab.core.files import write_file
 from vision_lab.core.spec import DataSpec
 from vision_lab.metrics.box_scaling import in_file_pixels
 from vision_lab.metrics.detection import DETECTION_COLUMNS, to_rows
+from vision_lab.metrics.detection_confusion import MATCH_IOU, count_confusions
 from vision_lab.tasks.reports import coco_json
 from vision_lab.tasks.reports.base import Report, Row
 from vision_lab.tasks.reports.predictions import BoxPrediction, DetectedObject, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
-from vision_lab.viz.figures import bar_chart, line_chart
+from vision_lab.viz.figures import bar_chart, confusion_matrix, line_chart
 from vision_lab.viz.images import (
     LARGE_THUMBNAIL_SIZE,
     draw_boxes,
@@ -33,9 +34,6 @@ from vision_lab.viz.images import (
 
 NUM_WORST_DRAWN = 16
 """Number of the images with the most mistakes to draw."""
-
-MATCH_IOU = 0.5
-"""IoU from which a detection of the right class counts as correct in drawings."""
 
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
@@ -109,14 +107,23 @@ class DetectionReport(Report):
         split: str,
         results: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Draw precision-recall curves, AP by class, and the images with the most mistakes."""
+        """Draw curves, AP by class, the confusion matrix, and the images with the most mistakes."""
         precision = results["curves"]
+        recall = torch.linspace(0, 1, len(precision)).tolist()
         curves = {}
         for k, name in enumerate(self.spec.class_names):
             if precision[0, k] >= 0:
-                curves[name] = precision[:, k].tolist()
+                curves[name] = (recall, precision[:, k].tolist())
         average = {name: metrics["map"] for name, metrics in self.per_class(results).items()}
+        confusions = count_confusions(
+            results["detections"],
+            results["ground_truth"],
+            num_classes=self.spec.num_classes,
+            score_threshold=self.draw_score_threshold,
+        )
+        names = [*self.spec.class_names, "background"]
         figures = {
+            "confusion": confusion_matrix(confusions, names, unit="boxes"),
             "precision_recall": line_chart(curves, x="recall", y="precision (IoU 0.5)"),
             "precision": bar_chart(average, "mAP"),
         }
