@@ -26,7 +26,7 @@ IMPORTS = {
     "__init__": "api",
     "__main__": "cli core",
     "api": "build cli config core modes run_folders tasks tasks.reports",
-    "build": "callbacks config core data models run_folders search tasks training",
+    "build": "callbacks config core data models run_folders search tasks tasks.reports training",
     "callbacks": "core data loggers tasks tasks.reports training viz",
     "cli": "config core modes run_folders",
     "compare": "core loggers run_folders",

@@ -55,11 +55,13 @@ from vision_lab.core.signatures import get_parameters
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.module import DataModule, PredictionData
 from vision_lab.data.transforms import MultiSampleTransform
+from vision_lab.models.class_activation import ClassActivationMaps
 from vision_lab.models.feature_extractors import classifier_features
 from vision_lab.models.weights import load
 from vision_lab.run_folders.folder import Run
 from vision_lab.search.settings import RESULT_KEYS
 from vision_lab.tasks.base import Task
+from vision_lab.tasks.reports.classification import ClassificationReport
 from vision_lab.training.checkpoint_io import load_weights
 from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
 from vision_lab.training.schedulers import follows_metric
@@ -349,6 +351,9 @@ def task(
             "vision_lab.tasks.base.Task"
         )
     task.training_data = data
+    if isinstance(task.report, ClassificationReport):
+        channels = network.spec.channels
+        task.report.heat_maps = ClassActivationMaps(task, task.network, channels=channels)
     return task
 
 

@@ -25,6 +25,9 @@ HOSTILE = (
 """Texts that would change the title of the page if they were interpreted."""
 
 
+LOSS_COLUMNS = "split,sample,target,predicted,confidence,loss"
+
+
 def compare_folder(folder: Path) -> Comparison:
     return compare_runs(*read_runs(find_runs([str(folder)])))
 
@@ -42,7 +45,10 @@ def make_runs(folder: Path, models: tuple[str, ...] = ("small", "large")) -> Non
             (run / "metrics.csv").write_text(
                 f"epoch,step,train/loss,val/accuracy\n0,3,1.5,0.{seed + 1}\n1,6,{1 / (rank + 1)},0.5\n"
             )
+            rows = f"test,{model},cat,{model},0.9,{2 + rank}\ntest,b.png,cat,dog,0.9,1.5\n"
+            (run / "sample_losses.csv").write_text(f"{LOSS_COLUMNS}\n{rows}")
             (run / "images").mkdir()
+            Image.new("RGB", (960, 96), (0, 90, 0)).save(run / "images/high_losses.jpg")
             Image.new("RGB", (40, 30), (rank * 50, 0, 0)).save(run / "images/test_predictions.png")
 
 
@@ -50,12 +56,17 @@ def test_what_the_report_shows(tmp_path: Path):
     make_runs(tmp_path / "runs")
     comparison = compare_folder(tmp_path / "runs")
     text = make_report(
-        comparison, rows=make_rows(comparison), command="python -m vision_lab mode=compare"
+        comparison,
+        rows=make_rows(comparison),
+        warnings=["the curves are without x"],
+        command="python -m vision_lab mode=compare",
     )
     page = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     assert "val/accuracy of 2 groups, task classify" in page
-    assert page.count("data:image/jpeg;base64,") == 2
+    assert page.count("data:image/jpeg;base64,") == 2 + 2  # predictions, samples
     assert "test 10 a, val 5 b" in page
+    assert '<p class="warning">the curves are without x</p>' in page
+    assert '<td>optimizer.lr</td><td class="long">1.1</td><td class="long">0.1</td>' in page
     assert "python -m vision_lab mode=compare" in page
     assert set(make_charts(comparison)) == {
         "val/accuracy by epoch",
@@ -89,7 +100,9 @@ def test_texts_of_runs_are_escaped(tmp_path: Path):
     status = tmp_path / "runs/bad/status.json"
     status.write_text(status.read_text().replace("it failed", HOSTILE[0]))
     comparison = compare_folder(tmp_path / "runs")
-    text = make_report(comparison, rows=make_rows(comparison), command=HOSTILE[0])
+    text = make_report(
+        comparison, rows=make_rows(comparison), warnings=[HOSTILE[1]], command=HOSTILE[0]
+    )
     for hostile in HOSTILE:
         assert hostile not in text
     assert "&lt;script&gt;" in text
@@ -102,7 +115,7 @@ def test_the_report_in_a_browser(tmp_path: Path):
     make_runs(tmp_path / "runs", HOSTILE)
     comparison = compare_folder(tmp_path / "runs")
     file = tmp_path / "report.html"
-    file.write_text(make_report(comparison, rows=make_rows(comparison), command="x"))
+    file.write_text(make_report(comparison, rows=make_rows(comparison), warnings=[], command="x"))
     flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
     done = subprocess.run(
         [

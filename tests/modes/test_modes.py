@@ -136,6 +136,31 @@ def test_prediction_does_not_need_the_dataset(command: Command, trained: Run, tm
     assert "... and 10 more" in outcome.out
 
 
+def test_prediction_with_class_activation_maps(command: Command, trained: Run, tmp_path: Path):
+    source = tmp_path / "images" / "cedar"
+    words = ("mode=predict", f"run={trained.folder}", f"source={source}", "mode.num_drawn=1")
+    assert command(*words).code == 0
+    plain = Image.open(trained.folder / "predict" / "contact_sheet.png")
+    outcome = command(*words, "mode.cam=true")
+    assert outcome.code == 0, outcome.err
+    assert "predict: cam/, contact_sheet.png, predictions.csv" in outcome.out
+    sheet = Image.open(trained.folder / "predict" / "contact_sheet.png")
+    assert sheet.width > 1.9 * plain.width
+    files = sorted((trained.folder / "predict" / "cam").iterdir())
+    assert [file.stem for file in files] == sorted(path.stem for path in source.iterdir())
+    image = Image.open(files[0])
+    assert image.size == (64, 32)
+
+
+def test_class_activation_maps_are_for_classification(command: Command, tmp_path: Path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    words = ("mode=predict", f"source={tmp_path / 'a.png'}", "mode.cam=true")
+    assert command("name=v", "task=segment", "debug=fast", "trainer=cpu").code == 0
+    outcome = command(*words, "run=outputs/v")
+    assert outcome.code != 0
+    assert "mode.cam=true: type false: it is for task=classify" in outcome.err
+
+
 def test_unreadable_images_in_prediction(command: Command, trained: Run, tmp_path: Path):
     folder = tmp_path / "mixed"
     folder.mkdir()

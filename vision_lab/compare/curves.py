@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from vision_lab.compare.groups import Group
 from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.text import first_line
 
 
 class Curve(NamedTuple):
@@ -47,6 +48,22 @@ def read_curves(group: Group, metrics: Sequence[str]) -> dict[str, Curve]:
         if by_epoch:
             curves[name] = _average(by_epoch)
     return curves
+
+
+def find_damaged_curves(groups: Sequence[Group]) -> list[str]:
+    """Describe each run whose curves cannot be read, so that a curve is that of the others.
+
+    Args:
+        groups: the groups whose curves are shown.
+    """
+    damaged = []
+    for group in groups:
+        for finished in group.runs:
+            try:
+                finished.run.read_rows("metrics.csv")
+            except (ConfigurationError, OSError) as error:
+                damaged.append(f"the curves are without {finished.run}: {first_line(error)}")
+    return damaged
 
 
 def _add_value(values: dict[int, list[float]], row: dict[str, str], name: str) -> None:

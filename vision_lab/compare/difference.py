@@ -48,23 +48,32 @@ def compare_two(first: Run, second: Run) -> RunDifference:
     Raises:
         ConfigurationError: if a file cannot be read.
     """
+    configs = [flatten_keys(run.config) for run in (first, second)]
     config = {}
-    for key, values in _differing(flatten_keys(first.config), flatten_keys(second.config)).items():
+    for key, values in find_differing(*configs).items():
         if not is_ignored(key):
             config[key] = values
     rows = [run.read_rows("metrics.csv") for run in (first, second)]
     epoch, metrics = _find_parting(*rows)
     return RunDifference(
         config=config,
-        data=_differing(first.data or {}, second.data or {}),
-        environment=_differing(_describe_code(first), _describe_code(second)),
+        data=find_differing(first.data or {}, second.data or {}),
+        environment=find_differing(_describe_code(first), _describe_code(second)),
         epoch=epoch,
         metrics=metrics,
         epochs=min(len(rows[0]), len(rows[1])),
     )
 
 
-def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def find_differing(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return both values of each key in which two mappings differ, ``-`` for absent ones.
+
+    Args:
+        first: values by key, such as those of a config by dotted key.
+        second: other ones.
+    """
     differing = {}
     for key in dict.fromkeys([*first, *second]):
         values = first.get(key, ABSENT), second.get(key, ABSENT)

@@ -10,6 +10,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from plotly.offline import get_plotlyjs
 
 from vision_lab.compare.charts import MAX_GROUPS, make_charts
 from vision_lab.compare.comparison import Comparison
+from vision_lab.compare.difference import find_differing
 from vision_lab.compare.runs import FinishedRun
+from vision_lab.compare.samples import SampleVotes, find_disagreements, find_label_errors
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import display_text
 from vision_lab.run_folders.folder import Run
@@ -33,6 +36,13 @@ IMAGE_NAMES = ("test_predictions", "val_predictions", "samples")
 MAX_IMAGES = 4
 """Number of groups of which images are shown."""
 
+THUMBNAILS_FILENAME = "high_losses.jpg"
+THUMBNAIL_COLUMNS = 10
+"""The images with the highest losses, row by row; see ``SampleLosses``."""
+
+MAX_KEYS = 40
+"""Maximum number of keys that are shown of the difference between two configs."""
+
 MAX_IMAGE_SIDE = 900
 """Longer side of a shown image in pixels."""
 
@@ -43,6 +53,7 @@ def make_report(
     comparison: Comparison,
     *,
     rows: Sequence[Mapping[str, str]],
+    warnings: Sequence[str],
     command: str,
 ) -> str:
     """Return the report.
@@ -50,6 +61,7 @@ def make_report(
     Args:
         comparison: the comparison.
         rows: its table, of ``make_rows``.
+        warnings: what is wrong besides the warnings of the comparison.
         command: the command that has made it.
     """
     charts = {}
@@ -72,6 +84,10 @@ def make_report(
         rows=rows,
         charts=charts,
         images=_list_images(comparison),
+        warnings=[*comparison.warnings, *warnings],
+        differences=_list_config_differences(comparison),
+        label_errors=_show_samples(*find_label_errors(comparison)),
+        disagreements=_show_disagreements(comparison),
         runs=[_describe_run(run) for item in comparison.groups for run in item.group.runs],
         command=command,
         time=f"{datetime.now():%Y-%m-%d %H:%M}",
@@ -122,6 +138,60 @@ def _format_fingerprint(fingerprint: Any) -> str:
     return " ".join(str(value) for value in fingerprint.values())
 
 
+def _list_config_differences(comparison: Comparison) -> dict[str, list[tuple[str, str, str]]]:
+    """Return for each group the keys that differ from the reference, with both values."""
+    reference = comparison.reference.runs[0]
+    found = {}
+    for item in comparison.groups[:MAX_GROUPS]:
+        if item.difference is None:
+            continue
+        run, rows = item.group.runs[0], []
+        differing = find_differing(reference.choices, run.choices)
+        differing |= find_differing(reference.config, run.config)
+        for key, (old, new) in list(differing.items())[:MAX_KEYS]:
+            rows.append((key, str(old), str(new)))
+        if len(differing) > MAX_KEYS:
+            rows.append((f"and {len(differing) - MAX_KEYS} more", "", ""))
+        found[item.group.name] = rows
+    return found
+
+
+def _show_samples(votes: Sequence[SampleVotes], num_runs: int) -> list[dict[str, str | None]]:
+    """Return what most runs predict for each sample, with its image."""
+    shown: list[dict[str, str | None]] = []
+    for vote in votes:
+        label, count = vote.majority
+        shown.append(
+            {
+                "text": f"predicted {label} by {count} of {num_runs}, labeled {vote.target}",
+                "sample": f"{vote.sample} ({vote.split})",
+                "source": _cut_thumbnail(vote),
+            }
+        )
+    return shown
+
+
+def _show_disagreements(comparison: Comparison) -> dict[str, list[dict[str, str | None]]]:
+    sizes = {item.group.name: len(item.group.runs) for item in comparison.groups}
+    shown = {}
+    for name, votes in find_disagreements(comparison).items():
+        shown[name] = _show_samples(votes, sizes[name])
+    return shown
+
+
+def _cut_thumbnail(vote: SampleVotes) -> str | None:
+    """Return the image of a sample as a URI, cut out of those of a run; None if no run has it."""
+    for run, rank in vote.images:
+        sheet = _read_image(run.folder / "images" / THUMBNAILS_FILENAME)
+        if sheet is None:
+            continue
+        side = sheet.width // THUMBNAIL_COLUMNS
+        left, top = rank % THUMBNAIL_COLUMNS * side, rank // THUMBNAIL_COLUMNS * side
+        if top + side <= sheet.height:
+            return _to_uri(sheet.crop((left, top, left + side, top + side)))
+    return None
+
+
 def _list_images(comparison: Comparison) -> list[dict[str, str]]:
     """Return images of the first run of each of the best groups, on the same samples."""
     for name in IMAGE_NAMES:
@@ -138,14 +208,27 @@ def _list_images(comparison: Comparison) -> list[dict[str, str]]:
 
 def _encode_image(file: Path) -> str | None:
     """Return an image as a URI, made smaller; None if it is absent or no image."""
+    image = _read_image(file)
+    if image is None:
+        return None
+    image = image.copy()
+    image.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
+    return _to_uri(image)
+
+
+@lru_cache(maxsize=64)  # many samples are cut out of one image
+def _read_image(file: Path) -> Image.Image | None:
+    """Read an image; None if it is absent or no image."""
     if not file.is_file() or file.is_symlink():
         return None
     try:
         with Image.open(file) as opened:
-            image = opened.convert("RGB")
+            return opened.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
         return None
-    image.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE))
+
+
+def _to_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

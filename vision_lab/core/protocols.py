@@ -65,6 +65,22 @@ class TrainingData(Protocol):
         """Record the unreadable files of a batch."""
 
 
+class HeatMaps(Protocol):
+    """Shows which parts of an image speak for a class."""
+
+    @property
+    def layer(self) -> str | None:
+        """Name of the layer that is shown; None if the network has none that can be."""
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Compute a map of each image, (N, H, W) in [0, 1].
+
+        Args:
+            images: (N, C, H, W) uint8.
+            labels: (N,) int64, the class of each map.
+        """
+
+
 class Stage(NamedTuple):
     """The last feature map of a backbone at one resolution."""
 

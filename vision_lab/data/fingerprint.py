@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 from os.path import commonpath
@@ -101,6 +101,23 @@ def list_paths(dataset: Dataset) -> list[Path] | None:
     if not samples or not isinstance(samples[0][0], str | Path):
         return None
     return [Path(sample[0]) for sample in samples]
+
+
+def list_origins(dataset: Dataset, names: Mapping[int, str]) -> list[str]:
+    """List the dataset and the index that each sample of a subset is from, such as ``train 17``.
+
+    Args:
+        dataset: a dataset, or subsets and concatenations of datasets.
+        names: names of the datasets by ``id``.
+    """
+    if isinstance(dataset, Subset):
+        origins = list_origins(dataset.dataset, names)  # type: ignore[arg-type]
+        return [origins[index] for index in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        parts: list[Any] = dataset.datasets
+        return [origin for part in parts for origin in list_origins(part, names)]
+    name = names.get(id(dataset), "sample")
+    return [f"{name} {index}" for index in range(len(dataset))]
 
 
 def has_paths(dataset: Dataset) -> bool:

@@ -24,7 +24,13 @@ from vision_lab.core.errors import (
 )
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec, Split
-from vision_lab.data.fingerprint import fingerprint, get_labels, get_samples
+from vision_lab.data.fingerprint import (
+    fingerprint,
+    get_labels,
+    get_samples,
+    list_origins,
+    list_paths,
+)
 from vision_lab.data.image_io import MAX_PIXELS
 from vision_lab.data.inspection import DatasetInspection
 from vision_lab.data.sampler import EpochBatchSampler, SamplerFactory
@@ -321,6 +327,17 @@ class DataModule(pl.LightningDataModule):
     def image_paths(self, split: Split) -> list[str]:
         """Return the paths of a split's images; empty if they have none."""
         return [str(sample[0]) for sample in get_samples(self.splits[split]) or ()]
+
+    def list_origins(self, split: Split) -> list[str]:
+        """Return where each sample of a split is from, which is the same in other runs.
+
+        This is the path of the image, or the original split and the index in it.
+        """
+        paths = list_paths(self.splits[split])
+        if paths is not None:
+            return [str(path) for path in paths]
+        names = {id(dataset): name for name, dataset in self.datasets.items()}
+        return list_origins(self.splits[split], names)
 
     def class_weights(self) -> Tensor:
         """Compute class weights from the training split, (num_classes,) float.

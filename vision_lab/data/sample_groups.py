@@ -61,7 +61,7 @@ def _read_groups(file: Path) -> dict[tuple[str, ...], str]:
             raise DataError(
                 f"data.groups={file}: requires the columns {' and '.join(COLUMNS)}, has {shown}"
             )
-        groups = {}
+        groups: dict[tuple[str, ...], str] = {}
         for row in rows:
             image, group = row["image"], row["group"]
             if not image or not group:

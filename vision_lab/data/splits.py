@@ -78,7 +78,7 @@ def split_dataset(
 
 
 def _join(train: Dataset, val: Dataset | None) -> Dataset:
-    return train if val is None else ConcatDataset([train, val])  # type: ignore[list-item, return-value]
+    return train if val is None else ConcatDataset([train, val])  # type: ignore[list-item]
 
 
 def _split_fold(
@@ -92,10 +92,11 @@ def _split_fold(
         num_folds=settings.num_folds,
         seed=settings.seed,
     )
-    others, selected = [], []
+    others: list[int] = []
+    selected: list[int] = []
     for index, fold in enumerate(assigned):
         (selected if fold == settings.fold else others).append(index)
-    return Subset(dataset, others), Subset(dataset, selected)  # type: ignore[arg-type, return-value]
+    return Subset(dataset, others), Subset(dataset, selected)  # type: ignore[arg-type]
 
 
 def _count_classes(dataset: Dataset, target_type: Target) -> list[ClassCounts]:

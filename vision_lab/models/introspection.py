@@ -24,13 +24,14 @@ MAX_SEARCHED_SIZE = 1024
 
 @contextmanager
 def forward_hooks(
-    modules: dict[str, nn.Module], hook: Callable[[str, tuple[Any, ...], Any], None]
+    modules: dict[str, nn.Module], hook: Callable[[str, tuple[Any, ...], Any], Any]
 ) -> Iterator[None]:
     """Call a hook after the forward pass of each module, within this context.
 
     Args:
         modules: modules by name.
-        hook: called with the name, the inputs and the output of a module.
+        hook: called with the name, the inputs and the output of a module; what it returns, unless
+            it is None, replaces the output.
     """
     handles = []
     for name, module in modules.items():

@@ -17,8 +17,10 @@ from rich.live import Live
 from rich.text import Text
 
 from vision_lab.compare.comparison import Comparison, Direction, compare_runs
+from vision_lab.compare.curves import find_damaged_curves
 from vision_lab.compare.progress import describe_active
 from vision_lab.compare.runs import find_runs, list_patterns, read_runs
+from vision_lab.compare.samples import find_label_errors
 from vision_lab.compare.tables import make_json, make_markdown, make_rows
 from vision_lab.config.resolution import Config
 from vision_lab.core import console
@@ -27,6 +29,9 @@ from vision_lab.core.files import format_path, write_csv, write_file, write_json
 from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import display_text
 from vision_lab.modes import reports
+
+MAX_GROUPS = 10
+"""Number of groups whose curves are drawn."""
 
 MAX_LISTED = 20
 """Maximum number of runs that are listed as left out or active."""
@@ -78,7 +83,9 @@ def compare(
         from vision_lab.compare.tensorboard import write_groups  # imports a library of 0.1 s
 
         rows = make_rows(comparison)
-        report = make_report(comparison, rows=rows, command=_describe_command(config))
+        warnings = find_damaged_curves([item.group for item in comparison.groups[:MAX_GROUPS]])
+        command = _describe_command(config)
+        report = make_report(comparison, rows=rows, warnings=warnings, command=command)
     except ModuleNotFoundError as error:
         if error.name not in REPORT_PACKAGES:
             raise
@@ -91,7 +98,13 @@ def compare(
     write_json(folder, "compare.json", make_json(comparison))
     write_file(folder, "report.html", report)
     write_groups(comparison, folder)
-    _print(comparison, rows)
+    label_errors, num_runs = find_label_errors(comparison)
+    if label_errors:
+        write_csv(folder, "label_errors.csv", [vote.to_row(num_runs) for vote in label_errors])
+    _print(comparison, rows, warnings)
+    if label_errors:
+        count = f"{len(label_errors)} images" if len(label_errors) > 1 else "1 image"
+        console.print_line(f"{count} may have a wrong label: see label_errors.csv and report.html")
     console.print_line(f"written to {format_path(folder)}: open report.html in a browser")
 
 
@@ -122,9 +135,13 @@ def _make_title(comparison: Comparison) -> str:
     return f"{comparison.metric}, {better} is better"
 
 
-def _print(comparison: Comparison, rows: Sequence[dict[str, str]]) -> None:
+def _print(
+    comparison: Comparison,
+    rows: Sequence[dict[str, str]],
+    warnings: Sequence[str],
+) -> None:
     reports.print_table(_make_title(comparison), rows)
-    for text in comparison.warnings:
+    for text in (*comparison.warnings, *warnings):
         console.print_warning(text)
     for item in comparison.left_out[:MAX_LISTED]:
         console.print_line(f"left out: {item.run}: {item.reason}")

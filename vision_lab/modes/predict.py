@@ -94,6 +94,7 @@ def predict(
     tta: Literal["flip"] | None,
     tiles: bool,
     tile_overlap: Annotated[float, Range(ge=0, lt=1)],
+    cam: bool,
     num_samples: Annotated[int, Range(ge=1, le=MAX_GENERATED)] | None,
     class_names: Sequence[str] | None,
 ) -> None:
@@ -108,6 +109,8 @@ def predict(
             its mirror image.
         tiles: whether to predict images at their original size, tile by tile.
         tile_overlap: overlap of adjacent tiles, as a fraction of their side.
+        cam: whether to show which parts of an image speak for its class, beside it on the contact
+            sheet and in ``cam/``.
         num_samples: number of images to generate.
         class_names: classes to generate, in turn.
 
@@ -117,9 +120,10 @@ def predict(
     """
     check_config(config, ["task"])
     if build.task_class(config).generates_images:
-        if tta or tiles:
+        if tta or tiles or cam:
             raise ConfigurationError(
-                "mode.tta and mode.tiles are for images to predict, not to generate: omit them"
+                "mode.tta, mode.tiles and mode.cam are for images to predict, not to generate: "
+                "omit them"
             )
         sample(
             config,
@@ -140,6 +144,9 @@ def predict(
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
     task = _load_task(config, tta=tta, tiles=tiles, tile_overlap=tile_overlap)
+    if cam:
+        with name_arguments("mode"):
+            task.report.enable_heat_maps()
     _predict_files(config, folder, task, files, num_drawn=num_drawn, keep_size=tiles)
     names = _names_written_since(started, folder)
     console.print_line(f"written to {format_path(folder)}: {', '.join(names)}")

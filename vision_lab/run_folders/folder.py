@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -166,14 +168,15 @@ class Run:
             raise self._damaged("data_fingerprint.json", "it requires a mapping for each split")
         return found
 
-    def read_rows(self, name: str) -> list[dict[str, str]]:
+    def read_rows(self, name: str, *, max_rows: int | None = None) -> list[dict[str, str]]:
         """Read a CSV file, such as ``metrics.csv``; no rows if there is no such file.
 
         Args:
             name: name of the file.
+            max_rows: maximum number of rows, the first ones; None for all.
 
         Raises:
-            ConfigurationError: if the file is not text.
+            ConfigurationError: if the file is not such a file.
         """
         file = self.folder / name
         if not file.is_file():
@@ -182,7 +185,11 @@ class Run:
             text = read_text(file, max_bytes=MAX_CSV_BYTES)
         except DocumentError as error:
             raise self._damaged(name, str(error)) from error
-        return [dict(row) for row in csv.DictReader(text.splitlines())]
+        try:
+            rows = list(islice(csv.DictReader(io.StringIO(text)), max_rows))
+        except csv.Error as error:
+            raise self._damaged(name, str(error)) from error
+        return rows
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -47,6 +48,9 @@ SHEET_WIDTH = 1200
 
 MAX_LABEL_LENGTH = 60
 """Maximum length of a class or file name that is drawn."""
+
+HEAT_COLORS = colormaps["turbo"]
+HEAT_OPACITY = 0.5
 
 CaptionColor = Literal["plain", "green", "red"]
 
@@ -158,7 +162,7 @@ def tile_images(images: Tensor, *, columns: int) -> Tensor:
         (3, H', W') uint8.
     """
     scale = max(1, MIN_TILE_SIZE // max(images.shape[-2:]))
-    tiles = torch.stack([_to_rgb(image).cpu() for image in images])
+    tiles = torch.stack([to_rgb(image).cpu() for image in images])
     tiles = tiles.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
     return make_grid(
         tiles,
@@ -166,6 +170,43 @@ def tile_images(images: Tensor, *, columns: int) -> Tensor:
         padding=2,
         pad_value=255,
     )
+
+
+def make_thumbnails(images: Sequence[Tensor], *, side: int, columns: int = 10) -> Tensor:
+    """Draw images on white squares without gaps, so that a program can cut them out.
+
+    Args:
+        images: n images (C, H, W), float in [0, 1] or uint8.
+        side: side of each square in pixels.
+        columns: number of squares in a row.
+
+    Returns:
+        (3, rows * side, columns * side) uint8.
+    """
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * side), WHITE)
+    for index, image in enumerate(images):
+        resized = _resize_to(image, side)
+        left = index % columns * side + (side - resized.width) // 2
+        top = index // columns * side + (side - resized.height) // 2
+        sheet.paste(resized, (left, top))
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+
+
+def overlay_heat_map(image: Tensor, heat: Tensor) -> Tensor:
+    """Draw a heat map over an image in shades of gray, from blue (0) to red (1).
+
+    Args:
+        image: (C, H, W) float in [0, 1] or uint8.
+        heat: (H, W) float in [0, 1].
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    gray = F.rgb_to_grayscale(to_rgb(image).cpu(), num_output_channels=3).float()
+    colored = HEAT_COLORS(heat.cpu().numpy())[..., :3]
+    colors = torch.from_numpy(colored).permute(2, 0, 1).float() * 255
+    return (HEAT_OPACITY * colors + (1 - HEAT_OPACITY) * gray).round().to(torch.uint8)
 
 
 def colorize_mask(mask: Tensor) -> Tensor:
@@ -183,7 +224,7 @@ def overlay_mask(image: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (3, h, w) uint8.
     """
-    resized = F.resize(_to_rgb(image).cpu().float(), list(mask.shape), antialias=True)
+    resized = F.resize(to_rgb(image).cpu().float(), list(mask.shape), antialias=True)
     background = resized.round().to(torch.uint8)
     blended = ((background.int() + colorize_mask(mask)) // 2).to(torch.uint8)
     return torch.where(mask.cpu() == 0, background, blended)
@@ -205,7 +246,7 @@ def draw_mask_errors(
         (3, H, W) uint8.
     """
     prediction, target = prediction.cpu(), target.cpu()
-    gray = F.rgb_to_grayscale(_to_rgb(image).cpu(), num_output_channels=3)
+    gray = F.rgb_to_grayscale(to_rgb(image).cpu(), num_output_channels=3)
     dark = (gray.int() // 3).to(torch.uint8)
     red = torch.tensor(COLORS["red"], dtype=torch.uint8)[:, None, None]
     with_errors = torch.where(prediction != target, red, dark)
@@ -237,7 +278,7 @@ def draw_boxes(
     Returns:
         (3, H, W) uint8.
     """
-    pixels = _to_rgb(image).cpu()
+    pixels = to_rgb(image).cpu()
     longer_side = max(pixels.shape[-2:])
     scale = side / longer_side if side else max(1.0, LARGE_THUMBNAIL_SIZE / longer_side)
     if scale != 1:
@@ -404,7 +445,7 @@ def label_text(name: str) -> str:
 
 def _resize_to(image: Tensor, side: int) -> Image.Image:
     """Resize an image to a longer side; pixels stay visible if it is enlarged much."""
-    resized = Image.fromarray(_to_rgb(image).permute(1, 2, 0).cpu().numpy())
+    resized = Image.fromarray(to_rgb(image).permute(1, 2, 0).cpu().numpy())
     scale = side / max(resized.size)
     size = (max(1, round(resized.width * scale)), max(1, round(resized.height * scale)))
     is_pixel_art = scale >= 2
@@ -413,7 +454,7 @@ def _resize_to(image: Tensor, side: int) -> Image.Image:
     )
 
 
-def _to_rgb(image: Tensor) -> Tensor:
+def to_rgb(image: Tensor) -> Tensor:
     image = image.detach()
     if image.dtype != torch.uint8:
         image = F.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)

@@ -39,10 +39,34 @@ def test_the_most_confident_errors_are_drawn(spec: DataSpec):
     assert set(report.figures("val", results)) == {"confusion"}  # drawn once, then forgotten
 
 
+class LeftHalf:
+    """What would be a class activation map."""
+
+    layer = "features"
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.labels = labels.tolist()
+        heat = torch.zeros(len(images), *images.shape[-2:])
+        heat[..., : images.shape[-1] // 2] = 1
+        return heat
+
+
+def test_mistakes_among_test_images_are_drawn_with_their_maps(spec: DataSpec):
+    report = ClassificationReport(spec)
+    report.heat_maps = LeftHalf()
+    results = {"confusion": torch.eye(4, dtype=torch.int64)}
+    sheets = {}
+    for split in ("val", "test"):
+        report.collect(split, label_batch([2, 2]), LOGITS[:2].softmax(dim=1))
+        sheets[split] = report.figures(split, results)["mistakes"]
+    assert sheets["test"].shape[2] > 1.8 * sheets["val"].shape[2]
+    assert report.heat_maps.labels == [0, 1]  # the predicted classes, the most confident first
+
+
 def test_correct_predictions_are_not_listed(spec: DataSpec):
     report = ClassificationReport(spec)
     report.collect("val", label_batch([0, 1]), LOGITS[:2].softmax(dim=1))
-    assert report.mistakes["val"].images() == []
+    assert report.mistakes["val"].ordered() == []
 
 
 def test_table_rows_and_drawings(spec: DataSpec):

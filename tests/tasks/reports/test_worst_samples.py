@@ -20,7 +20,7 @@ def test_the_worst_samples_and_the_first_of_equals():
         random.Random(seed).shuffle(samples)
         for badness, index in samples:
             worst.offer(badness, index, partial(noted, drawn, index))
-        assert [image.item() for image in worst.images()] == [2, 4, 1]
+        assert [image.item() for image in worst.ordered()] == [2, 4, 1]
     assert len(drawn) <= 6
 
 

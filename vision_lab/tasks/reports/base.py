@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch
 from vision_lab.core.spec import DataSpec
 from vision_lab.tasks.reports.predictions import Prediction
@@ -55,6 +56,14 @@ class Report:
             batch: the batch.
             predictions: its predictions.
         """
+
+    def enable_heat_maps(self) -> None:
+        """Draw from now on which parts of an image speak for the predicted class.
+
+        Raises:
+            ArgumentError: if the task or its network cannot show it.
+        """
+        raise ArgumentError("cam", True, "false: it is for task=classify")
 
     def draw(
         self,

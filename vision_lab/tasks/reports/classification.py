@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch
+from vision_lab.core.protocols import HeatMaps
 from vision_lab.core.spec import DataSpec
 from vision_lab.metrics.classification import precision_recall_curve, roc_curve
 from vision_lab.tasks.reports.base import Report, Row
 from vision_lab.tasks.reports.predictions import ClassPrediction, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.figures import confusion_matrix, line_chart
-from vision_lab.viz.images import draw_caption, grid
+from vision_lab.viz.images import grid, overlay_heat_map, side_by_side, to_rgb, write_png
 
 NUM_MISTAKES_DRAWN = 24
 """Number of the most confident mistakes to draw."""
@@ -38,7 +42,11 @@ class ClassificationReport(Report):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.mistakes: dict[str, WorstSamples] = {}
+        self.mistakes: dict[str, WorstSamples[tuple[Tensor, ...]]] = {}
+        self.heat_maps: HeatMaps | None = None
+        """Shows which parts of an image speak for a class; to be set by who knows the network."""
+        self.draws_heat_maps = False
+        """Whether ``draw`` shows them."""
 
     def start(self, split: str) -> None:
         self.mistakes.pop(split, None)
@@ -49,7 +57,7 @@ class ClassificationReport(Report):
         batch: Batch,
         predictions: Tensor,
     ) -> None:
-        """Draw the most confident mistakes."""
+        """Keep the most confident mistakes."""
         if split == "predict":
             return
         confidence, predicted = predictions.max(dim=1)
@@ -58,8 +66,8 @@ class ClassificationReport(Report):
         most_confident = wrong[confidence[wrong].topk(count).indices].tolist()
         worst = self.mistakes.setdefault(split, WorstSamples(NUM_MISTAKES_DRAWN))
         for row in most_confident:
-            draw = partial(self._draw, batch.images[row], predictions[row], batch.targets[row])
-            worst.offer(confidence[row].item(), batch.samples[row].index, draw)
+            keep = partial(_copy, batch.images[row], predictions[row], batch.targets[row])
+            worst.offer(confidence[row].item(), batch.samples[row].index, keep)
 
     def draw(
         self,
@@ -69,22 +77,55 @@ class ClassificationReport(Report):
         with_targets: bool,
     ) -> list[Tensor]:
         """Draw each image with its predicted class, the confidence and the target."""
-        rows = zip(batch.images, predictions, batch.targets, strict=True)
-        return [self._draw(*row) for row in rows]
+        return self._draw_all(
+            batch.images,
+            predictions,
+            batch.targets,
+            with_heat_maps=self.draws_heat_maps,
+        )
+
+    def enable_heat_maps(self) -> None:
+        if self.heat_maps is None or self.heat_maps.layer is None:
+            needed = "false: this network has no feature maps (N, C, H, W), as vision transformers"
+            raise ArgumentError("cam", True, needed)
+        self.draws_heat_maps = True
 
     def figures(
         self,
         split: str,
         results: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Draw the confusion matrix, the most confident mistakes and, for test images, curves."""
+        """Draw the confusion matrix and the most confident mistakes.
+
+        For test images, also curves, and what the network has looked at.
+        """
         figures = {"confusion": confusion_matrix(results["confusion"], self.spec.class_names)}
         if "scores" in results:
             figures |= self._draw_curves(results["scores"])
-        mistakes = self.mistakes.pop(split, WorstSamples(0)).images()
+        mistakes = self.mistakes.pop(split, WorstSamples(0)).ordered()
         if mistakes:
-            figures["mistakes"] = grid(mistakes)
+            has_maps = self.heat_maps is not None and self.heat_maps.layer is not None
+            columns = [torch.stack(column) for column in zip(*mistakes, strict=True)]
+            with_heat_maps = has_maps and split == "test"
+            figures["mistakes"] = grid(self._draw_all(*columns, with_heat_maps=with_heat_maps))
         return figures
+
+    def save_predictions(
+        self,
+        batch: Batch,
+        predictions: Tensor,
+        folder: Path,
+        *,
+        names: Sequence[str],
+        images: Iterable[Tensor],
+    ) -> None:
+        """Write ``cam/<name>.png``: the image as the network sees it, and its heat map."""
+        if not self.draws_heat_maps:
+            return
+        maps = self._compute_maps(batch.images, predictions)
+        for image, heat, name in zip(batch.images, maps, names, strict=True):
+            drawn = torch.cat([to_rgb(image), overlay_heat_map(image, heat)], dim=2)
+            write_png(folder, f"cam/{name}.png", drawn)
 
     def _draw_curves(self, scores: Tensor) -> dict[str, Tensor]:
         """Draw the curves of each class against all others, those with the smallest area first."""
@@ -145,17 +186,44 @@ class ClassificationReport(Report):
                 row[f"confidence{suffix}"] = confidence
         return rows
 
+    def _draw_all(
+        self,
+        images: Tensor,
+        predictions: Tensor,
+        targets: Tensor,
+        *,
+        with_heat_maps: bool,
+    ) -> list[Tensor]:
+        """Draw each image with its prediction, with or without its heat map."""
+        maps: Sequence[Tensor | None] = [None] * len(images)
+        if with_heat_maps:
+            maps = list(self._compute_maps(images, predictions))
+        rows = zip(images, predictions, targets, maps, strict=True)
+        return [self._draw(*row) for row in rows]
+
+    def _compute_maps(self, images: Tensor, predictions: Tensor) -> Tensor:
+        """Compute what speaks for the predicted class in each image, (N, H, W)."""
+        assert self.heat_maps is not None
+        return self.heat_maps(images, predictions.argmax(dim=1))
+
     def _draw(
         self,
         image: Tensor,
         probabilities: Tensor,
         target: Tensor,
+        heat: Tensor | None,
     ) -> Tensor:
         names = self.spec.class_names
         confidence, predicted = probabilities.max(dim=0)
         caption = f"{names[predicted]} {confidence:.2f}"
+        shown = [image] if heat is None else [image, overlay_heat_map(image, heat)]
         if target < 0:  # unknown
-            return draw_caption(image, caption)
+            return side_by_side(shown, caption)
         if predicted == target:
-            return draw_caption(image, caption, color="green")
-        return draw_caption(image, f"{caption}, target {names[target]}", color="red")
+            return side_by_side(shown, caption, color="green")
+        return side_by_side(shown, f"{caption}, target {names[target]}", color="red")
+
+
+def _copy(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Copy rows of a batch, so that they do not keep the batch in memory."""
+    return tuple(tensor.clone() for tensor in tensors)

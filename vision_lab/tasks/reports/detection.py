@@ -57,7 +57,7 @@ class DetectionReport(Report):
     ) -> None:
         super().__init__(spec)
         self.draw_score_threshold = draw_score_threshold
-        self.worst: dict[str, WorstSamples] = {}
+        self.worst: dict[str, WorstSamples[Tensor]] = {}
         self.predicted: list[tuple[Tensor, Tensor]] = []
         """Detections and size of each predicted image, as rows of ``BoxMeanAveragePrecision``."""
 
@@ -127,7 +127,7 @@ class DetectionReport(Report):
             "precision_recall": line_chart(curves, x="recall", y="precision (IoU 0.5)"),
             "precision": bar_chart(average, "mAP"),
         }
-        worst = self.worst.pop(split, WorstSamples(0)).images()
+        worst = self.worst.pop(split, WorstSamples(0)).ordered()
         if worst:
             figures["worst"] = self.combine(worst)
         return figures

@@ -44,7 +44,7 @@ class SegmentationReport(Report):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.worst: dict[str, WorstSamples] = {}
+        self.worst: dict[str, WorstSamples[Tensor]] = {}
 
     def start(self, split: str) -> None:
         self.worst.pop(split, None)
@@ -92,7 +92,7 @@ class SegmentationReport(Report):
             "confusion": confusion_matrix(matrix, names, unit="pixels"),
             "iou": bar_chart(iou, "IoU"),
         }
-        worst = self.worst.pop(split, WorstSamples(0)).images()
+        worst = self.worst.pop(split, WorstSamples(0)).ordered()
         if worst:
             figures["worst"] = self.combine(worst)
         return figures

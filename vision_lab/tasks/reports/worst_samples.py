@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
-from torch import Tensor
+T = TypeVar("T")
 
 
-class WorstSamples:
-    """Keeps drawings of the worst samples; of equally bad ones the first in the dataset.
+class WorstSamples(Generic[T]):
+    """Keeps the worst samples, or drawings of them; of equally bad ones the first in the dataset.
 
     Args:
         capacity: number of samples to keep.
@@ -17,27 +18,27 @@ class WorstSamples:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._heap: list[tuple[float, int, Tensor]] = []
+        self._heap: list[tuple[float, int, T]] = []
 
     def offer(
         self,
         badness: float,
         index: int,
-        draw: Callable[[], Tensor],
+        make: Callable[[], T],
     ) -> None:
         """Add a sample if it is among the worst.
 
         Args:
             badness: how bad the prediction is.
             index: index of the sample in its split.
-            draw: draws the sample; called only if the sample is kept.
+            make: returns what is kept of the sample; called only if it is among the worst.
         """
         if len(self._heap) < self.capacity:
-            heapq.heappush(self._heap, (badness, -index, draw()))
+            heapq.heappush(self._heap, (badness, -index, make()))
         elif (badness, -index) > self._heap[0][:2]:
-            heapq.heapreplace(self._heap, (badness, -index, draw()))
+            heapq.heapreplace(self._heap, (badness, -index, make()))
 
-    def images(self) -> list[Tensor]:
-        """Return the drawings, the worst sample first."""
+    def ordered(self) -> list[T]:
+        """Return what was kept, of the worst sample first."""
         ordered = sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
-        return [image for _, _, image in ordered]
+        return [kept for _, _, kept in ordered]

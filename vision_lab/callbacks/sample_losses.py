@@ -1,0 +1,122 @@
+"""The loss of each image after training, by which wrong labels are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torchvision.io import encode_jpeg
+
+from vision_lab.core.arguments import Count
+from vision_lab.core.batch import Batch
+from vision_lab.core.files import write_csv, write_file
+from vision_lab.core.spec import Split
+from vision_lab.data.module import SPLITS, DataModule
+from vision_lab.tasks.classification import ClassificationTask
+from vision_lab.tasks.reports.worst_samples import WorstSamples
+from vision_lab.viz.images import make_thumbnails
+
+LOSSES_FILENAME = "sample_losses.csv"
+
+THUMBNAILS_FILENAME = "images/high_losses.jpg"
+
+NUM_THUMBNAILS = 100
+"""Number of images that are drawn, those with the highest losses."""
+
+THUMBNAIL_SIDE = 96
+"""Side of a thumbnail in pixels."""
+
+JPEG_QUALITY = 85
+
+LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+
+Row = dict[str, str | float]
+
+
+class SampleLosses(Callback):
+    """Writes the loss of each image of all splits, without augmentation, after the test.
+
+    ``sample_losses.csv`` lists the highest losses first, and ``images/high_losses.jpg`` shows the
+    first images of it, row by row. Runs that train or test on a part of the data only, such as
+    those of ``debug=fast``, do not have these files.
+
+    Args:
+        max_samples: splits with more images are left out, because it takes a pass over them.
+    """
+
+    def __init__(self, max_samples: Count) -> None:
+        self.max_samples = max_samples
+
+    def on_test_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+    ) -> None:
+        is_whole = all(getattr(trainer, limit) == 1.0 for limit in LIMITS)
+        if not (isinstance(pl_module, ClassificationTask) and trainer.is_global_zero and is_whole):
+            return
+        data = cast(DataModule, trainer.datamodule)  # type: ignore[attr-defined]
+        rows: list[Row] = []
+        drawn: WorstSamples[Tensor] = WorstSamples(NUM_THUMBNAILS)
+        for split in SPLITS:
+            if len(data.splits[split]) > self.max_samples:
+                continue
+            origins = data.list_origins(split)
+            for batch, probabilities in _predict(pl_module, data, split):
+                for row, index, image in _describe(batch, probabilities, pl_module):
+                    keep = partial(image.clone)
+                    drawn.offer(cast(float, row["loss"]), len(rows), keep)
+                    rows.append({"split": split, "sample": origins[index], **row})
+        if not rows:
+            return
+        rows.sort(key=lambda row: -cast(float, row["loss"]))  # stable, as drawn.ordered() is
+        folder = Path(trainer.default_root_dir)
+        write_csv(folder, LOSSES_FILENAME, rows)
+        thumbnails = make_thumbnails(drawn.ordered(), side=THUMBNAIL_SIDE)
+        jpeg = encode_jpeg(thumbnails, quality=JPEG_QUALITY).numpy().tobytes()
+        write_file(folder, THUMBNAILS_FILENAME, jpeg)
+
+
+def _predict(
+    task: ClassificationTask, data: DataModule, split: Split
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield each batch of a split with its probabilities."""
+    with torch.inference_mode():
+        for cpu_batch in data.eval_loader(split):
+            if not cpu_batch.samples:  # no image of the batch is readable
+                continue
+            batch = data.transfer_batch_to_device(cpu_batch, task.device, 0)
+            yield batch, task.decode(task(batch.images))
+
+
+def _describe(
+    batch: Batch, probabilities: Tensor, task: ClassificationTask
+) -> Iterator[tuple[Row, int, Tensor]]:
+    """Yield the row, the index and the image of each sample of a batch."""
+    names = task.spec.class_names
+    confidences, predicted = probabilities.max(dim=1)
+    of_target = probabilities.gather(1, batch.targets.clamp(min=0)[:, None])[:, 0]
+    losses = -of_target.clamp(min=torch.finfo(of_target.dtype).tiny).log()
+    columns: Any = zip(
+        batch.samples,
+        batch.images,
+        batch.targets.tolist(),
+        predicted.tolist(),
+        confidences.tolist(),
+        losses.tolist(),
+        strict=True,
+    )
+    for sample, image, target, label, confidence, loss in columns:
+        row: Row = {
+            "target": names[target],
+            "predicted": names[label],
+            "confidence": round(confidence, 6),
+            "loss": round(loss, 6),
+        }
+        yield row, sample.index, image
