@@ -45,6 +45,10 @@ def test_a_comparison(models: Command):
     table = Path("outputs/x/compare/compare.md").read_text()
     assert table.startswith("| model | seeds | val/accuracy | verdict | difference |")
     assert "Left out: outputs/x/late: failed: it failed" in table
+    assert "\n\n    python -m vision_lab mode=compare runs=outputs/x\n" in table
+    assert "![val/accuracy of 3 groups](compare.png)" in table
+    assert Path("outputs/x/compare/compare.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(Path("outputs/x/compare/tensorboard").iterdir())) == 3
 
 
 def test_a_baseline_and_a_metric_that_is_better_if_smaller(models: Command):

@@ -80,8 +80,9 @@ def find_label_errors(comparison: Comparison) -> tuple[list[SampleVotes], int]:
         comparison: the comparison.
 
     Returns:
-        The samples, those with the highest mean loss first; and the number of runs that have listed
-        their losses, of which at least two are needed.
+        The samples: those on whose class the most runs agree first, and of these the ones whose
+        loss is high in all of them. And the number of runs that have listed their losses, of which
+        at least two are needed.
     """
     runs = [run for item in comparison.groups for run in item.group.runs]
     votes, num_runs = _read_votes(runs)
@@ -92,7 +93,7 @@ def find_label_errors(comparison: Comparison) -> tuple[list[SampleVotes], int]:
         label, count = vote.majority
         if label != vote.target and count > num_runs / 2:
             found.append(vote)
-    found.sort(key=lambda vote: -vote.loss(num_runs))
+    found.sort(key=lambda vote: (-vote.majority[1], -min(vote.losses)))
     return found[:MAX_LABEL_ERRORS], num_runs
 
 

@@ -10,7 +10,7 @@ from vision_lab.compare.comparison import ComparedGroup, Comparison
 from vision_lab.compare.groups import EVERYTHING
 from vision_lab.compare.runs import COSTS
 from vision_lab.compare.statistics import Summary, summarize
-from vision_lab.core.text import escape_markdown, format_si
+from vision_lab.core.text import display_text, escape_markdown, format_si
 
 COST_COLUMNS = {
     "seconds": "seconds",
@@ -24,11 +24,12 @@ UNITS = {"flops": "FLOPs", "peak_memory": "B"}
 """Units of costs; parameters and images per second are numbers."""
 
 
-def make_rows(comparison: Comparison) -> list[dict[str, str]]:
+def make_rows(comparison: Comparison, *, all_metrics: bool = True) -> list[dict[str, str]]:
     """Return a row for each group, with values as text.
 
     Args:
         comparison: the comparison.
+        all_metrics: whether to add all other metrics after the costs.
     """
     metrics = list_metrics(comparison)
     rows = []
@@ -43,7 +44,7 @@ def make_rows(comparison: Comparison) -> list[dict[str, str]]:
             row[name] = format_summary(summarize_metric(item, name))
         for name, value in average_costs(item).items():
             row[COST_COLUMNS[name]] = format_cost(name, value)
-        for name in metrics[1:]:
+        for name in metrics[1:] if all_metrics else ():
             row[name] = format_summary(summarize_metric(item, name))
         rows.append(row)
     return _with_equal_columns(rows)
@@ -118,9 +119,15 @@ def format_cost(name: str, value: float) -> str:
     return f"{format_si(value)}{UNITS.get(name, '')}".rstrip()
 
 
-def make_markdown(comparison: Comparison) -> str:
-    """Return the table in Markdown, with what is left out below it."""
-    rows = make_rows(comparison)
+def make_markdown(comparison: Comparison, *, command: str, plot: str) -> str:
+    """Return a part of a README: the table, the plot, what is left out, and the command.
+
+    Args:
+        comparison: the comparison.
+        command: the command that has made it.
+        plot: file name of the plot.
+    """
+    rows = make_rows(comparison, all_metrics=False)
     columns = list(rows[0])
     lines = [
         f"| {' | '.join(map(escape_markdown, columns))} |",
@@ -128,10 +135,13 @@ def make_markdown(comparison: Comparison) -> str:
     ]
     for row in rows:
         lines.append(f"| {' | '.join(map(escape_markdown, row.values()))} |")
-    lines += ["", *(f"Warning: {escape_markdown(text)}" for text in comparison.warnings)]
+    title = escape_markdown(f"{comparison.metric} of {len(comparison.groups)} groups")
+    lines += ["", f"![{title}]({plot})", ""]
+    lines += [f"Warning: {escape_markdown(text)}" for text in comparison.warnings]
     for item in comparison.left_out:
         lines.append(f"Left out: {escape_markdown(f'{item.run}: {item.reason}')}")
-    return "\n".join(lines).rstrip() + "\n"
+    lines += ["", f"    {display_text(command)}"]  # a code block
+    return "\n".join(lines) + "\n"
 
 
 def make_json(comparison: Comparison) -> dict[str, Any]:

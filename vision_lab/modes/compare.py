@@ -36,6 +36,8 @@ MAX_GROUPS = 10
 MAX_LISTED = 20
 """Maximum number of runs that are listed as left out or active."""
 
+PLOT_FILENAME = "compare.png"
+
 FOLLOW_INTERVAL = 3.0
 """Seconds between two looks at the runs."""
 
@@ -53,7 +55,9 @@ def compare(
     baseline: str | None = None,
     follow: bool = False,
 ) -> None:
-    """Compare runs, and write ``compare.csv``, ``.md``, ``.json``, ``report.html`` and event files.
+    """Compare runs, and write ``report.html``, ``compare.csv``, ``.md``, ``.json`` and ``.png``.
+
+    Possible label errors are listed in ``label_errors.csv``; TensorBoard reads ``tensorboard/``.
 
     Args:
         config: the config; ``runs`` are the runs to compare.
@@ -79,12 +83,13 @@ def compare(
         if follow:
             _follow(patterns, make_comparison)
         comparison = make_comparison(*read_runs(find_runs(patterns)))
+        from vision_lab.compare.plot import draw_plot
         from vision_lab.compare.report import make_report
         from vision_lab.compare.tensorboard import write_groups  # imports a library of 0.1 s
 
         rows = make_rows(comparison)
         warnings = find_damaged_curves([item.group for item in comparison.groups[:MAX_GROUPS]])
-        command = _describe_command(config)
+        command = _describe_command(config, patterns)
         report = make_report(comparison, rows=rows, warnings=warnings, command=command)
     except ModuleNotFoundError as error:
         if error.name not in REPORT_PACKAGES:
@@ -94,7 +99,9 @@ def compare(
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder, "compare.csv", rows)
-    write_file(folder, "compare.md", make_markdown(comparison))
+    markdown = make_markdown(comparison, command=command, plot=PLOT_FILENAME)
+    write_file(folder, "compare.md", markdown)
+    write_file(folder, PLOT_FILENAME, draw_plot(comparison))
     write_json(folder, "compare.json", make_json(comparison))
     write_file(folder, "report.html", report)
     write_groups(comparison, folder)
@@ -126,8 +133,15 @@ def _follow(patterns: Sequence[str], make_comparison: Callable[..., Comparison])
             time.sleep(FOLLOW_INTERVAL)
 
 
-def _describe_command(config: Config) -> str:
-    return shlex.join(["python", "-m", "vision_lab", *config.overrides])
+def _describe_command(config: Config, patterns: Sequence[str]) -> str:
+    """Return the command, with paths relative to the working directory."""
+    words = ["python", "-m", "vision_lab"]
+    for word in config.overrides:
+        if word.startswith("runs="):
+            shown = [format_path(Path(pattern)) for pattern in patterns]
+            word = "runs=" + (f"[{','.join(shown)}]" if len(shown) > 1 else shown[0])
+        words.append(word)
+    return shlex.join(words)
 
 
 def _make_title(comparison: Comparison) -> str:
