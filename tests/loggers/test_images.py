@@ -72,4 +72,4 @@ def test_loggers_receive_images_and_settings(command: Command, kind: str, line: 
         return
     lines = Path("images.txt").read_text().splitlines()
     assert lines[0].startswith(line)
-    assert len(lines) == 6
+    assert len(lines) == 8

@@ -11,7 +11,6 @@ from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.files import write_file
-from vision_lab.loggers.event_files import RESULTS_PREFIX
 from vision_lab.loggers.images import log_png
 from vision_lab.tasks.base import Task
 from vision_lab.tasks.reports.base import Report
@@ -137,8 +136,7 @@ class ImageLogger(ExampleCollector):
             images = {"predictions": task.report.combine(self.drawn), **images}
         self.drawn = []
         for name, image in images.items():
-            tag = f"{RESULTS_PREFIX}/test/{name}" if split == "test" else f"{split}/{name}"
-            log_image(trainer, image, tag, f"{FOLDER}/{split}_{name}.png")
+            log_image(trainer, image, f"{split}/{name}", f"{FOLDER}/{split}_{name}.png")
 
 
 def get_report(pl_module: pl.LightningModule) -> Report:

@@ -58,7 +58,8 @@ class SampleLosses(Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
     ) -> None:
-        is_whole = all(getattr(trainer, limit) == 1.0 for limit in LIMITS)
+        limits = [getattr(trainer, name) for name in LIMITS]
+        is_whole = all(isinstance(limit, float) and limit == 1 for limit in limits)  # 1: one batch
         if not (isinstance(pl_module, ClassificationTask) and trainer.is_global_zero and is_whole):
             return
         data = cast(DataModule, trainer.datamodule)  # type: ignore[attr-defined]

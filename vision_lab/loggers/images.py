@@ -10,6 +10,8 @@ from PIL import Image
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from vision_lab.loggers.event_files import RESULTS_PREFIX
+
 
 def log_png(
     logger: Logger,
@@ -35,7 +37,8 @@ def log_png(
         # SummaryWriter.add_image would encode the image again, which takes longer than drawing it.
         height, width = size
         encoded = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-        summary = Summary(value=[Summary.Value(tag=name, image=encoded)])
+        tag = f"{RESULTS_PREFIX}/{name}" if name.startswith("test/") else name
+        summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
         logger.experiment._get_file_writer().add_summary(summary, step)
         return
     any_logger: Any = logger
