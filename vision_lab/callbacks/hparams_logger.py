@@ -1,6 +1,6 @@
 """Config, settings and results for the loggers; TensorBoard has pages for each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import indent
 from typing import Any, cast
@@ -54,7 +54,7 @@ class HparamsLogger(pl.Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        if any(True for _ in _tensorboard_writers(trainer)):
+        if _tensorboard_writers(trainer):
             self.session = EventFile(Path(trainer.default_root_dir) / HPARAMS_FOLDER)
             self.session.start_session(self.hparams)
             self.session.flush()
@@ -149,7 +149,9 @@ def _make_table(metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _tensorboard_writers(trainer: pl.Trainer) -> Iterator[SummaryWriter]:
+def _tensorboard_writers(trainer: pl.Trainer) -> list[SummaryWriter]:
+    writers = []
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            yield logger.experiment
+            writers.append(logger.experiment)
+    return writers

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
@@ -38,6 +40,21 @@ LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
 
 Row = dict[str, str | float]
 
+Key = tuple[float, int, int]
+"""By which rows are sorted: minus the loss, rank of the split, index in the split."""
+
+
+class Losses(NamedTuple):
+    """What a process has found.
+
+    Attributes:
+        rows: the row of each sample.
+        images: the images of those with the highest losses, (C, H, W) uint8.
+    """
+
+    rows: list[tuple[Key, Row]]
+    images: list[tuple[Key, Tensor]]
+
 
 class SampleLosses(Callback):
     """Writes the loss of each image of all splits, without augmentation, after the test.
@@ -60,28 +77,36 @@ class SampleLosses(Callback):
     ) -> None:
         limits = [getattr(trainer, name) for name in LIMITS]
         is_whole = all(isinstance(limit, float) and limit == 1 for limit in limits)  # 1: one batch
-        if not (isinstance(pl_module, ClassificationTask) and trainer.is_global_zero and is_whole):
+        if not (isinstance(pl_module, ClassificationTask) and is_whole):
             return
         data = cast(DataModule, trainer.datamodule)  # type: ignore[attr-defined]
-        rows: list[Row] = []
-        drawn: WorstSamples[Tensor] = WorstSamples(NUM_THUMBNAILS)
-        for split in SPLITS:
+        parts = _gather(self._evaluate(pl_module, data))
+        if not trainer.is_global_zero or not any(part.rows for part in parts):
+            return
+        rows = sorted(chain.from_iterable(part.rows for part in parts), key=itemgetter(0))
+        images = sorted(chain.from_iterable(part.images for part in parts), key=itemgetter(0))
+        folder = Path(trainer.default_root_dir)
+        write_csv(folder, LOSSES_FILENAME, [row for _, row in rows])
+        drawn = [image for _, image in images[:NUM_THUMBNAILS]]
+        thumbnails = make_thumbnails(drawn, side=THUMBNAIL_SIDE)
+        jpeg = encode_jpeg(thumbnails, quality=JPEG_QUALITY).numpy().tobytes()
+        write_file(folder, THUMBNAILS_FILENAME, jpeg)
+
+    def _evaluate(self, task: ClassificationTask, data: DataModule) -> Losses:
+        """Compute the losses of the samples that this process reads."""
+        rows: list[tuple[Key, Row]] = []
+        drawn: WorstSamples[tuple[Key, Tensor]] = WorstSamples(NUM_THUMBNAILS)
+        for rank, split in enumerate(SPLITS):
             if len(data.splits[split]) > self.max_samples:
                 continue
             origins = data.list_origins(split)
-            for batch, probabilities in _predict(pl_module, data, split):
-                for row, index, image in _describe(batch, probabilities, pl_module):
-                    keep = partial(image.clone)
-                    drawn.offer(cast(float, row["loss"]), len(rows), keep)
-                    rows.append({"split": split, "sample": origins[index], **row})
-        if not rows:
-            return
-        rows.sort(key=lambda row: -cast(float, row["loss"]))  # stable, as drawn.ordered() is
-        folder = Path(trainer.default_root_dir)
-        write_csv(folder, LOSSES_FILENAME, rows)
-        thumbnails = make_thumbnails(drawn.ordered(), side=THUMBNAIL_SIDE)
-        jpeg = encode_jpeg(thumbnails, quality=JPEG_QUALITY).numpy().tobytes()
-        write_file(folder, THUMBNAILS_FILENAME, jpeg)
+            for batch, probabilities in _predict(task, data, split):
+                for row, index, image in _describe(batch, probabilities, task):
+                    loss = cast(float, row["loss"])
+                    key = (-loss, rank, index)
+                    rows.append((key, {"split": split, "sample": origins[index], **row}))
+                    drawn.offer(loss, len(rows), partial(_keep, key, image))
+        return Losses(rows, drawn.ordered())
 
 
 def _predict(
@@ -121,3 +146,17 @@ def _describe(
             "loss": round(loss, 6),
         }
         yield row, sample.index, image
+
+
+def _keep(key: Key, image: Tensor) -> tuple[Key, Tensor]:
+    """Copy an image, so that it does not keep its batch in memory."""
+    return key, image.cpu().clone()
+
+
+def _gather(found: Losses) -> list[Losses]:
+    """Return what each process has found, in all of them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [found]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, found)
+    return gathered

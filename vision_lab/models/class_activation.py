@@ -80,7 +80,7 @@ class ClassActivationMaps:
                 logits = _get_logits(self.module(images.clone()))
             score = logits.gather(1, labels.clone()[:, None]).sum()
             (gradients,) = torch.autograd.grad(score, maps[-1])
-        weighted = (gradients.relu() * maps[-1].detach()).sum(dim=1, keepdim=True).relu()
+        weighted = (gradients.relu() * maps[-1].detach()).sum(dim=1, keepdim=True).relu().float()
         size = (images.shape[-2], images.shape[-1])
         resized = F.interpolate(weighted, size, mode="bilinear", align_corners=False)[:, 0]
         largest = resized.amax(dim=(1, 2), keepdim=True)
