@@ -36,10 +36,10 @@ def test_groups_have_curves_with_bands_and_rows(tmp_path: Path):
     assert [folder.name for folder in folders] == ["01 lr=..-x-", "02 lr=0.1"]
     curves = read(folders[1])
     points = [(event.step, event.value) for event in curves.Scalars("val/accuracy")]
-    assert points == [(4, pytest.approx(0.35)), (8, pytest.approx(0.55))]
+    assert points == [(3, pytest.approx(0.35)), (7, pytest.approx(0.55))]
     upper = curves.Scalars("with deviation/val/accuracy upper")[1].value
     assert upper == pytest.approx(0.55 + 0.1 / math.sqrt(2))
-    assert [event.step for event in curves.Scalars("val/loss")] == [8]
+    assert [event.step for event in curves.Scalars("val/loss")] == [7]
     layout = Layout.FromString(curves.Tensors(CONFIG_SUMMARY_TAG)[0].tensor_proto.string_val[0])
     (series,) = layout.category[0].chart[0].margin.series
     assert (series.value, series.upper) == ("val/accuracy", "with deviation/val/accuracy upper")

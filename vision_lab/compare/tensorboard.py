@@ -80,12 +80,15 @@ def _write_curves(folder: Path, group: Group, metrics: Sequence[str]) -> None:
 
 
 def _read_steps(group: Group) -> dict[int, int]:
-    """Read the step at the end of each epoch, from 1; all runs of a group have the same ones."""
+    """Read the step at which runs log each epoch, from 1; all runs of a group have the same ones.
+
+    In TensorBoard, Lightning counts the batch after which an epoch is logged from 0.
+    """
     steps = {}
     for finished in group.runs:
         with suppress(ConfigurationError, OSError, KeyError, ValueError):  # a damaged file
             for row in finished.run.read_rows("metrics.csv"):
-                steps[int(row["epoch"]) + 1] = int(row["step"])
+                steps[int(row["epoch"]) + 1] = int(row["step"]) - 1
             break
     return steps
 
