@@ -79,6 +79,16 @@ def test_different_test_data_is_reported(models: Command):
     assert "warning: the runs have different test data" in outcome.out
 
 
+def test_different_commits_are_reported(models: Command):
+    for seed in range(3):
+        file = Path(f"outputs/x/alexnet-{seed}/environment.json")
+        file.write_text(json.dumps({"versions": {}, "commit": ("a" if seed else "b") * 40}))
+    Path("outputs/x/vgg11-0/environment.json").write_text("[")
+    outcome = models("mode=compare", "runs=outputs/x")
+    assert outcome.code == 0, outcome.err
+    assert "warning: the runs are of 2 commits of vision_lab: bbbbbbbbbbbb (outputs/" in outcome.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

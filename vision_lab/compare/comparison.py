@@ -241,13 +241,22 @@ def describe_difference(
 
 def _find_warnings(runs: Sequence[FinishedRun]) -> list[str]:
     warnings = []
+    commits: dict[str, FinishedRun] = {}
+    for run in runs:
+        if run.commit is not None:
+            commits.setdefault(run.commit, run)
+    if len(commits) > 1:
+        examples = [f"{commit[:12]} ({run.run})" for commit, run in commits.items()]
+        warnings.append(
+            f"the runs are of {len(commits)} commits of vision_lab: {summarize_names(examples, 3)}"
+        )
     for split in ("test", "val"):
-        examples: dict[Any, dict[str, FinishedRun]] = {}  # by fold, by fingerprint
+        by_fold: dict[Any, dict[str, FinishedRun]] = {}  # the first run with each fingerprint
         for run in runs:
             if split in run.data:
-                of_fold = examples.setdefault(run.pairing.get("data.fold"), {})
-                of_fold.setdefault(str(run.data[split]), run)
-        different = next((found for found in examples.values() if len(found) > 1), None)
+                found = by_fold.setdefault(run.pairing.get("data.fold"), {})
+                found.setdefault(str(run.data[split]), run)
+        different = next((found for found in by_fold.values() if len(found) > 1), None)
         if different:
             names = summarize_names([str(run.run) for run in different.values()], 3)
             warnings.append(

@@ -44,6 +44,7 @@ class FinishedRun:
         costs: what the run costs; values that its version did not write are absent.
         data: fingerprints of its data by split.
         num_folds: number of folds of its cross-validation; None without.
+        commit: the commit of vision_lab that trained it; None if it is unknown.
     """
 
     run: Run
@@ -58,6 +59,7 @@ class FinishedRun:
     costs: Mapping[str, float]
     data: Mapping[str, Any]
     num_folds: int | None = None
+    commit: str | None = None
 
 
 class LeftOutRun(NamedTuple):
@@ -202,6 +204,7 @@ def _read_run(run: Run) -> FinishedRun | LeftOutRun:
         costs=costs,
         data=run.data or {},
         num_folds=config.get("data.folds"),
+        commit=_read_commit(run),
     )
 
 
@@ -214,6 +217,14 @@ def _describe_state(run: Run) -> str:
     if state == "pruned":
         return "pruned by a search"
     return f"unfinished: {state}"
+
+
+def _read_commit(run: Run) -> str | None:
+    try:
+        commit = run.environment.get("commit")
+    except (ConfigurationError, AttributeError):  # a damaged file, which nothing depends on
+        return None
+    return commit if isinstance(commit, str) else None
 
 
 def _median_speed(run: Run) -> float | None:
