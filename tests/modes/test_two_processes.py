@@ -55,6 +55,12 @@ def test_two_processes_equal_one_with_twice_the_batch(
     for one, two in zip(*tables, strict=True):
         for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
             assert float(one[metric]) == pytest.approx(float(two[metric]), rel=1e-3), metric
+    losses = []
+    for name in ("one", "two"):
+        with (tmp_path / "outputs" / name / "sample_losses.csv").open(newline="") as file:
+            losses.append({row["sample"]: float(row["loss"]) for row in csv.DictReader(file)})
+    assert len(losses[0]) == 51
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
     evaluated = fork_command(tmp_path, "mode=evaluate", "run=outputs/two")  # by two processes again
     assert evaluated.returncode == 0, evaluated.stderr
     assert "bit-exactly the result reported after training" in evaluated.stdout

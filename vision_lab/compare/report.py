@@ -64,6 +64,7 @@ def make_report(
         warnings: what is wrong besides the warnings of the comparison.
         command: the command that has made it.
     """
+    _read_image.cache_clear()  # files may have changed since an earlier report
     charts = {}
     for heading, figure in make_charts(comparison).items():
         charts[heading] = figure.to_html(
@@ -187,7 +188,7 @@ def _cut_thumbnail(vote: SampleVotes) -> str | None:
             continue
         side = sheet.width // THUMBNAIL_COLUMNS
         left, top = rank % THUMBNAIL_COLUMNS * side, rank // THUMBNAIL_COLUMNS * side
-        if top + side <= sheet.height:
+        if side and top + side <= sheet.height:
             return _to_uri(sheet.crop((left, top, left + side, top + side)))
     return None
 
