@@ -287,7 +287,7 @@ def test_samples_need_no_features(command: Command, run: Path):
         ("task=generate data.spec.image_size=[28,28]", "data.spec.image_size=[28,28]: type [32,32]: dcgan"),
         ("mode=predict run=outputs/made mode.num_samples=0", "mode.num_samples=0: type a whole number from 1 to 1000000 or null"),
         ("mode=predict run=outputs/made mode.class_names=[hat]", "mode.class_names=[hat]: type a list of t-shirt/top, trouser"),
-        ("mode=predict run=outputs/made mode.tta=flip", "mode.tta and mode.tiles are for images to predict, not to generate"),
+        ("mode=predict run=outputs/made mode.tta=flip", "mode.tta, mode.tiles and mode.cam are for images to predict, not to generate"),
         ("mode=predict run=outputs/made source=outputs", "source=outputs: this is not a latents.npz written by mode=predict"),
         ("mode=predict run=outputs/made source=x mode.num_samples=3", "the file of source= determines mode.num_samples and mode.class_names"),
         ("task=generate trainer.precision=64-true", "trainer.precision=64-true: type 32-true, 16-mixed or bf16-mixed"),
