@@ -13,6 +13,7 @@ from vision_lab.compare.charts import find_front, make_charts
 from vision_lab.compare.comparison import Comparison, compare_runs
 from vision_lab.compare.report import make_report
 from vision_lab.compare.runs import find_runs, read_runs
+from vision_lab.compare.samples import find_label_errors
 from vision_lab.compare.tables import make_rows
 
 HOSTILE = (
@@ -59,6 +60,7 @@ def test_what_the_report_shows(tmp_path: Path):
         comparison,
         rows=make_rows(comparison),
         warnings=["the curves are without x"],
+        label_errors=find_label_errors(comparison),
         command="python -m vision_lab mode=compare",
     )
     page = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
@@ -101,11 +103,28 @@ def test_texts_of_runs_are_escaped(tmp_path: Path):
     status.write_text(status.read_text().replace("it failed", HOSTILE[0]))
     comparison = compare_folder(tmp_path / "runs")
     text = make_report(
-        comparison, rows=make_rows(comparison), warnings=[HOSTILE[1]], command=HOSTILE[0]
+        comparison,
+        rows=make_rows(comparison),
+        warnings=[HOSTILE[1]],
+        label_errors=find_label_errors(comparison),
+        command=HOSTILE[0],
     )
     for hostile in HOSTILE:
         assert hostile not in text
     assert "&lt;script&gt;" in text
+
+
+def test_images_are_decoded_as_images_only(tmp_path: Path):
+    """Pillow would pass PostScript to another program, whatever the name of the file is."""
+    make_runs(tmp_path / "runs")
+    for name in ("test_predictions.png", "high_losses.jpg"):
+        for file in (tmp_path / "runs").glob(f"*/images/{name}"):
+            file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    comparison = compare_folder(tmp_path / "runs")
+    text = make_report(
+        comparison, rows=make_rows(comparison), warnings=[], label_errors=([], 0), command="x"
+    )
+    assert "data:image/jpeg" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
 
 
 @pytest.mark.slow
@@ -115,7 +134,15 @@ def test_the_report_in_a_browser(tmp_path: Path):
     make_runs(tmp_path / "runs", HOSTILE)
     comparison = compare_folder(tmp_path / "runs")
     file = tmp_path / "report.html"
-    file.write_text(make_report(comparison, rows=make_rows(comparison), warnings=[], command="x"))
+    label_errors = find_label_errors(comparison)
+    text = make_report(
+        comparison,
+        rows=make_rows(comparison),
+        warnings=[],
+        label_errors=label_errors,
+        command="x",
+    )
+    file.write_text(text)
     flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
     done = subprocess.run(
         [

@@ -76,4 +76,14 @@ def test_groups_differ_in_test_images_on_which_the_reference_is_better(tmp_path:
     )
     found = find_disagreements(comparison)
     assert list(found) == ["optimizer.lr=0.2"]
-    assert [vote.sample for vote in found["optimizer.lr=0.2"]] == ["b.png", "a.png"]
+    votes, num_runs = found["optimizer.lr=0.2"]
+    assert [vote.sample for vote in votes] == ["b.png", "a.png"]
+    assert num_runs == 1
+
+
+def test_lists_of_others_may_be_cut_or_repeat_a_sample(tmp_path: Path):
+    row = "train,train 7,coat,bag,0.9,5"
+    losses = {(0.1, 0): [row] * 3, (0.1, 1): [row, "train,train 8,coat,bag"]}
+    votes, num_runs = find_label_errors(compare_losses(tmp_path, losses))
+    assert num_runs == 2
+    assert [(vote.sample, vote.majority) for vote in votes] == [("train 7", ("bag", 2))]

@@ -89,11 +89,11 @@ def test_a_mean_with_its_deviation():
 def test_folds_have_wider_intervals_than_seeds():
     """By the factor of Nadeau and Bengio: the square root of 1 + 5/4 for five folds."""
     scores = [0.81, 0.83, 0.80, 0.84, 0.82]
-    seeds, folds = summarize(scores), summarize(scores, num_folds=5)
+    seeds, folds = summarize(scores), summarize(scores, overlap=1 / 4)
     assert folds[:3] == seeds[:3]
     assert folds.high - folds.mean == pytest.approx(1.5 * (seeds.high - seeds.mean))
     first, second = values(*scores), values(0.80, 0.81, 0.80, 0.82, 0.81)
-    paired = [compare(first, second, num_folds=count) for count in (None, 5)]
+    paired = [compare(first, second, overlap=overlap) for overlap in (None, 1 / 4)]
     assert paired[1].high - paired[1].mean == pytest.approx(1.5 * (paired[0].high - paired[0].mean))
     assert paired[0].p_value < 0.05 < paired[1].p_value
     verdict = describe_difference(paired[1], 1, is_significant=False, num_folds=5)

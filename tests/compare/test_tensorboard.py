@@ -13,6 +13,7 @@ from tests.compare.made_runs import make_run
 from vision_lab.compare.comparison import compare_runs
 from vision_lab.compare.runs import find_runs, read_runs
 from vision_lab.compare.tensorboard import write_groups
+from vision_lab.core.errors import ConfigurationError
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -43,6 +44,27 @@ def test_groups_have_curves_with_bands_and_rows(tmp_path: Path):
     layout = Layout.FromString(curves.Tensors(CONFIG_SUMMARY_TAG)[0].tensor_proto.string_val[0])
     (series,) = layout.category[0].chart[0].margin.series
     assert (series.value, series.upper) == ("val/accuracy", "with deviation/val/accuracy upper")
+
+
+def test_links_of_others_are_refused(tmp_path: Path):
+    make_run(tmp_path / "runs" / "x", score=0.5)
+    kept = tmp_path / "kept"
+    (kept / "inside").mkdir(parents=True)
+    (tmp_path / "runs" / "tensorboard").symlink_to(kept)
+    comparison = compare_runs(*read_runs(find_runs([str(tmp_path / "runs")])))
+    with pytest.raises(ConfigurationError, match="symbolic link"):
+        write_groups(comparison, tmp_path / "runs")
+    assert (kept / "inside").exists()
+
+
+def test_steps_that_are_no_steps_are_left_out(tmp_path: Path):
+    run = make_run(tmp_path / "x", score=0.5)
+    rows = f"0,{10**20},0.5\n1,,0.6\n2\n"
+    (run / "metrics.csv").write_text("epoch,step,val/accuracy\n" + rows)
+    comparison = compare_runs(*read_runs(find_runs([str(tmp_path)])))
+    write_groups(comparison, tmp_path)
+    (folder,) = (tmp_path / "tensorboard").iterdir()
+    assert len(read(folder).Scalars("val/accuracy")) == 2
 
 
 def test_rows_have_the_settings_and_means_of_groups(tmp_path: Path):

@@ -58,7 +58,7 @@ def test_samples_of_several_classes_are_balanced():
 
 
 def test_too_few_groups_are_refused():
-    with pytest.raises(DataError, match="5 parts cannot be made of 3 images"):
+    with pytest.raises(DataError, match=r"data.folds=5 requires at least 5 images; there are 3"):
         assign_folds(COUNTS[:3], None, num_folds=5, seed=0)
-    with pytest.raises(DataError, match=r"of 1 groups of images \(data.groups\)"):
+    with pytest.raises(DataError, match=r"5 groups of images \(data.groups\); there are 1"):
         assign_folds(COUNTS, ["a"] * len(COUNTS), num_folds=5, seed=0)

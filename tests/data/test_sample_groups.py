@@ -30,6 +30,12 @@ def test_a_file_names_groups_by_the_ends_of_paths(tmp_path: Path):
     assert find_groups(images(tmp_path), file) == ["x", "y", "x"]
 
 
+def test_files_of_excel_are_read(tmp_path: Path):
+    file = tmp_path / "groups.csv"
+    file.write_text('image,group\r\na/1.jpg,"x\u0085,y"\r\nb/1.jpg,z\r\n2.jpg,z\r\n', "utf-8-sig")
+    assert find_groups(images(tmp_path), str(file)) == ["x\x85,y", "z", "z"]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

@@ -97,6 +97,29 @@ def test_no_group_is_in_two_splits():
         assert sum(map(len, groups)) == len(set.union(*groups)) == 25
 
 
+def test_the_largest_group_is_not_held_out():
+    paths = [Path("large", f"{i}.jpg") for i in range(50)]
+    paths += [Path(f"small_{i // 5}", f"{i}.jpg") for i in range(50)]
+    dataset = LabeledImages(paths, [i % 2 for i in range(100)])
+    parts = held_out({"train": dataset, "val": None, "test": None})
+    assert {path.parent.name for path in read(parts["train"])} > {"large"}
+    assert len(parts["test"]) == len(parts["val"]) == 10
+
+
+def test_groups_that_are_classes_are_refused():
+    paths = [Path("cat" if i % 2 else "dog", f"{i}.jpg") for i in range(20)]
+    dataset = LabeledImages(paths, [i % 2 for i in range(20)])
+    with pytest.raises(DataError, match=r"data.groups=folder: each group is a class"):
+        held_out({"train": dataset, "val": None, "test": None})
+
+
+def test_a_part_cannot_be_held_out_of_one_group():
+    paths = [Path("a" if i % 2 else "b", f"{i}.jpg") for i in range(20)]
+    dataset = LabeledImages(paths, [i // 10 for i in range(20)])
+    with pytest.raises(DataError, match="all images that are left are of one group"):
+        held_out({"train": dataset, "val": None, "test": None})
+
+
 def held_out(datasets: Any) -> Any:
     return split_dataset(datasets, "labels", replace(SETTINGS, groups="folder"))
 

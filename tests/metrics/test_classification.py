@@ -39,3 +39,10 @@ def test_classes_without_samples_have_no_curve():
     assert precision_recall_curve(counts[:, 1]) is None
     assert roc_curve(counts[:, 0]) is None  # no sample of another class
     assert precision_recall_curve(counts[:, 0]).area == 1.0
+
+
+def test_precision_begins_at_the_highest_score():
+    histogram = ScoreHistogram(2)
+    histogram.update(torch.tensor([[0.7, 0.3], [0.4, 0.6]]), torch.tensor([0, 1]))
+    curve = precision_recall_curve(histogram.compute()[:, 0])
+    assert (curve.x[0], curve.y[0]) == (1.0, 1.0)

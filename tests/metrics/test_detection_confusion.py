@@ -44,5 +44,10 @@ def test_ignored_objects_are_neither_missed_nor_confused():
     assert count([], objects) == [[0] * 3] * 3
 
 
+def test_a_detection_in_a_crowd_is_not_counted():
+    crowd = [0, 0, *box(0, side=100), 10000, 1]
+    assert count([[0, 0, *box(20), 0.9]], [crowd]) == [[0] * 3] * 3
+
+
 def test_nothing():
     assert count([], []) == [[0] * 3] * 3

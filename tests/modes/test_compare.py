@@ -79,6 +79,33 @@ def test_different_test_data_is_reported(models: Command):
     assert "warning: the runs have different test data" in outcome.out
 
 
+def test_an_output_folder_that_is_a_link_is_refused(models: Command, tmp_path: Path):
+    kept = tmp_path / "kept"
+    (kept / "tensorboard").mkdir(parents=True)
+    Path("outputs/x/compare").symlink_to(kept)
+    outcome = models("mode=compare", "runs=outputs/x")
+    assert outcome.code != 0
+    assert "symbolic link" in outcome.err
+    assert [path.name for path in kept.iterdir()] == ["tensorboard"]
+
+
+@pytest.mark.parametrize("folds", [1, True, "5", ".nan", None])
+def test_folds_that_are_no_folds_are_left_out(models: Command, folds: object):
+    make_run(
+        Path("outputs/x/bad"), score=0.9, config={"seed": 7, "data.folds": folds, "data.fold": [0]}
+    )
+    outcome = models("mode=compare", "runs=outputs/x")
+    assert outcome.code == 0, outcome.err
+    assert "left out: outputs/x/bad: its files are not those of a run" in outcome.out
+
+
+def test_folds_and_other_runs_are_not_compared_silently(models: Command):
+    config = {"seed": 0, "data.folds": 3, "data.fold": 0}
+    make_run(Path("outputs/x/fold"), score=0.9, config=config)
+    outcome = models("mode=compare", "runs=outputs/x")
+    assert "warning: some of the runs test on folds and others do not" in outcome.out
+
+
 def test_different_commits_are_reported(models: Command):
     for seed in range(3):
         file = Path(f"outputs/x/alexnet-{seed}/environment.json")

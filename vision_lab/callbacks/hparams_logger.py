@@ -121,7 +121,9 @@ class HparamsLogger(pl.Callback):
         if self.session is None:
             return
         for checkpoint in trainer.checkpoint_callbacks:
-            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
+            if not isinstance(checkpoint, ModelCheckpoint) or checkpoint.monitor != task.monitor:
+                continue
+            if checkpoint.best_model_score is not None:
                 best = {task.monitor: checkpoint.best_model_score.item()}
                 self.session.add_scalars(name_results(best, best), step=logged_step(trainer))
                 self.session.flush()

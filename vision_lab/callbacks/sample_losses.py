@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -49,7 +50,7 @@ class Losses(NamedTuple):
 
     Attributes:
         rows: the row of each sample.
-        images: the images of those with the highest losses, (C, H, W) uint8.
+        images: thumbnails of those with the highest losses, (3, side, side) uint8.
     """
 
     rows: list[tuple[Key, Row]]
@@ -129,6 +130,7 @@ def _describe(
     confidences, predicted = probabilities.max(dim=1)
     of_target = probabilities.gather(1, batch.targets.clamp(min=0)[:, None])[:, 0]
     losses = -of_target.clamp(min=torch.finfo(of_target.dtype).tiny).log()
+    losses = losses.nan_to_num(nan=math.inf)  # NaN cannot be sorted
     columns: Any = zip(
         batch.samples,
         batch.images,
@@ -149,8 +151,8 @@ def _describe(
 
 
 def _keep(key: Key, image: Tensor) -> tuple[Key, Tensor]:
-    """Copy an image, so that it does not keep its batch in memory."""
-    return key, image.cpu().clone()
+    """Keep a thumbnail of an image, which is small enough to be sent to another process."""
+    return key, make_thumbnails([image], side=THUMBNAIL_SIDE, columns=1)
 
 
 def _gather(found: Losses) -> list[Losses]:

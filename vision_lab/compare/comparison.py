@@ -104,7 +104,7 @@ def compare_runs(
     summaries: list[tuple[Group, Summary]] = []
     for group in group_runs(runs, by=by):
         values = list(group.values(metric).values())
-        summaries.append((group, summarize(values, num_folds=group.num_folds)))
+        summaries.append((group, summarize(values, overlap=group.overlap)))
     summaries.sort(key=lambda item: _order(item[1], sign))
     reference = _find_reference([group for group, _ in summaries], baseline)
     return Comparison(
@@ -140,7 +140,9 @@ def _compare_groups(
     differences = []
     for group in others:
         values = group.values(metric)
-        differences.append(compare(values, reference_values, num_folds=group.num_folds))
+        differences.append(
+            compare(values, reference_values, overlap=group.overlap or reference.overlap)
+        )
     found: dict[str, tuple[Difference | None, str]] = {
         reference.name: (None, reference_verdict),
     }
@@ -249,6 +251,13 @@ def _find_warnings(runs: Sequence[FinishedRun]) -> list[str]:
         examples = [f"{commit[:12]} ({run.run})" for commit, run in commits.items()]
         warnings.append(
             f"the runs are of {len(commits)} commits of vision_lab: {summarize_names(examples, 3)}"
+        )
+    folds = {run.num_folds for run in runs}
+    if len(folds) > 1:
+        warnings.append(
+            "some of the runs test on folds and others do not, or on other ones, so their metrics "
+            "are of different images: "
+            + ", ".join(sorted(f"data.folds={number}" for number in folds))
         )
     for split in ("test", "val"):
         by_fold: dict[Any, dict[str, FinishedRun]] = {}  # the first run with each fingerprint

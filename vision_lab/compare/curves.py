@@ -78,7 +78,7 @@ def _add_value(values: dict[int, list[float]], row: dict[str, str], name: str) -
 
 def _average(by_epoch: dict[int, list[float]]) -> Curve:
     epochs = sorted(by_epoch)
-    means = [statistics.fmean(by_epoch[epoch]) for epoch in epochs]
+    means = [statistics.mean(by_epoch[epoch]) for epoch in epochs]  # fmean overflows
     deviations = []
     for epoch in epochs:
         found = by_epoch[epoch]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from vision_lab.compare.runs import FinishedRun
@@ -48,8 +49,19 @@ class Group:
         """The number of folds of cross-validation, the smallest one; None without."""
         return min((run.num_folds for run in self.runs if run.num_folds), default=None)
 
+    @property
+    def overlap(self) -> float | None:
+        """The number of test images per training image of folds; None without folds."""
+        if self.num_folds is None:
+            return None
+        ratios = [run.test_ratio for run in self.runs if run.test_ratio is not None]
+        return fmean(ratios) if ratios else 1 / (self.num_folds - 1)
+
     def values(self, metric: str) -> dict[tuple[str, ...], float]:
         """Return the value of a metric in each run that has it, by what runs are paired by.
+
+        With folds, it is the mean over the runs of each fold: other seeds test on the same images,
+        and are no further evidence.
 
         Args:
             metric: name of the metric.
@@ -69,7 +81,15 @@ class Group:
                     "one of them, or group by what else differs (mode.by=null)"
                 )
             values[pair] = run.metrics[metric]
-        return values
+        return values if self.num_folds is None else self._average_folds(metric)
+
+    def _average_folds(self, metric: str) -> dict[tuple[str, ...], float]:
+        by_fold: dict[tuple[str, ...], list[float]] = {}
+        for run in self.runs:
+            if metric in run.metrics:
+                fold = (str(run.pairing.get("data.fold")),)
+                by_fold.setdefault(fold, []).append(run.metrics[metric])
+        return {fold: fmean(found) for fold, found in by_fold.items()}
 
 
 def group_runs(runs: Sequence[FinishedRun], *, by: Sequence[str] | None = None) -> list[Group]:

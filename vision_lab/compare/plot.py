@@ -64,7 +64,7 @@ def _draw_runs(axes: Axes, items: Sequence[ComparedGroup], metric: str) -> None:
     for row, item in enumerate(items):
         values = list(item.group.values(metric).values())
         color = COLORS[row % len(COLORS)]
-        if item.summary.low is not None:
+        if item.summary.low is not None and item.summary.high is not None:
             axes.plot(
                 [item.summary.low, item.summary.high],
                 [row, row],

@@ -23,7 +23,7 @@ from vision_lab.compare.charts import MAX_GROUPS, make_charts
 from vision_lab.compare.comparison import Comparison
 from vision_lab.compare.difference import find_differing
 from vision_lab.compare.runs import FinishedRun
-from vision_lab.compare.samples import SampleVotes, find_disagreements, find_label_errors
+from vision_lab.compare.samples import SampleVotes, find_disagreements
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.text import display_text
 from vision_lab.run_folders.folder import Run
@@ -43,6 +43,9 @@ THUMBNAIL_COLUMNS = 10
 MAX_KEYS = 40
 """Maximum number of keys that are shown of the difference between two configs."""
 
+MAX_PIXELS = 20_000_000
+"""Larger images are not shown."""
+
 MAX_IMAGE_SIDE = 900
 """Longer side of a shown image in pixels."""
 
@@ -54,6 +57,7 @@ def make_report(
     *,
     rows: Sequence[Mapping[str, str]],
     warnings: Sequence[str],
+    label_errors: tuple[Sequence[SampleVotes], int],
     command: str,
 ) -> str:
     """Return the report.
@@ -62,6 +66,7 @@ def make_report(
         comparison: the comparison.
         rows: its table, of ``make_rows``.
         warnings: what is wrong besides the warnings of the comparison.
+        label_errors: what ``find_label_errors`` returns.
         command: the command that has made it.
     """
     _read_image.cache_clear()  # files may have changed since an earlier report
@@ -87,7 +92,7 @@ def make_report(
         images=_list_images(comparison),
         warnings=[*comparison.warnings, *warnings],
         differences=_list_config_differences(comparison),
-        label_errors=_show_samples(*find_label_errors(comparison)),
+        label_errors=_show_samples(*label_errors),
         disagreements=_show_disagreements(comparison),
         runs=[_describe_run(run) for item in comparison.groups for run in item.group.runs],
         command=command,
@@ -139,8 +144,13 @@ def _format_fingerprint(fingerprint: Any) -> str:
     return " ".join(str(value) for value in fingerprint.values())
 
 
-def _list_config_differences(comparison: Comparison) -> dict[str, list[tuple[str, str, str]]]:
-    """Return for each group the keys that differ from the reference, with both values."""
+def _list_config_differences(
+    comparison: Comparison,
+) -> dict[str, tuple[int, list[tuple[str, str, str]]]]:
+    """Return for each group the number of keys that differ from the reference, and the first ones.
+
+    Each key has the value of the reference and that of the group.
+    """
     reference = comparison.reference.runs[0]
     found = {}
     for item in comparison.groups[:MAX_GROUPS]:
@@ -153,7 +163,7 @@ def _list_config_differences(comparison: Comparison) -> dict[str, list[tuple[str
             rows.append((key, str(old), str(new)))
         if len(differing) > MAX_KEYS:
             rows.append((f"and {len(differing) - MAX_KEYS} more", "", ""))
-        found[item.group.name] = rows
+        found[item.group.name] = (len(differing), rows)
     return found
 
 
@@ -173,10 +183,9 @@ def _show_samples(votes: Sequence[SampleVotes], num_runs: int) -> list[dict[str,
 
 
 def _show_disagreements(comparison: Comparison) -> dict[str, list[dict[str, str | None]]]:
-    sizes = {item.group.name: len(item.group.runs) for item in comparison.groups}
     shown = {}
-    for name, votes in find_disagreements(comparison).items():
-        shown[name] = _show_samples(votes, sizes[name])
+    for name, (votes, num_runs) in find_disagreements(comparison).items():
+        shown[name] = _show_samples(votes, num_runs)
     return shown
 
 
@@ -217,14 +226,18 @@ def _encode_image(file: Path) -> str | None:
     return _to_uri(image)
 
 
-@lru_cache(maxsize=64)  # many samples are cut out of one image
+@lru_cache(maxsize=16)  # many samples are cut out of one image
 def _read_image(file: Path) -> Image.Image | None:
-    """Read an image; None if it is absent or no image."""
+    """Read an image; None if it is absent, no image, or too large.
+
+    Only two decoders are allowed: Pillow would pass PostScript to another program.
+    """
     if not file.is_file() or file.is_symlink():
         return None
     try:
-        with Image.open(file) as opened:
-            return opened.convert("RGB")
+        with Image.open(file, formats=("PNG", "JPEG")) as opened:
+            is_too_large = opened.width * opened.height > MAX_PIXELS
+            return None if is_too_large else opened.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
         return None
 

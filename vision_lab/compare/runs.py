@@ -44,6 +44,7 @@ class FinishedRun:
         costs: what the run costs; values that its version did not write are absent.
         data: fingerprints of its data by split.
         num_folds: number of folds of its cross-validation; None without.
+        test_ratio: number of its test images per training image; None if it is unknown.
         commit: the commit of vision_lab that trained it; None if it is unknown.
     """
 
@@ -59,6 +60,7 @@ class FinishedRun:
     costs: Mapping[str, float]
     data: Mapping[str, Any]
     num_folds: int | None = None
+    test_ratio: float | None = None
     commit: str | None = None
 
 
@@ -187,6 +189,10 @@ def _read_run(run: Run) -> FinishedRun | LeftOutRun:
     for key, value in config.items():
         if not is_ignored(key) and key not in PAIRING_KEYS:
             compared[key] = value
+    num_folds, fold = config.get("data.folds"), config.get("data.fold")
+    has_folds = _is_whole(num_folds, 2) and _is_whole(fold, 0)
+    if not has_folds and not (num_folds is None and fold is None):
+        raise ValueError(f"data.folds={num_folds} data.fold={fold}")
     pairing = {}
     for key in PAIRING_KEYS:
         if config.get(key) is not None:
@@ -203,7 +209,8 @@ def _read_run(run: Run) -> FinishedRun | LeftOutRun:
         per_class=result["per_class"],
         costs=costs,
         data=run.data or {},
-        num_folds=config.get("data.folds"),
+        num_folds=num_folds,
+        test_ratio=_read_test_ratio(run),
         commit=_read_commit(run),
     )
 
@@ -217,6 +224,18 @@ def _describe_state(run: Run) -> str:
     if state == "pruned":
         return "pruned by a search"
     return f"unfinished: {state}"
+
+
+def _is_whole(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def _read_test_ratio(run: Run) -> float | None:
+    data = run.data or {}
+    counts = [data.get(split, {}).get("count") for split in ("test", "train")]
+    if not all(_is_whole(count, 1) for count in counts):
+        return None
+    return float(counts[0] / counts[1])
 
 
 def _read_commit(run: Run) -> str | None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vision_lab.compare.comparison import Comparison
+from vision_lab.compare.groups import Group
 from vision_lab.compare.runs import FinishedRun
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.run_folders.folder import Run
@@ -97,7 +98,7 @@ def find_label_errors(comparison: Comparison) -> tuple[list[SampleVotes], int]:
     return found[:MAX_LABEL_ERRORS], num_runs
 
 
-def find_disagreements(comparison: Comparison) -> dict[str, list[SampleVotes]]:
+def find_disagreements(comparison: Comparison) -> dict[str, tuple[list[SampleVotes], int]]:
     """Find test images on which groups are wrong and the reference is better.
 
     Args:
@@ -105,39 +106,56 @@ def find_disagreements(comparison: Comparison) -> dict[str, list[SampleVotes]]:
 
     Returns:
         For each of the best groups but the reference, the samples with the largest difference of
-        the mean loss.
+        the mean loss, and the number of runs that have tested each of them.
     """
-    reference, num_reference_runs = _read_votes(comparison.reference.runs)
+    reference, num_reference_runs = _read_tested(comparison.reference)
     if not num_reference_runs:
         return {}
-    known = {vote.sample: vote.loss(num_reference_runs) for vote in reference}
-    found: dict[str, list[SampleVotes]] = {}
+    known = {(vote.sample, vote.target): vote.loss(num_reference_runs) for vote in reference}
+    found: dict[str, tuple[list[SampleVotes], int]] = {}
     others = [item.group for item in comparison.groups if item.difference is not None]
     for group in others[:MAX_GROUPS]:
-        votes, num_runs = _read_votes(group.runs)
+        votes, num_runs = _read_tested(group)
         differences = []
         for vote in votes:
-            difference = vote.loss(num_runs) - known.get(vote.sample, 0.0)
-            if vote.split == "test" and vote.majority[0] != vote.target and difference > 0:
+            difference = vote.loss(num_runs) - known.get((vote.sample, vote.target), 0.0)
+            if vote.majority[0] != vote.target and difference > 0:
                 differences.append((difference, vote))
         differences.sort(key=lambda pair: -pair[0])
         if differences:
-            found[group.name] = [vote for _, vote in differences[:MAX_DISAGREEMENTS]]
+            found[group.name] = ([vote for _, vote in differences[:MAX_DISAGREEMENTS]], num_runs)
     return found
 
 
-def _read_votes(runs: Sequence[FinishedRun]) -> tuple[list[SampleVotes], int]:
-    """Read the samples with the highest losses, and the number of runs that list them."""
+def _read_tested(group: Group) -> tuple[list[SampleVotes], int]:
+    """Read the votes for test images, and the number of runs that have tested each of them."""
+    votes, num_runs = _read_votes(group.runs, splits=("test",))
+    return votes, -(-num_runs // (group.num_folds or 1))
+
+
+def _read_votes(
+    runs: Sequence[FinishedRun], splits: Sequence[str] = ()
+) -> tuple[list[SampleVotes], int]:
+    """Read the samples with the highest losses, and the number of runs that list them.
+
+    Args:
+        runs: the runs.
+        splits: splits whose samples are read; empty for all.
+    """
     votes: dict[tuple[str, str], SampleVotes] = {}
     num_runs = 0
     for finished in runs:
-        with suppress(ConfigurationError, OSError, KeyError, ValueError):  # a damaged file
+        seen = set()
+        # A damaged file: the rows before the damage.
+        with suppress(ConfigurationError, OSError, KeyError, TypeError, ValueError):
             rows = finished.run.read_rows(LOSSES_FILENAME, max_rows=MAX_ROWS)
             num_runs += bool(rows)
             for rank, row in enumerate(rows):
                 key, loss = (row["sample"], row["target"]), float(row["loss"])
-                if not math.isfinite(loss):
+                is_read = not splits or row["split"] in splits
+                if not is_read or key in seen or not math.isfinite(loss):
                     continue
+                seen.add(key)
                 vote = votes.setdefault(key, SampleVotes(row["split"], *key))
                 vote.losses.append(loss)
                 vote.predicted.append(row["predicted"])

@@ -71,12 +71,12 @@ class Difference(NamedTuple):
     effect: float | None = None
 
 
-def summarize(values: Sequence[float], *, num_folds: int | None = None) -> Summary:
+def summarize(values: Sequence[float], *, overlap: float | None = None) -> Summary:
     """Summarize a metric.
 
     Args:
         values: the value of each run; those that are not finite are left out.
-        num_folds: number of folds of cross-validation; None if runs are independent.
+        overlap: number of test images per training image of folds; None if runs are independent.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
@@ -87,7 +87,7 @@ def summarize(values: Sequence[float], *, num_folds: int | None = None) -> Summa
     deviation = statistics.stdev(finite)
     if _is_negligible(deviation, mean):
         return Summary(size, mean, 0.0, mean, mean)
-    error = _standard_error(deviation, size, num_folds)
+    error = _standard_error(deviation, size, overlap)
     return Summary(size, mean, deviation, *_find_interval(mean, error, size - 1))
 
 
@@ -95,41 +95,41 @@ def compare(
     first: Mapping[tuple[str, ...], float],
     second: Mapping[tuple[str, ...], float],
     *,
-    num_folds: int | None = None,
+    overlap: float | None = None,
 ) -> Difference:
     """Compare a metric of two groups: by pairs if two or more seeds are common, else by all runs.
 
     Args:
         first: the values of a group, by what runs are paired by.
         second: the values of the other group.
-        num_folds: number of folds of cross-validation; None if runs are independent.
+        overlap: number of test images per training image of folds; None if runs are independent.
     """
     first, second = _keep_finite(first), _keep_finite(second)
     common = [pair for pair in first if pair in second]
     if len(common) >= 2:
-        return _compare_pairs([first[pair] - second[pair] for pair in common], num_folds)
-    return _compare_all(list(first.values()), list(second.values()), num_folds)
+        return _compare_pairs([first[pair] - second[pair] for pair in common], overlap)
+    return _compare_all(list(first.values()), list(second.values()), overlap)
 
 
 def _keep_finite(values: Mapping[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
     return {pair: value for pair, value in values.items() if math.isfinite(value)}
 
 
-def _compare_pairs(differences: Sequence[float], num_folds: int | None) -> Difference:
+def _compare_pairs(differences: Sequence[float], overlap: float | None) -> Difference:
     """Compare by Student's t test of paired differences."""
     size, mean = len(differences), statistics.fmean(differences)
     deviation = statistics.stdev(differences)
     if _is_negligible(deviation, mean):
         is_evidence = mean != 0 and size >= MIN_EQUAL
         return Difference(size, True, mean, mean, mean, 0.0 if is_evidence else 1.0)
-    error = _standard_error(deviation, size, num_folds)
+    error = _standard_error(deviation, size, overlap)
     interval = _find_interval(mean, error, size - 1)
     p_value = _find_p_value(mean, error, size - 1)
     return Difference(size, True, mean, *interval, p_value, abs(mean) / deviation)
 
 
 def _compare_all(
-    first: Sequence[float], second: Sequence[float], num_folds: int | None
+    first: Sequence[float], second: Sequence[float], overlap: float | None
 ) -> Difference:
     """Compare by Welch's t test, which does not assume equal deviations."""
     from scipy import stats
@@ -147,8 +147,8 @@ def _compare_all(
         return Difference(size, False, mean, mean, mean, 0.0 if is_evidence else 1.0)
     freedom = float(stats.ttest_ind(first, second, equal_var=False).df)
     error = math.hypot(
-        _standard_error(math.sqrt(variances[0]), len(first), num_folds),
-        _standard_error(math.sqrt(variances[1]), len(second), num_folds),
+        _standard_error(math.sqrt(variances[0]), len(first), overlap),
+        _standard_error(math.sqrt(variances[1]), len(second), overlap),
     )
     interval = _find_interval(mean, error, freedom)
     p_value = _find_p_value(mean, error, freedom)
@@ -160,10 +160,9 @@ def _is_negligible(deviation: float, mean: float) -> bool:
     return deviation <= ROUNDING * max(1.0, abs(mean))
 
 
-def _standard_error(deviation: float, size: int, num_folds: int | None) -> float:
+def _standard_error(deviation: float, size: int, overlap: float | None) -> float:
     """Return the standard error of a mean; for folds, corrected by Nadeau and Bengio."""
-    overlap = 0.0 if num_folds is None else 1 / (num_folds - 1)  # test images per training image
-    return deviation * math.sqrt(1 / size + overlap)
+    return deviation * math.sqrt(1 / size + (overlap or 0.0))
 
 
 def _find_interval(mean: float, error: float, freedom: float) -> tuple[float, float]:

@@ -36,7 +36,11 @@ def make_rows(comparison: Comparison, *, all_metrics: bool = True) -> list[dict[
     for item in comparison.groups:
         row = {key: _shorten(value) for key, value in item.group.settings.items()}
         row = row or {"runs": EVERYTHING}
-        row["seeds" if item.group.num_folds is None else "folds"] = str(item.summary.size)
+        if item.group.num_folds is not None:
+            row["folds"] = str(item.summary.size)
+            row["seeds"] = str(len({run.pairing.get("seed") for run in item.group.runs}))
+        else:
+            row["seeds"] = str(item.summary.size)
         row[comparison.metric] = format_summary(item.summary)
         row["verdict"] = item.verdict
         row["difference"] = format_difference(item)
@@ -79,8 +83,8 @@ def _shorten(value: str) -> str:
 
 def summarize_metric(item: ComparedGroup, name: str) -> Summary:
     """Summarize a metric over the runs of a group."""
-    values = [run.metrics[name] for run in item.group.runs if name in run.metrics]
-    return summarize(values, num_folds=item.group.num_folds)
+    values = list(item.group.values(name).values())
+    return summarize(values, overlap=item.group.overlap)
 
 
 def average_costs(item: ComparedGroup) -> dict[str, float]:
@@ -137,9 +141,9 @@ def make_markdown(comparison: Comparison, *, command: str, plot: str) -> str:
         lines.append(f"| {' | '.join(map(escape_markdown, row.values()))} |")
     title = escape_markdown(f"{comparison.metric} of {len(comparison.groups)} groups")
     lines += ["", f"![{title}]({plot})", ""]
-    lines += [f"Warning: {escape_markdown(text)}" for text in comparison.warnings]
+    lines += [f"- Warning: {escape_markdown(text)}" for text in comparison.warnings]
     for item in comparison.left_out:
-        lines.append(f"Left out: {escape_markdown(f'{item.run}: {item.reason}')}")
+        lines.append(f"- Left out: {escape_markdown(f'{item.run}: {item.reason}')}")
     lines += ["", f"    {display_text(command)}"]  # a code block
     return "\n".join(lines) + "\n"
 

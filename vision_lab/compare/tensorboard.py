@@ -13,7 +13,7 @@ from vision_lab.compare.curves import read_curves
 from vision_lab.compare.groups import Group
 from vision_lab.compare.tables import list_metrics, summarize_metric
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import reject_links
+from vision_lab.core.files import reject_link, reject_links
 from vision_lab.loggers.event_files import (
     HPARAMS_FOLDER,
     EventFile,
@@ -34,6 +34,9 @@ COMMON_CHOICES = ("model", "head", "data")
 MAX_GROUPS = 100
 """Maximum number of groups, the best ones."""
 
+MAX_STEP = 2**62
+"""Larger steps, which no run has, do not fit into an event."""
+
 MAX_NAME = 80
 """Maximum number of characters of the name of a group's folder."""
 
@@ -46,6 +49,7 @@ def write_groups(comparison: Comparison, folder: Path) -> None:
         folder: folder of the comparison.
     """
     root = folder / FOLDER
+    reject_link(root)
     if root.exists():
         reject_links(root)
         rmtree(root)
@@ -60,7 +64,7 @@ def write_groups(comparison: Comparison, folder: Path) -> None:
 
 def _name_folder(rank: int, item: ComparedGroup) -> str:
     """Return a name that is safe for any file system; its first part is the rank."""
-    name = re.sub(r"[^\w.=+-]+", "-", item.group.short_name)[:MAX_NAME]
+    name = re.sub(r"[^\w.=+-]+", "-", item.group.short_name, flags=re.ASCII)[:MAX_NAME]
     return f"{rank:02d} {name}"
 
 
@@ -86,9 +90,10 @@ def _read_steps(group: Group) -> dict[int, int]:
     """
     steps = {}
     for finished in group.runs:
-        with suppress(ConfigurationError, OSError, KeyError, ValueError):  # a damaged file
+        # A damaged file: the steps of another run.
+        with suppress(ConfigurationError, OSError, KeyError, TypeError, ValueError):
             for row in finished.run.read_rows("metrics.csv"):
-                steps[int(row["epoch"]) + 1] = int(row["step"]) - 1
+                steps[int(row["epoch"]) + 1] = min(int(row["step"]) - 1, MAX_STEP)
             break
     return steps
 

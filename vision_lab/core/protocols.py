@@ -66,7 +66,7 @@ class TrainingData(Protocol):
 
 
 class HeatMaps(Protocol):
-    """Shows which parts of an image speak for a class."""
+    """Shows the image regions that support a class."""
 
     @property
     def layer(self) -> str | None:

@@ -110,10 +110,10 @@ def list_origins(dataset: Dataset, names: Mapping[int, str]) -> list[str]:
         dataset: a dataset, or subsets and concatenations of datasets.
         names: names of the datasets by ``id``.
     """
-    if isinstance(dataset, Subset):
+    if isinstance(dataset, Subset) and id(dataset) not in names:
         origins = list_origins(dataset.dataset, names)  # type: ignore[arg-type]
         return [origins[index] for index in dataset.indices]
-    if isinstance(dataset, ConcatDataset):
+    if isinstance(dataset, ConcatDataset) and id(dataset) not in names:
         parts: list[Any] = dataset.datasets
         return [origin for part in parts for origin in list_origins(part, names)]
     name = names.get(id(dataset), "sample")

@@ -26,7 +26,7 @@ def assign_folds(
     each to the fold that has the smallest fraction of the classes of the group.
 
     Args:
-        class_counts: the classes of each sample.
+        class_counts: the number of objects of each class in each sample.
         groups: the group of each sample, all of which get the same fold; None if each sample is a
             group.
         num_folds: number of folds.
@@ -42,8 +42,8 @@ def assign_folds(
     if len(members) < num_folds:
         what = "images" if groups is None else "groups of images (data.groups)"
         raise DataError(
-            f"{num_folds} parts cannot be made of {len(members)} {what}: type a smaller "
-            "data.folds, or data.groups=null"
+            f"data.folds={num_folds} requires at least {num_folds} {what}; there are "
+            f"{len(members)}: type a smaller number"
         )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(members), generator=generator).tolist()

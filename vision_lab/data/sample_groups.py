@@ -6,6 +6,7 @@ A group is never divided between training and test images, which would make scor
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -37,6 +38,9 @@ def find_groups(dataset: Dataset, source: str) -> list[str]:
             a CSV file with the columns ``image``, the last parts of the path of an image, and
             ``group``.
 
+    Returns:
+        The name of the group of each sample.
+
     Raises:
         DataError: if the images are not files, or the file cannot be used.
     """
@@ -48,14 +52,14 @@ def find_groups(dataset: Dataset, source: str) -> list[str]:
         )
     if source == FOLDER:
         return [path.parent.name for path in paths]
-    return _look_up(paths, _read_groups(Path(source)), source)
+    return _look_up(paths, _read_groups(Path(source).expanduser()), source)
 
 
 def _read_groups(file: Path) -> dict[tuple[str, ...], str]:
     """Read the group of each path, by its parts."""
     try:
-        text = read_text(file, max_bytes=MAX_BYTES)
-        rows = csv.DictReader(text.splitlines(), strict=True)
+        text = read_text(file, max_bytes=MAX_BYTES).removeprefix("\ufeff")  # written by Excel
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         if not set(COLUMNS) <= set(rows.fieldnames or ()):
             shown = ", ".join(rows.fieldnames or ()) or "none"
             raise DataError(

@@ -88,7 +88,7 @@ def _split_fold(
     assert settings.num_folds is not None
     assigned = assign_folds(
         _count_classes(dataset, target_type),
-        find_groups(dataset, settings.groups) if settings.groups else None,
+        _find_groups(dataset, target_type, settings),
         num_folds=settings.num_folds,
         seed=settings.seed,
     )
@@ -97,6 +97,28 @@ def _split_fold(
     for index, fold in enumerate(assigned):
         (selected if fold == settings.fold else others).append(index)
     return Subset(dataset, others), Subset(dataset, selected)  # type: ignore[arg-type]
+
+
+def _find_groups(
+    dataset: Dataset, target_type: Target, settings: SplitSettings
+) -> list[str] | None:
+    """Find the group of each sample; None without groups.
+
+    Raises:
+        DataError: if groups cannot be used, or if each is a class.
+    """
+    if settings.groups is None:
+        return None
+    groups = find_groups(dataset, settings.groups)
+    if target_type == "labels":
+        labels = get_labels(dataset)
+        num_pairs = len(set(zip(groups, labels, strict=True)))
+        if num_pairs == len(set(groups)) == len(set(labels)) > 1:
+            raise DataError(
+                f"data.groups={settings.groups}: each group is a class, so that networks would be "
+                "tested on classes that they were not trained on: use other groups, or null"
+            )
+    return groups
 
 
 def _count_classes(dataset: Dataset, target_type: Target) -> list[ClassCounts]:
@@ -118,7 +140,7 @@ def _hold_out(
     train = datasets["train"]
     assert train is not None
     labels = get_labels(train) if target_type == "labels" else [0] * len(train)
-    groups = find_groups(train, settings.groups) if settings.groups else None
+    groups = _find_groups(train, target_type, settings)
     remaining = list(range(len(train)))
     count = max(1, round(settings.holdout_fraction * len(train)))
     splits: dict[Split, Dataset] = {}
@@ -160,11 +182,24 @@ def _select(
     """Select about ``count`` samples, stratified by label; of groups, all samples or none."""
     if groups is None or not labels:
         return _stratified_sample(labels, count=count, seed=seed)
+    num_groups = len(set(groups))
+    if num_groups < 2:
+        raise DataError(
+            "data.groups: all images that are left are of one group, of which no part can be held "
+            "out: provide more groups, or separate splits"
+        )
     counts = [{label: 1} for label in labels]
-    num_parts = max(2, round(len(labels) / count))
-    num_parts = min(num_parts, max(2, len(set(groups))))
+    num_parts = min(max(2, round(len(labels) / count)), num_groups)
     parts = assign_folds(counts, groups, num_folds=num_parts, seed=seed)
-    return [index for index, part in enumerate(parts) if part == 0]
+    sizes = Counter(parts)
+    selected: set[int] = set()
+    total = 0
+    for part in sorted(sizes, key=lambda part: (sizes[part], part)):
+        # The smallest ones first, since the largest group may be larger than what is asked for.
+        if not selected or abs(total + sizes[part] - count) < abs(total - count):
+            selected.add(part)
+            total += sizes[part]
+    return [index for index, part in enumerate(parts) if part in selected]
 
 
 def evenly_spaced(size: int, count: int) -> list[int]:

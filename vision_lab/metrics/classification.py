@@ -83,8 +83,10 @@ def precision_recall_curve(counts: Tensor) -> Curve | None:
     false_positives, true_positives = _accumulate(counts)
     if not true_positives[-1]:
         return None
+    is_defined = true_positives + false_positives > 0  # precision above the highest score is not
+    true_positives, false_positives = true_positives[is_defined], false_positives[is_defined]
     recall = true_positives / true_positives[-1]
-    precision = true_positives / (true_positives + false_positives).clamp(min=1)
+    precision = true_positives / (true_positives + false_positives)
     steps = recall.diff(prepend=recall.new_zeros(1))
     return Curve(recall, precision, (steps * precision).sum().item())
 

@@ -21,8 +21,8 @@ def count_confusions(
 
     In descending order of score, each detection is matched with the unmatched object with the
     highest IoU, of whatever class; objects of its own class come first. Objects without a detection
-    are counted as background, and so are detections without an object, but for those that overlap
-    an ignored one.
+    are counted as background, and so are detections without an object, but for those of which half
+    lies in an ignored object, such as a crowd.
 
     Args:
         detections: rows of ``BoxMeanAveragePrecision``.
@@ -49,19 +49,36 @@ def _match(detections: Tensor, objects: Tensor, *, background: int) -> list[tupl
     labels, predicted = objects[:, 1].long(), detections[:, 1].long()
     is_ignored = objects[:, 7].bool()
     iou = box_iou(detections[:, 2:6], objects[:, 2:6])
+    in_ignored = intersection_over_area(detections[:, 2:6], objects[is_ignored, 2:6])
     pairs = []
     is_free = ~is_ignored
     for row in detections[:, 6].argsort(descending=True, stable=True).tolist():
         label = int(predicted[row])
-        overlaps = iou[row] >= MATCH_IOU
-        candidates = overlaps & is_free
+        candidates = (iou[row] >= MATCH_IOU) & is_free
         same_class = candidates & (labels == label)
         if candidates.any():
             allowed = same_class if same_class.any() else candidates
             column = int(iou[row].where(allowed, -1.0).argmax())
             is_free[column] = False
             pairs.append((int(labels[column]), label))
-        elif not (overlaps & is_ignored).any():
+        elif not (in_ignored[row] >= MATCH_IOU).any():
             pairs.append((background, label))
     pairs += [(int(label), background) for label in labels[is_free]]
     return pairs
+
+
+def intersection_over_area(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the fraction of each box that lies in each of the others.
+
+    Args:
+        boxes: (n, 4) as (x1, y1, x2, y2).
+        others: (m, 4), likewise.
+
+    Returns:
+        (n, m) float in [0, 1].
+    """
+    bottom_right = torch.minimum(boxes[:, None, 2:], others[:, 2:])
+    top_left = torch.maximum(boxes[:, None, :2], others[:, :2])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    return intersection / areas.clamp(min=1e-6)[:, None]

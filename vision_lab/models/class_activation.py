@@ -1,4 +1,4 @@
-"""Class activation maps: which parts of an image speak for a class."""
+"""Class activation maps: the image regions that support a class."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ClassActivationMaps:
             labels: (N,) int64, the class of each map.
 
         Returns:
-            (N, H, W) float in [0, 1]; the largest value of each map is 1, unless nothing speaks for
+            (N, H, W) float in [0, 1]; the largest value of each map is 1, unless nothing supports
             the class.
         """
         assert self.layer is not None, "the network has no feature map"

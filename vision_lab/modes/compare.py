@@ -25,7 +25,14 @@ from vision_lab.compare.tables import make_json, make_markdown, make_rows
 from vision_lab.config.resolution import Config
 from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import format_path, write_csv, write_file, write_json
+from vision_lab.core.files import (
+    delete_file,
+    format_path,
+    reject_link,
+    write_csv,
+    write_file,
+    write_json,
+)
 from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import display_text
 from vision_lab.modes import reports
@@ -36,6 +43,7 @@ MAX_GROUPS = 10
 MAX_LISTED = 20
 """Maximum number of runs that are listed as left out or active."""
 
+LABEL_ERRORS_FILENAME = "label_errors.csv"
 PLOT_FILENAME = "compare.png"
 
 FOLLOW_INTERVAL = 3.0
@@ -71,6 +79,7 @@ def compare(
     Raises:
         ConfigurationError: if there is nothing to compare, or a setting is invalid.
     """
+    reject_link(folder)
     patterns = list_patterns(config["runs"])
     make_comparison = partial(
         compare_runs,
@@ -90,7 +99,14 @@ def compare(
         rows = make_rows(comparison)
         warnings = find_damaged_curves([item.group for item in comparison.groups[:MAX_GROUPS]])
         command = _describe_command(config, patterns)
-        report = make_report(comparison, rows=rows, warnings=warnings, command=command)
+        label_errors, num_runs = find_label_errors(comparison)
+        report = make_report(
+            comparison,
+            rows=rows,
+            warnings=warnings,
+            label_errors=(label_errors, num_runs),
+            command=command,
+        )
     except ModuleNotFoundError as error:
         if error.name not in REPORT_PACKAGES:
             raise
@@ -105,9 +121,9 @@ def compare(
     write_json(folder, "compare.json", make_json(comparison))
     write_file(folder, "report.html", report)
     write_groups(comparison, folder)
-    label_errors, num_runs = find_label_errors(comparison)
+    delete_file(folder, LABEL_ERRORS_FILENAME)
     if label_errors:
-        write_csv(folder, "label_errors.csv", [vote.to_row(num_runs) for vote in label_errors])
+        write_csv(folder, LABEL_ERRORS_FILENAME, [vote.to_row(num_runs) for vote in label_errors])
     _print(comparison, rows, warnings)
     if label_errors:
         count = f"{len(label_errors)} images" if len(label_errors) > 1 else "1 image"

@@ -109,7 +109,7 @@ def predict(
             its mirror image.
         tiles: whether to predict images at their original size, tile by tile.
         tile_overlap: overlap of adjacent tiles, as a fraction of their side.
-        cam: whether to show which parts of an image speak for its class, beside it on the contact
+        cam: whether to show the image regions that support its class, beside it on the contact
             sheet and in ``cam/``.
         num_samples: number of images to generate.
         class_names: classes to generate, in turn.

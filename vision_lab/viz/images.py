@@ -455,6 +455,14 @@ def _resize_to(image: Tensor, side: int) -> Image.Image:
 
 
 def to_rgb(image: Tensor) -> Tensor:
+    """Convert an image to three channels of 8 bits.
+
+    Args:
+        image: (C, H, W) float in [0, 1] or uint8; of more than three channels the first three.
+
+    Returns:
+        (3, H, W) uint8.
+    """
     image = image.detach()
     if image.dtype != torch.uint8:
         image = F.to_dtype(image.clamp(0, 1), torch.uint8, scale=True)

@@ -58,7 +58,7 @@ class Report:
         """
 
     def enable_heat_maps(self) -> None:
-        """Draw from now on which parts of an image speak for the predicted class.
+        """Draw from now on the image regions that support the predicted class.
 
         Raises:
             ArgumentError: if the task or its network cannot show it.

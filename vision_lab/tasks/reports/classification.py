@@ -44,7 +44,7 @@ class ClassificationReport(Report):
         super().__init__(spec)
         self.mistakes: dict[str, WorstSamples[tuple[Tensor, ...]]] = {}
         self.heat_maps: HeatMaps | None = None
-        """Shows which parts of an image speak for a class; to be set by who knows the network."""
+        """Shows the image regions that support a class; set by ``build.task``."""
         self.draws_heat_maps = False
         """Whether ``draw`` shows them."""
 
@@ -85,7 +85,7 @@ class ClassificationReport(Report):
         )
 
     def enable_heat_maps(self) -> None:
-        if self.heat_maps is None or self.heat_maps.layer is None:
+        if not self._has_heat_maps():
             needed = "false: this network has no feature maps (N, C, H, W), as vision transformers"
             raise ArgumentError("cam", True, needed)
         self.draws_heat_maps = True
@@ -104,9 +104,8 @@ class ClassificationReport(Report):
             figures |= self._draw_curves(results["scores"])
         mistakes = self.mistakes.pop(split, WorstSamples(0)).ordered()
         if mistakes:
-            has_maps = self.heat_maps is not None and self.heat_maps.layer is not None
             columns = [torch.stack(column) for column in zip(*mistakes, strict=True)]
-            with_heat_maps = has_maps and split == "test"
+            with_heat_maps = split == "test" and self._has_heat_maps()
             figures["mistakes"] = grid(self._draw_all(*columns, with_heat_maps=with_heat_maps))
         return figures
 
@@ -201,8 +200,11 @@ class ClassificationReport(Report):
         rows = zip(images, predictions, targets, maps, strict=True)
         return [self._draw(*row) for row in rows]
 
+    def _has_heat_maps(self) -> bool:
+        return self.heat_maps is not None and self.heat_maps.layer is not None
+
     def _compute_maps(self, images: Tensor, predictions: Tensor) -> Tensor:
-        """Compute what speaks for the predicted class in each image, (N, H, W)."""
+        """Compute the regions that support the predicted class in each image, (N, H, W)."""
         assert self.heat_maps is not None
         return self.heat_maps(images, predictions.argmax(dim=1))
 

@@ -18,7 +18,11 @@ from vision_lab.core.files import write_file
 from vision_lab.core.spec import DataSpec
 from vision_lab.metrics.box_scaling import in_file_pixels
 from vision_lab.metrics.detection import DETECTION_COLUMNS, to_rows
-from vision_lab.metrics.detection_confusion import MATCH_IOU, count_confusions
+from vision_lab.metrics.detection_confusion import (
+    MATCH_IOU,
+    count_confusions,
+    intersection_over_area,
+)
 from vision_lab.tasks.reports import coco_json
 from vision_lab.tasks.reports.base import Report, Row
 from vision_lab.tasks.reports.predictions import BoxPrediction, DetectedObject, Prediction
@@ -309,7 +313,7 @@ def match_detections(detections: Detections, target: BoxTargets) -> tuple[Tensor
         return wrong, missed
     same_class = detections.labels[:, None] == target.labels
     iou = box_iou(detections.boxes, target.boxes).where(same_class, 0.0).cpu()
-    in_crowd = _intersection_over_area(detections.boxes, target.boxes)
+    in_crowd = intersection_over_area(detections.boxes, target.boxes)
     in_crowd = in_crowd.where(same_class & is_ignored, 0.0).cpu()
     for row in detections.scores.argsort(descending=True).tolist():
         candidates = iou[row].where(missed, 0.0)
@@ -319,15 +323,6 @@ def match_detections(detections: Detections, target: BoxTargets) -> tuple[Tensor
         elif in_crowd[row].max() >= MATCH_IOU:
             wrong[row] = False
     return wrong, missed
-
-
-def _intersection_over_area(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return the fraction of each box that lies in each of the others, (n, m)."""
-    bottom_right = torch.minimum(boxes[:, None, 2:], others[:, 2:])
-    top_left = torch.maximum(boxes[:, None, :2], others[:, :2])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return intersection / areas.clamp(min=1e-6)[:, None]
 
 
 def _crop_content(image: Tensor, sample: Sample) -> Tensor:
