@@ -352,8 +352,12 @@ def task(
         )
     task.training_data = data
     if isinstance(task.report, ClassificationReport):
-        channels = network.spec.channels
-        task.report.heat_maps = ClassActivationMaps(task, task.network, channels=channels)
+        task.report.heat_maps = ClassActivationMaps(
+            task,
+            task.network,
+            channels=network.spec.channels,
+            image_size=network.spec.image_size,
+        )
     return task
 
 

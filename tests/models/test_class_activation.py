@@ -31,7 +31,7 @@ class Corners(nn.Module):
 
 def test_maps_show_what_speaks_for_the_class():
     network = Corners()
-    explain = ClassActivationMaps(network, network, channels=1)
+    explain = ClassActivationMaps(network, network, channels=1, image_size=(32, 32))
     assert explain.layer == "features"
     maps = explain(torch.ones(2, 1, 32, 32), torch.tensor([0, 1]))
     assert maps.shape == (2, 32, 32)
@@ -57,7 +57,7 @@ def test_any_classifier_with_feature_maps_has_them(make):
     network = make(num_classes=3, weights=None)
     network.eval().features[0].requires_grad_(False) if hasattr(network, "features") else None
     network.train()
-    explain = ClassActivationMaps(network, network, channels=3)
+    explain = ClassActivationMaps(network, network, channels=3, image_size=(96, 96))
     images = torch.rand(2, 3, 96, 96)
     with torch.inference_mode():  # as Lightning evaluates
         maps = explain(images, torch.tensor([0, 2]))
@@ -72,4 +72,11 @@ def test_networks_without_feature_maps_have_none():
     network = torchvision.models.VisionTransformer(
         image_size=256, patch_size=32, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8
     )
-    assert ClassActivationMaps(network, network, channels=3).layer is None
+    assert ClassActivationMaps(network, network, channels=3, image_size=(96, 96)).layer is None
+
+
+@pytest.mark.parametrize(("side", "layer"), [(224, "layer4.1"), (112, "layer3.1"), (8, "relu")])
+def test_small_images_are_explained_by_a_finer_feature_map(side: int, layer: str):
+    network = torchvision.models.resnet18(num_classes=3, weights=None)
+    explain = ClassActivationMaps(network, network, channels=3, image_size=(side, side))
+    assert explain.layer == layer

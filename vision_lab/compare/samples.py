@@ -20,6 +20,9 @@ LOSSES_FILENAME = "sample_losses.csv"
 MAX_ROWS = 300
 """Number of samples that are read of each run."""
 
+NUM_THUMBNAILS = 100
+"""Number of samples of each run that ``SampleLosses`` draws."""
+
 MAX_LABEL_ERRORS = 40
 MAX_DISAGREEMENTS = 10
 """Maximum number of samples of each group."""
@@ -51,6 +54,16 @@ class SampleVotes:
     def loss(self, num_runs: int) -> float:
         """Return the mean loss over a number of runs; those that do not list the sample have 0."""
         return sum(self.losses) / num_runs
+
+    def is_wrong(self, num_runs: int) -> bool:
+        """Return whether more than half of a number of runs predict another class."""
+        label, count = self.majority
+        return label != self.target and count > num_runs / 2
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the image is among those that a run has drawn."""
+        return any(rank < NUM_THUMBNAILS for _, rank in self.images)
 
     def to_row(self, num_runs: int) -> dict[str, str | float]:
         """Return a row of a table.
@@ -91,8 +104,7 @@ def find_label_errors(comparison: Comparison) -> tuple[list[SampleVotes], int]:
         return [], num_runs
     found = []
     for vote in votes:
-        label, count = vote.majority
-        if label != vote.target and count > num_runs / 2:
+        if vote.is_wrong(num_runs):
             found.append(vote)
     found.sort(key=lambda vote: (-vote.majority[1], -min(vote.losses)))
     return found[:MAX_LABEL_ERRORS], num_runs
@@ -119,7 +131,7 @@ def find_disagreements(comparison: Comparison) -> dict[str, tuple[list[SampleVot
         differences = []
         for vote in votes:
             difference = vote.loss(num_runs) - known.get((vote.sample, vote.target), 0.0)
-            if vote.majority[0] != vote.target and difference > 0:
+            if difference > 0 and vote.is_wrong(num_runs) and vote.is_drawn:
                 differences.append((difference, vote))
         differences.sort(key=lambda pair: -pair[0])
         if differences:

@@ -15,17 +15,23 @@ from torch.nn import functional as F
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.models.introspection import find_stages, forward_hooks
 
+MIN_SIDE = 7
+"""Side of the last feature map of most networks at 224 pixels."""
+
 
 class ClassActivationMaps:
-    """LayerCAM (Jiang 2021) of the last feature map of a classifier.
+    """LayerCAM (Jiang 2021) of a feature map of a classifier.
 
     Each value of the feature map is weighted with its own gradient, as far as that is positive.
-    (Grad-CAM weights whole channels, with the mean of their gradients, and is coarser.)
+    (Grad-CAM weights whole channels, with the mean of their gradients, and is coarser.) It is the
+    last feature map of at least ``MIN_SIDE`` x ``MIN_SIDE``, since that of small images has too few
+    values; or the finest one.
 
     Args:
         module: maps images (N, C, H, W) to logits (N, K), or what contains them.
         network: the part of ``module`` that has the feature map.
         channels: number of image channels.
+        image_size: (height, width) of the images in pixels.
     """
 
     def __init__(
@@ -34,23 +40,30 @@ class ClassActivationMaps:
         network: nn.Module,
         *,
         channels: int,
+        image_size: tuple[int, int],
     ) -> None:
         self.module = module
         self.network = network
         self.channels = channels
+        self.image_size = image_size
 
     @cached_property
     def layer(self) -> str | None:
-        """Name of the submodule of the last feature map.
+        """Name of the submodule of the feature map.
 
         None if there is none, as in ViT, or if the network is divided among processes.
         """
         if any(isinstance(module, FSDPModule) for module in self.network.modules()):
             return None
         try:
-            return find_stages(self.network, channels=self.channels)[-1].name
+            stages = find_stages(self.network, channels=self.channels)
         except ConfigurationError:
             return None
+        layer = stages[0].name
+        for stage in stages[1:]:
+            if min(self.image_size) / stage.stride >= MIN_SIDE:
+                layer = stage.name
+        return layer
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Compute the maps.
