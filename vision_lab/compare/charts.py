@@ -40,6 +40,9 @@ LAYOUT: dict[str, Any] = {
 MAX_EPOCH_TICKS = 20
 """Number of epochs up to which each one has a tick."""
 
+LABEL_MARGIN = 0.2
+"""Margin beside the points of a chart, as a fraction of their range."""
+
 LEGEND_ROW_HEIGHT = 20
 """Pixels that a chart is higher for each group in its legend."""
 
@@ -163,7 +166,12 @@ def _make_cost_chart(comparison: Comparison, cost: str, title: str) -> go.Figure
     )
     largest, smallest = max(value for value, _ in points), min(value for value, _ in points)
     if smallest > 0 and largest > 10 * smallest:
+        low, high = math.log10(smallest), math.log10(largest)
         figure.update_xaxes(type="log")
+    else:
+        low, high = smallest, largest
+    margin = LABEL_MARGIN * (high - low)  # names are centered at their points
+    figure.update_xaxes(range=[low - margin, high + margin])
     figure.update_xaxes(title=title)
     figure.update_yaxes(title=_escape(comparison.metric))
     return figure
