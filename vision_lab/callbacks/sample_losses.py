@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -18,19 +19,19 @@ from torchvision.io import encode_jpeg
 
 from vision_lab.core.arguments import Count
 from vision_lab.core.batch import Batch
+from vision_lab.core.console import print_line
 from vision_lab.core.files import write_csv, write_file
+from vision_lab.core.sample_files import (
+    LOSSES_FILENAME,
+    NUM_THUMBNAILS,
+    THUMBNAIL_COLUMNS,
+    THUMBNAILS_FILENAME,
+)
 from vision_lab.core.spec import Split
 from vision_lab.data.module import SPLITS, DataModule
 from vision_lab.tasks.classification import ClassificationTask
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.images import make_thumbnails
-
-LOSSES_FILENAME = "sample_losses.csv"
-
-THUMBNAILS_FILENAME = "images/high_losses.jpg"
-
-NUM_THUMBNAILS = 100
-"""Number of images that are drawn, those with the highest losses."""
 
 THUMBNAIL_SIDE = 96
 """Side of a thumbnail in pixels."""
@@ -70,6 +71,8 @@ class SampleLosses(Callback):
 
     def __init__(self, max_samples: Count) -> None:
         self.max_samples = max_samples
+        self.seconds = 0.0
+        """Duration of the pass, which is no training."""
 
     def on_test_end(
         self,
@@ -81,7 +84,11 @@ class SampleLosses(Callback):
         if not (isinstance(pl_module, ClassificationTask) and is_whole):
             return
         data = cast(DataModule, trainer.datamodule)  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            print_line("computing the loss of each image")
+        started = time.monotonic()
         parts = _gather(self._evaluate(pl_module, data))
+        self.seconds = time.monotonic() - started
         if not trainer.is_global_zero or not any(part.rows for part in parts):
             return
         rows = sorted(chain.from_iterable(part.rows for part in parts), key=itemgetter(0))
@@ -89,7 +96,7 @@ class SampleLosses(Callback):
         folder = Path(trainer.default_root_dir)
         write_csv(folder, LOSSES_FILENAME, [row for _, row in rows])
         drawn = [image for _, image in images[:NUM_THUMBNAILS]]
-        thumbnails = make_thumbnails(drawn, side=THUMBNAIL_SIDE)
+        thumbnails = make_thumbnails(drawn, side=THUMBNAIL_SIDE, columns=THUMBNAIL_COLUMNS)
         jpeg = encode_jpeg(thumbnails, quality=JPEG_QUALITY).numpy().tobytes()
         write_file(folder, THUMBNAILS_FILENAME, jpeg)
 
@@ -107,7 +114,7 @@ class SampleLosses(Callback):
                     key = (-loss, rank, index)
                     rows.append((key, {"split": split, "sample": origins[index], **row}))
                     drawn.offer(loss, len(rows), partial(_keep, key, image))
-        return Losses(rows, drawn.ordered())
+        return Losses(rows, drawn.sorted_samples())
 
 
 def _predict(

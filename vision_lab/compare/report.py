@@ -25,6 +25,7 @@ from vision_lab.compare.difference import find_differing
 from vision_lab.compare.runs import FinishedRun
 from vision_lab.compare.samples import SampleVotes, find_disagreements
 from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.sample_files import THUMBNAIL_COLUMNS, THUMBNAILS_FILENAME
 from vision_lab.core.text import display_text
 from vision_lab.run_folders.folder import Run
 
@@ -35,10 +36,6 @@ IMAGE_NAMES = ("test_predictions", "val_predictions", "samples")
 
 MAX_IMAGES = 4
 """Number of groups of which images are shown."""
-
-THUMBNAILS_FILENAME = "high_losses.jpg"
-THUMBNAIL_COLUMNS = 10
-"""The images with the highest losses, row by row; see ``SampleLosses``."""
 
 MAX_KEYS = 40
 """Maximum number of keys that are shown of the difference between two configs."""
@@ -192,7 +189,7 @@ def _show_disagreements(comparison: Comparison) -> dict[str, list[dict[str, str 
 def _cut_thumbnail(vote: SampleVotes) -> str | None:
     """Return the image of a sample as a URI, cut out of those of a run; None if no run has it."""
     for run, rank in vote.images:
-        sheet = _read_image(run.folder / "images" / THUMBNAILS_FILENAME)
+        sheet = _read_image(run.folder / THUMBNAILS_FILENAME)
         if sheet is None:
             continue
         side = sheet.width // THUMBNAIL_COLUMNS

@@ -12,16 +12,11 @@ from vision_lab.compare.comparison import Comparison
 from vision_lab.compare.groups import Group
 from vision_lab.compare.runs import FinishedRun
 from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.sample_files import LOSSES_FILENAME, NUM_THUMBNAILS
 from vision_lab.run_folders.folder import Run
-
-LOSSES_FILENAME = "sample_losses.csv"
-"""The samples of a run, the highest losses first; see ``SampleLosses``."""
 
 MAX_ROWS = 300
 """Number of samples that are read of each run."""
-
-NUM_THUMBNAILS = 100
-"""Number of samples of each run that ``SampleLosses`` draws."""
 
 MAX_LABEL_ERRORS = 40
 MAX_DISAGREEMENTS = 10

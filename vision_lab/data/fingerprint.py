@@ -94,7 +94,14 @@ def get_samples(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
 
 
 def list_paths(dataset: Dataset) -> list[Path] | None:
-    """List the path of each image; None if the images are not files."""
+    """List the path of each image.
+
+    Args:
+        dataset: the dataset.
+
+    Returns:
+        The paths; None if the images are not files.
+    """
     samples = get_samples(dataset)
     if samples is None and has_paths(dataset):
         samples = [dataset[index] for index in range(len(dataset))]

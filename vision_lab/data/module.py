@@ -329,9 +329,13 @@ class DataModule(pl.LightningDataModule):
         return [str(sample[0]) for sample in get_samples(self.splits[split]) or ()]
 
     def list_origins(self, split: Split) -> list[str]:
-        """Return where each sample of a split is from, which is the same in other runs.
+        """Return where each sample of a split is from, to find it in other runs.
 
-        This is the path of the image, or the original split and the index in it.
+        Args:
+            split: the split.
+
+        Returns:
+            The path of each image, or its original split and the index in it, such as ``train 17``.
         """
         paths = list_paths(self.splits[split])
         if paths is not None:

@@ -147,7 +147,7 @@ class EventFile:
 
 
 def name_results(metrics: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
-    """Return those of the given metrics that there are, under the names of results.
+    """Select the metrics that exist, and prefix their names as those of results.
 
     Args:
         metrics: metrics by name.

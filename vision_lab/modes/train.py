@@ -26,6 +26,7 @@ from vision_lab.callbacks.checkpointing import (
 )
 from vision_lab.callbacks.hparams_logger import HparamsLogger
 from vision_lab.callbacks.pruning import PruneTrial
+from vision_lab.callbacks.sample_losses import SampleLosses
 from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
@@ -158,13 +159,19 @@ def _train_rank_zero(
         run.prune(trainer.current_epoch, score)
         console.print_line(f"ended early by the search, after {trainer.current_epoch} epochs")
         return score
-    seconds = earlier_seconds + time.monotonic() - started
+    seconds = earlier_seconds + time.monotonic() - started - _seconds_of_losses(trainer)
     run.finish(_summarize(run, trainer, task, score, seconds=seconds, flops=flops))
     _delete_checkpoints(trainer, run.folder)
     reports.print_metrics("test", task.scalar_metrics("test"), settings=task.metric_settings())
     reports.report_unreadable(data, run.folder)
     console.print_line(f"written to {run}")
     return score
+
+
+def _seconds_of_losses(trainer: pl.Trainer) -> float:
+    """Return the duration of the pass that lists the loss of each image."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return sum(callback.seconds for callback in callbacks if isinstance(callback, SampleLosses))
 
 
 def _show_settings(trainer: pl.Trainer, config: Config, run: Run) -> None:

@@ -172,7 +172,7 @@ def tile_images(images: Tensor, *, columns: int) -> Tensor:
     )
 
 
-def make_thumbnails(images: Sequence[Tensor], *, side: int, columns: int = 10) -> Tensor:
+def make_thumbnails(images: Sequence[Tensor], *, side: int, columns: int) -> Tensor:
     """Draw images on white squares without gaps, so that a program can cut them out.
 
     Args:

@@ -66,7 +66,7 @@ def test_mistakes_among_test_images_are_drawn_with_their_maps(spec: DataSpec):
 def test_correct_predictions_are_not_listed(spec: DataSpec):
     report = ClassificationReport(spec)
     report.collect("val", label_batch([0, 1]), LOGITS[:2].softmax(dim=1))
-    assert report.mistakes["val"].ordered() == []
+    assert report.mistakes["val"].sorted_samples() == []
 
 
 def test_table_rows_and_drawings(spec: DataSpec):

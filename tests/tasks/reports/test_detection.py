@@ -66,7 +66,7 @@ def test_predictions_are_drawn_beside_known_targets(report: DetectionReport, bat
     assert len({each.shape for each in drawn}) == 1
     assert drawn[0].shape[0] == 3
     report.collect("val", batch, predictions)
-    images = report.worst["val"].ordered()
+    images = report.worst["val"].sorted_samples()
     assert torch.equal(images[0], drawn[1])  # one missed and one wrong; the other image is right
     report.start("val")
     assert report.worst == {}

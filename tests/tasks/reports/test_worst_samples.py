@@ -18,14 +18,14 @@ def test_the_worst_samples_and_the_first_of_equals():
     for seed in range(5):
         worst, drawn = WorstSamples(3), []
         random.Random(seed).shuffle(samples)
-        for badness, index in samples:
-            worst.offer(badness, index, partial(noted, drawn, index))
-        assert [image.item() for image in worst.ordered()] == [2, 4, 1]
+        for score, index in samples:
+            worst.offer(score, index, partial(noted, drawn, index))
+        assert [image.item() for image in worst.sorted_samples()] == [2, 4, 1]
     assert len(drawn) <= 6
 
 
 def test_only_kept_detections_are_drawn():
     worst, drawn = WorstSamples(1), []
-    for badness in (0.9, 0.1, 0.5):
-        worst.offer(badness, 0, partial(noted, drawn, badness))
+    for score in (0.9, 0.1, 0.5):
+        worst.offer(score, 0, partial(noted, drawn, score))
     assert drawn == [0.9]

@@ -102,7 +102,7 @@ class ClassificationReport(Report):
         figures = {"confusion": confusion_matrix(results["confusion"], self.spec.class_names)}
         if "scores" in results:
             figures |= self._draw_curves(results["scores"])
-        mistakes = self.mistakes.pop(split, WorstSamples(0)).ordered()
+        mistakes = self.mistakes.pop(split, WorstSamples(0)).sorted_samples()
         if mistakes:
             columns = [torch.stack(column) for column in zip(*mistakes, strict=True)]
             with_heat_maps = split == "test" and self._has_heat_maps()

@@ -131,7 +131,7 @@ class DetectionReport(Report):
             "precision_recall": line_chart(curves, x="recall", y="precision (IoU 0.5)"),
             "precision": bar_chart(average, "mAP"),
         }
-        worst = self.worst.pop(split, WorstSamples(0)).ordered()
+        worst = self.worst.pop(split, WorstSamples(0)).sorted_samples()
         if worst:
             figures["worst"] = self.combine(worst)
         return figures

@@ -92,7 +92,7 @@ class SegmentationReport(Report):
             "confusion": confusion_matrix(matrix, names, unit="pixels"),
             "iou": bar_chart(iou, "IoU"),
         }
-        worst = self.worst.pop(split, WorstSamples(0)).ordered()
+        worst = self.worst.pop(split, WorstSamples(0)).sorted_samples()
         if worst:
             figures["worst"] = self.combine(worst)
         return figures

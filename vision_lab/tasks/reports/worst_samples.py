@@ -22,23 +22,23 @@ class WorstSamples(Generic[T]):
 
     def offer(
         self,
-        badness: float,
+        score: float,
         index: int,
         make: Callable[[], T],
     ) -> None:
         """Add a sample if it is among the worst.
 
         Args:
-            badness: how bad the prediction is.
+            score: how bad the prediction is.
             index: index of the sample in its split.
             make: returns what is kept of the sample; called only if it is among the worst.
         """
         if len(self._heap) < self.capacity:
-            heapq.heappush(self._heap, (badness, -index, make()))
-        elif (badness, -index) > self._heap[0][:2]:
-            heapq.heapreplace(self._heap, (badness, -index, make()))
+            heapq.heappush(self._heap, (score, -index, make()))
+        elif (score, -index) > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, (score, -index, make()))
 
-    def ordered(self) -> list[T]:
+    def sorted_samples(self) -> list[T]:
         """Return what was kept, of the worst sample first."""
         ordered = sorted(self._heap, key=lambda entry: entry[:2], reverse=True)
         return [kept for _, _, kept in ordered]
