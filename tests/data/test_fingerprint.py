@@ -103,3 +103,12 @@ def test_annotations_and_ranges_are_described(tmp_path: Path):
     assert made[0] != made[1]
     whole = Scenes(split="val", num_images=3, image_size=(16, 16), label_set="all", seed=0)
     assert fingerprint(Subset(whole, [0, 1, 2]), has_labels=False) == made[0]  # type: ignore[arg-type]
+
+
+def test_subsets_of_samples_without_files_differ_by_their_indices():
+    dataset = [(torch.zeros(1), 0), (torch.ones(1), 0), (torch.ones(1), 0)]
+    first, second = (
+        fingerprint(Subset(dataset, indices), has_labels=True) for indices in ([0, 1], [0, 2])
+    )
+    assert first["labels"] == second["labels"]
+    assert first["indices"] != second["indices"]

@@ -314,7 +314,7 @@ def test_splits_of_masks_are_held_out_at_random(mask_spec: DataSpec):
         made.splits["val"].indices
         != module(mask_spec, train=Drawn, holdout_fraction=0.2, seed=1).splits["val"].indices
     )
-    assert made.fingerprints()["train"] == {"count": 12}
+    assert set(made.fingerprints()["train"]) == {"count", "indices"}
     with pytest.raises(
         ConfigurationError,
         match=r"data\.samples_per_class=3 requires labels, which this data does not have: type null",

@@ -50,6 +50,8 @@ def fingerprint(dataset: Dataset, *, has_labels: bool) -> dict[str, Any]:
             paths.append(Path(part))
     if paths:
         result["files"] = _digest(_describe_files(paths))
+    elif isinstance(dataset, Subset) and len(dataset) < len(dataset.dataset):  # type: ignore[arg-type]
+        result["indices"] = _digest(list_origins(dataset, {}))  # others may have the same labels
     config_key = _get_config_key(dataset)
     if annotations or config_key:
         result["annotations"] = _digest([*annotations, repr(config_key)])
