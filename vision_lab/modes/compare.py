@@ -92,32 +92,38 @@ def compare(
         if follow:
             _follow(patterns, make_comparison)
         comparison = make_comparison(*read_runs(find_runs(patterns)))
-        from vision_lab.compare.plot import draw_plot
-        from vision_lab.compare.report import make_report
-        from vision_lab.compare.tensorboard import write_groups  # imports a library of 0.1 s
-
-        rows = make_rows(comparison)
-        warnings = find_damaged_curves([item.group for item in comparison.groups[:MAX_GROUPS]])
-        command = _describe_command(config, patterns)
-        label_errors, num_runs = find_label_errors(comparison)
-        report = make_report(
-            comparison,
-            rows=rows,
-            warnings=warnings,
-            label_errors=(label_errors, num_runs),
-            command=command,
-        )
+        _report(comparison, folder, command=_describe_command(config, patterns))
     except ModuleNotFoundError as error:
         if error.name not in REPORT_PACKAGES:
             raise
         raise ConfigurationError(
             f"mode=compare requires the package {error.name}: type pip install 'vision_lab[report]'"
         ) from error
+
+
+def _report(comparison: Comparison, folder: Path, *, command: str) -> None:
+    """Write the files of a comparison, after all of them have been made, and print its table."""
+    # These import Plotly and matplotlib.
+    from vision_lab.compare.plot import draw_plot
+    from vision_lab.compare.report import make_report
+    from vision_lab.compare.tensorboard import write_groups
+
+    rows = make_rows(comparison)
+    warnings = find_damaged_curves([item.group for item in comparison.groups[:MAX_GROUPS]])
+    label_errors, num_runs = find_label_errors(comparison)
+    report = make_report(
+        comparison,
+        rows=rows,
+        warnings=warnings,
+        label_errors=(label_errors, num_runs),
+        command=command,
+    )
+    markdown = make_markdown(comparison, command=command, plot=PLOT_FILENAME)
+    plot = draw_plot(comparison)
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder, "compare.csv", rows)
-    markdown = make_markdown(comparison, command=command, plot=PLOT_FILENAME)
     write_file(folder, "compare.md", markdown)
-    write_file(folder, PLOT_FILENAME, draw_plot(comparison))
+    write_file(folder, PLOT_FILENAME, plot)
     write_json(folder, "compare.json", make_json(comparison))
     write_file(folder, "report.html", report)
     write_groups(comparison, folder)

@@ -176,13 +176,13 @@ def _seconds_of_losses(trainer: pl.Trainer) -> float:
 
 def _show_settings(trainer: pl.Trainer, config: Config, run: Run) -> None:
     """Let the loggers show what was typed when the run was started, such as values of a sweep."""
-    values = resume.flatten_keys(config.values)
+    values, choices = resume.flatten_keys(config.values), run.choices
     settings = {}
     for override in run.overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         if resume.is_ignored(key) or "/" in key:
             continue
-        settings[key] = run.choices.get(key, values.get(key))
+        settings[key] = choices.get(key, values.get(key))
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, HparamsLogger):

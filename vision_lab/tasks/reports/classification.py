@@ -31,8 +31,8 @@ MAX_CURVES = 20
 """Maximum number of classes whose curves are drawn, those with the smallest area."""
 
 CURVES = (
-    ("precision_recall", precision_recall_curve, "recall", "precision (area: average precision)"),
-    ("roc", roc_curve, "false positive rate", "true positive rate (area: AUC)"),
+    ("precision_recall", precision_recall_curve, "recall", "precision (legend: average precision)"),
+    ("roc", roc_curve, "false positive rate", "true positive rate (legend: AUC)"),
 )
 """Name of the chart, function that computes a curve, labels of the axes."""
 
