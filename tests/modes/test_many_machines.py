@@ -57,6 +57,7 @@ def start_torchrun(folder: Path, *words: str, **variables: str) -> list[subproce
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_torchrun_on_two_machines(tmp_path: Path, two_processes: bytes):
     """Killed and repeated, the same numbers as of two processes on one machine."""
     words = (*WORDS, *KILL, "trainer=ddp_cpu", "trainer.devices=8", "name=x")

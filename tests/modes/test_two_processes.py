@@ -73,6 +73,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_evaluate_the_pixels_of_each_image_once(tmp_path: Path):
     """7 images, of which two processes get 4 and 3; one process gives the same metrics."""
     words = (
@@ -146,6 +147,7 @@ def test_two_processes_evaluate_the_boxes_of_each_image_once(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sweep_of_two_processes_each_survives_a_kill(tmp_path: Path):
     words = (
         "trainer=ddp_cpu",
@@ -198,6 +200,7 @@ def test_a_nan_loss_in_one_process_ends_both(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sweep_continues_after_an_unreadable_file_in_one_process(
     tmp_path: Path, make_folder: Callable[..., Path]
 ):
@@ -240,6 +243,7 @@ def test_options_for_gpus_are_refused_on_cpus(command: Callable[..., Outcome]):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_train_a_gan_as_one_and_sample_alike(tmp_path: Path):
     """Gradients are averaged; there is one run, with the metrics of one process."""
     words = (

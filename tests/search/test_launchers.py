@@ -144,6 +144,7 @@ def test_jobs_of_two_processes(tmp_path: Path, launcher: Launcher):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("launcher", ["submitit_slurm"], indirect=True)
 def test_a_job_that_slurm_ends_saves_a_checkpoint(tmp_path: Path, launcher: Launcher):
     words = ("seed=0,1", *FAST, "trainer.max_epochs=40", "name=x")
