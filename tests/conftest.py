@@ -40,10 +40,11 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_config_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Read and write the user's config in an empty folder, in subprocesses too."""
+def _environment_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Use an empty folder as the user's config, and one thread, in subprocesses too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("OMP_NUM_THREADS", "1")  # of runs, too: two test processes share two cores
         yield
 
 

@@ -28,13 +28,31 @@ def test_the_learning_rate_scales_with_the_batch_on_request(
     words: tuple[str, ...], processes: int, lr: float
 ):
     config = composed("optimizer=sgd", "data.batch_size=64", *words)
-    optimizer = build.optimizer(config, processes=processes)([nn.Parameter(torch.zeros(1))])
+    optimizer = build.optimizer(config, processes=processes)(named_parameter())
     assert optimizer.param_groups[0]["lr"] == pytest.approx(lr)
+
+
+def named_parameter() -> list[tuple[str, nn.Parameter]]:
+    return [("weight", nn.Parameter(torch.zeros(1)))]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("optimizer=adamw",), True),
+        (("optimizer=sgd",), True),
+        (("optimizer=adamw", "+optimizer.foreach=true"), None),
+        (("optimizer=adamw", "trainer.precision=bf16-mixed"), None),
+    ],
+)
+def test_optimizers_on_cpus_are_fused(words: tuple[str, ...], expected: bool | None):
+    optimizer = build.optimizer(composed(*words))(named_parameter())
+    assert optimizer.param_groups[0]["fused"] is expected
 
 
 def test_overrides_of_an_optimizer_replace_its_settings():
     make = build.optimizer(composed("optimizer=sgd"))
-    group = make([nn.Parameter(torch.zeros(1))], lr=0.5, momentum=0.0).param_groups[0]
+    group = make(named_parameter(), lr=0.5, momentum=0.0).param_groups[0]
     assert (group["lr"], group["momentum"]) == (0.5, 0.0)
 
 

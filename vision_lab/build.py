@@ -64,6 +64,7 @@ from vision_lab.tasks.base import Task
 from vision_lab.tasks.reports.classification import ClassificationReport
 from vision_lab.training.checkpoint_io import load_weights
 from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
+from vision_lab.training.optimizers import can_fuse, keep_layouts
 from vision_lab.training.schedulers import follows_metric
 
 MANUAL_OPTIMIZATION_DEFAULTS = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
@@ -536,13 +537,20 @@ def optimizer(config: Config, *, processes: int = 1) -> Callable[..., Optimizer]
     effective_batch_size = config["data"]["batch_size"] * batches_per_step
     reference = config["optimizer"].get("lr_reference_batch_size")
 
+    # Gradients are scaled and clipped by Lightning, which a fused optimizer would do itself.
+    is_full_precision = config["trainer"].get("precision", "32-true") == "32-true"
+
     def make(parameters: Iterable[tuple[str, Parameter]], **overrides: Any) -> Optimizer:
+        named = list(parameters)
         arguments = settings | overrides
         if reference:
             arguments["lr"] *= effective_batch_size / reference
         with name_errors("optimizer"):
-            optimizer: Optimizer = _partial(arguments, "optimizer")(parameters)
-        return optimizer
+            create = _partial(arguments, "optimizer")
+            tensors = [parameter for _, parameter in named]
+            if is_full_precision and can_fuse(create.func, tensors, arguments):  # type: ignore[attr-defined]
+                return keep_layouts(create(named, fused=True))
+            return create(named)
 
     return make
 

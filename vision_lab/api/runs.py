@@ -225,7 +225,7 @@ class TrainedRun:
         data = build.prediction_data(self._config, self.task.spec, dataset, keep_size=keep_size)
         data.num_workers = 0
         if batch_size and not keep_size:  # images of different sizes make no batch
-            data.batch_size = batch_size
+            data.eval_batch_size = batch_size
         for index, batch in enumerate(data.predict_dataloader()):
             if batch.unreadable:
                 file = batch.unreadable[0]

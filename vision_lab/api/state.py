@@ -90,6 +90,7 @@ def _preserve_random_numbers() -> Iterator[None]:
     memory: Any = torch.utils.deterministic
     fills_memory = memory.fill_uninitialized_memory
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng():
             yield
@@ -99,3 +100,4 @@ def _preserve_random_numbers() -> Iterator[None]:
         torch.use_deterministic_algorithms(is_deterministic, warn_only=warn_only)
         memory.fill_uninitialized_memory = fills_memory
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        torch.set_num_threads(threads)

@@ -48,6 +48,8 @@ _TIMM_ARGUMENTS = frozenset(
     "model_name num_classes in_chans drop_rate drop_path_rate global_pool".split()
 )
 
+_TRAINER = "vision_lab.training.trainer.Trainer"
+_LIGHTNING_TRAINER = "pytorch_lightning.Trainer"  # in the configs of earlier versions
 _CSV_LOGGER = "pytorch_lightning.loggers.CSVLogger"
 _SIMPLE_PROFILER = "pytorch_lightning.profilers.SimpleProfiler"
 _ADVANCED_PROFILER = "pytorch_lightning.profilers.AdvancedProfiler"
@@ -55,7 +57,8 @@ _DDP_STRATEGY = "pytorch_lightning.strategies.DDPStrategy"
 _FORMATS = "vision_lab.data.formats"
 
 ALLOWED_ARGUMENTS: dict[str, frozenset[str]] = {
-    "pytorch_lightning.Trainer": TRAINER_ARGUMENTS,
+    _LIGHTNING_TRAINER: TRAINER_ARGUMENTS,
+    _TRAINER: TRAINER_ARGUMENTS | {"threads", "channels_last", "keep_memory"},
     _DDP_STRATEGY: frozenset({"find_unused_parameters", "gradient_as_bucket_view"}),
     _CSV_LOGGER: frozenset({"name", "version", "prefix", "flush_logs_every_n_steps"}),
     "pytorch_lightning.loggers.MLFlowLogger": frozenset({"experiment_name", "run_name", "prefix"}),
@@ -75,15 +78,16 @@ ALLOWED_ARGUMENTS: dict[str, frozenset[str]] = {
 """Allowed arguments of targets that could write or download through others. The folders that
 loggers, profilers and checkpoints write to are set by ``build.py``, never by a saved config."""
 
+_STRATEGY_PATTERN = r"auto|ddp|ddp_find_unused_parameters_(true|false)|fsdp"
+_PROFILER_PATTERN = r"simple|advanced"
 _PLAIN_NAME = r"\w[\w.-]*"
 _DOWNLOAD_KEY = re.escape("${data.download}")
 
 ALLOWED_VALUES: dict[tuple[str, str], str] = {
-    (
-        "pytorch_lightning.Trainer",
-        "strategy",
-    ): r"auto|ddp|ddp_find_unused_parameters_(true|false)|fsdp",
-    ("pytorch_lightning.Trainer", "profiler"): r"simple|advanced",
+    (_LIGHTNING_TRAINER, "strategy"): _STRATEGY_PATTERN,
+    (_LIGHTNING_TRAINER, "profiler"): _PROFILER_PATTERN,
+    (_TRAINER, "strategy"): _STRATEGY_PATTERN,
+    (_TRAINER, "profiler"): _PROFILER_PATTERN,
     (_CSV_LOGGER, "name"): _PLAIN_NAME,
     (_CSV_LOGGER, "version"): _PLAIN_NAME,
     (_SIMPLE_PROFILER, "filename"): _PLAIN_NAME,

@@ -348,6 +348,13 @@ def _find_machine_limit_errors(config: Config) -> list[str]:
         errors.append(
             f"trainer.devices={devices}: this machine has {cores} cores: type at most {limit}"
         )
+    threads = trainer.get("threads")
+    limit = max(MIN_DEVICE_LIMIT, PROCESSES_PER_CORE * cores)
+    if isinstance(threads, int) and threads > limit:
+        errors.append(
+            f"trainer.threads={threads}: this machine has {cores} cores: type auto, or at most "
+            f"{limit}"
+        )
     spec, batch_size = config["data"]["spec"], config["data"].get("batch_size", 1)
     height, width = spec["image_size"]
     required = BYTES_PER_VALUE * batch_size * spec["channels"] * height * width

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_bytes() -> int | None:
@@ -28,6 +31,32 @@ def peak_memory_bytes() -> int | None:
 def core_count() -> int:
     """Return the number of CPU cores."""
     return os.cpu_count() or 1
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use, at least 1.
+
+    A container or a job of a cluster may be limited to some of them, or to a share of their time.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else core_count()
+    share = _cgroup_cores()
+    return max(1, min(cores, math.ceil(share))) if share is not None else cores
+
+
+def _cgroup_cores() -> float | None:
+    """Return the processor time per second that the control group allows; None if unlimited."""
+    try:
+        quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no version 2; or "max", no limit
+        pass
+    try:
+        quota = (CGROUP / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii")
+        period = (CGROUP / "cpu/cpu.cfs_period_us").read_text(encoding="ascii")
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def gpu_names() -> list[str]:

@@ -1,17 +1,20 @@
 """Decoding of image files to uint8 tensors.
 
-JPEG files are decoded by torchvision, all others by Pillow (a corrupt PNG file can end the whole
-process in torchvision's decoder). Transparent images are blended with white, 16 bits per channel
-are scaled to 8, images are rotated by their EXIF tag, and of an animation the first frame is read.
+JPEG files are decoded by simplejpeg, a binding of libjpeg-turbo that can reduce them while it
+decodes; all others by Pillow (a corrupt PNG file can end the whole process in torchvision's
+decoder). Transparent images are blended with white, 16 bits per channel are scaled to 8, images are
+rotated by their EXIF tag, and of an animation the first frame is read.
 """
 
 from __future__ import annotations
 
 import io
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import simplejpeg
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,7 +25,15 @@ from torchvision.transforms.v2 import functional as F
 from vision_lab.core.files import open_file
 from vision_lab.core.text import first_line
 
+Reduction = Literal[1, 2, 4, 8]
+"""Divisor of the sides of an image while it is decoded."""
+
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+_ORIENTATION_TAG = 0x0112
+
+_MAX_EXIF_START = 2 * 65536
+"""Bytes of a file in which its EXIF tags start; only other headers come before."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "TGA", "ICO")
 """Pillow's names of the formats to read; others may start programs (EPS) or contain no image."""
@@ -60,17 +71,85 @@ def read_image(
     Raises:
         InvalidImageError: if the file is missing, empty, truncated, too large or not an image.
     """
-    try:
-        with open_file(path) as file:
-            content = np.fromfile(file, dtype=np.uint8)
-        if content.size == 0:
+    return ImageFile.open(path, max_pixels=max_pixels).decode(channels=channels)
+
+
+class ImageFile:
+    """An image file in memory, of which only the header was read.
+
+    Args:
+        content: content of the file.
+        max_pixels: images with more pixels are not decoded.
+
+    Raises:
+        InvalidImageError: if it is empty, too large or not an image.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        *,
+        max_pixels: int,
+    ) -> None:
+        if not content:
             raise InvalidImageError("the file is empty")
-        image = _decode(content, channels, max_pixels)
-        return to_uint8_image(image, channels=channels, max_pixels=max_pixels)
-    except InvalidImageError:
-        raise
-    except Exception as error:  # Pillow's plugins raise any exception for corrupt files
-        raise InvalidImageError(_explain(error)) from error
+        self._content = content
+        self._max_pixels = max_pixels
+        self._jpeg = _read_jpeg_header(content)
+        if self._jpeg is not None:
+            _check_num_pixels(self._jpeg.width, self._jpeg.height, max_pixels)
+
+    @classmethod
+    def open(cls, path: Path | str, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
+        """Read an image file without decoding it.
+
+        Args:
+            path: path of the file.
+            max_pixels: images with more pixels are not decoded.
+
+        Raises:
+            InvalidImageError: if it is missing, empty, too large or not an image.
+        """
+        try:
+            with open_file(path) as file:
+                content = file.read()
+        except OSError as error:
+            raise InvalidImageError(_explain(error)) from error
+        return cls(content, max_pixels=max_pixels)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of a JPEG file in pixels; None for formats that cannot be reduced."""
+        if self._jpeg is None:
+            return None
+        if self._jpeg.orientation in _SWAPPING_ORIENTATIONS:
+            return self._jpeg.width, self._jpeg.height
+        return self._jpeg.height, self._jpeg.width
+
+    def decode(self, *, channels: int, reduction: Reduction = 1) -> Tensor:
+        """Decode the image.
+
+        Args:
+            channels: 1 for grayscale, 3 for RGB; other images are converted.
+            reduction: divisor of both sides, for JPEG files only. Reducing in the frequency domain
+                averages pixels and takes a fraction of the time.
+
+        Returns:
+            (channels, ceil(H / reduction), ceil(W / reduction)) uint8.
+
+        Raises:
+            InvalidImageError: if the image is truncated, corrupt, or cannot be converted.
+        """
+        try:
+            if self._jpeg is not None:
+                image: Any = _decode_jpeg(self._content, self._jpeg, channels, reduction)
+            else:
+                image = Image.open(io.BytesIO(self._content), formats=FORMATS)
+            return to_uint8_image(image, channels=channels, max_pixels=self._max_pixels)
+        except InvalidImageError:
+            raise
+        except Exception as error:  # Pillow's plugins raise any exception for corrupt files
+            raise InvalidImageError(_explain(error)) from error
 
 
 def read_mask(
@@ -150,23 +229,90 @@ def to_uint8_image(
     return _convert_channels(image if image.ndim == 3 else image[None], channels)
 
 
-def _decode(
-    content: np.ndarray[Any, Any],
+class _JpegHeader(NamedTuple):
+    height: int
+    width: int
+    orientation: int
+    """Value of the EXIF tag, 1 to 8."""
+
+
+_ORIENTATIONS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    1: (False, ()),
+    2: (False, (-1,)),
+    3: (False, (-2, -1)),
+    4: (False, (-2,)),
+    5: (True, ()),
+    6: (True, (-1,)),
+    7: (True, (-2, -1)),
+    8: (True, (-2,)),
+}
+"""By value of the EXIF tag: whether to swap the axes, and the axes to flip afterwards."""
+
+_SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+
+
+def _read_jpeg_header(content: bytes) -> _JpegHeader | None:
+    """Read the header of a JPEG file; None for other files, and for those simplejpeg cannot read.
+
+    Args:
+        content: content of the file.
+    """
+    if not content.startswith(_JPEG_SIGNATURE):
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return None
+    if colors not in ("YCbCr", "Gray", "RGB"):
+        return None
+    return _JpegHeader(height, width, _read_orientation(content))
+
+
+def _read_orientation(content: bytes) -> int:
+    if content.find(b"Exif\0\0", 0, _MAX_EXIF_START) < 0:
+        return 1
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # Pillow's parsers raise any exception for corrupt tags
+        return 1
+    return orientation if orientation in _ORIENTATIONS else 1
+
+
+def _decode_jpeg(
+    content: bytes,
+    header: _JpegHeader,
     channels: int,
-    max_pixels: int,
-) -> Tensor | Image.Image:
-    image = Image.open(io.BytesIO(content.data), formats=FORMATS)  # reads the header only
-    _check_size(image, max_pixels)
-    if content[: len(_JPEG_SIGNATURE)].tobytes() != _JPEG_SIGNATURE:
-        return image
-    mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    buffer = torch.from_numpy(content)
-    decoded: Tensor = decode_image(buffer, mode=mode, apply_exif_orientation=True)
-    return decoded
+    reduction: Reduction,
+) -> Tensor:
+    size = ceil(header.height / reduction), ceil(header.width / reduction)
+    try:
+        decoded = simplejpeg.decode_jpeg(
+            content,
+            colorspace="GRAY" if channels == 1 else "RGB",
+            min_height=size[0],
+            min_width=size[1],
+        )
+        image = torch.from_numpy(decoded).permute(2, 0, 1)
+    except ValueError:  # also for what can be ignored, such as unknown bytes between its parts
+        mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
+        buffer = torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())
+        image = F.resize(decode_image(buffer, mode=mode), list(size), antialias=True)
+    swaps_axes, flipped_axes = _ORIENTATIONS[header.orientation]
+    if swaps_axes:
+        image = image.transpose(-2, -1)
+    return image.flip(flipped_axes) if flipped_axes else image
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+    _check_num_pixels(*image.size, max_pixels)
+
+
+def _check_num_pixels(
+    width: int,
+    height: int,
+    max_pixels: int,
+) -> None:
     if width * height > max_pixels:
         raise InvalidImageError(
             f"it has {width} x {height} pixels, more than data.max_pixels={max_pixels}"

@@ -75,7 +75,7 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
         item = self.dataset.read(index)
         if isinstance(item, UnreadableFile):
             return SampleReport(self.split, index, item.path, problem=item.reason)
-        image, target, path = item
+        image, target, path = item.image, item.target, item.path
         digest = blake2b(image.contiguous().numpy().tobytes(), digest_size=16)
         digest.update(str(tuple(image.shape)).encode())
         height, width = image.shape[-2:]

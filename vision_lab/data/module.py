@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import Annotated, Any, Literal
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Subset
 from torchvision.transforms import v2
 
-from vision_lab.core.arguments import Count, Range
+from vision_lab.core.arguments import Count, Positive, Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import (
     AnnotationIssue,
@@ -22,8 +21,11 @@ from vision_lab.core.errors import (
     DataError,
     UnreadableFile,
 )
+from vision_lab.core.machine import available_cores
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec, Split
+from vision_lab.data.cache import CacheSettings, cached_targets
+from vision_lab.data.cache_writer import GIGABYTE, CacheFolder, Place
 from vision_lab.data.fingerprint import (
     fingerprint,
     get_labels,
@@ -54,6 +56,12 @@ MASKS_COUNTED = 1000
 
 MAX_AUTO_WORKERS = 8
 
+EVAL_PIXELS = 4 * 224 * 224
+"""Number of pixels in a batch that a CPU evaluates fastest.
+
+SqueezeNet at 224 px processes 1.8 times as many images in batches of 4 as in batches of 32.
+"""
+
 DataSource = Callable[..., Dataset | None]
 """Called with ``split=``, creates the dataset of a split; None if the data has no such split."""
 
@@ -70,6 +78,9 @@ class DataModule(pl.LightningDataModule):
         transforms: transforms of training images ("train") and of all others ("eval"), before they
             are resized to ``spec.image_size``.
         batch_size: number of images in a batch, in each process.
+        eval_batch_size: the same for validation, test and prediction; "auto" for ``batch_size`` on
+            GPUs, and on CPUs for at most ``EVAL_PIXELS`` pixels, whose feature maps stay in the
+            cache.
         num_workers: number of DataLoader workers; "auto" for one per available core, at most 8.
         on_error: whether an unreadable file stops the run, or is skipped and listed.
         seed: seed of order and augmentation.
@@ -84,6 +95,8 @@ class DataModule(pl.LightningDataModule):
         samples_per_class: number of images of each class to train on; None for all.
         shuffle: whether each epoch has another order; False keeps that of the first.
         max_pixels: files with more pixels are not decoded and count as unreadable.
+        cache: where decoded images are kept, "memory" or "disk"; None to decode them in each epoch.
+        cache_limit: maximum size of the cache of a dataset in GB.
         label_map: label of the network for each label of the data; None if they are the same.
 
     Raises:
@@ -101,6 +114,7 @@ class DataModule(pl.LightningDataModule):
         source: DataSource | None,
         transforms: Mapping[Literal["train", "eval"], Sequence[v2.Transform]],
         batch_size: Count,
+        eval_batch_size: Count | Literal["auto"] = "auto",
         num_workers: Annotated[int, Range(ge=0)] | Literal["auto"],
         on_error: Literal["raise", "skip"],
         seed: int,
@@ -113,6 +127,8 @@ class DataModule(pl.LightningDataModule):
         samples_per_class: Count | None = None,
         shuffle: bool = True,
         max_pixels: Count = MAX_PIXELS,
+        cache: Place | None = None,
+        cache_limit: Positive = 100,
         label_map: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -120,6 +136,7 @@ class DataModule(pl.LightningDataModule):
         self.source = source
         self.transforms = transforms
         self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.on_error = on_error
         self.seed = seed
@@ -135,6 +152,10 @@ class DataModule(pl.LightningDataModule):
         self.samples_per_class = samples_per_class
         self.shuffle = shuffle
         self.max_pixels = max_pixels
+        self.caches: CacheFolder | None = None
+        if cache is not None:
+            limit = int(cache_limit * GIGABYTE)
+            self.caches = CacheFolder(cache, limit=limit)
         self.label_map = label_map
         self.test_split: Split = "test"
         """The split that ``trainer.test`` reads."""
@@ -150,8 +171,21 @@ class DataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download missing files, in one process only."""
-        if not self.splits:
-            self._create_datasets()
+        if self.splits:
+            return
+        self._create_datasets()
+        self._check_datasets()
+        if self.caches is not None:
+            settings = CacheSettings.from_spec(self.spec, max_pixels=self.max_pixels)
+            for split, dataset in self.datasets.items():
+                if dataset is not None:
+                    self.caches.ensure(
+                        dataset,
+                        settings,
+                        kind=cached_targets(self.spec),
+                        name=split,
+                        num_workers=self.effective_num_workers,
+                    )
 
     def setup(self, stage: str | None = None) -> None:
         """Create the three splits, once."""
@@ -159,13 +193,11 @@ class DataModule(pl.LightningDataModule):
             return
         if not self.datasets:  # in processes that have not prepared the data
             self._create_datasets()
+            self._check_datasets()
+        if self.caches is not None:
+            self._open_caches(self.caches)
         train = self.datasets["train"]
-        if train is None:
-            raise DataError("the data has no training split")
-        for split, dataset in self.datasets.items():
-            if dataset is not None:
-                self._check_split(split, dataset)
-                self.annotation_issues += getattr(dataset, "issues", ())
+        assert train is not None
         if self.spec.target_type == "masks":
             self._warn_empty_masks(train)
         self.splits = split_dataset(self.datasets, self.spec.target_type, self.split_settings)
@@ -365,16 +397,37 @@ class DataModule(pl.LightningDataModule):
         if self.num_workers != "auto":
             return self.num_workers
         processes = self.trainer.num_devices if self.trainer else 1
-        if hasattr(os, "sched_getaffinity"):
-            cores = len(os.sched_getaffinity(0))
-        else:
-            cores = os.cpu_count() or 1
-        return max(1, min(MAX_AUTO_WORKERS, cores // processes))
+        return max(1, min(MAX_AUTO_WORKERS, available_cores() // processes))
+
+    @property
+    def effective_eval_batch_size(self) -> int:
+        """The number of images in a batch of an evaluation, with "auto" replaced."""
+        if self.eval_batch_size != "auto":
+            return self.eval_batch_size
+        if self.trainer and self.trainer.strategy.root_device.type != "cpu":
+            return self.batch_size
+        height, width = self.spec.image_size
+        return max(1, min(self.batch_size, EVAL_PIXELS // (height * width)))
 
     def _create_datasets(self) -> None:
         if self.source is None:
             raise DataError("the data has no source: there is nothing to train on")
         self.datasets = {split: self.source(split=split) for split in SPLITS}
+
+    def _check_datasets(self) -> None:
+        if self.datasets["train"] is None:
+            raise DataError("the data has no training split")
+        for split, dataset in self.datasets.items():
+            if dataset is not None:
+                self._check_split(split, dataset)
+                self.annotation_issues += getattr(dataset, "issues", ())
+
+    def _open_caches(self, caches: CacheFolder) -> None:
+        settings = CacheSettings.from_spec(self.spec, max_pixels=self.max_pixels)
+        has_labels = self.spec.target_type == "labels"
+        for split, dataset in self.datasets.items():
+            if dataset is not None:
+                self.datasets[split] = caches.open(dataset, settings, has_labels=has_labels)
 
     def _check_split(
         self,
@@ -454,7 +507,7 @@ class DataModule(pl.LightningDataModule):
         """
         limit = getattr(self.trainer, setting, None)
         if isinstance(limit, float) and self.trainer:
-            step_size = self.batch_size * self.trainer.world_size
+            step_size = self.effective_eval_batch_size * self.trainer.world_size
             if limit < 1:
                 return int(limit * ceil(len(self.splits[split]) / step_size))
             return 0
@@ -465,11 +518,13 @@ class DataModule(pl.LightningDataModule):
     ) -> DataLoader[Any]:
         dataset = self._transformed(split, training=training, max_samples=max_samples)
         trainer = self.trainer
+        if self.caches is not None and trainer is not None:
+            self.caches.release()  # Lightning has waited until all processes have opened them
         generator = torch.Generator()
         sampler = self.sampler(self.splits[split], generator=generator) if training else None
         batch_sampler = EpochBatchSampler(
             len(dataset),
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if training else self.effective_eval_batch_size,
             sampler=sampler,
             generator=generator,
             seed=self.seed,
@@ -527,7 +582,7 @@ class PredictionData(DataModule):
         self.splits = {"predict": dataset}
         self.keep_size = keep_size
         if keep_size:
-            self.batch_size = 1
+            self.eval_batch_size = 1
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Load the images in their order."""

@@ -69,13 +69,13 @@ class LabelTarget(ResizedTarget):
     def __call__(
         self,
         target: Any,
-        image: Tensor,
+        size: tuple[int, int],
     ) -> Tensor:
         """Validate a label.
 
         Args:
             target: the label as the dataset returns it; None if it is unknown.
-            image: the image, (C, H, W).
+            size: (height, width) of the image in pixels.
 
         Returns:
             () int64; -1 for unknown labels.
@@ -97,7 +97,7 @@ class NoTarget(ResizedTarget):
     def __call__(
         self,
         target: Any,
-        image: Tensor,
+        size: tuple[int, int],
     ) -> Tensor:
         """Return -1, () int64."""
         return torch.tensor(-1)
@@ -125,13 +125,13 @@ class MaskTarget(ResizedTarget):
     def __call__(
         self,
         target: Any,
-        image: Tensor,
+        size: tuple[int, int],
     ) -> tv_tensors.Mask:
         """Validate a mask and map its labels.
 
         Args:
             target: the mask as the dataset returns it, (H, W); None if it is unknown.
-            image: the image, (C, H, W).
+            size: (height, width) of the image in pixels.
 
         Returns:
             (H, W) uint8; 255 for ignored pixels.
@@ -140,15 +140,11 @@ class MaskTarget(ResizedTarget):
             InvalidImageError: if it does not fit the image or the classes.
         """
         if target is None:
-            return tv_tensors.Mask(torch.full(image.shape[-2:], IGNORE_INDEX, dtype=torch.uint8))
+            return tv_tensors.Mask(torch.full(size, IGNORE_INDEX, dtype=torch.uint8))
         mask = torch.as_tensor(np.asarray(target))
         if mask.is_floating_point():
             raise InvalidImageError(f"its mask contains {mask.dtype}, not integers")
-        if mask.shape != image.shape[-2:]:
-            is_rotated = mask.shape == image.shape[:-3:-1]
-            hint = "; is one of them rotated by its EXIF tag?" if is_rotated else ""
-            sizes = [" x ".join(map(str, shape[::-1])) for shape in (mask.shape, image.shape[-2:])]
-            raise InvalidImageError(f"its mask has {sizes[0]} pixels, the image {sizes[1]}{hint}")
+        check_mask_size(tuple(mask.shape), size)
         values = mask.unique().tolist()
         unknown = []
         for value in values:
@@ -185,13 +181,13 @@ class BoxTarget:
     def __call__(
         self,
         target: Mapping[str, Any] | None,
-        image: Tensor,
+        size: tuple[int, int],
     ) -> dict[str, Tensor]:
         """Validate boxes and map their labels.
 
         Args:
             target: the mapping that the dataset returns (see ``Dataset``); None if it is unknown.
-            image: the image, (C, H, W).
+            size: (height, width) of the image in pixels.
 
         Returns:
             The columns of ``BoxTargets``, with boxes in pixels of the image.
@@ -200,13 +196,13 @@ class BoxTarget:
             InvalidImageError: if boxes do not fit the image or the classes.
         """
         target = target or {"boxes": (), "labels": ()}
-        height, width = image.shape[-2:]
-        _check_annotated_size(target.get("size"), (height, width))
+        height, width = size
+        _check_annotated_size(target.get("size"), size)
         boxes = torch.as_tensor(target["boxes"], dtype=torch.float32).reshape(-1, 4)
         if target.get("relative"):
             boxes = boxes * torch.tensor([width, height, width, height])
-        clipped = clip_boxes_to_image(boxes, (height, width))
-        _check_boxes(boxes, clipped, (height, width))
+        clipped = clip_boxes_to_image(boxes, size)
+        _check_boxes(boxes, clipped, size)
         labels = torch.as_tensor(target["labels"], dtype=torch.int64)
         self._check_columns(target, labels, len(boxes))
         zeros = torch.zeros(len(boxes), dtype=torch.bool)
@@ -214,7 +210,7 @@ class BoxTarget:
         area = torch.as_tensor(target.get("area", unknown_area), dtype=torch.float32)
         box_area = (clipped[:, 2:] - clipped[:, :2]).prod(dim=1)
         return {
-            "boxes": tv_tensors.BoundingBoxes(clipped, format="XYXY", canvas_size=(height, width)),
+            "boxes": tv_tensors.BoundingBoxes(clipped, format="XYXY", canvas_size=size),
             "labels": self.label_map[labels],
             "crowd": torch.as_tensor(target.get("crowd", zeros)).bool(),
             "difficult": torch.as_tensor(target.get("difficult", zeros)).bool(),
@@ -292,6 +288,23 @@ def make_target_handler(
     if spec.target_type == "masks":
         return MaskTarget(spec, label_map)
     return BoxTarget(spec, label_map)
+
+
+def check_mask_size(mask_size: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Check that a mask has the size of its image.
+
+    Args:
+        mask_size: shape of the mask.
+        size: (height, width) of the image.
+
+    Raises:
+        InvalidImageError: if it has another one.
+    """
+    if mask_size == size:
+        return
+    hint = "; is one of them rotated by its EXIF tag?" if mask_size == size[::-1] else ""
+    sizes = [" x ".join(map(str, shape[::-1])) for shape in (mask_size, size)]
+    raise InvalidImageError(f"its mask has {sizes[0]} pixels, the image {sizes[1]}{hint}")
 
 
 def _check_annotated_size(annotated: tuple[int, int] | None, size: tuple[int, int]) -> None:

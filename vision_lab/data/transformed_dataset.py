@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -17,10 +18,32 @@ from vision_lab.core.batch import Batch, BoxTargets, Sample
 from vision_lab.core.errors import ConfigurationError, UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.image_io import InvalidImageError, read_image, to_uint8_image
+from vision_lab.data.cache import CachedImage
+from vision_lab.data.image_io import ImageFile, InvalidImageError, to_uint8_image
+from vision_lab.data.reduction import (
+    Plan,
+    ReductionPlanner,
+    apply_planned,
+    flatten_transforms,
+    make_planner,
+)
 from vision_lab.data.targets import make_target_handler
 from vision_lab.data.transforms import MultiSampleTransform
 from vision_lab.training.seeding import seed_all
+
+
+class DecodedSample(NamedTuple):
+    """A sample before its transforms."""
+
+    image: tv_tensors.Image
+    """(C, H, W) uint8, which may be reduced."""
+    target: Any
+    """The validated target, in pixels of the original image."""
+    path: str | None
+    size: tuple[int, int]
+    """(height, width) of the original image in pixels."""
+    plan: Plan
+    """How the image was decoded."""
 
 
 class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | UnreadableFile]):
@@ -52,9 +75,14 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         self.keep_size = keep_size
         self.dataset = dataset
         self.spec = spec
-        self.transforms = transforms
-        self.image_transforms = {transform for transform in transforms if _takes_one(transform)}
+        self.transforms = flatten_transforms(transforms)
+        self.image_transforms = {
+            transform for transform in self.transforms if _takes_one(transform)
+        }
         self.seed = seed
+        self.planner = make_planner(spec, self.transforms)
+        self.resize_planner = make_planner(spec, ())
+        """For images that are only resized."""
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -70,14 +98,15 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         """
         epoch, index = key
         seed_all(self.seed, epoch, index)
-        item = self.read(index)
+        item = self.read(index, planner=None if self.keep_size else self.planner)
         if isinstance(item, UnreadableFile):
             return item
-        image, target, path = item
-        size = (image.shape[-2], image.shape[-1])
-        sample = Sample(index, path, size, self.target.content_size(image))
+        image, target, plan = item.image, item.target, item.plan
+        sample = Sample(index, item.path, item.size, self.target.content_size(image))
         for transform in self.transforms:
-            if isinstance(transform, MultiSampleTransform):
+            if plan.parameters is not None and transform is self.planner.transform:
+                image, target = apply_planned(transform, plan, image, target)
+            elif isinstance(transform, MultiSampleTransform):
                 image, target = self.target.resize(image, target)
                 image, target = transform(image, target, self._read_random)
             elif transform in self.image_transforms:
@@ -100,36 +129,81 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
             )
         return tv_tensors.wrap(transformed, like=image)
 
-    def read(self, index: int) -> tuple[tv_tensors.Image, Any, str | None] | UnreadableFile:
+    def read(
+        self,
+        index: int,
+        *,
+        planner: ReductionPlanner | None = None,
+    ) -> DecodedSample | UnreadableFile:
         """Read a sample without transforms.
 
         Args:
             index: index of the sample.
+            planner: plans how far the image is reduced; None for its original size.
 
         Returns:
-            Image, target and path; or the file and the reason if it is unreadable.
+            The sample; or the file and the reason if it is unreadable.
         """
         try:
             source, target = self.dataset[index]
         except UnreadableFileError as error:
             return error.unreadable
+        if isinstance(source, CachedImage):
+            return self._read_cached(index, source, target)
         path = str(source) if isinstance(source, str | Path) else None
-        channels, max_pixels = self.spec.channels, self.max_pixels
         try:
-            if path is None:
-                image = to_uint8_image(source, channels=channels, max_pixels=max_pixels)
-            else:
-                image = read_image(path, channels=channels, max_pixels=max_pixels)
-            return tv_tensors.Image(image), self.target(target, image), path
+            image, size, plan = self._decode(source if path is None else path, planner)
+            return DecodedSample(
+                tv_tensors.Image(image), self.target(target, size), path, size, plan
+            )
         except InvalidImageError as error:
             return UnreadableFile(path or f"sample {index}", str(error))
+
+    def _read_cached(
+        self, index: int, source: CachedImage, target: Any
+    ) -> DecodedSample | UnreadableFile:
+        """Bring the target of a cached image to its size; masks have it already."""
+        image = tv_tensors.Image(source.pixels)
+        size = (image.shape[-2], image.shape[-1])
+        has_masks = self.spec.target_type == "masks"
+        try:
+            target = self.target(target, size if has_masks else source.size)
+        except InvalidImageError as error:
+            return UnreadableFile(source.path or f"sample {index}", str(error))
+        if self.spec.target_type == "boxes":
+            target["boxes"] = v2.functional.resize(target["boxes"], list(size))
+        return DecodedSample(image, target, source.path, source.size, Plan())
+
+    def _decode(
+        self, source: Any, planner: ReductionPlanner | None
+    ) -> tuple[Tensor, tuple[int, int], Plan]:
+        """Decode an image.
+
+        Args:
+            source: its path, or the image itself.
+            planner: plans how far it is reduced; None for its original size.
+
+        Returns:
+            The image, the (height, width) of the original, and how it was decoded.
+        """
+        channels, plan = self.spec.channels, Plan()
+        if not isinstance(source, str):
+            image = to_uint8_image(source, channels=channels, max_pixels=self.max_pixels)
+            return image, (image.shape[-2], image.shape[-1]), plan
+        file = ImageFile.open(source, max_pixels=self.max_pixels)
+        if planner is not None and file.size is not None:
+            plan = planner.plan(file.size)
+        image = file.decode(channels=channels, reduction=plan.reduction)
+        size = file.size or (image.shape[-2], image.shape[-1])
+        return image, size, plan
 
     def _read_random(self, count: int) -> list[tuple[tv_tensors.Image, Any]]:
         """Read and resize random samples, without unreadable ones, which are reported elsewhere."""
         samples = []
-        for item in [self.read(index) for index in torch.randint(len(self), (count,)).tolist()]:
+        for index in torch.randint(len(self), (count,)).tolist():
+            item = self.read(index, planner=self.resize_planner)
             if not isinstance(item, UnreadableFile):
-                samples.append(self.target.resize(item[0], item[1]))
+                samples.append(self.target.resize(item.image, item.target))
         return samples
 
 
@@ -170,5 +244,17 @@ def collate(items: Sequence[tuple[Tensor, Any, Sample] | UnreadableFile]) -> Bat
         return Batch(images, torch.empty(0, dtype=torch.int64), [], unreadable)
     image_tuple, targets, samples = zip(*readable, strict=True)
     has_boxes = isinstance(targets[0], BoxTargets)
-    batch_targets = list(targets) if has_boxes else torch.stack(targets)
-    return Batch(torch.stack(image_tuple), batch_targets, samples, unreadable)
+    batch_targets = list(targets) if has_boxes else _stack(targets)
+    return Batch(_stack(image_tuple), batch_targets, samples, unreadable)
+
+
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors; in a worker directly into memory that it shares with the main process."""
+    if get_worker_info() is None:
+        return torch.stack(tensors)  # type: ignore[arg-type]
+    first = tensors[0]
+    shape = (len(tensors), *first.shape)
+    num_bytes = len(tensors) * first.numel() * first.element_size()
+    storage = torch.UntypedStorage._new_shared(num_bytes)
+    batch = torch.empty(0, dtype=first.dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
+    return torch.stack(tensors, out=batch)  # type: ignore[arg-type]

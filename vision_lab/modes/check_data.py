@@ -73,7 +73,14 @@ def check(
     console.silence_libraries()
     check_config(config, ["data"])
     # Collect all errors instead of stopping at the first.
-    config = config.updated({"data.on_error": "skip", "augment.train": [], "augment.eval": []})
+    config = config.updated(
+        {
+            "data.on_error": "skip",
+            "data.cache": None,
+            "augment.train": [],
+            "augment.eval": [],
+        }
+    )
     spec = build.spec(config)
     data = build.data(config, spec)
     data.prepare_data()

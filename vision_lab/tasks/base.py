@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -23,6 +24,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.tasks.reports.base import Report, ReportFactory
 from vision_lab.tasks.split_metrics import get_metric_states, set_metric_states
 from vision_lab.training.lr_schedules import Schedule, SchedulerFactory
+from vision_lab.training.memory_format import choose_memory_format
 from vision_lab.training.schedulers import make_lr_scheduler
 from vision_lab.training.seeding import seed_all
 from vision_lab.training.sharding import gather_state_dict
@@ -86,6 +88,20 @@ class Task(pl.LightningModule, ABC):
         """Names of the metrics that were added to those of the task."""
         self.results: dict[str, dict[str, Tensor]] = {}
         """All metrics of each split, after its last epoch."""
+        self.memory_format = torch.contiguous_format
+        """Memory format of the images that the network receives."""
+
+    def setup(self, stage: str) -> None:
+        """Bring the network to the memory format of the trainer's device."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            return  # parameters are sharded as they are
+        self.memory_format = choose_memory_format(
+            self.network,
+            channels_last=getattr(self.trainer, "channels_last", "auto"),
+            device=self.trainer.strategy.root_device,
+            is_half_precision=self.trainer.precision in ("16-mixed", "bf16-mixed"),
+        )
+        self.network.to(memory_format=self.memory_format)
 
     def require_data(self) -> TrainingData:
         """Return the training data.

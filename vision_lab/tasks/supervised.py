@@ -57,10 +57,13 @@ class SupervisedTask(Task):
         Returns:
             The outputs of the network.
         """
+        dtype, memory_format = self.mean.dtype, self.memory_format
         if images.dtype == torch.uint8:
             # In place: allocating memory for each operation would take longer than the operation.
-            return self.network(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
-        return self.network((images.to(self.mean.dtype) - self.mean) / self.std)
+            pixels = images.to(dtype, memory_format=memory_format).div_(255)
+            return self.network(pixels.sub_(self.mean).div_(self.std))
+        pixels = images.to(dtype, memory_format=memory_format)
+        return self.network((pixels - self.mean) / self.std)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimizer, and a scheduler that steps after each batch or validation."""

@@ -180,6 +180,11 @@ class ImageMaskDataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def cache_key(self) -> str:
+        """What a cache of masks depends on, besides the files."""
+        return repr(self.encoding)
+
     def __getitem__(self, index: int) -> tuple[Path, NDArray[np.uint8]]:
         image, mask = self.samples[index]
         try:

@@ -1,0 +1,98 @@
+"""Settings of how a CPU computes: threads, memory format and memory."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from vision_lab.core import allocator, machine
+from vision_lab.training import trainer as module
+from vision_lab.training.memory_format import choose_memory_format
+from vision_lab.training.trainer import Trainer
+
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "accelerator": "cpu",
+}
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(1, 6), (2, 3), (8, 1)])
+def test_cores_are_divided_by_processes(
+    monkeypatch: pytest.MonkeyPatch, devices: int, expected: int
+):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(module, "available_cores", lambda: 6)
+    Trainer(**QUIET, devices=devices)
+    assert torch.get_num_threads() == expected
+
+
+def test_threads_that_were_typed_and_those_of_the_environment(monkeypatch: pytest.MonkeyPatch):
+    Trainer(**QUIET, devices=1, threads=3)
+    assert torch.get_num_threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    Trainer(**QUIET, devices=1)
+    assert torch.get_num_threads() == 3  # torch has read the variable itself
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 16),
+        ({"cpu.max": "max 100000\n"}, 16),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 16),
+        ({"cpu.max": "3200000 100000\n"}, 16),
+    ],
+)
+def test_limits_of_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    assert machine.available_cores() == expected
+
+
+@pytest.mark.parametrize(
+    ("network", "device", "half", "expected"),
+    [
+        (models.resnet18, "cpu", False, True),
+        (models.resnet18, "cuda", False, False),
+        (models.resnet18, "cuda", True, True),
+        (models.vit_b_16, "cpu", False, False),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 3, 2)),
+            "cpu",
+            False,
+            False,
+        ),
+    ],
+)
+def test_the_memory_format_depends_on_network_and_device(
+    network: object, device: str, half: bool, expected: bool
+):
+    with torch.device("meta"):
+        made = network()  # type: ignore[operator]
+    for setting, result in (("auto", expected), (True, True), (False, False)):
+        memory_format = choose_memory_format(
+            made,
+            channels_last=setting,  # type: ignore[arg-type]
+            device=torch.device(device),
+            is_half_precision=half,
+        )
+        assert (memory_format is torch.channels_last) is result
+
+
+def test_freed_memory_is_kept_on_glibc_only(monkeypatch: pytest.MonkeyPatch):
+    assert allocator.keep_freed_memory()
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    assert not allocator.keep_freed_memory()
