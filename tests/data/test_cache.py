@@ -251,7 +251,7 @@ def test_the_key_depends_on_what_targets_depend_on(tmp_path: Path):
     assert len(keys) == 3
 
 
-@pytest.mark.parametrize("place", ["memory", "disk"])
+@pytest.mark.parametrize("place", ["disk", pytest.param("memory", marks=pytest.mark.slow)])
 def test_a_run_with_a_cache_equals_one_without(
     command: Command, make_folder: Callable[..., Path], tmp_path: Path, place: str
 ):

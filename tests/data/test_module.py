@@ -412,6 +412,19 @@ def test_images_without_annotations_have_ignored_masks(mask_spec: DataSpec, make
     assert (batch.targets == IGNORE_INDEX).all()
 
 
+@pytest.mark.parametrize(
+    ("side", "typed", "expected"),
+    [(8, "auto", 10), (224, "auto", 4), (900, "auto", 1), (8, 3, 3), (224, 30, 30)],
+)
+def test_evaluation_has_batches_of_its_own(spec: DataSpec, side: int, typed: object, expected: int):
+    made = module(replace(spec, image_size=(side, side)), batch_size=10, eval_batch_size=typed)
+    assert made.effective_eval_batch_size == expected
+    if side == 8:
+        sizes = {len(batch.samples) for batch in made.eval_loader("train")}
+        assert max(sizes) == expected
+    assert made.train_dataloader().batch_sampler.batch_size == 10
+
+
 def test_a_subset_of_a_split_is_evenly_spaced(spec: DataSpec):
     """``eval_loader`` and ``load_images``."""
     made = module(spec)

@@ -96,3 +96,15 @@ def test_freed_memory_is_kept_on_glibc_only(monkeypatch: pytest.MonkeyPatch):
     assert allocator.keep_freed_memory()
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     assert not allocator.keep_freed_memory()
+
+
+def test_peak_memory_is_that_of_one_run():
+    large = torch.ones(100_000_000)  # 400 MB
+    before = machine.peak_memory_bytes()
+    del large
+    allocator.return_freed_memory()
+    machine.reset_peak_memory()
+    after = machine.peak_memory_bytes()
+    assert before is not None
+    assert after is not None
+    assert after < before - 300_000_000

@@ -17,7 +17,7 @@ from vision_lab.cli import completion
 from vision_lab.cli.help import format_help
 from vision_lab.config.groups import CONFIG_DIR
 from vision_lab.config.overrides import CommandLine
-from vision_lab.core import signals
+from vision_lab.core import lean_imports, signals
 from vision_lab.core.errors import UserError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.text import display_text
@@ -62,6 +62,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if completion.FLAG in words:
             print(completion.answer(words[words.index(completion.FLAG) + 1 :]), end="")
             return 0
+        lean_imports.import_without(
+            "torchmetrics",
+            optional=("scipy", "matplotlib"),
+            first=("torch", "torchvision"),
+        )
         with signals.signals_as_interrupt():
             return _run_commands(CommandLine.parse(words))
     except UserError as error:

@@ -20,6 +20,12 @@ _OPTIONS = {
 """Values by option, all of which fit into an int."""
 
 
+def return_freed_memory() -> None:
+    """Return memory that the process has kept to the system, such as that of an earlier run."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Let this process, and those it forks, keep memory that is freed, for the next allocation.
 

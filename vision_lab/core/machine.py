@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -26,6 +27,12 @@ def peak_memory_bytes() -> int | None:
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     except (OSError, ValueError, IndexError):
         return None
+
+
+def reset_peak_memory() -> None:
+    """Let ``peak_memory_bytes`` forget what the process has used before."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def core_count() -> int:

@@ -31,11 +31,12 @@ from vision_lab.callbacks.step_logger import logged_step
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
+from vision_lab.core.allocator import return_freed_memory
 from vision_lab.core.documents import dump_yaml
 from vision_lab.core.errors import ConfigurationError, DataError, UserError
 from vision_lab.core.failures import explain_failure
 from vision_lab.core.files import delete_file, format_path, reject_links, rename_file
-from vision_lab.core.machine import peak_memory_bytes
+from vision_lab.core.machine import peak_memory_bytes, reset_peak_memory
 from vision_lab.core.signals import Interrupted
 from vision_lab.core.text import first_line
 from vision_lab.data.module import DataModule
@@ -69,6 +70,8 @@ def train(config: Config, folder: Path) -> float:
         DataError: if the data cannot be read.
     """
     started = time.monotonic()
+    return_freed_memory()  # of an earlier run of this process, whose peak memory does not count
+    reset_peak_memory()
     console.silence_libraries()
     check_config(config, REQUIRED_GROUPS)
     if "sampler" in config["search"] and config["search"]["trial"] is None:

@@ -1,15 +1,21 @@
-"""Charts as images: bars, curves and confusion matrices."""
+"""Charts as images: bars, curves and confusion matrices.
+
+matplotlib is imported when the first one is drawn, which takes half a second.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from vision_lab.viz.images import PALETTE, label_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_LEGEND_ENTRIES = 20
 MAX_NAMED_CLASSES = 30
@@ -33,11 +39,7 @@ def bar_chart(values: Mapping[str, float], label: str) -> Tensor:
     Returns:
         (3, H, W) uint8.
     """
-    figure = Figure(
-        figsize=(6, 1.0 + 0.28 * max(len(values), 3)),
-        dpi=100,
-        layout="constrained",
-    )
+    figure = _make_figure((6, 1.0 + 0.28 * max(len(values), 3)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(range(len(values)), list(values.values()), color="#4878a8")
     axes.set_yticks(range(len(values)), [_escape_math(name) for name in values])
@@ -69,11 +71,7 @@ def line_chart(
     Returns:
         (3, H, W) uint8; without a legend if there are more than ``MAX_LEGEND_ENTRIES`` curves.
     """
-    figure = Figure(
-        figsize=(6, 4.5),
-        dpi=100,
-        layout="constrained",
-    )
+    figure = _make_figure((6, 4.5), layout="constrained")
     axes = figure.subplots()
     for index, (name, coordinates) in enumerate(curves.items()):
         color = [channel / 255 for channel in PALETTE[index % 255 + 1]]
@@ -118,7 +116,7 @@ def confusion_matrix(
         title = f"{correct / max(total, 1):.1%} of pixels correct"
         texts = [[f"{100 * fraction:.0f}" for fraction in row] for row in fractions]
     side = min(4.0 + 0.42 * num_classes, 14.0)
-    figure = Figure(figsize=(side, side), dpi=100, layout="compressed")
+    figure = _make_figure((side, side), layout="compressed")
     axes = figure.subplots()
     axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="target", title=title)
@@ -136,8 +134,18 @@ def confusion_matrix(
     return figure_to_image(figure)
 
 
+def _make_figure(
+    size: tuple[float, float], *, layout: Literal["constrained", "compressed"]
+) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, dpi=100, layout=layout)
+
+
 def figure_to_image(figure: Figure) -> Tensor:
     """Render a matplotlib figure, (3, H, W) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -49,7 +48,9 @@ SHEET_WIDTH = 1200
 MAX_LABEL_LENGTH = 60
 """Maximum length of a class or file name that is drawn."""
 
-HEAT_COLORS = colormaps["turbo"]
+HEAT_COLORS = "turbo"
+"""matplotlib's name of the colors of a heat map."""
+
 HEAT_OPACITY = 0.5
 
 CaptionColor = Literal["plain", "green", "red"]
@@ -203,8 +204,10 @@ def overlay_heat_map(image: Tensor, heat: Tensor) -> Tensor:
     Returns:
         (3, H, W) uint8.
     """
+    from matplotlib import colormaps
+
     gray = F.rgb_to_grayscale(to_rgb(image).cpu(), num_output_channels=3).float()
-    colored = HEAT_COLORS(heat.cpu().numpy())[..., :3]
+    colored = colormaps[HEAT_COLORS](heat.cpu().numpy())[..., :3]
     colors = torch.from_numpy(colored).permute(2, 0, 1).float() * 255
     return (HEAT_OPACITY * colors + (1 - HEAT_OPACITY) * gray).round().to(torch.uint8)
 

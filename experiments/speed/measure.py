@@ -1,0 +1,74 @@
+"""What both sides of a pair report: seconds to the first step, images/s, and peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+START = "SPEED_START"
+"""Variable with the time at which the command was started, in seconds since the epoch."""
+
+RESULT = "SPEED_RESULT"
+"""Variable with the file that the result is written to."""
+
+WARM_UP = 5
+"""Steps that do not count as images/s: caches, threads and workers start in them."""
+
+
+class Stopwatch:
+    """Times steps, counted from the command."""
+
+    def __init__(self) -> None:
+        self.started = float(os.environ[START])
+        self.ends: dict[str, list[tuple[float, int]]] = {"train": [], "val": [], "predict": []}
+
+    def step(self, part: str, num_images: int) -> None:
+        """Record the end of a step.
+
+        Args:
+            part: "train", "val" or "predict".
+            num_images: its number of images.
+        """
+        self.ends[part].append((time.time(), num_images))
+
+    def write(self) -> None:
+        """Write the result."""
+        result: dict[str, float] = {"seconds": time.time() - self.started, "memory": peak_memory()}
+        for part, ends in self.ends.items():
+            if not ends:
+                continue
+            result[f"{part}_first"] = ends[0][0] - self.started
+            warm_up = min(WARM_UP, len(ends) // 2)
+            images = sum(count for _, count in ends[warm_up:])
+            if len(ends) > 1:
+                result[part] = images / (ends[-1][0] - ends[warm_up - 1][0])
+        Path(os.environ[RESULT]).write_text(json.dumps(result))
+
+
+def peak_memory() -> float:
+    """Return the peak memory of this process in MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+class Timer(pl.Callback):
+    """Reports the steps of a run of vision_lab."""
+
+    def __init__(self) -> None:
+        self.watch = Stopwatch()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        self.watch.step("train", len(arguments[2].samples) * trainer.world_size)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if not trainer.sanity_checking:
+            self.watch.step("val", len(arguments[2].samples) * trainer.world_size)
+
+    def on_fit_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.is_global_zero:
+            self.watch.write()
