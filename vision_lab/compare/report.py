@@ -127,7 +127,10 @@ def _describe_run(run: FinishedRun) -> dict[str, Any]:
 def _format_command(words: Any, run: Run) -> str:
     """Return what trains a run: its overrides, since its command may be that of a sweep."""
     try:
-        overrides = [word for word in run.overrides if not word.startswith("name=")]
+        overrides = []
+        for word in run.overrides:
+            if not word.startswith(("name=", "search.")):
+                overrides.append(word)
     except ConfigurationError:
         overrides = []
     if not overrides and isinstance(words, list):
