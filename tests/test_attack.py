@@ -21,10 +21,10 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_random_input_causes_no_harm(tmp_path: Path):
-    done = run(tmp_path, "--count", "3", "--seed", "11", "--jobs", "1")
+    done = run(tmp_path, "--count", "2", "--seed", "11", "--jobs", "1")
     assert done.returncode == 0, done.stdout
     for family in ("runs", "annotations", "images", "words"):
-        assert f"{family}: 3 attempts" in done.stdout
+        assert f"{family}: 2 attempts" in done.stdout
         assert f"{family}: 0 findings" in done.stdout
 
 

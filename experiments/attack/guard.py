@@ -241,7 +241,9 @@ def _watch(folder: Path) -> None:
             return False  # a descriptor
         parent, name = os.path.split(os.path.abspath(os.fsdecode(path)))
         real = os.path.join(os.path.realpath(parent), name)
-        return not (real == inside or real.startswith(inside + os.sep) or real == os.devnull)
+        if real in (os.devnull, f"/proc/{os.getpid()}/clear_refs"):  # the latter resets a peak
+            return False
+        return not (real == inside or real.startswith(inside + os.sep))
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys
 from vision_lab.core.lean_imports import import_without
@@ -21,6 +23,7 @@ print(type(torchmetrics.__spec__.loader).__name__, [type(f).__name__ for f in sy
 """
 
 
+@pytest.mark.slow
 def test_optional_packages_are_hidden_while_torchmetrics_is_imported():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
