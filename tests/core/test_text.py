@@ -5,6 +5,7 @@ import pytest
 from vision_lab.core.text import (
     display_text,
     first_line,
+    format_si,
     is_utf8,
     shorten_middle,
     summarize_names,
@@ -40,6 +41,14 @@ def test_first_lines_of_errors():
 def test_long_lists_are_summarized():
     assert summarize_names(["a", "b"], 2) == "a, b"
     assert summarize_names(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "0 "), (999, "999 "), (216_400, "216 k"), (999_600, "1 M"), (2_612_000_000, "2.61 G")],
+)
+def test_prefixes_of_units(number: int, shown: str):
+    assert format_si(number) == shown
 
 
 def test_names_that_are_not_utf8():

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from tests.builders import Outcome
-from vision_lab.core.errors import DataError, UnreadableFile
+from vision_lab.core.errors import UnreadableFile
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.cache import CachedDataset, CacheSettings, cache_key, cached_targets
-from vision_lab.data.cache_writer import FOLDER_VARIABLE, CacheFolder, read_entries, write_entries
+from vision_lab.data.cache_folder import FOLDER_VARIABLE, CacheFolder
+from vision_lab.data.cache_writer import read_entries, write_entries
 from vision_lab.data.transformed_dataset import TransformedDataset
 
 Command = Callable[..., Outcome]
@@ -183,13 +184,6 @@ def test_a_damaged_cache_is_made_again(
     assert file.read_bytes() == content
 
 
-def test_caches_in_memory_have_no_name_afterwards(tmp_path: Path):
-    dataset = Listed([(path, 0) for path in write_images(tmp_path / "x")])
-    opened = cached(dataset, spec("labels"), "memory")
-    assert not opened.file.exists()
-    assert read(opened, spec("labels"), 0)[0].shape == (3, 20, 20)
-
-
 def test_unreadable_files_are_reported_as_without_a_cache(tmp_path: Path):
     paths = write_images(tmp_path / "x")
     paths[1].write_bytes(b"no image")
@@ -219,28 +213,6 @@ def test_a_mask_of_another_size_is_reported_as_without_a_cache(tmp_path: Path):
     assert "its mask has 3 x 3 pixels, the image 16 x 12" in item.reason
 
 
-def test_the_limit_names_what_to_type(tmp_path: Path, cache_folder: Path):
-    dataset = Listed([(path, 0) for path in write_images(tmp_path / "x")])
-    settings = CacheSettings.from_spec(spec("labels"), max_pixels=10**6)
-    folder = CacheFolder("disk", limit=1000)
-    with pytest.raises(DataError, match=r"data\.cache_limit=1e-06 GB: type a larger"):
-        folder.ensure(dataset, settings, kind="labels", name="train", num_workers=0)
-    assert list(cache_folder.glob("*.images")) == []
-
-
-def test_a_full_disk_names_what_to_type(tmp_path: Path):
-    dataset = Listed([(path, 0) for path in write_images(tmp_path / "x")])
-    settings = CacheSettings.from_spec(spec("labels"), max_pixels=10**6)
-    folder = CacheFolder("disk", limit=10**9)
-
-    def fail(*_: Any, **__: Any) -> int:
-        raise OSError(28, "No space left on device")
-
-    folder._write = fail  # type: ignore[method-assign]
-    with pytest.raises(DataError, match=FOLDER_VARIABLE):
-        folder.ensure(dataset, settings, kind="labels", name="train", num_workers=0)
-
-
 def test_the_key_depends_on_what_targets_depend_on(tmp_path: Path):
     settings = CacheSettings.from_spec(spec("labels"), max_pixels=10**6)
     dataset = Listed([(path, 0) for path in write_images(tmp_path / "x")])
@@ -249,27 +221,3 @@ def test_the_key_depends_on_what_targets_depend_on(tmp_path: Path):
         dataset.cache_key = value  # type: ignore[attr-defined]
         keys.add(cache_key(dataset, settings, has_labels=True))
     assert len(keys) == 3
-
-
-@pytest.mark.parametrize("place", ["disk", pytest.param("memory", marks=pytest.mark.slow)])
-def test_a_run_with_a_cache_equals_one_without(
-    command: Command, make_folder: Callable[..., Path], tmp_path: Path, place: str
-):
-    root = make_folder(count=12)
-    words = (
-        "data=folder",
-        f"data.root={root}",
-        "data.spec.image_size=[32,32]",
-        "data.batch_size=4",
-        "model=squeezenet1_1",
-        "augment=flip",
-        "trainer=cpu",
-        "trainer.max_epochs=2",
-        "logger=none",
-    )
-    files = []
-    for name, extra in (("files", ()), ("cached", (f"data.cache={place}",))):
-        outcome = command(*words, *extra, f"name={name}")
-        assert outcome.code == 0, outcome
-        files.append((tmp_path / "outputs" / name / "metrics.csv").read_text())
-    assert files[0] == files[1]

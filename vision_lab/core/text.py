@@ -65,7 +65,7 @@ def first_line(error: BaseException) -> str:
 def format_si(number: float) -> str:
     """Format a number with the prefix of its unit: ``"80.5 M"``."""
     for prefix in ("", "k", "M", "G"):
-        if number < 1000:
+        if number < 999.5:
             return f"{number:.3g} {prefix}"
         number /= 1000
     return f"{number:.3g} T"

@@ -25,7 +25,8 @@ from vision_lab.core.machine import available_cores
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec, Split
 from vision_lab.data.cache import CacheSettings, cached_targets
-from vision_lab.data.cache_writer import GIGABYTE, CacheFolder, Place
+from vision_lab.data.cache_folder import CacheFolder, Place
+from vision_lab.data.cache_writer import GIGABYTE
 from vision_lab.data.fingerprint import (
     fingerprint,
     get_labels,
