@@ -1,12 +1,15 @@
 """Settings of how a CPU computes: threads, memory format and memory."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision import models
 
+from tests.builders import Outcome
 from vision_lab.core import allocator, machine
 from vision_lab.training import trainer as module
 from vision_lab.training.memory_format import choose_memory_format
@@ -90,6 +93,41 @@ def test_the_memory_format_depends_on_network_and_device(
             is_half_precision=half,
         )
         assert (memory_format is torch.channels_last) is result
+
+
+@pytest.fixture
+def layouts() -> Iterator[list[bool]]:
+    """Whether the input of each convolution and its weights are channels last."""
+    found = []
+
+    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            for tensor in (inputs[0], module.weight):
+                if not tensor.is_meta and min(tensor.shape[1:]) > 1:  # otherwise both formats are the same
+                    found.append(tensor.is_contiguous(memory_format=torch.channels_last))
+
+    handle = register_module_forward_pre_hook(record)
+    yield found
+    handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["task=classify", "model=resnet20"], True),
+        (["task=classify", "model=resnet20", "trainer.channels_last=false"], False),
+        (["task=segment", "head=fcn"], True),
+        (["task=detect"], True),
+        (["task=generate"], False),
+    ],
+)
+def test_every_task_computes_in_the_format_of_its_network(
+    command: Callable[..., Outcome], layouts: list[bool], words: list[str], expected: bool
+):
+    outcome = command(*words, "debug=fast", "trainer=cpu", "name=formats")
+    assert outcome.code == 0, outcome.err
+    assert len(layouts) > 10 or not expected
+    assert all(layouts) if expected else not any(layouts)
 
 
 def test_freed_memory_is_kept_on_glibc_only(monkeypatch: pytest.MonkeyPatch):

@@ -59,7 +59,8 @@ class ClassPredictionTask(SupervisedTask):
             set_class_weights(loss, weights)
 
     def setup(self, stage: str) -> None:
-        """Compute class weights from the training data, if requested."""
+        """Prepare the network, and compute class weights from the training data if requested."""
+        super().setup(stage)
         if self.auto_class_weights and stage != "predict":
             weights = self.require_data().class_weights()
             set_class_weights(self.loss, weights.to(self.device))
