@@ -1,6 +1,6 @@
 """Compare the speed of vision_lab with scripts written by hand, alternating; see README.md.
 
-python experiments/speed/compare.py                          # all pairs: about two hours
+python experiments/speed/compare.py                          # all pairs: about an hour
 python experiments/speed/compare.py read_12mp start          # some of them
 python experiments/speed/compare.py --weights squeezenet1_0.pth predict predict_only
 """
@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +30,23 @@ sys.path.insert(0, str(HERE))
 
 from measure import RESULT, START  # noqa: E402
 
-OURS = ("-m", "vision_lab", "--config-dir", str(HERE / "conf"))
-TIMED = ("+callbacks.timer._target_=measure.Timer", "trainer.max_epochs=1")
+OURS = (
+    *("-m", "vision_lab", "--config-dir", str(HERE / "conf")),
+    *("+callbacks.timer._target_=measure.Timer", "trainer.max_epochs=1"),
+)
 CPU = "trainer=cpu"
 PLAIN = (str(HERE / "plain.py"),)
 
 SIZES = {"0.2mp": (375, 500), "2mp": (1200, 1600), "12mp": (3000, 4000)}
 """(height, width) of photographs."""
+
+REFERENCE_BATCH = 16
+
+MEANINGS = {
+    "seconds": "seconds for 300, start included",
+    "marginal": "seconds for 270 more",
+}
+"""What the table calls a value."""
 
 
 @dataclass
@@ -64,141 +76,182 @@ class Pair:
     """Ours, the other's, and the peak memory of each in MB."""
 
 
-def make_pairs(folder: Path, weights: str | None) -> list[Pair]:
+def make_pairs(folder: Path, *, weights: str | None, reference: str | None) -> list[Pair]:
     """Return all pairs.
 
     Args:
         folder: folder of the photographs.
         weights: file of SqueezeNet's weights; None leaves out predictions.
+        reference: torchvision's reference script; None leaves it out.
     """
+    pairs = [*reading_pairs(folder), *training_pairs(folder)]
+    if weights:
+        pairs += prediction_pairs(os.path.abspath(weights))  # noqa: PTH100
+    if reference:
+        pairs += reference_pairs(os.path.abspath(reference), folder)  # noqa: PTH100
+    return pairs
+
+
+def reading_pairs(folder: Path) -> list[Pair]:
+    """Return the pairs of reading photographs, from files and from caches."""
     pairs = []
-    for name, target in (("0.2mp", 1.6), ("2mp", 3.0), ("12mp", 5.0)):
-        images = folder / name
+    for size, steps, target in (("0.2mp", 48, 1.6), ("2mp", 24, 3.0), ("12mp", 12, 5.0)):
+        words = ("data.num_workers=1", f"trainer.limit_train_batches={steps}", "model=tiny")
         pairs.append(
             Pair(
-                f"read_{name}",
-                f"photographs of {name.replace('mp', ' megapixels')}, one reading process",
-                [*OURS, *TIMED, CPU, *read_words(images)],
-                [*PLAIN, "train", "--root", str(images), "--workers", "1", "--steps", "48"],
-                "train",
-                target,
+                name=f"read_{size}",
+                title=f"photographs of {size.replace('mp', ' megapixels')}, one reading process",
+                ours=[*OURS, *folder_words(folder / size), *words],
+                other=plain_words(folder / size, "tiny", steps),
+                value="train",
+                target=target,
             )
         )
+    first = pairs[0]
     for place in ("memory", "disk"):
-        images = folder / "0.2mp"
         pairs.append(
             Pair(
-                f"cache_{place}",
-                f"the same of 0.2 megapixels, data.cache={place}",
-                [*OURS, *TIMED, CPU, *read_words(images), f"data.cache={place}"],
-                [*PLAIN, "train", "--root", str(images), "--workers", "1", "--steps", "48"],
-                "train",
-                4.0,
+                name=f"cache_{place}",
+                title=f"the same of 0.2 megapixels, data.cache={place}",
+                ours=[*first.ours, f"data.cache={place}"],
+                other=first.other,
+                value="train",
+                target=4.0,
             )
         )
-    garments = ("--data", "garments")
-    pairs += [
+    return pairs
+
+
+def training_pairs(folder: Path) -> list[Pair]:
+    """Return the pairs of starting, training and validating."""
+    small = "data.spec.image_size=[28,28]"
+    images = folder / "0.2mp"
+    photographs = folder_words(images)
+    return [
         Pair(
-            "start",
-            "seconds to the end of the first step, ResNet-20 at 28 px",
-            [*OURS, *TIMED, CPU, "trainer.limit_train_batches=5", "data.spec.image_size=[28,28]"],
-            [*PLAIN, "train", *garments, "--model", "resnet20", "--batch", "64", "--steps", "5"],
-            "train_first",
-            1.5,
-            None,
+            name="start",
+            title="seconds to the end of the first step, ResNet-20 at 28 px",
+            ours=[*OURS, CPU, "trainer.limit_train_batches=5", small],
+            other=garments_words("resnet20", 5),
+            value="train_first",
+            target=1.5,
+            threads=None,
         ),
         Pair(
-            "two_layers",
-            "two-layer CNN at 28 px, batches of 64, one thread",
-            [*OURS, *TIMED, CPU, "model=two_layers", "data.spec.image_size=[28,28]"],
-            [*PLAIN, "train", *garments, "--model", "two_layers", "--batch", "64", "--steps", "93"],
-            "train",
-            0.95,
+            name="two_layers",
+            title="two-layer CNN at 28 px, batches of 64, one thread",
+            ours=[*OURS, CPU, "model=two_layers", small],
+            other=garments_words("two_layers", 93),
+            value="train",
+            target=0.95,
         ),
         Pair(
-            "resnet20",
-            "ResNet-20 at 28 px, batches of 64",
-            [*OURS, *TIMED, CPU, "model=resnet20", "data.spec.image_size=[28,28]"],
-            [*PLAIN, "train", *garments, "--model", "resnet20", "--batch", "64", "--steps", "93"],
-            "train",
-            1.15,
-            None,
+            name="resnet20",
+            title="ResNet-20 at 28 px, batches of 64",
+            ours=[*OURS, CPU, "model=resnet20", small],
+            other=garments_words("resnet20", 93),
+            value="train",
+            target=1.15,
+            threads=None,
         ),
         Pair(
-            "resnet18",
-            "ResNet-18 at 224 px, batches of 16",
-            [
-                *OURS,
-                *TIMED,
-                CPU,
-                *folder_words(folder / "0.2mp"),
-                "model=resnet18",
-                "data.batch_size=16",
-                "trainer.limit_train_batches=25",
+            name="resnet18",
+            title="ResNet-18 at 224 px, batches of 16",
+            ours=[
+                *(*OURS, *photographs, "model=resnet18", "data.batch_size=16"),
+                *("data.num_workers=1", "trainer.limit_train_batches=25"),
             ],
-            [
-                *PLAIN,
-                *("train", "--root", str(folder / "0.2mp"), "--model", "resnet18"),
-                *("--batch", "16", "--steps", "25", "--workers", "1"),
-            ],
-            "train",
-            1.15,
-            None,
+            other=[*plain_words(images, "resnet18", 25), "--batch", "16"],
+            value="train",
+            target=1.15,
+            threads=None,
         ),
         Pair(
-            "validation",
-            "validation of SqueezeNet at 224 px in training, batches of 32",
-            [
-                *OURS,
-                *TIMED,
-                CPU,
-                *folder_words(folder / "0.2mp"),
-                "model=squeezenet1_0",
-                "trainer.limit_train_batches=2",
+            name="validation",
+            title="validation of SqueezeNet at 224 px in training",
+            ours=[
+                *(*OURS, *photographs, "model=squeezenet1_0"),
+                *("data.num_workers=1", "trainer.limit_train_batches=2"),
             ],
-            [
-                *PLAIN,
-                *("train", "--root", str(folder / "0.2mp"), "--model", "squeezenet1_0"),
-                *("--steps", "2", "--workers", "1", "--val-images", "300"),
-            ],
-            "val",
-            2.5,
-            None,
+            other=[*plain_words(images, "squeezenet1_0", 2), "--val-images", "200"],
+            value="val",
+            target=2.5,
+            threads=None,
         ),
         Pair(
-            "processes",
-            "two processes of one thread, against one: ResNet-20 at 32 px",
-            [*OURS, *TIMED, "trainer=ddp_cpu", "data.batch_size=32"],
-            [*OURS, *TIMED, CPU, "data.batch_size=64"],
-            "train",
-            1.85,
+            name="processes",
+            title="two processes of one thread, against one: ResNet-20 at 32 px",
+            ours=[*OURS, "trainer=ddp_cpu", "data.batch_size=32"],
+            other=[*OURS, CPU, "data.batch_size=64"],
+            value="train",
+            target=1.85,
         ),
     ]
-    if weights:
-        words = ("model=squeezenet1_0", "data=imagenet", f"model.weights={weights}")
-        for name, value, target in (("predict", "seconds", 1.5), ("predict_only", "marginal", 2.5)):
-            pairs.append(
-                Pair(
-                    name,
-                    f"predicting photographs with SqueezeNet: {value}",
-                    [*OURS, "mode=predict", *words, CPU, "source={source}"],
-                    [*PLAIN, "predict", "--weights", weights, "--root", "{source}"],
-                    value,
-                    target,
-                    None,
-                )
+
+
+def prediction_pairs(weights: str) -> list[Pair]:
+    """Return the pairs of predicting a folder of photographs.
+
+    Args:
+        weights: file of SqueezeNet's weights.
+    """
+    pairs = []
+    words = (f"model.weights={weights}", "model=squeezenet1_0", "data=imagenet", CPU)
+    for name, value, target in (("predict", "seconds", 1.5), ("predict_only", "marginal", 2.5)):
+        pairs.append(
+            Pair(
+                name=name,
+                title=f"predicting photographs with SqueezeNet: {MEANINGS[value]}",
+                ours=["-m", "vision_lab", "mode=predict", *words, "source={source}"],
+                other=[*PLAIN, "predict", "--weights", weights, "--root", "{source}"],
+                value=value,
+                target=target,
+                threads=None,
             )
+        )
     return pairs
+
+
+def reference_pairs(script: str, folder: Path) -> list[Pair]:
+    """Return the pair with torchvision's reference script, which trains with SGD.
+
+    Args:
+        script: path of its ``references/classification/train.py``.
+        folder: folder of the photographs.
+    """
+    images = folder / "reference"
+    words = ("model=resnet18", "data.num_workers=1", f"data.batch_size={REFERENCE_BATCH}")
+    return [
+        Pair(
+            name="reference",
+            title="ResNet-18 at 224 px, batches of 16: torchvision's reference script",
+            ours=[*OURS, *folder_words(images / "train"), *words, "optimizer=sgd"],
+            other=[
+                *(script, "--data-path", str(images), "--model", "resnet18", "--device", "cpu"),
+                *("-b", str(REFERENCE_BATCH), "-j", "1", "--epochs", "1", "--print-freq", "1"),
+            ],
+            value="train",
+            target=1.15,
+            threads=None,
+        )
+    ]
 
 
 def folder_words(images: Path) -> list[str]:
     """Return the words of a run on a folder of photographs."""
-    return ["data=folder", f"data.root={images}", "augment=imagenet", "data.num_workers=1"]
+    return [CPU, "data=folder", f"data.root={images}", "augment=imagenet"]
 
 
-def read_words(images: Path) -> list[str]:
-    """Return the words of a run that only reads photographs."""
-    return [*folder_words(images), "model=tiny", "trainer.limit_train_batches=48"]
+def plain_words(images: Path, network: str, steps: int) -> list[str]:
+    """Return the words that train by hand on photographs."""
+    words = [*PLAIN, "train", "--root", str(images), "--workers", "1"]
+    return [*words, "--model", network, "--steps", str(steps)]
+
+
+def garments_words(network: str, steps: int) -> list[str]:
+    """Return the words that train by hand on the bundled garments."""
+    words = [*PLAIN, "train", "--data", "garments", "--batch", "64"]
+    return [*words, "--model", network, "--steps", str(steps)]
 
 
 def make_photographs(folder: Path) -> None:
@@ -220,6 +273,12 @@ def make_photographs(folder: Path) -> None:
             Image.fromarray(pixels).save(target, quality=90)
             for copy in range(1, 50):
                 target.with_name(f"{number:03d}_{copy:02d}.jpg").hardlink_to(target)
+    for part, count in (("train", 450), ("val", 20)):
+        for number in range(count):
+            source = folder / "0.2mp" / f"class{number % 4}" / f"{number % 40:03d}_00.jpg"
+            target = folder / "reference" / part / source.parent.name / f"{number:03d}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(source)
     for count in (300, 30):
         (folder / f"predict{count}").mkdir()
         for number in range(count):
@@ -242,19 +301,37 @@ def run(words: Sequence[str], folder: Path, threads: int | None) -> dict[str, fl
     environment.pop("OMP_NUM_THREADS", None)
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
+    output = folder / "output.txt"
     started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(words)}\n{done.stdout}\n{done.stderr}")
-    found = json.loads(result.read_text()) if result.is_file() else {}
-    return {"memory": 0.0, **found, "seconds": time.perf_counter() - started}
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=folder,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        memory = watch_memory(process)
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        sys.exit(f"{' '.join(words)}\n{output.read_text()}")
+    if result.is_file():
+        found = json.loads(result.read_text())
+    else:  # torchvision's script prints the seconds of a step, averaged over twenty
+        seconds_shown = re.findall(r"Epoch: .* time: ([0-9.]+)", output.read_text())
+        found = {"train": REFERENCE_BATCH / float(seconds_shown[-1])} if seconds_shown else {}
+    return {**found, "memory": memory, "seconds": seconds}
+
+
+def watch_memory(process: subprocess.Popen[bytes]) -> float:
+    """Wait for the end of a process, and return its peak memory in MB, without its workers'."""
+    peak = 0.0
+    while process.poll() is None:
+        with suppress(OSError, IndexError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        time.sleep(0.05)
+    return peak
 
 
 def measure(pair: Pair, words: Sequence[str], folder: Path) -> tuple[float, float]:
@@ -296,10 +373,9 @@ def format_row(pair: Pair) -> str:
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
     sign = "at most" if pair.value == "train_first" else "at least"
     middle = statistics.median(ratios)
-    shown = f"{memory:.0f} / {other_memory:.0f} MB" if memory and other_memory else ""
     return (
         f"| {pair.title} | {ours:.4g} | {other:.4g} | {middle:.2f} ({spread}) | "
-        f"{sign} {pair.target:g} | {shown} |"
+        f"{sign} {pair.target:g} | {memory:.0f} / {other_memory:.0f} MB |"
     )
 
 
@@ -308,13 +384,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("pairs", nargs="*", help="names of pairs; all of them by default")
     parser.add_argument("--weights", help="file of SqueezeNet 1.0's weights, to predict")
+    parser.add_argument("--reference", help="torchvision's references/classification/train.py")
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_photographs(folder / "photographs")
-        weights = os.path.abspath(options.weights) if options.weights else None  # noqa: PTH100
-        pairs = make_pairs(folder / "photographs", weights)
+        pairs = make_pairs(
+            folder / "photographs", weights=options.weights, reference=options.reference
+        )
         names = [pair.name for pair in pairs]
         for name in options.pairs:
             if name not in names:

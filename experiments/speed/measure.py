@@ -1,4 +1,4 @@
-"""What both sides of a pair report: seconds to the first step, images/s, and peak memory."""
+"""What both sides of a pair report: seconds to the first step, and images/s."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stopwatch:
 
     def write(self) -> None:
         """Write the result."""
-        result: dict[str, float] = {"seconds": time.time() - self.started, "memory": peak_memory()}
+        result: dict[str, float] = {"seconds": time.time() - self.started}
         for part, ends in self.ends.items():
             if not ends:
                 continue
@@ -48,12 +48,6 @@ class Stopwatch:
             if len(ends) > 1:
                 result[part] = images / (ends[-1][0] - ends[warm_up - 1][0])
         Path(os.environ[RESULT]).write_text(json.dumps(result))
-
-
-def peak_memory() -> float:
-    """Return the peak memory of this process in MB."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 class Timer(pl.Callback):

@@ -128,6 +128,19 @@ def test_predictions_of_any_size(command: Command, trained: Run, tmp_path: Path)
     assert float(rows[2]["fraction_disc"]) + float(rows[2]["fraction_ground"]) == pytest.approx(1)
 
 
+def test_a_disk_that_is_full_ends_the_prediction(
+    command: Command, trained: Run, tmp_path: Path, small_files: None
+):
+    """Other threads write the files; their errors end the command like those of the main one."""
+    source = tmp_path / "large.png"  # of 1 kB, but its drawing takes more than 10 kB
+    Image.new("L", (1500, 1500)).save(source, optimize=True)
+    outcome = command("mode=predict", f"run={trained}", f"source={source}")
+    assert outcome.code == 1
+    assert "predict cannot be written: File too large" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (trained.folder / "predict" / "predictions.csv").exists()  # which comes after them
+
+
 def test_no_two_images_share_a_name():
     paths = [Path(name) for name in ("two/a.png", "two/a.jpg", "two/a.png.tif", "two/b.bmp")]
     assert output_stems(paths) == ["a.png", "a.jpg", "a.png.tif", "b.bmp"]

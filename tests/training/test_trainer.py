@@ -103,7 +103,9 @@ def layouts() -> Iterator[list[bool]]:
     def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
             for tensor in (inputs[0], module.weight):
-                if not tensor.is_meta and min(tensor.shape[1:]) > 1:  # otherwise both formats are the same
+                if (
+                    not tensor.is_meta and min(tensor.shape[1:]) > 1
+                ):  # otherwise both formats are the same
                     found.append(tensor.is_contiguous(memory_format=torch.channels_last))
 
     handle = register_module_forward_pre_hook(record)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
+from rich.progress import TaskID
 
 SPEED_SECONDS = 5.0
 """Seconds of training over which the images per second are averaged."""
@@ -29,6 +30,11 @@ class ProgressBar(RichProgressBar):
         self.restart()  # what is between epochs is no training
         super().on_train_epoch_start(trainer, pl_module)
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.restart()
+        self.speed = None
+        super().on_test_start(trainer, pl_module)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.restart()
         super().on_validation_end(trainer, pl_module)
@@ -43,6 +49,37 @@ class ProgressBar(RichProgressBar):
     ) -> None:
         self.record_step(len(batch.samples) * trainer.world_size)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.record_step(len(batch.samples) * trainer.world_size)
+        self._show_speed(self.test_progress_bar_id, self.test_description)
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.record_step(len(batch.samples) * trainer.world_size)
+        self._show_speed(self.predict_progress_bar_id, self.predict_description)
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def _show_speed(self, bar: TaskID | None, description: str) -> None:
+        if self.progress is not None and bar is not None and self.speed is not None:
+            shown = f"{description}  {self.speed:.0f} images/s"
+            self.progress.update(bar, description=shown)
 
     def restart(self) -> None:
         """Forget the steps so far, so that a pause does not count."""

@@ -64,7 +64,7 @@ class CacheFolder:
         self.place = place
         self.limit = limit
         self.suffix = ""
-        """End of the names of files, which tells caches in memory of several runs apart."""
+        """End of the names of files, different for caches in memory of each run."""
         self._owner: FileLock | None = None
         """Held as long as caches in memory have names."""
         if place == "memory":

@@ -3,7 +3,10 @@
 import glob
 import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -19,7 +22,8 @@ from vision_lab.core import console
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.core.files import format_path, reject_link, write_csv, write_json
+from vision_lab.core.files import format_path, reject_link, write_csv, write_file, write_json
+from vision_lab.core.machine import available_cores
 from vision_lab.data.formats.image_folder import EXTENSIONS, UnlabeledImages
 from vision_lab.data.image_io import read_image
 from vision_lab.data.module import DataModule
@@ -32,12 +36,21 @@ from vision_lab.viz.images import MAX_DRAWN, write_png
 
 REQUIRED_GROUPS = "task model head loss data augment optimizer scheduler trainer callbacks".split()
 
+MAX_WRITERS = 8
+"""Maximum number of threads that draw and write files."""
+
+MAX_UNFINISHED = 64
+"""Maximum number of files that wait for them, with their images in memory."""
+
 MAX_GENERATED = 1_000_000
 """Maximum number of images that one command generates."""
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Collects table rows and drawn images by batch, and has the report write its files.
+    """Collects table rows and drawn images by batch, and writes the report's files.
+
+    While the network computes, other threads read the original images, draw on them and encode
+    them.
 
     Args:
         folder: output folder.
@@ -56,6 +69,9 @@ class PredictionWriter(BasePredictionWriter):
         self.max_sheet_images = num_drawn
         self.rows: list[dict[str, str | float]] = []
         self.sheet_images: list[Tensor] = []
+        self.pool = ThreadPoolExecutor(min(MAX_WRITERS, available_cores()))
+        self.unfinished: deque[Future[None]] = deque()
+        """Files that are being written, the oldest first."""
 
     def write_on_batch_end(
         self,
@@ -72,18 +88,37 @@ class PredictionWriter(BasePredictionWriter):
         report = cast(Task, pl_module).report
         report.collect("predict", batch, prediction)
         self.rows += report.table_rows(batch, prediction)
-        names = [self.names[sample.index] for sample in batch.samples]
-        # Images at their original size, read lazily: not every task draws on them.
-        channels = report.spec.channels
-        images = (
-            read_image(str(sample.path), channels=channels, max_pixels=self.max_pixels)
-            for sample in batch.samples
-        )
-        report.save_predictions(batch, prediction, self.folder, names=names, images=images)
+        self._write_files(cast(Task, pl_module), batch, prediction)
         missing = self.max_sheet_images - len(self.sheet_images)
         if missing > 0:
             drawn = report.draw(batch, prediction, with_targets=False)
             self.sheet_images += drawn[:missing]
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait for the last files."""
+        while self.unfinished:
+            self.unfinished.popleft().result()
+        self.pool.shutdown()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write no further files."""
+        self.pool.shutdown(cancel_futures=True)
+
+    def _write_files(self, task: Task, batch: Batch, prediction: Any) -> None:
+        names = [self.names[each.index] for each in batch.samples]
+        read = partial(read_image, channels=task.spec.channels, max_pixels=self.max_pixels)
+        images = [partial(read, str(each.path)) for each in batch.samples]
+        files = task.report.render_predictions(batch, prediction, names=names, images=images)
+        for name, render in files:
+            self.unfinished.append(self.pool.submit(_render_file, self.folder, name, render))
+        while len(self.unfinished) > MAX_UNFINISHED:
+            self.unfinished.popleft().result()
+
+
+def _render_file(folder: Path, name: str, render: Callable[[], bytes]) -> None:
+    write_file(folder, name, render())
 
 
 def predict(

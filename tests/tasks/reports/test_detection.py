@@ -9,6 +9,7 @@ from torchvision.io import decode_jpeg, read_file
 
 from tests.builders import box_spec, box_targets, detections, letterboxed_batch
 from vision_lab.core.batch import Batch
+from vision_lab.core.files import write_file
 from vision_lab.metrics.box_scaling import in_file_pixels, scale_to_file
 from vision_lab.metrics.detection import BoxMeanAveragePrecision
 from vision_lab.tasks.reports.detection import DetectionReport, match_detections
@@ -48,8 +49,11 @@ def test_boxes_are_drawn_on_the_original_image(
     report: DetectionReport, batch: Batch, tmp_path: Path
 ):
     predictions = [detections([[1, 4, 2, 20, 15, 0.9]]), detections([])]
-    images = [torch.full((3, 400, 800), 255, dtype=torch.uint8)] * 2
-    report.save_predictions(batch, predictions, tmp_path, names=["one", "two"], images=iter(images))
+    images = [lambda: torch.full((3, 400, 800), 255, dtype=torch.uint8)] * 2
+    for name, render in report.render_predictions(
+        batch, predictions, names=["one", "two"], images=images
+    ):
+        write_file(tmp_path, name, render())
     # The files are ten times as large as the samples say, so that the box of (8, 4) to (40, 30) stays near the corner.
     drawn, empty = (
         decode_jpeg(read_file(str(tmp_path / "images" / f"{name}.jpg"))) for name in ("one", "two")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tests.builders import mask_batch, mask_example
+from vision_lab.core.files import write_file
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.metrics.segmentation import SegmentationMetrics
 from vision_lab.tasks.reports.segmentation import SegmentationReport
@@ -23,13 +24,13 @@ def test_rows_and_files(mask_spec: DataSpec, tmp_path: Path):
         {"path": "photos/a.jpg", "fraction_sky": 0.75, "fraction_sea": 0.0, "fraction_sand": 0.25}
     ]
     # On the file's own image, which may be larger than the mask.
-    report.save_predictions(
+    for name, render in report.render_predictions(
         given,
         [mask],
-        tmp_path,
         names=["below/a"],
-        images=[torch.zeros(3, 16, 16, dtype=torch.uint8)],
-    )
+        images=[lambda: torch.zeros(3, 16, 16, dtype=torch.uint8)],
+    ):
+        write_file(tmp_path, name, render())
     with Image.open(tmp_path / "masks" / "below" / "a.png") as image:
         assert image.mode == "P"
         assert np.array_equal(np.asarray(image), mask.numpy())

@@ -6,9 +6,8 @@ of them needs to know which task it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +20,12 @@ from vision_lab.viz.images import grid
 
 Row = dict[str, str | float]
 """A row of the table of predictions."""
+
+LazyImage = Callable[[], Tensor]
+"""Reads an image."""
+
+LazyFile = tuple[str, Callable[[], bytes]]
+"""The path of a file, and the function that computes its content."""
 
 
 class Report:
@@ -203,24 +208,27 @@ class Report:
         """
         return [{"path": sample.path or str(sample.index)} for sample in batch.samples]
 
-    def save_predictions(
+    def render_predictions(
         self,
         batch: Batch,
         predictions: Any,
-        folder: Path,
         *,
         names: Sequence[str],
-        images: Iterable[Tensor],
-    ) -> None:
-        """Write a file for each image, if predictions are more than table rows.
+        images: Sequence[LazyImage],
+    ) -> list[LazyFile]:
+        """Return the files of each image, if predictions are more than table rows.
 
         Args:
             batch: the batch.
             predictions: its predictions.
-            folder: output folder.
             names: file name of each image's predictions, without suffix.
-            images: (C, h, w) uint8 images at their original size, read lazily.
+            images: functions that read the images at their original size, (C, h, w) uint8.
+
+        Returns:
+            The path of each file in the output folder, and the function that computes its content,
+            which is called in another thread.
         """
+        return []
 
     def export(
         self, split: str, results: Mapping[str, Tensor], paths: Sequence[str]

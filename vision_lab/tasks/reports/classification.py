@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.io import encode_png
 
 from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.batch import Batch
 from vision_lab.core.protocols import HeatMaps
 from vision_lab.core.spec import DataSpec
 from vision_lab.metrics.classification import precision_recall_curve, roc_curve
-from vision_lab.tasks.reports.base import Report, Row
+from vision_lab.tasks.reports.base import LazyFile, LazyImage, Report, Row
 from vision_lab.tasks.reports.predictions import ClassPrediction, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.figures import confusion_matrix, line_chart
-from vision_lab.viz.images import grid, overlay_heat_map, side_by_side, to_rgb, write_png
+from vision_lab.viz.images import grid, overlay_heat_map, side_by_side, to_rgb
 
 NUM_MISTAKES_DRAWN = 24
 """Number of the most confident mistakes to draw."""
@@ -109,22 +109,22 @@ class ClassificationReport(Report):
             figures["mistakes"] = grid(self._draw_all(*columns, with_heat_maps=with_heat_maps))
         return figures
 
-    def save_predictions(
+    def render_predictions(
         self,
         batch: Batch,
         predictions: Tensor,
-        folder: Path,
         *,
         names: Sequence[str],
-        images: Iterable[Tensor],
-    ) -> None:
-        """Write ``cam/<name>.png``: the image as the network sees it, and its heat map."""
+        images: Sequence[LazyImage],
+    ) -> list[LazyFile]:
+        """Return ``cam/<name>.png``: the image as the network sees it, and its heat map."""
         if not self.draws_heat_maps:
-            return
+            return []
+        files: list[LazyFile] = []
         maps = self._compute_maps(batch.images, predictions)
         for image, heat, name in zip(batch.images, maps, names, strict=True):
-            drawn = torch.cat([to_rgb(image), overlay_heat_map(image, heat)], dim=2)
-            write_png(folder, f"cam/{name}.png", drawn)
+            files.append((f"cam/{name}.png", partial(_render_heat_map, image, heat)))
+        return files
 
     def _draw_curves(self, scores: Tensor) -> dict[str, Tensor]:
         """Draw the curves of each class against all others, those with the smallest area first."""
@@ -229,3 +229,9 @@ class ClassificationReport(Report):
 def _copy(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Copy rows of a batch, so that they do not keep the batch in memory."""
     return tuple(tensor.clone() for tensor in tensors)
+
+
+def _render_heat_map(image: Tensor, heat: Tensor) -> bytes:
+    """Draw a heat map beside its image, and encode both as PNG."""
+    drawn = torch.cat([to_rgb(image), overlay_heat_map(image, heat)], dim=2)
+    return encode_png(drawn).numpy().tobytes()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from torchvision.ops import box_iou
 
 from vision_lab.core.arguments import Fraction
 from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
-from vision_lab.core.files import write_file
 from vision_lab.core.spec import DataSpec
 from vision_lab.metrics.box_scaling import in_file_pixels
 from vision_lab.metrics.detection import DETECTION_COLUMNS, to_rows
@@ -24,7 +22,7 @@ from vision_lab.metrics.detection_confusion import (
     intersection_over_area,
 )
 from vision_lab.tasks.reports import coco_json
-from vision_lab.tasks.reports.base import Report, Row
+from vision_lab.tasks.reports.base import LazyFile, LazyImage, Report, Row
 from vision_lab.tasks.reports.predictions import BoxPrediction, DetectedObject, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.figures import bar_chart, confusion_matrix, line_chart
@@ -219,21 +217,25 @@ class DetectionReport(Report):
                 )
         return rows
 
-    def save_predictions(
+    def render_predictions(
         self,
         batch: Batch,
         predictions: Sequence[Detections],
-        folder: Path,
         *,
         names: Sequence[str],
-        images: Iterable[Tensor],
-    ) -> None:
-        """Write ``images/<name>.jpg``: the original image with the detections."""
+        images: Sequence[LazyImage],
+    ) -> list[LazyFile]:
+        """Return ``images/<name>.jpg``: the original image with the detections."""
+        files: list[LazyFile] = []
         in_files = in_file_pixels(predictions, batch.samples)
         for (_, detections), name, image in zip(in_files, names, images, strict=True):
-            drawn = self._draw_boxes(image, self._above_threshold(detections))
-            jpeg = encode_jpeg(drawn, quality=JPEG_QUALITY).numpy().tobytes()
-            write_file(folder, f"images/{name}.jpg", jpeg)
+            render = partial(self._render_boxes, image, self._above_threshold(detections))
+            files.append((f"images/{name}.jpg", render))
+        return files
+
+    def _render_boxes(self, image: LazyImage, detections: Detections) -> bytes:
+        drawn = self._draw_boxes(image(), detections)
+        return encode_jpeg(drawn, quality=JPEG_QUALITY).numpy().tobytes()
 
     def _keep_predictions(
         self,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchvision.io import encode_jpeg
 
 from vision_lab.core.batch import Batch
-from vision_lab.core.files import write_file
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.metrics.segmentation import (
     dice,
@@ -19,7 +17,7 @@ from vision_lab.metrics.segmentation import (
     segmentation_scores,
     update_confusion,
 )
-from vision_lab.tasks.reports.base import Report, Row
+from vision_lab.tasks.reports.base import LazyFile, LazyImage, Report, Row
 from vision_lab.tasks.reports.predictions import MaskPrediction, Prediction
 from vision_lab.tasks.reports.worst_samples import WorstSamples
 from vision_lab.viz.figures import bar_chart, confusion_matrix
@@ -132,22 +130,24 @@ class SegmentationReport(Report):
                 row[f"fraction_{name}"] = fraction
         return rows
 
-    def save_predictions(
+    def render_predictions(
         self,
         batch: Batch,
         predictions: Sequence[Tensor],
-        folder: Path,
         *,
         names: Sequence[str],
-        images: Iterable[Tensor],
-    ) -> None:
-        """Write ``masks/<name>.png`` (labels, with a palette) and ``overlays/<name>.jpg``."""
+        images: Sequence[LazyImage],
+    ) -> list[LazyFile]:
+        """Return ``masks/<name>.png`` (labels, with a palette) and ``overlays/<name>.jpg``."""
+        files: list[LazyFile] = []
         for image, prediction, name in zip(images, predictions, names, strict=True):
             mask = prediction.cpu()
-            png = encode_palette_png(mask, self.spec.class_names)
-            write_file(folder, f"masks/{name}.png", png)
-            jpeg = encode_jpeg(overlay_mask(image, mask), quality=JPEG_QUALITY)
-            write_file(folder, f"overlays/{name}.jpg", jpeg.numpy().tobytes())
+            png = partial(encode_palette_png, mask, self.spec.class_names)
+            files += [
+                (f"masks/{name}.png", png),
+                (f"overlays/{name}.jpg", partial(_render_overlay, image, mask)),
+            ]
+        return files
 
     def _score(
         self,
@@ -189,3 +189,8 @@ class SegmentationReport(Report):
         largest = fractions.topk(min(3, len(fractions))).indices
         texts = [f"{self.spec.class_names[k]} {fractions[k]:.0%}" for k in largest]
         return side_by_side([image, overlay_mask(image, mask)], ", ".join(texts))
+
+
+def _render_overlay(image: LazyImage, mask: Tensor) -> bytes:
+    """Draw a mask on its image, and encode it as JPEG."""
+    return encode_jpeg(overlay_mask(image(), mask), quality=JPEG_QUALITY).numpy().tobytes()
