@@ -318,7 +318,7 @@ def run(words: Sequence[str], folder: Path, threads: int | None) -> dict[str, fl
     if result.is_file():
         found = json.loads(result.read_text())
     else:  # torchvision's script prints the seconds of a step, averaged over twenty
-        seconds_shown = re.findall(r"Epoch: .* time: ([0-9.]+)", output.read_text())
+        seconds_shown = re.findall(r" time: ([0-9.]+)  data", output.read_text())
         found = {"train": REFERENCE_BATCH / float(seconds_shown[-1])} if seconds_shown else {}
     return {**found, "memory": memory, "seconds": seconds}
 
