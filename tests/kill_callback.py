@@ -70,17 +70,16 @@ class Kill(pl.Callback):
 class KillingCheckpoints(AtomicCheckpointIO):
     """Ends the run when half of a checkpoint is written."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        path = Path(path)
+    def write(self, state: Any, folder: Path, name: str, *, keep_as: str | None) -> None:
+        """Write half of the checkpoint; this process may end by an exception in this thread."""
+        path = folder / name
         if passing(path.stem):
             part = path.with_name(path.name + ".part")
             part.parent.mkdir(exist_ok=True)
-            torch.save(checkpoint, part)
+            torch.save(state, part)
             os.truncate(part, part.stat().st_size // 2)
             end()
-        super().save_checkpoint(checkpoint, path)
+        super().write(state, folder, name, keep_as=keep_as)
 
 
 class Disturb(pl.Callback):

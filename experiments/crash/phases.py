@@ -44,11 +44,10 @@ class Phase(pl.Callback):
 class ReportingCheckpointIO(AtomicCheckpointIO):
     """Reports when a checkpoint is written or read."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        report(f"writing {Path(path).name}")
-        super().save_checkpoint(checkpoint, path, storage_options)
+    def write(self, state: Any, folder: Path, name: str, *, keep_as: str | None) -> None:
+        """Report both ends of writing, which is in another thread than training."""
+        report(f"writing {Path(name).name}")
+        super().write(state, folder, name, keep_as=keep_as)
         report("after a checkpoint")
 
     def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:

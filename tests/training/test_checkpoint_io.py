@@ -3,8 +3,11 @@
 import os
 import pickle
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +15,10 @@ import torch
 from tests.builders import FAST, Outcome
 from tests.kill_callback import Killed
 from vision_lab.run_folders.folder import Run
+from vision_lab.training import checkpoint_io
 from vision_lab.training.checkpoint_io import (
     AtomicCheckpointIO,
+    copy_state,
     corruption,
     latest_checkpoint,
     load,
@@ -29,23 +34,83 @@ class Malicious:
         return os.system, ("touch stolen",)
 
 
-def test_writing_last_renames_the_earlier_one_to_previous(tmp_path: Path):
-    files = AtomicCheckpointIO()
+@pytest.fixture(params=[True, False], ids=["background", "immediately"])
+def files(request: pytest.FixtureRequest) -> AtomicCheckpointIO:
+    return AtomicCheckpointIO(background=request.param)
+
+
+def save_now(files: AtomicCheckpointIO, state: dict[str, Any], path: Path) -> None:
+    files.save_checkpoint(state, path)
+    files.teardown()
+
+
+def test_writing_last_renames_the_earlier_one_to_previous(
+    files: AtomicCheckpointIO, tmp_path: Path
+):
     for step in (1, 2, 3):
         files.save_checkpoint({"step": step}, tmp_path / "last.ckpt")
         files.save_checkpoint({"step": step}, tmp_path / "best.ckpt")
+    files.teardown()
     found = {path.name: load(path)["step"] for path in tmp_path.iterdir()}
     assert found == {"last.ckpt": 3, "previous.ckpt": 2, "best.ckpt": 3}
 
 
-def test_a_full_disk_keeps_existing_files(tmp_path: Path, small_files: None):
-    files = AtomicCheckpointIO()
+def test_a_full_disk_keeps_existing_files(
+    files: AtomicCheckpointIO, tmp_path: Path, small_files: None
+):
     files.save_checkpoint(CONTENT, tmp_path / "last.ckpt")
+    files.teardown()
     before = (tmp_path / "last.ckpt").read_bytes()
     with pytest.raises(OSError, match="File too large"):
-        files.save_checkpoint({"weights": torch.arange(10_000.0)}, tmp_path / "last.ckpt")
+        save_now(files, {"weights": torch.arange(10_000.0)}, tmp_path / "last.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_a_checkpoint_contains_the_state_at_which_it_was_saved(
+    files: AtomicCheckpointIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Training changes tensors and lists in place, while the file is still being written."""
+    may_write = Event()
+
+    def wait(*arguments: Any, **settings: Any) -> None:
+        may_write.wait()
+        save(*arguments, **settings)
+
+    monkeypatch.setattr(checkpoint_io, "save", wait)
+    state = {"weights": torch.ones(3), "losses": [1.0], "epochs": OrderedDict(a=(torch.ones(1),))}
+    if not files.background:
+        may_write.set()
+    files.save_checkpoint(state, tmp_path / "last.ckpt")
+    state["weights"].zero_()
+    state["losses"].append(2.0)
+    state["epochs"]["a"][0].zero_()
+    may_write.set()
+    found = files.load_checkpoint(tmp_path / "last.ckpt")
+    assert torch.equal(found["weights"], torch.ones(3))
+    assert found["losses"] == [1.0]
+    assert found["epochs"]["a"][0] == 1
+
+
+def test_tied_weights_are_written_once():
+    weights = torch.arange(6.0).view(2, 3)
+    copied = copy_state({"a": weights.detach(), "b": weights.detach(), "c": weights.T})
+    assert copied["a"].data_ptr() == copied["b"].data_ptr()
+    assert copied["a"].data_ptr() != weights.data_ptr()
+    assert torch.equal(copied["c"], weights.T)
+
+
+def test_an_error_of_the_background_is_raised_by_the_next_checkpoint(
+    tmp_path: Path, small_files: None
+):
+    files = AtomicCheckpointIO()
+    files.save_checkpoint({"weights": torch.arange(10_000.0)}, tmp_path / "last.ckpt")
+    with pytest.raises(OSError, match="File too large"):
+        files.save_checkpoint(CONTENT, tmp_path / "best.ckpt")
+    assert list(tmp_path.iterdir()) == []
+    files.save_checkpoint(CONTENT, tmp_path / "best.ckpt")
+    files.teardown()
+    assert load(tmp_path / "best.ckpt")["step"] == 3
 
 
 def test_corruption_is_detected(tmp_path: Path):
@@ -89,18 +154,18 @@ def test_the_newest_checkpoint_is_found(tmp_path: Path):
 
 
 def test_the_previous_checkpoint_survives_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: AtomicCheckpointIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    files = AtomicCheckpointIO()
     for step in (1, 2):
         files.save_checkpoint({"step": step}, tmp_path / "last.ckpt")
+    files.teardown()
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        files.save_checkpoint({"step": 3}, tmp_path / "last.ckpt")
+        save_now(files, {"step": 3}, tmp_path / "last.ckpt")
     assert {path.name: load(path)["step"] for path in tmp_path.iterdir()} == {
         "last.ckpt": 2,
         "previous.ckpt": 1,

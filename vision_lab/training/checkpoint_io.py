@@ -6,12 +6,15 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.files import delete_file, format_path, reject_compressed, replace_file
@@ -32,15 +35,53 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoint plugin for Lightning that writes atomically and loads safely.
 
     A file is complete on disk before it takes its name, and a new ``last.ckpt`` renames the old one
-    to ``previous.ckpt``. Lightning's own plugin keeps a second copy in memory while saving, and
-    unpickles arbitrary objects.
+    to ``previous.ckpt``. Lightning's own plugin unpickles arbitrary objects.
+
+    In the background, a copy of the state is written while training continues, one file at a time
+    and in the order in which they were saved. Until a file is complete, a run resumes from the one
+    before. An error is raised when the next checkpoint is saved, or at the end of training, which
+    waits for the last file.
+
+    Args:
+        background: whether another thread writes. This takes memory for a copy of the state.
     """
+
+    def __init__(self, *, background: bool = True) -> None:
+        self.background = background
+        self._pool: ThreadPoolExecutor | None = None
+        self._unfinished: Future[None] | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
+        self.finish()
         folder, name = _split_path(Path(path))
-        save(checkpoint, folder, name, keep_as=PREVIOUS if Path(path).name == LAST else None)
+        keep_as = PREVIOUS if Path(path).name == LAST else None
+        if not self.background:
+            self.write(checkpoint, folder, name, keep_as=keep_as)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(max_workers=1)
+        copied = copy_state(checkpoint)
+        self._unfinished = self._pool.submit(self.write, copied, folder, name, keep_as=keep_as)
+
+    def write(self, state: Any, folder: Path, name: str, *, keep_as: str | None) -> None:
+        """Write a checkpoint; see ``save``."""
+        save(state, folder, name, keep_as=keep_as)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            OSError: if that has failed.
+        """
+        unfinished, self._unfinished = self._unfinished, None
+        if unfinished is not None:
+            unfinished.result()
+
+    def teardown(self) -> None:
+        """Wait for the last checkpoint; Lightning calls this when training ends in any way."""
+        self.finish()
 
     def load_checkpoint(
         self,
@@ -48,10 +89,33 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
+        self.finish()
         return load(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
+        self.finish()
         delete_file(*_split_path(Path(path)))
+
+
+def copy_state(state: Any) -> Any:
+    """Copy a state to the memory of the CPU, so that training may change the original.
+
+    Tensors that share their memory, such as tied weights, share it in the copy.
+
+    Args:
+        state: tensors and plain values in dictionaries, lists and tuples.
+    """
+    copies: dict[Any, Tensor] = {}
+
+    def copy(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return deepcopy(leaf)
+        key = (leaf.device, leaf.data_ptr(), leaf.dtype, leaf.shape, leaf.stride())
+        if key not in copies:
+            copies[key] = leaf.detach().to("cpu", copy=True)
+        return copies[key]
+
+    return tree_map(copy, state)
 
 
 def _split_path(path: Path) -> tuple[Path, str]:
