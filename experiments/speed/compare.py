@@ -33,6 +33,7 @@ from measure import RESULT, START  # noqa: E402
 OURS = (
     *("-m", "vision_lab", "--config-dir", str(HERE / "conf")),
     *("+callbacks.timer._target_=measure.Timer", "trainer.max_epochs=1"),
+    *("callbacks.sample_losses=null", "trainer.limit_test_batches=1"),  # after what is measured
 )
 CPU = "trainer=cpu"
 PLAIN = (str(HERE / "plain.py"),)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor.exc import InductorError
 
 from vision_lab.core.documents import DocumentError, read_yaml
 from vision_lab.core.errors import ConfigurationError
@@ -222,6 +223,14 @@ def test_a_folder_without_write_permission(tmp_path: Path):
     assert "Permission denied. Type hydra.run.dir=<a writable folder>" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode in (1, 2)
+
+
+def test_errors_of_the_compiler_name_the_setting():
+    error = InductorError(RuntimeError("no C++ compiler was found"), None)
+    text = str(explain_failure(error, Path("outputs/a")))
+    assert text.startswith("torch.compile cannot compile the network here (")
+    assert "no C++ compiler was found" in text
+    assert "type trainer.compile=false" in text
 
 
 def test_running_out_of_memory_is_reported(tmp_path: Path):

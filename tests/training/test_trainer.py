@@ -132,6 +132,26 @@ def test_every_task_computes_in_the_format_of_its_network(
     assert all(layouts) if expected else not any(layouts)
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_compiled_networks_are_trained_alike(
+    command: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A minute of compilation; the published names of parameters stay the same."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    words = ("model=resnet20", "trainer.limit_train_batches=3", "debug=fast", "trainer=cpu")
+    states = []
+    for name, compiled in (("eager", "false"), ("compiled", "true")):
+        outcome = command(*words, f"name={name}", f"trainer.compile={compiled}")
+        assert outcome.code == 0, outcome.err
+        path = tmp_path / "outputs" / name / "model.pth"
+        states.append(torch.load(path, weights_only=True))
+    assert list((tmp_path / "compiled").rglob("*.so"))
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.allclose(value, states[1][name], atol=1e-3), name
+
+
 def test_freed_memory_is_kept_on_glibc_only(monkeypatch: pytest.MonkeyPatch):
     assert allocator.keep_freed_memory()
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))

@@ -58,7 +58,7 @@ _FORMATS = "vision_lab.data.formats"
 
 ALLOWED_ARGUMENTS: dict[str, frozenset[str]] = {
     _LIGHTNING_TRAINER: TRAINER_ARGUMENTS,
-    _TRAINER: TRAINER_ARGUMENTS | {"threads", "channels_last", "keep_memory"},
+    _TRAINER: TRAINER_ARGUMENTS | {"threads", "channels_last", "compile", "keep_memory"},
     _DDP_STRATEGY: frozenset({"find_unused_parameters", "gradient_as_bucket_view"}),
     _CSV_LOGGER: frozenset({"name", "version", "prefix", "flush_logs_every_n_steps"}),
     "pytorch_lightning.loggers.MLFlowLogger": frozenset({"experiment_name", "run_name", "prefix"}),

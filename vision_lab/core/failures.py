@@ -22,6 +22,9 @@ PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
 IN_THE_WAY_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP}
 """A folder in place of a file, a file in place of a folder, or a broken symbolic link."""
 
+COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
+"""Modules of torch whose exceptions are those of ``torch.compile``."""
+
 BATCH_OF_ONE = "Expected more than 1 value per channel when training"
 """torch's message when batch norm receives a single value per channel."""
 
@@ -64,6 +67,11 @@ def _explain(error: BaseException, folder: Path) -> UserError | None:
         return UserError(
             f"out of memory ({first_line(error)}): type a smaller data.batch_size= or "
             "data.spec.image_size=, or a smaller model="
+        )
+    if type(error).__module__.startswith(COMPILER_MODULES):
+        return UserError(
+            f"torch.compile cannot compile the network here ({first_line(error)}): type "
+            "trainer.compile=false, or install what is missing"
         )
     if isinstance(error, RuntimeError):
         return _explain_lost_worker(error)

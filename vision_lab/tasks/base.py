@@ -90,9 +90,10 @@ class Task(pl.LightningModule, ABC):
         """All metrics of each split, after its last epoch."""
         self.memory_format = torch.contiguous_format
         """Memory format of the images that the network receives."""
+        self.is_compiled = False
 
     def setup(self, stage: str) -> None:
-        """Bring the network to the memory format of the trainer's device."""
+        """Bring the network to the memory format of the trainer's device, and compile it."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             return  # parameters are sharded as they are
         self.memory_format = choose_memory_format(
@@ -102,6 +103,9 @@ class Task(pl.LightningModule, ABC):
             is_half_precision=self.trainer.precision in ("16-mixed", "bf16-mixed"),
         )
         self.network.to(memory_format=self.memory_format)
+        if getattr(self.trainer, "compile", False) and not self.is_compiled:
+            self.network.compile()  # in place: the names of parameters stay the same
+            self.is_compiled = True
 
     def require_data(self) -> TrainingData:
         """Return the training data.

@@ -22,6 +22,7 @@ class Trainer(pl.Trainer):
             divided by the processes on this machine, or ``OMP_NUM_THREADS`` if it is set.
         channels_last: whether images and feature maps have the channels of a pixel adjacent in
             memory; see ``choose_memory_format`` for "auto".
+        compile: whether to compile networks with ``torch.compile``.
         keep_memory: whether the process keeps memory that is freed; see ``keep_freed_memory``.
         arguments: arguments of Lightning's Trainer.
     """
@@ -31,11 +32,13 @@ class Trainer(pl.Trainer):
         *,
         threads: Literal["auto"] | Count = "auto",
         channels_last: MemoryFormat = "auto",
+        compile: bool = False,
         keep_memory: bool = True,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.channels_last = channels_last
+        self.compile = compile
         if keep_memory:
             keep_freed_memory()
         if threads != "auto":
