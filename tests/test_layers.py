@@ -56,7 +56,7 @@ TORCHLESS = (
     "compare.curves compare.difference compare.progress compare.tables compare.tensorboard config.composition config.groups config.instantiation config.modes config.overrides "
     "config.ranges config.resolution config.resolvers config.saved config.trust config.validation "
     "core.allocator core.arguments core.batch core.checking core.console core.documents core.errors core.failures core.files "
-    "core.lean_imports core.machine core.protocols core.sample_files core.signals core.signatures core.spec core.text "
+    "core.garbage_collection core.lean_imports core.machine core.protocols core.sample_files core.signals core.signatures core.spec core.text "
     "data.bundled.scene_classes data.formats.image_folder data.formats.voc_xml "
     "data.formats.yolo_txt loggers.event_files modes.compare modes.diff modes.finished modes.reports run_folders.environment run_folders.folder run_folders.lock "
     "run_folders.naming run_folders.resume run_folders.sweep training.lr_schedules"
@@ -153,7 +153,7 @@ def test_only_build_instantiates_and_few_modules_read_argv():
 def test_torch_is_not_imported_before_a_mode_needs_it():
     modules = ", ".join(f"vision_lab.{name}" for name in TORCHLESS)
     code = f"import sys; import {modules}; sys.exit({HEAVY})"
-    assert len(TORCHLESS) == 56
+    assert len(TORCHLESS) == 57
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
-from measure import RESULT, START  # noqa: E402
+from stopwatch import RESULT, START  # noqa: E402
 
 OURS = (
     *("-m", "vision_lab", "--config-dir", str(HERE / "conf")),

@@ -1,22 +1,16 @@
-"""What both sides of a pair report: seconds to the first step, and images/s."""
+"""Callbacks that time and profile a run of vision_lab."""
 
 from __future__ import annotations
 
 import cProfile
 import json
 import os
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-
-START = "SPEED_START"
-"""Variable with the time at which the command was started, in seconds since the epoch."""
-
-RESULT = "SPEED_RESULT"
-"""Variable with the file that the result is written to."""
+from stopwatch import RESULT, WARM_UP, Stopwatch
 
 FIRST_STEP = b"first step\n"
 """Written to the error stream at the end of the first step, between the times of imports."""
@@ -36,39 +30,6 @@ PARTS = {
     "modules of torch": ("/torch/",),
 }
 """Parts of the program, and what the place of a function contains; the first that fits counts."""
-
-WARM_UP = 5
-"""Steps that do not count as images/s: caches, threads and workers start in them."""
-
-
-class Stopwatch:
-    """Times steps, counted from the command."""
-
-    def __init__(self) -> None:
-        self.started = float(os.environ[START])
-        self.ends: dict[str, list[tuple[float, int]]] = {"train": [], "val": [], "predict": []}
-
-    def step(self, part: str, num_images: int) -> None:
-        """Record the end of a step.
-
-        Args:
-            part: "train", "val" or "predict".
-            num_images: its number of images.
-        """
-        self.ends[part].append((time.time(), num_images))
-
-    def write(self) -> None:
-        """Write the result."""
-        result: dict[str, float] = {"seconds": time.time() - self.started}
-        for part, ends in self.ends.items():
-            if not ends:
-                continue
-            result[f"{part}_first"] = ends[0][0] - self.started
-            warm_up = min(WARM_UP, len(ends) // 2)
-            images = sum(count for _, count in ends[warm_up:])
-            if len(ends) > 1:
-                result[part] = images / (ends[-1][0] - ends[warm_up - 1][0])
-        Path(os.environ[RESULT]).write_text(json.dumps(result))
 
 
 class Timer(pl.Callback):

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 import torchvision
-from measure import Stopwatch
 from networks import Tiny, TwoLayers
 from PIL import Image
+from stopwatch import Stopwatch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms

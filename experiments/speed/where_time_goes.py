@@ -23,7 +23,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from compare import HERE, ROOT
-from measure import FIRST_STEP, RESULT, START
+from measure import FIRST_STEP
+from stopwatch import RESULT, START
 
 PACKAGES = {
     "torch": ("torch", "functorch", "torchgen", "sympy", "mpmath", "networkx", "jinja2"),

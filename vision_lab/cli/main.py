@@ -20,6 +20,7 @@ from vision_lab.config.overrides import CommandLine
 from vision_lab.core import lean_imports, signals
 from vision_lab.core.errors import UserError
 from vision_lab.core.failures import explain_failure
+from vision_lab.core.garbage_collection import collection_paused
 from vision_lab.core.text import display_text
 from vision_lab.run_folders.folder import Run
 
@@ -236,7 +237,9 @@ def _run_mode(composed: DictConfig, folder: Path) -> Any:
     score = finished.show_if_finished(config, folder)
     if score is not None:
         return score
-    return build_mode(config)(config, folder)  # most modes import torch
+    with collection_paused():
+        mode = build_mode(config)  # most modes import torch
+    return mode(config, folder)
 
 
 def _record_failure(folder: Path, error: Exception) -> None:
