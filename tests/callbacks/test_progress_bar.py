@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from vision_lab.callbacks.progress_bar import ProgressBar
+from vision_lab.core.batch import Batch
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,9 @@ def test_predictions_are_shown_with_images_per_second(monkeypatch: pytest.Monkey
     getattr(bar, f"on_{part}_batch_start")(trainer, None, None, 0)
     for number in range(3):
         clock[0] += 0.5
-        batch = SimpleNamespace(samples=[None] * 4)
+        batch = (
+            Batch(torch.empty(4), torch.empty(4), [None] * 4) if part == "test" else [[None] * 4]
+        )
         getattr(bar, f"on_{part}_batch_end")(trainer, None, None, batch, number)
     assert bar.progress is not None
     assert bar.progress.tasks[0].description.endswith("ing  16 images/s")

@@ -120,7 +120,7 @@ def layouts() -> Iterator[list[bool]]:
         (["task=classify", "model=resnet20", "trainer.channels_last=false"], False),
         (["task=segment", "head=fcn"], True),
         (["task=detect"], True),
-        (["task=generate"], False),
+        pytest.param(["task=generate"], False, marks=pytest.mark.slow),
     ],
 )
 def test_every_task_computes_in_the_format_of_its_network(

@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from rich.progress import TaskID
 
+from vision_lab.core.batch import Batch
+
 SPEED_SECONDS = 5.0
 """Seconds of training over which the images per second are averaged."""
 
@@ -59,7 +61,7 @@ class ProgressBar(RichProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.record_step(len(batch.samples) * trainer.world_size)
+        self.record_step(_count_images(batch) * trainer.world_size)
         self._show_speed(self.test_progress_bar_id, self.test_description)
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
@@ -72,7 +74,7 @@ class ProgressBar(RichProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.record_step(len(batch.samples) * trainer.world_size)
+        self.record_step(_count_images(batch) * trainer.world_size)
         self._show_speed(self.predict_progress_bar_id, self.predict_description)
         super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
@@ -117,3 +119,8 @@ class ProgressBar(RichProgressBar):
         if self.speed is not None:
             metrics["images/s"] = f"{self.speed:.0f}"
         return metrics
+
+
+def _count_images(batch: Any) -> int:
+    """Count the images of a batch; that of a generator is a list of tensors, latents first."""
+    return len(batch.samples) if isinstance(batch, Batch) else len(batch[0])
