@@ -64,6 +64,28 @@ def test_caches_in_memory_keep_their_names_for_spawned_workers(
     assert torch.equal(pickle.loads(pickle.dumps(opened))[0][0].pixels, opened[0][0].pixels)
 
 
+def test_a_run_that_failed_does_not_block_the_next_one_of_its_process(tmp_path: Path):
+    """As in a sweep in which one run fails after its cache was written."""
+    dataset = Listed([(path, 0) for path in write_images(tmp_path / "x")])
+    settings = CacheSettings.from_spec(spec("labels"), max_pixels=10**6)
+    failed = CacheFolder("memory", limit=10**9)
+    failed.ensure(dataset, settings, kind="labels", name="train", num_workers=0)
+    opened = cached(dataset, spec("labels"), "memory")
+    assert read(opened, spec("labels"), 0)[0].shape == (3, 20, 20)
+    assert memory_files(tmp_path) == []
+
+
+def test_only_the_process_that_wrote_a_cache_deletes_its_name(tmp_path: Path):
+    dataset = Listed([(path, 0) for path in write_images(tmp_path / "x")])
+    settings = CacheSettings.from_spec(spec("labels"), max_pixels=10**6)
+    first, second = (CacheFolder("memory", limit=10**9) for _ in range(2))
+    first.ensure(dataset, settings, kind="labels", name="train", num_workers=0)
+    second.release()  # another rank, which has not written
+    assert second.open(dataset, settings, has_labels=True)[0][1] == 0
+    first.release()
+    assert memory_files(tmp_path) == []
+
+
 def test_the_limit_names_what_to_type(tmp_path: Path, folder: Path):
     dataset = Listed([(path, 0) for path in write_images(tmp_path / "x")])
     settings = CacheSettings.from_spec(spec("labels"), max_pixels=10**6)

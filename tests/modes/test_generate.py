@@ -290,6 +290,7 @@ def test_samples_need_no_features(command: Command, run: Path):
         ("mode=predict run=outputs/made mode.tta=flip", "mode.tta, mode.tiles and mode.cam are for images to predict, not to generate"),
         ("mode=predict run=outputs/made source=outputs", "source=outputs: this is not a latents.npz written by mode=predict"),
         ("mode=predict run=outputs/made source=x mode.num_samples=3", "the file of source= determines mode.num_samples and mode.class_names"),
+        ("task=generate trainer=cpu trainer.compile=true debug=fast", "trainer.compile=true is not possible for adversarial networks: type false"),
         ("task=generate trainer.precision=64-true", "trainer.precision=64-true: type 32-true, 16-mixed or bf16-mixed"),
         ("mode=predict run=outputs/made mode.class_names=3", "mode.class_names=3: type a list, each text, or null"),
         ("mode=predict run=outputs/classifier mode.num_samples=3 source=x", "mode.num_samples and mode.class_names are for tasks that gener"),

@@ -53,32 +53,24 @@ class ProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
     ) -> None:
-        self.record_step(_count_images(batch) * trainer.world_size)
-        self._show_speed(self.test_progress_bar_id, self.test_description)
-        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._show_speed(trainer, arguments[1], self.test_progress_bar_id, self.test_description)
+        super().on_test_batch_end(trainer, pl_module, *arguments)
 
     def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
     ) -> None:
-        self.record_step(_count_images(batch) * trainer.world_size)
-        self._show_speed(self.predict_progress_bar_id, self.predict_description)
-        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._show_speed(
+            trainer, arguments[1], self.predict_progress_bar_id, self.predict_description
+        )
+        super().on_predict_batch_end(trainer, pl_module, *arguments)
 
-    def _show_speed(self, bar: TaskID | None, description: str) -> None:
+    def _show_speed(
+        self, trainer: pl.Trainer, batch: Any, bar: TaskID | None, description: str
+    ) -> None:
+        """Count a batch, and show the images per second beside the description of a bar."""
+        self.record_step(_count_images(batch) * trainer.world_size)
         if self.progress is not None and bar is not None and self.speed is not None:
             shown = f"{description}  {self.speed:.0f} images/s"
             self.progress.update(bar, description=shown)

@@ -157,8 +157,10 @@ class CacheFolder:
         """Become the owner of this run's files in memory, and delete those of killed runs."""
         if self._owner is not None:
             return
-        self._owner = FileLock(self.folder / f"run{self.suffix}{_OWNER}")
-        self._owner.acquire()
+        # One lock for the whole process: an earlier run of it may have failed and hold it still.
+        owner = FileLock(self.folder / f"run{self.suffix}{_OWNER}", is_singleton=True)
+        owner.acquire()
+        self._owner = owner
         for file in self.folder.glob(f"*{_OWNER}"):
             if file.name == f"run{self.suffix}{_OWNER}":
                 continue
@@ -167,9 +169,10 @@ class CacheFolder:
                 _delete_files(self.folder, file.name.removeprefix("run").removesuffix(_OWNER))
 
     def _delete_own_files(self) -> None:
-        _delete_files(self.folder, self.suffix)
+        """Delete the files if this process owns them; others may not have opened them yet."""
         if self._owner is not None:
-            self._owner.release()
+            _delete_files(self.folder, self.suffix)
+            self._owner.release(force=True)
             self._owner = None
 
     def _file(self, key: str) -> Path:

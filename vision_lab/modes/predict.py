@@ -40,7 +40,7 @@ MAX_WRITERS = 8
 """Maximum number of threads that draw and write files."""
 
 MAX_UNFINISHED = 64
-"""Maximum number of files that wait for them, with their images in memory."""
+"""Maximum number of files that wait for these threads."""
 
 MAX_GENERATED = 1_000_000
 """Maximum number of images that one command generates."""

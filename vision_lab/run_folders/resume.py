@@ -36,7 +36,7 @@ IGNORED_KEYS = (
     ),
     "search",
     *("data.num_workers", "data.root", "callbacks.progress_bar", "trainer.profiler"),
-    "trainer.keep_memory",
+    *("trainer.keep_memory", "trainer.plugins.checkpoints.background"),
     *("callbacks.hparams", "callbacks.image_logger", "callbacks.sample_losses"),
     *(
         "callbacks.resume_checkpoint.every_n_steps",

@@ -57,6 +57,9 @@ class Task(pl.LightningModule, ABC):
     generates_images: ClassVar[bool] = False
     """Whether mode=predict generates images instead of reading them."""
 
+    can_compile = True
+    """Whether the task calls its network as a whole, as ``torch.compile`` requires."""
+
     def __init__(
         self,
         *,
@@ -94,7 +97,12 @@ class Task(pl.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Bring the network to the memory format of the trainer's device, and compile it."""
-        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+        is_sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        compiles = getattr(self.trainer, "compile", False)
+        if compiles and (is_sharded or not self.can_compile):
+            kind = "sharded networks" if is_sharded else "adversarial networks"
+            raise ConfigurationError(f"trainer.compile=true is not possible for {kind}: type false")
+        if is_sharded:
             return  # parameters are sharded as they are
         self.memory_format = choose_memory_format(
             self.network,
@@ -103,7 +111,7 @@ class Task(pl.LightningModule, ABC):
             is_half_precision=self.trainer.precision in ("16-mixed", "bf16-mixed"),
         )
         self.network.to(memory_format=self.memory_format)
-        if getattr(self.trainer, "compile", False) and not self.is_compiled:
+        if compiles and not self.is_compiled:
             self.network.compile()  # in place: the names of parameters stay the same
             self.is_compiled = True
 

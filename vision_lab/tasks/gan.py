@@ -54,6 +54,8 @@ class GanTask(ManualTask):
         ArgumentError: if the schedule follows a metric, or a setting is invalid.
     """
 
+    can_compile = False  # its networks are called one by one
+
     def __init__(
         self,
         *,
