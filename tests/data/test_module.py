@@ -2,6 +2,9 @@
 
 import multiprocessing
 import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -217,6 +220,24 @@ def test_workers_end_when_validation_fails(spec: DataSpec):
     with pytest.raises(OSError, match="the disk is gone"):
         trainer.fit(classification_task(spec, network=network), module(spec, num_workers=1))
     assert multiprocessing.active_children() == before
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_script_that_still_uses_them():
+    """Python waits for them after a SIGTERM, which they ignore."""
+    script = """
+        from vision_lab import build
+        from vision_lab.api.commands import compose
+
+        config = compose("trainer=cpu", "data.num_workers=1")
+        data = build.data(config, build.spec(config))
+        data.setup("fit")
+        batches = iter(data.train_dataloader())
+        print(len(next(batches).samples))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout) == (0, "64\n"), result.stderr
 
 
 def test_images_stay_uint8_until_they_are_on_the_device(spec: DataSpec):

@@ -5,6 +5,8 @@ Does not import torch.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import signal
 import sys
@@ -108,13 +110,27 @@ def ignore_signals_in_worker() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
-def end_children() -> None:
+@functools.cache
+def end_workers_at_exit() -> None:
+    """Kill the data loading workers that are left when the interpreter exits.
+
+    Python sends them one SIGTERM, which they ignore, and would then wait for them forever.
+    """
+    atexit.register(end_children, daemonic_only=True)
+
+
+def end_children(*, daemonic_only: bool = False) -> None:
     """Kill the data loading workers that are left at the end of the command.
 
     A worker may wait forever for a lock held by another worker that was killed.
+
+    Args:
+        daemonic_only: whether to kill only children that Python would end at its exit as well.
     """
     multiprocessing = sys.modules.get("multiprocessing")  # --help must not import it: it is slow
     children = multiprocessing.active_children() if multiprocessing else []
+    if daemonic_only:
+        children = [child for child in children if getattr(child, "daemon", False)]
     if children and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
     for child in children:

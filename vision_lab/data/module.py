@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Subset
 from torchvision.transforms import v2
 
+from vision_lab.core import signals
 from vision_lab.core.arguments import Count, Positive, Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import (
@@ -536,6 +537,8 @@ class DataModule(pl.LightningDataModule):
             limit=limit,
         )
         num_workers = self.effective_num_workers
+        if num_workers > 0:
+            signals.end_workers_at_exit()
         return DataLoader(
             dataset,
             batch_sampler=batch_sampler,

@@ -57,13 +57,14 @@ class SupervisedTask(Task):
         Returns:
             The outputs of the network.
         """
-        dtype, memory_format = self.mean.dtype, self.memory_format
+        dtype = self.mean.dtype
         if images.dtype == torch.uint8:
             # In place: allocating memory for each operation would take longer than the operation.
-            pixels = images.to(dtype, memory_format=memory_format).div_(255)
-            return self.network(pixels.sub_(self.mean).div_(self.std))
-        pixels = images.to(dtype, memory_format=memory_format)
-        return self.network((pixels - self.mean) / self.std)
+            pixels = images.to(dtype).div_(255).sub_(self.mean).div_(self.std)
+        else:
+            pixels = (images.to(dtype) - self.mean) / self.std
+        # Not before: with channels last, subtracting the mean of each channel takes twice as long.
+        return self.network(pixels.contiguous(memory_format=self.memory_format))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create the optimizer, and a scheduler that steps after each batch or validation."""
