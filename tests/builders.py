@@ -32,13 +32,13 @@ GROUPS = find_groups([CONFIG_DIR])
 FAMILIES = (
     "alexnet vgg11 vgg11_bn resnet18 resnet20 resnext50_32x4d wide_resnet50_2 densenet121 "
     "inception_v3 googlenet squeezenet1_1 mobilenet_v2 mobilenet_v3_small efficientnet_b0 "
-    "efficientnet_v2_s convnext_tiny unet"
+    "efficientnet_v2_s convnext_tiny unet conv_encoder"
 ).split()
 """The smallest model of each family, which the everyday tests build; slow tests build the others."""
 
-TRANSFORMERS = (
+WITHOUT_FEATURE_MAPS = (
     "vit_b_16 vit_b_32 vit_l_16 vit_l_32 vit_h_14 swin_t swin_s swin_b swin_v2_t swin_v2_s swin_v2_b "
-    "maxvit_t"
+    "maxvit_t row_lstm"
 ).split()
 """Models without feature maps of several strides, for classification only."""
 

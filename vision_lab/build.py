@@ -37,6 +37,7 @@ from vision_lab.config.trusted_packages import remembered_packages
 from vision_lab.config.validation import (
     BUILD_KEYS,
     NO_TARGET,
+    UNSUPERVISED,
     build_only_keys,
     check_config,
 )
@@ -109,7 +110,7 @@ def spec(config: Config) -> DataSpec:
     For a task that learns from images alone, masks and boxes are neither read nor transformed.
     """
     spec = DataSpec.from_config(config["data"]["spec"])
-    is_unsupervised = config["task"].get("target_type") == NO_TARGET
+    is_unsupervised = config["task"].get("target_type") in UNSUPERVISED
     if is_unsupervised and spec.target_type in ("masks", "boxes"):
         return replace(spec, target_type="none")
     return spec
@@ -255,10 +256,12 @@ def network(
         backbone: Backbone | GanNetworks = make(spec, **overrides)
     if model.get("target_type") == NO_TARGET:
         spec = _with_normalization(spec, (0.5,), (0.5,))  # to [-1, 1]: see ``GanNetworks``
+    loaded = backbone.loaded
+    if loaded and loaded.mean and loaded.std:
+        spec = _with_normalization(spec, loaded.mean, loaded.std)
     head: Head = _partial(_constructor_arguments(config, "head"), "head")
     with name_errors("head", config["head"]):
         module = head(backbone, spec)
-    loaded = backbone.loaded
     if config["head"].get("weights") and not trained:
         loaded = _load_network_weights(config, head, module, spec)
     if loaded is None:

@@ -42,7 +42,7 @@ def test_a_mistyped_choice_lists_all(command: Command, flag: tuple[str, ...]):
         "model=resnet51: there is no such model. Did you mean resnet56 or resnet50 or resnet18?"
         in outcome.err
     )
-    assert "model is one of: alexnet, convnext_base" in outcome.err
+    assert "model is one of: alexnet, autoencoder, conv_encoder" in outcome.err
     assert "Traceback" not in outcome.err
 
 

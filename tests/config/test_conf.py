@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from tests.builders import FAMILIES, GROUPS, TRANSFORMERS, composed, without
+from tests.builders import FAMILIES, GROUPS, WITHOUT_FEATURE_MAPS, composed, without
 from vision_lab import build
 from vision_lab.config.groups import ConfigOption
 from vision_lab.config.instantiation import instantiate, locate
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("hydra_resolvers")
 
 
 COUNTS = {
-    "task": 4,
-    "model": 64,
-    "head": 12,
-    "loss": 10,
+    "task": 5,
+    "model": 68,
+    "head": 14,
+    "loss": 13,
     "data": 18,
     "sampler": 2,
     "augment": 9,
@@ -68,6 +68,7 @@ def test_every_file_has_a_one_line_summary(group: str):
             "segment",
             "detect",
             "generate",
+            "reconstruct",
         )
         assert first.startswith("# @package _global_") == reaches_out, choice.file
 
@@ -125,7 +126,7 @@ def test_defaults_of_functions_are_those_of_their_files():
                     )
                     assert (default == node[name]) != differs, f"{choice.file}: {name}"
                     compared += 1
-    assert compared == 47
+    assert compared == 64
 
 
 @pytest.mark.parametrize("name", sorted(NOT_INSTALLED))
@@ -139,7 +140,7 @@ PAIRS = [choice for choice in GROUPS["model"] if choice.target_types == ("none",
 
 
 def test_the_number_of_models_of_each_kind():
-    assert (len(BACKBONES), len(PAIRS)) == (63, 1)
+    assert (len(BACKBONES), len(PAIRS)) == (65, 1)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
@@ -168,7 +169,8 @@ def test_every_gan_generates_and_scores_images(choice: ConfigOption, size: int):
 def test_every_model_is_a_backbone_with_published_keys(choice: ConfigOption):
     """On the meta device at the paper's size: strides double, and keys and shapes are those of the constructor."""
     size = 299 if choice.name == "inception_v3" else 224
-    config = composed(f"model={choice.name}", f"data.spec.image_size=[{size},{size}]")
+    words = (f"data.spec.image_size=[{size},{size}]", "data.spec.channels=3")
+    config = composed(f"model={choice.name}", *words)
     spec = dataclasses.replace(build.spec(config), image_size=(size, size), channels=3)
     with torch.device("meta"):
         made: Backbone = instantiate(without(config["model"], "target_type"), "model")(spec)
@@ -178,7 +180,7 @@ def test_every_model_is_a_backbone_with_published_keys(choice: ConfigOption):
     }
     logits = made.network.eval()(torch.empty(2, 3, size, size, device="meta"))
     assert logits.shape == (2, 10)
-    if choice.name in TRANSFORMERS:
+    if choice.name in WITHOUT_FEATURE_MAPS:
         return
     strides = [stage.stride for stage in made.stages]
     assert strides == [

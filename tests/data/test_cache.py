@@ -13,9 +13,10 @@ from PIL import Image
 
 from tests.builders import Outcome
 from vision_lab.core.errors import UnreadableFile
+from vision_lab.core.machine import CACHE_VARIABLE
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.cache import CachedDataset, CacheSettings, cache_key, cached_targets
-from vision_lab.data.cache_folder import FOLDER_VARIABLE, CacheFolder
+from vision_lab.data.cache_folder import CacheFolder
 from vision_lab.data.cache_writer import read_entries, write_entries
 from vision_lab.data.transformed_dataset import TransformedDataset
 
@@ -27,7 +28,7 @@ SIZES = [(12, 16), (16, 12), (40, 60), (90, 30)]
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "caches"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "caches"))
     return tmp_path / "caches" / "images"
 
 

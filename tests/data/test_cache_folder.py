@@ -15,9 +15,10 @@ from tests.builders import Outcome
 from tests.data.test_cache import Listed, cached, read, spec, write_images
 from tests.processes import ForkedCommand, fork_command
 from vision_lab.core.errors import DataError
+from vision_lab.core.machine import CACHE_VARIABLE
 from vision_lab.data import cache_folder as module
 from vision_lab.data.cache import CacheSettings
-from vision_lab.data.cache_folder import FOLDER_VARIABLE, CacheFolder
+from vision_lab.data.cache_folder import CacheFolder
 from vision_lab.data.cache_writer import Entry
 
 Command = Callable[..., Outcome]
@@ -37,7 +38,7 @@ WORDS = (
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of caches on disk; those in memory are beside it."""
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "caches"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "caches"))
     monkeypatch.setattr(module, "SHARED_MEMORY", tmp_path)
     return tmp_path / "caches" / "images"
 
@@ -200,6 +201,6 @@ def test_a_disk_that_is_full_ends_the_command_with_an_advice(
     outcome = command(*WORDS, f"data.root={root}", "data.cache=disk", "name=full")
     assert outcome.code == 1
     assert "there is no space for the cache" in outcome.err
-    assert FOLDER_VARIABLE in outcome.err
+    assert CACHE_VARIABLE in outcome.err
     assert "Traceback" not in outcome.err
     assert [file.suffix for file in folder.iterdir()] == [".lock"]

@@ -57,7 +57,9 @@ def test_new_weights_have_the_spread_of_the_paper():
     network = published.resnet18()
     old = network.conv1.weight.std().item()
     set_in_channels(network, 1)
-    name, first = first_convolution(network)
+    found = first_convolution(network)
+    assert found is not None
+    name, first = found
     assert name == "conv1"
     assert first.weight.shape == (64, 1, 7, 7)
     assert first.weight.std().item() == pytest.approx(old * 3**0.5, rel=0.1)

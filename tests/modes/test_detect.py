@@ -169,7 +169,7 @@ def test_unsupported_detector_options_are_refused(command: Command, trained: Run
         ),
         (
             ["head=unet"],
-            "head=unet is for masks, but task=detect learns from boxes: type head=faster_rcnn or fcos",
+            "head=unet is for masks, but task=detect learns from boxes: type head=fast_rcnn or faster_rcnn",
         ),
         (
             ["task=segment", "augment=mosaic"],

@@ -21,7 +21,7 @@ from vision_lab.core.arguments import (
 from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.machine import core_count, memory_bytes
 from vision_lab.core.signatures import get_parameters
-from vision_lab.core.spec import DataSpec, Target
+from vision_lab.core.spec import DataSpec
 
 BUILD_KEYS = {
     "data": {"spec"},
@@ -39,8 +39,11 @@ BUILD_KEYS = {
 a head is made for, and of those a task learns from. A model that has it needs no head.
 """
 
+GroupTarget = Literal["labels", "masks", "boxes", "none", "images"]
+"""Target types of tasks, heads, models, losses and samplers."""
+
 BUILD_ANNOTATIONS: dict[str, Any] = {
-    "target_type": Target,
+    "target_type": GroupTarget,
     "weights": str | None,
     "torchvision_name": str | None,
     "lr_reference_batch_size": Count | None,
@@ -58,9 +61,19 @@ DEFAULT_SAMPLER = "shuffle"
 """The sampler of any data."""
 
 NO_TARGET = "none"
-"""Target type of tasks that learn from images alone: any data fits, and the model needs no head."""
+"""Target type of tasks that learn to generate images, and of ``head=none``."""
 
-TARGET_DESCRIPTIONS = {NO_TARGET: "images alone"}
+IMAGES = "images"
+"""Target type of tasks that learn to reconstruct images."""
+
+UNSUPERVISED = {
+    NO_TARGET: "a generator with a discriminator",
+    IMAGES: "an encoder with a decoder",
+}
+"""Target types of tasks that learn from images alone, for which any data fits, and the models that
+they require."""
+
+TARGET_DESCRIPTIONS = {NO_TARGET: "images alone", IMAGES: "the images themselves"}
 """Target types that an error describes by other words."""
 
 INJECTED_ARGUMENTS = {
@@ -84,6 +97,7 @@ INJECTED_ARGUMENTS = {
     "trainer": {"callbacks", "logger", "default_root_dir"},
     "mode": {"config", "folder"},
     "model.network": {"num_classes"},
+    "model.encoder": {"num_classes"},
     "task.report": {"spec"},
     "data.source": {"split"},
     "search.sampler": {"seed", "search_space"},
@@ -376,13 +390,16 @@ def _find_mismatches(config: Config) -> list[str]:
     target_types = {"head": head.get("target_type"), "model": model.get("target_type")}
     for group in ("loss", "sampler"):
         target_types[group] = _as_mapping(config.values.get(group)).get("target_type")
-    if wanted != NO_TARGET:
+    if target_types["model"] == wanted and target_types["head"] == NO_TARGET:
+        del target_types["head"]  # complete models need none
+    required = UNSUPERVISED.get(str(wanted))
+    if required is None:
         target_types["data"] = spec.get("target_type")
     elif not target_types["model"]:
-        options = " or ".join(_option_names("model", NO_TARGET))
+        options = " or ".join(_option_names("model", str(wanted)))
         return [
             f"model={config.choices.get('model')} is a backbone, but "
-            f"task={config.choices.get('task')} requires a generator with a discriminator: type "
+            f"task={config.choices.get('task')} requires {required}: type "
             f"model={options} head=none"
         ]
     errors = []
@@ -424,7 +441,7 @@ def _mismatch_message(
         f"{TARGET_DESCRIPTIONS.get(wanted, wanted)}"
     )
     advice = []
-    if group == "model" and target_type == NO_TARGET:
+    if group == "model" and target_type in UNSUPERVISED:
         advice.append("another model=")
     if group == "sampler":
         advice.append(f"sampler={DEFAULT_SAMPLER}")

@@ -10,6 +10,18 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 
+CACHE_VARIABLE = "VISION_LAB_CACHE"
+"""Variable with the folder of caches: a setting of the user, which no config may change."""
+
+
+def cache_folder() -> Path:
+    """Return ``VISION_LAB_CACHE``, or ``vision_lab`` in the user's folder of caches."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    if folder:
+        return Path(folder).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "vision_lab"
+
 
 def memory_bytes() -> int | None:
     """Return the physical memory in bytes; None if the system does not report it."""

@@ -170,6 +170,43 @@ class FeatureExtractor(Protocol):
         """Map images (N, C, H, W), uint8 or float in [0, 1], of any size to features (N, D)."""
 
 
+class Reconstruction(NamedTuple):
+    """Outputs of an autoencoder.
+
+    Attributes:
+        logits: (N, C, H, W); the reconstructed image is their sigmoid, in [0, 1].
+        mean: (N, latent_dim) codes; of a variational autoencoder, the means of their distributions.
+        log_variance: (N, latent_dim) logarithms of the variances; None for a plain autoencoder.
+    """
+
+    logits: Tensor
+    mean: Tensor
+    log_variance: Tensor | None
+
+
+class AutoencoderNetwork(Protocol):
+    """An encoder and a decoder, as one module."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of a code."""
+
+    @property
+    def is_variational(self) -> bool:
+        """Whether the encoder predicts distributions of codes (Kingma 2013)."""
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Maps codes (N, latent_dim) to logits of images (N, C, H, W)."""
+
+    @property
+    def loaded(self) -> LoadedWeights | None:
+        """The result of loading pretrained weights; None for random initialization."""
+
+    def __call__(self, images: Tensor) -> Reconstruction:
+        """Reconstruct normalized images, (N, C, H, W)."""
+
+
 class GanNetworks(Protocol):
     """A generator and a discriminator, as one module."""
 

@@ -21,6 +21,7 @@ from rich.progress import track
 from vision_lab.core import console
 from vision_lab.core.errors import DataError
 from vision_lab.core.files import format_path, replace_file
+from vision_lab.core.machine import CACHE_VARIABLE, cache_folder
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.text import format_si
 from vision_lab.data.cache import CachedDataset, CacheError, CacheSettings, Kind, cache_key
@@ -34,9 +35,6 @@ SHARED_MEMORY = Path("/dev/shm")
 
 _OWNER = ".owner"
 """End of the name of a file that a run locks while its caches in memory have names."""
-
-FOLDER_VARIABLE = "VISION_LAB_CACHE"
-"""Variable with the folder of caches: a setting of the user, which no config may change."""
 
 RUN_ID_VARIABLE = "VISION_LAB_RUN_ID"
 """Variable from which the processes that a run starts know that they are of this run."""
@@ -72,7 +70,7 @@ class CacheFolder:
             self.suffix = f"-{_run_id()}"
             atexit.register(self._delete_own_files)
         else:
-            self.folder = _disk_folder()
+            self.folder = cache_folder() / "images"
 
     def ensure(
         self,
@@ -187,12 +185,12 @@ class CacheFolder:
         except OSError as error:
             raise DataError(
                 f"{format_path(self.folder)}: {error.strerror}: set the environment variable "
-                f"{FOLDER_VARIABLE} to a writable folder for the cache, or type data.cache=null"
+                f"{CACHE_VARIABLE} to a writable folder for the cache, or type data.cache=null"
             ) from error
         if self.folder.stat().st_uid != _user_id():
             raise DataError(
                 f"{format_path(self.folder)} belongs to another user: set the environment variable "
-                f"{FOLDER_VARIABLE} to a folder of yours for the cache, or type data.cache=null"
+                f"{CACHE_VARIABLE} to a folder of yours for the cache, or type data.cache=null"
             )
 
     @contextmanager
@@ -246,7 +244,7 @@ class CacheFolder:
             else:
                 place = f"in {format_path(self.folder)}"
                 advice = (
-                    f"set the environment variable {FOLDER_VARIABLE} to a folder with more space, "
+                    f"set the environment variable {CACHE_VARIABLE} to a folder with more space, "
                     "or type data.cache=null"
                 )
             raise DataError(
@@ -277,10 +275,3 @@ def _memory_folder() -> Path:
 
 def _user_id() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
-
-
-def _disk_folder() -> Path:
-    if os.environ.get(FOLDER_VARIABLE):
-        return Path(os.environ[FOLDER_VARIABLE]).expanduser() / "images"
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "vision_lab" / "images"

@@ -23,23 +23,12 @@ from vision_lab.core.batch import BoxTargets, Detections
 TorchvisionTargets = list[dict[str, Tensor]]
 
 
-class FasterRCNN(detection.FasterRCNN):
-    """``torchvision.models.detection.FasterRCNN``, with its keys and numbers.
+class TwoStageMixin:
+    """The forward pass, losses and decoding of detectors that classify proposals."""
 
-    Args:
-        backbone: maps images to a feature pyramid.
-        num_classes: number of classes, without the background.
-        arguments: arguments of torchvision's class.
-    """
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        num_classes: int,
-        **arguments: Any,
-    ) -> None:
-        super().__init__(backbone, num_classes + 1, **arguments)
-        self.transform = nn.Identity()
+    backbone: Any
+    rpn: Any
+    roi_heads: Any
 
     def forward(self, images: Tensor) -> tuple[ImageList, dict[str, Tensor]]:
         features = {name: level.float() for name, level in self.backbone(images).items()}
@@ -68,6 +57,25 @@ class FasterRCNN(detection.FasterRCNN):
             proposals, _ = self.rpn(images, features)
             detections, _ = self.roi_heads(features, proposals, images.image_sizes)
         return from_torchvision_detections(detections)
+
+
+class FasterRCNN(TwoStageMixin, detection.FasterRCNN):
+    """``torchvision.models.detection.FasterRCNN``, with its keys and numbers.
+
+    Args:
+        backbone: maps images to a feature pyramid.
+        num_classes: number of classes, without the background.
+        arguments: arguments of torchvision's class.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(backbone, num_classes + 1, **arguments)
+        self.transform = nn.Identity()
 
 
 class DenseOutputs(NamedTuple):

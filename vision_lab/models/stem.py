@@ -35,21 +35,26 @@ def remove_stem_downsampling(classifier: nn.Module) -> None:
 def set_in_channels(classifier: nn.Module, channels: int) -> None:
     """Set the number of image channels, with new initial weights if it changes, in place.
 
+    Networks without convolutions are constructed for their number of channels.
+
     Args:
         classifier: the classifier.
         channels: number of image channels.
     """
-    name, first = first_convolution(classifier)
+    found = first_convolution(classifier)
+    if found is None:
+        return
+    name, first = found
     if first.in_channels != channels:
         replace_module(classifier, name, _similar_conv(first, in_channels=channels))
 
 
-def first_convolution(classifier: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Return the name and the layer that is applied to the image."""
+def first_convolution(classifier: nn.Module) -> tuple[str, nn.Conv2d] | None:
+    """Return the name and the convolution that is applied to the image; None if there is none."""
     for name, module in classifier.named_modules():
         if isinstance(module, nn.Conv2d):
             return name, module
-    raise ValueError("the network has no convolution")
+    return None
 
 
 def adapt_input_kernel(kernel: Tensor, channels: int) -> Tensor:
@@ -93,6 +98,10 @@ def replace_module(
 def _find_downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
     """Return the layers that downsample, in the order they run, each with its factor."""
     copy = meta_copy(classifier)
+    found = first_convolution(copy)
+    if found is None:
+        return []
+    _, first = found
     kinds = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
     layers: dict[str, nn.Module] = {}
     for name, module in copy.named_modules():
@@ -109,7 +118,6 @@ def _find_downsampling(classifier: nn.Module) -> list[tuple[str, int]]:
         if factor > 1:
             downsampling.append((name, factor))
 
-    _, first = first_convolution(copy)
     with forward_hooks(layers, record):
         copy(torch.empty(2, first.in_channels, FINE_SIZE, FINE_SIZE, device="meta"))
     return downsampling

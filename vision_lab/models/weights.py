@@ -27,8 +27,12 @@ StateDict = dict[str, Tensor]
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts store the state dict."""
 
-PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.")
-"""Prefixes of keys by DataParallel, Lightning modules, torch.compile, detectors and our tasks."""
+PREFIXES = ("", "module.", "model.", "_orig_mod.", "backbone.", "network.", "encoder.")
+"""Prefixes of keys by DataParallel, Lightning modules, torch.compile, detectors, our tasks and
+autoencoders."""
+
+RUN_PREFIX = "run:"
+"""Before the folder of a run whose weights are meant."""
 
 TF_PREPROCESSED = {"inception_v3", "googlenet"}
 """Networks whose published weights expect images in [-1, 1]; torchvision's ``transform_input``
@@ -72,7 +76,7 @@ def load(
     Args:
         network: the network, already adapted to the data.
         source: ``imagenet`` or ``coco`` for torchvision's default; a name in its enumeration
-            (``IMAGENET1K_V2``); or a file.
+            (``IMAGENET1K_V2``); a file; or ``run:`` and the folder of a run.
         constructor: torchvision's name of the network.
         class_layers: parameters whose shapes depend on the number of classes, which need not match.
         key: config key of the source, for errors.
@@ -84,6 +88,12 @@ def load(
         ConfigurationError: if the weights do not exist, cannot be loaded safely, or do not fit.
     """
     path = Path(source).expanduser()
+    if source.startswith(RUN_PREFIX):
+        path = Path(source.removeprefix(RUN_PREFIX)).expanduser() / "model.pth"
+        if not path.is_file():
+            raise ConfigurationError(
+                f"{key}={source}: there is no {path}: type {RUN_PREFIX}<folder of a finished run>"
+            )
     if path.is_file():
         weights = _Weights(_read_file(path, key))
     elif "/" in source or "\\" in source or path.suffix:
@@ -228,7 +238,10 @@ def _normalize_keys(state: StateDict, own: Mapping[str, Tensor]) -> StateDict:
 
 def _adapt_first_convolution(state: StateDict, network: nn.Module) -> None:
     """Adapt the first kernel to the number of image channels, in place, unless its size differs."""
-    name, first = first_convolution(network)
+    found = first_convolution(network)
+    if found is None:
+        return
+    name, first = found
     kernel = state.get(f"{name}.weight")
     if kernel is not None and kernel.ndim == 4 and kernel.shape[2:] == first.weight.shape[2:]:
         state[f"{name}.weight"] = adapt_input_kernel(kernel, first.in_channels)
@@ -256,8 +269,8 @@ def _mismatch_message(
     if mismatch.unexpected_keys:
         names = summarize_names(mismatch.unexpected_keys, MAX_LISTED)
         lines.append(f"  missing from the network: {names}")
-    first_kernel = f"{first_convolution(network)[0]}.weight"
-    if mismatch == _Mismatch([first_kernel], [], []):
+    found = first_convolution(network)
+    if found is not None and mismatch == _Mismatch([f"{found[0]}.weight"], [], []):
         lines.append(
             "The first convolution is smaller, for small images: type model.stem=imagenet."
         )

@@ -60,7 +60,8 @@ def print_summary(
     )
     _add_row(table, "model", f"{choices.get('model')}, head {choices.get('head')}")
     _add_row(table, "parameters", f"{total:,}, of which {trainable:,} trainable")
-    _add_row(table, "compute", f"{format_si(flops)}FLOPs per image, forward")
+    if flops:  # not those of networks that are applied to proposals, whose number varies
+        _add_row(table, "compute", f"{format_si(flops)}FLOPs per image, forward")
     _add_row(
         table,
         "data",

@@ -219,12 +219,12 @@ def load_latents(file: Path, task: SamplingTask) -> tuple[Latents, int | None]:
         raise ConfigurationError(
             f"source={file}: this is not a latents.npz written by mode=predict: {error}"
         ) from error
-    if latents.ndim != 2 or latents.shape[1] != task.pair.latent_dim or not len(latents):
+    if latents.ndim != 2 or latents.shape[1] != task.latent_dim or not len(latents):
         raise ConfigurationError(
             f"source={file}: the latents have shape {list(latents.shape)}, but the network "
-            f"requires [num_samples,{task.pair.latent_dim}]"
+            f"requires [num_samples,{task.latent_dim}]"
         )
-    if not task.pair.conditional:
+    if not task.conditional:
         return Latents(latents, None), seed
     if labels is None or not _are_valid_labels(labels, len(latents), task.spec.num_classes):
         raise ConfigurationError(
@@ -271,7 +271,7 @@ def _get_labels(class_names: Sequence[str] | None, task: SamplingTask) -> list[i
     if class_names is None:
         return None
     known = task.spec.class_names
-    if not task.pair.conditional:
+    if not task.conditional:
         raise ConfigurationError(
             "mode.class_names: this generator is unconditional (model.conditioning=null): omit it"
         )

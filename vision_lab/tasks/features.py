@@ -19,7 +19,7 @@ GENERATION_BATCH_SIZE = 100
 
 
 class FeatureTask(SamplingTask):
-    """A GAN with a network in whose features its samples and real images can be compared.
+    """A generator with a network in whose features its samples and real images can be compared.
 
     Args:
         feature_extractor: network whose features are compared; None to sample only.

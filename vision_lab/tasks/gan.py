@@ -100,13 +100,23 @@ class GanTask(ManualTask):
         return self.ema_generator.module
 
     @property
+    def latent_dim(self) -> int:
+        """Number of standard normal latent variables per image."""
+        return self.pair.latent_dim
+
+    @property
+    def conditional(self) -> bool:
+        """Whether both networks are conditioned on class labels."""
+        return self.pair.conditional
+
+    @property
     def has_penalty(self) -> bool:
         """Whether the discriminator's gradients are penalized."""
         return self.loss.penalizes_gradients or self.r1_weight > 0
 
     @property
     def uses_class_labels(self) -> bool:
-        return self.pair.conditional
+        return self.conditional
 
     def network_state_dict(self) -> dict[str, Tensor]:
         """Return the weights of both networks, with the averaged weights of the generator."""

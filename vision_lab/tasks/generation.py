@@ -21,13 +21,14 @@ from vision_lab.metrics.generative import (
 )
 from vision_lab.tasks import showcase
 from vision_lab.tasks.features import FeatureTask, get_indices
-from vision_lab.tasks.latents import draw_each
+from vision_lab.tasks.gan import GanTask
+from vision_lab.tasks.latents import Latents, draw_each
 
 FeatureMetric = Callable[[Tensor, Tensor], Tensor]
 """Maps features (n, D) of real images and (m, D) of generated ones to a scalar."""
 
 
-class GenerationTask(FeatureTask):
+class GenerationTask(GanTask, FeatureTask):
     """A GAN whose samples are compared with real images.
 
     Metrics of a split are FID, KID, precision and recall of ``num_samples`` samples and their
@@ -37,11 +38,13 @@ class GenerationTask(FeatureTask):
 
     Args:
         metrics: further functions of features of real and of generated images, by name.
-        arguments: arguments of ``FeatureTask``.
+        arguments: arguments of ``GanTask`` and ``FeatureTask``.
 
     Raises:
         ArgumentError: if a metric has the name of another one.
     """
+
+    generates_images = True
 
     def __init__(
         self,
@@ -80,6 +83,18 @@ class GenerationTask(FeatureTask):
             "num_samples": self.num_samples,
         }
         return settings | self.num_images
+
+    def flop_inputs(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        latents = torch.empty(1, self.latent_dim, device="meta")
+        if not self.conditional:
+            return self.pair.generator, (latents,)
+        labels = torch.zeros(1, dtype=torch.int64, device="meta")
+        return self.pair.generator, (latents, labels)
+
+    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Generate images from latents and, for conditional generators, labels."""
+        latents, *labels = batch
+        return self.generate(Latents(latents, labels[0] if labels else None))
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -123,7 +138,7 @@ class GenerationTask(FeatureTask):
         if batch.samples:
             metrics, indices = self.metrics_of(split), get_indices(batch)
             metrics["real"].update(indices, self.extract(batch.images))
-            if self.pair.conditional:
+            if self.conditional:
                 metrics["labels"].update(indices, batch.targets[:, None])
 
     def _log_metrics(self, split: str) -> None:
@@ -145,7 +160,7 @@ class GenerationTask(FeatureTask):
                 f"{MIN_SAMPLES}"
             )
         self.sync_buffers()
-        labels = self._sample_labels(split) if self.pair.conditional else None
+        labels = self._sample_labels(split) if self.conditional else None
         fake = self.extract_samples(lambda indices: self._generate(indices, labels))
         values = self._measure(real, fake)
         values["diversity"] = diversity(real, fake)

@@ -107,6 +107,17 @@ class SupervisedTask(Task):
     def metric_names(self, split: str) -> set[str]:
         return self._split_metrics(split).names()
 
+    def further_results(self, split: str) -> dict[str, Tensor]:
+        """Compute what the metrics of a split are not enough for, at its end and on all ranks.
+
+        Args:
+            split: name of the split.
+
+        Returns:
+            Tensors by name; scalars are logged, and all are in ``results``.
+        """
+        return {}
+
     def update_metrics(
         self,
         metrics: MetricCollection,
@@ -221,6 +232,7 @@ class SupervisedTask(Task):
         """Compute, store and log the loss and the metrics of a split."""
         # In the sanity check too, so that a metric that cannot be computed fails before training.
         values = self._split_metrics(split).compute_and_reset()
+        values |= self.further_results(split)
         if self.trainer.sanity_checking:
             return
         self.results[split] = values

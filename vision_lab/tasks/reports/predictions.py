@@ -134,3 +134,16 @@ class BoxPrediction(Prediction):
 
     def __len__(self) -> int:
         return len(self.objects)
+
+
+@dataclass(frozen=True)
+class ReconstructionPrediction(Prediction):
+    """A reconstructed image.
+
+    Attributes:
+        anomaly_score: mean squared error of its pixels, in [0, 1].
+        errors: (H, W) squared error of each pixel, in [0, 1], at the size of the network's images.
+    """
+
+    anomaly_score: float
+    errors: Tensor = field(repr=False)
