@@ -127,7 +127,7 @@ def test_few_files_are_at_the_top_level():
 def test_init_files_are_empty():
     """But that of the package, the public Python interface."""
     files = list(PACKAGE.rglob("__init__.py"))
-    assert len(files) == 23
+    assert len(files) == 24
     filled = [file for file in files if file.read_text(encoding="utf-8").strip()]
     assert filled == [PACKAGE / "__init__.py"]
 

@@ -339,7 +339,11 @@ def task(
         "diffaugment": _diffaugment(config),
     }
     accepted = _parameter_names(task_class(config))
-    make = _partial(_constructor_arguments(config, "task"), "task")
+    arguments = _constructor_arguments(config, "task")
+    own_task = config["model"].get("task")
+    if own_task:
+        arguments["_target_"] = own_task["_target_"]
+    make = _partial(arguments, "task")
     with name_errors("task", config["task"]), name_task_arguments(config):
         task = make(
             network=network.module,
@@ -479,9 +483,14 @@ def check_training(task: Task, trainer: pl.Trainer) -> None:
     Raises:
         ConfigurationError: if one does not.
     """
-    if not any(parameter.requires_grad for parameter in task.network.parameters()):
+    is_trainable = any(parameter.requires_grad for parameter in task.network.parameters())
+    if task.learns_by_gradients and not is_trainable:
         raise ConfigurationError(
             "model.freeze leaves nothing to train: type model.freeze=backbone or null"
+        )
+    if not task.learns_by_gradients and trainer.world_size > 1:
+        raise ConfigurationError(
+            "this model is fitted by one process: type trainer.devices=1, or trainer=cpu"
         )
     has_end = trainer.max_steps > 0 or (trainer.max_epochs or 0) > 0
     if not has_end and not follows_metric(task.schedule):

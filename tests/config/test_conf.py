@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("hydra_resolvers")
 
 COUNTS = {
     "task": 5,
-    "model": 68,
+    "model": 69,
     "head": 14,
     "loss": 13,
     "data": 18,
@@ -126,7 +126,7 @@ def test_defaults_of_functions_are_those_of_their_files():
                     )
                     assert (default == node[name]) != differs, f"{choice.file}: {name}"
                     compared += 1
-    assert compared == 64
+    assert compared == 71
 
 
 @pytest.mark.parametrize("name", sorted(NOT_INSTALLED))

@@ -273,8 +273,7 @@ def test_samples_need_no_features(command: Command, run: Path):
     [
         ("task=generate model=resnet18", "model=resnet18 is a backbone, but task=generate requires a generator with "
          "a discriminator: type model=dcgan head=none"),
-        ("task=generate head=unet", "head=unet is for masks, but task=generate learns from images alone: "
-         "type head=none, or task=segment"),
+        ("task=generate head=unet", "model=dcgan needs no head: type head=none"),
         ("model=dcgan", "model=dcgan is for images alone, but task=classify learns from labels: type another "
          "model=, or task=generate"),
         ("head=none", "head=none is for images alone, but task=classify learns from labels: type head=linear, "

@@ -116,9 +116,9 @@ def logged_step(trainer: pl.Trainer) -> int:
     """Return the step at which the next point of a curve is logged.
 
     Lightning's ``global_step`` counts the steps of all optimizers, but its own curves count
-    batches; with two optimizers, so do ours.
+    batches; if a task steps its optimizers itself, or has none, so do ours.
     """
-    if len(trainer.optimizers) > 1:
+    if not trainer.lightning_module.automatic_optimization:
         return trainer.fit_loop.epoch_loop._batches_that_stepped
     return trainer.global_step
 

@@ -25,7 +25,7 @@ from vision_lab.core.spec import DataSpec
 
 BUILD_KEYS = {
     "data": {"spec"},
-    "model": {"target_type"},
+    "model": {"target_type", "task"},
     "head": {"target_type", "weights", "torchvision_name"},
     "loss": {"target_type"},
     "sampler": {"target_type"},
@@ -36,7 +36,8 @@ BUILD_KEYS = {
 """Keys of each group that ``build.py`` uses and no constructor accepts.
 
 ``target_type`` must agree: it is the type of the data's targets (in ``data.spec``), of the targets
-a head is made for, and of those a task learns from. A model that has it needs no head.
+a head is made for, and of those a task learns from. A model that has it needs no head. ``task`` of
+a model names the class of the task that trains it, in place of that in the group ``task``.
 """
 
 GroupTarget = Literal["labels", "masks", "boxes", "none", "images"]
@@ -48,6 +49,7 @@ BUILD_ANNOTATIONS: dict[str, Any] = {
     "torchvision_name": str | None,
     "lr_reference_batch_size": Count | None,
     "interval": Literal["step", "epoch"],
+    "task": Callable[..., Any],
 }
 """Annotations of these keys."""
 
@@ -390,8 +392,10 @@ def _find_mismatches(config: Config) -> list[str]:
     target_types = {"head": head.get("target_type"), "model": model.get("target_type")}
     for group in ("loss", "sampler"):
         target_types[group] = _as_mapping(config.values.get(group)).get("target_type")
-    if target_types["model"] == wanted and target_types["head"] == NO_TARGET:
-        del target_types["head"]  # complete models need none
+    if target_types["model"] == wanted:
+        if target_types["head"] != NO_TARGET:
+            return [f"model={config.choices.get('model')} needs no head: type head=none"]
+        del target_types["head"]
     required = UNSUPERVISED.get(str(wanted))
     if required is None:
         target_types["data"] = spec.get("target_type")

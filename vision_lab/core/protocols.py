@@ -13,6 +13,7 @@ from vision_lab.core.batch import Batch, BoxTargets, Detections
 from vision_lab.core.spec import DataSpec, Split
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -154,6 +155,34 @@ class Detector(Protocol):
         targets: Sequence[BoxTargets],
     ) -> dict[str, Tensor]:
         """Compute scalar losses by name, to be summed. The head must ignore crowds."""
+
+    def decode(self, outputs: Any) -> list[Detections]:
+        """Compute the detections of each image, in pixels of the batch images."""
+
+
+class FittedDetector(Protocol):
+    """A detection network that learns in rounds of its own, without gradients."""
+
+    @property
+    def num_rounds(self) -> int:
+        """Number of rounds."""
+
+    def prepare(self, targets: Iterable[BoxTargets]) -> None:
+        """Set what depends on the sizes of all objects, before the first round."""
+
+    def collect(
+        self, image: Tensor, target: BoxTargets, *, round: int, generator: torch.Generator
+    ) -> None:
+        """Collect examples from a training image, (C, H, W) uint8."""
+
+    def fit(self) -> dict[str, Tensor]:
+        """Fit the detector to the examples of a round, and return scalars to log by name."""
+
+    def fit_state(self) -> dict[str, Tensor]:
+        """Return what the next round requires besides the parameters."""
+
+    def load_fit_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what ``fit_state`` has returned."""
 
     def decode(self, outputs: Any) -> list[Detections]:
         """Compute the detections of each image, in pixels of the batch images."""

@@ -57,6 +57,9 @@ class Task(pl.LightningModule, ABC):
     generates_images: ClassVar[bool] = False
     """Whether mode=predict generates images instead of reading them."""
 
+    learns_by_gradients = True
+    """Whether the task has a loss and optimizers."""
+
     can_compile = True
     """Whether the task calls its network as a whole, as ``torch.compile`` requires."""
 

@@ -20,21 +20,24 @@ class SplitMetrics(nn.Module):
     Args:
         metrics: the metrics of the task.
         added: further metrics by name.
+        has_loss: whether the task has a loss.
 
     Raises:
         ArgumentError: if one of them is no torchmetrics ``Metric``, or has the name of another one.
     """
 
-    loss: MeanMetric
+    loss: MeanMetric | None
     metrics: MetricCollection
 
     def __init__(
         self,
         metrics: MetricCollection,
         added: Mapping[str, Any],
+        *,
+        has_loss: bool = True,
     ) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric() if has_loss else None
         self.metrics = metrics
         for name, metric in added.items():
             if not isinstance(metric, Metric):
@@ -47,15 +50,17 @@ class SplitMetrics(nn.Module):
 
     def names(self) -> set[str]:
         """Return the names of the loss and of all metrics."""
-        names = {"loss"}
+        names = {"loss"} if self.loss is not None else set()
         for name, metric in self.metrics.items():
             names.update(getattr(metric, "names", (name,)))
         return names
 
     def compute_and_reset(self) -> dict[str, Tensor]:
         """Compute the loss and all metrics by name, and reset them for the next epoch."""
-        values = {"loss": self.loss.compute(), **self.metrics.compute()}
-        self.loss.reset()
+        values = dict(self.metrics.compute())
+        if self.loss is not None:
+            values = {"loss": self.loss.compute(), **values}
+            self.loss.reset()
         self.metrics.reset()
         return values
 

@@ -46,7 +46,9 @@ class SupervisedTask(Task):
         self.added_metrics = tuple(metrics or ())
         for split in ("train", "val", "test"):
             added = (metrics or {}) if split != "train" else {}
-            self.split_metrics[f"on_{split}"] = SplitMetrics(self.metrics(split), added)
+            self.split_metrics[f"on_{split}"] = SplitMetrics(
+                self.metrics(split), added, has_loss=self.learns_by_gradients
+            )
 
     def forward(self, images: Tensor) -> Any:
         """Normalize images and apply the network.
@@ -219,7 +221,8 @@ class SupervisedTask(Task):
         self, split: str, losses: Mapping[str, Tensor], predictions: Any, batch: Batch
     ) -> None:
         split_metrics = self._split_metrics(split)
-        split_metrics.loss.update(losses["loss"].detach(), weight=len(batch.samples))
+        if split_metrics.loss is not None:
+            split_metrics.loss.update(losses["loss"].detach(), weight=len(batch.samples))
         if len(split_metrics.metrics):
             self.update_metrics(split_metrics.metrics, batch, predictions)
 

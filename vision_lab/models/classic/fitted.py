@@ -1,0 +1,162 @@
+"""Detectors from before deep networks, which are fitted in rounds instead of by gradients."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from vision_lab.core.batch import BoxTargets, Detections
+from vision_lab.core.protocols import LoadedWeights
+from vision_lab.core.spec import DataSpec
+
+
+class FittedDetector(nn.Module):
+    """A ``Detector`` without gradients.
+
+    A round is a pass over the training images, from which it collects examples, followed by a fit.
+    What it has learned is in parameters that require no gradient, so that ``model.pth`` contains
+    them. Their shapes may depend on the training data.
+
+    Args:
+        spec: spec of the data.
+        num_rounds: number of rounds.
+        nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
+            class.
+        detections_per_image: maximum number of detections, those with the highest scores.
+    """
+
+    loaded: LoadedWeights | None = None
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        num_rounds: int,
+        nms_threshold: float,
+        detections_per_image: int,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.num_rounds = num_rounds
+        self.nms_threshold = nms_threshold
+        self.detections_per_image = detections_per_image
+        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
+
+    def prepare(self, targets: Iterable[BoxTargets]) -> None:
+        """Set what depends on the sizes of all objects, before the first round.
+
+        Args:
+            targets: the objects of each training image.
+        """
+
+    @abstractmethod
+    def collect(
+        self, image: Tensor, target: BoxTargets, *, round: int, generator: torch.Generator
+    ) -> None:
+        """Collect examples from a training image.
+
+        Args:
+            image: (C, H, W) uint8.
+            target: its objects.
+            round: index of the round, from 0.
+            generator: for random choices.
+        """
+
+    @abstractmethod
+    def fit(self) -> dict[str, Tensor]:
+        """Fit the detector to the examples of a round, at its end.
+
+        Returns:
+            Scalars to log, by name.
+        """
+
+    @abstractmethod
+    def detect(self, image: Tensor) -> Detections:
+        """Detect objects in an image, before non-maximum suppression.
+
+        Args:
+            image: (C, H, W) uint8.
+        """
+
+    @abstractmethod
+    def fit_state(self) -> dict[str, Tensor]:
+        """Return what the next round requires besides the parameters, for checkpoints."""
+
+    @abstractmethod
+    def load_fit_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what ``fit_state`` has returned."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalized images (N, C, H, W) to their pixels, (N, C, H, W) uint8."""
+        return ((images * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def decode(self, outputs: Tensor) -> list[Detections]:
+        """Compute the detections of each image.
+
+        Args:
+            outputs: (N, C, H, W) uint8.
+        """
+        found = []
+        for image in outputs.cpu():
+            detections = suppress(self.detect(image), threshold=self.nms_threshold)
+            best = detections.scores.topk(min(len(detections), self.detections_per_image)).indices
+            kept = detections[best]
+            columns = [kept.boxes, kept.labels, kept.scores]
+            found.append(Detections(*(column.to(outputs.device) for column in columns)))
+        return found
+
+    def set_parameter(self, name: str, value: Tensor) -> None:
+        """Set a parameter without gradient, of any shape."""
+        setattr(self, name, nn.Parameter(value.clone(), requires_grad=False))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        """Take the shapes of the parameters from the file."""
+        for name in list(self._parameters):
+            if prefix + name in state_dict:
+                self.set_parameter(name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def suppress(detections: Detections, *, threshold: float) -> Detections:
+    """Drop each detection that overlaps with a better one of its class.
+
+    Args:
+        detections: the detections.
+        threshold: IoU above which the lower-scoring box is dropped.
+
+    Returns:
+        The others, by class.
+    """
+    kept = []
+    for label in detections.labels.unique().tolist():
+        rows = (detections.labels == label).nonzero()[:, 0]
+        kept.append(rows[nms(detections.boxes[rows], detections.scores[rows], threshold)])
+    if not kept:
+        return detections
+    return detections[torch.cat(kept)]
+
+
+def concatenate(found: Sequence[Detections]) -> Detections:
+    """Concatenate detections of the same image."""
+    if not found:
+        return Detections(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    return Detections(
+        torch.cat([each.boxes for each in found]),
+        torch.cat([each.labels for each in found]),
+        torch.cat([each.scores for each in found]),
+    )
+
+
+def trained_objects(target: BoxTargets) -> tuple[Tensor, list[int]]:
+    """Return the boxes and labels of the objects to learn from: no crowds, none without area."""
+    has_area = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1)
+    kept = target[~target.crowd & has_area]
+    return kept.boxes, kept.labels.tolist()

@@ -1,0 +1,155 @@
+"""Histograms of oriented gradients, and pyramids of them.
+
+Dalal, Triggs: Histograms of Oriented Gradients for Human Detection, 2005.
+https://doi.org/10.1109/CVPR.2005.177
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vision_lab.core.extras import import_opencv
+
+BLOCK_CELLS = 2
+"""Height and width of a block in cells, within which histograms are normalized."""
+
+NUM_BINS = 9
+"""Number of orientations from 0 to 180 degrees."""
+
+HOG_CHANNELS = NUM_BINS * BLOCK_CELLS**2
+"""Numbers that describe a block."""
+
+Pixels = NDArray[np.uint8]
+"""(H, W) or (H, W, 3) uint8."""
+
+
+class Level(NamedTuple):
+    """A level of a pyramid.
+
+    Attributes:
+        blocks: (``HOG_CHANNELS``, rows, columns), a block for each cell but the last.
+        scale: pixels of the resized image per pixel of the image.
+        padding: pixels of the resized image that were added on each side.
+        cell_size: side of a cell in pixels of the resized image.
+    """
+
+    blocks: Tensor
+    scale: float
+    padding: int
+    cell_size: int
+
+    def to_image(self, cells: Tensor) -> Tensor:
+        """Convert coordinates from cells to pixels of the image."""
+        return (cells * self.cell_size - self.padding) / self.scale
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """Convert an image (C, H, W) uint8 for OpenCV; all but one or three channels are averaged."""
+    if image.shape[0] == 3:
+        return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    if image.shape[0] == 1:
+        return np.ascontiguousarray(image[0].numpy())
+    return np.ascontiguousarray(image.float().mean(dim=0).round().to(torch.uint8).numpy())
+
+
+def compute_hog(pixels: Pixels, *, cell_size: int) -> Tensor:
+    """Compute the normalized histograms of all blocks of an image.
+
+    Args:
+        pixels: an image, whose last rows and columns are left out if they fill no cell.
+        cell_size: side of a cell in pixels.
+
+    Returns:
+        (``HOG_CHANNELS``, rows, columns), for each cell but the last in both directions the block
+        that begins there; of no size if the image is smaller than a block.
+    """
+    cv2 = import_opencv("HOG")
+    rows, columns = pixels.shape[0] // cell_size, pixels.shape[1] // cell_size
+    if rows < BLOCK_CELLS or columns < BLOCK_CELLS:
+        return torch.zeros(HOG_CHANNELS, max(rows - 1, 0), max(columns - 1, 0))
+    size = (columns * cell_size, rows * cell_size)
+    block = (BLOCK_CELLS * cell_size, BLOCK_CELLS * cell_size)
+    cell = (cell_size, cell_size)
+    descriptor = cv2.HOGDescriptor(size, block, cell, cell, NUM_BINS)
+    window = np.ascontiguousarray(pixels[: size[1], : size[0]])
+    histograms = torch.from_numpy(descriptor.compute(window))
+    by_column = histograms.view(columns - 1, rows - 1, HOG_CHANNELS)
+    return by_column.permute(2, 1, 0).contiguous()
+
+
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize an image.
+
+    Args:
+        pixels: the image.
+        size: (height, width) in pixels.
+    """
+    cv2 = import_opencv("HOG")
+    shrinks = size[0] < pixels.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (size[1], size[0]), interpolation=method))
+
+
+def pad(pixels: Pixels, amount: int) -> Pixels:
+    """Repeat the border of an image.
+
+    Args:
+        pixels: the image.
+        amount: pixels to add on each side.
+    """
+    widths = [(amount, amount), (amount, amount), (0, 0)]
+    return np.pad(pixels, widths[: pixels.ndim], mode="edge")
+
+
+def hog_pyramid(
+    pixels: Pixels,
+    *,
+    cell_size: int,
+    scales: list[float],
+    padding_cells: int,
+) -> list[Level]:
+    """Compute HOG at several scales of an image.
+
+    Args:
+        pixels: the image.
+        cell_size: side of a cell in pixels of the resized image.
+        scales: factors by which the image is resized.
+        padding_cells: number of cells to add on each side, so that objects at the border are found.
+    """
+    levels = []
+    padding = padding_cells * cell_size
+    for scale in scales:
+        size = (
+            max(1, round(pixels.shape[0] * scale)),
+            max(1, round(pixels.shape[1] * scale)),
+        )
+        resized = pad(resize(pixels, size), padding)
+        levels.append(Level(compute_hog(resized, cell_size=cell_size), scale, padding, cell_size))
+    return levels
+
+
+def crop_window(pixels: Pixels, box: Tensor, size: tuple[int, int]) -> Pixels:
+    """Cut a box out of an image and resize it; beyond the image, its border is repeated.
+
+    Args:
+        pixels: the image.
+        box: (4,), (x1, y1, x2, y2) in pixels.
+        size: (height, width) of the result in pixels.
+    """
+    cv2 = import_opencv("HOG")
+    x1, y1, x2, y2 = box.tolist()
+    x_scale, y_scale = (x2 - x1) / size[1], (y2 - y1) / size[0]
+    # From the center of each pixel of the result to that of the image.
+    matrix = np.array(
+        [[x_scale, 0, x1 + 0.5 * x_scale - 0.5], [0, y_scale, y1 + 0.5 * y_scale - 0.5]]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(
+        pixels, matrix, (size[1], size[0]), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(warped)

@@ -1,0 +1,96 @@
+"""``task=detect`` with detectors that are fitted in rounds instead of by gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from vision_lab.core.batch import Batch
+from vision_lab.core.protocols import FittedDetector
+from vision_lab.tasks.detection import DetectionTask
+from vision_lab.training.seeding import derive_seed
+
+STATE_KEY = "fit_state"
+"""Key of a checkpoint under which the examples are stored that a detector has kept."""
+
+
+class FittedDetectionTask(DetectionTask):
+    """Object detection by a detector that learns without gradients.
+
+    An epoch is a round: a pass over the training images, from which the detector collects examples,
+    and its fit to them. There is neither a loss nor an optimizer. Training ends after the last
+    round of the detector, or after ``trainer.max_epochs``.
+
+    A checkpoint is complete between rounds, so that an interrupted round is repeated.
+
+    Args:
+        arguments: arguments of ``DetectionTask``; ``network`` is a ``FittedDetector``.
+    """
+
+    learns_by_gradients = False
+    can_compile = False
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.automatic_optimization = False
+        self._is_prepared = False
+
+    @property
+    def detector(self) -> FittedDetector:
+        """The detector."""
+        return cast(FittedDetector, self.network)
+
+    @property
+    def step_is_complete(self) -> bool:
+        return False
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return None
+
+    def learning_rates(self) -> dict[str, float]:
+        return {}
+
+    def on_fit_start(self) -> None:
+        """Let the detector see the sizes of all objects before the first round."""
+        super().on_fit_start()
+        if not self._is_prepared:
+            self.detector.prepare(self._iterate_targets())
+
+    def _iterate_targets(self) -> Any:
+        for batch in self.require_data().eval_loader("train"):
+            yield from batch.targets
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect examples from the images of a batch, and fit the detector after the last one."""
+        for image, target, sample in zip(batch.images, batch.targets, batch.samples, strict=True):
+            generator = torch.Generator()
+            generator.manual_seed(derive_seed(self.seed, self.current_epoch, sample.index))
+            self.detector.collect(
+                image.cpu(),
+                target.to(torch.device("cpu")),
+                round=self.current_epoch,
+                generator=generator,
+            )
+        if self.trainer.is_last_batch:
+            self.results["train"] = self.detector.fit()
+            if self.current_epoch + 1 >= self.detector.num_rounds:
+                self.trainer.should_stop = True
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict({f"train/{name}": value for name, value in self.results["train"].items()})
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[STATE_KEY] = self.detector.fit_state()
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        super().on_load_checkpoint(dict(checkpoint))
+        self.detector.load_fit_state(checkpoint[STATE_KEY])
+        self._is_prepared = True
