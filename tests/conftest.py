@@ -42,6 +42,9 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _environment_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Use an empty folder as the user's config, and one thread, in subprocesses too."""
+    import torch
+
+    torch.set_num_threads(1)  # fixtures of modules run before those of their first test
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.setenv("OMP_NUM_THREADS", "1")  # of runs, too: two test processes share two cores
