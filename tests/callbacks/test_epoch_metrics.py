@@ -15,7 +15,7 @@ def make_trainer(folder: Path, **metrics: float) -> Any:
         current_epoch=0,
         max_epochs=3,
         global_step=5,
-        optimizers=[None],
+        lightning_module=SimpleNamespace(automatic_optimization=True),
         sanity_checking=False,
         is_global_zero=True,
         default_root_dir=str(folder),

@@ -16,11 +16,12 @@ def test_every_n_th_batch_is_logged(interval: int, batches: list[int]):
     assert [batch for batch in range(4) if is_log_step(trainer, batch)] == batches
 
 
-def test_curves_of_two_optimizers_count_batches():
+def test_curves_of_manual_optimization_count_batches():
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=7))
-    trainer: Any = SimpleNamespace(optimizers=[1, 2], global_step=14, fit_loop=loop)
+    task = SimpleNamespace(automatic_optimization=False)
+    trainer: Any = SimpleNamespace(lightning_module=task, global_step=14, fit_loop=loop)
     assert logged_step(trainer) == 7
-    trainer.optimizers = [1]
+    task.automatic_optimization = True
     assert logged_step(trainer) == 14
 
 

@@ -171,7 +171,7 @@ class FittedDetector(Protocol):
         """Set what depends on the sizes of all objects, before the first round."""
 
     def collect(
-        self, image: Tensor, target: BoxTargets, *, round: int, generator: torch.Generator
+        self, image: Tensor, target: BoxTargets, *, round_index: int, generator: torch.Generator
     ) -> None:
         """Collect examples from a training image, (C, H, W) uint8."""
 

@@ -72,7 +72,7 @@ class FittedDetectionTask(DetectionTask):
             self.detector.collect(
                 image.cpu(),
                 target.to(torch.device("cpu")),
-                round=self.current_epoch,
+                round_index=self.current_epoch,
                 generator=generator,
             )
         if self.trainer.is_last_batch:

@@ -181,7 +181,9 @@ class ReconstructionTask(FeatureTask, SupervisedTask):
             if len(real) >= MIN_SAMPLES:
                 results["fid"] = self._compute_fid(real)
         if split == "test":
-            results["interpolations"] = self._interpolate_images()
+            images = self._load_pairs()
+            if images:
+                results["interpolations"] = self._interpolate(torch.stack(images))
         return results
 
     def _compute_fid(self, real: Tensor) -> Tensor:
@@ -189,17 +191,23 @@ class ReconstructionTask(FeatureTask, SupervisedTask):
         fake = self.extract_samples(lambda indices: self.generate(self.sample_latents(indices)))
         return fid(real, fake).float()  # in double precision its last digits depend on threads
 
-    def _interpolate_images(self) -> Tensor:
-        """Return interpolations between codes of training images.
+    def _load_pairs(self) -> list[Tensor]:
+        """Load an even number of training images, (C, H, W) uint8, without unreadable ones."""
+        data = self.require_data()
+        count = min(NUM_SHOWN, len(data.splits["train"]))
+        images = data.load_images("train", range(count), max_samples=NUM_SHOWN)
+        return images[: len(images) // 2 * 2]
+
+    def _interpolate(self, images: Tensor) -> Tensor:
+        """Interpolate between the codes of pairs of images.
+
+        Args:
+            images: (2 n, C, H, W) uint8.
 
         Returns:
-            (pairs, ``INTERPOLATION_STEPS``, C, H, W) uint8.
+            (n, ``INTERPOLATION_STEPS``, C, H, W) uint8.
         """
-        data = self.require_data()
-        count = min(NUM_SHOWN, len(data.splits["train"])) // 2 * 2
-        images = data.load_images("train", range(count), max_samples=NUM_SHOWN)
-        images = images[: len(images) // 2 * 2]  # without unreadable ones
-        codes = self(torch.stack(images).to(self.device)).mean
+        codes = self(images.to(self.device)).mean
         shown = self.generate(Latents(interpolate(codes, INTERPOLATION_STEPS), None))
         return shown.unflatten(0, (-1, INTERPOLATION_STEPS))
 

@@ -34,10 +34,10 @@ def fit(num_rounds: int = 2, **changes) -> HogSvm:
     detector = hog_svm(spec, num_rounds=num_rounds, **changes)
     samples = [draw(seed) for seed in range(12)]
     detector.prepare(target for _, target in samples)
-    for round_ in range(num_rounds):
+    for round_index in range(num_rounds):
         for number, (image, target) in enumerate(samples):
             generator = torch.Generator().manual_seed(number)
-            detector.collect(image, target, round=round_, generator=generator)
+            detector.collect(image, target, round_index=round_index, generator=generator)
         detector.fit()
     return detector
 
@@ -75,11 +75,11 @@ def test_images_without_objects_and_crowds_are_negative_or_ignored():
     image, target = draw(3)
     before = len(detector.negatives[0])
     generator = torch.Generator().manual_seed(0)
-    detector.collect(image, box_targets([], []), round=0, generator=generator)
+    detector.collect(image, box_targets([], []), round_index=0, generator=generator)
     assert detector.positives[0] == []
     assert len(detector.negatives[0]) > before
     crowd = box_targets(target.boxes.tolist(), [0], crowd=[True])
-    detector.collect(image, crowd, round=1, generator=generator)
+    detector.collect(image, crowd, round_index=1, generator=generator)
     assert detector.positives[0] == []
 
 

@@ -59,14 +59,14 @@ class FittedDetector(nn.Module):
 
     @abstractmethod
     def collect(
-        self, image: Tensor, target: BoxTargets, *, round: int, generator: torch.Generator
+        self, image: Tensor, target: BoxTargets, *, round_index: int, generator: torch.Generator
     ) -> None:
         """Collect examples from a training image.
 
         Args:
             image: (C, H, W) uint8.
             target: its objects.
-            round: index of the round, from 0.
+            round_index: index of the round, from 0.
             generator: for random choices.
         """
 

@@ -130,14 +130,14 @@ class HogSvm(FittedDetector):
             self.set_parameter(_filter_name(label), torch.zeros(HOG_CHANNELS, rows, columns))
 
     def collect(
-        self, image: Tensor, target: BoxTargets, *, round: int, generator: torch.Generator
+        self, image: Tensor, target: BoxTargets, *, round_index: int, generator: torch.Generator
     ) -> None:
         """Collect objects, and windows without object: random ones, then those with best scores."""
         pixels = to_pixels(image)
         levels = self.make_pyramid(pixels)
         for label in range(self.spec.num_classes):
             self._collect_positives(pixels, target, label)
-            if round == 0:
+            if round_index == 0:
                 windows = self._draw_windows(levels, target, label, generator)
             else:
                 windows = self._find_mistakes(levels, target, label)
