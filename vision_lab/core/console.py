@@ -31,6 +31,8 @@ IGNORED_WARNINGS = (
     r".*max_unpooling2d_forward_out does not have a deterministic.*",
     # The sampler yields each sample once.
     r".*custom batch sampler `EpochBatchSampler` for prediction.*",
+    # A detector that is fitted in rounds needs none.
+    r".*this fit will run with no optimizer.*",
     # Debug runs have few batches.
     r".*number of training batches \(\d+\) is smaller than the logging interval.*",
 )

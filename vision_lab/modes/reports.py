@@ -59,7 +59,8 @@ def print_summary(
         pad_edge=False,
     )
     _add_row(table, "model", f"{choices.get('model')}, head {choices.get('head')}")
-    _add_row(table, "parameters", f"{total:,}, of which {trainable:,} trainable")
+    if task.learns_by_gradients:  # others have their parameters after the first round
+        _add_row(table, "parameters", f"{total:,}, of which {trainable:,} trainable")
     if flops:  # not those of networks that are applied to proposals, whose number varies
         _add_row(table, "compute", f"{format_si(flops)}FLOPs per image, forward")
     _add_row(

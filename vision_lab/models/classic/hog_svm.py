@@ -25,7 +25,7 @@ from vision_lab.core.checking import check_arguments
 from vision_lab.core.errors import DataError
 from vision_lab.core.extras import import_opencv
 from vision_lab.core.spec import DataSpec
-from vision_lab.models.classic.fitted import FittedDetector, concatenate, trained_objects
+from vision_lab.models.classic.detector import ClassicDetector, concatenate, trained_objects
 from vision_lab.models.classic.hog import (
     HOG_CHANNELS,
     Level,
@@ -72,7 +72,7 @@ class Window(NamedTuple):
     columns: int
 
 
-class HogSvm(FittedDetector):
+class HogSvm(ClassicDetector):
     """Detects objects by the scores of linear classifiers at all positions of a HOG pyramid.
 
     Args:
@@ -82,7 +82,7 @@ class HogSvm(FittedDetector):
         scales_per_octave: levels of the pyramid between an image and one of half its size.
         max_scale: the largest factor by which images are enlarged, for small objects.
         penalty: weight of the losses of the support vector machines.
-        arguments: arguments of ``FittedDetector``.
+        arguments: arguments of ``ClassicDetector``.
     """
 
     def __init__(

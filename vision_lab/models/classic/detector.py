@@ -15,8 +15,8 @@ from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
 
 
-class FittedDetector(nn.Module):
-    """A ``Detector`` without gradients.
+class ClassicDetector(nn.Module):
+    """Base class of detectors without gradients, see ``core.protocols.FittedDetector``.
 
     A round is a pass over the training images, from which it collects examples, followed by a fit.
     What it has learned is in parameters that require no gradient, so that ``model.pth`` contains
