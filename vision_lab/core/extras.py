@@ -17,11 +17,27 @@ def import_opencv(needed_by: str) -> Any:
     Raises:
         ConfigurationError: if it is not installed.
     """
+    opencv = _import("cv2", "OpenCV", needed_by)
+    _import("cv2.ximgproc", "OpenCV", needed_by)  # missing from builds without contributed modules
+    return opencv
+
+
+def import_scipy_optimize(needed_by: str) -> Any:
+    """Import SciPy's optimizers.
+
+    Args:
+        needed_by: what requires them, for the error.
+
+    Raises:
+        ConfigurationError: if SciPy is not installed.
+    """
+    return _import("scipy.optimize", "SciPy", needed_by)
+
+
+def _import(module: str, package: str, needed_by: str) -> Any:
     try:
-        opencv = importlib.import_module("cv2")
-        importlib.import_module("cv2.ximgproc")  # missing from builds without contributed modules
+        return importlib.import_module(module)
     except ImportError as error:
         raise ConfigurationError(
-            f"{needed_by} requires OpenCV: type pip install 'vision_lab[classic]'"
+            f"{needed_by} requires {package}: type pip install 'vision_lab[classic]'"
         ) from error
-    return opencv

@@ -8,11 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from vision_lab.core.batch import BoxTargets, Detections
+from vision_lab.core.errors import DataError
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
+
+DETECTIONS_PER_IMAGE = 100
+"""Maximum number of detections, those with the highest scores, as of other heads."""
+
+NEGATIVE_IOU = 0.3
+"""IoU with objects of the class below which a window is none of them."""
 
 
 class ClassicDetector(nn.Module):
@@ -27,26 +34,17 @@ class ClassicDetector(nn.Module):
         num_rounds: number of rounds.
         nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
             class.
-        detections_per_image: maximum number of detections, those with the highest scores.
     """
 
     loaded: LoadedWeights | None = None
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        num_rounds: int,
-        nms_threshold: float,
-        detections_per_image: int,
-    ) -> None:
+    def __init__(self, spec: DataSpec, *, num_rounds: int, nms_threshold: float) -> None:
         super().__init__()
         self.spec = spec
         self.num_rounds = num_rounds
         self.nms_threshold = nms_threshold
-        self.detections_per_image = detections_per_image
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
 
@@ -107,7 +105,7 @@ class ClassicDetector(nn.Module):
         found = []
         for image in outputs.cpu():
             detections = suppress(self.detect(image), threshold=self.nms_threshold)
-            best = detections.scores.topk(min(len(detections), self.detections_per_image)).indices
+            best = detections.scores.topk(min(len(detections), DETECTIONS_PER_IMAGE)).indices
             kept = detections[best]
             columns = [kept.boxes, kept.labels, kept.scores]
             found.append(Detections(*(column.to(outputs.device) for column in columns)))
@@ -160,3 +158,43 @@ def trained_objects(target: BoxTargets) -> tuple[Tensor, list[int]]:
     has_area = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1)
     kept = target[~target.crowd & has_area]
     return kept.boxes, kept.labels.tolist()
+
+
+def log_ratio(boxes: Tensor) -> Tensor:
+    """Compute the logarithm of the aspect ratio, width / height, of boxes (..., 4)."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(dim=-1)
+    return (width / height).log()
+
+
+def log_ratios(targets: Iterable[BoxTargets], spec: DataSpec) -> list[Tensor]:
+    """Compute the logarithms of the aspect ratios of the objects of each class.
+
+    Args:
+        targets: the objects of each training image.
+        spec: spec of the data.
+
+    Returns:
+        (n,) for each class.
+
+    Raises:
+        DataError: if a class has no objects.
+    """
+    found: list[list[Tensor]] = [[] for _ in range(spec.num_classes)]
+    for target in targets:
+        for box, label in zip(*trained_objects(target), strict=True):
+            found[label].append(log_ratio(box))
+    for name, ratios in zip(spec.class_names, found, strict=True):
+        if not ratios:
+            raise DataError(
+                f"{name}: the training images contain no such object, but this model requires "
+                "some of each class"
+            )
+    return [torch.stack(ratios) for ratios in found]
+
+
+def overlaps_with_class(boxes: Tensor, target: BoxTargets, label: int) -> Tensor:
+    """Return which boxes overlap with an object of a class, crowds included, (n,) bool."""
+    objects = target.boxes[target.labels == label]
+    if not len(objects) or not len(boxes):
+        return torch.zeros(len(boxes), dtype=torch.bool)
+    return box_iou(boxes, objects).max(dim=1).values >= NEGATIVE_IOU

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from vision_lab.core.extras import import_scipy_optimize
 
 MAX_ITERATIONS = 200
 
 TOLERANCE = 1e-6
-"""Change of the loss, relative to its scale, at which the optimization ends."""
+"""Change of the loss, relative to its size, at which the optimization ends."""
 
 
 def fit_linear_svm(
-    features: Tensor, is_positive: Tensor, *, penalty: float, weight: Tensor | None = None
+    features: Tensor,
+    is_positive: Tensor,
+    *,
+    penalty: float,
+    minimum: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear classifier by the squared hinge loss (Fan 2008, LIBLINEAR's L2-loss SVM).
 
@@ -23,7 +31,7 @@ def fit_linear_svm(
         features: (n, D).
         is_positive: (n,) bool.
         penalty: weight of the losses, LIBLINEAR's C times the number of examples.
-        weight: (D + 1,) initial weight and bias; None for zeros.
+        minimum: (D,) lower bounds of the weights, minus infinity for none.
 
     Returns:
         The weight (D,) and the bias, a scalar: examples with ``features @ weight + bias > 0`` are
@@ -33,24 +41,25 @@ def fit_linear_svm(
     num_positive = is_positive.sum().clamp(min=1)
     num_negative = (~is_positive).sum().clamp(min=1)
     importance = penalty * torch.where(is_positive, 1 / num_positive, 1 / num_negative)
-    start = torch.zeros(features.shape[1] + 1) if weight is None else weight
-    solution = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [solution],
-        max_iter=MAX_ITERATIONS,
-        tolerance_change=TOLERANCE,
-        line_search_fn="strong_wolfe",
+
+    def compute_loss(solution: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weight = torch.from_numpy(solution[:-1]).float()
+        hinge = (1 - signs * (features @ weight + float(solution[-1]))).clamp(min=0)
+        by_score = -2 * importance * hinge * signs
+        loss = 0.5 * float(weight.square().sum()) + float((importance * hinge.square()).sum())
+        gradient = torch.cat([weight + by_score @ features, by_score.sum()[None]])
+        return loss, gradient.double().numpy()
+
+    lower = np.append(minimum.double().numpy(), -np.inf)
+    start = lower.clip(min=0)
+    optimizer = import_scipy_optimize("a support vector machine")
+    found = optimizer.minimize(
+        compute_loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(low, np.inf) for low in lower],
+        options={"maxiter": MAX_ITERATIONS, "ftol": TOLERANCE},
     )
-
-    def compute_loss() -> Tensor:
-        optimizer.zero_grad()
-        margins = signs * (features @ solution[:-1] + solution[-1])
-        losses = importance * (1 - margins).clamp(min=0).square()
-        loss = 0.5 * solution[:-1].square().sum() + losses.sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(compute_loss)
-    found = solution.detach()
-    return found[:-1], found[-1]
+    solution = torch.from_numpy(found.x).float()
+    return solution[:-1], solution[-1]
