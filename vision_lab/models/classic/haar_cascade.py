@@ -247,10 +247,12 @@ class HaarCascade(ClassicDetector):
             enlarged, scaleFactor=self.scale_factor, minNeighbors=0, outputRejectLevels=True
         )
         # OpenCV's threads find them in any order.
-        rows = sorted((*map(int, box), float(vote)) for box, vote in zip(found, votes, strict=True))
-        table = torch.tensor(rows, dtype=torch.float32).view(-1, 5)
-        boxes = torch.cat([table[:, :2], table[:, :2] + table[:, 2:4]], dim=1) / self.max_scale
-        return Windows(boxes, (table[:, 4] - stages[-1, 1]).clamp(min=MIN_MARGIN))
+        corners_and_sizes = np.asarray(found, np.float32).reshape(-1, 4)
+        order = np.lexsort(corners_and_sizes.T)
+        corners, sizes = torch.from_numpy(corners_and_sizes[order]).split(2, dim=1)
+        boxes = torch.cat([corners, corners + sizes], dim=1) / self.max_scale
+        margins = torch.from_numpy(np.asarray(votes, np.float32).reshape(-1)[order]) - stages[-1, 1]
+        return Windows(boxes, margins.clamp(min=MIN_MARGIN))
 
     def _add_stage(self, label: int) -> None:
         """Train a stage on the examples of a class."""

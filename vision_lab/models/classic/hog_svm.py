@@ -112,7 +112,7 @@ class HogSvm(ClassicDetector):
         scales_per_octave: Annotated[int, Range(ge=1, le=20)] = 4,
         max_scale: Annotated[float, Range(ge=0.1, le=8)] = 1.0,
         penalty: Positive = 1.0,
-        num_rounds: Annotated[int, Range(ge=1, le=100)] = 3,
+        num_rounds: Annotated[int, Range(ge=1, le=100)] = 4,
         nms_threshold: Fraction = 0.3,
         num_components: Annotated[int, Range(ge=1, le=10)] = 1,
     ) -> None:
