@@ -35,7 +35,7 @@ COMMANDS = [
 
 
 def test_the_docs_have_the_expected_number_of_commands():
-    assert len(COMMANDS) == 99
+    assert len(COMMANDS) == 102
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -62,6 +62,23 @@ def test_every_command_composes(
         )
     else:
         assert outcome.code == 0, outcome.err
+
+
+def list_systems() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Systems and their commands")[1].split("\n## ")[0]
+    return re.findall(r"\| `([^`]*)` \|", section)
+
+
+def test_the_readme_lists_all_systems():
+    assert len(list_systems()) == 23
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", list_systems())
+def test_every_system_passes_all_checks_before_training(command: Command, words: str):
+    outcome = command(*words.split(), "mode=check", "data.num_workers=0")
+    assert outcome.code == 0, outcome.err
 
 
 @pytest.mark.slow

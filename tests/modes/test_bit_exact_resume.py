@@ -123,6 +123,73 @@ GENERATE = (
 """Two networks with an optimizer each, steps of two batches by turns, power iterations, an averaged generator."""
 
 
+RECONSTRUCT = (
+    "task=reconstruct",
+    "model=vae",
+    "trainer=cpu",
+    "model.base_channels=4",
+    "model.encoder.base_channels=4",
+    "data.batch_size=4",
+    "data.samples_per_class=20",
+    "task.anomalies=[bag]",
+    "scheduler=cosine",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.max_epochs=3",
+    "trainer.limit_train_batches=9",
+    "trainer.limit_val_batches=2",
+    "trainer.limit_test_batches=2",
+    "trainer.log_every_n_steps=1",
+    "seed=3",
+    "task.num_samples=20",
+    "task.num_preview=8",
+    "callbacks.resume_checkpoint.every_n_steps=3",
+    "+callbacks.kill._target_=tests.kill_callback.Kill",
+    "trainer.plugins.checkpoints._target_=tests.kill_callback.KillingCheckpoints",
+)
+"""Codes that are drawn in each step, images from the same codes after each epoch, a class left out."""
+
+ROWS = (
+    *RECONSTRUCT[2:3],
+    "model=row_lstm",
+    "model.network.hidden_size=8",
+    *RECONSTRUCT[5:7],
+    *RECONSTRUCT[8:16],
+    *RECONSTRUCT[18:],
+)
+"""A recurrent network."""
+
+SMALL_SCENES = (
+    "task=detect",
+    "data.num_images.train=24",
+    "data.num_images.val=4",
+    "data.num_images.test=4",
+    "trainer=cpu",
+    "trainer.max_epochs=3",
+    "data.batch_size=4",
+    "seed=3",
+    "callbacks.image_logger=null",
+    "callbacks.resume_checkpoint.every_n_steps=3",
+    "+callbacks.kill._target_=tests.kill_callback.Kill",
+    "trainer.plugins.checkpoints._target_=tests.kill_callback.KillingCheckpoints",
+)
+
+RCNN = (
+    *SMALL_SCENES,
+    "model=resnet20",
+    "model.network.depth=8",
+    "head=rcnn",
+    "head.window_size=16",
+    "data.spec.image_size=[64,64]",
+)
+"""Proposals of selective search, which are cached by the first process, and samples of them."""
+
+DPM = (*SMALL_SCENES, "model=dpm", "head=none", "model.max_scale=0.7", "model.num_rounds=3")
+"""Rounds instead of steps, with windows of the rounds before in the checkpoint."""
+
+CASCADE = (*SMALL_SCENES, "model=haar_cascade", "head=none", "model.num_rounds=3")
+"""Stages that decide which windows the next round collects."""
+
+
 @pytest.fixture(autouse=True)
 def _event_files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let event files of one second and process sort as they were written: 100, 101, not 9, 10."""
@@ -188,6 +255,15 @@ def assert_same(run: Path, other: Path) -> None:
             ["step:4", "validation:2", "epoch:1", "last:2", "test:1"],
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            RECONSTRUCT,
+            ["step:4", "validation:2", "epoch:1", "last:2", "test:1"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(ROWS, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
+        pytest.param(RCNN, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
+        pytest.param(DPM, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
+        pytest.param(CASCADE, ["step:4", "validation:2", "test:1"], marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(value).replace(":", "") if isinstance(value, list) else "",
 )

@@ -55,8 +55,10 @@ class FittedDetectionTask(DetectionTask):
         return {}
 
     def on_fit_start(self) -> None:
-        """Let the detector see the sizes of all objects before the first round."""
+        """Train as many epochs as there are rounds, and show the detector all objects before."""
         super().on_fit_start()
+        loop = self.trainer.fit_loop
+        loop.max_epochs = min(loop.max_epochs or self.detector.num_rounds, self.detector.num_rounds)
         if not self._is_prepared:
             self.detector.prepare(self._iterate_targets())
 
@@ -77,8 +79,6 @@ class FittedDetectionTask(DetectionTask):
             )
         if self.trainer.is_last_batch:
             self.results["train"] = self.detector.fit()
-            if self.current_epoch + 1 >= self.detector.num_rounds:
-                self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({f"train/{name}": value for name, value in self.results["train"].items()})

@@ -42,7 +42,16 @@ def test_a_cascade_passes_the_windows_that_its_stumps_pass():
     assert passes == expected.tolist()
 
 
-@pytest.mark.parametrize("name", OPENCV_FILES)
+EVERYDAY = ("face", "cat_face")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in EVERYDAY else pytest.mark.slow)
+        for name in OPENCV_FILES
+    ],
+)
 def test_published_cascades_detect_what_opencv_detects(name: str):
     cv2 = import_opencv("a test")
     noise = torch.randint(0, 256, (400, 400), generator=torch.Generator().manual_seed(1))

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,14 @@ Make = Callable[..., ClassicDetector]
 DETECTORS = pytest.mark.parametrize("make", [HogSvm, Dpm, HaarCascade])
 
 
+@cache
+def fit_once(make: Make) -> ClassicDetector:
+    return fit(make(SPEC, num_rounds=3))
+
+
 @DETECTORS
 def test_frames_are_found_at_their_places(make: Make):
-    detector = fit(make(SPEC, num_rounds=3, max_scale=1.0))
+    detector = fit_once(make)
     for seed in range(100, 105):
         image, target = draw(seed)
         (found,) = detector.decode(image[None])
@@ -39,7 +46,8 @@ def test_frames_are_found_at_their_places(make: Make):
 def test_small_objects_are_found_in_enlarged_images(make: Make):
     image, target = draw(200)
     small = torch.nn.functional.interpolate(image[None].float(), scale_factor=0.5, mode="area")
-    detector = fit(make(SPEC, num_rounds=3, max_scale=2.0))
+    detector = make(SPEC, num_rounds=3, max_scale=2.0)
+    detector.load_state_dict(fit_once(make).state_dict())
     (found,) = detector.decode(small.round().byte())
     best = found[found.scores.argmax()[None]]
     assert (best.boxes - target.boxes / 2).abs().max() < 5
@@ -47,7 +55,7 @@ def test_small_objects_are_found_in_enlarged_images(make: Make):
 
 @DETECTORS
 def test_weights_of_any_shape_are_loaded(make: Make):
-    detector = fit(make(SPEC, num_rounds=3))
+    detector = fit_once(make)
     again = make(SPEC, num_rounds=3)
     again.load_state_dict(detector.state_dict())
     image, _ = draw(7)
@@ -57,7 +65,7 @@ def test_weights_of_any_shape_are_loaded(make: Make):
 
 @DETECTORS
 def test_images_without_objects_and_crowds_are_negative_or_ignored(make: Make):
-    detector = fit(make(SPEC, num_rounds=3))
+    detector = deepcopy(fit_once(make))
     image, target = draw(3)
     before = len(detector.negatives[0])
     generator = torch.Generator().manual_seed(0)
@@ -71,7 +79,7 @@ def test_images_without_objects_and_crowds_are_negative_or_ignored(make: Make):
 
 @DETECTORS
 def test_an_image_smaller_than_a_window_has_no_detections(make: Make):
-    detector = fit(make(SPEC, num_rounds=3))
+    detector = deepcopy(fit_once(make))
     (found,) = detector.decode(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
     assert len(found) == 0
     generator = torch.Generator().manual_seed(0)

@@ -1,5 +1,7 @@
 """Deformable part models."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 
@@ -34,8 +36,13 @@ def test_scores_are_those_of_the_paper():
         assert abs(float(placed.scores[row, column]) - expected) < 1e-4
 
 
+@cache
+def fit_once() -> Dpm:
+    return fit(Dpm(SPEC, num_rounds=3))
+
+
 def test_the_score_of_a_window_is_linear_in_its_features():
-    detector = fit(Dpm(SPEC, num_rounds=3))
+    detector = fit_once()
     image, _ = draw(50)
     levels = detector.make_pyramid(to_pixels(image))
     number = detector.scales_per_octave
@@ -85,6 +92,6 @@ def test_parts_are_chosen_where_positive_weights_are_large_and_do_not_repeat():
 def test_parts_appear_in_the_third_round_and_stay_near_their_anchors():
     two_rounds = fit(Dpm(SPEC, num_rounds=3), num_rounds=2)
     assert not two_rounds.has_parts(0)
-    detector = fit(Dpm(SPEC, num_rounds=3))
+    detector = fit_once()
     assert detector.get_parameter("parts0").shape == (6, 36, 5, 5)
     assert detector.get_parameter("deformation0")[:, 2:].min() >= MIN_QUADRATIC_COST - 1e-6

@@ -216,6 +216,10 @@ class HaarCascade(ClassicDetector):
             found.append(merge(objects, margins, label, min_neighbors=self.min_neighbors))
         return concatenate(found)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out OpenCV's classifiers, which cannot be copied and are built when needed."""
+        return {**self.__dict__, "_classifiers": {}}
+
     def cascade(self, label: int) -> Cascade:
         """Return the cascade of a class."""
         return Cascade(*(self.get_parameter(f"{name}{label}") for name in Cascade._fields))
