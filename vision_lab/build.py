@@ -492,6 +492,8 @@ def check_training(task: Task, trainer: pl.Trainer) -> None:
         raise ConfigurationError(
             "this model is fitted by one process: type trainer.devices=1, or trainer=cpu"
         )
+    if not task.learns_by_gradients and trainer.precision != "32-true":
+        raise ConfigurationError("this model computes with 32 bits: type trainer.precision=32-true")
     has_end = trainer.max_steps > 0 or (trainer.max_epochs or 0) > 0
     if not has_end and not follows_metric(task.schedule):
         raise ConfigurationError(

@@ -58,7 +58,9 @@ class FittedDetectionTask(DetectionTask):
         """Train as many epochs as there are rounds, and show the detector all objects before."""
         super().on_fit_start()
         loop = self.trainer.fit_loop
-        loop.max_epochs = min(loop.max_epochs or self.detector.num_rounds, self.detector.num_rounds)
+        num_rounds, limit = self.detector.num_rounds, loop.max_epochs
+        has_limit = limit is not None and limit >= 0  # -1: none
+        loop.max_epochs = min(limit or 0, num_rounds) if has_limit else num_rounds
         if not self._is_prepared:
             self.detector.prepare(self._iterate_targets())
 

@@ -40,3 +40,24 @@ def test_there_is_no_threshold_between_equal_values_and_stumps_are_limited():
     stage = fit_stage(features, is_positive, min_recall=1.0, max_false_positives=0.0, max_stumps=2)
     assert stage.stumps[:, 1].tolist() == [1.5, 1.5]
     assert (count_votes(stage, features) >= stage.threshold)[is_positive].all()
+
+
+def test_examples_that_are_all_alike_have_no_stump():
+    stage = fit_stage(
+        torch.ones(6, 3),
+        torch.arange(6) < 2,
+        min_recall=0.0,
+        max_false_positives=0.0,
+        max_stumps=5,
+    )
+    assert stage.stumps.shape == (0, 4)
+
+
+def test_a_threshold_between_adjacent_numbers_separates_them():
+    low = torch.tensor(0.1)
+    high = torch.nextafter(low, torch.tensor(1.0))
+    features = torch.stack([low, low, high, high])[:, None]
+    is_positive = torch.tensor([False, False, True, True])
+    stage = fit_stage(features, is_positive, min_recall=1.0, max_false_positives=0.0, max_stumps=3)
+    assert len(stage.stumps) == 1
+    assert torch.equal(count_votes(stage, features) >= stage.threshold, is_positive)

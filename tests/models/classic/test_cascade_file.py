@@ -67,3 +67,17 @@ def test_published_cascades_detect_what_opencv_detects(name: str):
         assert boxes[0] == boxes[1]
         num_found += len(boxes[0])
     assert num_found > 0  # there is something that looks like it in noise
+
+
+def test_windows_without_contrast_do_not_pass_a_single_stage():
+    """OpenCV lets those whose gray levels deviate by at most 10 pass the first stage."""
+    cascade = Cascade(
+        torch.tensor([12.0, 12.0]),
+        enumerate_features(12, 12, step=4),
+        torch.zeros(1),
+        torch.tensor([[1.0, 5.0]]),
+        torch.tensor([[0.0, 0.0, 1.0, 1.0]]),  # one vote, of five
+    )
+    cascade = cascade._replace(tilted=torch.zeros(len(cascade.features)))
+    flat = np.full((40, 40), 90, np.uint8)
+    assert len(to_opencv(cascade).detectMultiScale(flat, minNeighbors=0)) == 0

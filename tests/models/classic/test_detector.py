@@ -72,6 +72,10 @@ def test_images_without_objects_and_crowds_are_negative_or_ignored(make: Make):
     detector.collect(image, box_targets([], []), round_index=0, generator=generator)
     assert detector.positives[0] == []
     assert len(detector.negatives[0]) > before
+    whole_image = box_targets([[0, 0, 96, 80]], [0], crowd=[True])
+    number = len(detector.negatives[0])
+    detector.collect(image, whole_image, round_index=1, generator=generator)
+    assert len(detector.negatives[0]) == number  # all windows are in the crowd
     crowd = box_targets(target.boxes.tolist(), [0], crowd=[True])
     detector.collect(image, crowd, round_index=1, generator=generator)
     assert detector.positives[0] == []

@@ -95,3 +95,11 @@ def test_parts_appear_in_the_third_round_and_stay_near_their_anchors():
     detector = fit_once()
     assert detector.get_parameter("parts0").shape == (6, 36, 5, 5)
     assert detector.get_parameter("deformation0")[:, 2:].min() >= MIN_QUADRATIC_COST - 1e-6
+
+
+def test_there_are_no_more_parts_than_places_for_them():
+    root = torch.zeros(36, 3, 3)
+    root[0] = 1.0
+    anchors = choose_parts(root, num_parts=9, size=3)
+    assert 2 <= len(anchors) < 9
+    assert len({tuple(anchor) for anchor in anchors.tolist()}) == len(anchors)

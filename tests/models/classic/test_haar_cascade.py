@@ -11,6 +11,7 @@ from PIL import Image
 from tests.builders import Outcome, box_spec
 from tests.models.classic.frames import SPEC, draw, fit, noise
 from vision_lab.core.arguments import ArgumentError
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.models.classic.haar_cascade import HaarCascade, merge
 
 Command = Callable[..., Outcome]
@@ -55,6 +56,26 @@ def test_published_cascades_are_not_trained_further():
     assert detector.fit() == {}
     for name, value in detector.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_a_step_that_leaves_no_features_is_refused():
+    with pytest.raises(ConfigurationError, match="windows of frame have 7 x 10 pixels"):
+        fit(HaarCascade(SPEC, window_side=8, feature_step=16))
+
+
+def test_a_class_whose_first_round_has_too_few_examples_starts_later():
+    detector = HaarCascade(SPEC, num_rounds=2)
+    image, target = draw(0)
+    detector.prepare([target])
+    generator = torch.Generator().manual_seed(0)
+    detector.collect(image, target, round_index=0, generator=generator)
+    detector.fit()
+    assert len(detector.cascade(0).stages) == 0
+    for seed in range(12):
+        image, target = draw(seed)
+        detector.collect(image, target, round_index=1, generator=generator)
+    detector.fit()
+    assert len(detector.cascade(0).stages) == 1
 
 
 def test_a_class_without_published_cascade_is_named():

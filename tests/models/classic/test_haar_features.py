@@ -6,6 +6,7 @@ import torch
 from vision_lab.models.classic.haar_features import (
     enumerate_features,
     haar_features,
+    has_contrast,
     integral_images,
     rectangle_sums,
 )
@@ -48,3 +49,14 @@ def test_features_of_equal_pixels_and_of_windows_without_contrast_are_zero():
     assert haar_features(torch.full((1, 24, 24), 7, dtype=torch.uint8), features).abs().max() == 0
     x_end, y_end = features[:, :, 0] + features[:, :, 2], features[:, :, 1] + features[:, :, 3]
     assert max(x_end.max(), y_end.max()) <= 24
+
+
+def test_windows_that_opencv_skips_have_no_contrast():
+    pattern = torch.tensor([1, -1]).repeat(12, 6)
+    for deviation, expected in ((0, False), (9, False), (12, True)):
+        window = (100 + deviation * pattern).to(torch.uint8)[None]
+        assert has_contrast(window).tolist() == [expected]
+
+
+def test_a_step_as_large_as_the_window_leaves_no_features():
+    assert enumerate_features(8, 8, step=8).shape == (0, 3, 5)

@@ -53,6 +53,8 @@ def fit_stage(
     signs = torch.where(is_positive, 1.0, -1.0)
     stumps, votes = [], torch.zeros(len(features))
     threshold = 0.0
+    if not can_split.any():
+        return Stage(torch.zeros(0, 4), threshold)
     for _ in range(max_stumps):
         weights = weights / weights.sum()
         stump, wrong = _fit_stump(ordered, order, can_split, weights, signs)
@@ -93,7 +95,9 @@ def _fit_stump(
     is_positive_below = bool(error_if_below < error_if_above)
     best = int(highest if is_positive_below else lowest)
     feature, position = divmod(best, excess.shape[1])
-    threshold = ordered[feature, position : position + 2].mean()
+    below, above = ordered[feature, position], ordered[feature, position + 1]
+    middle = (below + above) / 2
+    threshold = torch.where(middle > below, middle, above)  # of adjacent numbers there is none
     error = torch.minimum(error_if_above, error_if_below).clamp(min=MIN_ERROR)
     vote = ((1 - error) / error).log()
     zero = torch.zeros(())
@@ -107,5 +111,5 @@ def _fit_stump(
 
 def _choose_threshold(votes: Tensor, min_recall: float) -> float:
     """Return the largest threshold that enough positive examples reach."""
-    num_dropped = int(len(votes) * (1 - min_recall))
+    num_dropped = min(int(len(votes) * (1 - min_recall)), len(votes) - 1)
     return float(votes.sort().values[num_dropped])

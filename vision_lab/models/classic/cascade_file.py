@@ -58,6 +58,9 @@ def to_xml(cascade: Cascade) -> str:
     """Write a cascade in OpenCV's format, which ``cv2.CascadeClassifier`` reads."""
     height, width = cascade.size.int().tolist()
     stages = _split_stages(cascade)
+    if len(stages) == 1:
+        # OpenCV lets windows without contrast pass one stage: before it comes one that all pass.
+        stages = [(torch.zeros(1, 4), -1.0), *stages]
     storage = ET.Element("opencv_storage")
     root = ET.SubElement(storage, "cascade", type_id="opencv-cascade-classifier")
     _add(root, "stageType", "BOOST")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou, nms
+from torchvision.ops import box_area, box_iou, nms
 
 from vision_lab.core.batch import BoxTargets, Detections
 from vision_lab.core.errors import DataError
@@ -19,7 +19,7 @@ DETECTIONS_PER_IMAGE = 100
 """Maximum number of detections, those with the highest scores, as of other heads."""
 
 NEGATIVE_IOU = 0.3
-"""IoU with objects of the class below which a window is none of them."""
+"""IoU with objects of the class, or fraction in a crowd, below which a window is background."""
 
 
 class ClassicDetector(nn.Module):
@@ -115,6 +115,13 @@ class ClassicDetector(nn.Module):
         """Set a parameter without gradient, of any shape."""
         setattr(self, name, nn.Parameter(value.clone(), requires_grad=False))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassicDetector:  # noqa: ARG002
+        """Move buffers only: parameters stay on the CPU, where images are searched."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                self._buffers[name] = fn(buffer)
+        return self
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         """Take the shapes of the parameters from the file."""
         for name in list(self._parameters):
@@ -193,8 +200,12 @@ def log_ratios(targets: Iterable[BoxTargets], spec: DataSpec) -> list[Tensor]:
 
 
 def overlaps_with_class(boxes: Tensor, target: BoxTargets, label: int) -> Tensor:
-    """Return which boxes overlap with an object of a class, crowds included, (n,) bool."""
-    objects = target.boxes[target.labels == label]
-    if not len(objects) or not len(boxes):
+    """Return which boxes overlap with an object of a class, or are in a crowd of it, (n,) bool."""
+    same = target[target.labels == label]
+    if not len(same.boxes) or not len(boxes):
         return torch.zeros(len(boxes), dtype=torch.bool)
-    return box_iou(boxes, objects).max(dim=1).values >= NEGATIVE_IOU
+    overlaps = box_iou(boxes, same.boxes)
+    corners = torch.maximum(boxes[:, None, :2], same.boxes[:, :2])
+    sides = (torch.minimum(boxes[:, None, 2:], same.boxes[:, 2:]) - corners).clamp(min=0)
+    inside = sides.prod(dim=2) / box_area(boxes)[:, None]
+    return torch.where(same.crowd, inside, overlaps).max(dim=1).values >= NEGATIVE_IOU

@@ -55,7 +55,7 @@ class Dpm(HogSvm):
         object_cells: geometric mean of the height and width of objects in a window, in cells of
             the root filter.
         num_components: number of components of a class, each for objects of another aspect ratio.
-        num_parts: number of parts of a component.
+        num_parts: maximum number of parts of a component.
         part_size: height and width of a part in blocks, half a cell of the root filter each.
         scales_per_octave: levels of the pyramid between an image and one of half its size.
         max_scale: the largest factor by which images are enlarged for root filters; parts use
@@ -274,16 +274,18 @@ def choose_parts(root: Tensor, *, num_parts: int, size: int) -> Tensor:
 
     Args:
         root: (channels, rows, columns).
-        num_parts: number of parts.
+        num_parts: maximum number of parts.
         size: height and width of a part in blocks at twice the resolution.
 
     Returns:
-        (num_parts, 2) row and column at twice the resolution.
+        (P, 2) row and column at twice the resolution.
     """
     energy = enlarge(root).clamp(min=0).square().sum(dim=0)
-    anchors = []
+    anchors: list[list[int]] = []
     for _ in range(num_parts):
         sums = F.avg_pool2d(energy[None], size, stride=1)[0]
+        if anchors and sums.max() <= 0:
+            break  # the others cover all positive weights
         row, column = divmod(int(sums.argmax()), sums.shape[1])
         anchors.append([row, column])
         energy[row : row + size, column : column + size] = 0

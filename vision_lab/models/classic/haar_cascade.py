@@ -23,6 +23,7 @@ from torchvision.ops import box_iou
 from vision_lab.core.arguments import ArgumentError, Fraction, Range
 from vision_lab.core.batch import BoxTargets, Detections
 from vision_lab.core.checking import check_arguments
+from vision_lab.core.errors import ConfigurationError
 from vision_lab.core.extras import import_opencv
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
@@ -40,7 +41,7 @@ from vision_lab.models.classic.detector import (
     overlaps_with_class,
     trained_objects,
 )
-from vision_lab.models.classic.haar_features import enumerate_features, haar_features
+from vision_lab.models.classic.haar_features import enumerate_features, haar_features, has_contrast
 from vision_lab.models.classic.pixels import Pixels, crop_window, resize, to_pixels
 
 CONTEXT = 0.1
@@ -161,10 +162,21 @@ class HaarCascade(ClassicDetector):
             ratio = exp(float(ratios.mean()))
             height = max(4, round(self.window_side / ratio**0.5))
             width = max(4, round(self.window_side * ratio**0.5))
+            if not len(enumerate_features(height, width, step=self.feature_step)):
+                name = self.spec.class_names[label]
+                raise ConfigurationError(
+                    f"model.feature_step={self.feature_step} leaves no features: windows of "
+                    f"{name} have {height} x {width} pixels; type a smaller step"
+                )
             self._set_cascade(label, _empty_cascade(height, width))
 
     def collect(
-        self, image: Tensor, target: BoxTargets, *, round_index: int, generator: torch.Generator
+        self,
+        image: Tensor,
+        target: BoxTargets,
+        *,
+        round_index: int,  # noqa: ARG002 - the stages are the state
+        generator: torch.Generator,
     ) -> None:
         """Collect objects, and windows without object that pass all stages so far."""
         if self.is_pretrained:
@@ -179,8 +191,8 @@ class HaarCascade(ClassicDetector):
                     for shown in (window, _jitter(window, generator)):
                         crop = crop_window(pixels, shown, size)
                         self.positives[label] += [crop, crop[:, ::-1]]
-            if round_index == 0:
-                windows = _random_windows(pixels, size, generator)
+            if not len(self.get_parameter(f"stages{label}")):
+                windows = _random_windows(pixels, size, self.max_scale, generator)
             else:
                 windows = self._passing_windows(pixels, label).boxes
             windows = windows[~overlaps_with_class(_without_context(windows), target, label)]
@@ -252,7 +264,7 @@ class HaarCascade(ClassicDetector):
         )
         # OpenCV's threads find them in any order.
         corners_and_sizes = np.asarray(found, np.float32).reshape(-1, 4)
-        order = np.lexsort(corners_and_sizes.T)
+        order = np.lexsort((np.reshape(votes, -1), *corners_and_sizes.T))
         corners, sizes = torch.from_numpy(corners_and_sizes[order]).split(2, dim=1)
         boxes = torch.cat([corners, corners + sizes], dim=1) / self.max_scale
         margins = torch.from_numpy(np.asarray(votes, np.float32).reshape(-1)[order]) - stages[-1, 1]
@@ -262,16 +274,23 @@ class HaarCascade(ClassicDetector):
         """Train a stage on the examples of a class."""
         cascade = self.cascade(label)
         step = -(-len(self.negatives[label]) // MAX_NEGATIVES)
-        windows = np.stack([*self.positives[label], *self.negatives[label][::step]])
+        collected = [*self.positives[label], *self.negatives[label][::step]]
+        windows = torch.from_numpy(np.stack(collected))
         is_positive = torch.arange(len(windows)) < len(self.positives[label])
+        kept = has_contrast(windows)
+        windows, is_positive = windows[kept], is_positive[kept]
+        if not is_positive.any() or is_positive.all():
+            return
         candidates = enumerate_features(*self._size(label), step=self.feature_step)
         stage = fit_stage(
-            haar_features(torch.from_numpy(windows), candidates),
+            haar_features(windows, candidates),
             is_positive,
             min_recall=self.min_recall,
             max_false_positives=self.max_false_positives,
             max_stumps=self.max_stumps,
         )
+        if not len(stage.stumps):
+            return  # the examples are all alike
         used, places = stage.stumps[:, 0].long().unique(return_inverse=True)
         stumps = stage.stumps.clone()
         stumps[:, 0] = len(cascade.features) + places
@@ -359,14 +378,17 @@ def _without_context(windows: Tensor) -> Tensor:
     return torch.cat([windows[:, :2] + side, windows[:, 2:] - side], dim=1)
 
 
-def _random_windows(pixels: Pixels, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _random_windows(
+    pixels: Pixels, size: tuple[int, int], max_scale: float, generator: torch.Generator
+) -> Tensor:
     """Draw windows of random sizes and places in an image, (n, 4); none if it is too small."""
     height, width = pixels.shape
-    largest = min(height / size[0], width / size[1])
+    window_height, window_width = size[0] / max_scale, size[1] / max_scale
+    largest = min(height / window_height, width / window_width)
     if largest < 1:
         return torch.zeros(0, 4)
     random = torch.rand(NEGATIVES_PER_IMAGE, 3, generator=generator)
     scale = (random[:, 0] * log(largest)).exp()
-    box_height, box_width = size[0] * scale, size[1] * scale
+    box_height, box_width = window_height * scale, window_width * scale
     x, y = random[:, 1] * (width - box_width), random[:, 2] * (height - box_height)
     return torch.stack([x, y, x + box_width, y + box_height], dim=1)

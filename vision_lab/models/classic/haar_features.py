@@ -21,6 +21,9 @@ SHAPES: tuple[tuple[int, int, tuple[int, ...]], ...] = (
 )
 """Rows, columns and signs of the cells of each shape of feature: edges, lines and a checker."""
 
+MIN_DEVIATION = 10
+"""Standard deviation of gray levels up to which OpenCV skips a window."""
+
 
 def enumerate_features(height: int, width: int, *, step: int) -> Tensor:
     """Return the features of a window, at positions and of sizes that are multiples of a step.
@@ -31,8 +34,8 @@ def enumerate_features(height: int, width: int, *, step: int) -> Tensor:
         step: the step in pixels.
 
     Returns:
-        (F, ``MAX_RECTANGLES``, 5), x, y, width, height and weight of each rectangle. The weights of
-        a feature are those of OpenCV: the whole with 1 or -1, and parts that outweigh it.
+        (F, ``MAX_RECTANGLES``, 5), x, y, width, height and weight of each rectangle. As in OpenCV,
+        the whole has the weight 1, and parts of it outweigh that.
     """
     features = []
     for rows, columns, signs in SHAPES:
@@ -42,7 +45,7 @@ def enumerate_features(height: int, width: int, *, step: int) -> Tensor:
                 for y in range(0, height - rows * cell_height + 1, step):
                     for x in range(0, width - columns * cell_width + 1, step):
                         features.append(_feature(x, y, size, signs))
-    return torch.tensor(features, dtype=torch.float32)
+    return torch.tensor(features, dtype=torch.float32).view(-1, MAX_RECTANGLES, 5)
 
 
 def _feature(
@@ -110,6 +113,13 @@ def haar_features(windows: Tensor, features: Tensor) -> Tensor:
         weights = features[:, index, 4].long()
         values += weights * rectangle_sums(integrals, features[:, index, :4])
     return values.double().div_(_contrast(windows)[:, None]).float()
+
+
+def has_contrast(windows: Tensor) -> Tensor:
+    """Return which windows OpenCV's search does not skip, (n,) bool."""
+    inner_area = (windows.shape[1] - 2) * (windows.shape[2] - 2)
+    contrast = _contrast(windows)
+    return contrast.isfinite() & (contrast > MIN_DEVIATION * inner_area)
 
 
 def _contrast(windows: Tensor) -> Tensor:

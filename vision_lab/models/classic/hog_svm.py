@@ -388,9 +388,10 @@ class HogSvm(ClassicDetector):
 
     def _fit_component(self, component: int) -> None:
         """Train a classifier, and keep windows without object for the next round."""
-        if not self.negatives[component] or not self.positives[component]:
+        collected, self.positives[component] = self.positives[component], []
+        if not self.negatives[component] or not collected:
             return  # a round may leave out images of a last, incomplete batch
-        positives = torch.stack(self.positives[component])
+        positives = torch.stack(collected)
         negatives = torch.stack(self.negatives[component])
         features = torch.cat([positives, negatives.float()])
         is_positive = torch.arange(len(features)) < len(positives)
@@ -400,10 +401,9 @@ class HogSvm(ClassicDetector):
             penalty=self.penalty,
             minimum=self.minimum_weight(component),
         )
-        self.positives[component] = []
         # The hardest ones alone would be another distribution than that of an image.
         step = -(-len(negatives) // self.max_negatives)
-        self.negatives[component] = list(negatives[::step])
+        self.negatives[component] = list(negatives[::step].clone())
         self.set_weight(component, weight)
         self.set_parameter(f"bias{component}", bias)
 
