@@ -126,7 +126,7 @@ def test_defaults_of_functions_are_those_of_their_files():
                     )
                     assert (default == node[name]) != differs, f"{choice.file}: {name}"
                     compared += 1
-    assert compared == 93
+    assert compared == 96
 
 
 @pytest.mark.parametrize("name", sorted(NOT_INSTALLED))

@@ -167,6 +167,10 @@ class FittedDetector(Protocol):
     def num_rounds(self) -> int:
         """Number of rounds."""
 
+    @property
+    def calibration_fraction(self) -> float:
+        """Fraction of the training images that are held out for ``calibrate``."""
+
     def prepare(self, targets: Iterable[BoxTargets]) -> None:
         """Set what depends on the sizes of all objects, before the first round."""
 
@@ -177,6 +181,9 @@ class FittedDetector(Protocol):
 
     def fit(self) -> dict[str, Tensor]:
         """Fit the detector to the examples of a round, and return scalars to log by name."""
+
+    def calibrate(self, samples: Sequence[tuple[Tensor, BoxTargets]]) -> None:
+        """Fit what maps scores to probabilities, by images that were held out."""
 
     def fit_state(self) -> dict[str, Tensor]:
         """Return what the next round requires besides the parameters."""

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-MATCH_IOU = 0.5
-"""IoU from which a detection is that of an object."""
+from vision_lab.core.matching import MATCH_IOU, intersection_over_area
 
 
 def count_confusions(
@@ -65,20 +64,3 @@ def _match(detections: Tensor, objects: Tensor, *, background: int) -> list[tupl
             pairs.append((background, label))
     pairs += [(int(label), background) for label in labels[is_free]]
     return pairs
-
-
-def intersection_over_area(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return the fraction of each box that lies in each of the others.
-
-    Args:
-        boxes: (n, 4) as (x1, y1, x2, y2).
-        others: (m, 4), likewise.
-
-    Returns:
-        (n, m) float in [0, 1].
-    """
-    bottom_right = torch.minimum(boxes[:, None, 2:], others[:, 2:])
-    top_left = torch.maximum(boxes[:, None, :2], others[:, :2])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    return intersection / areas.clamp(min=1e-6)[:, None]

@@ -1,5 +1,7 @@
 """Deformable part models."""
 
+from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -50,7 +52,7 @@ def test_the_score_of_a_window_is_linear_in_its_features():
     names = ("filter0", "parts0", "deformation0")
     weight = torch.cat([detector.get_parameter(name).flatten() for name in names])
     for position in [(0, 0), (4, 7)]:
-        features = detector.describe(levels, number, placed, 0, position)
+        features = detector.window_features(levels, number, placed, 0, position)
         expected = features @ weight + detector.get_parameter("bias0")
         assert abs(float(placed.scores[position] - expected)) < 1e-3
 
@@ -103,3 +105,13 @@ def test_there_are_no_more_parts_than_places_for_them():
     anchors = choose_parts(root, num_parts=9, size=3)
     assert 2 <= len(anchors) < 9
     assert len({tuple(anchor) for anchor in anchors.tolist()}) == len(anchors)
+
+
+def test_objects_that_no_window_fits_are_left_out():
+    detector = deepcopy(fit_once())
+    image, target = draw(4)
+    detector.collect_positives(to_pixels(image), target)
+    assert len(detector.positives[0]) == 2  # the object and its mirror image
+    narrow = replace(target, boxes=torch.tensor([[10.0, 5.0, 14.0, 70.0]]))
+    detector.collect_positives(to_pixels(image), narrow)
+    assert len(detector.positives[0]) == 2

@@ -29,5 +29,13 @@ def test_small_images_have_few_blocks_or_none(size: tuple[int, int]):
 def test_levels_know_where_their_cells_are():
     levels = hog_pyramid(noise(64, 96), cell_size=8, scales=[1.0, 0.5], padding_cells=2)
     assert [tuple(level.blocks.shape[1:]) for level in levels] == [(11, 15), (7, 9)]
-    assert levels[0].to_image(torch.tensor([2.0, 10.0])).tolist() == [0.0, 64.0]
-    assert levels[1].to_image(torch.tensor([2.0, 6.0])).tolist() == [0.0, 64.0]
+    boxes = torch.tensor([[2.0, 2.0, 10.0, 10.0], [2.0, 6.0, 6.0, 6.0]])
+    assert levels[0].to_image(boxes)[0].tolist() == [0.0, 0.0, 64.0, 64.0]
+    assert levels[1].to_image(boxes)[1].tolist() == [0.0, 64.0, 64.0, 64.0]
+
+
+def test_sizes_of_levels_are_whole_pixels_and_scales_are_exact():
+    (level,) = hog_pyramid(noise(31, 47), cell_size=4, scales=[0.6], padding_cells=0)
+    assert level.scale.tolist() == pytest.approx([28 / 47, 19 / 31] * 2)
+    whole = torch.tensor([[0.0, 0.0, 28 / 4, 19 / 4]])
+    assert level.to_image(whole)[0].tolist() == pytest.approx([0.0, 0.0, 47.0, 31.0])

@@ -1,5 +1,6 @@
 """Linear classifiers of HOG features in sliding windows."""
 
+import pytest
 import torch
 
 from tests.builders import box_spec, box_targets
@@ -35,7 +36,7 @@ def test_the_score_of_a_window_is_linear_in_its_features():
     image, _ = draw(50)
     levels = detector.make_pyramid(to_pixels(image))
     placed = detector.place(levels, 1, 0)
-    features = detector.describe(levels, 1, placed, 0, (3, 2))
+    features = detector.window_features(levels, 1, placed, 0, (3, 2))
     expected = features @ detector.root_filter(0).flatten() + detector.get_parameter("bias0")
     assert abs(float(placed.scores[3, 2] - expected)) < 1e-4
 
@@ -45,3 +46,19 @@ def test_kept_windows_without_object_are_limited():
     detector.max_negatives = 20
     fit(detector)
     assert 10 <= len(detector.negatives[0]) <= 20
+
+
+def test_windows_that_fit_into_no_image_are_named(caplog: pytest.LogCaptureFixture):
+    detector = HogSvm(SPEC, num_rounds=1)
+    target = box_targets([[2, 5, 92, 7]], [0])
+    detector.prepare([target])
+    detector.collect(draw(0)[0], target, round_index=0, generator=torch.Generator())
+    detector.fit()
+    (message,) = caplog.messages
+    assert message.startswith("frame: windows of 2 x 40 cells are not fitted, they fit into no")
+    assert "type model.object_cells smaller or model.max_scale larger" in message
+
+
+def test_components_without_objects_are_named(caplog: pytest.LogCaptureFixture):
+    fit(HogSvm(SPEC, num_components=2, num_rounds=1))  # all objects have the same aspect ratio
+    assert "no object was collected for them: type model.num_components smaller" in caplog.text

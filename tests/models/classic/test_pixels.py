@@ -18,6 +18,15 @@ def test_windows_are_cut_out_and_resized():
     assert smaller.shape == (20, 30, 3)
 
 
+def test_what_is_finer_than_the_result_is_averaged():
+    stripes = np.zeros((60, 90), np.uint8)
+    stripes[:, ::2] = 200
+    crop = crop_window(stripes, torch.tensor([4.0, 2.0, 84.0, 58.0]), (14, 20))
+    assert np.abs(crop.astype(int) - 100).max() <= 2
+    halved = crop_window(stripes, torch.tensor([4.0, 2.0, 84.0, 22.0]), (20, 40))  # only its width
+    assert np.abs(halved.astype(int) - 100).max() <= 2
+
+
 def test_images_of_three_channels_are_kept_and_others_have_one():
     image = torch.randint(0, 255, (4, 6, 8), dtype=torch.uint8)
     assert np.array_equal(to_pixels(image[:3])[2, 5], image[:3, 2, 5].numpy())

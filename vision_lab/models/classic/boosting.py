@@ -32,7 +32,7 @@ def fit_stage(
     is_positive: Tensor,
     *,
     min_recall: float,
-    max_false_positives: float,
+    max_false_positive_rate: float,
     max_stumps: int,
 ) -> Stage:
     """Add stumps until few enough negative examples pass.
@@ -41,7 +41,7 @@ def fit_stage(
         features: (n, F).
         is_positive: (n,) bool.
         min_recall: fraction of the positive examples that must pass.
-        max_false_positives: fraction of the negative examples that may pass.
+        max_false_positive_rate: fraction of the negative examples that may pass.
         max_stumps: maximum number of stumps.
     """
     columns = features.T.contiguous()
@@ -64,7 +64,7 @@ def fit_stage(
         index, value, below, above = stump.tolist()
         votes = votes + torch.where(features[:, int(index)] < value, below, above)
         threshold = _choose_threshold(votes[is_positive], min_recall)
-        if (votes[~is_positive] >= threshold).float().mean() <= max_false_positives:
+        if (votes[~is_positive] >= threshold).float().mean() <= max_false_positive_rate:
             break
     return Stage(torch.stack(stumps), threshold)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_area, box_iou, nms
+from torchvision.ops import box_iou, nms
 
 from vision_lab.core.batch import BoxTargets, Detections
 from vision_lab.core.errors import DataError
+from vision_lab.core.matching import intersection_over_area, match_detections
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.spec import DataSpec
+from vision_lab.models.classic.calibration import fit_sigmoid
 
 DETECTIONS_PER_IMAGE = 100
 """Maximum number of detections, those with the highest scores, as of other heads."""
@@ -26,6 +29,9 @@ class ClassicDetector(nn.Module):
     """Base class of detectors without gradients, see ``core.protocols.FittedDetector``.
 
     A round is a pass over the training images, from which it collects examples, followed by a fit.
+    Scores become probabilities by a sigmoid for each class, which is fitted to the detections in
+    images that are held out: of all detections with a score of 0.5, half are correct.
+
     What it has learned is in parameters that require no gradient, so that ``model.pth`` contains
     them. Their shapes may depend on the training data.
 
@@ -34,17 +40,30 @@ class ClassicDetector(nn.Module):
         num_rounds: number of rounds.
         nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
             class.
+        calibration_fraction: fraction of the training images that are held out.
+        uncalibrated: scale and offset of the sigmoid before calibration.
     """
 
     loaded: LoadedWeights | None = None
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: DataSpec, *, num_rounds: int, nms_threshold: float) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        num_rounds: int,
+        nms_threshold: float,
+        calibration_fraction: float,
+        uncalibrated: tuple[float, float] = (1.0, 0.0),
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.num_rounds = num_rounds
         self.nms_threshold = nms_threshold
+        self.calibration_fraction = calibration_fraction
+        for label in range(spec.num_classes):
+            self.set_parameter(f"calibration{label}", torch.tensor(uncalibrated))
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
 
@@ -82,7 +101,28 @@ class ClassicDetector(nn.Module):
 
         Args:
             image: (C, H, W) uint8.
+
+        Returns:
+            The detections, whose scores are any numbers.
         """
+
+    def calibrate(self, samples: Sequence[tuple[Tensor, BoxTargets]]) -> None:
+        """Fit the sigmoid of each class to the detections in images that were held out.
+
+        Args:
+            samples: images (C, H, W) uint8 and their objects. Those in a crowd count as correct.
+        """
+        found, is_correct = [], []
+        for image, target in samples:
+            detections = suppress(self.detect(image), threshold=self.nms_threshold)
+            wrong, _ = match_detections(detections, target)
+            found.append(detections)
+            is_correct.append(~wrong)
+        detections = concatenate(found)
+        for label in detections.labels.unique().tolist():
+            of_class = detections.labels == label
+            sigmoid = fit_sigmoid(detections.scores[of_class], torch.cat(is_correct)[of_class])
+            self.set_parameter(f"calibration{label}", sigmoid)
 
     @abstractmethod
     def fit_state(self) -> dict[str, Tensor]:
@@ -104,12 +144,20 @@ class ClassicDetector(nn.Module):
         """
         found = []
         for image in outputs.cpu():
-            detections = suppress(self.detect(image), threshold=self.nms_threshold)
+            calibrated = self._with_probabilities(self.detect(image))
+            detections = suppress(calibrated, threshold=self.nms_threshold)
             best = detections.scores.topk(min(len(detections), DETECTIONS_PER_IMAGE)).indices
             kept = detections[best]
             columns = [kept.boxes, kept.labels, kept.scores]
             found.append(Detections(*(column.to(outputs.device) for column in columns)))
         return found
+
+    def _with_probabilities(self, detections: Detections) -> Detections:
+        """Map scores to probabilities."""
+        labels = range(self.spec.num_classes)
+        sigmoids = torch.stack([self.get_parameter(f"calibration{label}") for label in labels])
+        scale, offset = sigmoids[detections.labels].unbind(dim=1)
+        return replace(detections, scores=(detections.scores * scale + offset).sigmoid())
 
     def set_parameter(self, name: str, value: Tensor) -> None:
         """Set a parameter without gradient, of any shape."""
@@ -150,7 +198,7 @@ def suppress(detections: Detections, *, threshold: float) -> Detections:
 
 
 def concatenate(found: Sequence[Detections]) -> Detections:
-    """Concatenate detections of the same image."""
+    """Concatenate detections."""
     if not found:
         return Detections(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     return Detections(
@@ -205,7 +253,5 @@ def overlaps_with_class(boxes: Tensor, target: BoxTargets, label: int) -> Tensor
     if not len(same.boxes) or not len(boxes):
         return torch.zeros(len(boxes), dtype=torch.bool)
     overlaps = box_iou(boxes, same.boxes)
-    corners = torch.maximum(boxes[:, None, :2], same.boxes[:, :2])
-    sides = (torch.minimum(boxes[:, None, 2:], same.boxes[:, 2:]) - corners).clamp(min=0)
-    inside = sides.prod(dim=2) / box_area(boxes)[:, None]
+    inside = intersection_over_area(boxes, same.boxes)
     return torch.where(same.crowd, inside, overlaps).max(dim=1).values >= NEGATIVE_IOU

@@ -36,7 +36,7 @@ def place_parts(
     """Find the best placement of each part for each anchor.
 
     Maximizes ``scores[y, x] - (a dx + b dy + c dx^2 + d dy^2)`` over all positions, where (dx, dy)
-    is the displacement of the part from its anchor.
+    is the displacement of the part from its anchor. A part takes ``rows * C * columns`` floats.
 
     Args:
         scores: (P, rows, columns) score of each part at each position.
@@ -44,29 +44,31 @@ def place_parts(
         anchor_rows: (P, R) rows of the anchors of each part.
         anchor_columns: (P, C) columns of the anchors of each part.
     """
-    a, b, c, d = deformation.unbind(dim=1)
-    along_rows, columns = _transform(scores, anchor_columns, linear=a, quadratic=c)
-    along_columns, rows = _transform(along_rows.mT, anchor_rows, linear=b, quadratic=d)
-    rows = rows.mT
-    return PartPlacements(along_columns.mT, rows, columns.gather(1, rows))
+    placed = []
+    for part, costs in enumerate(deformation.tolist()):
+        a, b, c, d = costs
+        best, columns = _transform(scores[part], anchor_columns[part], linear=a, quadratic=c)
+        best, rows = _transform(best.T, anchor_rows[part], linear=b, quadratic=d)
+        placed.append(PartPlacements(best.T, rows.T, columns.gather(0, rows.T)))
+    return PartPlacements(*(torch.stack(column) for column in zip(*placed, strict=True)))
 
 
 def _transform(
-    scores: Tensor, anchors: Tensor, *, linear: Tensor, quadratic: Tensor
+    scores: Tensor, anchors: Tensor, *, linear: float, quadratic: float
 ) -> tuple[Tensor, Tensor]:
-    """Transform each row of each map.
+    """Transform each row of a map.
 
     Args:
-        scores: (P, rows, n).
-        anchors: (P, A) positions in a row.
-        linear: (P,) cost of a displacement.
-        quadratic: (P,) cost of its square.
+        scores: (rows, n).
+        anchors: (A,) positions in a row.
+        linear: cost of a displacement.
+        quadratic: cost of its square.
 
     Returns:
-        The best value for each anchor, (P, rows, A), and the position that it comes from.
+        The best value for each anchor, (rows, A), and the position that it comes from.
     """
-    positions = torch.arange(scores.shape[2])
-    displacement = (positions - anchors[:, :, None]).to(scores.dtype)  # from anchor to part
-    costs = linear[:, None, None] * displacement + quadratic[:, None, None] * displacement.square()
-    best = (scores[:, :, None, :] - costs[:, None]).max(dim=3)
+    positions = torch.arange(scores.shape[1])
+    displacement = (positions - anchors[:, None]).to(scores.dtype)  # from anchor to part
+    costs = linear * displacement + quadratic * displacement.square()
+    best = (scores[:, None, :] - costs).max(dim=2)
     return best.values, best.indices

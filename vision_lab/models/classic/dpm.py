@@ -29,7 +29,7 @@ from vision_lab.core.spec import DataSpec
 from vision_lab.models.classic.detector import trained_objects
 from vision_lab.models.classic.distance_transform import place_parts
 from vision_lab.models.classic.hog import HOG_CHANNELS, Level
-from vision_lab.models.classic.hog_svm import HogSvm, Placements, correlate, cut
+from vision_lab.models.classic.hog_svm import HogSvm, Placements, correlate, crop_blocks
 from vision_lab.models.classic.pixels import Pixels
 
 ROOT_ROUNDS = 2
@@ -37,6 +37,9 @@ ROOT_ROUNDS = 2
 
 LATENT_IOU = 0.7
 """IoU with an object from which a window may be chosen for it, if any window has as much."""
+
+MIN_LATENT_IOU = 0.5
+"""IoU that the best window must have; objects that no window fits are left out."""
 
 FIRST_DEFORMATION = (0.0, 0.0, 0.1, 0.1)
 """Costs of dx, dy, dx^2 and dy^2 of a part that is not fitted yet."""
@@ -64,6 +67,7 @@ class Dpm(HogSvm):
         num_rounds: number of rounds, two of them with root filters only.
         nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
             class.
+        calibration_fraction: fraction of the training images by which scores become probabilities.
 
     Raises:
         ConfigurationError: if OpenCV or SciPy is not installed.
@@ -87,6 +91,7 @@ class Dpm(HogSvm):
         penalty: Positive = 1.0,
         num_rounds: Annotated[int, Range(ge=3, le=100)] = 5,
         nms_threshold: Fraction = 0.3,
+        calibration_fraction: Fraction = 0.1,
     ) -> None:
         super().__init__(
             spec,
@@ -98,6 +103,7 @@ class Dpm(HogSvm):
             penalty=penalty,
             num_rounds=num_rounds,
             nms_threshold=nms_threshold,
+            calibration_fraction=calibration_fraction,
         )
         self.num_parts = num_parts
         self.part_size = part_size
@@ -146,7 +152,7 @@ class Dpm(HogSvm):
         scores = windows.scores + parts.scores.sum(dim=0)
         return Placements(scores, torch.stack([parts.rows, parts.columns], dim=1))
 
-    def describe(
+    def window_features(
         self,
         levels: Sequence[Level],
         number: int,
@@ -155,7 +161,7 @@ class Dpm(HogSvm):
         position: tuple[int, int],
     ) -> Tensor:
         """Return the features of a window, (D,): of its root, its parts and their displacements."""
-        root = super().describe(levels, number, placed, component, position)
+        root = super().window_features(levels, number, placed, component, position)
         if not self.has_parts(component):
             return root
         row, column = position
@@ -165,11 +171,11 @@ class Dpm(HogSvm):
         displacements = torch.stack([dx, dy, dx.square(), dy.square()], dim=1)
         level = self._part_level(levels, number)
         size = (self.part_size, self.part_size)
-        parts = [cut(level, (int(y), int(x)), size).flatten() for y, x in places]
+        parts = [crop_blocks(level, (int(y), int(x)), size).flatten() for y, x in places]
         return torch.cat([root, *parts, -displacements.flatten()])
 
     def set_weight(self, component: int, weight: Tensor) -> None:
-        """Set a fitted weight (D,), in the order of ``describe``."""
+        """Set a fitted weight (D,), in the order of ``window_features``."""
         names = (f"filter{component}", f"parts{component}", f"deformation{component}")
         values = [self.get_parameter(name) for name in names]
         pieces = weight.split([value.numel() for value in values])
@@ -214,7 +220,7 @@ class Dpm(HogSvm):
     def _collect_object(
         self, levels: Sequence[Level], placements: Sequence[Placements], box: Tensor, component: int
     ) -> None:
-        """Collect the best window for an object, if any overlaps with it."""
+        """Collect the best window for an object, if any fits."""
         best: tuple[float, float, int, tuple[int, int]] | None = None
         for number, placed in enumerate(placements):
             if not placed.scores.numel():
@@ -229,9 +235,9 @@ class Dpm(HogSvm):
             row, column = divmod(index, placed.scores.shape[1])
             found = (float(overlaps[index]), float(scores.max()), number, (row, column))
             best = found if best is None else max(best, found)
-        if best is not None and best[0] > 0:
+        if best is not None and best[0] >= MIN_LATENT_IOU:
             _, _, number, position = best
-            features = self.describe(levels, number, placements[number], component, position)
+            features = self.window_features(levels, number, placements[number], component, position)
             self.positives[component].append(features)
 
     def _part_level(self, levels: Sequence[Level], number: int) -> Tensor:
@@ -254,8 +260,8 @@ class Dpm(HogSvm):
         enlarged = enlarge(root)
         size = (self.part_size, self.part_size)
         # A part has four blocks for each of the root, of which it adds the score once more.
-        filters = [cut(enlarged, (row, column), size) / 4 for row, column in anchors.tolist()]
-        self.set_parameter(f"parts{component}", torch.stack(filters))
+        pieces = [crop_blocks(enlarged, (row, column), size) for row, column in anchors.tolist()]
+        self.set_parameter(f"parts{component}", torch.stack(pieces) / 4)
         self.negatives[component] = []
 
     def _set_parts(self, component: int, anchors: Tensor) -> None:

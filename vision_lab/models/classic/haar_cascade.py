@@ -56,6 +56,9 @@ MAX_LOG_SCALE = 0.07
 NEGATIVES_PER_IMAGE = 10
 """Maximum number of windows without object of each image and class that are collected."""
 
+MAX_POSITIVES = 4000
+"""Maximum number of windows with an object of a class that a stage is trained on."""
+
 MAX_NEGATIVES = 2000
 """Maximum number of windows without object of a class that a stage is trained on."""
 
@@ -66,7 +69,7 @@ NEIGHBOR_IOU = 0.5
 """IoU from which two windows are detections of the same object."""
 
 HALF_SCORE = 3.0
-"""Sum of margins of windows at an object for which its score is 0.5."""
+"""Sum of margins of windows at an object for which its score is 0.5 before calibration."""
 
 MIN_MARGIN = 0.01
 """Lower bound of the margin of a window."""
@@ -95,7 +98,7 @@ class HaarCascade(ClassicDetector):
         window_side: geometric mean of the height and width of a window in pixels.
         feature_step: step of positions and sizes of features in pixels.
         min_recall: fraction of the objects that each stage must let pass.
-        max_false_positives: fraction of the other windows at which a stage is complete.
+        max_false_positive_rate: fraction of the other windows at which a stage is complete.
         max_stumps: maximum number of stumps of a stage.
         min_neighbors: number of overlapping windows from which an object is detected; None for 1,
             or 5 with ``weights``.
@@ -104,6 +107,8 @@ class HaarCascade(ClassicDetector):
         num_rounds: number of rounds, each of which trains a stage.
         nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
             class.
+        calibration_fraction: fraction of the training images by which scores become probabilities;
+            none with ``weights``.
         weights: ``opencv`` for the cascades that OpenCV comes with, which are not trained further;
             None to train.
 
@@ -120,21 +125,28 @@ class HaarCascade(ClassicDetector):
         window_side: Annotated[int, Range(ge=8, le=128)] = 24,
         feature_step: Annotated[int, Range(ge=1, le=16)] = 3,
         min_recall: Fraction = 0.995,
-        max_false_positives: Fraction = 0.5,
+        max_false_positive_rate: Fraction = 0.5,
         max_stumps: Annotated[int, Range(ge=1, le=1000)] = 50,
         min_neighbors: Annotated[int, Range(ge=1, le=1000)] | None = None,
         scale_factor: Annotated[float, Range(ge=1.01, le=2)] = 1.1,
         max_scale: Annotated[float, Range(ge=0.1, le=8)] = 1.0,
         num_rounds: Annotated[int, Range(ge=1, le=100)] = 10,
         nms_threshold: Fraction = 0.3,
+        calibration_fraction: Fraction = 0.1,
         weights: Literal["opencv"] | None = None,
     ) -> None:
-        super().__init__(spec, num_rounds=num_rounds, nms_threshold=nms_threshold)
-        import_opencv("haar_cascade")  # fails before training
+        super().__init__(
+            spec,
+            num_rounds=num_rounds,
+            nms_threshold=nms_threshold,
+            calibration_fraction=0.0 if weights else calibration_fraction,
+            uncalibrated=(1.0, -log(HALF_SCORE)),
+        )
+        import_opencv("this model")  # fails before training
         self.window_side = window_side
         self.feature_step = feature_step
         self.min_recall = min_recall
-        self.max_false_positives = max_false_positives
+        self.max_false_positive_rate = max_false_positive_rate
         self.max_stumps = max_stumps
         self.min_neighbors = min_neighbors or (5 if weights else 1)
         self.scale_factor = scale_factor
@@ -144,7 +156,6 @@ class HaarCascade(ClassicDetector):
         """The objects of each class that were collected in this round."""
         self.negatives: list[list[Pixels]] = [[] for _ in range(spec.num_classes)]
         """Windows without such an object of this round."""
-        self._classifiers: dict[int, Any] = {}
         for label, name in enumerate(spec.class_names):
             if weights is not None:
                 self._set_cascade(label, _read_published(name, weights))
@@ -238,7 +249,7 @@ class HaarCascade(ClassicDetector):
 
     def set_parameter(self, name: str, value: Tensor) -> None:
         super().set_parameter(name, value)
-        self._classifiers.clear()
+        self._classifiers: dict[int, Any] = {}
 
     def _set_cascade(self, label: int, cascade: Cascade) -> None:
         for name, value in cascade._asdict().items():
@@ -273,10 +284,10 @@ class HaarCascade(ClassicDetector):
     def _add_stage(self, label: int) -> None:
         """Train a stage on the examples of a class."""
         cascade = self.cascade(label)
-        step = -(-len(self.negatives[label]) // MAX_NEGATIVES)
-        collected = [*self.positives[label], *self.negatives[label][::step]]
-        windows = torch.from_numpy(np.stack(collected))
-        is_positive = torch.arange(len(windows)) < len(self.positives[label])
+        positives = _choose(self.positives[label], MAX_POSITIVES)
+        negatives = _choose(self.negatives[label], MAX_NEGATIVES)
+        windows = torch.from_numpy(np.stack([*positives, *negatives]))
+        is_positive = torch.arange(len(windows)) < len(positives)
         kept = has_contrast(windows)
         windows, is_positive = windows[kept], is_positive[kept]
         if not is_positive.any() or is_positive.all():
@@ -286,7 +297,7 @@ class HaarCascade(ClassicDetector):
             haar_features(windows, candidates),
             is_positive,
             min_recall=self.min_recall,
-            max_false_positives=self.max_false_positives,
+            max_false_positive_rate=self.max_false_positive_rate,
             max_stumps=self.max_stumps,
         )
         if not len(stage.stumps):
@@ -315,8 +326,8 @@ def merge(boxes: Tensor, margins: Tensor, label: int, *, min_neighbors: int = 1)
         min_neighbors: number of overlapping windows, itself included, that a box requires.
 
     Returns:
-        For each of these boxes the mean of those around it, weighted by their margins, of which the
-        sum gives the score.
+        For each of these boxes the mean of those around it, weighted by their margins; the score is
+        the logarithm of the sum of these.
     """
     if not len(boxes):
         return concatenate([])
@@ -326,7 +337,7 @@ def merge(boxes: Tensor, margins: Tensor, label: int, *, min_neighbors: int = 1)
     weights = (is_near * margins)[is_near.sum(dim=1) >= min_neighbors]
     sums = weights.sum(dim=1)
     labels = torch.full((len(weights),), label)
-    return Detections(weights @ boxes / sums[:, None], labels, sums / (sums + HALF_SCORE))
+    return Detections(weights @ boxes / sums[:, None], labels, sums.log())
 
 
 def _read_published(name: str, weights: str) -> Cascade:
@@ -349,11 +360,17 @@ def _empty_cascade(height: int, width: int) -> Cascade:
     )
 
 
+def _choose(windows: list[Pixels], number: int) -> list[Pixels]:
+    """Choose windows at random, the same ones each time."""
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
+    return [windows[index] for index in order[:number]]
+
+
 def _to_gray(image: Tensor) -> Pixels:
     pixels = to_pixels(image)
     if pixels.ndim == 2:
         return pixels
-    cv2 = import_opencv("haar_cascade")
+    cv2 = import_opencv("this model")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
 
 

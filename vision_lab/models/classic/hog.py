@@ -30,19 +30,20 @@ class Level(NamedTuple):
 
     Attributes:
         blocks: (``HOG_CHANNELS``, rows, columns), a block for each cell but the last.
-        scale: pixels of the resized image per pixel of the image.
+        scale: (4,) pixels of the resized image per pixel of the image, of x, y, x and y: sizes are
+            rounded, so that both directions differ.
         padding: pixels of the resized image that were added on each side.
         cell_size: side of a cell in pixels of the resized image.
     """
 
     blocks: Tensor
-    scale: float
+    scale: Tensor
     padding: int
     cell_size: int
 
-    def to_image(self, cells: Tensor) -> Tensor:
-        """Convert coordinates from cells to pixels of the image."""
-        return (cells * self.cell_size - self.padding) / self.scale
+    def to_image(self, boxes: Tensor) -> Tensor:
+        """Convert boxes (n, 4) from cells to pixels of the image."""
+        return (boxes * self.cell_size - self.padding) / self.scale
 
 
 def compute_hog(pixels: Pixels, *, cell_size: int) -> Tensor:
@@ -56,7 +57,7 @@ def compute_hog(pixels: Pixels, *, cell_size: int) -> Tensor:
         (``HOG_CHANNELS``, rows, columns), for each cell but the last in both directions the block
         that begins there; of no size if the image is smaller than a block.
     """
-    cv2 = import_opencv("HOG")
+    cv2 = import_opencv("this model")
     rows, columns = pixels.shape[0] // cell_size, pixels.shape[1] // cell_size
     if rows < BLOCK_CELLS or columns < BLOCK_CELLS:
         return torch.zeros(HOG_CHANNELS, max(rows - 1, 0), max(columns - 1, 0))
@@ -88,10 +89,9 @@ def hog_pyramid(
     levels = []
     padding = padding_cells * cell_size
     for scale in scales:
-        size = (
-            max(1, round(pixels.shape[0] * scale)),
-            max(1, round(pixels.shape[1] * scale)),
-        )
-        resized = pad(resize(pixels, size), padding)
-        levels.append(Level(compute_hog(resized, cell_size=cell_size), scale, padding, cell_size))
+        height, width = pixels.shape[:2]
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        actual = torch.tensor([size[1] / width, size[0] / height]).repeat(2)
+        padded = pad(resize(pixels, size), padding)
+        levels.append(Level(compute_hog(padded, cell_size=cell_size), actual, padding, cell_size))
     return levels

@@ -10,8 +10,9 @@ window of a class has the mean aspect ratio of its objects, and there are furthe
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Sequence
-from math import exp, log
 from typing import Annotated, NamedTuple
 
 import torch
@@ -34,6 +35,8 @@ from vision_lab.models.classic.detector import (
 from vision_lab.models.classic.hog import HOG_CHANNELS, Level, compute_hog, hog_pyramid
 from vision_lab.models.classic.linear_svm import fit_linear_svm
 from vision_lab.models.classic.pixels import Pixels, crop_window, to_pixels
+
+log = logging.getLogger(__name__)
 
 CONTEXT_CELLS = 1
 """Cells around an object that belong to its window."""
@@ -87,6 +90,7 @@ class HogSvm(ClassicDetector):
         num_rounds: number of rounds, the first of them with random windows without object.
         nms_threshold: IoU above which non-maximum suppression drops the lower-scoring box of a
             class.
+        calibration_fraction: fraction of the training images by which scores become probabilities.
         num_components: number of components of a class.
 
     Attributes:
@@ -114,10 +118,16 @@ class HogSvm(ClassicDetector):
         penalty: Positive = 1.0,
         num_rounds: Annotated[int, Range(ge=1, le=100)] = 4,
         nms_threshold: Fraction = 0.3,
+        calibration_fraction: Fraction = 0.1,
         num_components: Annotated[int, Range(ge=1, le=10)] = 1,
     ) -> None:
-        super().__init__(spec, num_rounds=num_rounds, nms_threshold=nms_threshold)
-        import_opencv("HOG")  # fails before training
+        super().__init__(
+            spec,
+            num_rounds=num_rounds,
+            nms_threshold=nms_threshold,
+            calibration_fraction=calibration_fraction,
+        )
+        import_opencv("this model")  # fails before training
         import_scipy_optimize("a support vector machine")
         self.cell_size = cell_size
         self.object_cells = object_cells
@@ -140,7 +150,7 @@ class HogSvm(ClassicDetector):
             ordered = ratios.sort().values
             for number, group in enumerate(ordered.tensor_split(self.num_components)):
                 mean = group.mean() if len(group) else ordered.mean()
-                self._set_window(label * self.num_components + number, exp(float(mean)))
+                self._set_window(label * self.num_components + number, math.exp(float(mean)))
 
     def collect(
         self, image: Tensor, target: BoxTargets, *, round_index: int, generator: torch.Generator
@@ -157,7 +167,7 @@ class HogSvm(ClassicDetector):
             if round_index > 0:
                 windows += self._find_mistakes(levels, placements, target, component)
             for number, row, column in windows:
-                features = self.describe(
+                features = self.window_features(
                     levels, number, placements[number], component, (row, column)
                 )
                 self.negatives[component].append(features.half())
@@ -211,7 +221,7 @@ class HogSvm(ClassicDetector):
 
         def distance(component: int) -> float:
             height, width = self._object_size(component)
-            return abs(log(width / height) - ratio)
+            return abs(math.log(width / height) - ratio)
 
         return min(range(first, first + self.num_components), key=distance)
 
@@ -272,7 +282,7 @@ class HogSvm(ClassicDetector):
         parts = torch.zeros(0, 2, *scores.shape, dtype=torch.int64)
         return Placements(scores + self.get_parameter(f"bias{component}"), parts)
 
-    def describe(
+    def window_features(
         self,
         levels: Sequence[Level],
         number: int,
@@ -290,10 +300,10 @@ class HogSvm(ClassicDetector):
             position: row and column of the window.
         """
         rows, columns = self.window(component)
-        return cut(levels[number].blocks, position, (rows, columns)).flatten()
+        return crop_blocks(levels[number].blocks, position, (rows, columns)).flatten()
 
     def set_weight(self, component: int, weight: Tensor) -> None:
-        """Set a fitted weight (D,), in the order of ``describe``."""
+        """Set a fitted weight (D,), in the order of ``window_features``."""
         self.set_parameter(f"filter{component}", weight.view_as(self.root_filter(component)))
 
     def minimum_weight(self, component: int) -> Tensor:
@@ -341,7 +351,7 @@ class HogSvm(ClassicDetector):
         positions = torch.stack([index // columns, index % columns], dim=1)
         boxes = self.window_boxes(level, component, positions)
         labels = torch.full((len(index),), self.class_of(component))
-        return Detections(boxes, labels, scores.flatten()[index].sigmoid())
+        return Detections(boxes, labels, scores.flatten()[index])
 
     def _draw_windows(
         self,
@@ -390,7 +400,8 @@ class HogSvm(ClassicDetector):
         """Train a classifier, and keep windows without object for the next round."""
         collected, self.positives[component] = self.positives[component], []
         if not self.negatives[component] or not collected:
-            return  # a round may leave out images of a last, incomplete batch
+            self._warn_unfitted(component, has_objects=bool(collected))
+            return
         positives = torch.stack(collected)
         negatives = torch.stack(self.negatives[component])
         features = torch.cat([positives, negatives.float()])
@@ -402,10 +413,19 @@ class HogSvm(ClassicDetector):
             minimum=self.minimum_weight(component),
         )
         # The hardest ones alone would be another distribution than that of an image.
-        step = -(-len(negatives) // self.max_negatives)
-        self.negatives[component] = list(negatives[::step].clone())
+        generator = torch.Generator().manual_seed(component)
+        kept = torch.randperm(len(negatives), generator=generator)[: self.max_negatives]
+        self.negatives[component] = list(negatives[kept])
         self.set_weight(component, weight)
         self.set_parameter(f"bias{component}", bias)
+
+    def _warn_unfitted(self, component: int, *, has_objects: bool) -> None:
+        height, width = self._object_size(component)
+        reason = "they fit into no image: type model.object_cells smaller or model.max_scale larger"
+        if not has_objects:
+            reason = "no object was collected for them: type model.num_components smaller"
+        name = self.spec.class_names[self.class_of(component)]
+        log.warning("%s: windows of %d x %d cells are not fitted, %s", name, height, width, reason)
 
 
 def correlate(blocks: Tensor, filters: Tensor) -> Tensor:
@@ -425,8 +445,8 @@ def correlate(blocks: Tensor, filters: Tensor) -> Tensor:
     return F.conv2d(blocks[None], filters)[0]
 
 
-def cut(blocks: Tensor, position: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Cut a window out of a level, (channels, height, width).
+def crop_blocks(blocks: Tensor, position: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Return the blocks of a window, (channels, height, width).
 
     Args:
         blocks: (channels, rows, columns).

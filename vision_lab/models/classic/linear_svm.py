@@ -30,7 +30,7 @@ def fit_linear_svm(
     Args:
         features: (n, D).
         is_positive: (n,) bool.
-        penalty: weight of the losses, LIBLINEAR's C times the number of examples.
+        penalty: weight of the losses, LIBLINEAR's C times the number of examples of a class.
         minimum: (D,) lower bounds of the weights, minus infinity for none.
 
     Returns:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
         size: (height, width) in pixels.
     """
     cv2 = import_opencv("this model")
-    shrinks = size[0] < pixels.shape[0]
+    shrinks = size[0] < pixels.shape[0] or size[1] < pixels.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (size[1], size[0]), interpolation=method))
 
@@ -47,7 +49,9 @@ def pad(pixels: Pixels, amount: int) -> Pixels:
 
 
 def crop_window(pixels: Pixels, box: Tensor, size: tuple[int, int]) -> Pixels:
-    """Cut a box out of an image and resize it; beyond the image, its border is repeated.
+    """Crop a box and resize it; beyond the image, its border is repeated.
+
+    Where the box is larger than the result, areas are averaged, as in ``resize``.
 
     Args:
         pixels: the image.
@@ -56,13 +60,19 @@ def crop_window(pixels: Pixels, box: Tensor, size: tuple[int, int]) -> Pixels:
     """
     cv2 = import_opencv("this model")
     x1, y1, x2, y2 = box.tolist()
-    x_scale, y_scale = (x2 - x1) / size[1], (y2 - y1) / size[0]
-    # From the center of each pixel of the result to that of the image.
+    height, width = size
+    # Samples for each pixel of the result, not further apart than the pixels of the image.
+    rows, columns = max(1, ceil((y2 - y1) / height)), max(1, ceil((x2 - x1) / width))
+    x_scale, y_scale = (x2 - x1) / (width * columns), (y2 - y1) / (height * rows)
+    # From the center of each sample to that of a pixel of the image.
     matrix = np.array(
         [[x_scale, 0, x1 + 0.5 * x_scale - 0.5], [0, y_scale, y1 + 0.5 * y_scale - 0.5]]
     )
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(
-        pixels, matrix, (size[1], size[0]), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    samples = cv2.warpAffine(
+        pixels,
+        matrix,
+        (width * columns, height * rows),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
     )
-    return np.asarray(warped)
+    return np.asarray(cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA))

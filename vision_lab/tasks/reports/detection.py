@@ -9,18 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision.io import encode_jpeg
-from torchvision.ops import box_iou
 
 from vision_lab.core.arguments import Fraction
 from vision_lab.core.batch import Batch, BoxTargets, Detections, Sample
+from vision_lab.core.matching import match_detections
 from vision_lab.core.spec import DataSpec
 from vision_lab.metrics.box_scaling import in_file_pixels
 from vision_lab.metrics.detection import DETECTION_COLUMNS, to_rows
-from vision_lab.metrics.detection_confusion import (
-    MATCH_IOU,
-    count_confusions,
-    intersection_over_area,
-)
+from vision_lab.metrics.detection_confusion import count_confusions
 from vision_lab.tasks.reports import coco_json
 from vision_lab.tasks.reports.base import LazyFile, LazyImage, Report, Row
 from vision_lab.tasks.reports.predictions import BoxPrediction, DetectedObject, Prediction
@@ -292,39 +288,6 @@ class DetectionReport(Report):
         caption = ", ".join(counts) or "nothing detected"
         drawn = self._draw_boxes(image, detections, side=LARGE_THUMBNAIL_SIZE)
         return side_by_side([drawn], caption, side=LARGE_THUMBNAIL_SIZE)
-
-
-def match_detections(detections: Detections, target: BoxTargets) -> tuple[Tensor, Tensor]:
-    """Match detections of an image with its ground truth.
-
-    In descending order of score, each detection is matched with the unmatched object of its class
-    with the highest IoU. A detection that lies in a crowd by half is not wrong, and crowds are not
-    missed.
-
-    Args:
-        detections: n detections.
-        target: m objects.
-
-    Returns:
-        Which detections are wrong, (n,) bool, and which objects are missed, (m,) bool.
-    """
-    is_ignored = target.crowd | target.difficult
-    wrong = torch.ones(len(detections), dtype=torch.bool)
-    missed = ~is_ignored.cpu()
-    if not len(detections) or not len(target):
-        return wrong, missed
-    same_class = detections.labels[:, None] == target.labels
-    iou = box_iou(detections.boxes, target.boxes).where(same_class, 0.0).cpu()
-    in_crowd = intersection_over_area(detections.boxes, target.boxes)
-    in_crowd = in_crowd.where(same_class & is_ignored, 0.0).cpu()
-    for row in detections.scores.argsort(descending=True).tolist():
-        candidates = iou[row].where(missed, 0.0)
-        if candidates.max() >= MATCH_IOU:
-            missed[candidates.argmax()] = False
-            wrong[row] = False
-        elif in_crowd[row].max() >= MATCH_IOU:
-            wrong[row] = False
-    return wrong, missed
 
 
 def _crop_content(image: Tensor, sample: Sample) -> Tensor:
