@@ -12,7 +12,7 @@ LAYERS = (
     "viz loggers",
     "training losses metrics heads models run_folders",
     "data.bundled data.formats tasks.reports",
-    "data tasks config",
+    "data data.shards tasks config",
     "callbacks search build compare",
     "plugins",
     "modes",
@@ -35,12 +35,13 @@ IMPORTS = {
     "data": "core training",
     "data.bundled": "core",
     "data.formats": "core data",
+    "data.shards": "core data data.formats training",
     "heads": "core",
     "loggers": "core",
     "losses": "core",
     "metrics": "core",
     "models": "core",
-    "modes": "build callbacks compare config core data data.formats models run_folders tasks training viz",
+    "modes": "build callbacks compare config core data data.formats data.shards models run_folders tasks training viz",
     "plugins": "search",
     "run_folders": "core",
     "tasks": "core losses metrics tasks.reports training",
@@ -58,6 +59,7 @@ TORCHLESS = (
     "core.allocator core.arguments core.batch core.checking core.console core.documents core.errors core.failures core.files "
     "core.garbage_collection core.lean_imports core.machine core.protocols core.sample_files core.signals core.signatures core.spec core.text "
     "data.bundled.scene_classes data.formats.image_folder data.formats.voc_xml "
+    "data.encoded_image data.formats.imagenet data.formats.parquet data.formats.tar_images data.shards.spec "
     "data.formats.yolo_txt loggers.event_files modes.compare modes.diff modes.finished modes.reports run_folders.environment run_folders.folder run_folders.lock "
     "run_folders.naming run_folders.resume run_folders.sweep training.lr_schedules"
 ).split()
@@ -106,7 +108,7 @@ def test_packages_import_what_their_rows_list():
         imported = {package_of(module) for module in imported_modules(file)}
         found[package] |= imported - {package}
     assert found == {name: set(row.split()) for name, row in IMPORTS.items()}
-    assert len(found) == 25
+    assert len(found) == 26
 
 
 def test_no_package_imports_a_higher_layer():
@@ -127,7 +129,7 @@ def test_few_files_are_at_the_top_level():
 def test_init_files_are_empty():
     """But that of the package, the public Python interface."""
     files = list(PACKAGE.rglob("__init__.py"))
-    assert len(files) == 24
+    assert len(files) == 25
     filled = [file for file in files if file.read_text(encoding="utf-8").strip()]
     assert filled == [PACKAGE / "__init__.py"]
 
@@ -153,7 +155,7 @@ def test_only_build_instantiates_and_few_modules_read_argv():
 def test_torch_is_not_imported_before_a_mode_needs_it():
     modules = ", ".join(f"vision_lab.{name}" for name in TORCHLESS)
     code = f"import sys; import {modules}; sys.exit({HEAVY})"
-    assert len(TORCHLESS) == 57
+    assert len(TORCHLESS) == 62
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -25,7 +25,7 @@ COUNTS = {
     "model": 71,
     "head": 14,
     "loss": 13,
-    "data": 19,
+    "data": 24,
     "sampler": 2,
     "augment": 9,
     "diffaugment": 3,
@@ -35,7 +35,7 @@ COUNTS = {
     "trainer": 7,
     "callbacks": 3,
     "logger": 5,
-    "mode": 7,
+    "mode": 8,
     "search": 6,
     "experiment": 6,
     "debug": 3,
@@ -49,8 +49,8 @@ NOT_INSTALLED = {"wandb", "mlflow"}
 DIFFERENT_DEFAULTS = {"label_smoothing": {"label_smoothing"}, "bce": {"real_label"}}
 """Arguments that are the reason for a file of their own."""
 
-TO_BE_TYPED = ("data.spec.class_names is missing",)
-"""What a folder of masks cannot say of itself."""
+TO_BE_TYPED = ("data.spec.class_names is missing", "mode.shards is missing")
+"""What a folder of masks cannot say of itself, and where shards are written."""
 
 
 def test_counts():

@@ -104,7 +104,7 @@ def test_overrides_without_effect_are_not_compared():
 
 def test_keys_of_paths_are_marked_in_yaml(tmp_path: Path):
     assert find_path_keys((CONFIG_DIR,)) == frozenset(
-        "run runs resume source data.root data.groups model.weights head.weights features.folder features.weights".split()
+        "run runs resume source data.root data.groups model.weights head.weights features.folder features.weights mode.shards".split()
     )
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.yaml").write_text(

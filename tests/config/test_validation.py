@@ -141,7 +141,7 @@ ALL = (
         ("data=voc_detect task=detect data.root=. data.pixel_offset=2", "data.pixel_offset=2: type 0 or 1"),
         ("augment=pad_crop augment.train.0.pixels=-1", "augment.train.0.pixels=-1: type a whole number of 0 or more"),
         ("task=segment sampler=balanced", "task=segment learns from masks: type sampler=shuffle, or task=classify"),
-        ("+sampler.size=3", "sampler.size: RandomSampler has no such argument; its arguments: num_samples, replacement"),
+        ("+sampler.size=3", "sampler.size: shuffled_sampler has no such argument; its arguments: num_samples, replacement"),
         ("augment=mosaic task=detect augment.train.0.p=2", "augment.train.0.p=2: type a number from 0 to 1"),
     ],
 )  # fmt: skip

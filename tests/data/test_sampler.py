@@ -7,7 +7,13 @@ import torch
 from torch.utils.data import RandomSampler, Subset
 
 from vision_lab.core.errors import DataError
-from vision_lab.data.sampler import EpochBatchSampler, SamplerFactory, balanced_sampler
+from vision_lab.data.sampler import (
+    EpochBatchSampler,
+    SamplerFactory,
+    ShardSampler,
+    balanced_sampler,
+    shuffled_sampler,
+)
 from vision_lab.training.seeding import derive_seed
 
 
@@ -206,3 +212,72 @@ def test_a_sampler_is_given_the_epoch():
 def test_indices_outside_of_the_data_are_refused(indices: list[int], message: str):
     with pytest.raises(DataError, match=message):
         order(size=12, sampler=lambda _, **_generator: indices).batches()
+
+
+SHARD_OF = torch.arange(20).repeat_interleave(10)
+"""Twenty shards of ten samples."""
+
+
+def draw_shards(window: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.tensor(list(ShardSampler(SHARD_OF, window=window, generator=generator)))
+
+
+@pytest.mark.parametrize("window", [1, 4, 19])
+def test_samples_of_shards_are_drawn_once_from_a_window_of_them(window: int):
+    drawn = draw_shards(window)
+    assert sorted(drawn.tolist()) == list(range(200))
+    shards = SHARD_OF[drawn]
+    for position in range(200):
+        started = set(shards[: position + 1].tolist())
+        to_come = set(shards[position:].tolist())
+        assert len(started & to_come) <= window
+    if window == 4:
+        mixed = [len(set(shards[start : start + 10].tolist())) for start in range(40, 150)]
+        assert sum(mixed) / len(mixed) > 3
+
+
+def test_the_order_of_shards_depends_on_the_seed():
+    assert torch.equal(draw_shards(4), draw_shards(4))
+    assert not torch.equal(draw_shards(4), draw_shards(4, seed=1))
+
+
+class Shards(Labels):
+    """A dataset in shards."""
+
+    shard_of = SHARD_OF.numpy()
+
+    def __init__(self, window: int) -> None:
+        super().__init__([0] * 200)
+        self.window = window
+
+
+def test_a_window_of_all_shards_gives_the_order_of_files():
+    def draw(dataset: object) -> list[int]:
+        return list(shuffled_sampler(dataset, generator=torch.Generator().manual_seed(3)))
+
+    assert draw(Shards(20)) == draw(Labels([0] * 200))
+    assert draw(Shards(19)) != draw(Labels([0] * 200))
+
+
+def test_subsets_of_shards_are_drawn_from_a_window_too():
+    subset = Subset(Shards(2), [*range(35, 95), 150])
+    drawn = list(shuffled_sampler(subset, generator=torch.Generator().manual_seed(0)))
+    assert sorted(drawn) == list(range(61))
+    shards = SHARD_OF[torch.tensor(subset.indices)[drawn]].tolist()
+    for position in range(61):
+        assert len(set(shards[: position + 1]) & set(shards[position:])) <= 2
+
+
+def test_what_loads_the_next_batches_sees_those_that_are_still_to_come():
+    seen = []
+
+    def follow(batches: list[list[int]]) -> list[list[int]]:
+        seen.append(len(batches))
+        return batches
+
+    sampler = order(follow=follow, resume_position=(0, 7))
+    assert len(list(sampler)) == 13
+    sampler.set_epoch(1)
+    assert len(list(sampler)) == 20
+    assert seen == [13, 20]

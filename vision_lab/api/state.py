@@ -20,9 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from vision_lab.config.saved import SAVED_OPTION
-
-SILENCED_LIBRARIES = ("pytorch_lightning", "faster_coco_eval")
-"""Loggers whose level a run changes."""
+from vision_lab.core.console import SILENCED_LIBRARIES
 
 
 @contextmanager

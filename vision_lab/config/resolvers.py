@@ -3,7 +3,7 @@
 Does not import torch, so that ``--cfg job --resolve`` takes half a second.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def register_resolvers(saved: SavedRun | None = None) -> None:
         "count": len,
         "times": _multiply,
         "names_from": _NameReader(),
+        "value_from": _ValueReader(),
         "one_of": lambda options, wanted: wanted if wanted in options else options[0],
         "saved_class_names": lambda: FileStrings(run.class_names or ()),
         "run_folder": run_folder,
@@ -67,12 +68,29 @@ class _NameReader:
     def __call__(self, reader: str, *arguments: Any) -> FileStrings:
         key = (reader, *arguments)
         if key not in self.names:
-            try:
-                read = locate(reader)
-            except (ImportError, AttributeError, ValueError) as error:
-                raise ConfigurationError(f"names_from:{reader} cannot be found: {error}") from error
-            self.names[key] = list(read(*arguments))
+            self.names[key] = list(_locate_reader(reader)(*arguments))
         return FileStrings(self.names[key])
+
+
+class _ValueReader:
+    """Calls functions that read a mapping of values from a file, once for each file."""
+
+    def __init__(self) -> None:
+        self.mappings: dict[tuple[str, str], Mapping[str, Any]] = {}
+
+    def __call__(self, reader: str, source: str, key: str) -> Any:
+        if (reader, source) not in self.mappings:
+            self.mappings[reader, source] = _locate_reader(reader)(source)
+        value = self.mappings[reader, source][key]
+        is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return FileStrings(value) if is_names else value
+
+
+def _locate_reader(reader: str) -> Callable[..., Any]:
+    try:
+        return locate(reader)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{reader} cannot be found: {error}") from error
 
 
 def _find_used_folder(run: str | None, runs: Any) -> str | None:

@@ -39,10 +39,16 @@ IGNORED_WARNINGS = (
 """Regular expressions of warnings that the user cannot act on."""
 
 
+SILENCED_LIBRARIES = (
+    "pytorch_lightning",  # lists absent accelerators
+    "faster_coco_eval",  # prints a table after each epoch
+    "aiobotocore",  # says where it has found credentials
+)
+
+
 def silence_libraries() -> None:
     """Hide messages that libraries print at every start and the user cannot act on."""
-    # Lightning lists absent accelerators; faster_coco_eval prints a table after each epoch.
-    for library in ("pytorch_lightning", "faster_coco_eval"):
+    for library in SILENCED_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_escape_record)

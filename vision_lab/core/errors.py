@@ -6,7 +6,17 @@ from typing import NamedTuple
 
 
 class UserError(Exception):
-    """An error that the user can fix; shown as its message alone, without a traceback."""
+    """An error that the user can fix; shown as its message alone, without a traceback.
+
+    Args:
+        message: the message. Torch puts a traceback before it in processes that load data, which is
+            left out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        if message.startswith("Caught "):
+            message = message.rpartition(f".{type(self).__name__}: ")[2].rstrip()
+        super().__init__(message)
 
 
 class ConfigurationError(UserError):

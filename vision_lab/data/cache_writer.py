@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Generator, Iterable
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from vision_lab.core import signals
 from vision_lab.core.errors import DataError, UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.data.cache import COLUMNS, NO_LABEL, CacheSettings, Kind, pack_end
-from vision_lab.data.image_io import ImageFile, InvalidImageError, to_uint8_image
+from vision_lab.data.image_io import InvalidImageError, find_path, open_source, to_uint8_image
 from vision_lab.data.targets import check_mask_size
 
 GIGABYTE = 10**9
@@ -149,9 +148,9 @@ class _Reader(torch.utils.data.Dataset[Entry]):
             source, target = self.dataset[index]
         except UnreadableFileError as error:
             return Entry(error.unreadable.path, problem=error.unreadable.reason)
-        path = str(source) if isinstance(source, str | Path) else None
+        path = find_path(source)
         try:
-            image = self._decode(source if path is None else path)
+            image = self._decode(source)
             size = (image.shape[-2], image.shape[-1])
             new = self.settings.cached_size(size)
             mask = None
@@ -167,8 +166,8 @@ class _Reader(torch.utils.data.Dataset[Entry]):
 
     def _decode(self, source: Any) -> Tensor:
         settings = self.settings
-        if isinstance(source, str):
-            file = ImageFile.open(source, max_pixels=settings.max_pixels)
+        file = open_source(source, max_pixels=settings.max_pixels)
+        if file is not None:
             return file.decode(channels=settings.channels)
         return to_uint8_image(source, channels=settings.channels, max_pixels=settings.max_pixels)
 

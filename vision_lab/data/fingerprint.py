@@ -95,6 +95,28 @@ def get_samples(dataset: Dataset) -> Sequence[tuple[Any, Any]] | None:
     return getattr(dataset, "samples", None)
 
 
+def get_shards(dataset: Dataset) -> Tensor | None:
+    """Return the index of the shard of each sample, (n,) int64, from 0; None without shards.
+
+    These are the attribute ``shard_of`` of a dataset.
+    """
+    if isinstance(dataset, Subset):
+        shards = get_shards(dataset.dataset)  # type: ignore[arg-type]
+        if shards is None:
+            return None
+        return shards[list(dataset.indices)].unique(return_inverse=True)[1]
+    shard_of = getattr(dataset, "shard_of", None)
+    return None if shard_of is None else torch.from_numpy(shard_of)
+
+
+def get_window(dataset: Dataset) -> int:
+    """Return the attribute ``window`` of a dataset with shards."""
+    if isinstance(dataset, Subset):
+        return get_window(dataset.dataset)  # type: ignore[arg-type]
+    window: int = dataset.window  # type: ignore[attr-defined]
+    return window
+
+
 def list_paths(dataset: Dataset) -> list[Path] | None:
     """List the path of each image.
 

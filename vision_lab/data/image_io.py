@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import functional as F
 
 from vision_lab.core.files import open_file
 from vision_lab.core.text import first_line
+from vision_lab.data.encoded_image import EncodedImage
 
 Reduction = Literal[1, 2, 4, 8]
 """Divisor of the sides of an image while it is decoded."""
@@ -150,6 +151,33 @@ class ImageFile:
             raise
         except Exception as error:  # Pillow's plugins raise any exception for corrupt files
             raise InvalidImageError(_explain(error)) from error
+
+
+def find_path(source: Any) -> str | None:
+    """Return the path of an image of a dataset; None if it is not a file."""
+    if isinstance(source, EncodedImage):
+        return source.path
+    return str(source) if isinstance(source, str | Path) else None
+
+
+def open_source(source: Any, *, max_pixels: int) -> ImageFile | None:
+    """Open an image of a dataset without decoding it.
+
+    Args:
+        source: a path, a file in memory, or anything else.
+        max_pixels: images with more pixels are not decoded.
+
+    Returns:
+        The file; None for anything else.
+
+    Raises:
+        InvalidImageError: if it is missing, empty, too large or not an image.
+    """
+    if isinstance(source, EncodedImage):
+        return ImageFile(source.content, max_pixels=max_pixels)
+    if isinstance(source, str | Path):
+        return ImageFile.open(source, max_pixels=max_pixels)
+    return None
 
 
 def read_mask(

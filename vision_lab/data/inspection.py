@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vision_lab.core.errors import AnnotationIssue, UnreadableFile
+from vision_lab.core.errors import AnnotationIssue, DataError, UnreadableFile
 from vision_lab.core.spec import IGNORE_INDEX, DataSpec
 from vision_lab.data.suspicions import (
     find_suspicious_boxes,
@@ -72,7 +72,10 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> SampleReport:
-        item = self.dataset.read(index)
+        try:
+            item = self.dataset.read(index)
+        except DataError as error:  # of its storage: the next sample may be intact
+            return SampleReport(self.split, index, f"{self.split} {index}", problem=str(error))
         if isinstance(item, UnreadableFile):
             return SampleReport(self.split, index, item.path, problem=item.reason)
         image, target, path = item.image, item.target, item.path

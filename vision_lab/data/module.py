@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, Subset
+from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
 from vision_lab.core import signals
@@ -37,7 +37,7 @@ from vision_lab.data.fingerprint import (
 )
 from vision_lab.data.image_io import MAX_PIXELS
 from vision_lab.data.inspection import DatasetInspection
-from vision_lab.data.sampler import EpochBatchSampler, SamplerFactory
+from vision_lab.data.sampler import EpochBatchSampler, SamplerFactory, shuffled_sampler
 from vision_lab.data.splits import SplitSettings, evenly_spaced, sample_per_class, split_dataset
 from vision_lab.data.statistics import (
     count_pixels,
@@ -120,7 +120,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: Annotated[int, Range(ge=0)] | Literal["auto"],
         on_error: Literal["raise", "skip"],
         seed: int,
-        sampler: SamplerFactory = RandomSampler,
+        sampler: SamplerFactory = shuffled_sampler,
         holdout_fraction: Annotated[float, Range(gt=0, lt=0.5)] = 0.1,
         split_seed: Annotated[int, Range(ge=0)] | None = None,
         folds: Annotated[int, Range(ge=2)] | None = None,
@@ -535,6 +535,7 @@ class DataModule(pl.LightningDataModule):
             same_every_epoch=not self.shuffle,
             resume_position=self.resume_position if training else (0, 0),
             limit=limit,
+            follow=_get_prefetcher(dataset.dataset),
         )
         num_workers = self.effective_num_workers
         if num_workers > 0:
@@ -548,6 +549,12 @@ class DataModule(pl.LightningDataModule):
             worker_init_fn=init_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
+
+
+def _get_prefetcher(dataset: Dataset) -> Callable[[list[list[int]]], Iterable[list[int]]]:
+    """Return what loads the shards of the next batches, or else ``iter``."""
+    prefetcher = getattr(dataset, "prefetcher", None)  # not of subsets, whose indices differ
+    return iter if prefetcher is None else prefetcher.follow
 
 
 def _check_fold(folds: int | None, fold: int | None) -> int:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
 import torch
-from torch import Generator
-from torch.utils.data import Sampler, WeightedRandomSampler
+from torch import Generator, Tensor
+from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
 
-from vision_lab.core.errors import DataError
+from vision_lab.core.arguments import Count
+from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.core.protocols import Dataset
-from vision_lab.data.fingerprint import get_labels
+from vision_lab.data.fingerprint import get_labels, get_shards, get_window
 from vision_lab.data.splits import evenly_spaced
 from vision_lab.data.statistics import inverse_frequencies
 from vision_lab.training.seeding import derive_seed
@@ -21,6 +22,70 @@ SamplerFactory = Callable[..., Iterable[int]]
 
 The sampler yields the indices of an epoch, as many in each one. The generator is seeded before.
 """
+
+
+def shuffled_sampler(
+    dataset: Dataset,
+    *,
+    generator: Generator,
+    num_samples: Count | None = None,
+    replacement: bool = False,
+) -> Sampler[int]:
+    """Draw each sample once, in random order; those in shards from a few of them at a time.
+
+    Args:
+        dataset: the dataset.
+        generator: generator of the random numbers.
+        num_samples: number of samples in an epoch; None for all.
+        replacement: whether a sample may be drawn more than once.
+
+    Raises:
+        ConfigurationError: if not all samples of shards are to be drawn once.
+    """
+    shard_of = get_shards(dataset)
+    if shard_of is None:
+        return RandomSampler(
+            dataset, replacement=replacement, num_samples=num_samples, generator=generator
+        )
+    if num_samples is not None or replacement:
+        raise ConfigurationError(
+            "each sample of shards is drawn once an epoch: type sampler.num_samples=null "
+            "sampler.replacement=false"
+        )
+    return ShardSampler(shard_of, window=get_window(dataset), generator=generator)
+
+
+class ShardSampler(Sampler[int]):
+    """Draws each sample once, from a window of shards that moves over all of them.
+
+    The shards are in random order. Each sample of the k-th of them is drawn while the window, of
+    the shards k - window + 1 to k, moves from there to the next place: at any time samples of
+    at most ``window`` shards are mixed. If the window holds all shards, the order is that of
+    ``RandomSampler``.
+
+    Args:
+        shard_of: (n,) index of the shard of each sample, from 0.
+        window: number of shards.
+        generator: generator of the random numbers.
+    """
+
+    def __init__(self, shard_of: Tensor, *, window: int, generator: Generator) -> None:
+        self.shard_of = shard_of
+        self.window = window
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return len(self.shard_of)
+
+    def __iter__(self) -> Iterator[int]:
+        size, num_shards = len(self.shard_of), int(self.shard_of.max()) + 1
+        if self.window >= num_shards:
+            yield from torch.randperm(size, generator=self.generator).tolist()
+            return
+        position = torch.randperm(num_shards, generator=self.generator)[self.shard_of].double()
+        first = (position - self.window + 1).clamp(min=0)
+        random = torch.rand(size, generator=self.generator, dtype=torch.float64)
+        yield from (first + random * (position + 1 - first)).argsort(stable=True).tolist()
 
 
 def balanced_sampler(
@@ -67,6 +132,8 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         resume_position: (epoch, batches of it) already completed, which are not yielded again.
         limit: number of batches that an evaluation will read, 0 for all. Their samples are evenly
             spaced, because a dataset may be sorted by class.
+        follow: called with the batches that are still to come, yields each of them when it is
+            needed, so that it may load what comes next.
 
     Raises:
         DataError: if there are fewer samples than processes.
@@ -85,6 +152,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         same_every_epoch: bool = False,
         resume_position: tuple[int, int] = (0, 0),
         limit: int = 0,
+        follow: Callable[[list[list[int]]], Iterable[list[int]]] = iter,
     ) -> None:
         _check_count(size, "images", world_size)
         self.size = size
@@ -97,6 +165,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         self.same_every_epoch = same_every_epoch
         self.resume_position = resume_position
         self.limit = limit
+        self.follow = follow
         self.epoch = resume_position[0]
         self._drawn: tuple[int, torch.Tensor] | None = None
         """An epoch, and its order."""
@@ -165,7 +234,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, completed = self.resume_position
         first = completed if self.epoch == epoch else 0
-        for batch in self.batches()[first:]:
+        for batch in self.follow(self.batches()[first:]):
             yield [(self.epoch, index) for index in batch]
 
     def __len__(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from vision_lab.core.errors import ConfigurationError, UnreadableFile, Unreadabl
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.cache import CachedImage
-from vision_lab.data.image_io import ImageFile, InvalidImageError, to_uint8_image
+from vision_lab.data.image_io import InvalidImageError, find_path, open_source, to_uint8_image
 from vision_lab.data.reduction import (
     Plan,
     ReductionPlanner,
@@ -143,6 +142,9 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
 
         Returns:
             The sample; or the file and the reason if it is unreadable.
+
+        Raises:
+            DataError: if the storage of the sample cannot be reached, which is never skipped.
         """
         try:
             source, target = self.dataset[index]
@@ -150,9 +152,9 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
             return error.unreadable
         if isinstance(source, CachedImage):
             return self._read_cached(index, source, target)
-        path = str(source) if isinstance(source, str | Path) else None
+        path = find_path(source)
         try:
-            image, size, plan = self._decode(source if path is None else path, planner)
+            image, size, plan = self._decode(source, planner)
             return DecodedSample(
                 tv_tensors.Image(image), self.target(target, size), path, size, plan
             )
@@ -180,17 +182,17 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         """Decode an image.
 
         Args:
-            source: its path, or the image itself.
+            source: its path, its file, or the image itself.
             planner: plans how far it is reduced; None for its original size.
 
         Returns:
             The image, the (height, width) of the original, and how it was decoded.
         """
         channels, plan = self.spec.channels, Plan()
-        if not isinstance(source, str):
+        file = open_source(source, max_pixels=self.max_pixels)
+        if file is None:
             image = to_uint8_image(source, channels=channels, max_pixels=self.max_pixels)
             return image, (image.shape[-2], image.shape[-1]), plan
-        file = ImageFile.open(source, max_pixels=self.max_pixels)
         if planner is not None and file.size is not None:
             plan = planner.plan(file.size)
         image = file.decode(channels=channels, reduction=plan.reduction)

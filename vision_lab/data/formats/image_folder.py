@@ -88,25 +88,6 @@ def class_names(root: str) -> list[str]:
     return names
 
 
-def class_folders(root: str, expected: int) -> list[str]:
-    """Return the names of the class folders of a dataset that names its classes elsewhere.
-
-    Args:
-        root: folder of the dataset.
-        expected: number of classes.
-
-    Raises:
-        DataError: if there is another number of folders.
-    """
-    names = class_names(root)
-    if len(names) != expected:
-        raise DataError(
-            f"{root} has {len(names)} class folders, not {expected}: for a subset of the classes, "
-            "type data=folder"
-        )
-    return names
-
-
 def image_folder(
     root: str, *, split: Literal["train", "val", "test"], class_folders: Sequence[str]
 ) -> LabeledImages | None:

@@ -1,0 +1,73 @@
+"""Shards of other programs, which have no index."""
+
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from tests.data.shards.samples import photograph
+from tests.data.shards.servers import FaultyProxy
+from tests.data.shards.test_dataset import open_shards
+from vision_lab.core.errors import DataError
+from vision_lab.data.shards.dataset import sharded_samples
+from vision_lab.data.shards.foreign import find_shards
+from vision_lab.data.shards.storage import Storage
+
+
+def write_shard(path: Path, labels: list[int]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with webdataset.TarWriter(str(path)) as writer:
+        for number, label in enumerate(labels):
+            writer.write({"__key__": f"{number:06d}", "jpg": photograph(number), "cls": label})
+
+
+def test_samples_of_webdataset_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VISION_LAB_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "shards"
+    write_shard(root / "train-000000.tar", [0, 1])
+    write_shard(root / "train-000001.tar", [2])
+    write_shard(root / "val-000000.tar", [1])
+    dataset = open_shards(root)
+    assert dataset.targets == [0, 1, 2]
+    image, label = dataset[1]
+    assert image.content == photograph(1)
+    assert image.path == "000001.jpg"
+    assert label == 1
+    val = sharded_samples(str(root), split="val", target_type="labels", max_pixels=10**6)
+    assert val is not None
+    assert val.targets == [1]
+    write_shard(root / "train-000002.tar", [2])  # the index is made again
+    assert open_shards(root).targets == [0, 1, 2, 2]
+
+
+def test_shards_of_an_address_are_read_once(s3: FaultyProxy, tmp_path: Path):
+    write_shard(tmp_path / "shards" / "train-0.tar", [0, 1, 2])
+    root = "s3://bucket/foreign"
+    Storage(root).upload(tmp_path / "shards" / "train-0.tar", "train-0.tar")
+    s3.requests.clear()
+    assert open_shards(root).targets == [0, 1, 2]
+    assert open_shards(root)[2][0].content == photograph(2)
+    read = [request for request in s3.requests if request.startswith("GET /bucket/foreign/train")]
+    assert len(read) == 2  # for the index, and as a copy
+
+
+def test_tar_files_without_the_name_of_a_split_are_for_training(tmp_path: Path):
+    for name in ("00000.tar", "00001.tar", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert find_shards(Storage(str(tmp_path))) == {"train": ["00000.tar", "00001.tar"]}
+
+
+def test_splits_are_found_by_the_beginning_of_names(tmp_path: Path):
+    for name in ("train-0.tar", "Training.tar", "valid_0.tar", "validation-1.tar", "test.tar"):
+        (tmp_path / name).write_bytes(b"")
+    assert find_shards(Storage(str(tmp_path))) == {
+        "train": ["train-0.tar"],
+        "val": ["valid_0.tar", "validation-1.tar"],
+        "test": ["test.tar"],
+    }
+
+
+def test_a_folder_without_shards_is_named(tmp_path: Path):
+    (tmp_path / "val-0.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"has no shards: .*tar files there: val-0\.tar"):
+        find_shards(Storage(str(tmp_path)))

@@ -1,0 +1,109 @@
+"""Shards as tar files, which other programs read and write."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from tests.data.shards.samples import photograph
+from vision_lab.core.errors import DataError
+from vision_lab.data.shards.index import NO_LABEL
+from vision_lab.data.shards.tar_file import PackedSample, read_rows, write_shard
+
+SAMPLES = [
+    PackedSample("000000000", "a/x.jpg", photograph(0), "jpg", None, "", 2),
+    PackedSample("000000001", "a/y.PNG", b"png", "png", b"mask", "mask.png", NO_LABEL),
+    PackedSample("000000002", "", b"jpg", "jpeg", b'{"boxes":[]}', "json", NO_LABEL),
+]
+
+
+def write(path: Path, samples: list[PackedSample] = SAMPLES) -> Path:
+    with path.open("wb") as file:
+        write_shard(file, samples)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_rows_say_where_images_and_targets_are(tmp_path: Path):
+    path = tmp_path / "train-0.tar"
+    with path.open("wb") as file:
+        rows = write_shard(file, SAMPLES)
+    content = path.read_bytes()
+    for row, sample in zip(rows, SAMPLES, strict=True):
+        assert row.name == sample.name
+        assert content[row.image_start : row.image_start + row.image_size] == sample.image
+        target = content[row.target_start : row.target_start + row.target_size]
+        assert target == (sample.target or b"")
+        assert row.label == sample.label
+
+
+def test_a_shard_depends_on_its_samples_only(tmp_path: Path):
+    first, second = write(tmp_path / "first.tar"), write(tmp_path / "second.tar")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_webdataset_reads_our_shards(tmp_path: Path):
+    path = write(tmp_path / "train-0.tar")
+    labeled, masked, boxed = webdataset.WebDataset(str(path), shardshuffle=False)
+    assert labeled["__key__"] == "000000000"
+    assert labeled["jpg"] == SAMPLES[0].image
+    assert labeled["cls"] == b"2"
+    assert masked["mask.png"] == b"mask"
+    assert boxed["json"] == b'{"boxes":[]}'
+
+
+def test_we_read_shards_of_webdataset(tmp_path: Path):
+    path = tmp_path / "train-0.tar"
+    with webdataset.TarWriter(str(path)) as writer:
+        for number in range(3):
+            sample = {"__key__": f"{number:06d}", "jpg": photograph(number), "cls": number}
+            writer.write(sample)
+    rows = read_rows(path)
+    content = path.read_bytes()
+    assert [row.label for row in rows] == [0, 1, 2]
+    for number, row in enumerate(rows):
+        end = row.image_start + row.image_size
+        assert content[row.image_start : end] == photograph(number)
+
+
+def test_what_is_no_sample_is_left_out(tmp_path: Path):
+    path = write_tar(
+        tmp_path / "train-0.tar",
+        {
+            "._a.jpg": b"of a Mac",
+            "README": b"text",
+            "cats/a.b.jpg": b"jpg",
+            "cats/a.cls": b"1",
+            "cats/c.txt": b"a caption",
+            "dogs/a.JPEG": b"other",
+        },
+    )
+    rows = read_rows(path)
+    assert [(row.name, row.label) for row in rows] == [("dogs/a.jpeg", NO_LABEL)]
+
+
+@pytest.mark.parametrize("label", [b"cat", b"-1", b"1.5", b"", b"9" * 100])
+def test_a_label_that_is_no_index_is_named(tmp_path: Path, label: bytes):
+    path = write_tar(tmp_path / "train-0.tar", {"a.jpg": b"jpg", "a.cls": label})
+    with pytest.raises(DataError, match=r"a\.cls contains .*, not a class index"):
+        read_rows(path)
+
+
+def test_files_that_are_no_tar_files_are_named(tmp_path: Path):
+    path = write(tmp_path / "train-0.tar")
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"train-0\.tar is not an intact tar file"):
+        read_rows(path)
+    path.write_bytes(b"x" * 3000)
+    with pytest.raises(DataError, match=r"train-0\.tar is not an intact tar file"):
+        read_rows(path)

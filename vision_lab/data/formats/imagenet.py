@@ -1,0 +1,295 @@
+"""``data=imagenet``: ImageNet in the layouts that people have. Does not import torch.
+
+Training images are in class folders named by WordNet ids, or in the official tar file of tar files.
+Validation images are in such folders as well, or all in one folder or tar file; their classes are
+then in one of the files that different distributions come with.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from vision_lab.core.documents import DocumentError, read_text
+from vision_lab.core.errors import ConfigurationError, DataError
+from vision_lab.core.text import first_line, summarize_names
+from vision_lab.data.formats.image_folder import EXTENSIONS, LabeledImages, image_folder
+from vision_lab.data.formats.layout import describe_content, require_root
+from vision_lab.data.formats.tar_images import TarImages, list_images, list_tar_names
+
+CONTENT = "ImageNet's train/ or ILSVRC2012_img_train.tar"
+
+TRAIN_FOLDERS = ("train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train")
+"""Where training images are, below the root; the second is that of Kaggle's download."""
+
+VAL_FOLDERS = ("val", "valid", "validation", "ILSVRC/Data/CLS-LOC/val", "Data/CLS-LOC/val")
+
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+
+VAL_TAR = "ILSVRC2012_img_val.tar"
+
+DEVKIT = "ILSVRC2012_devkit_t12"
+"""Name of the devkit, a folder or a file that ends with .tar.gz."""
+
+GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
+"""File of the devkit with a number from 1 for each validation image, in order of their names."""
+
+META = "data/meta.mat"
+"""File of the devkit with the WordNet id of each of these numbers."""
+
+MAX_BYTES = 50_000_000
+
+MAX_LISTED = 5
+
+Images = LabeledImages | TarImages
+
+
+def class_folders(root: str, expected: int) -> list[str]:
+    """Return the WordNet ids of the training images, sorted.
+
+    Args:
+        root: folder of the dataset.
+        expected: number of classes.
+
+    Raises:
+        DataError: if there are no training images, or those of another number of classes.
+    """
+    folder = require_root(root, content=CONTENT)
+    train = _find_train(folder)
+    if train is not None:
+        names = sorted(path.name for path in train.iterdir() if path.is_dir())
+        source = train
+    else:
+        source = _require_train_tar(folder)
+        names = list_tar_names(source)
+    if len(names) != expected:
+        raise DataError(
+            f"{source} has {len(names)} classes, not {expected}: for a subset of the classes, type "
+            f"their names in the order of their WordNet ids: data.spec.class_names=[...]"
+        )
+    return names
+
+
+def labeled_images(
+    root: str, *, split: Literal["train", "val", "test"], class_folders: Sequence[str]
+) -> Images | None:
+    """Create the dataset of a split.
+
+    Args:
+        root: folder with ``train/`` and ``val/``, the official tar files, or Kaggle's download.
+        split: the split.
+        class_folders: WordNet ids of the classes, in the order of the labels.
+
+    Returns:
+        The dataset; None if there is no such split.
+
+    Raises:
+        DataError: if images, or the classes of those of the validation split, are missing.
+        ConfigurationError: if SciPy is required to read the devkit, and not installed.
+    """
+    folder = require_root(root, content=CONTENT)
+    if split == "train":
+        train = _find_train(folder)
+        if train is not None:
+            return _read_class_folders(train, class_folders)
+        return _read_train_tar(_require_train_tar(folder), class_folders)
+    if split == "test":
+        return _read_test(folder, class_folders)
+    val = _find(folder, VAL_FOLDERS)
+    if val is not None and not any(val.glob("n*/")):
+        return _read_flat_folder(val, folder, class_folders)
+    if val is not None:
+        return _read_class_folders(val, class_folders)
+    if (folder / VAL_TAR).is_file():
+        return _read_val_tar(folder / VAL_TAR, folder, class_folders)
+    return None
+
+
+def _find(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _find_train(root: Path) -> Path | None:
+    """Return the folder of the training images, which may be the root."""
+    return _find(root, TRAIN_FOLDERS) or (root if any(root.glob("n*/")) else None)
+
+
+def _require_train_tar(root: Path) -> Path:
+    file = root / TRAIN_TAR
+    if not file.is_file():
+        raise DataError(
+            f"{root} has no training images, but {describe_content(root)}: type data.root=<folder "
+            f"with {CONTENT}>"
+        )
+    return file
+
+
+def _read_train_tar(file: Path, class_folders: Sequence[str]) -> TarImages:
+    labels = {name: label for label, name in enumerate(class_folders)}
+    members = [member for member in list_images(file) if member.name.split("/")[0] in labels]
+    if not members:
+        raise DataError(f"{file} contains no tar files of the classes, such as {class_folders[0]}")
+    return TarImages(file, members, [labels[member.name.split("/")[0]] for member in members])
+
+
+def _read_test(root: Path, class_folders: Sequence[str]) -> LabeledImages | None:
+    """Read a test split in class folders; ImageNet's own has no public classes."""
+    test = root / "test"
+    if not any(test.glob("n*/")):
+        return None
+    return _read_class_folders(test, class_folders)
+
+
+def _read_class_folders(folder: Path, class_folders: Sequence[str]) -> LabeledImages | None:
+    return image_folder(str(folder), split="train", class_folders=class_folders)
+
+
+def _read_flat_folder(val: Path, root: Path, class_folders: Sequence[str]) -> LabeledImages:
+    paths = sorted(path for path in val.iterdir() if path.suffix.lower() in EXTENSIONS)
+    if not paths:
+        raise DataError(f"{val} contains no images, but {describe_content(val)}")
+    labels = _find_labels([path.name for path in paths], [root, val, val.parent], class_folders)
+    return LabeledImages(paths, labels)
+
+
+def _read_val_tar(file: Path, root: Path, class_folders: Sequence[str]) -> TarImages:
+    members = list_images(file)
+    names = [Path(member.name).name for member in members]
+    return TarImages(file, members, _find_labels(names, [root], class_folders))
+
+
+def _find_labels(
+    names: Sequence[str], folders: Sequence[Path], class_folders: Sequence[str]
+) -> list[int]:
+    """Find the labels of validation images in the first file that has them.
+
+    Args:
+        names: file names of the images, sorted.
+        folders: where the file may be.
+        class_folders: WordNet ids of the classes.
+    """
+    for folder in folders:
+        for reader, name in READERS:
+            if (folder / name).exists():
+                stems = [Path(image).stem for image in names]
+                return _look_up(stems, reader(folder / name, stems, class_folders), folder / name)
+    raise DataError(
+        f"the classes of the {len(names)} validation images, such as {names[0]}, are unknown: put "
+        f"LOC_val_solution.csv, val.txt, {DEVKIT}/ or {DEVKIT}.tar.gz into {folders[0]}, or the "
+        "images into folders named by the WordNet ids of their classes"
+    )
+
+
+def _look_up(stems: Sequence[str], labels: Mapping[str, int], file: Path) -> list[int]:
+    missing = [stem for stem in stems if stem not in labels]
+    if missing:
+        raise DataError(
+            f"{file} does not have the classes of {len(missing)} of {len(stems)} images: "
+            f"{summarize_names(missing, MAX_LISTED)}"
+        )
+    return [labels[stem] for stem in stems]
+
+
+def _read_kaggle(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:  # noqa: ARG001
+    """Read ``LOC_val_solution.csv``: the name of an image, its WordNet id and boxes."""
+    labels = {name: label for label, name in enumerate(ids)}
+    found: dict[str, int] = {}
+    rows = csv.DictReader(io.StringIO(_read(file), newline=""))
+    for row in rows:
+        name = (row.get("PredictionString") or "").partition(" ")[0]
+        if name not in labels:
+            raise DataError(f"{file}: line {rows.line_num} has the class {name!r}, unlike train")
+        found[str(row.get("ImageId"))] = labels[name]
+    return found
+
+
+def _read_list(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:  # noqa: ARG001
+    """Read ``val.txt``: the name of an image, and its label from 0 or its WordNet id."""
+    labels = {name: label for label, name in enumerate(ids)}
+    found: dict[str, int] = {}
+    for number, line in enumerate(_read(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        name, _, text = line.strip().rpartition(" ")
+        label = labels.get(text, int(text) if text.isdigit() else -1)
+        if not name or not 0 <= label < len(ids):
+            raise DataError(
+                f"{file}: line {number} has the label {text!r}: each line must have the name of an "
+                f"image and a label from 0 to {len(ids) - 1}, or a WordNet id"
+            )
+        found[Path(name).stem] = label
+    return found
+
+
+def _read_devkit(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:
+    """Read the devkit: numbers of classes in order of the images, and their WordNet ids."""
+    if file.is_dir():
+        truth, meta = _read(file / GROUND_TRUTH), (file / META).read_bytes()
+    else:
+        truth, meta = _read_devkit_tar(file)
+    labels = {name: label for label, name in enumerate(ids)}
+    names = _read_meta(meta, file)
+    numbers = truth.split()
+    if len(numbers) != len(stems):
+        raise DataError(
+            f"{file} has the classes of {len(numbers)} images, but there are {len(stems)}: put all "
+            "validation images into the folder"
+        )
+    found = {}
+    for stem, number in zip(stems, numbers, strict=True):
+        name = names.get(int(number) if number.isdigit() else -1)
+        if name not in labels:
+            raise DataError(f"{file}: {stem} has the class {name or number}, unlike train")
+        found[stem] = labels[name]
+    return found
+
+
+def _read_devkit_tar(file: Path) -> tuple[str, bytes]:
+    contents = []
+    try:
+        with tarfile.open(file, "r:gz") as tar:
+            for name in (GROUND_TRUTH, META):
+                member = tar.getmember(f"{DEVKIT}/{name}")
+                stream = tar.extractfile(member)
+                if stream is None or member.size > MAX_BYTES:
+                    raise KeyError(name)
+                contents.append(stream.read())
+    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+        raise DataError(f"{file} is not ImageNet's devkit: {first_line(error)}") from error
+    return contents[0].decode(errors="replace"), contents[1]
+
+
+def _read_meta(content: bytes, file: Path) -> dict[int, str]:
+    """Read the WordNet id of each number."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{file}: its {META} requires SciPy: type pip install scipy, or put val.txt or "
+            "LOC_val_solution.csv beside it"
+        ) from error
+    try:
+        synsets = loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+    except Exception as error:  # SciPy raises any exception for damaged files
+        raise DataError(f"{file}: {META} cannot be read: {first_line(error)}") from error
+
+
+def _read(file: Path) -> str:
+    try:
+        return read_text(file, max_bytes=MAX_BYTES)
+    except (DocumentError, OSError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+
+
+READERS: tuple[tuple[Callable[[Path, Sequence[str], Sequence[str]], Any], str], ...] = (
+    (_read_kaggle, "LOC_val_solution.csv"),
+    (_read_list, "val.txt"),
+    (_read_devkit, DEVKIT),
+    (_read_devkit, f"{DEVKIT}.tar.gz"),
+)
+"""Functions that read the labels of validation images, and the files that they read."""

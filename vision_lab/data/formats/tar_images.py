@@ -1,0 +1,187 @@
+"""Images in tar files, which are read where they are. Does not import torch.
+
+Finding the images takes a pass over the headers of the files, whose result is kept in the user's
+folder of caches.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_lab.core.errors import DataError
+from vision_lab.core.files import write_file
+from vision_lab.core.machine import cache_folder
+from vision_lab.core.text import first_line
+from vision_lab.data.encoded_image import EncodedImage
+from vision_lab.data.formats.image_folder import EXTENSIONS
+
+
+class Member(NamedTuple):
+    """A file in a tar file.
+
+    Attributes:
+        name: its name; in a tar file within the tar file, after the name of that and a slash.
+        start: its first byte.
+        size: its number of bytes.
+    """
+
+    name: str
+    start: int
+    size: int
+
+
+class TarImages:
+    """A map-style dataset of (image file, label) in a tar file.
+
+    Args:
+        file: the tar file.
+        members: the images.
+        labels: the label of each.
+    """
+
+    def __init__(self, file: Path, members: Sequence[Member], labels: Sequence[int]) -> None:
+        self.file = file
+        self.names = [member.name for member in members]
+        self.places = np.array([member[1:] for member in members], np.int64).reshape(-1, 2)
+        self.targets = labels
+        self._descriptor: tuple[int, int] | None = None
+        """The process that has opened the file, and its descriptor."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_descriptor": None}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def config_key(self) -> tuple[str, int, list[str]]:
+        """The name and size of the file, and its images, for fingerprints."""
+        return self.file.name, self.file.stat().st_size, self.names
+
+    def __getitem__(self, index: int) -> tuple[EncodedImage, int]:
+        start, size = self.places[index].tolist()
+        content = os.pread(self._open(), size, start)
+        return EncodedImage(content, f"{self.file.name}/{self.names[index]}"), self.targets[index]
+
+    def _open(self) -> int:
+        if self._descriptor is None or self._descriptor[0] != os.getpid():
+            try:
+                self._descriptor = (os.getpid(), os.open(self.file, os.O_RDONLY))
+            except OSError as error:
+                raise DataError(f"{self.file} cannot be read: {error.strerror}") from error
+        return self._descriptor[1]
+
+
+def list_images(file: Path) -> list[Member]:
+    """List the images in a tar file, and in those within it, in order of their names.
+
+    Raises:
+        DataError: if it is not an intact tar file.
+    """
+    kept = _index_file(file)
+    members = _read_index(kept)
+    if members is None:
+        try:
+            with file.open("rb") as stream:
+                members = sorted(_find_images(stream, 0, file.stat().st_size, ""))
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
+        _write_index(kept, members)
+    return members
+
+
+def list_tar_names(file: Path) -> list[str]:
+    """List the names of the tar files within a tar file, without their suffix.
+
+    Raises:
+        DataError: if it is not an intact tar file.
+    """
+    try:
+        with tarfile.open(file, "r:") as tar:
+            names = [Path(member.name) for member in tar if member.isreg()]
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
+    return sorted(name.stem for name in names if name.suffix == ".tar")
+
+
+def _find_images(stream: IO[bytes], start: int, size: int, prefix: str) -> Iterator[Member]:
+    """Yield the images in the tar file that lies in a part of a file."""
+    part = _Part(stream, start, size)
+    with tarfile.open(fileobj=part, mode="r:") as tar:
+        for member in tar:
+            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
+            path = Path(member.name)
+            if not member.isreg() or path.name.startswith("."):
+                continue
+            first = start + member.offset_data
+            if path.suffix.lower() in EXTENSIONS:
+                yield Member(f"{prefix}{member.name}", first, member.size)
+            elif path.suffix == ".tar" and not prefix:
+                yield from _find_images(stream, first, member.size, f"{path.stem}/")
+
+
+class _Part(io.RawIOBase):
+    """A part of an open file."""
+
+    def __init__(self, stream: IO[bytes], start: int, size: int) -> None:
+        self.stream = stream
+        self.start = start
+        self.size = size
+        self.position = 0
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = base + offset
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self.size - self.position)
+        self.stream.seek(self.start + self.position)
+        content = self.stream.read(left if size < 0 else min(size, left))
+        self.position += len(content)
+        return content
+
+
+def _index_file(file: Path) -> Path:
+    """Return where the index of a tar file is kept, as long as the file does not change."""
+    status = file.stat()
+    text = f"{file.absolute()}:{status.st_size}:{status.st_mtime_ns}"
+    name = blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return cache_folder() / "tar" / f"{name}.npz"
+
+
+def _read_index(kept: Path) -> list[Member] | None:
+    try:
+        with np.load(kept, allow_pickle=False) as arrays:
+            places: NDArray[np.int64] = arrays["places"]
+            names = arrays["names"].tobytes().decode(errors="surrogateescape").split("\0")
+    except Exception:  # numpy raises any exception for a damaged file
+        return None
+    if places.shape != (len(names), 2):
+        return None
+    return [Member(name, *place) for name, place in zip(names, places.tolist(), strict=True)]
+
+
+def _write_index(kept: Path, members: Sequence[Member]) -> None:
+    if not members:
+        return
+    stream = io.BytesIO()
+    names = "\0".join(member.name for member in members).encode(errors="surrogateescape")
+    places = np.array([member[1:] for member in members], np.int64)
+    np.savez_compressed(stream, names=np.frombuffer(names, np.uint8), places=places)
+    with suppress(OSError):  # on a full disk it is made again next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_file(kept.parent, kept.name, stream.getvalue())

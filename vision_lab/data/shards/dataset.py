@@ -1,0 +1,169 @@
+"""``data=webdataset``: samples in shards, in a folder or at an address."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_lab.core.arguments import Count, Positive, Range
+from vision_lab.core.errors import ConfigurationError, UnreadableFileError
+from vision_lab.core.text import format_si
+from vision_lab.data.cache_writer import GIGABYTE
+from vision_lab.data.encoded_image import EncodedImage
+from vision_lab.data.image_io import InvalidImageError
+from vision_lab.data.shards.cache import ShardCache
+from vision_lab.data.shards.foreign import index_foreign_shards
+from vision_lab.data.shards.index import Shard, SplitTable, read_index, read_table
+from vision_lab.data.shards.prefetch import Prefetcher
+from vision_lab.data.shards.reader import ShardReader
+from vision_lab.data.shards.storage import Storage
+from vision_lab.data.shards.targets import decode_boxes, decode_mask
+
+
+class ShardedDataset:
+    """A map-style dataset of (image file, target) in shards.
+
+    Args:
+        table: the samples.
+        reader: reads parts of shards.
+        target_type: type of the targets.
+        window: number of shards whose samples are shuffled together.
+        max_pixels: masks with more pixels are not decoded.
+        prefetcher: copies shards before they are needed; None for shards in a folder.
+    """
+
+    def __init__(
+        self,
+        table: SplitTable,
+        reader: ShardReader,
+        *,
+        target_type: str,
+        window: int,
+        max_pixels: int,
+        prefetcher: Prefetcher | None,
+    ) -> None:
+        self.table = table
+        self.reader = reader
+        self.target_type = target_type
+        self.window = window
+        self.max_pixels = max_pixels
+        self.prefetcher = prefetcher
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def shard_of(self) -> NDArray[np.int64]:
+        """(n,) index of the shard of each sample."""
+        return self.table.columns["shards"]
+
+    @property
+    def targets(self) -> list[int]:
+        """The label of each sample."""
+        labels: list[int] = self.table.columns["labels"].tolist()
+        return labels
+
+    @property
+    def config_key(self) -> list[str]:
+        """The digests of all shards, for fingerprints."""
+        return [shard.digest for shard in self.table.shards]
+
+    def __getitem__(self, index: int) -> tuple[EncodedImage, Any]:
+        content = self._read(index, "image")
+        image = EncodedImage(content, self._name(index))
+        return image, self._read_target(index)
+
+    def _read_target(self, index: int) -> Any:
+        if self.target_type == "labels":
+            return int(self.table.columns["labels"][index])
+        if self.target_type == "none" or not self.table.columns["target_sizes"][index]:
+            return None
+        content = self._read(index, "target")
+        try:
+            if self.target_type == "masks":
+                return decode_mask(content, max_pixels=self.max_pixels)
+            return decode_boxes(content)
+        except InvalidImageError as error:
+            raise UnreadableFileError(self._name(index), str(error)) from error
+
+    def _read(self, index: int, kind: Literal["image", "target"]) -> bytes:
+        columns = self.table.columns
+        start, size = (int(columns[f"{kind}_{column}"][index]) for column in ("starts", "sizes"))
+        return self.reader.read(self._shard(index), start, size)
+
+    def _name(self, index: int) -> str:
+        """Return the original path of a sample, or its place in its shard."""
+        return self.table.names[index] or f"{self._shard(index).name} sample {index}"
+
+    def _shard(self, index: int) -> Shard:
+        return self.table.shards[self.shard_of[index]]
+
+
+def sharded_samples(
+    root: str,
+    *,
+    split: Literal["train", "val", "test"],
+    target_type: Literal["labels", "masks", "boxes", "none"],
+    window: Count = 16,
+    ahead: Annotated[int, Range(ge=0)] = 2,
+    cache_limit: Positive = 20,
+    max_pixels: Count,
+) -> ShardedDataset | None:
+    """Create the dataset of a split in shards.
+
+    Args:
+        root: a folder or address with the shards of ``mode=pack``, or with those of another
+            program, whose names begin with train, val or test.
+        split: the split.
+        target_type: type of the targets.
+        window: number of shards whose samples are shuffled together.
+        ahead: number of shards that are copied before they are needed.
+        cache_limit: maximum size of the copies of shards from an address, in GB.
+        max_pixels: masks with more pixels are not decoded.
+
+    Returns:
+        The dataset; None if there is no such split.
+
+    Raises:
+        DataError: if shards cannot be read.
+        ConfigurationError: if the copies that are needed at the same time exceed their limit.
+    """
+    storage = Storage(root)
+    indexed = storage
+    try:
+        index = read_index(storage)
+    except FileNotFoundError:
+        indexed = index_foreign_shards(storage)
+        index = read_index(indexed)
+    if split not in index.shards:
+        return None
+    table = read_table(indexed, index, split)
+    cache, prefetcher = None, None
+    if storage.folder is None:
+        limit = int(cache_limit * GIGABYTE)
+        _check_limit(table, window=window, ahead=ahead, limit=limit)
+        cache = ShardCache(storage, limit=limit)
+        prefetcher = Prefetcher(cache, table.shards, table.columns["shards"], ahead=ahead)
+    return ShardedDataset(
+        table,
+        ShardReader(storage, cache),
+        target_type=target_type,
+        window=window,
+        max_pixels=max_pixels,
+        prefetcher=prefetcher,
+    )
+
+
+def _check_limit(table: SplitTable, *, window: int, ahead: int, limit: int) -> None:
+    """Check that the shards that are read at the same time fit into the limit."""
+    sizes = sorted((shard.size for shard in table.shards), reverse=True)
+    needed = sum(sizes[: window + ahead])
+    if needed > limit:
+        raise ConfigurationError(
+            f"data.cache_limit={limit / GIGABYTE:g} GB is too small: data.window={window} shards "
+            f"are shuffled together and data.ahead={ahead} copied before they are needed, which "
+            f"have {format_si(needed)}B: type data.cache_limit={needed / GIGABYTE:.3g} or more, or "
+            "a smaller data.window"
+        )

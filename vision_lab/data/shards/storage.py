@@ -1,0 +1,277 @@
+"""Files in a folder or at an address such as ``s3://bucket/folder``, which fsspec reaches.
+
+Reading is repeated after errors that may pass, with growing pauses. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from vision_lab.core.errors import DataError
+from vision_lab.core.files import write_file
+from vision_lab.core.text import first_line
+
+PACKAGES = {
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "hf": "huggingface_hub",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "memory": "fsspec",
+}
+"""The package that fsspec requires for each protocol. All others are refused: some run programs."""
+
+ATTEMPTS = 5
+"""Number of times that a file is read before an error is final."""
+
+FIRST_PAUSE_SECONDS = 0.5
+"""Pause before the second attempt; each further one is twice as long."""
+
+TIMEOUT_SECONDS = 30
+"""Time without an answer of the server after which an attempt has failed."""
+
+BLOCK_BYTES = 8_000_000
+"""Size of a request: what is lost when a connection is cut."""
+
+CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "PermissionError")
+"""Names of the errors of all file systems for which repeating does not help."""
+
+T = TypeVar("T")
+
+
+class Storage:
+    """The files of a folder, or below an address.
+
+    Args:
+        address: a folder, or an address with one of the protocols in ``PACKAGES``.
+
+    Raises:
+        DataError: if the protocol is unknown, or its package is not installed.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        protocol, separator, _ = self.address.partition("://")
+        self.folder: Path | None = None
+        """The folder; None for an address."""
+        if not separator:
+            self.folder = Path(self.address).expanduser()
+        elif protocol not in PACKAGES:
+            raise DataError(
+                f"{address}: the protocol {protocol} is not supported: type a folder, or an "
+                f"address that begins with {', '.join(f'{name}://' for name in PACKAGES)}"
+            )
+        self.protocol = protocol if separator else "file"
+        self._file_systems: dict[int, Any] = {}
+        """The file system by process: connections do not survive a fork."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_file_systems": {}}
+
+    def __str__(self) -> str:
+        return self.address
+
+    def locate(self, name: str) -> str:
+        """Return the address of a file, for messages."""
+        return f"{self.address}/{name}"
+
+    def read(self, name: str, *, max_bytes: int) -> bytes:
+        """Read a file.
+
+        Args:
+            name: name of the file.
+            max_bytes: maximum size of the file.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            DataError: if it is too large, or cannot be read.
+        """
+        size = self.size(name)
+        if size is None:
+            raise FileNotFoundError(self.locate(name))
+        if size > max_bytes:
+            raise DataError(f"{self.locate(name)} has {size:,} bytes, more than {max_bytes:,}")
+        if self.folder is not None:
+            return (self.folder / name).read_bytes()
+        return self._read_range(name, 0, size)
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes; None if there is none."""
+        if self.folder is not None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return (self.folder / name).stat().st_size
+            return None
+        with suppress(FileNotFoundError):
+            info = self._repeat(name, lambda system: system.info(self._path(name)))
+            return int(info["size"])
+        return None
+
+    def list_files(self) -> list[str]:
+        """Return the names of all files, in order, without those in subfolders.
+
+        Raises:
+            DataError: if there is no such folder.
+        """
+        if self.folder is not None:
+            if not self.folder.is_dir():
+                raise DataError(f"there is no folder {self.folder}: type data.root=<folder>")
+            return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+        try:
+            entries = self._repeat("", lambda system: system.ls(self._path(""), detail=True))
+        except FileNotFoundError:
+            raise DataError(f"there is nothing at {self.address}: type data.root=...") from None
+        return sorted(Path(entry["name"]).name for entry in entries if entry["type"] == "file")
+
+    def download(self, name: str, file: IO[bytes], *, size: int) -> str:
+        """Copy a file of known size; after an error only the rest is read again.
+
+        Args:
+            name: name of the file.
+            file: the open file to write to.
+            size: size of the file in bytes.
+
+        Returns:
+            The digest of its content, see ``digest_file``.
+
+        Raises:
+            DataError: if it is missing, or cannot be read, or has another size.
+        """
+        digest = blake2b(digest_size=16)
+        for start in range(0, size, BLOCK_BYTES):
+            block = self._read_range(name, start, min(start + BLOCK_BYTES, size))
+            file.write(block)
+            digest.update(block)
+        return digest.hexdigest()
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a file to the storage, where it appears as a whole.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / f".{name}.part"
+            shutil.copyfile(source, part)
+            part.replace(self.folder / name)
+            return
+        self._repeat(name, lambda system: system.put_file(str(source), self._path(name)))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, which appears as a whole.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_file(self.folder, name, content)
+        else:
+            self._repeat(name, lambda system: system.pipe_file(self._path(name), content))
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if there is one."""
+        with suppress(FileNotFoundError):
+            if self.folder is not None:
+                (self.folder / name).unlink()
+            else:
+                self._repeat(name, lambda system: system.rm_file(self._path(name)))
+
+    def _path(self, name: str) -> str:
+        """Return the path of a file as its file system wants it."""
+        return self.locate(name) if name else self.address
+
+    def _read_range(self, name: str, start: int, end: int) -> bytes:
+        """Read the bytes from ``start`` to before ``end``."""
+
+        def read(system: Any) -> bytes:
+            block: bytes = system.cat_file(self._path(name), start=start, end=end)
+            if len(block) != end - start:
+                raise EOFError(f"it ends after {start + len(block):,} bytes")
+            return block
+
+        if start == end:
+            return b""
+        try:
+            return self._repeat(name, read)
+        except FileNotFoundError:
+            raise DataError(f"{self.locate(name)} does not exist") from None
+
+    def _repeat(self, name: str, action: Callable[[Any], T]) -> T:
+        """Try an action several times, unless its error is final."""
+        pause = FIRST_PAUSE_SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return action(self._file_system())
+            except (FileNotFoundError, DataError):
+                raise
+            except Exception as error:  # each file system raises the errors of its library
+                if type(error).__name__ in CREDENTIAL_ERRORS:
+                    raise DataError(self._explain_credentials(name, error)) from error
+                if attempt == ATTEMPTS:
+                    raise DataError(
+                        f"{self.locate(name)} cannot be reached after {ATTEMPTS} attempts: "
+                        f"{first_line(error) or type(error).__name__}"
+                    ) from error
+            time.sleep(pause)
+            pause *= 2
+        raise AssertionError("unreachable")
+
+    def _explain_credentials(self, name: str, error: Exception) -> str:
+        if self.protocol == "s3":
+            advice = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        else:
+            advice = f"log in as described by {PACKAGES[self.protocol]}"
+        return f"{self.locate(name)}: access is denied ({first_line(error)}): {advice}"
+
+    def _file_system(self) -> Any:
+        """Return the file system of this process."""
+        process = os.getpid()
+        if process not in self._file_systems:
+            self._file_systems = {process: _open_file_system(self.protocol)}
+        return self._file_systems[process]
+
+
+def _open_file_system(protocol: str) -> Any:
+    """Open one of fsspec's file systems, with time limits."""
+    import fsspec  # type: ignore[import-untyped]
+
+    options: dict[str, Any] = {"skip_instance_cache": True}
+    if protocol == "s3":
+        limits = {"connect_timeout": TIMEOUT_SECONDS, "read_timeout": TIMEOUT_SECONDS}
+        options["config_kwargs"] = {**limits, "retries": {"max_attempts": 1}}
+    elif protocol in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=TIMEOUT_SECONDS)
+        options["client_kwargs"] = {"timeout": timeout}
+    try:
+        system = fsspec.filesystem(protocol, use_listings_cache=False, **options)
+    except ImportError as error:
+        package = PACKAGES[protocol]
+        wanted = "'vision_lab[stream]'" if protocol == "s3" else package
+        raise DataError(f"{protocol}:// requires {package}: type pip install {wanted}") from error
+    system.retries = 1  # of s3fs, which would repeat each of our attempts five times
+    return system
+
+
+def digest_file(file: Path) -> str:
+    """Compute the digest of a file, 32 hexadecimal digits."""
+    digest = blake2b(digest_size=16)
+    with file.open("rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_plain_name(name: object) -> bool:
+    """Return whether a value from a file is the name of a file, not a path."""
+    return isinstance(name, str) and re.fullmatch(r"[\w\-][\w.\-]{0,200}", name) is not None
