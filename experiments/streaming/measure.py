@@ -29,7 +29,7 @@ from vision_lab.data.shards.storage import Storage
 
 HERE = Path(__file__).parent
 PORT = 5077
-NUM_SHARDS, SAMPLES, SIDE = 24, 250, 160
+NUM_SHARDS, SAMPLES, SIDE = 36, 400, 256
 """Shards, images in each, and their height and width in pixels."""
 
 BATCH, WORKERS = 32, 1
@@ -61,6 +61,7 @@ def main() -> None:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     size = make_shards(folder / "shards")
+    assert server.pid is not None
     upload(folder / "shards", "s3://bucket/shards")
     limit = size / 3
     print(
@@ -71,7 +72,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         speeds["disk"].append(run_epoch(str(folder / "shards"), limit)[1])
         shutil.rmtree(folder / "cache", ignore_errors=True)
-        with UsageMonitor(folder / "cache") as monitor:
+        with UsageMonitor(folder / "cache", excluded=server.pid) as monitor:
             first, speed = run_epoch("s3://bucket/shards", limit)
         usage = monitor.usage
         firsts.append(first)
@@ -213,8 +214,9 @@ def make_loader(root: str, limit: float) -> DataLoader:
 class UsageMonitor:
     """Measures the size of a folder and the memory of this process and its workers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, excluded: int) -> None:
         self.folder = folder
+        self.excluded = excluded
         self.usage = Usage([], [], [])
         self.done = threading.Event()
 
@@ -232,7 +234,7 @@ class UsageMonitor:
         while not self.done.wait(0.1):
             self.usage.seconds.append(time.perf_counter() - started)
             self.usage.disk.append(folder_size(self.folder) / 1e6)
-            self.usage.memory.append(memory() / 1e6)
+            self.usage.memory.append(memory(self.excluded) / 1e6)
 
 
 def folder_size(folder: Path) -> int:
@@ -244,14 +246,14 @@ def folder_size(folder: Path) -> int:
     return size
 
 
-def memory() -> int:
-    """Return the memory that this process and its workers do not share, in bytes."""
+def memory(excluded: int) -> int:
+    """Return the memory of this process and its workers in bytes, that which they share once."""
     process = psutil.Process()
-    workers = [child for child in process.children() if "spawn" not in " ".join(child.cmdline())]
+    workers = [child for child in process.children() if child.pid != excluded]
     total = 0
     for each in (process, *workers):
         with suppress(psutil.Error):
-            total += each.memory_full_info().uss
+            total += each.memory_full_info().pss
     return total
 
 

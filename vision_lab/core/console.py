@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
-from rich import get_console
+from rich import get_console, progress
 from rich.text import Text
 
 from vision_lab.core.text import display_text
@@ -39,6 +41,8 @@ IGNORED_WARNINGS = (
 """Regular expressions of warnings that the user cannot act on."""
 
 
+T = TypeVar("T")
+
 SILENCED_LIBRARIES = (
     "pytorch_lightning",  # lists absent accelerators
     "faster_coco_eval",  # prints a table after each epoch
@@ -64,6 +68,25 @@ def _escape_record(record: logging.LogRecord) -> bool:
 def print_line(text: str) -> None:
     """Print a line without markup or highlighting."""
     get_console().print(Text(display_text(text)), highlight=False, soft_wrap=True)
+
+
+def track(items: Iterable[T], title: str, *, total: int) -> Iterator[T]:
+    """Yield items, and show a progress bar in a terminal.
+
+    Args:
+        items: the items.
+        title: text before the bar.
+        total: number of items.
+    """
+    console = get_console()
+    yield from progress.track(
+        items,
+        title,
+        total=total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,  # it would print an empty line
+    )
 
 
 def print_warning(text: str) -> None:

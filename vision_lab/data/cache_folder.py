@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO, Literal
 
 from filelock import FileLock, Timeout
-from rich.progress import track
 
 from vision_lab.core import console
 from vision_lab.core.errors import DataError
@@ -108,7 +107,7 @@ class CacheFolder:
             started = time.monotonic()
             entries = read_entries(dataset, settings, kind=kind, num_workers=num_workers)
             with closing(entries), self._explain_full_disk():
-                shown = track(entries, total=len(dataset), description=description, transient=True)
+                shown = console.track(entries, description, total=len(dataset))
                 size = self._write(shown, settings, kind=kind, key=key)
             seconds = time.monotonic() - started
             console.print_line(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from vision_lab import build
@@ -88,7 +87,7 @@ def check(
     inspections = data.inspections(small_object_pixels=small_object_pixels)
     total = sum(map(len, inspections))
     reading = inspect_samples(inspections, num_workers=data.effective_num_workers)
-    samples = list(track(reading, f"reading {total:,} samples", total=total, transient=True))
+    samples = list(console.track(reading, f"reading {total:,} samples", total=total))
     report = {
         "data": config.choices.get("data"),
         "root": config["data"].get("root"),

@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.progress import track
-
 from vision_lab import build
 from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
@@ -168,7 +166,7 @@ class _Packing:
         shards, rows, num_new = [], [], 0
         title = f"writing {len(writer):,} shards of {writer.split}"
         reading = writer.write_all(num_workers=self.data.effective_num_workers)
-        for written in track(reading, title, total=len(writer), transient=True):
+        for written in console.track(reading, title, total=len(writer)):
             unreadable += written.unreadable
             if self.data.on_error == "raise" and unreadable:
                 raise DataError(_explain_unreadable(unreadable))

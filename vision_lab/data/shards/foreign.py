@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from rich.progress import track
-
+from vision_lab.core.console import track
 from vision_lab.core.errors import DataError
 from vision_lab.core.files import write_file
 from vision_lab.core.machine import cache_folder
@@ -105,7 +104,7 @@ def _index_split(storage: Storage, names: Sequence[str], split: str) -> SplitTab
     shards: list[Shard] = []
     rows: list[list[Row]] = []
     title = f"reading {len(names):,} shards of {split}"
-    for name in track(names, title, transient=True):
+    for name in track(names, title, total=len(names)):
         shard, found = _index_shard(storage, name)
         if found:
             shards.append(shard)
