@@ -535,7 +535,7 @@ class DataModule(pl.LightningDataModule):
             same_every_epoch=not self.shuffle,
             resume_position=self.resume_position if training else (0, 0),
             limit=limit,
-            follow=_get_prefetcher(dataset.dataset),
+            follow=_find_follower(dataset.dataset),
         )
         num_workers = self.effective_num_workers
         if num_workers > 0:
@@ -551,10 +551,18 @@ class DataModule(pl.LightningDataModule):
         )
 
 
-def _get_prefetcher(dataset: Dataset) -> Callable[[list[list[int]]], Iterable[list[int]]]:
-    """Return what loads the shards of the next batches, or else ``iter``."""
-    prefetcher = getattr(dataset, "prefetcher", None)  # not of subsets, whose indices differ
+def _find_follower(dataset: Dataset) -> Callable[[list[list[int]]], Iterable[list[int]]]:
+    """Return what copies the shards of the next batches, or else ``iter``."""
+    prefetcher = _find_prefetcher(dataset)
     return iter if prefetcher is None else prefetcher.follow
+
+
+def _find_prefetcher(dataset: Dataset) -> Any:
+    """Return the attribute ``prefetcher`` of a dataset, for the indices of a subset."""
+    if isinstance(dataset, Subset):
+        prefetcher = _find_prefetcher(dataset.dataset)  # type: ignore[arg-type]
+        return None if prefetcher is None else prefetcher.select(dataset.indices)
+    return getattr(dataset, "prefetcher", None)
 
 
 def _check_fold(folds: int | None, fold: int | None) -> int:

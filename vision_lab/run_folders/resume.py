@@ -35,7 +35,8 @@ IGNORED_KEYS = (
         "mode",
     ),
     "search",
-    *("data.num_workers", "data.root", "callbacks.progress_bar", "trainer.profiler"),
+    *("data.num_workers", "data.root", "data.ahead", "data.cache_limit"),
+    *("callbacks.progress_bar", "trainer.profiler"),
     *("trainer.keep_memory", "trainer.plugins.checkpoints.background"),
     *("callbacks.hparams", "callbacks.image_logger", "callbacks.sample_losses"),
     *(

@@ -56,3 +56,10 @@ def test_nothing_is_copied_after_the_loop_has_ended():
     assert copies.wait_for(1) == ["0"]
     following.close()
     assert copies.wait_for(1) == ["0"]
+
+
+def test_subsets_have_indices_of_their_own():
+    copies = Copies()
+    prefetcher = make(copies, ahead=0).select([10, 11, 2])
+    assert list(prefetcher.follow([[2], [0, 1]])) == [[2], [0, 1]]
+    assert copies.wait_for(2) == ["1", "5"]
