@@ -23,9 +23,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from vision_lab.core.spec import DataSpec
+from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.module import DataModule
 from vision_lab.data.shards.dataset import sharded_samples
+from vision_lab.data.shards.index import make_table, write_index
 from vision_lab.data.shards.storage import Storage
+from vision_lab.data.shards.writer import PackSettings, SplitWriter
 
 HERE = Path(__file__).parent
 PORT = 5077
@@ -99,20 +102,12 @@ def serve() -> None:
 
 def make_shards(folder: Path) -> int:
     """Write shards of photographs of smooth noise, and return their size in bytes."""
-    from vision_lab.data.shards import index
-    from vision_lab.data.shards.writer import PackSettings, SplitWriter
-
     settings = PackSettings(SAMPLES, shuffle=False, shorter_side=None, max_pixels=10**8)
     storage = Storage(str(folder))
     writer = SplitWriter(Photographs(), "train", spec(), settings, storage=storage, key="")
     written = list(writer.write_all(num_workers=2))
-    table = index.make_table([item.shard for item in written], [item.rows for item in written])
-    content = index.dump_table(table)
-    storage.write("train.npz", content)
-    tables = {"train": ("train.npz", index.digest_bytes(content))}
-    shards = {"train": table.shards}
-    text = index.dump_index(index.ShardIndex(vars(spec()), {}, shards, tables))
-    storage.write("index.json", text.encode())
+    table = make_table([item.shard for item in written], [item.rows for item in written])
+    write_index(storage, {"train": table}, spec=vars(spec()), source={})
     return sum(shard.size for shard in table.shards)
 
 
@@ -122,9 +117,7 @@ class Photographs:
     def __len__(self) -> int:
         return NUM_SHARDS * SAMPLES
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        from vision_lab.data.encoded_image import EncodedImage
-
+    def __getitem__(self, index: int) -> tuple[EncodedImage, int]:
         coarse = np.random.default_rng(index).integers(0, 255, (SIDE // 4, SIDE // 4, 3))
         image = Image.fromarray(coarse.astype(np.uint8)).resize((SIDE, SIDE), Image.BICUBIC)
         stream = io.BytesIO()
@@ -238,12 +231,17 @@ class UsageMonitor:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the space that the files of a folder take on disk, in bytes."""
-    size = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            size += path.stat().st_blocks * 512
-    return size
+    """Return the space on disk of the files of a folder in bytes, and of deleted ones still open."""
+    sizes = {}
+    opened = []
+    for process in (psutil.Process(), *psutil.Process().children()):
+        opened += list(Path(f"/proc/{process.pid}/fd").glob("*"))
+    for path in (*folder.rglob("*"), *opened):
+        with suppress(FileNotFoundError, PermissionError):
+            if path.parent.name != "fd" or str(folder) in str(path.readlink()):
+                status = path.stat()
+                sizes[status.st_ino] = status.st_blocks * 512
+    return sum(sizes.values())
 
 
 def memory(excluded: int) -> int:

@@ -100,13 +100,62 @@ def test_files_that_cannot_be_read_stop_packing_or_are_listed(
     outcome = command(*words, *data)
     assert outcome.code == 1
     assert f"{broken}: the file is empty" in outcome.err
-    assert "type data.on_error=skip to leave such files out and list them" in outcome.err
+    assert "type data.on_error=skip to skip such files and list them" in outcome.err
     assert not (tmp_path / "shards" / "index.json").exists()
     skipped = command(*words, *data, "data.on_error=skip")
     assert skipped.code == 0, skipped.err
     assert "1 images were left out, listed in" in skipped.out + skipped.err
     (listing,) = tmp_path.rglob("unreadable.csv")
     assert listing.read_text() == f"path,reason\n{broken},the file is empty\n"
+
+
+def test_shards_of_others_are_not_overwritten_without_being_told_so(
+    command: Command, tmp_path: Path, make_folder: Callable[..., Path]
+):
+    root = make_folder(count=12)
+    data = ("data=folder", f"data.root={root}", "data.num_workers=0")
+    words = ("mode=pack", "mode.shards=shards", "mode.samples_per_shard=4", *data)
+    into_data = command("mode=pack", f"mode.shards={root}", *data)
+    assert into_data.code == 1
+    assert "is data.root, which would be overwritten: type another folder" in into_data.err
+    (tmp_path / "shards").mkdir()
+    other = tmp_path / "shards" / "train-000000.tar"
+    other.write_bytes(b"of another program")
+    refused = command(*words)
+    assert refused.code == 1
+    assert "contains shards of other data, or with other settings" in refused.err
+    assert other.read_bytes() == b"of another program"
+    assert command(*words, "force=true").code == 0
+    assert len(list((tmp_path / "shards").glob("train-*.tar"))) == 7
+    assert "already contains this data" in command(*words).out
+    larger = command(*words, "data.spec.image_size=[48,48]")
+    assert larger.code == 1  # the index would have another size
+    assert "with other settings" in larger.err
+    fewer = command(*words, "mode.samples_per_shard=16", "force=true")
+    assert fewer.code == 0, fewer.err
+    assert names(tmp_path / "shards") == [
+        *("index.json", "test-000000.tar", "test.npz"),
+        *("train-000000.tar", "train-000001.tar", "train.npz", "val-000000.tar", "val.npz"),
+    ]
+
+
+def test_an_interrupted_command_continues_but_only_with_its_own_data(
+    command: Command, tmp_path: Path, make_folder: Callable[..., Path]
+):
+    root = make_folder(count=12)
+    data = ("data=folder", f"data.root={root}", "data.num_workers=0")
+    words = ("mode=pack", "mode.shards=shards", "mode.samples_per_shard=4", *data)
+    broken = sorted((root / "cedar").iterdir())[5]
+    content = broken.read_bytes()
+    broken.write_bytes(content[:100])  # the command stops there
+    assert command(*words).code == 1
+    assert (tmp_path / "shards" / "packing").exists()
+    other = command(*words, "mode.samples_per_shard=5")
+    assert other.code == 1
+    assert "contains shards of other data, or with other settings" in other.err
+    skipped = command(*words, "data.on_error=skip")
+    assert skipped.code == 0, skipped.err
+    assert not (tmp_path / "shards" / "packing").exists()
 
 
 def test_shards_without_index_need_what_the_index_would_say(command: Command, tmp_path: Path):

@@ -153,6 +153,8 @@ def list_origins(dataset: Dataset, names: Mapping[int, str]) -> list[str]:
 
 def has_paths(dataset: Dataset) -> bool:
     """Return whether images are paths, so that samples can be read without decoding images."""
+    if get_shards(dataset) is not None:
+        return False  # reading a sample may copy a shard
     return len(dataset) > 0 and isinstance(dataset[0][0], str | Path)
 
 

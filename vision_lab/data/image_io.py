@@ -119,6 +119,19 @@ class ImageFile:
         return cls(content, max_pixels=max_pixels)
 
     @property
+    def content(self) -> bytes:
+        """Content of the file."""
+        return self._content
+
+    @property
+    def format(self) -> str:
+        """Pillow's name of its format."""
+        if self._jpeg is not None:
+            return "JPEG"
+        with Image.open(io.BytesIO(self._content), formats=FORMATS) as image:
+            return str(image.format)
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of a JPEG file in pixels; None for formats that cannot be reduced."""
         if self._jpeg is None:

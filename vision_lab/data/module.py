@@ -340,13 +340,7 @@ class DataModule(pl.LightningDataModule):
         if not batch.unreadable:
             return
         if self.on_error == "raise":
-            count = len(batch.unreadable)
-            subject = "1 image" if count == 1 else f"{count} images"
-            files = "\n".join(f"  {path}: {reason}" for path, reason in batch.unreadable)
-            raise DataError(
-                f"{subject} cannot be read:\n{files}\nFix or remove them, or type "
-                "data.on_error=skip to skip such files and list them."
-            )
+            raise DataError(explain_unreadable(batch.unreadable))
         self.unreadable.update(batch.unreadable)
 
     def sync_unreadable(self) -> None:
@@ -549,6 +543,16 @@ class DataModule(pl.LightningDataModule):
             worker_init_fn=init_worker,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
+
+
+def explain_unreadable(files: Sequence[UnreadableFile]) -> str:
+    """Return the error for files that cannot be read."""
+    subject = "1 image" if len(files) == 1 else f"{len(files)} images"
+    lines = "\n".join(f"  {path}: {reason}" for path, reason in files)
+    return (
+        f"{subject} cannot be read:\n{lines}\nFix or remove them, or type data.on_error=skip to "
+        "skip such files and list them."
+    )
 
 
 def _find_follower(dataset: Dataset) -> Callable[[list[list[int]]], Iterable[list[int]]]:

@@ -58,9 +58,9 @@ def shuffled_sampler(
 class ShardSampler(Sampler[int]):
     """Draws each sample once, from a window of shards that moves over all of them.
 
-    The shards are in random order. Each sample of the k-th of them is drawn while the window, of
-    the shards k - window + 1 to k, moves from there to the next place: at any time samples of
-    at most ``window`` shards are mixed. If the window holds all shards, the order is that of
+    The shards are in random order, over which the window moves. Samples of a shard are spread
+    evenly over the steps in which the window contains it, so that at any time samples of at most
+    ``window`` shards are mixed. If the window holds all shards, the order is that of
     ``RandomSampler``.
 
     Args:

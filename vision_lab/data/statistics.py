@@ -12,6 +12,7 @@ from torch import Tensor
 from vision_lab.core.errors import UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import IGNORE_INDEX
+from vision_lab.data.fingerprint import get_shards
 from vision_lab.data.splits import evenly_spaced
 
 
@@ -57,6 +58,9 @@ def count_pixels(
 ) -> Tensor:
     """Count the pixels of each class, and ignored ones, in evenly spaced masks.
 
+    Of shards the first masks are counted: ``mode=pack`` stores training images in random order, and
+    others may have to be copied.
+
     Args:
         dataset: dataset of images and masks.
         class_lookup: (256,) label of each value of a mask.
@@ -67,7 +71,9 @@ def count_pixels(
         (n, num_classes + 1) float.
     """
     rows = []
-    for index in evenly_spaced(len(dataset), min(max_samples, len(dataset))):
+    count = min(max_samples, len(dataset))
+    has_shards = get_shards(dataset) is not None
+    for index in range(count) if has_shards else evenly_spaced(len(dataset), count):
         with suppress(UnreadableFileError):  # reported when the sample is trained on
             values = torch.as_tensor(np.asarray(dataset[index][1])).int()
             labels = class_lookup[values.clamp(0, IGNORE_INDEX)].flatten().int()

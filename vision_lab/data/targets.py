@@ -197,7 +197,7 @@ class BoxTarget:
         """
         target = target or {"boxes": (), "labels": ()}
         height, width = size
-        _check_annotated_size(target.get("size"), size)
+        check_annotated_size(target.get("size"), size)
         boxes = torch.as_tensor(target["boxes"], dtype=torch.float32).reshape(-1, 4)
         if target.get("relative"):
             boxes = boxes * torch.tensor([width, height, width, height])
@@ -307,8 +307,16 @@ def check_mask_size(mask_size: tuple[int, ...], size: tuple[int, int]) -> None:
     raise InvalidImageError(f"its mask has {sizes[0]} pixels, the image {sizes[1]}{hint}")
 
 
-def _check_annotated_size(annotated: tuple[int, int] | None, size: tuple[int, int]) -> None:
-    """Check the image size that an annotation file gives, if it does."""
+def check_annotated_size(annotated: tuple[int, int] | None, size: tuple[int, int]) -> None:
+    """Check the image size that an annotation file gives, if it does.
+
+    Args:
+        annotated: (height, width) in the annotation; None if it gives none.
+        size: (height, width) of the image.
+
+    Raises:
+        InvalidImageError: if they differ.
+    """
     if annotated in (None, size):
         return
     assert annotated is not None

@@ -18,6 +18,7 @@ from vision_lab.core.errors import ConfigurationError, UnreadableFile, Unreadabl
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.cache import CachedImage
+from vision_lab.data.fingerprint import get_shards, get_window
 from vision_lab.data.image_io import InvalidImageError, find_path, open_source, to_uint8_image
 from vision_lab.data.reduction import (
     Plan,
@@ -75,6 +76,7 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
         self.dataset = dataset
         self.spec = spec
         self.transforms = flatten_transforms(transforms)
+        _check_shards(dataset, self.transforms)
         self.image_transforms = {
             transform for transform in self.transforms if _takes_one(transform)
         }
@@ -207,6 +209,24 @@ class TransformedDataset(torch.utils.data.Dataset[tuple[Tensor, Any, Sample] | U
             if not isinstance(item, UnreadableFile):
                 samples.append(self.target.resize(item.image, item.target))
         return samples
+
+
+def _check_shards(dataset: Dataset, transforms: Sequence[v2.Transform]) -> None:
+    """Check that transforms that read other samples do not need more shards than there are at once.
+
+    Raises:
+        ConfigurationError: if they do.
+    """
+    shard_of = get_shards(dataset)
+    if shard_of is None:
+        return
+    num_shards, window = len(shard_of.unique()), get_window(dataset)
+    for transform in transforms:
+        if isinstance(transform, MultiSampleTransform) and num_shards > window:
+            raise ConfigurationError(
+                f"{type(transform).__name__} combines images of all {num_shards} shards, but "
+                f"data.window={window}: type data.window={num_shards}, or another augment"
+            )
 
 
 def _takes_one(transform: Any) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,28 +17,32 @@ from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
 from vision_lab.core.arguments import Count
-from vision_lab.core.errors import DataError, UnreadableFile
+from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFile
 from vision_lab.core.files import format_path, reject_link, write_file
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import format_si, summarize_names
-from vision_lab.data.module import SPLITS, DataModule
+from vision_lab.data.module import SPLITS, DataModule, explain_unreadable
 from vision_lab.data.shards.index import (
     INDEX_FILENAME,
-    ShardIndex,
     SplitTable,
-    digest_bytes,
-    dump_index,
-    dump_table,
     make_table,
     read_index,
+    write_index,
 )
 from vision_lab.data.shards.storage import Storage
 from vision_lab.data.shards.writer import (
     PackSettings,
+    SampleEncoder,
     SplitWriter,
     choose_samples_per_shard,
     hash_plan,
 )
+
+PLAN_FILENAME = "packing"
+"""Hash of what an unfinished command writes."""
+
+PART_PATTERN = re.compile(r"(train|val|test)-\d{6}\.(tar|json)")
+"""Names of shards, and of notes about those of an unfinished command."""
 
 MAX_LISTED = 5
 
@@ -72,21 +78,30 @@ def pack(
     data = build.data(config, spec)
     data.prepare_data()
     data.setup()
+    settings = PackSettings(1, shuffle, shorter_side, data.max_pixels)
     if samples_per_shard == "auto":
-        samples_per_shard = choose_samples_per_shard(data.splits["train"])
+        encoder = SampleEncoder(spec, settings)
+        samples_per_shard = choose_samples_per_shard(data.splits["train"], encoder)
     storage = Storage(shards)
-    packing = _Packing(
-        data,
-        spec,
-        storage,
-        settings=PackSettings(samples_per_shard, shuffle, shorter_side, data.max_pixels),
-    )
+    _check_destination(storage, str(config["data"].get("root")))
+    settings = replace(settings, samples_per_shard=samples_per_shard)
+    packing = _Packing(data, spec, storage, settings=settings)
     if packing.is_complete(force=bool(config["force"])):
         console.print_line(f"{shards} already contains this data")
         return
     unreadable = packing.write()
     _report_unreadable(unreadable, folder)
     console.print_line(f"type data=webdataset data.root={shards} to use it")
+
+
+def _check_destination(storage: Storage, root: str) -> None:
+    """Check that shards are not written into the data."""
+    if storage.address == root.rstrip("/") or (
+        storage.folder is not None and storage.folder.absolute() == Path(root).absolute()
+    ):
+        raise ConfigurationError(
+            f"mode.shards={storage} is data.root, which would be overwritten: type another folder"
+        )
 
 
 class _Packing:
@@ -106,7 +121,16 @@ class _Packing:
         self.spec = spec
         self.storage = storage
         self.settings = settings
-        self.source = {"fingerprints": data.fingerprints(), "settings": asdict(settings)}
+        targets = {}
+        for split, dataset in data.datasets.items():
+            targets[split] = repr(getattr(dataset, "cache_key", None))  # how masks are read
+        content = {
+            "fingerprints": data.fingerprints(),
+            "targets": targets,
+            "settings": asdict(settings),
+            "spec": asdict(spec),
+        }
+        self.source = json.loads(json.dumps(content))  # as it is read again
         self.key = hash_plan(self.source)
 
     def is_complete(self, *, force: bool) -> bool:
@@ -116,42 +140,55 @@ class _Packing:
             DataError: if it contains others, unless ``force``.
         """
         try:
-            index = read_index(self.storage)
+            if read_index(self.storage).source == self.source:
+                return not force
         except FileNotFoundError:
-            return False
-        if index.source == self.source:
-            return not force
+            if self._has_own_parts():
+                return False
         if not force:
             raise DataError(
                 f"{self.storage} contains shards of other data, or with other settings: type "
                 "another mode.shards, or force=true to replace them"
             )
+        self.storage.delete(INDEX_FILENAME)
+        for name in self._list_parts():
+            self.storage.delete(name)
         return False
 
     def write(self) -> list[UnreadableFile]:
         """Write all splits and the index, and return the files that were left out."""
         self.storage.delete(INDEX_FILENAME)
+        self.storage.write(PLAN_FILENAME, self.key.encode())
         unreadable: list[UnreadableFile] = []
-        splits = sorted(self.data.splits, key=SPLITS.index)
-        writers = [self._writer(split) for split in splits]
-        tables = {writer.split: self._write_split(writer, unreadable) for writer in writers}
-        entries = {}
-        for split, table in tables.items():
-            content = dump_table(table)
-            name = f"{split}.npz"
-            self.storage.write(name, content)
-            entries[split] = (name, digest_bytes(content))
-        shards = {split: table.shards for split, table in tables.items()}
-        index = ShardIndex(asdict(self.spec), self.source, shards, entries)
-        self.storage.write(INDEX_FILENAME, dump_index(index).encode())
-        for writer in writers:
-            writer.delete_progress()
+        tables: dict[str, SplitTable] = {}
+        for split in sorted(self.data.splits, key=SPLITS.index):
+            tables[split] = self._write_split(self._writer(split), unreadable)
+        write_index(self.storage, tables, spec=asdict(self.spec), source=self.source)
+        used = {shard.name for table in tables.values() for shard in table.shards}
+        for name in self._list_parts():
+            if name not in used:
+                self.storage.delete(name)
         return unreadable
+
+    def _has_own_parts(self) -> bool:
+        """Return whether shards without an index, if any, are those of this command."""
+        try:
+            return self.storage.read(PLAN_FILENAME, max_bytes=100).decode() == self.key
+        except FileNotFoundError:
+            return not any(name.endswith(".tar") for name in self._list_parts())
+
+    def _list_parts(self) -> list[str]:
+        """List the files that packing writes, but for the index and its tables."""
+        try:
+            names = list(self.storage.list_files())
+        except DataError:  # there is no such folder yet
+            return []
+        return [name for name in names if name == PLAN_FILENAME or PART_PATTERN.fullmatch(name)]
 
     def _writer(self, split: Any) -> SplitWriter:
         settings = self.settings
         if split != "train":
-            settings = PackSettings(**{**asdict(settings), "shuffle": False})
+            settings = replace(settings, shuffle=False)
         return SplitWriter(
             self.data.splits[split],
             split,
@@ -169,7 +206,7 @@ class _Packing:
         for written in console.track(reading, title, total=len(writer)):
             unreadable += written.unreadable
             if self.data.on_error == "raise" and unreadable:
-                raise DataError(_explain_unreadable(unreadable))
+                raise DataError(explain_unreadable(unreadable[:MAX_LISTED]))
             if written.rows:
                 shards.append(written.shard)
                 rows.append(written.rows)
@@ -184,14 +221,6 @@ class _Packing:
             f"{num_new:,} written in {seconds:.0f} s"
         )
         return make_table(shards, rows)
-
-
-def _explain_unreadable(files: Sequence[UnreadableFile]) -> str:
-    listed = "\n".join(f"  {file.path}: {file.reason}" for file in files[:MAX_LISTED])
-    return (
-        f"{len(files)} images cannot be read:\n{listed}\nFix or remove them (mode=check lists "
-        "all), or type data.on_error=skip to leave such files out and list them."
-    )
 
 
 def _report_unreadable(files: Sequence[UnreadableFile], folder: Path) -> None:

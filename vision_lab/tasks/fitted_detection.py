@@ -85,8 +85,6 @@ class FittedDetectionTask(DetectionTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect examples from the images of a batch, and fit the detector after the last one."""
-        if batch_idx == 0:
-            self._held_out = []
         for image, target, sample in zip(batch.images, batch.targets, batch.samples, strict=True):
             pixels, objects = image.cpu(), target.to(torch.device("cpu"))
             if self._is_held_out(sample.index):
@@ -100,6 +98,7 @@ class FittedDetectionTask(DetectionTask):
         if self.trainer.is_last_batch:
             self.results["train"] = self.detector.fit()
             self.detector.calibrate(self._held_out)
+            self._held_out = []
 
     def _is_held_out(self, index: int) -> bool:
         """Return whether a training image is held out, which is the same in all rounds."""

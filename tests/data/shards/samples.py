@@ -11,13 +11,7 @@ from PIL import Image
 
 from tests.builders import box_spec
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.shards.index import (
-    ShardIndex,
-    digest_bytes,
-    dump_index,
-    dump_table,
-    make_table,
-)
+from vision_lab.data.shards.index import ShardIndex, make_table, write_index
 from vision_lab.data.shards.storage import Storage
 from vision_lab.data.shards.writer import PackSettings, SplitWriter
 
@@ -78,13 +72,4 @@ def pack_samples(
     writer = SplitWriter(dataset, "train", spec, settings, storage=storage, key="key")
     written = list(writer.write_all(num_workers=0))
     table = make_table([item.shard for item in written], [item.rows for item in written])
-    content = dump_table(table)
-    storage.write("train.npz", content)
-    index = ShardIndex(
-        {**vars(spec)},
-        {"made": "by a test"},
-        {"train": table.shards},
-        {"train": ("train.npz", digest_bytes(content))},
-    )
-    storage.write("index.json", dump_index(index).encode())
-    return index
+    return write_index(storage, {"train": table}, spec=vars(spec), source={"made": "by a test"})

@@ -6,7 +6,6 @@ import http.client
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -152,6 +151,3 @@ def credentials(address: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "b",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-
-
-Use = Callable[..., str]

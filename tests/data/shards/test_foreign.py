@@ -54,17 +54,40 @@ def test_shards_of_an_address_are_read_once(s3: FaultyProxy, tmp_path: Path):
 def test_tar_files_without_the_name_of_a_split_are_for_training(tmp_path: Path):
     for name in ("00000.tar", "00001.tar", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert find_shards(Storage(str(tmp_path))) == {"train": ["00000.tar", "00001.tar"]}
+    found = find_shards(Storage(str(tmp_path)))
+    assert {split: list(files) for split, files in found.items()} == {
+        "train": ["00000.tar", "00001.tar"]
+    }
 
 
-def test_splits_are_found_by_the_beginning_of_names(tmp_path: Path):
-    for name in ("train-0.tar", "Training.tar", "valid_0.tar", "validation-1.tar", "test.tar"):
+def test_splits_are_words_of_names(tmp_path: Path):
+    for name in ("cc-Train-0.tar", "contest.tar", "valid_0.tar", "cc-validation-1.tar", "test.tar"):
         (tmp_path / name).write_bytes(b"")
-    assert find_shards(Storage(str(tmp_path))) == {
-        "train": ["train-0.tar"],
-        "val": ["valid_0.tar", "validation-1.tar"],
+    found = find_shards(Storage(str(tmp_path)))
+    assert {split: list(files) for split, files in found.items()} == {
+        "train": ["cc-Train-0.tar"],
+        "val": ["cc-validation-1.tar", "valid_0.tar"],
         "test": ["test.tar"],
     }
+
+
+def test_an_unusual_name_is_named(tmp_path: Path):
+    (tmp_path / "train (1).tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"train \(1\)\.tar: rename it"):
+        find_shards(Storage(str(tmp_path)))
+
+
+def test_a_shard_of_the_same_size_with_other_labels_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("VISION_LAB_CACHE", str(tmp_path / "cache"))
+    write_shard(tmp_path / "shards" / "train-0.tar", [0, 1])
+    assert open_shards(tmp_path / "shards").targets == [0, 1]
+    write_shard(tmp_path / "shards" / "train-0.tar", [1, 0])
+    assert open_shards(tmp_path / "shards").targets == [1, 0]
+    for table in (tmp_path / "cache" / "shards").glob("index-*/train.npz"):
+        table.write_bytes(b"damaged")
+    assert open_shards(tmp_path / "shards").targets == [1, 0]
 
 
 def test_a_folder_without_shards_is_named(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Shards are copied before they are needed."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -16,9 +17,12 @@ class Copies(ShardCache):
 
     def __init__(self) -> None:
         self.fetched: list[str] = []
+        self.may_continue = threading.Event()
+        self.may_continue.set()
 
     def fetch(self, shard: Shard) -> Path:
         self.fetched.append(shard.name)
+        self.may_continue.wait(5)
         if shard.name == "2":
             raise DataError("this one cannot be read")
         return Path(shard.name)
@@ -51,11 +55,13 @@ def test_shards_of_the_next_batches_are_copied_but_not_more():
 
 def test_nothing_is_copied_after_the_loop_has_ended():
     copies = Copies()
-    following = make(copies, ahead=0).follow([[0], [2], [4], [6]])
+    copies.may_continue.clear()
+    following = make(copies, ahead=5).follow([[0], [2], [4], [6], [8], [10]])
     next(following)
-    assert copies.wait_for(1) == ["0"]
-    following.close()
-    assert copies.wait_for(1) == ["0"]
+    assert copies.wait_for(2) == ["0", "1"]  # a thread for each
+    following.close()  # four are waiting
+    copies.may_continue.set()
+    assert copies.wait_for(2) == ["0", "1"]
 
 
 def test_subsets_have_indices_of_their_own():

@@ -25,7 +25,8 @@ def test_files_are_written_listed_read_and_deleted(s3: FaultyProxy, tmp_path: Pa
     source = tmp_path / "source"
     source.write_bytes(b"0123456789")
     files.upload(source, "a.bin")
-    assert files.list_files() == ["a.bin", "b.txt"]
+    assert list(files.list_files()) == ["a.bin", "b.txt"]
+    assert files.list_files()["a.bin"].size == 10
     assert files.size("a.bin") == 10
     assert files.read("b.txt", max_bytes=5) == b"hello"
     with pytest.raises(DataError, match=r"b\.txt has 5 bytes, more than 4"):
@@ -86,7 +87,11 @@ def test_a_server_that_does_not_answer_is_named(
         files.size("a")
 
 
-def test_a_slow_answer_is_waited_for(s3: FaultyProxy, tmp_path: Path):
+def test_a_slow_answer_is_waited_for(
+    s3: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(storage, "TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
     files = make_storage("s3", tmp_path)
     files.write("a", b"hello")
     s3.faults.append(Fault("/a", times=3, delay=0.3))
@@ -140,6 +145,7 @@ def test_connections_are_not_sent_to_other_processes(s3: FaultyProxy, tmp_path: 
     files = make_storage("s3", tmp_path)
     files.write("a", b"hello")
     copy = pickle.loads(pickle.dumps(files))
+    assert copy._file_systems == {}
     assert copy.read("a", max_bytes=10) == b"hello"
 
 

@@ -20,6 +20,7 @@ from tests.data.shards.samples import (
 )
 from tests.data.shards.test_dataset import open_shards
 from vision_lab.core.errors import UnreadableFile
+from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.image_io import ImageFile, InvalidImageError
 from vision_lab.data.shards.storage import Storage
 from vision_lab.data.shards.writer import (
@@ -83,7 +84,7 @@ def test_files_that_cannot_be_read_are_left_out_and_listed(tmp_path: Path):
     assert [row.label for row in second.rows] == [1]
     assert first.unreadable == [
         UnreadableFile(str(photographs.paths[1]), "the file is empty"),
-        UnreadableFile(str(photographs.paths[3]), "No such file or directory"),
+        UnreadableFile(str(photographs.paths[3]), "there is no such file"),
     ]
 
 
@@ -147,5 +148,40 @@ def test_larger_images_are_reduced_with_their_boxes(tmp_path: Path):
 
 
 def test_shards_have_about_a_hundred_megabytes():
-    images = [(torch.zeros(1, 1000, 1000, dtype=torch.uint8), 0)] * 300
-    assert choose_samples_per_shard(images) == 100
+    noise = torch.randint(0, 255, (1, 500, 500), dtype=torch.uint8)
+    spec = replace(label_spec(), channels=1)
+    number = choose_samples_per_shard([(noise, 0)] * 5, SampleEncoder(spec, SETTINGS))
+    assert 350 < number < 400  # PNG files of 250 kB and more
+    reduced = SampleEncoder(spec, replace(SETTINGS, shorter_side=250))
+    assert choose_samples_per_shard([(noise, 0)] * 5, reduced) > 1000
+
+
+def test_files_that_are_no_images_are_left_out_and_listed(tmp_path: Path):
+    photographs = Photographs(tmp_path / "photos", [0, 1, 2])
+    garbage = tmp_path / "photos" / "garbage.png"
+    garbage.write_bytes(b"garbage")
+    photographs.paths[0] = garbage
+    photographs.paths[2].write_bytes(photographs.paths[2].read_bytes()[:300])
+    (shard,) = write(photographs, tmp_path / "shards")
+    assert [row.label for row in shard.rows] == [1]
+    assert [file.path for file in shard.unreadable] == [str(garbage), str(photographs.paths[2])]
+    garbage.write_bytes(photograph(9))  # repaired
+    (again,) = write(photographs, tmp_path / "shards")
+    assert again.is_new
+    assert [row.label for row in again.rows] == [0, 1]
+
+
+def test_targets_of_another_size_are_refused():
+    image = torch.zeros(3, 40, 80, dtype=torch.uint8)
+    masks = SampleEncoder(mask_spec(), replace(SETTINGS, shorter_side=20))
+    with pytest.raises(InvalidImageError, match="mask"):
+        masks.encode("0", "", image, np.zeros((80, 40), np.uint8))
+    boxes = SampleEncoder(box_spec((8, 8)), replace(SETTINGS, shorter_side=20))
+    with pytest.raises(InvalidImageError, match="its annotation is for 40 x 80 pixels"):
+        boxes.encode("0", "", image, {"boxes": [], "labels": [], "size": (80, 40)})
+
+
+def test_files_without_the_extension_of_an_image_have_that_of_their_format():
+    encoder = SampleEncoder(label_spec(), SETTINGS)
+    source = EncodedImage(photograph(0), "train-0.parquet row 1")
+    assert encoder.encode("0", "", source, 1).extension == "jpeg"

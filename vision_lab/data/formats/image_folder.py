@@ -70,7 +70,7 @@ def class_names(root: str) -> list[str]:
     """
     folder = find_split(require_root(root, content=CLASS_FOLDERS), "train")
     assert folder is not None
-    names = sorted(_list_subfolders(folder))
+    names = sorted(list_subfolders(folder))
     not_utf8 = []
     for name in names:
         if not is_utf8(name):
@@ -110,15 +110,31 @@ def image_folder(
     folder = find_split(require_root(root, content=CLASS_FOLDERS), split)
     if folder is None:
         return None
-    unknown = sorted(_list_subfolders(folder) - set(class_folders))
+    unknown = sorted(list_subfolders(folder) - set(class_folders))
     if unknown:
         raise DataError(
             f"{folder} has folders for classes that train does not have: {', '.join(unknown)}"
         )
+    return read_class_folders(folder, class_folders, requires_all=split == "train")
+
+
+def read_class_folders(
+    folder: Path, class_folders: Sequence[str], *, requires_all: bool
+) -> LabeledImages:
+    """Create the dataset of the images in class folders, sorted by class and path.
+
+    Args:
+        folder: the folder.
+        class_folders: names of the class folders, in the order of the labels.
+        requires_all: whether each class must have images.
+
+    Raises:
+        DataError: if a class has no images but must have some.
+    """
     paths, targets, skipped = [], [], []
     for label, name in enumerate(class_folders):
         images, others = _list_files(folder / name)
-        if not images and split == "train":
+        if not images and requires_all:
             raise DataError(f"{folder / name} contains no images (suffixes {EXTENSIONS_TEXT})")
         paths += images
         targets += [label] * len(images)
@@ -152,7 +168,7 @@ def unlabeled_images(
     return UnlabeledImages(images)
 
 
-def _list_subfolders(folder: Path) -> set[str]:
+def list_subfolders(folder: Path) -> set[str]:
     """Return the names of the subfolders of a folder, without hidden ones."""
     names = set()
     for path in folder.iterdir():

@@ -16,8 +16,14 @@ from typing import Any, Literal
 
 from vision_lab.core.documents import DocumentError, read_text
 from vision_lab.core.errors import ConfigurationError, DataError
+from vision_lab.core.files import read_bytes
 from vision_lab.core.text import first_line, summarize_names
-from vision_lab.data.formats.image_folder import EXTENSIONS, LabeledImages, image_folder
+from vision_lab.data.formats.image_folder import (
+    EXTENSIONS,
+    LabeledImages,
+    list_subfolders,
+    read_class_folders,
+)
 from vision_lab.data.formats.layout import describe_content, require_root
 from vision_lab.data.formats.tar_images import TarImages, list_images, list_tar_names
 
@@ -61,7 +67,7 @@ def class_folders(root: str, expected: int) -> list[str]:
     folder = require_root(root, content=CONTENT)
     train = _find_train(folder)
     if train is not None:
-        names = sorted(path.name for path in train.iterdir() if path.is_dir())
+        names = sorted(list_subfolders(train))
         source = train
     else:
         source = _require_train_tar(folder)
@@ -95,7 +101,7 @@ def labeled_images(
     if split == "train":
         train = _find_train(folder)
         if train is not None:
-            return _read_class_folders(train, class_folders)
+            return read_class_folders(train, class_folders, requires_all=True)
         return _read_train_tar(_require_train_tar(folder), class_folders)
     if split == "test":
         return _read_test(folder, class_folders)
@@ -103,7 +109,7 @@ def labeled_images(
     if val is not None and not any(val.glob("n*/")):
         return _read_flat_folder(val, folder, class_folders)
     if val is not None:
-        return _read_class_folders(val, class_folders)
+        return read_class_folders(val, class_folders, requires_all=False)
     if (folder / VAL_TAR).is_file():
         return _read_val_tar(folder / VAL_TAR, folder, class_folders)
     return None
@@ -141,15 +147,14 @@ def _read_test(root: Path, class_folders: Sequence[str]) -> LabeledImages | None
     test = root / "test"
     if not any(test.glob("n*/")):
         return None
-    return _read_class_folders(test, class_folders)
-
-
-def _read_class_folders(folder: Path, class_folders: Sequence[str]) -> LabeledImages | None:
-    return image_folder(str(folder), split="train", class_folders=class_folders)
+    return read_class_folders(test, class_folders, requires_all=False)
 
 
 def _read_flat_folder(val: Path, root: Path, class_folders: Sequence[str]) -> LabeledImages:
-    paths = sorted(path for path in val.iterdir() if path.suffix.lower() in EXTENSIONS)
+    paths = []
+    for path in sorted(val.iterdir()):
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
+            paths.append(path)
     if not paths:
         raise DataError(f"{val} contains no images, but {describe_content(val)}")
     labels = _find_labels([path.name for path in paths], [root, val, val.parent], class_folders)
@@ -228,7 +233,11 @@ def _read_list(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str
 def _read_devkit(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:
     """Read the devkit: numbers of classes in order of the images, and their WordNet ids."""
     if file.is_dir():
-        truth, meta = _read(file / GROUND_TRUTH), (file / META).read_bytes()
+        truth = _read(file / GROUND_TRUTH)
+        try:
+            meta = read_bytes(file / META, max_bytes=MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file / META} cannot be read: {first_line(error)}") from error
     else:
         truth, meta = _read_devkit_tar(file)
     labels = {name: label for label, name in enumerate(ids)}

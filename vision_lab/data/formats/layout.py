@@ -5,6 +5,7 @@ Does not import torch, because resolvers read class names with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -72,6 +73,24 @@ def find_split(
         is_whole = split == "train" and (root / whole).is_dir()
         return root / whole if is_whole else None
     return _first_folder(root, split, patterns)
+
+
+def divide_by_split(names: Sequence[str]) -> dict[str, list[str]]:
+    """Divide names of files by the split that is a word of them, such as ``cc-train-0001.tar``.
+
+    Args:
+        names: names, or relative paths, whose folders count as well.
+
+    Returns:
+        The names of each split, in their order. If no name has a split, all are of train.
+    """
+    found: dict[str, list[str]] = {}
+    for split, words in SPLITS.items():
+        pattern = re.compile(rf"(?<![a-z])({'|'.join(words)})(?![a-z])", re.IGNORECASE)
+        found[split] = [name for name in names if pattern.search(name)]
+    if not any(found.values()):
+        found["train"] = list(names)
+    return found
 
 
 def describe_content(folder: Path, limit: int = 5) -> str:

@@ -7,7 +7,6 @@ shards: a window of groups at a time. Does not import torch.
 from __future__ import annotations
 
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from vision_lab.core.arguments import Count
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
 from vision_lab.core.text import first_line, summarize_names
 from vision_lab.data.encoded_image import EncodedImage
-from vision_lab.data.formats.layout import SPLITS, require_root
+from vision_lab.data.formats.layout import divide_by_split, require_root
 
 CONTENT = "Parquet files"
 
@@ -84,13 +83,18 @@ class ParquetImages:
         row = index - int(self._starts[group])
         image = self._read_group(group)[row]
         file, _ = self.groups[group]
-        path = f"{self.files[file].name} row {index}"
+        path = f"{self.files[file].name} row {index - self._first_row(file)}"
         if isinstance(image, dict):
             path = image.get("path") or path
             image = image.get("bytes")
         if not isinstance(image, bytes):
             raise UnreadableFileError(path, f"column {self.image_column} has no bytes in this row")
         return EncodedImage(image, path), int(self._labels[index])
+
+    def _first_row(self, file: int) -> int:
+        """Return the index of the first sample of a file."""
+        groups = [number for number, (own, _) in enumerate(self.groups) if own == file]
+        return int(self._starts[groups[0]])
 
     def _read_group(self, group: int) -> Sequence[Any]:
         if group in self._recent:
@@ -120,7 +124,7 @@ def labeled_rows(
 
     Args:
         root: folder with Parquet files, or with folders of them; the name of a file, or of its
-            folder, begins with the split. Without any such name all files are for training.
+            folder, has the split as a word. Without any such name all files are for training.
         split: the split.
         image_column: column with the image files, as bytes or ``{"bytes": ..., "path": ...}``.
         label_column: column with the labels, integers from 0.
@@ -146,14 +150,11 @@ def find_files(root: Path) -> dict[str, list[Path]]:
         DataError: if there are none for training.
     """
     paths = sorted(path for path in root.rglob("*.parquet") if path.is_file())
-    found: dict[str, list[Path]] = {}
-    for split, prefixes in SPLITS.items():
-        pattern = re.compile(rf"({'|'.join(prefixes)})(?![a-z])", re.IGNORECASE)
-        found[split] = [
-            path for path in paths if any(map(pattern.match, path.relative_to(root).parts))
-        ]
-    if not any(found.values()):
-        found["train"] = paths
+    by_name = {str(path.relative_to(root)): path for path in paths}
+    found = {
+        split: [by_name[name] for name in names]
+        for split, names in divide_by_split(list(by_name)).items()
+    }
     if not found["train"]:
         names = summarize_names([path.name for path in paths], MAX_LISTED) or "none"
         raise DataError(
@@ -211,11 +212,10 @@ def _open(file: Path, columns: Sequence[str]) -> Any:
 
 
 def _read_labels(opened: Any, file: Path, column: str) -> NDArray[np.int64]:
-    values = opened.read(columns=[column]).column(column)
     try:
-        labels = values.to_numpy()
+        labels = opened.read(columns=[column]).column(column).to_numpy()
         integers = labels.astype(np.int64)
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:  # those of pyarrow are of these
         raise DataError(f"{file}: column {column} has no numbers: {first_line(error)}") from error
     if not np.array_equal(integers, labels):
         raise DataError(f"{file}: column {column} has values that are not integers")

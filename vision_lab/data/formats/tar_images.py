@@ -71,6 +71,8 @@ class TarImages:
     def __getitem__(self, index: int) -> tuple[EncodedImage, int]:
         start, size = self.places[index].tolist()
         content = os.pread(self._open(), size, start)
+        if len(content) < size:
+            raise DataError(f"{self.file} ends within {self.names[index]}: it has changed")
         return EncodedImage(content, f"{self.file.name}/{self.names[index]}"), self.targets[index]
 
     def _open(self) -> int:

@@ -96,7 +96,7 @@ class ShardCache:
             for _, size, copy in copies:
                 if used + shard.size <= self.limit:
                     break
-                if copy.suffix == SUFFIX or _delete_abandoned(copy):
+                if copy.suffix == SUFFIX or _is_abandoned(copy):
                     copy.unlink(missing_ok=True)
                     used -= size
             with part.open("wb") as file:
@@ -124,13 +124,13 @@ class ShardCache:
 
 
 def touch(path: Path) -> None:
-    """Record that a copy is in use."""
-    with suppress(FileNotFoundError):
+    """Record that a copy is in use; a user who may not is not stopped by that."""
+    with suppress(OSError):
         now = time.time()
         os.utime(path, (now, now))
 
 
-def _delete_abandoned(part: Path) -> bool:
+def _is_abandoned(part: Path) -> bool:
     """Return whether nobody writes an incomplete copy."""
     lock = FileLock(part.with_name(f".{part.stem}.lock"))
     try:

@@ -95,7 +95,11 @@ class ShardedDataset:
 
     def _name(self, index: int) -> str:
         """Return the original path of a sample, or its place in its shard."""
-        return self.table.names[index] or f"{self._shard(index).name} sample {index}"
+        if self.table.names[index]:
+            return self.table.names[index]
+        shard = int(self.shard_of[index])
+        first = int(np.searchsorted(self.shard_of, shard))
+        return f"{self._shard(index).name} sample {index - first}"
 
     def _shard(self, index: int) -> Shard:
         return self.table.shards[self.shard_of[index]]
@@ -164,6 +168,6 @@ def _check_limit(table: SplitTable, *, window: int, ahead: int, limit: int) -> N
         raise ConfigurationError(
             f"data.cache_limit={limit / GIGABYTE:g} GB is too small: data.window={window} shards "
             f"are shuffled together and data.ahead={ahead} copied before they are needed, which "
-            f"have {format_si(needed)}B: type data.cache_limit={needed / GIGABYTE:.3g} or more, or "
-            "a smaller data.window"
+            f"have {format_si(needed)}B: type data.cache_limit={1.01 * needed / GIGABYTE:.3g} or "
+            "more, or a smaller data.window"
         )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vision_lab.core.documents import DocumentError, check_depth
 from vision_lab.core.errors import DataError
 from vision_lab.core.text import first_line
+from vision_lab.data.formats.layout import SPLITS
 from vision_lab.data.shards.storage import Storage, is_plain_name
 
 INDEX_FILENAME = "index.json"
@@ -35,8 +36,6 @@ MAX_TABLE_BYTES = 4_000_000_000
 
 NO_LABEL = -1
 """Label of a sample whose target is none, a mask or boxes."""
-
-SPLITS = ("train", "val", "test")
 
 TARGET_TYPES = ("labels", "masks", "boxes", "none")
 
@@ -139,6 +138,33 @@ def dump_index(index: ShardIndex) -> str:
         split: [shard._asdict() for shard in shards] for split, shards in index.shards.items()
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_index(
+    storage: Storage,
+    tables: Mapping[str, SplitTable],
+    *,
+    spec: Mapping[str, Any],
+    source: Mapping[str, Any],
+) -> ShardIndex:
+    """Write the tables and ``index.json``, which makes shards complete.
+
+    Args:
+        storage: where the shards are.
+        tables: the samples of each split.
+        spec: attributes of ``DataSpec``.
+        source: where the samples come from.
+    """
+    entries: dict[str, tuple[str, str]] = {}
+    for split, table in tables.items():
+        content = dump_table(table)
+        name = f"{split}.npz"
+        storage.write(name, content)
+        entries[split] = (name, digest_bytes(content))
+    shards = {split: table.shards for split, table in tables.items()}
+    index = ShardIndex(spec, source, shards, entries)
+    storage.write(INDEX_FILENAME, dump_index(index).encode(errors="surrogateescape"))
+    return index
 
 
 def read_index(storage: Storage) -> ShardIndex:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 
 import numpy as np
@@ -62,8 +62,9 @@ class Prefetcher:
                     num_started += 1
                 yield batch
         except GeneratorExit:
-            while not todo.empty():
-                todo.get()
+            with suppress(Empty):
+                while True:
+                    todo.get_nowait()
         finally:
             for _ in range(NUM_THREADS):
                 todo.put(None)

@@ -73,13 +73,12 @@ class ShardReader:
         opened = self._open.get(shard.name)
         if opened is not None:
             self._open.move_to_end(shard.name)
-            if self.cache is None or time.monotonic() - opened.touched < TOUCH_SECONDS:
-                return opened
-            if not opened.is_deleted():
+            is_recent = time.monotonic() - opened.touched < TOUCH_SECONDS
+            if self.cache is not None and not is_recent:
                 touch(opened.path)
                 opened.touched = time.monotonic()
-                return opened
-            self._close(shard.name)  # its space is free as soon as nobody reads it
+            return opened
+        self._close_deleted()
         opened = self._open_file(shard)
         self._open[shard.name] = opened
         if len(self._open) > MAX_OPEN:
@@ -108,6 +107,15 @@ class ShardReader:
                 "changed; pack the data again"
             )
         return path
+
+    def _close_deleted(self) -> None:
+        """Close copies that were deleted, whose space is only free then."""
+        for name in [name for name, opened in self._open.items() if opened.is_deleted()]:
+            self._close(name)
+
+    def __del__(self) -> None:
+        for name in list(self._open):
+            self._close(name)
 
     def _close(self, name: str) -> None:
         os.close(self._open.pop(name).descriptor)

@@ -31,7 +31,7 @@ class PackedSpec(Mapping[str, Any]):
         root: a folder or address with shards.
 
     Raises:
-        DataError: if their index is invalid.
+        DataError: if there is no such folder, or their index is invalid.
     """
 
     def __init__(self, root: str) -> None:
@@ -39,6 +39,7 @@ class PackedSpec(Mapping[str, Any]):
         try:
             self.values_by_name = {**DEFAULTS, **read_index(Storage(root)).spec}
         except FileNotFoundError:
+            Storage(root).check_folder()
             self.values_by_name = dict(DEFAULTS)
 
     def __getitem__(self, attribute: str) -> Any:

@@ -9,11 +9,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from vision_lab.core.errors import DataError
 from vision_lab.core.files import write_file
@@ -25,7 +25,6 @@ PACKAGES = {
     "hf": "huggingface_hub",
     "http": "aiohttp",
     "https": "aiohttp",
-    "memory": "fsspec",
 }
 """The package that fsspec requires for each protocol. All others are refused: some run programs."""
 
@@ -36,7 +35,7 @@ FIRST_PAUSE_SECONDS = 0.5
 """Pause before the second attempt; each further one is twice as long."""
 
 TIMEOUT_SECONDS = 30
-"""Time without an answer of the server after which an attempt has failed."""
+"""Time without an answer of a server for S3 or HTTP after which an attempt has failed."""
 
 BLOCK_BYTES = 8_000_000
 """Size of a request: what is lost when a connection is cut."""
@@ -45,6 +44,18 @@ CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "Permissio
 """Names of the errors of all file systems for which repeating does not help."""
 
 T = TypeVar("T")
+
+
+class FileInfo(NamedTuple):
+    """What a listing says of a file.
+
+    Attributes:
+        size: its size in bytes.
+        version: changes when the file does: the time of its last change, or the server's tag.
+    """
+
+    size: int
+    version: str
 
 
 class Storage:
@@ -100,35 +111,52 @@ class Storage:
         if size > max_bytes:
             raise DataError(f"{self.locate(name)} has {size:,} bytes, more than {max_bytes:,}")
         if self.folder is not None:
-            return (self.folder / name).read_bytes()
+            with self._explain_errors(name):
+                return (self.folder / name).read_bytes()
         return self._read_range(name, 0, size)
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes; None if there is none."""
         if self.folder is not None:
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with suppress(FileNotFoundError, NotADirectoryError), self._explain_errors(name):
                 return (self.folder / name).stat().st_size
             return None
         with suppress(FileNotFoundError):
-            info = self._repeat(name, lambda system: system.info(self._path(name)))
-            return int(info["size"])
+            return self._info(self._repeat(name, lambda system: system.info(self._path(name)))).size
         return None
 
-    def list_files(self) -> list[str]:
-        """Return the names of all files, in order, without those in subfolders.
+    def check_folder(self) -> None:
+        """Check that the folder exists; of an address this is not known.
+
+        Raises:
+            DataError: if it does not.
+        """
+        if self.folder is not None and not self.folder.is_dir():
+            raise DataError(f"there is no folder {self.folder}: type data.root=<folder>")
+
+    def list_files(self) -> dict[str, FileInfo]:
+        """Return all files by their names, in order, without those in subfolders.
 
         Raises:
             DataError: if there is no such folder.
         """
+        found: dict[str, FileInfo] = {}
         if self.folder is not None:
-            if not self.folder.is_dir():
-                raise DataError(f"there is no folder {self.folder}: type data.root=<folder>")
-            return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+            self.check_folder()
+            with self._explain_errors(""):
+                for path in sorted(self.folder.iterdir()):
+                    if path.is_file():
+                        status = path.stat()
+                        found[path.name] = FileInfo(status.st_size, str(status.st_mtime_ns))
+            return found
         try:
             entries = self._repeat("", lambda system: system.ls(self._path(""), detail=True))
         except FileNotFoundError:
             raise DataError(f"there is nothing at {self.address}: type data.root=...") from None
-        return sorted(Path(entry["name"]).name for entry in entries if entry["type"] == "file")
+        for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+            if entry["type"] == "file":
+                found[Path(entry["name"]).name] = self._info(entry)
+        return found
 
     def download(self, name: str, file: IO[bytes], *, size: int) -> str:
         """Copy a file of known size; after an error only the rest is read again.
@@ -158,10 +186,14 @@ class Storage:
             DataError: if it cannot be written.
         """
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
             part = self.folder / f".{name}.part"
-            shutil.copyfile(source, part)
-            part.replace(self.folder / name)
+            try:
+                with self._explain_errors(name):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, part)
+                    part.replace(self.folder / name)
+            finally:
+                part.unlink(missing_ok=True)
             return
         self._repeat(name, lambda system: system.put_file(str(source), self._path(name)))
 
@@ -172,8 +204,9 @@ class Storage:
             DataError: if it cannot be written.
         """
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_file(self.folder, name, content)
+            with self._explain_errors(name):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_file(self.folder, name, content)
         else:
             self._repeat(name, lambda system: system.pipe_file(self._path(name), content))
 
@@ -181,9 +214,26 @@ class Storage:
         """Delete a file, if there is one."""
         with suppress(FileNotFoundError):
             if self.folder is not None:
-                (self.folder / name).unlink()
+                with self._explain_errors(name):
+                    (self.folder / name).unlink()
             else:
                 self._repeat(name, lambda system: system.rm_file(self._path(name)))
+
+    @contextmanager
+    def _explain_errors(self, name: str) -> Iterator[None]:
+        """Name the file in errors of a folder; that it is missing is up to the caller."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DataError(f"{self.locate(name)}: {error.strerror or error}") from error
+
+    def _info(self, entry: Mapping[str, Any]) -> FileInfo:
+        if entry.get("size") is None:
+            raise DataError(f"{entry.get('name')}: the server does not say how large it is")
+        version = entry.get("ETag") or entry.get("etag") or entry.get("mtime")
+        return FileInfo(int(entry["size"]), str(version or entry.get("LastModified")))
 
     def _path(self, name: str) -> str:
         """Return the path of a file as its file system wants it."""
@@ -236,7 +286,8 @@ class Storage:
         """Return the file system of this process."""
         process = os.getpid()
         if process not in self._file_systems:
-            self._file_systems = {process: _open_file_system(self.protocol)}
+            # That of the parent process is kept: closing it in this one would wait for its thread.
+            self._file_systems[process] = _open_file_system(self.protocol)
         return self._file_systems[process]
 
 
@@ -251,7 +302,9 @@ def _open_file_system(protocol: str) -> Any:
     elif protocol in ("http", "https"):
         import aiohttp
 
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=TIMEOUT_SECONDS)
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=TIMEOUT_SECONDS, sock_read=TIMEOUT_SECONDS
+        )
         options["client_kwargs"] = {"timeout": timeout}
     try:
         system = fsspec.filesystem(protocol, use_listings_cache=False, **options)

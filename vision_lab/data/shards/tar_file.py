@@ -7,6 +7,7 @@ label; ``000012.mask.png``; or ``000012.json``, boxes. Does not import torch.
 from __future__ import annotations
 
 import io
+import logging
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from vision_lab.core.errors import DataError
 from vision_lab.core.text import first_line
 from vision_lab.data.formats.image_folder import EXTENSIONS
 from vision_lab.data.shards.index import NO_LABEL, Row
+
+log = logging.getLogger(__name__)
 
 LABEL_EXTENSION = "cls"
 
@@ -98,12 +101,17 @@ def read_rows(file: Path) -> list[Row]:
     rows = []
     try:
         with tarfile.open(file, mode="r:") as tar:
+            num_dropped = 0
             for key, members in _group_members(tar):
                 row = _find_sample(tar, key, members)
                 if row is not None:
                     rows.append(row)
+                else:
+                    num_dropped += 1
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
+    if num_dropped:
+        log.warning("%s: left out %d samples without an image", file.name, num_dropped)
     return rows
 
 
@@ -131,7 +139,7 @@ def _group_members(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfil
 
 def _find_sample(tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo]) -> Row | None:
     """Return where the files of a sample are; None if there is no image."""
-    images = [name for name in members if name != MASK_EXTENSION and f".{name}" in EXTENSIONS]
+    images = [name for name in members if f".{name}" in EXTENSIONS]
     if not images:
         return None
     image = members[images[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from os.path import commonpath
@@ -21,11 +22,13 @@ from torchvision.transforms.v2 import functional as F
 from vision_lab.core.errors import UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec
-from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.fingerprint import list_paths
+from vision_lab.data.formats.image_folder import EXTENSIONS
 from vision_lab.data.image_io import (
     ImageFile,
     InvalidImageError,
+    find_path,
+    open_source,
     to_uint8_image,
 )
 from vision_lab.data.shards.index import NO_LABEL, Row, Shard
@@ -37,6 +40,8 @@ from vision_lab.data.shards.tar_file import (
     write_shard,
 )
 from vision_lab.data.shards.targets import encode_boxes, encode_mask, encode_png
+from vision_lab.data.splits import evenly_spaced
+from vision_lab.data.targets import check_annotated_size, check_mask_size
 from vision_lab.data.transformed_dataset import init_worker
 from vision_lab.training.seeding import derive_seed
 
@@ -147,11 +152,6 @@ class SplitWriter(torch.utils.data.Dataset[WrittenShard]):
         )
         yield from loader
 
-    def delete_progress(self) -> None:
-        """Delete the files of an interrupted command, once the index is written."""
-        for number in range(len(self)):
-            self.storage.delete(f"{self.split}-{number:06d}.json")
-
     def _write(self, number: int, name: str) -> WrittenShard:
         unreadable: list[UnreadableFile] = []
         size = self.settings.samples_per_shard
@@ -180,7 +180,7 @@ class SplitWriter(torch.utils.data.Dataset[WrittenShard]):
         for position, index in enumerate(indices, start):
             try:
                 source, target = self.dataset[index]
-                path = str(getattr(source, "path", source)) if _is_file(source) else ""
+                path = find_path(source) or ""
                 name = path.removeprefix(self.folder).lstrip("/")
                 yield self.encoder.encode(f"{position:09d}", name, source, target)
             except UnreadableFileError as error:
@@ -197,12 +197,13 @@ class SplitWriter(torch.utils.data.Dataset[WrittenShard]):
                 return None
             shard = Shard(**values["shard"])
             rows = [Row(*row) for row in values["rows"]]
-            unreadable = [UnreadableFile(*file) for file in values["unreadable"]]
+            if values["unreadable"]:
+                return None  # the files may have been repaired
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         if self.storage.size(shard.name) != shard.size:
             return None
-        return WrittenShard(shard, rows, unreadable, is_new=False)
+        return WrittenShard(shard, rows, [], is_new=False)
 
 
 class SampleEncoder:
@@ -229,14 +230,19 @@ class SampleEncoder:
         Raises:
             InvalidImageError: if it cannot be read or encoded.
         """
-        if _is_file(source):
-            content, extension, target = self._encode_file(source, target)
+        file = open_source(source, max_pixels=self.settings.max_pixels)
+        channels = self.spec.channels
+        if file is not None:
+            image = file.decode(channels=channels)
         else:
-            image = to_uint8_image(
-                source, channels=self.spec.channels, max_pixels=self.settings.max_pixels
-            )
-            image, target = self._resize(image, target)
-            content, extension = self._encode_pixels(image, is_jpeg=False)
+            image = to_uint8_image(source, channels=channels, max_pixels=self.settings.max_pixels)
+        self._check_target(target, (image.shape[-2], image.shape[-1]))
+        resized, target = self._resize(image, target)
+        if file is not None and resized is image:
+            content, extension = file.content, _find_extension(find_path(source), file)
+        else:
+            is_jpeg = file is not None and file.size is not None
+            content, extension = self._encode_pixels(resized, is_jpeg=is_jpeg)
         label = NO_LABEL
         encoded, target_extension = None, ""
         if self.spec.target_type == "labels":
@@ -247,22 +253,14 @@ class SampleEncoder:
             encoded, target_extension = encode_boxes(target), BOXES_EXTENSION
         return PackedSample(key, name, content, extension, encoded, target_extension, label)
 
-    def _encode_file(self, source: Any, target: Any) -> tuple[bytes, str, Any]:
-        """Return the file of an image as it is, or resized."""
-        if isinstance(source, EncodedImage):
-            content, path = source
-        else:
-            path, content = str(source), _read(source)
-        file = ImageFile(content, max_pixels=self.settings.max_pixels)
-        extension = Path(path).suffix.lower().lstrip(".")
-        if self.settings.shorter_side is None:
-            return content, extension, target
-        image = file.decode(channels=self.spec.channels)
-        resized, target = self._resize(image, target)
-        if resized is image:
-            return content, extension, target
-        is_jpeg = file.size is not None
-        return *self._encode_pixels(resized, is_jpeg=is_jpeg), target
+    def _check_target(self, target: Any, size: tuple[int, int]) -> None:
+        """Check that a target is for an image of a size."""
+        if target is None:
+            return
+        if self.spec.target_type == "masks":
+            check_mask_size(np.asarray(target).shape, size)
+        elif self.spec.target_type == "boxes":
+            check_annotated_size(target.get("size"), size)
 
     def _resize(self, image: torch.Tensor, target: Any) -> tuple[torch.Tensor, Any]:
         """Reduce an image and its target."""
@@ -313,21 +311,14 @@ def scale_boxes(
     return scaled
 
 
-def choose_samples_per_shard(dataset: Dataset) -> int:
+def choose_samples_per_shard(dataset: Dataset, encoder: SampleEncoder) -> int:
     """Choose a number of samples for shards of about ``SHARD_BYTES``."""
     sizes = []
-    step = max(1, len(dataset) // NUM_MEASURED)
-    for index in range(0, len(dataset), step):
-        try:
-            source, _ = dataset[index]
-        except UnreadableFileError:
-            continue
-        if isinstance(source, EncodedImage):
-            sizes.append(len(source.content))
-        elif _is_file(source) and Path(source).is_file():
-            sizes.append(Path(source).stat().st_size)
-        elif not _is_file(source):
-            sizes.append(int(np.asarray(source).nbytes))
+    for index in evenly_spaced(len(dataset), min(NUM_MEASURED, len(dataset))):
+        with suppress(UnreadableFileError, InvalidImageError):
+            source, target = dataset[index]
+            sample = encoder.encode("", "", source, target)
+            sizes.append(len(sample.image) + len(sample.target or b""))
     mean = max(1.0, sum(sizes) / max(1, len(sizes)))
     return max(1, min(MAX_AUTO_SAMPLES, round(SHARD_BYTES / mean)))
 
@@ -338,15 +329,10 @@ def hash_plan(content: Mapping[str, Any]) -> str:
     return blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
-def _is_file(source: Any) -> bool:
-    return isinstance(source, str | Path | EncodedImage)
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InvalidImageError(str(error.strerror or error)) from error
+def _find_extension(path: str | None, file: ImageFile) -> str:
+    """Return the extension of an image file, without dot; that of its format if it has none."""
+    suffix = Path(path or "").suffix.lower()
+    return suffix.lstrip(".") if suffix in EXTENSIONS else file.format.lower()
 
 
 def _identity(item: Any) -> Any:

@@ -62,6 +62,7 @@ class ClassicDetector(nn.Module):
         self.num_rounds = num_rounds
         self.nms_threshold = nms_threshold
         self.calibration_fraction = calibration_fraction
+        self.uncalibrated = uncalibrated
         for label in range(spec.num_classes):
             self.set_parameter(f"calibration{label}", torch.tensor(uncalibrated))
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
@@ -110,18 +111,23 @@ class ClassicDetector(nn.Module):
         """Fit the sigmoid of each class to the detections in images that were held out.
 
         Args:
-            samples: images (C, H, W) uint8 and their objects. Those in a crowd count as correct.
+            samples: images (C, H, W) uint8 and their objects. Detections of crowds and of difficult
+                objects are left out.
         """
         found, is_correct = [], []
         for image, target in samples:
             detections = suppress(self.detect(image), threshold=self.nms_threshold)
             wrong, _ = match_detections(detections, target)
-            found.append(detections)
-            is_correct.append(~wrong)
+            others, _ = match_detections(detections, target[~(target.crowd | target.difficult)])
+            counts = wrong | ~others
+            found.append(detections[counts])
+            is_correct.append(~wrong[counts])
         detections = concatenate(found)
-        for label in detections.labels.unique().tolist():
+        for label in range(self.spec.num_classes):
             of_class = detections.labels == label
-            sigmoid = fit_sigmoid(detections.scores[of_class], torch.cat(is_correct)[of_class])
+            sigmoid = torch.tensor(self.uncalibrated)
+            if of_class.any():
+                sigmoid = fit_sigmoid(detections.scores[of_class], torch.cat(is_correct)[of_class])
             self.set_parameter(f"calibration{label}", sigmoid)
 
     @abstractmethod
