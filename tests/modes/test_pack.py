@@ -30,7 +30,7 @@ SMALL_NETWORK = (
 
 LABELS = (*SMALL_NETWORK, "augment=pad_crop")
 
-MASKS = ("task=segment", "model=unet", "augment=flip")
+MASKS = ("task=segment", *SMALL_NETWORK, "head=fcn", "augment=flip")
 
 BOXES = ("task=detect", *SMALL_NETWORK, "head=yolo", "augment=flip")
 
@@ -199,7 +199,7 @@ def test_a_run_from_s3_is_the_run_from_files_with_any_number_of_workers(
         root = make_folder(count=16)
         data = ("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]")
     elif words is MASKS:
-        data = (*SCENES, "data.spec.target_type=masks")
+        data = (*SCENES, "data.spec.target_type=masks", "data.spec.image_size=[32,32]")
     address = f"s3://bucket/{tmp_path.name}"
     packing = (f"mode.shards={address}", "mode.samples_per_shard=5", "mode.shuffle=false")
     task = [word for word in words if word.startswith("task=")]
