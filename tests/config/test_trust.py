@@ -379,6 +379,21 @@ def test_allowed_references(text: str, admitted: bool):
     assert (find_untrusted({"callbacks": {"a": [text]}}, trusted=["anything"]) == []) == admitted
 
 
+def test_addresses_are_typed():
+    config = {"data": {"root": "https://host/shards"}}
+    (error,) = find_untrusted(config, trusted=[])
+    assert error == (
+        "data.root=https://host/shards: this address is from the run folder: type it yourself to "
+        "connect to it"
+    )
+    assert find_untrusted(config, trusted=[], typed={"data.root"}) == []
+    for root in ("~/shards", "s3://bucket/shards"):
+        assert find_untrusted({"data": {"root": root}}, trusted=[]) == []
+    source = "vision_lab.data.shards.dataset.sharded_samples"
+    assert is_allowed_call(source, {"root": "${data.root}"})
+    assert not is_allowed_call(source, {"root": "https://host/shards"})
+
+
 def test_groups_of_the_command_line_are_trusted():
     config = {
         "logger": {

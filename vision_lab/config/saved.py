@@ -106,6 +106,8 @@ def _check_trusted(command: CommandLine, saved: Mapping[str, Any]) -> None:
     for key, value in saved.items():
         if key not in COMMAND_KEYS:
             inherited[key] = value
+    if command.last_value("mode") == "predict":
+        inherited["data"] = {**inherited["data"], "root": None}  # which is not read
     errors = find_untrusted(
         _without(inherited, _find_replaced_keys(command)),
         trusted=[*_get_trusted_packages(command), *remembered_packages()],

@@ -70,6 +70,7 @@ ALLOWED_ARGUMENTS: dict[str, frozenset[str]] = {
     "torchvision.datasets.CIFAR10": frozenset({"train"}),
     "torchvision.datasets.CIFAR100": frozenset({"train"}),
     "timm.create_model": _TIMM_ARGUMENTS,
+    "torch.utils.data.RandomSampler": frozenset({"num_samples", "replacement"}),
     "vision_lab.callbacks.checkpointing.BestCheckpoint": frozenset(
         {"monitor", "mode", "save_weights_only"}
     ),
@@ -96,6 +97,8 @@ ALLOWED_VALUES: dict[tuple[str, str], str] = {
     (f"{_FORMATS}.torchvision_download.labeled_images", "download"): _DOWNLOAD_KEY,
     (f"{_FORMATS}.torchvision_masks.voc_masks", "download"): _DOWNLOAD_KEY,
     (f"{_FORMATS}.torchvision_masks.oxford_pet_masks", "download"): _DOWNLOAD_KEY,
+    (f"{_FORMATS}.torchvision_labels.photographs", "download"): _DOWNLOAD_KEY,
+    ("vision_lab.data.shards.dataset.sharded_samples", "root"): re.escape("${data.root}"),
 }
 """Regular expressions of allowed text by (target, argument); nested nodes are checked as well."""
 
@@ -142,6 +145,12 @@ def find_untrusted(
             errors.append(
                 f"{path}={format_value(value)}: this interpolation is from the run folder, and "
                 f"conf/ has none like it: type {path}=... yourself"
+            )
+        elif path == "data.root" and re.match("https?://", str(value)):
+            # The servers of other protocols are chosen by the environment of the user.
+            errors.append(
+                f"data.root={format_value(value)}: this address is from the run folder: type it "
+                "yourself to connect to it"
             )
     return errors
 
