@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from vision_lab.config.instantiation import locate
 from vision_lab.config.resolution import FileStrings
 from vision_lab.config.saved import SAVED_OPTION, SavedRun
-from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.errors import ConfigurationError, UserError
 from vision_lab.run_folders.naming import run_folder, safe_dir_name, sweep_folder
 
 
@@ -77,10 +77,17 @@ class _ValueReader:
 
     def __init__(self) -> None:
         self.mappings: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self.errors: dict[tuple[str, str], UserError] = {}
 
     def __call__(self, reader: str, source: str, key: str) -> Any:
+        if (reader, source) in self.errors:
+            raise self.errors[reader, source]  # of a server that does not answer: once is enough
         if (reader, source) not in self.mappings:
-            self.mappings[reader, source] = _locate_reader(reader)(source)
+            try:
+                self.mappings[reader, source] = _locate_reader(reader)(source)
+            except UserError as error:
+                self.errors[reader, source] = error
+                raise
         value = self.mappings[reader, source][key]
         is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
         return FileStrings(value) if is_names else value

@@ -145,6 +145,9 @@ class _Packing:
         except FileNotFoundError:
             if self._has_own_parts():
                 return False
+        except DataError:  # a damaged index, or one of another version
+            if not force:
+                raise
         if not force:
             raise DataError(
                 f"{self.storage} contains shards of other data, or with other settings: type "

@@ -112,3 +112,11 @@ def test_a_copy_that_cannot_be_written_leaves_nothing(files: Storage, tmp_path: 
     with pytest.raises(DataError, match=r"train-1\.tar: cannot be copied to"):
         cache.fetch(shard)
     assert copies(cache) == set()
+
+
+def test_a_damaged_copy_is_made_again(files: Storage, tmp_path: Path):
+    cache = ShardCache(files, limit=10_000, folder=tmp_path / "copies")
+    shard = add_shard(files, 1)
+    path = cache.fetch(shard)
+    path.write_bytes(b"")
+    assert cache.fetch(shard).read_bytes() == bytes([1]) * 1000

@@ -185,3 +185,15 @@ def test_files_without_the_extension_of_an_image_have_that_of_their_format():
     encoder = SampleEncoder(label_spec(), SETTINGS)
     source = EncodedImage(photograph(0), "train-0.parquet row 1")
     assert encoder.encode("0", "", source, 1).extension == "jpeg"
+
+
+def test_reduced_masks_have_no_values_in_between():
+    image = torch.zeros(3, 50, 70, dtype=torch.uint8)
+    mask = np.zeros((50, 70), np.uint8)
+    mask[:, 33:] = 2
+    mask[20] = 255
+    encoder = SampleEncoder(mask_spec(), replace(SETTINGS, shorter_side=37))
+    sample = encoder.encode("0", "", image, mask)
+    assert sample.target is not None
+    with Image.open(io.BytesIO(sample.target)) as reduced:
+        assert set(np.unique(np.asarray(reduced)).tolist()) == {0, 2, 255}

@@ -220,7 +220,8 @@ def _read_list(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str
         if not line.strip():
             continue
         name, _, text = line.strip().rpartition(" ")
-        label = labels.get(text, int(text) if text.isdigit() else -1)
+        is_number = text.isascii() and text.isdigit() and len(text) < 10
+        label = labels.get(text, int(text) if is_number else -1)
         if not name or not 0 <= label < len(ids):
             raise DataError(
                 f"{file}: line {number} has the label {text!r}: each line must have the name of an "
@@ -290,7 +291,7 @@ def _read_meta(content: bytes, file: Path) -> dict[int, str]:
 
 def _read(file: Path) -> str:
     try:
-        return read_text(file, max_bytes=MAX_BYTES)
+        return read_text(file, max_bytes=MAX_BYTES).removeprefix("\ufeff")  # written by Excel
     except (DocumentError, OSError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 

@@ -96,7 +96,7 @@ def list_images(file: Path) -> list[Member]:
         try:
             with file.open("rb") as stream:
                 members = sorted(_find_images(stream, 0, file.stat().st_size, ""))
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
         _write_index(kept, members)
     return members
@@ -111,7 +111,7 @@ def list_tar_names(file: Path) -> list[str]:
     try:
         with tarfile.open(file, "r:") as tar:
             names = [Path(member.name) for member in tar if member.isreg()]
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
     return sorted(name.stem for name in names if name.suffix == ".tar")
 
@@ -122,6 +122,8 @@ def _find_images(stream: IO[bytes], start: int, size: int, prefix: str) -> Itera
     with tarfile.open(fileobj=part, mode="r:") as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
+            if member.size < 0:  # tarfile would read the same member again and again
+                raise tarfile.ReadError(f"{member.name} has the size {member.size}")
             path = Path(member.name)
             if not member.isreg() or path.name.startswith("."):
                 continue

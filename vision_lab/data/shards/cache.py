@@ -58,13 +58,13 @@ class ShardCache:
             DataError: if it cannot be copied, or its content is not that of the index.
         """
         path = self.path(shard)
-        if path.exists():
+        if _has_size(path, shard.size):
             touch(path)
             return path
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / f".{shard.digest}.lock"):
-                if not path.exists():  # another process may have made it meanwhile
+                if not _has_size(path, shard.size):  # another process may have made it meanwhile
                     self._copy(shard, path)
         except OSError as error:
             raise DataError(self._explain(shard, error)) from error
@@ -121,6 +121,13 @@ class ShardCache:
                 f"set {CACHE_VARIABLE} to a folder on another disk"
             )
         return f"{self.storage.locate(shard.name)}: cannot be copied to {folder}: {error}"
+
+
+def _has_size(path: Path, size: int) -> bool:
+    """Return whether there is a copy of a size; a damaged one is made again."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size == size
+    return False
 
 
 def touch(path: Path) -> None:

@@ -251,7 +251,7 @@ def _check_table(table: SplitTable) -> None:
     sizes = np.array([shard.size for shard in table.shards])[expected]
     for kind in ("image", "target"):
         start, size = table.columns[f"{kind}_starts"], table.columns[f"{kind}_sizes"]
-        if ((start < 0) | (size < 0) | (start + size > sizes)).any():
+        if ((start < 0) | (size < 0) | (size > sizes) | (start > sizes - size)).any():
             raise ValueError("a sample is outside its shard")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 from vision_lab.core.errors import DataError
-from vision_lab.core.files import write_file
+from vision_lab.core.files import read_bytes, write_file
 from vision_lab.core.text import first_line
 
 PACKAGES = {
@@ -69,7 +69,9 @@ class Storage:
     """
 
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
+        if not address:
+            raise DataError("the address is empty: type a folder, or an address such as s3://...")
+        self.address = address.rstrip("/") or address
         protocol, separator, _ = self.address.partition("://")
         self.folder: Path | None = None
         """The folder; None for an address."""
@@ -111,8 +113,11 @@ class Storage:
         if size > max_bytes:
             raise DataError(f"{self.locate(name)} has {size:,} bytes, more than {max_bytes:,}")
         if self.folder is not None:
-            with self._explain_errors(name):
-                return (self.folder / name).read_bytes()
+            try:
+                with self._explain_errors(name):
+                    return read_bytes(self.folder / name, max_bytes=max_bytes)
+            except ValueError as error:  # no regular file
+                raise DataError(f"{self.locate(name)}: {error}") from error
         return self._read_range(name, 0, size)
 
     def size(self, name: str) -> int | None:

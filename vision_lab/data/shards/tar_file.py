@@ -108,7 +108,7 @@ def read_rows(file: Path) -> list[Row]:
                     rows.append(row)
                 else:
                     num_dropped += 1
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
     if num_dropped:
         log.warning("%s: left out %d samples without an image", file.name, num_dropped)
@@ -121,6 +121,8 @@ def _group_members(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfil
     members: dict[str, tarfile.TarInfo] = {}
     for member in tar:
         tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
+        if member.size < 0:  # tarfile would read the same member again and again
+            raise tarfile.ReadError(f"{member.name} has the size {member.size}")
         if not member.isreg():
             continue
         folder, slash, base = member.name.rpartition("/")
@@ -155,6 +157,6 @@ def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
     stream = tar.extractfile(member)
     assert stream is not None
     text = stream.read(MAX_LABEL_BYTES).strip()
-    if not text.isdigit() or member.size > MAX_LABEL_BYTES:
+    if not (text.isascii() and text.isdigit()) or member.size > MAX_LABEL_BYTES:
         raise DataError(f"{tar.name!s}: {member.name} contains {text!r}, not a class index")
     return int(text)

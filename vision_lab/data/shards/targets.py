@@ -106,12 +106,16 @@ def decode_boxes(content: bytes) -> dict[str, Any]:
         for name, dtype in BOX_COLUMNS.items():
             if name in values:
                 target[name] = np.array(_with_nan(values[name]), dtype=dtype)
+        if any(type(label) is not int for label in values["labels"]):
+            raise ValueError("a label is not an integer")
         target["boxes"] = target["boxes"].reshape(-1, 4)
         target["labels"] = target["labels"].reshape(-1)
         size = values.get("size")
         target["size"] = None if size is None else (int(size[0]), int(size[1]))
         target["relative"] = bool(values.get("relative", False))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError) as error:
+        raise InvalidImageError(f"its boxes cannot be read: {first_line(error)}") from error
+    except (ValueError, TypeError) as error:
         reason = first_line(error)
         raise InvalidImageError(
             f"its boxes must be JSON with boxes (x1, y1, x2, y2) and labels: {reason}"

@@ -16,7 +16,6 @@ import numpy as np
 import simplejpeg
 import torch
 from torch.utils.data import DataLoader
-from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from vision_lab.core.errors import UnreadableFile, UnreadableFileError
@@ -274,8 +273,9 @@ class SampleEncoder:
         if target is None or self.spec.target_type in ("labels", "none"):
             return resized, target
         if self.spec.target_type == "masks":
-            mask = tv_tensors.Mask(torch.as_tensor(np.asarray(target)))
-            return resized, np.asarray(F.resize(mask[None], list(size))[0])
+            mask = torch.as_tensor(np.asarray(target))[None]
+            nearest = F.resize(mask, list(size), interpolation=F.InterpolationMode.NEAREST)
+            return resized, nearest[0].numpy()
         return resized, scale_boxes(target, old=(height, width), new=size)
 
     def _encode_pixels(self, image: torch.Tensor, *, is_jpeg: bool) -> tuple[bytes, str]:
