@@ -107,3 +107,29 @@ def test_files_that_are_no_tar_files_are_named(tmp_path: Path):
     path.write_bytes(b"x" * 3000)
     with pytest.raises(DataError, match=r"train-0\.tar is not an intact tar file"):
         read_rows(path)
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path):
+    path = write(tmp_path / "train-0.tar")
+    content = path.read_bytes()
+    start = content.index(b"000000002")
+    path.write_bytes(content[:start] + b"\xff" * 512 + content[start + 512 :])
+    with pytest.raises(DataError, match="is not an intact tar file: it is damaged after"):
+        read_rows(path)
+    path.write_bytes(content[:start])
+    with pytest.raises(DataError, match="is not an intact tar file: it ends early"):
+        read_rows(path)
+    path.write_bytes(content + content)
+    with pytest.raises(DataError, match="is not an intact tar file: it is damaged after"):
+        read_rows(path)
+
+
+def test_a_negative_size_is_no_endless_loop(tmp_path: Path):
+    path = write_tar(tmp_path / "train-0.tar", {"a.jpg": b"jpg", "b.jpg": b"jpg"})
+    header = tarfile.TarInfo("b.jpg")
+    header.size = -512
+    content = path.read_bytes()
+    start = content.index(b"b.jpg")
+    path.write_bytes(content[:start] + header.tobuf(tarfile.GNU_FORMAT) + content[start + 512 :])
+    with pytest.raises(DataError, match="has the size -512"):
+        read_rows(path)

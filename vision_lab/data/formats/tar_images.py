@@ -25,6 +25,9 @@ from vision_lab.core.text import first_line
 from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.formats.image_folder import EXTENSIONS
 
+CHECKED_BYTES = 1_000_000
+"""Bytes of the end of a tar file that are read at once."""
+
 
 class Member(NamedTuple):
     """A file in a tar file.
@@ -116,6 +119,25 @@ def list_tar_names(file: Path) -> list[str]:
     return sorted(name.stem for name in names if name.suffix == ".tar")
 
 
+def check_end(tar: tarfile.TarFile) -> None:
+    """Check that a tar file that was read ends as it should.
+
+    tarfile takes a damaged header for the end, and stops at the end of the first of two archives.
+
+    Raises:
+        ReadError: if it does not end with zeros.
+    """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    is_first = True
+    while block := tar.fileobj.read(CHECKED_BYTES):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(f"it is damaged after {tar.offset:,} bytes")
+        is_first = False
+    if is_first:
+        raise tarfile.ReadError("it ends early")
+
+
 def _find_images(stream: IO[bytes], start: int, size: int, prefix: str) -> Iterator[Member]:
     """Yield the images in the tar file that lies in a part of a file."""
     part = _Part(stream, start, size)
@@ -132,6 +154,7 @@ def _find_images(stream: IO[bytes], start: int, size: int, prefix: str) -> Itera
                 yield Member(f"{prefix}{member.name}", first, member.size)
             elif path.suffix == ".tar" and not prefix:
                 yield from _find_images(stream, first, member.size, f"{path.stem}/")
+        check_end(tar)
 
 
 class _Part(io.RawIOBase):

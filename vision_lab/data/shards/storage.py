@@ -191,7 +191,7 @@ class Storage:
             DataError: if it cannot be written.
         """
         if self.folder is not None:
-            part = self.folder / f".{name}.part"
+            part = self.folder / f".{name}.{os.getpid()}.part"
             try:
                 with self._explain_errors(name):
                     self.folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 from vision_lab.core.errors import DataError
 from vision_lab.core.text import first_line
 from vision_lab.data.formats.image_folder import EXTENSIONS
+from vision_lab.data.formats.tar_images import check_end
 from vision_lab.data.shards.index import NO_LABEL, Row
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ def read_rows(file: Path) -> list[Row]:
                     rows.append(row)
                 else:
                     num_dropped += 1
+            check_end(tar)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
     if num_dropped:
