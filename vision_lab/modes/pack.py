@@ -96,11 +96,15 @@ def pack(
 
 def _check_destination(storage: Storage, root: str) -> None:
     """Check that shards are not written into the data."""
-    if storage.address == root.rstrip("/") or (
-        storage.folder is not None and storage.folder.absolute() == Path(root).absolute()
-    ):
+    place = None
+    folder, data_folder = storage.folder, Path(root).expanduser().absolute()
+    if storage.address == root.rstrip("/") or (folder and folder.absolute() == data_folder):
+        place = "data.root"
+    elif folder is not None and folder.absolute().is_relative_to(data_folder):
+        place = "inside data.root"
+    if place is not None:
         raise ConfigurationError(
-            f"mode.shards={storage} is data.root, which would be overwritten: type another folder"
+            f"mode.shards={storage} is {place}, which would be overwritten: type another folder"
         )
 
 
