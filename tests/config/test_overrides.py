@@ -6,6 +6,7 @@ import pytest
 
 from vision_lab.config.groups import CONFIG_DIR, find_path_keys
 from vision_lab.config.overrides import CommandLine
+from vision_lab.core.errors import ConfigurationError
 
 
 def read_by_hydra(word: str) -> object:
@@ -40,6 +41,11 @@ def test_any_character(value: str, monkeypatch: pytest.MonkeyPatch):
         if value.startswith("["):
             continue
         assert read_by_hydra(f"{key}=/x/{value}") == f"/x/{value}"
+
+
+def test_the_home_of_a_user_who_does_not_exist_is_named():
+    with pytest.raises(ConfigurationError, match="~nobody_here is no user with a home folder"):
+        read_by_hydra("data.root=~nobody_here/images")
 
 
 def test_home_is_expanded_and_existing_paths_are_made_absolute(

@@ -176,6 +176,16 @@ def test_unreadable_images_in_prediction(command: Command, trained: Run, tmp_pat
     assert str(folder / "b.jpg") in (trained.folder / "predict" / "unreadable.csv").read_text()
 
 
+def test_an_evaluation_needs_an_image_that_can_be_read(
+    command: Command, trained: Run, tmp_path: Path
+):
+    for path in (tmp_path / "images").rglob("*.png"):
+        path.write_bytes(b"")
+    outcome = command("mode=evaluate", f"run={trained.folder}", "data.on_error=skip")
+    assert outcome.code == 1
+    assert "no image of the test split can be read: replace the files, or type" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

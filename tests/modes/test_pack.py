@@ -75,9 +75,12 @@ def test_a_run_from_shards_is_the_run_from_files(
     assert checked.code == 0, checked.err
     assert "no problems found" in checked.out
     (tmp_path / "shards" / "train-000002.tar").unlink()
+    changed = tmp_path / "shards" / "train-000001.tar"
+    changed.write_bytes(changed.read_bytes()[:-1] + b"1")
     missing = command("mode=check", "data=webdataset", "data.root=shards")
     assert missing.code == 1
-    assert "8 problems: all are listed in" in missing.err
+    assert "9 problems: all are listed in" in missing.err
+    assert "shards/train-000001.tar: has changed: pack the data again" in missing.out
     assert "shards/train-000002.tar cannot be read: No such file" in missing.out
     stopped = command(
         *words, "data=webdataset", "data.root=shards", "data.num_workers=1", "data.on_error=skip"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vision_lab.core.errors import DataError
+from vision_lab.core.files import expand_home
 from vision_lab.modes.predict import find_images
 
 
@@ -49,7 +49,7 @@ def collect_images(images: Any) -> tuple[GivenImages, bool]:
         DataError: if there are no images, or they are of another type.
     """
     if isinstance(images, str | os.PathLike):
-        path = Path(images).expanduser()
+        path = expand_home(images)
         if path.is_file():
             return GivenImages([path]), True
         return GivenImages(find_images(str(images), prefix="")), False

@@ -14,6 +14,7 @@ from pathlib import Path
 from vision_lab.config.groups import CONFIG_DIR, ConfigOption, find_groups, find_path_keys
 from vision_lab.config.ranges import PLAIN_KEYS
 from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.files import expand_home
 
 FLAG = "--shell-completion"
 
@@ -133,7 +134,10 @@ def _run_folders() -> Iterator[str]:
 def _paths(start: str) -> list[str]:
     folder, _, _ = start.rpartition("/")
     prefix = f"{folder}/" if "/" in start else ""
-    base = Path(prefix).expanduser()
+    try:
+        base = expand_home(prefix)
+    except ConfigurationError:  # of a user who does not exist
+        return []
     if not base.is_dir():
         return []
     paths = []

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from vision_lab.core.documents import DocumentError
 from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.files import expand_home
 from vision_lab.core.text import first_line
 from vision_lab.run_folders.folder import Run
 from vision_lab.run_folders.naming import REPLACED
@@ -89,7 +90,7 @@ def list_patterns(runs: str | Sequence[str] | None) -> list[str]:
         raise ConfigurationError("type runs=<the folder of a sweep>, or runs=<folder>,<folder>")
     if not isinstance(runs, str):
         return [str(item) for item in runs]
-    if Path(runs).expanduser().exists():
+    if expand_home(runs).exists():
         return [runs]
     return [item for item in runs.split(",") if item]
 
@@ -105,7 +106,7 @@ def find_runs(patterns: Sequence[str]) -> list[Run]:
     """
     found: dict[Path, Run] = {}
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        path = expand_home(pattern)
         folders = _expand(path)
         runs = [run for folder in folders for run in _list_runs(folder)]
         if not runs:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vision_lab.config.groups import CONFIG_DIR, find_path_keys, find_text_keys
+from vision_lab.core.files import expand_home
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -180,7 +181,7 @@ def _quote_paths(
         return f"{key}={quote_value(value)}"
     if key.lstrip("+") not in find_path_keys(tuple(folders)):
         return word
-    is_list = is_sweep and not Path(value).expanduser().exists()
+    is_list = is_sweep and not expand_home(value).exists()
     values = value.split(",") if is_list else [value]
     return f"{key}=" + ",".join(_quote_path(value) for value in values)
 
@@ -188,7 +189,7 @@ def _quote_paths(
 def _quote_path(value: str) -> str:
     if value in NULL_VALUES:
         return value
-    path = Path(value).expanduser() if value.startswith("~") else Path(value)
+    path = expand_home(value) if value.startswith("~") else Path(value)
     if "/" in value and path.exists():
         value = str(path.absolute())  # the run folder must not depend on the working directory
     elif value.startswith("~"):

@@ -4,7 +4,6 @@ Does not import torch, so that ``--cfg job --resolve`` takes half a second.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,6 +12,7 @@ from vision_lab.config.instantiation import locate
 from vision_lab.config.resolution import FileStrings
 from vision_lab.config.saved import SAVED_OPTION, SavedRun
 from vision_lab.core.errors import ConfigurationError, UserError
+from vision_lab.core.files import expand_home
 from vision_lab.run_folders.naming import run_folder, safe_dir_name, sweep_folder
 
 
@@ -102,7 +102,7 @@ def _locate_reader(reader: str) -> Callable[..., Any]:
 
 def _find_used_folder(run: str | None, runs: Any) -> str | None:
     """Return the folder of the runs that a mode uses, if it is a single one."""
-    if run or not isinstance(runs, str) or not Path(runs).expanduser().is_dir():
+    if run or not isinstance(runs, str) or not expand_home(runs).is_dir():
         return run
     return runs
 

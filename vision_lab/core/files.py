@@ -30,6 +30,22 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _HAS_DIR_FD = os.open in os.supports_dir_fd
 
 
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Replace ``~`` at the start of a path by the home folder.
+
+    Raises:
+        ConfigurationError: if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = os.fspath(path).partition("/")[0]
+        raise ConfigurationError(
+            f"{path}: {user} is no user with a home folder: type ./{path} for "
+            "a folder of this name, or another path"
+        ) from error
+
+
 def write_file(
     folder: Path,
     name: str,

@@ -8,6 +8,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from vision_lab.core.files import expand_home
+
 CGROUP = Path("/sys/fs/cgroup")
 
 CACHE_VARIABLE = "VISION_LAB_CACHE"
@@ -18,7 +20,7 @@ def cache_folder() -> Path:
     """Return ``VISION_LAB_CACHE``, or ``vision_lab`` in the user's folder of caches."""
     folder = os.environ.get(CACHE_VARIABLE)
     if folder:
-        return Path(folder).expanduser()
+        return expand_home(folder)
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches) / "vision_lab"
 

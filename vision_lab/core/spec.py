@@ -13,6 +13,9 @@ from vision_lab.core.errors import ConfigurationError
 Target = Literal["labels", "masks", "boxes", "none"]
 Split = Literal["train", "val", "test", "predict"]
 
+UNKNOWN_LABEL = -1
+"""Label of an image whose class is not known."""
+
 IGNORE_INDEX = 255
 """Mask value of pixels that losses and metrics ignore."""
 

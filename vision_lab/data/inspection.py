@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vision_lab.core.errors import AnnotationIssue, DataError, UnreadableFile
-from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.core.spec import IGNORE_INDEX, UNKNOWN_LABEL, DataSpec
 from vision_lab.data.suspicions import (
     find_suspicious_boxes,
     find_suspicious_classes,
@@ -105,7 +105,7 @@ class DatasetInspection(torch.utils.data.Dataset[SampleReport]):
             return dict(Counter(target["labels"][~target["crowd"]].tolist()))
         values, counts = target.as_subclass(Tensor).flatten().unique(return_counts=True)
         label_counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
-        label_counts.pop(IGNORE_INDEX if self.spec.target_type == "masks" else -1, None)
+        label_counts.pop(IGNORE_INDEX if self.spec.target_type == "masks" else UNKNOWN_LABEL, None)
         return label_counts
 
     def _count_small(
@@ -139,7 +139,11 @@ def inspect_samples(
 
 
 def inspection_report(
-    samples: Sequence[SampleReport], issues: Sequence[AnnotationIssue], spec: DataSpec
+    samples: Sequence[SampleReport],
+    issues: Sequence[AnnotationIssue],
+    spec: DataSpec,
+    *,
+    changed: Sequence[tuple[str, UnreadableFile]] = (),
 ) -> dict[str, Any]:
     """Summarize an inspection.
 
@@ -147,6 +151,7 @@ def inspection_report(
         samples: reports of all samples.
         issues: invalid annotations found while the dataset was loaded.
         spec: spec of the data.
+        changed: files with other content than expected, and the split of each.
 
     Returns:
         A report that can be written as JSON. ``num_problems`` counts what has to be fixed:
@@ -167,6 +172,8 @@ def inspection_report(
         if _has_different_labels(group):
             conflicting.append(group)
     unreadable = []
+    for split, file in changed:
+        unreadable.append({"split": split, **file._asdict()})
     for sample in samples:
         if sample.problem:
             unreadable.append(

@@ -24,7 +24,7 @@ from vision_lab.core.errors import (
 )
 from vision_lab.core.machine import available_cores
 from vision_lab.core.protocols import Dataset
-from vision_lab.core.spec import DataSpec, Split
+from vision_lab.core.spec import UNKNOWN_LABEL, DataSpec, Split
 from vision_lab.data.cache import CacheSettings, cached_targets
 from vision_lab.data.cache_folder import CacheFolder, Place
 from vision_lab.data.cache_writer import GIGABYTE
@@ -331,6 +331,18 @@ class DataModule(pl.LightningDataModule):
             )
         return inspections
 
+    def find_changed_files(self) -> list[tuple[Split, UnreadableFile]]:
+        """Find files with other content than their dataset expects, and the split of each.
+
+        A dataset that knows finds them in its method ``find_changed_files``.
+        """
+        changed: list[tuple[Split, UnreadableFile]] = []
+        for split, dataset in self.datasets.items():
+            find = getattr(dataset, "find_changed_files", None)
+            if find is not None:
+                changed += [(split, file) for file in find()]
+        return changed
+
     def record_unreadable(self, batch: Batch) -> None:
         """Record the unreadable files of a batch.
 
@@ -436,6 +448,12 @@ class DataModule(pl.LightningDataModule):
             return
         labels = get_labels(dataset)
         num_labels = len(self.label_map) if self.label_map else self.spec.num_classes
+        num_unknown = labels.count(UNKNOWN_LABEL)
+        if num_unknown:
+            raise DataError(
+                f"{num_unknown:,} of the {len(labels):,} images of the {split} split have the "
+                f"label {UNKNOWN_LABEL}, which means unknown: label them, or remove them"
+            )
         if min(labels) < 0 or max(labels) >= num_labels:
             raise DataError(
                 f"the {split} labels range from {min(labels)} to {max(labels)}, but "

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from vision_lab.core.documents import DocumentError, read_text
 from vision_lab.core.errors import DataError
+from vision_lab.core.files import expand_home
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.text import summarize_names
 from vision_lab.data.fingerprint import list_paths
@@ -52,7 +53,7 @@ def find_groups(dataset: Dataset, source: str) -> list[str]:
         )
     if source == FOLDER:
         return [path.parent.name for path in paths]
-    return _look_up(paths, _read_groups(Path(source).expanduser()), source)
+    return _look_up(paths, _read_groups(expand_home(source)), source)
 
 
 def _read_groups(file: Path) -> dict[tuple[str, ...], str]:

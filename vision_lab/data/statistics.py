@@ -75,7 +75,10 @@ def count_pixels(
     has_shards = get_shards(dataset) is not None
     for index in range(count) if has_shards else evenly_spaced(len(dataset), count):
         with suppress(UnreadableFileError):  # reported when the sample is trained on
-            values = torch.as_tensor(np.asarray(dataset[index][1])).int()
+            _, mask = dataset[index]
+            if mask is None:
+                continue
+            values = torch.as_tensor(np.asarray(mask)).int()
             labels = class_lookup[values.clamp(0, IGNORE_INDEX)].flatten().int()
             counts = torch.bincount(labels, minlength=IGNORE_INDEX + 1).float()
             rows.append(torch.cat([counts[:num_classes], counts[-1:]]))

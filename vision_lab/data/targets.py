@@ -13,7 +13,7 @@ from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms import v2
 
 from vision_lab.core.batch import BoxTargets, letterbox_size
-from vision_lab.core.spec import IGNORE_INDEX, DataSpec
+from vision_lab.core.spec import IGNORE_INDEX, UNKNOWN_LABEL, DataSpec
 from vision_lab.data.image_io import InvalidImageError
 
 CLIP_TOLERANCE = 1.0
@@ -84,7 +84,7 @@ class LabelTarget(ResizedTarget):
             InvalidImageError: if it is not an integer.
         """
         if target is None:
-            return torch.tensor(-1)
+            return torch.tensor(UNKNOWN_LABEL)
         label = int(target)
         if label != target:
             raise InvalidImageError(f"its label {target} is not an integer, the index of a class")
@@ -100,7 +100,7 @@ class NoTarget(ResizedTarget):
         size: tuple[int, int],
     ) -> Tensor:
         """Return -1, () int64."""
-        return torch.tensor(-1)
+        return torch.tensor(UNKNOWN_LABEL)
 
 
 class MaskTarget(ResizedTarget):

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from vision_lab.core.arguments import ArgumentError
 from vision_lab.core.errors import ConfigurationError
+from vision_lab.core.files import expand_home
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import first_line
 from vision_lab.models.architectures.cifar_resnet import CifarResNet
@@ -202,7 +203,7 @@ def inception(weights: str | None = None) -> FrozenFeatures:
             "Inception's features require torch-fidelity: type pip install 'vision_lab[fid]', or "
             "choose other features"
         ) from error
-    file = Path(weights).expanduser() if weights else None
+    file = expand_home(weights) if weights else None
     if file and not file.is_file():
         raise ArgumentError("weights", weights, "the path of a file that exists")
     try:

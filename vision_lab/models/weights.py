@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.transforms._presets import ObjectDetection
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import reject_compressed
+from vision_lab.core.files import expand_home, reject_compressed
 from vision_lab.core.protocols import LoadedWeights
 from vision_lab.core.text import first_line, summarize_names
 from vision_lab.models.stem import adapt_input_kernel, first_convolution
@@ -87,9 +87,9 @@ def load(
     Raises:
         ConfigurationError: if the weights do not exist, cannot be loaded safely, or do not fit.
     """
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if source.startswith(RUN_PREFIX):
-        path = Path(source.removeprefix(RUN_PREFIX)).expanduser() / "model.pth"
+        path = expand_home(source.removeprefix(RUN_PREFIX)) / "model.pth"
         if not path.is_file():
             raise ConfigurationError(
                 f"{key}={source}: there is no {path}: type {RUN_PREFIX}<folder of a finished run>"

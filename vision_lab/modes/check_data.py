@@ -92,7 +92,9 @@ def check(
         "data": config.choices.get("data"),
         "root": config["data"].get("root"),
         "target_type": spec.target_type,
-        **inspection_report(samples, data.annotation_issues, spec),
+        **inspection_report(
+            samples, data.annotation_issues, spec, changed=data.find_changed_files()
+        ),
     }
     write_json(folder, "report.json", report)
     files = _write_images(folder, samples, report, inspections, spec, num_drawn=num_drawn)

@@ -18,12 +18,13 @@ from vision_lab.config.validation import check_config
 from vision_lab.core import console
 from vision_lab.core.arguments import Count
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFile
-from vision_lab.core.files import format_path, reject_link, write_file
+from vision_lab.core.files import expand_home, format_path, reject_link, write_file
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import format_si, summarize_names
 from vision_lab.data.module import SPLITS, DataModule, explain_unreadable
 from vision_lab.data.shards.index import (
     INDEX_FILENAME,
+    PLAN_FILENAME,
     SplitTable,
     make_table,
     read_index,
@@ -37,9 +38,6 @@ from vision_lab.data.shards.writer import (
     choose_samples_per_shard,
     hash_plan,
 )
-
-PLAN_FILENAME = "packing"
-"""Hash of what an unfinished command writes."""
 
 PART_PATTERN = re.compile(r"(train|val|test)-\d{6}\.(tar|json)")
 """Names of shards, and of notes about those of an unfinished command."""
@@ -97,7 +95,7 @@ def pack(
 def _check_destination(storage: Storage, root: str) -> None:
     """Check that shards are not written into the data."""
     place = None
-    folder, data_folder = storage.folder, Path(root).expanduser().absolute()
+    folder, data_folder = storage.folder, expand_home(root).absolute()
     if storage.address == root.rstrip("/") or (folder and folder.absolute() == data_folder):
         place = "data.root"
     elif folder is not None and folder.absolute().is_relative_to(data_folder):

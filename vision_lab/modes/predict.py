@@ -22,7 +22,14 @@ from vision_lab.core import console
 from vision_lab.core.arguments import Range
 from vision_lab.core.batch import Batch
 from vision_lab.core.errors import ConfigurationError, DataError
-from vision_lab.core.files import format_path, reject_link, write_csv, write_file, write_json
+from vision_lab.core.files import (
+    expand_home,
+    format_path,
+    reject_link,
+    write_csv,
+    write_file,
+    write_json,
+)
 from vision_lab.core.machine import available_cores
 from vision_lab.data.formats.image_folder import EXTENSIONS, UnlabeledImages
 from vision_lab.data.image_io import read_image
@@ -233,7 +240,7 @@ def find_images(source: str | None, *, prefix: str = "source=") -> list[Path]:
         raise ConfigurationError(
             "mode=predict requires images: type source=<a file, a folder or a glob>"
         )
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.is_file():
         return [path]
     if path.is_dir():

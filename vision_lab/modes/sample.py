@@ -21,7 +21,7 @@ from vision_lab.config.resolution import Config
 from vision_lab.config.validation import check_config
 from vision_lab.core import console
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import delete_file, format_path, reject_link, write_file
+from vision_lab.core.files import delete_file, expand_home, format_path, reject_link, write_file
 from vision_lab.core.text import summarize_names
 from vision_lab.modes.load import load_trained_task
 from vision_lab.run_folders.folder import Run
@@ -130,7 +130,7 @@ def sample(
     task = cast(SamplingTask, load_trained_task(config, Run.open(config["run"])))
     seed: int | None = config["seed"]
     if config["source"]:
-        file = Path(config["source"]).expanduser()
+        file = expand_home(config["source"])
         latents, seed = load_latents(file, task)
         name = f"{file.absolute().parent.name}-{file.stem}-again"
     else:

@@ -20,7 +20,7 @@ import yaml
 from vision_lab.core.arguments import check_value, fits
 from vision_lab.core.documents import DocumentError, read_json, read_text, read_yaml
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import format_path, write_file, write_json
+from vision_lab.core.files import expand_home, format_path, write_file, write_json
 from vision_lab.core.spec import DataSpec
 from vision_lab.core.text import summarize_names
 from vision_lab.run_folders import environment
@@ -81,7 +81,7 @@ class Run:
         Raises:
             ConfigurationError: if the folder does not contain a run.
         """
-        folder = Path(path).expanduser()
+        folder = expand_home(path)
         if not (folder / "config.yaml").is_file():
             raise ConfigurationError(f"{key}={prefix}{path}: {_describe_contents(folder, key)}")
         return cls(folder)

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.core.files import format_path
+from vision_lab.core.files import expand_home, format_path
 
 OUTPUTS = Path("outputs")
 
@@ -54,10 +54,10 @@ def run_folder(
             raise ConfigurationError(
                 f"resume= continues a training: for mode={mode}, type run={path}"
             )
-        folder = Path(run).expanduser() / mode if run else OUTPUTS / mode / now
+        folder = expand_home(run) / mode if run else OUTPUTS / mode / now
         return str(folder.absolute())
     if resume:
-        return str(Path(resume).expanduser())
+        return str(expand_home(resume))
     if name:
         return str(OUTPUTS / _named_folder(name))
     return str(OUTPUTS / safe_dir_name(task) / safe_dir_name(f"{model}-{head}-{data}") / now)

@@ -15,6 +15,7 @@ import yaml
 
 from vision_lab.core.documents import Loader
 from vision_lab.core.errors import ConfigurationError, DataError
+from vision_lab.core.files import expand_home
 from vision_lab.run_folders.environment import PACKAGES, describe_environment
 from vision_lab.run_folders.folder import Run
 
@@ -202,7 +203,7 @@ def fingerprint_root(root: str | None) -> dict[str, Any]:
     """
     if not root:
         return {}
-    top = Path(root).expanduser()
+    top = expand_home(root)
     digest, count = blake2b(digest_size=8), 0
     for folder, subfolders, names in os.walk(top):
         subfolders.sort()

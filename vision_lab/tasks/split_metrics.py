@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,15 @@ class SplitMetrics(nn.Module):
         for name, metric in self.metrics.items():
             names.update(getattr(metric, "names", (name,)))
         return names
+
+    def is_empty(self) -> bool:
+        """Return whether no image was added in any process; all processes must call it."""
+        if self.loss is None:
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of torchmetrics, that it is empty
+            mean = self.loss.compute()
+        return not self.loss.update_called and bool(mean.isnan())
 
     def compute_and_reset(self) -> dict[str, Tensor]:
         """Compute the loss and all metrics by name, and reset them for the next epoch."""

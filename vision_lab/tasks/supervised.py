@@ -234,6 +234,13 @@ class SupervisedTask(Task):
     def _finish_split(self, split: str) -> None:
         """Compute, store and log the loss and the metrics of a split."""
         # In the sanity check too, so that a metric that cannot be computed fails before training.
+        if self._split_metrics(split).is_empty():
+            if self.trainer.sanity_checking:
+                return
+            raise DataError(
+                f"no image of the {split} split can be read: replace the files, or type "
+                "data.on_error=raise to see why"
+            )
         values = self._split_metrics(split).compute_and_reset()
         values |= self.further_results(split)
         if self.trainer.sanity_checking:

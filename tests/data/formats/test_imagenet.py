@@ -84,7 +84,7 @@ def write_devkit(root: Path) -> None:
 def write_devkit_tar(root: Path) -> None:
     write_devkit(root)
     with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
-        tar.add(root / "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12")
+        tar.add(root / "ILSVRC2012_devkit_t12", "./ILSVRC2012_devkit_t12")
     shutil.rmtree(root / "ILSVRC2012_devkit_t12")
 
 
@@ -211,6 +211,22 @@ def test_a_devkit_that_does_not_fit_is_named(root: Path):
 def test_a_damaged_devkit_is_named(root: Path, content: bytes):
     (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(content)
     with pytest.raises(DataError, match="is not ImageNet's devkit"):
+        images(root, "val")
+
+
+def test_a_devkit_that_would_fill_the_memory_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_devkit(root)
+    synsets = np.array([(1, "n" * 100_000)], dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")])
+    meta = root / "ILSVRC2012_devkit_t12" / "data" / "meta.mat"
+    savemat(meta, {"synsets": synsets}, do_compression=True)
+    monkeypatch.setattr(imagenet, "MAX_BYTES", 20_000)
+    with pytest.raises(DataError, match=r"meta\.mat cannot be read: a variable has more than"):
+        images(root, "val")
+    shutil.rmtree(root / "ILSVRC2012_devkit_t12")
+    (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(bytes(20_001)))
+    with pytest.raises(DataError, match="is not ImageNet's devkit: it has more than 20,000"):
         images(root, "val")
 
 

@@ -64,12 +64,13 @@ def test_rows_are_read_in_any_order(tmp_path: Path, as_bytes: bool):
 
 
 def test_splits_are_found_by_names_of_files_or_folders(tmp_path: Path):
-    for name in ("a/train/0000.parquet", "a/validation/0000.parquet", "README.md"):
+    names = ("a/train/0000.parquet", "a/validation/0000.parquet", "a/train/test-0.parquet")
+    for name in (*names, "README.md"):
         write(tmp_path / name, [0])
     found = find_files(tmp_path)
     assert [path.name for path in found["train"]] == ["0000.parquet"]
     assert found["val"] == [tmp_path / "a" / "validation" / "0000.parquet"]
-    assert found["test"] == []
+    assert found["test"] == [tmp_path / "a" / "train" / "test-0.parquet"]
 
 
 def test_class_names_are_those_of_hugging_face(tmp_path: Path):
@@ -117,3 +118,18 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(ConfigurationError, match=r"type pip install 'vision_lab\[parquet\]'"):
         read(tmp_path)
+
+
+def test_a_test_split_without_labels_is_left_out(tmp_path: Path):
+    write(tmp_path / "train-0.parquet", [0, 1])
+    write(tmp_path / "test-0.parquet", [-1, -1])
+    arguments: dict[str, Any] = {"image_column": "image", "label_column": "label", "window": 1}
+    assert labeled_rows(str(tmp_path), split="test", **arguments) is None
+
+
+def test_the_path_of_an_image_may_be_of_any_type(tmp_path: Path):
+    images = [{"bytes": b"x", "path": 3}, {"bytes": b"x", "path": 4}]
+    parquet.write_table(
+        pyarrow.table({"image": images, "label": [0, 1]}), tmp_path / "train-0.parquet"
+    )
+    assert read(tmp_path)[1][0].path == "train-0.parquet row 1"

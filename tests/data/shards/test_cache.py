@@ -120,3 +120,12 @@ def test_a_damaged_copy_is_made_again(files: Storage, tmp_path: Path):
     path = cache.fetch(shard)
     path.write_bytes(b"")
     assert cache.fetch(shard).read_bytes() == bytes([1]) * 1000
+
+
+def test_few_files_are_locked(files: Storage, tmp_path: Path):
+    cache = ShardCache(files, limit=10_000, folder=tmp_path)
+    shards = [add_shard(files, number) for number in range(3)]
+    for shard in shards:
+        cache.fetch(shard)
+    locks = {path.name for path in tmp_path.iterdir() if path.suffix == ".lock"}
+    assert locks == {".room.lock", *(f".{shard.digest[:2]}.lock" for shard in shards)}

@@ -11,12 +11,19 @@ from torch.utils.data import DataLoader
 from tests.builders import box_spec
 from tests.data.shards.samples import Photographs, label_spec, mask_spec, pack_samples
 from tests.data.shards.servers import FaultyProxy
-from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
+from vision_lab.core.errors import (
+    ConfigurationError,
+    DataError,
+    UnreadableFile,
+    UnreadableFileError,
+)
 from vision_lab.data.cache import CacheSettings
 from vision_lab.data.cache_folder import CacheFolder
 from vision_lab.data.fingerprint import fingerprint
 from vision_lab.data.image_io import read_image
 from vision_lab.data.shards.dataset import ShardedDataset, sharded_samples
+from vision_lab.data.shards.index import PLAN_FILENAME, read_table, write_index
+from vision_lab.data.shards.spec import PackedSpec
 from vision_lab.data.shards.storage import Storage
 
 BOXES = {
@@ -169,3 +176,44 @@ def test_shards_are_decoded_once_into_a_cache(tmp_path: Path, monkeypatch: pytes
         assert torch.equal(image.pixels, read_image(path, channels=3))
         assert image.path == f"image {index}.jpg"
         assert label == photographs.targets[index]
+
+
+def test_a_shard_of_the_same_size_with_other_content_is_found(tmp_path: Path):
+    photographs = Photographs(tmp_path / "photos", [0, 1, 2, 0, 1, 2])
+    pack_samples(photographs, Storage(str(tmp_path / "shards")), label_spec())
+    dataset = open_shards(tmp_path / "shards")
+    assert dataset.find_changed_files() == []
+    shard = tmp_path / "shards" / "train-000001.tar"
+    content = bytearray(shard.read_bytes())
+    content[600] ^= 1
+    shard.write_bytes(content)
+    changed = UnreadableFile(str(shard), "has changed: pack the data again")
+    assert dataset.find_changed_files() == [changed]
+
+
+@pytest.mark.parametrize("target_type", ["labels", "masks", "boxes"])
+def test_samples_without_targets_are_named_except_for_testing(tmp_path: Path, target_type: Any):
+    photographs = Photographs(tmp_path / "photos", [None] * 3)
+    storage = Storage(str(tmp_path / "shards"))
+    index = pack_samples(photographs, storage, label_spec())
+    with pytest.raises(
+        DataError, match=rf"no sample of train has a .* file with its {target_type}"
+    ):
+        open_shards(tmp_path / "shards", target_type)
+    table = read_table(storage, index, "train")
+    write_index(storage, {"test": table}, spec=index.spec, source={})
+    arguments: dict[str, Any] = {"split": "test", "max_pixels": 10**6}
+    root = str(tmp_path / "shards")
+    assert sharded_samples(root, target_type=target_type, **arguments) is None
+    assert len(sharded_samples(root, target_type="none", **arguments) or ()) == 3
+
+
+def test_shards_whose_packing_has_not_ended_are_not_read(tmp_path: Path):
+    photographs = Photographs(tmp_path / "photos", [0, 1, 2])
+    storage = Storage(str(tmp_path / "shards"))
+    pack_samples(photographs, storage, label_spec())
+    storage.delete("index.json")
+    storage.write(PLAN_FILENAME, b"plan")
+    for read in (open_shards, PackedSpec):
+        with pytest.raises(DataError, match="has shards whose packing has not ended: repeat the"):
+            read(str(tmp_path / "shards"))

@@ -94,3 +94,10 @@ def test_a_folder_without_shards_is_named(tmp_path: Path):
     (tmp_path / "val-0.tar").write_bytes(b"")
     with pytest.raises(DataError, match=r"has no shards: .*tar files there: val-0\.tar"):
         find_shards(Storage(str(tmp_path)))
+
+
+def test_errors_name_the_address_and_not_its_copy(s3: FaultyProxy, tmp_path: Path):
+    (tmp_path / "a.tar").write_bytes(b"damaged")
+    Storage("s3://bucket/damaged").upload(tmp_path / "a.tar", "TRAIN.TAR")
+    with pytest.raises(DataError, match=r"^s3://bucket/damaged/TRAIN\.TAR is not an intact tar"):
+        open_shards("s3://bucket/damaged")

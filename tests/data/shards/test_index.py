@@ -1,5 +1,6 @@
 """The index of shards, which may come from others."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from vision_lab.core.errors import DataError
 from vision_lab.data.shards.index import (
+    COLUMNS,
     Row,
     Shard,
     ShardIndex,
@@ -18,6 +20,7 @@ from vision_lab.data.shards.index import (
     make_table,
     read_index,
     read_table,
+    write_index,
 )
 from vision_lab.data.shards.storage import Storage
 
@@ -64,6 +67,8 @@ def test_index_and_table_are_read_as_they_were_written(tmp_path: Path):
         {"shards": {"train": [SHARDS[0]._replace(name="../x.tar")._asdict()]}},
         {"shards": {"train": [SHARDS[0]._replace(size=-1)._asdict()]}},
         {"shards": {"train": [{**SHARDS[0]._asdict(), "samples": True}]}},
+        {"shards": {"train": [SHARDS[0]._replace(samples=400_000_000)._asdict()]}},
+        {"shards": {"train": [SHARDS[0]._replace(samples=10**8, size=10**12)._asdict()]}},
         {"shards": {"train": [{**SHARDS[0]._asdict(), "digest": "../../x"}]}},
         {"tables": {"train": ["/etc/passwd", "0"]}},
         {"tables": {}},
@@ -113,6 +118,23 @@ def test_a_table_that_does_not_fit_its_shards_is_named(
     storage = write(tmp_path, dump_table(table))
     with pytest.raises(DataError, match=r"train\.npz is invalid"):
         read_table(storage, read_index(storage), "train")
+
+
+def test_a_table_that_would_fill_the_memory_is_refused(tmp_path: Path):
+    arrays = {name: np.zeros(3, np.int64) for name in (*COLUMNS, "names")}
+    for name in ("labels", "names"):
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **(arrays | {name: np.zeros(5_000_000, np.int64)}))
+        storage = write(tmp_path, stream.getvalue())
+        with pytest.raises(DataError, match=rf"{name}\.npy is too large for 3 samples"):
+            read_table(storage, read_index(storage), "train")
+
+
+def test_names_that_are_no_text_are_read_as_they_were_written(tmp_path: Path):
+    storage = Storage(str(tmp_path))
+    spec = {"target_type": "labels", "class_names": ["caf\udce9", "\ud800", "猫"]}
+    write_index(storage, {"train": make_table(SHARDS, ROWS)}, spec=spec, source={})
+    assert read_index(storage).spec == spec
 
 
 def test_a_damaged_table_is_named(tmp_path: Path):

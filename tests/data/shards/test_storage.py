@@ -118,6 +118,8 @@ def test_missing_credentials_say_what_to_set(
 def test_a_bucket_or_folder_that_does_not_exist_is_named(s3: FaultyProxy, tmp_path: Path):
     with pytest.raises(DataError, match="there is nothing at s3://missing/data"):
         Storage("s3://missing/data").list_files()
+    with pytest.raises(DataError, match="cannot be written, there is no such bucket"):
+        Storage("s3://missing/data").write("a", b"")
     with pytest.raises(DataError, match=r"there is no folder .*/missing: type data.root="):
         Storage(str(tmp_path / "missing")).list_files()
 

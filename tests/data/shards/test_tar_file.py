@@ -68,7 +68,7 @@ def test_we_read_shards_of_webdataset(tmp_path: Path):
         for number in range(3):
             sample = {"__key__": f"{number:06d}", "jpg": photograph(number), "cls": number}
             writer.write(sample)
-    rows = read_rows(path)
+    rows = read_rows(path, str(path))
     content = path.read_bytes()
     assert [row.label for row in rows] == [0, 1, 2]
     for number, row in enumerate(rows):
@@ -88,7 +88,7 @@ def test_what_is_no_sample_is_left_out(tmp_path: Path):
             "dogs/a.JPEG": b"other",
         },
     )
-    rows = read_rows(path)
+    rows = read_rows(path, str(path))
     assert [(row.name, row.label) for row in rows] == [("dogs/a.jpeg", NO_LABEL)]
 
 
@@ -96,17 +96,17 @@ def test_what_is_no_sample_is_left_out(tmp_path: Path):
 def test_a_label_that_is_no_index_is_named(tmp_path: Path, label: bytes):
     path = write_tar(tmp_path / "train-0.tar", {"a.jpg": b"jpg", "a.cls": label})
     with pytest.raises(DataError, match=r"a\.cls contains .*, not a class index"):
-        read_rows(path)
+        read_rows(path, str(path))
 
 
 def test_files_that_are_no_tar_files_are_named(tmp_path: Path):
     path = write(tmp_path / "train-0.tar")
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match=r"train-0\.tar is not an intact tar file"):
-        read_rows(path)
+        read_rows(path, str(path))
     path.write_bytes(b"x" * 3000)
     with pytest.raises(DataError, match=r"train-0\.tar is not an intact tar file"):
-        read_rows(path)
+        read_rows(path, str(path))
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path):
@@ -115,13 +115,13 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path):
     start = content.index(b"000000002")
     path.write_bytes(content[:start] + b"\xff" * 512 + content[start + 512 :])
     with pytest.raises(DataError, match="is not an intact tar file: it is damaged after"):
-        read_rows(path)
+        read_rows(path, str(path))
     path.write_bytes(content[:start])
     with pytest.raises(DataError, match="is not an intact tar file: it ends early"):
-        read_rows(path)
+        read_rows(path, str(path))
     path.write_bytes(content + content)
     with pytest.raises(DataError, match="is not an intact tar file: it is damaged after"):
-        read_rows(path)
+        read_rows(path, str(path))
 
 
 def test_a_negative_size_is_no_endless_loop(tmp_path: Path):
@@ -132,4 +132,15 @@ def test_a_negative_size_is_no_endless_loop(tmp_path: Path):
     start = content.index(b"b.jpg")
     path.write_bytes(content[:start] + header.tobuf(tarfile.GNU_FORMAT) + content[start + 512 :])
     with pytest.raises(DataError, match="has the size -512"):
-        read_rows(path)
+        read_rows(path, str(path))
+
+
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path):
+    header = tarfile.TarInfo("PaxHeaders/a")
+    header.type, header.size = tarfile.XHDTYPE, 2**33
+    path = tmp_path / "train-0.tar"
+    with path.open("wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(2**33)  # without content on the disk
+    with pytest.raises(DataError, match="is not an intact tar file: a header has 8,5"):
+        read_rows(path, str(path))

@@ -1,5 +1,6 @@
 """Packing of a split."""
 
+import errno
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from tests.data.shards.samples import (
     photograph,
 )
 from tests.data.shards.test_dataset import open_shards
-from vision_lab.core.errors import UnreadableFile
+from vision_lab.core.errors import DataError, UnreadableFile
 from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.image_io import ImageFile, InvalidImageError
+from vision_lab.data.shards import writer
 from vision_lab.data.shards.storage import Storage
 from vision_lab.data.shards.writer import (
     SampleEncoder,
@@ -33,10 +35,10 @@ from vision_lab.data.shards.writer import (
 
 def write(dataset: object, folder: Path, num_workers: int = 0, **changes) -> list[WrittenShard]:
     settings = replace(SETTINGS, **changes)
-    writer = SplitWriter(
+    split = SplitWriter(
         dataset, "train", label_spec(), settings, storage=Storage(str(folder)), key="key"
     )
-    return list(writer.write_all(num_workers=num_workers))
+    return list(split.write_all(num_workers=num_workers))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -197,3 +199,15 @@ def test_reduced_masks_have_no_values_in_between():
     assert sample.target is not None
     with Image.open(io.BytesIO(sample.target)) as reduced:
         assert set(np.unique(np.asarray(reduced)).tolist()) == {0, 2, 255}
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "write_shard", fail)
+    photographs = Photographs(tmp_path / "photos", [0, 1])
+    for num_workers in (0, 1):
+        with pytest.raises(DataError, match=r"train-000000\.tar cannot be made in .*: set TMPDIR"):
+            write(photographs, tmp_path / "shards", num_workers)
+    assert not list((tmp_path / "shards").glob("*"))

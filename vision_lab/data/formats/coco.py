@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count
 from vision_lab.core.errors import DataError, UnreadableFileError
-from vision_lab.core.files import file_exists, read_bytes
+from vision_lab.core.files import expand_home, file_exists, read_bytes
 from vision_lab.core.machine import memory_bytes
 from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.core.text import first_line, summarize_names
@@ -277,7 +277,7 @@ def _read_split(
 
 def _find_split(root: str, split: str) -> tuple[Path, Path] | None:
     """Return the annotation file and the image folder of a split."""
-    base = Path(root).expanduser()
+    base = expand_home(root)
     for path, name in expand_split(split, [file for file, _ in LAYOUTS]):
         if (base / path).is_file():
             folders = {file.format(split=name): folder for file, folder in LAYOUTS}
@@ -287,9 +287,7 @@ def _find_split(root: str, split: str) -> tuple[Path, Path] | None:
 
 def _missing_message(root: str) -> str:
     files = ", ".join(file.format(split="train") for file, _ in LAYOUTS)
-    return (
-        f"{Path(root).expanduser()} has no COCO annotations (searched {files}): type data.root=..."
-    )
+    return f"{expand_home(root)} has no COCO annotations (searched {files}): type data.root=..."
 
 
 def _read_annotations(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
+from vision_lab.core.files import expand_home
 from vision_lab.core.spec import IGNORE_INDEX
 from vision_lab.core.text import summarize_names
 from vision_lab.data.formats.image_folder import EXTENSIONS, EXTENSIONS_TEXT
@@ -236,7 +237,7 @@ def image_masks(
     """
     encoding = MaskEncoding(num_classes, class_values, ignored_values or ())
     suffix = mask_suffix or ""
-    folders = _find_folders(Path(root).expanduser(), image_dir, mask_dir, split)
+    folders = _find_folders(expand_home(root), image_dir, mask_dir, split)
     if folders is None:
         return None
     image_folder, mask_folder = folders

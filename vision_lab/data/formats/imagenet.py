@@ -8,8 +8,11 @@ then in one of the files that different distributions come with.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import struct
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +28,7 @@ from vision_lab.data.formats.image_folder import (
     read_class_folders,
 )
 from vision_lab.data.formats.layout import describe_content, require_root
-from vision_lab.data.formats.tar_images import TarImages, list_images, list_tar_names
+from vision_lab.data.formats.tar_images import TarImages, list_images, list_tar_names, read_members
 
 CONTENT = "ImageNet's train/ or ILSVRC2012_img_train.tar"
 
@@ -47,7 +50,11 @@ GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 META = "data/meta.mat"
 """File of the devkit with the WordNet id of each of these numbers."""
 
+COMPRESSED = 15
+"""Type of a compressed variable in a file of MATLAB's version 5."""
+
 MAX_BYTES = 50_000_000
+"""Maximum size of a list of classes, and of the devkit when it is inflated."""
 
 MAX_LISTED = 5
 
@@ -259,18 +266,18 @@ def _read_devkit(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[s
 
 
 def _read_devkit_tar(file: Path) -> tuple[str, bytes]:
-    contents = []
     try:
-        with tarfile.open(file, "r:gz") as tar:
-            for name in (GROUND_TRUTH, META):
-                member = tar.getmember(f"{DEVKIT}/{name}")
-                stream = tar.extractfile(member)
-                if stream is None or member.size > MAX_BYTES:
-                    raise KeyError(name)
-                contents.append(stream.read())
-    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+        with gzip.open(file) as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        contents = {}
+        for member in read_members(io.BytesIO(content), 0, len(content)):
+            name = member.name.removeprefix("./").removeprefix(f"{DEVKIT}/")
+            contents[name] = content[member.start : member.start + member.size]
+        return contents[GROUND_TRUTH].decode(errors="replace"), contents[META]
+    except (tarfile.TarError, zlib.error, OSError, EOFError, KeyError, ValueError) as error:
         raise DataError(f"{file} is not ImageNet's devkit: {first_line(error)}") from error
-    return contents[0].decode(errors="replace"), contents[1]
 
 
 def _read_meta(content: bytes, file: Path) -> dict[int, str]:
@@ -283,10 +290,28 @@ def _read_meta(content: bytes, file: Path) -> dict[int, str]:
             "LOC_val_solution.csv beside it"
         ) from error
     try:
+        _check_inflated_size(content)
         synsets = loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
     except Exception as error:  # SciPy raises any exception for damaged files
         raise DataError(f"{file}: {META} cannot be read: {first_line(error)}") from error
+
+
+def _check_inflated_size(content: bytes) -> None:
+    """Check the size of the compressed variables of a MATLAB file, which SciPy reads as a whole.
+
+    After 128 bytes, of which the last two tell the order of bytes, each has its type and size.
+    """
+    order = "<" if content[126:128] == b"IM" else ">"
+    position = 128
+    while position + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, position)
+        position += 8
+        if kind == COMPRESSED:
+            variable = content[position : position + size]
+            if len(zlib.decompressobj().decompress(variable, MAX_BYTES)) == MAX_BYTES:
+                raise ValueError(f"a variable has more than {MAX_BYTES:,} bytes")
+        position += size
 
 
 def _read(file: Path) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vision_lab.core.errors import DataError
+from vision_lab.core.files import expand_home
 
 SPLITS = {
     "train": ("train",),
@@ -29,7 +30,7 @@ def require_root(root: str, *, content: str) -> Path:
     Raises:
         DataError: if there is no such folder.
     """
-    folder = Path(root).expanduser()
+    folder = expand_home(root)
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: type data.root=<folder with {content}>")
     return folder
@@ -79,18 +80,30 @@ def divide_by_split(names: Sequence[str]) -> dict[str, list[str]]:
     """Divide names of files by the split that is a word of them, such as ``cc-train-0001.tar``.
 
     Args:
-        names: names, or relative paths, whose folders count as well.
+        names: names, or relative paths: the innermost folder with a split counts if the name of
+            the file has none.
 
     Returns:
         The names of each split, in their order. If no name has a split, all are of train.
     """
-    found: dict[str, list[str]] = {}
-    for split, words in SPLITS.items():
-        pattern = re.compile(rf"(?<![a-z])({'|'.join(words)})(?![a-z])", re.IGNORECASE)
-        found[split] = [name for name in names if pattern.search(name)]
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for name in names:
+        split = _find_split_word(name)
+        if split is not None:
+            found[split].append(name)
     if not any(found.values()):
         found["train"] = list(names)
     return found
+
+
+def _find_split_word(path: str) -> str | None:
+    """Return the split that is a word of a path."""
+    for part in reversed(Path(path).parts):
+        for word in re.findall(r"[a-z]+", part.lower()):
+            for split, names in SPLITS.items():
+                if word in names:
+                    return split
+    return None
 
 
 def describe_content(folder: Path, limit: int = 5) -> str:

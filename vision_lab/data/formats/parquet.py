@@ -7,6 +7,7 @@ shards: a window of groups at a time. Does not import torch.
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count
 from vision_lab.core.errors import ConfigurationError, DataError, UnreadableFileError
+from vision_lab.core.spec import UNKNOWN_LABEL
 from vision_lab.core.text import first_line, summarize_names
 from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.formats.layout import divide_by_split, require_root
+
+log = logging.getLogger(__name__)
 
 CONTENT = "Parquet files"
 
@@ -85,7 +89,8 @@ class ParquetImages:
         file, _ = self.groups[group]
         path = f"{self.files[file].name} row {index - self._first_row(file)}"
         if isinstance(image, dict):
-            path = image.get("path") or path
+            stored = image.get("path")
+            path = stored if stored and isinstance(stored, str) else path
             image = image.get("bytes")
         if not isinstance(image, bytes):
             raise UnreadableFileError(path, f"column {self.image_column} has no bytes in this row")
@@ -131,7 +136,7 @@ def labeled_rows(
         window: number of groups of rows that are shuffled together, and kept in memory.
 
     Returns:
-        The dataset; None if there is no such split.
+        The dataset; None if there is no such split, or one for testing has no labels.
 
     Raises:
         DataError: if there are no files, or one cannot be read.
@@ -140,7 +145,13 @@ def labeled_rows(
     files = find_files(require_root(root, content=CONTENT))[split]
     if not files:
         return None
-    return ParquetImages(files, image_column=image_column, label_column=label_column, window=window)
+    dataset = ParquetImages(
+        files, image_column=image_column, label_column=label_column, window=window
+    )
+    if split == "test" and not any(label != UNKNOWN_LABEL for label in dataset.targets):
+        log.warning("%s: no image of test has a label: the split is left out", root)
+        return None
+    return dataset
 
 
 def find_files(root: Path) -> dict[str, list[Path]]:
@@ -214,7 +225,8 @@ def _open(file: Path, columns: Sequence[str]) -> Any:
 def _read_labels(opened: Any, file: Path, column: str) -> NDArray[np.int64]:
     try:
         labels = opened.read(columns=[column]).column(column).to_numpy()
-        integers = labels.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # of NaN, which is compared below
+            integers = labels.astype(np.int64)
     except (OSError, ValueError, TypeError) as error:  # those of pyarrow are of these
         raise DataError(f"{file}: column {column} has no numbers: {first_line(error)}") from error
     if not np.array_equal(integers, labels):

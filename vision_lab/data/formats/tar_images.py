@@ -25,8 +25,8 @@ from vision_lab.core.text import first_line
 from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.formats.image_folder import EXTENSIONS
 
-CHECKED_BYTES = 1_000_000
-"""Bytes of the end of a tar file that are read at once."""
+MAX_READ_BYTES = 1_000_000
+"""Maximum number of bytes of headers, or of the end of a tar file, that are read at once."""
 
 
 class Member(NamedTuple):
@@ -112,25 +112,44 @@ def list_tar_names(file: Path) -> list[str]:
         DataError: if it is not an intact tar file.
     """
     try:
-        with tarfile.open(file, "r:") as tar:
-            names = [Path(member.name) for member in tar if member.isreg()]
+        with file.open("rb") as stream:
+            members = list(read_members(stream, 0, file.stat().st_size))
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
+    names = [Path(member.name) for member in members]
     return sorted(name.stem for name in names if name.suffix == ".tar")
 
 
-def check_end(tar: tarfile.TarFile) -> None:
-    """Check that a tar file that was read ends as it should.
+def read_members(stream: IO[bytes], start: int, size: int) -> Iterator[Member]:
+    """Yield the regular files in a tar file that lies in a part of a file.
 
-    tarfile takes a damaged header for the end, and stops at the end of the first of two archives.
+    Args:
+        stream: the file.
+        start: first byte of the tar file.
+        size: its number of bytes.
 
     Raises:
-        ReadError: if it does not end with zeros.
+        TarError: if it is not an intact tar file.
+    """
+    with tarfile.open(fileobj=_Part(stream, start, size), mode="r:") as tar:
+        for member in tar:
+            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
+            if member.size < 0:  # tarfile would read the same member again and again
+                raise tarfile.ReadError(f"{member.name} has the size {member.size}")
+            if member.isreg():
+                yield Member(member.name, start + member.offset_data, member.size)
+        _check_end(tar)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Check that a tar file that was read ends with zeros.
+
+    tarfile takes a damaged header for the end, and stops at the end of the first of two archives.
     """
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     is_first = True
-    while block := tar.fileobj.read(CHECKED_BYTES):
+    while block := tar.fileobj.read(MAX_READ_BYTES):
         if block.strip(b"\0"):
             raise tarfile.ReadError(f"it is damaged after {tar.offset:,} bytes")
         is_first = False
@@ -139,26 +158,19 @@ def check_end(tar: tarfile.TarFile) -> None:
 
 
 def _find_images(stream: IO[bytes], start: int, size: int, prefix: str) -> Iterator[Member]:
-    """Yield the images in the tar file that lies in a part of a file."""
-    part = _Part(stream, start, size)
-    with tarfile.open(fileobj=part, mode="r:") as tar:
-        for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
-            if member.size < 0:  # tarfile would read the same member again and again
-                raise tarfile.ReadError(f"{member.name} has the size {member.size}")
-            path = Path(member.name)
-            if not member.isreg() or path.name.startswith("."):
-                continue
-            first = start + member.offset_data
-            if path.suffix.lower() in EXTENSIONS:
-                yield Member(f"{prefix}{member.name}", first, member.size)
-            elif path.suffix == ".tar" and not prefix:
-                yield from _find_images(stream, first, member.size, f"{path.stem}/")
-        check_end(tar)
+    """Yield the images in the tar file that lies in a part of a file, and in those within it."""
+    for member in read_members(stream, start, size):
+        path = Path(member.name)
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in EXTENSIONS:
+            yield member._replace(name=f"{prefix}{member.name}")
+        elif path.suffix == ".tar" and not prefix:
+            yield from _find_images(stream, member.start, member.size, f"{path.stem}/")
 
 
 class _Part(io.RawIOBase):
-    """A part of an open file."""
+    """A part of an open file, of which little is read at once: tarfile trusts sizes in headers."""
 
     def __init__(self, stream: IO[bytes], start: int, size: int) -> None:
         self.stream = stream
@@ -176,8 +188,11 @@ class _Part(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         left = max(0, self.size - self.position)
+        wanted = left if size < 0 else min(size, left)
+        if wanted > MAX_READ_BYTES:
+            raise tarfile.ReadError(f"a header has {wanted:,} bytes")
         self.stream.seek(self.start + self.position)
-        content = self.stream.read(left if size < 0 else min(size, left))
+        content = self.stream.read(wanted)
         self.position += len(content)
         return content
 

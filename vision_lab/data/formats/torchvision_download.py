@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from vision_lab.core.errors import DataError
+from vision_lab.core.files import expand_home
 
 
 def labeled_images(
@@ -50,7 +50,7 @@ def load_or_download(
     Raises:
         DataError: if files are missing and cannot be downloaded.
     """
-    folder = Path(root).expanduser()
+    folder = expand_home(root)
     try:
         return dataset(root=str(folder), download=False)
     except (RuntimeError, FileNotFoundError):

@@ -9,6 +9,7 @@ from typing import Literal
 from torchvision.datasets import OxfordIIITPet, VOCSegmentation
 
 from vision_lab.core.arguments import Count
+from vision_lab.core.files import expand_home
 from vision_lab.data.formats.image_masks import ImageMaskDataset, MaskEncoding
 from vision_lab.data.formats.torchvision_download import load_or_download
 
@@ -75,7 +76,7 @@ def oxford_pet_masks(
     own_split = "test" if split == "test" else "trainval"
     dataset = partial(OxfordIIITPet, split=own_split, target_types="segmentation")
     load_or_download(dataset, root=root, download=download)
-    folder = Path(root).expanduser() / "oxford-iiit-pet"
+    folder = expand_home(root) / "oxford-iiit-pet"
     lines = (folder / "annotations" / f"{own_split}.txt").read_text(encoding="utf-8").splitlines()
     samples = []
     for name in (line.split()[0] for line in lines if line):

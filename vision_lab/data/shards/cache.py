@@ -63,7 +63,7 @@ class ShardCache:
             return path
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / f".{shard.digest}.lock"):
+            with FileLock(_lock_file(path)):
                 if not _has_size(path, shard.size):  # another process may have made it meanwhile
                     self._copy(shard, path)
         except OSError as error:
@@ -77,6 +77,8 @@ class ShardCache:
                 self._make_room(shard, part)
                 with part.open("r+b") as file:
                     digest = self.storage.download(shard.name, file, size=shard.size)
+                    file.flush()
+                    os.fsync(file.fileno())  # only the size of a copy is checked from now on
                 if digest == shard.digest:
                     part.replace(path)
                     return
@@ -123,6 +125,11 @@ class ShardCache:
         return f"{self.storage.locate(shard.name)}: cannot be copied to {folder}: {error}"
 
 
+def _lock_file(path: Path) -> Path:
+    """Return the file that is locked while a copy is made; there are at most 256 of them."""
+    return path.with_name(f".{path.name[:2]}.lock")
+
+
 def _has_size(path: Path, size: int) -> bool:
     """Return whether there is a copy of a size; a damaged one is made again."""
     with suppress(FileNotFoundError):
@@ -139,9 +146,8 @@ def touch(path: Path) -> None:
 
 def _is_abandoned(part: Path) -> bool:
     """Return whether nobody writes an incomplete copy."""
-    lock = FileLock(part.with_name(f".{part.stem}.lock"))
     try:
-        with lock.acquire(timeout=0):
+        with FileLock(_lock_file(part)).acquire(timeout=0):
             return True
     except TimeoutError:  # filelock.Timeout is one
         return False

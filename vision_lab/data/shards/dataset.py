@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vision_lab.core.arguments import Count, Positive, Range
-from vision_lab.core.errors import ConfigurationError, UnreadableFileError
+from vision_lab.core.errors import (
+    ConfigurationError,
+    DataError,
+    UnreadableFile,
+    UnreadableFileError,
+)
 from vision_lab.core.text import format_si
 from vision_lab.data.cache_writer import GIGABYTE
 from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.image_io import InvalidImageError
 from vision_lab.data.shards.cache import ShardCache
 from vision_lab.data.shards.foreign import index_foreign_shards
-from vision_lab.data.shards.index import Shard, SplitTable, read_index, read_table
+from vision_lab.data.shards.index import (
+    NO_LABEL,
+    Shard,
+    SplitTable,
+    read_index,
+    read_table,
+    reject_unfinished,
+)
 from vision_lab.data.shards.prefetch import Prefetcher
 from vision_lab.data.shards.reader import ShardReader
-from vision_lab.data.shards.storage import Storage
+from vision_lab.data.shards.storage import Storage, digest_file
+from vision_lab.data.shards.tar_file import BOXES_EXTENSION, LABEL_EXTENSION, MASK_EXTENSION
 from vision_lab.data.shards.targets import decode_boxes, decode_mask
+
+log = logging.getLogger(__name__)
+
+TARGET_EXTENSIONS = {
+    "labels": LABEL_EXTENSION,
+    "masks": MASK_EXTENSION,
+    "boxes": BOXES_EXTENSION,
+}
+"""Extensions of the files of targets in shards, without dot, by target type."""
 
 
 class ShardedDataset:
@@ -69,6 +93,22 @@ class ShardedDataset:
     def config_key(self) -> list[str]:
         """The digests of all shards, for fingerprints."""
         return [shard.digest for shard in self.table.shards]
+
+    def find_changed_files(self) -> list[UnreadableFile]:
+        """Find shards of the expected size with other content, which reading does not notice.
+
+        Copies of shards at an address are checked when they are made.
+        """
+        storage = self.reader.storage
+        if storage.folder is None:
+            return []
+        changed = []
+        for shard in self.table.shards:
+            path = storage.folder / shard.name
+            with suppress(OSError):  # reported for each of its samples
+                if path.stat().st_size == shard.size and digest_file(path) != shard.digest:
+                    changed.append(UnreadableFile(str(path), "has changed: pack the data again"))
+        return changed
 
     def __getitem__(self, index: int) -> tuple[EncodedImage, Any]:
         content = self._read(index, "image")
@@ -128,10 +168,10 @@ def sharded_samples(
         max_pixels: masks with more pixels are not decoded.
 
     Returns:
-        The dataset; None if there is no such split.
+        The dataset; None if there is no such split, or one for testing has no targets.
 
     Raises:
-        DataError: if shards cannot be read.
+        DataError: if shards cannot be read, or have no targets.
         ConfigurationError: if the copies that are needed at the same time exceed their limit.
     """
     storage = Storage(root)
@@ -139,11 +179,14 @@ def sharded_samples(
     try:
         index = read_index(storage)
     except FileNotFoundError:
+        reject_unfinished(storage)
         indexed = index_foreign_shards(storage)
         index = read_index(indexed)
     if split not in index.shards:
         return None
     table = read_table(indexed, index, split)
+    if not _has_targets(table, split, target_type, storage):
+        return None
     cache, prefetcher = None, None
     if storage.folder is None:
         limit = int(cache_limit * GIGABYTE)
@@ -157,6 +200,26 @@ def sharded_samples(
         window=window,
         max_pixels=max_pixels,
         prefetcher=prefetcher,
+    )
+
+
+def _has_targets(table: SplitTable, split: str, target_type: str, storage: Storage) -> bool:
+    """Return whether samples have targets; those for testing are often published without."""
+    if target_type == "none":
+        return True
+    if target_type == "labels":
+        is_known = table.columns["labels"] != NO_LABEL
+    else:
+        is_known = table.columns["target_sizes"] > 0
+    if is_known.any():
+        return True
+    content = f"{storage}: no sample of {split} has a .{TARGET_EXTENSIONS[target_type]} file with"
+    if split == "test":
+        log.warning("%s its %s: the split is left out", content, target_type)
+        return False
+    raise DataError(
+        f"{content} its {target_type}: type data.spec.target_type={', '.join(TARGET_EXTENSIONS)} "
+        "or none"
     )
 
 

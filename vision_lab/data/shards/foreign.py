@@ -40,7 +40,7 @@ def find_shards(storage: Storage) -> dict[str, dict[str, FileInfo]]:
         DataError: if there are none for training, or a name is unusual.
     """
     files = storage.list_files()
-    names = [name for name in files if name.endswith(".tar")]
+    names = [name for name in files if name.lower().endswith(".tar")]
     for name in names:
         if not is_plain_name(name):
             raise DataError(
@@ -116,11 +116,11 @@ def _index_shard(storage: Storage, name: str, *, size: int) -> tuple[Shard, list
         raise DataError(f"{storage.locate(name)} is empty")
     if storage.folder is not None:
         path = storage.folder / name
-        rows = read_rows(path)
+        rows = read_rows(path, str(path))
         return Shard(name, size, digest_file(path), len(rows)), rows
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         with path.open("wb") as file:
             digest = storage.download(name, file, size=size)
-        rows = read_rows(path)
+        rows = read_rows(path, storage.locate(name))
         return Shard(name, size, digest, len(rows)), rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -25,6 +26,9 @@ from vision_lab.data.shards.storage import Storage, is_plain_name
 
 INDEX_FILENAME = "index.json"
 
+PLAN_FILENAME = "packing"
+"""Hash of what an unfinished ``mode=pack`` writes; there is no index then."""
+
 FORMAT = "vision_lab shards"
 
 VERSION = 1
@@ -32,7 +36,19 @@ VERSION = 1
 
 MAX_INDEX_BYTES = 100_000_000
 
+MAX_SAMPLES = 50_000_000
+"""Maximum number of samples of a split, whose table has about 100 bytes for each in memory."""
+
 MAX_TABLE_BYTES = 4_000_000_000
+
+MAX_NAME_BYTES = 5_000
+"""Maximum length of the name of a sample, on average."""
+
+MIN_SAMPLE_BYTES = 1024
+"""Size of the smallest sample in a tar file: a header and a block."""
+
+MAX_HEADER_BYTES = 10_000
+"""Maximum size of the header of a column in a table."""
 
 NO_LABEL = -1
 """Label of a sample whose target is none, a mask or boxes."""
@@ -163,7 +179,7 @@ def write_index(
         entries[split] = (name, digest_bytes(content))
     shards = {split: table.shards for split, table in tables.items()}
     index = ShardIndex(spec, source, shards, entries)
-    storage.write(INDEX_FILENAME, dump_index(index).encode(errors="surrogateescape"))
+    storage.write(INDEX_FILENAME, dump_index(index).encode(errors="backslashreplace"))
     return index
 
 
@@ -196,6 +212,9 @@ def _parse(values: Mapping[str, Any]) -> ShardIndex:
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}")
         shards[split] = [_parse_shard(entry) for entry in entries]
+        count = sum(shard.samples for shard in shards[split])
+        if count > MAX_SAMPLES:
+            raise ValueError(f"{split} has {count:,} samples, more than {MAX_SAMPLES:,}")
         name, digest = values["tables"][split]
         if not is_plain_name(name) or not isinstance(digest, str):
             raise ValueError(f"{name!r} is not the name of a table")
@@ -213,7 +232,22 @@ def _parse_shard(entry: Mapping[str, Any]) -> Shard:
     numbers = (shard.size, shard.samples)
     if not all(type(number) is int and number > 0 for number in numbers):
         raise ValueError(f"{shard.name} has no size or number of samples")
+    if shard.samples * MIN_SAMPLE_BYTES > shard.size:
+        raise ValueError(f"{shard.name} is too small for {shard.samples:,} samples")
     return shard
+
+
+def reject_unfinished(storage: Storage) -> None:
+    """Check that shards without an index are not those of an interrupted ``mode=pack``.
+
+    Raises:
+        DataError: if they are.
+    """
+    if storage.size(PLAN_FILENAME) is not None:
+        raise DataError(
+            f"{storage} has shards whose packing has not ended: repeat the command with mode=pack, "
+            "which continues it"
+        )
 
 
 def read_table(storage: Storage, index: ShardIndex, split: str) -> SplitTable:
@@ -230,6 +264,7 @@ def read_table(storage: Storage, index: ShardIndex, split: str) -> SplitTable:
     if digest_bytes(content) != digest:
         raise DataError(f"{storage.locate(name)} is not the one of {INDEX_FILENAME}: pack again")
     try:
+        _check_inflated_size(content, sum(shard.samples for shard in index.shards[split]))
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             columns = {name: arrays[name].astype(np.int64) for name in COLUMNS}
             text = arrays["names"].tobytes().decode(errors="surrogateescape")
@@ -238,6 +273,15 @@ def read_table(storage: Storage, index: ShardIndex, split: str) -> SplitTable:
     except Exception as error:  # numpy raises any exception for a damaged file
         raise DataError(f"{storage.locate(name)} is invalid: {first_line(error)}") from error
     return table
+
+
+def _check_inflated_size(content: bytes, count: int) -> None:
+    """Check that the arrays of a table have the size of a number of samples."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for info in archive.infolist():
+            limit = MAX_NAME_BYTES if info.filename == "names.npy" else 8
+            if info.file_size > count * limit + MAX_HEADER_BYTES:
+                raise ValueError(f"{info.filename} is too large for {count:,} samples")
 
 
 def _check_table(table: SplitTable) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vision_lab.core.errors import ConfigurationError
-from vision_lab.data.shards.index import read_index
+from vision_lab.data.shards.index import read_index, reject_unfinished
 from vision_lab.data.shards.storage import Storage
 
 DEFAULTS: dict[str, Any] = {
@@ -31,7 +31,7 @@ class PackedSpec(Mapping[str, Any]):
         root: a folder or address with shards.
 
     Raises:
-        DataError: if there is no such folder, or their index is invalid.
+        DataError: if there is no such folder, their index is invalid, or they are incomplete.
     """
 
     def __init__(self, root: str) -> None:
@@ -40,6 +40,7 @@ class PackedSpec(Mapping[str, Any]):
             self.values_by_name = {**DEFAULTS, **read_index(Storage(root)).spec}
         except FileNotFoundError:
             Storage(root).check_folder()
+            reject_unfinished(Storage(root))
             self.values_by_name = dict(DEFAULTS)
 
     def __getitem__(self, attribute: str) -> Any:

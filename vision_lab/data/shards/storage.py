@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 from vision_lab.core.errors import DataError
-from vision_lab.core.files import read_bytes, write_file
+from vision_lab.core.files import expand_home, read_bytes, write_file
 from vision_lab.core.text import first_line
 
 PACKAGES = {
@@ -76,7 +76,7 @@ class Storage:
         self.folder: Path | None = None
         """The folder; None for an address."""
         if not separator:
-            self.folder = Path(self.address).expanduser()
+            self.folder = expand_home(self.address)
         elif protocol not in PACKAGES:
             raise DataError(
                 f"{address}: the protocol {protocol} is not supported: type a folder, or an "
@@ -193,14 +193,16 @@ class Storage:
         if self.folder is not None:
             part = self.folder / f".{name}.{os.getpid()}.part"
             try:
-                with self._explain_errors(name):
+                with self._explain_errors(name, is_written=True):
                     self.folder.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(source, part)
+                    with part.open("rb+") as file:
+                        os.fsync(file.fileno())  # only its size is checked later
                     part.replace(self.folder / name)
             finally:
                 part.unlink(missing_ok=True)
             return
-        self._repeat(name, lambda system: system.put_file(str(source), self._path(name)))
+        self._send(name, lambda system: system.put_file(str(source), self._path(name)))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, which appears as a whole.
@@ -209,11 +211,11 @@ class Storage:
             DataError: if it cannot be written.
         """
         if self.folder is not None:
-            with self._explain_errors(name):
+            with self._explain_errors(name, is_written=True):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_file(self.folder, name, content)
         else:
-            self._repeat(name, lambda system: system.pipe_file(self._path(name), content))
+            self._send(name, lambda system: system.pipe_file(self._path(name), content))
 
     def delete(self, name: str) -> None:
         """Delete a file, if there is one."""
@@ -225,13 +227,13 @@ class Storage:
                 self._repeat(name, lambda system: system.rm_file(self._path(name)))
 
     @contextmanager
-    def _explain_errors(self, name: str) -> Iterator[None]:
-        """Name the file in errors of a folder; that it is missing is up to the caller."""
+    def _explain_errors(self, name: str, *, is_written: bool = False) -> Iterator[None]:
+        """Name the file in errors of a folder; that one to read is missing is up to the caller."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not is_written:
+                raise
             raise DataError(f"{self.locate(name)}: {error.strerror or error}") from error
 
     def _info(self, entry: Mapping[str, Any]) -> FileInfo:
@@ -259,6 +261,16 @@ class Storage:
             return self._repeat(name, read)
         except FileNotFoundError:
             raise DataError(f"{self.locate(name)} does not exist") from None
+
+    def _send(self, name: str, action: Callable[[Any], Any]) -> None:
+        """Write a file at an address."""
+        try:
+            self._repeat(name, action)
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self.locate(name)} cannot be written, there is no such bucket or repository: "
+                "type an address in an existing one"
+            ) from error
 
     def _repeat(self, name: str, action: Callable[[Any], T]) -> T:
         """Try an action several times, unless its error is final."""

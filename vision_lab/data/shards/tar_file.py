@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from vision_lab.core.errors import DataError
 from vision_lab.core.text import first_line
 from vision_lab.data.formats.image_folder import EXTENSIONS
-from vision_lab.data.formats.tar_images import check_end
+from vision_lab.data.formats.tar_images import Member, read_members
 from vision_lab.data.shards.index import NO_LABEL, Row
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ BLOCK = tarfile.BLOCKSIZE
 
 MAX_LABEL_BYTES = 10
 """Maximum length of a label in digits."""
+
+
+class LabelError(Exception):
+    """A label that is not a class index."""
 
 
 class PackedSample(NamedTuple):
@@ -90,43 +94,41 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     return start
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path, address: str) -> list[Row]:
     """Find the samples of a shard that was written by any program.
 
     Args:
-        file: the shard.
+        file: the shard, or a copy of it.
+        address: its address, for messages.
 
     Raises:
         DataError: if it is not a tar file, or a label is not a number.
     """
     rows = []
+    num_dropped = 0
     try:
-        with tarfile.open(file, mode="r:") as tar:
-            num_dropped = 0
-            for key, members in _group_members(tar):
-                row = _find_sample(tar, key, members)
+        with file.open("rb") as stream:
+            found = read_members(stream, 0, file.stat().st_size)
+            for key, members in _group_members(found):
+                row = _find_sample(stream, key, members)
                 if row is not None:
                     rows.append(row)
                 else:
                     num_dropped += 1
-            check_end(tar)
+    except LabelError as error:
+        raise DataError(f"{address}: {error}") from error
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
+        raise DataError(f"{address} is not an intact tar file: {first_line(error)}") from error
     if num_dropped:
-        log.warning("%s: left out %d samples without an image", file.name, num_dropped)
+        log.warning("%s: left out %d samples without an image", address, num_dropped)
     return rows
 
 
-def _group_members(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+def _group_members(found: Iterable[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
     """Yield the key of each sample with its files by extension."""
     key = ""
-    members: dict[str, tarfile.TarInfo] = {}
-    for member in tar:
-        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
-        if member.size < 0:  # tarfile would read the same member again and again
-            raise tarfile.ReadError(f"{member.name} has the size {member.size}")
-        if not member.isreg():
-            continue
+    members: dict[str, Member] = {}
+    for member in found:
         folder, slash, base = member.name.rpartition("/")
         stem, _, extension = base.partition(".")
         if not stem:
@@ -141,7 +143,7 @@ def _group_members(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfil
         yield key, members
 
 
-def _find_sample(tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo]) -> Row | None:
+def _find_sample(stream: IO[bytes], key: str, members: Mapping[str, Member]) -> Row | None:
     """Return where the files of a sample are; None if there is no image."""
     images = [name for name in members if f".{name}" in EXTENSIONS]
     if not images:
@@ -149,16 +151,15 @@ def _find_sample(tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarI
     image = members[images[0]]
     label = NO_LABEL
     if LABEL_EXTENSION in members:
-        label = _read_label(tar, members[LABEL_EXTENSION])
+        label = _read_label(stream, members[LABEL_EXTENSION])
     target = members.get(MASK_EXTENSION) or members.get(BOXES_EXTENSION)
-    start, size = (target.offset_data, target.size) if target else (0, 0)
-    return Row(f"{key}.{images[0]}", image.offset_data, image.size, start, size, label)
+    start, size = (target.start, target.size) if target else (0, 0)
+    return Row(f"{key}.{images[0]}", image.start, image.size, start, size, label)
 
 
-def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
-    stream = tar.extractfile(member)
-    assert stream is not None
-    text = stream.read(MAX_LABEL_BYTES).strip()
+def _read_label(stream: IO[bytes], member: Member) -> int:
+    stream.seek(member.start)
+    text = stream.read(min(member.size, MAX_LABEL_BYTES)).strip()
     if not (text.isascii() and text.isdigit()) or member.size > MAX_LABEL_BYTES:
-        raise DataError(f"{tar.name!s}: {member.name} contains {text!r}, not a class index")
+        raise LabelError(f"{member.name} contains {text!r}, not a class index")
     return int(text)

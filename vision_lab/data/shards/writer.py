@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from os.path import commonpath
@@ -18,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from vision_lab.core.errors import UnreadableFile, UnreadableFileError
+from vision_lab.core.errors import DataError, UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
 from vision_lab.core.spec import DataSpec
 from vision_lab.data.fingerprint import list_paths
@@ -155,22 +156,20 @@ class SplitWriter(torch.utils.data.Dataset[WrittenShard]):
         unreadable: list[UnreadableFile] = []
         size = self.settings.samples_per_shard
         indices = self.order[number * size : (number + 1) * size]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}.tar"
+        with _temporary_folder(name) as folder:
+            path = folder / f"{name}.tar"
             with path.open("wb") as file:
                 samples = self._encode(number * size, indices, unreadable)
                 rows = write_shard(file, samples)
             shard = Shard(path.name, path.stat().st_size, digest_file(path), len(rows))
             self.storage.upload(path, path.name)
-            progress = {
-                "key": self.key,
-                "shard": shard._asdict(),
-                "rows": rows,
-                "unreadable": unreadable,
-            }
-            notes = Path(folder) / f"{name}.json"
-            notes.write_text(json.dumps(progress), encoding="utf-8", errors="surrogateescape")
-            self.storage.upload(notes, notes.name)
+        progress = {
+            "key": self.key,
+            "shard": shard._asdict(),
+            "rows": rows,
+            "unreadable": unreadable,
+        }
+        self.storage.write(f"{name}.json", json.dumps(progress).encode())
         return WrittenShard(shard, rows, unreadable, is_new=True)
 
     def _encode(
@@ -327,6 +326,28 @@ def hash_plan(content: Mapping[str, Any]) -> str:
     """Hash what shards depend on."""
     text = json.dumps(content, sort_keys=True)
     return blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+@contextmanager
+def _temporary_folder(name: str) -> Iterator[Path]:
+    """Create a folder for a shard before it is copied.
+
+    Args:
+        name: name of the shard, for the error.
+
+    Raises:
+        DataError: if the shard cannot be written; torch would lose the number of an OSError.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        advice = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = ": set TMPDIR to a folder with more space, or type a smaller "
+            advice += "mode.samples_per_shard"
+        place = tempfile.gettempdir()
+        raise DataError(f"{name}.tar cannot be made in {place}: {error}{advice}") from error
 
 
 def _find_extension(path: str | None, file: ImageFile) -> str:
