@@ -94,15 +94,15 @@ def pack(
 
 def _check_destination(storage: Storage, root: str) -> None:
     """Check that shards are not written into the data."""
-    place = None
+    position = None
     folder, data_folder = storage.folder, expand_home(root).absolute()
     if storage.address == root.rstrip("/") or (folder and folder.absolute() == data_folder):
-        place = "data.root"
+        position = "data.root"
     elif folder is not None and folder.absolute().is_relative_to(data_folder):
-        place = "inside data.root"
-    if place is not None:
+        position = "inside data.root"
+    if position is not None:
         raise ConfigurationError(
-            f"mode.shards={storage} is {place}, which would be overwritten: type another folder"
+            f"mode.shards={storage} is {position}, which would be overwritten: type another folder"
         )
 
 

@@ -209,20 +209,20 @@ def _look_up(stems: Sequence[str], labels: Mapping[str, int], file: Path) -> lis
 def _read_kaggle(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:  # noqa: ARG001
     """Read ``LOC_val_solution.csv``: the name of an image, its WordNet id and boxes."""
     labels = {name: label for label, name in enumerate(ids)}
-    found: dict[str, int] = {}
+    labels_by_stem: dict[str, int] = {}
     rows = csv.DictReader(io.StringIO(_read(file), newline=""))
     for row in rows:
         name = (row.get("PredictionString") or "").partition(" ")[0]
         if name not in labels:
             raise DataError(f"{file}: line {rows.line_num} has the class {name!r}, unlike train")
-        found[str(row.get("ImageId"))] = labels[name]
-    return found
+        labels_by_stem[str(row.get("ImageId"))] = labels[name]
+    return labels_by_stem
 
 
 def _read_list(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:  # noqa: ARG001
     """Read ``val.txt``: the name of an image, and its label from 0 or its WordNet id."""
     labels = {name: label for label, name in enumerate(ids)}
-    found: dict[str, int] = {}
+    labels_by_stem: dict[str, int] = {}
     for number, line in enumerate(_read(file).splitlines(), 1):
         if not line.strip():
             continue
@@ -234,8 +234,8 @@ def _read_list(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str
                 f"{file}: line {number} has the label {text!r}: each line must have the name of an "
                 f"image and a label from 0 to {len(ids) - 1}, or a WordNet id"
             )
-        found[Path(name).stem] = label
-    return found
+        labels_by_stem[Path(name).stem] = label
+    return labels_by_stem
 
 
 def _read_devkit(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:
@@ -256,13 +256,13 @@ def _read_devkit(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[s
             f"{file} has the classes of {len(numbers)} images, but there are {len(stems)}: put all "
             "validation images into the folder"
         )
-    found = {}
+    labels_by_stem = {}
     for stem, number in zip(stems, numbers, strict=True):
         name = names.get(int(number) if number.isdigit() else -1)
         if name not in labels:
             raise DataError(f"{file}: {stem} has the class {name or number}, unlike train")
-        found[stem] = labels[name]
-    return found
+        labels_by_stem[stem] = labels[name]
+    return labels_by_stem
 
 
 def _read_devkit_tar(file: Path) -> tuple[str, bytes]:

@@ -86,14 +86,14 @@ def divide_by_split(names: Sequence[str]) -> dict[str, list[str]]:
     Returns:
         The names of each split, in their order. If no name has a split, all are of train.
     """
-    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    names_by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
     for name in names:
         split = _find_split_word(name)
         if split is not None:
-            found[split].append(name)
-    if not any(found.values()):
-        found["train"] = list(names)
-    return found
+            names_by_split[split].append(name)
+    if not any(names_by_split.values()):
+        names_by_split["train"] = list(names)
+    return names_by_split
 
 
 def _find_split_word(path: str) -> str | None:

@@ -98,17 +98,17 @@ class ParquetImages:
 
     def _first_row(self, file: int) -> int:
         """Return the index of the first sample of a file."""
-        groups = [number for number, (own, _) in enumerate(self.groups) if own == file]
+        groups = [group for group, (other, _) in enumerate(self.groups) if other == file]
         return int(self._starts[groups[0]])
 
     def _read_group(self, group: int) -> Sequence[Any]:
         if group in self._recent:
             self._recent.move_to_end(group)
             return self._recent[group]
-        number, own = self.groups[group]
+        number, group_in_file = self.groups[group]
         file = self.files[number]
         try:
-            table = _open(file, ()).read_row_group(own, columns=[self.image_column])
+            table = _open(file, ()).read_row_group(group_in_file, columns=[self.image_column])
         except (OSError, ValueError) as error:  # those of pyarrow are of these
             raise DataError(f"{file} cannot be read: {first_line(error)}") from error
         self._recent[group] = table.column(self.image_column).to_pylist()
@@ -162,17 +162,17 @@ def find_files(root: Path) -> dict[str, list[Path]]:
     """
     paths = sorted(path for path in root.rglob("*.parquet") if path.is_file())
     by_name = {str(path.relative_to(root)): path for path in paths}
-    found = {
+    files_by_split = {
         split: [by_name[name] for name in names]
         for split, names in divide_by_split(list(by_name)).items()
     }
-    if not found["train"]:
+    if not files_by_split["train"]:
         names = summarize_names([path.name for path in paths], MAX_LISTED) or "none"
         raise DataError(
             f"{root} has no Parquet files for training (train-00000-of-00004.parquet ...); there "
             f"are {names}: type data.root=<folder with {CONTENT}>"
         )
-    return found
+    return files_by_split
 
 
 def class_names(root: str, label_column: str) -> list[str]:

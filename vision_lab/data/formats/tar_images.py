@@ -55,7 +55,7 @@ class TarImages:
     def __init__(self, file: Path, members: Sequence[Member], labels: Sequence[int]) -> None:
         self.file = file
         self.names = [member.name for member in members]
-        self.places = np.array([member[1:] for member in members], np.int64).reshape(-1, 2)
+        self.positions = np.array([member[1:] for member in members], np.int64).reshape(-1, 2)
         self.targets = labels
         self._descriptor: tuple[int, int] | None = None
         """The process that has opened the file, and its descriptor."""
@@ -72,7 +72,7 @@ class TarImages:
         return self.file.name, self.file.stat().st_size, self.names
 
     def __getitem__(self, index: int) -> tuple[EncodedImage, int]:
-        start, size = self.places[index].tolist()
+        start, size = self.positions[index].tolist()
         content = os.pread(self._open(), size, start)
         if len(content) < size:
             raise DataError(f"{self.file} ends within {self.names[index]}: it has changed")
@@ -93,15 +93,15 @@ def list_images(file: Path) -> list[Member]:
     Raises:
         DataError: if it is not an intact tar file.
     """
-    kept = _index_file(file)
-    members = _read_index(kept)
+    index_file = _index_file(file)
+    members = _read_index(index_file)
     if members is None:
         try:
             with file.open("rb") as stream:
                 members = sorted(_find_images(stream, 0, file.stat().st_size, ""))
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
             raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
-        _write_index(kept, members)
+        _write_index(index_file, members)
     return members
 
 
@@ -198,32 +198,34 @@ class _Part(io.RawIOBase):
 
 
 def _index_file(file: Path) -> Path:
-    """Return where the index of a tar file is kept, as long as the file does not change."""
+    """Return where the index of a tar file is, as long as the file does not change."""
     status = file.stat()
     text = f"{file.absolute()}:{status.st_size}:{status.st_mtime_ns}"
     name = blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     return cache_folder() / "tar" / f"{name}.npz"
 
 
-def _read_index(kept: Path) -> list[Member] | None:
+def _read_index(index_file: Path) -> list[Member] | None:
     try:
-        with np.load(kept, allow_pickle=False) as arrays:
-            places: NDArray[np.int64] = arrays["places"]
+        with np.load(index_file, allow_pickle=False) as arrays:
+            positions: NDArray[np.int64] = arrays["positions"]
             names = arrays["names"].tobytes().decode(errors="surrogateescape").split("\0")
     except Exception:  # numpy raises any exception for a damaged file
         return None
-    if places.shape != (len(names), 2):
+    if positions.shape != (len(names), 2):
         return None
-    return [Member(name, *place) for name, place in zip(names, places.tolist(), strict=True)]
+    return [
+        Member(name, *position) for name, position in zip(names, positions.tolist(), strict=True)
+    ]
 
 
-def _write_index(kept: Path, members: Sequence[Member]) -> None:
+def _write_index(index_file: Path, members: Sequence[Member]) -> None:
     if not members:
         return
     stream = io.BytesIO()
     names = "\0".join(member.name for member in members).encode(errors="surrogateescape")
-    places = np.array([member[1:] for member in members], np.int64)
-    np.savez_compressed(stream, names=np.frombuffer(names, np.uint8), places=places)
+    positions = np.array([member[1:] for member in members], np.int64)
+    np.savez_compressed(stream, names=np.frombuffer(names, np.uint8), positions=positions)
     with suppress(OSError):  # on a full disk it is made again next time
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_file(kept.parent, kept.name, stream.getvalue())
+        index_file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(index_file.parent, index_file.name, stream.getvalue())

@@ -47,14 +47,18 @@ def find_shards(storage: Storage) -> dict[str, dict[str, FileInfo]]:
                 f"{storage.locate(name)}: rename it: names of shards have letters, digits, _, - "
                 "and ."
             )
-    found = divide_by_split(names)
-    if not found["train"]:
+    names_by_split = divide_by_split(names)
+    if not names_by_split["train"]:
         listed = summarize_names(names, MAX_LISTED) or "none"
         raise DataError(
             f"{storage} has no shards: type data.root=<folder or address with train-000000.tar "
             f"..., as written by mode=pack>; tar files there: {listed}"
         )
-    return {split: {name: files[name] for name in names} for split, names in found.items() if names}
+    return {
+        split: {name: files[name] for name in names}
+        for split, names in names_by_split.items()
+        if names
+    }
 
 
 def index_foreign_shards(storage: Storage) -> Storage:
@@ -72,40 +76,40 @@ def index_foreign_shards(storage: Storage) -> Storage:
     shards = find_shards(storage)
     key = blake2b(json.dumps([str(storage), shards]).encode(), digest_size=16).hexdigest()
     folder = cache_folder() / "shards" / f"index-{key}"
-    kept = Storage(str(folder))
+    index_storage = Storage(str(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if not _is_intact(kept, list(shards)):
+            if not _is_intact(index_storage, list(shards)):
                 tables = {
-                    split: _index_split(storage, found, split) for split, found in shards.items()
+                    split: _index_split(storage, files, split) for split, files in shards.items()
                 }
-                write_index(kept, tables, spec={"target_type": "none"}, source={})
+                write_index(index_storage, tables, spec={"target_type": "none"}, source={})
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error}") from error
-    return kept
+    return index_storage
 
 
-def _is_intact(kept: Storage, splits: Sequence[str]) -> bool:
+def _is_intact(index_storage: Storage, splits: Sequence[str]) -> bool:
     """Return whether an index and its tables are complete."""
     try:
-        index = read_index(kept)
+        index = read_index(index_storage)
         for split in splits:
-            read_table(kept, index, split)
+            read_table(index_storage, index, split)
     except (FileNotFoundError, DataError):
         return False
     return True
 
 
-def _index_split(storage: Storage, found: Mapping[str, FileInfo], split: str) -> SplitTable:
+def _index_split(storage: Storage, files: Mapping[str, FileInfo], split: str) -> SplitTable:
     shards: list[Shard] = []
     rows: list[list[Row]] = []
-    title = f"reading {len(found):,} shards of {split}"
-    for name in track(found, title, total=len(found)):
-        shard, own = _index_shard(storage, name, size=found[name].size)
-        if own:
+    title = f"reading {len(files):,} shards of {split}"
+    for name in track(files, title, total=len(files)):
+        shard, shard_rows = _index_shard(storage, name, size=files[name].size)
+        if shard_rows:
             shards.append(shard)
-            rows.append(own)
+            rows.append(shard_rows)
     if not shards:
         raise DataError(f"{storage}: the shards of {split} contain no images")
     return make_table(shards, rows)

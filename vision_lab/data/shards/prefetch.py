@@ -48,29 +48,29 @@ class Prefetcher:
     def follow(self, batches: Sequence[list[int]]) -> Iterator[list[int]]:
         """Yield batches of indices, and copy the shards of those that come next."""
         order = self._list_first_uses(batches)
-        todo: SimpleQueue[Shard | None] = SimpleQueue()
+        queue: SimpleQueue[Shard | None] = SimpleQueue()
         for _ in range(NUM_THREADS):
             # Daemons: a command that is interrupted does not wait for a slow server.
-            Thread(target=self._copy_all, args=(todo,), daemon=True).start()
+            Thread(target=self._copy_all, args=(queue,), daemon=True).start()
         num_needed, num_started = 0, 0
         try:
             for number, batch in enumerate(batches):
                 while num_needed < len(order) and order[num_needed][0] <= number:
                     num_needed += 1
                 for _, shard in order[num_started : num_needed + self.ahead]:
-                    todo.put(self.shards[shard])
+                    queue.put(self.shards[shard])
                     num_started += 1
                 yield batch
         except GeneratorExit:
             with suppress(Empty):
                 while True:
-                    todo.get_nowait()
+                    queue.get_nowait()
         finally:
             for _ in range(NUM_THREADS):
-                todo.put(None)
+                queue.put(None)
 
-    def _copy_all(self, todo: SimpleQueue[Shard | None]) -> None:
-        while (shard := todo.get()) is not None:
+    def _copy_all(self, queue: SimpleQueue[Shard | None]) -> None:
+        while (shard := queue.get()) is not None:
             with suppress(DataError):  # whoever reads the shard meets the error, too
                 self.cache.fetch(shard)
 

@@ -145,23 +145,23 @@ class Storage:
         Raises:
             DataError: if there is no such folder.
         """
-        found: dict[str, FileInfo] = {}
+        files: dict[str, FileInfo] = {}
         if self.folder is not None:
             self.check_folder()
             with self._explain_errors(""):
                 for path in sorted(self.folder.iterdir()):
                     if path.is_file():
                         status = path.stat()
-                        found[path.name] = FileInfo(status.st_size, str(status.st_mtime_ns))
-            return found
+                        files[path.name] = FileInfo(status.st_size, str(status.st_mtime_ns))
+            return files
         try:
             entries = self._repeat("", lambda system: system.ls(self._path(""), detail=True))
         except FileNotFoundError:
             raise DataError(f"there is nothing at {self.address}: type data.root=...") from None
         for entry in sorted(entries, key=lambda entry: str(entry["name"])):
             if entry["type"] == "file":
-                found[Path(entry["name"]).name] = self._info(entry)
-        return found
+                files[Path(entry["name"]).name] = self._info(entry)
+        return files
 
     def download(self, name: str, file: IO[bytes], *, size: int) -> str:
         """Copy a file of known size; after an error only the rest is read again.

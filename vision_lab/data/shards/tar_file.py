@@ -108,8 +108,8 @@ def read_rows(file: Path, address: str) -> list[Row]:
     num_dropped = 0
     try:
         with file.open("rb") as stream:
-            found = read_members(stream, 0, file.stat().st_size)
-            for key, members in _group_members(found):
+            all_members = read_members(stream, 0, file.stat().st_size)
+            for key, members in _group_members(all_members):
                 row = _find_sample(stream, key, members)
                 if row is not None:
                     rows.append(row)
@@ -124,11 +124,11 @@ def read_rows(file: Path, address: str) -> list[Row]:
     return rows
 
 
-def _group_members(found: Iterable[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
+def _group_members(all_members: Iterable[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
     """Yield the key of each sample with its files by extension."""
     key = ""
     members: dict[str, Member] = {}
-    for member in found:
+    for member in all_members:
         folder, slash, base = member.name.rpartition("/")
         stem, _, extension = base.partition(".")
         if not stem:

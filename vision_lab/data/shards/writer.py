@@ -346,8 +346,8 @@ def _temporary_folder(name: str) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = ": set TMPDIR to a folder with more space, or type a smaller "
             advice += "mode.samples_per_shard"
-        place = tempfile.gettempdir()
-        raise DataError(f"{name}.tar cannot be made in {place}: {error}{advice}") from error
+        folder_name = tempfile.gettempdir()
+        raise DataError(f"{name}.tar cannot be made in {folder_name}: {error}{advice}") from error
 
 
 def _find_extension(path: str | None, file: ImageFile) -> str:
