@@ -183,7 +183,14 @@ RCNN = (
 )
 """Proposals of selective search, which are cached by the first process, and samples of them."""
 
-DPM = (*SMALL_SCENES, "model=dpm", "head=none", "model.max_scale=0.7", "model.num_rounds=3")
+DPM = (
+    *SMALL_SCENES,
+    "model=dpm",
+    "head=none",
+    "model.max_scale=0.4",
+    "model.num_rounds=3",
+    "data.num_images.train=12",
+)
 """Rounds instead of steps, with windows of the rounds before in the checkpoint."""
 
 CASCADE = (*SMALL_SCENES, "model=haar_cascade", "head=none", "model.num_rounds=3")

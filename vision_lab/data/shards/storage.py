@@ -315,7 +315,7 @@ def _open_file_system(protocol: str) -> Any:
     options: dict[str, Any] = {"skip_instance_cache": True}
     if protocol == "s3":
         limits = {"connect_timeout": TIMEOUT_SECONDS, "read_timeout": TIMEOUT_SECONDS}
-        options["config_kwargs"] = {**limits, "retries": {"max_attempts": 1}}
+        options["config_kwargs"] = {**limits, "retries": {"total_max_attempts": 1}}
     elif protocol in ("http", "https"):
         import aiohttp
 
