@@ -264,7 +264,9 @@ def plot(usage: Usage, limit: float, size: float) -> None:
     axes.plot(usage.seconds, usage.memory, color="#c8642a", label="memory of both processes")
     axes.axhline(limit, color="#4878a8", linestyle=":", linewidth=1)
     end = usage.seconds[-1]
-    axes.text(end, limit, "data.cache_limit", color="#4878a8", ha="right", va="bottom", fontsize=8)
+    axes.text(
+        end, limit, "data.shard_cache_limit", color="#4878a8", ha="right", va="bottom", fontsize=8
+    )
     axes.set(xlabel="seconds", ylabel="MB", ylim=0, title=f"An epoch of {size:.0f} MB from S3")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -35,7 +35,7 @@ def main() -> None:
         urls = write_shards(Path(folder))
         orders: dict[str, Order] = {"no shuffling": lambda _: list(range(NUM_SHARDS * SAMPLES))}
         for window in (4, 16, 64, 100):
-            orders[f"vision_lab, data.window={window}"] = ours(window)
+            orders[f"vision_lab, data.shuffle_window={window}"] = ours(window)
         for size in (400, 1600, 6400):
             orders[f"webdataset, shuffle({size})"] = theirs(urls, size)
         print("| | between epochs | with the stored order | shards in a batch |")

@@ -272,11 +272,11 @@ def test_subsets_of_shards_are_drawn_from_a_window_too():
 def test_what_loads_the_next_batches_sees_those_that_are_still_to_come():
     seen = []
 
-    def follow(batches: list[list[int]]) -> list[list[int]]:
+    def prefetch(batches: list[list[int]]) -> list[list[int]]:
         seen.append(len(batches))
         return batches
 
-    sampler = order(follow=follow, resume_position=(0, 7))
+    sampler = order(prefetch=prefetch, resume_position=(0, 7))
     assert len(list(sampler)) == 13
     sampler.set_epoch(1)
     assert len(list(sampler)) == 20

@@ -36,7 +36,7 @@ BOXES = ("task=detect", *SMALL_NETWORK, "head=yolo", "augment=flip")
 
 SCENES = ("data=scenes", "data.num_images={train: 24, val: 4, test: 4}")
 
-WINDOWS = ("data.window=8", "data.ahead=1")
+WINDOWS = ("data.shuffle_window=8", "data.prefetch_shards=1")
 
 
 def names(root: Path) -> list[str]:
@@ -62,6 +62,10 @@ def test_a_run_from_shards_is_the_run_from_files(
     assert "type data=webdataset data.root=shards to use it" in outcome.out
     again = command(*packing, *data, "mode.shuffle=false")
     assert "shards already contains this data" in again.out
+    (tmp_path / "shards" / "train-000001.tar").unlink()
+    repaired = command(*packing, *data, "mode.shuffle=false")
+    assert repaired.code == 0, repaired.err
+    assert (tmp_path / "shards" / "train-000001.tar").exists()
     other = command(*packing, *data)
     assert other.code == 1
     assert "contains shards of other data, or with other settings: type another" in other.err
@@ -121,6 +125,8 @@ def test_shards_of_others_are_not_overwritten_without_being_told_so(
     into_data = command("mode=pack", f"mode.shards={root}", *data)
     assert into_data.code == 1
     assert "is data.root, which would be overwritten: type another folder" in into_data.err
+    inside = command("mode=pack", f"mode.shards={root}/ash/../shards", *data)
+    assert "is inside data.root, which would be overwritten" in inside.err
     (tmp_path / "shards").mkdir()
     other = tmp_path / "shards" / "train-000000.tar"
     other.write_bytes(b"of another program")
@@ -247,7 +253,11 @@ def test_a_killed_run_ends_like_an_uninterrupted_one_although_the_server_restart
 ):
     words = (
         *(*LABELS, *TRAINING, "data=webdataset", f"data.root={address}", "data.num_workers=2"),
-        *("data.window=3", "data.ahead=1", "callbacks.resume_checkpoint.every_n_steps=3"),
+        *(
+            "data.shuffle_window=3",
+            "data.prefetch_shards=1",
+            "callbacks.resume_checkpoint.every_n_steps=3",
+        ),
     )
     assert command(*words, "name=alone").code == 0
     killed = tmp_path / "outputs" / "killed"
@@ -274,7 +284,7 @@ def test_two_processes_read_each_sample_once_and_each_shard_is_copied_once(
     proxy = FaultyProxy(server.address)
     words = (
         *(*SMALL_NETWORK, *TRAINING, "data=webdataset", f"data.root={address}", "augment=flip"),
-        *("data.num_workers=1", "data.window=3", "data.ahead=1", "optimizer=sgd"),
+        *("data.num_workers=1", "data.shuffle_window=3", "data.prefetch_shards=1", "optimizer=sgd"),
         *("optimizer.lr=0.02", "+model.network.drop_rate=0.0", "trainer.max_epochs=1"),
         "callbacks.sample_losses={_target_: vision_lab.callbacks.sample_losses.SampleLosses, "
         "max_samples: 1000}",

@@ -97,7 +97,9 @@ ALLOWED_VALUES: dict[tuple[str, str], str] = {
     (f"{_FORMATS}.torchvision_download.labeled_images", "download"): _DOWNLOAD_KEY,
     (f"{_FORMATS}.torchvision_masks.voc_masks", "download"): _DOWNLOAD_KEY,
     (f"{_FORMATS}.torchvision_masks.oxford_pet_masks", "download"): _DOWNLOAD_KEY,
-    (f"{_FORMATS}.torchvision_labels.photographs", "download"): _DOWNLOAD_KEY,
+    (f"{_FORMATS}.torchvision_labels.oxford_pets", "download"): _DOWNLOAD_KEY,
+    (f"{_FORMATS}.torchvision_labels.flowers102", "download"): _DOWNLOAD_KEY,
+    (f"{_FORMATS}.torchvision_labels.food101", "download"): _DOWNLOAD_KEY,
     ("vision_lab.data.shards.dataset.sharded_samples", "root"): re.escape("${data.root}"),
 }
 """Regular expressions of allowed text by (target, argument); nested nodes are checked as well."""

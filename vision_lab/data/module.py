@@ -547,7 +547,7 @@ class DataModule(pl.LightningDataModule):
             same_every_epoch=not self.shuffle,
             resume_position=self.resume_position if training else (0, 0),
             limit=limit,
-            follow=_find_follower(dataset.dataset),
+            prefetch=_find_prefetch(dataset.dataset),
         )
         num_workers = self.effective_num_workers
         if num_workers > 0:
@@ -573,10 +573,10 @@ def explain_unreadable(files: Sequence[UnreadableFile]) -> str:
     )
 
 
-def _find_follower(dataset: Dataset) -> Callable[[list[list[int]]], Iterable[list[int]]]:
+def _find_prefetch(dataset: Dataset) -> Callable[[list[list[int]]], Iterable[list[int]]]:
     """Return what copies the shards of the next batches, or else ``iter``."""
     prefetcher = _find_prefetcher(dataset)
-    return iter if prefetcher is None else prefetcher.follow
+    return iter if prefetcher is None else prefetcher.prefetch
 
 
 def _find_prefetcher(dataset: Dataset) -> Any:

@@ -31,13 +31,16 @@ def shuffled_sampler(
     num_samples: Count | None = None,
     replacement: bool = False,
 ) -> Sampler[int]:
-    """Draw each sample once, in random order; those in shards from a few of them at a time.
+    """Create a sampler that draws each sample once; of shards, from a window that moves over them.
 
     Args:
         dataset: the dataset.
         generator: generator of the random numbers.
         num_samples: number of samples in an epoch; None for all.
         replacement: whether a sample may be drawn more than once.
+
+    Returns:
+        ``RandomSampler``, or ``ShardSampler`` for a dataset with shards.
 
     Raises:
         ConfigurationError: if not all samples of shards are to be drawn once.
@@ -82,10 +85,12 @@ class ShardSampler(Sampler[int]):
         if self.window >= num_shards:
             yield from torch.randperm(size, generator=self.generator).tolist()
             return
-        position = torch.randperm(num_shards, generator=self.generator)[self.shard_of].double()
-        first = (position - self.window + 1).clamp(min=0)
+        rank = torch.randperm(num_shards, generator=self.generator)[self.shard_of].double()
+        enters = (rank - self.window + 1).clamp(min=0)
+        leaves = rank + 1
         random = torch.rand(size, generator=self.generator, dtype=torch.float64)
-        yield from (first + random * (position + 1 - first)).argsort(stable=True).tolist()
+        time = enters + random * (leaves - enters)
+        yield from time.argsort(stable=True).tolist()
 
 
 def balanced_sampler(
@@ -132,7 +137,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         resume_position: (epoch, batches of it) already completed, which are not yielded again.
         limit: number of batches that an evaluation will read, 0 for all. Their samples are evenly
             spaced, because a dataset may be sorted by class.
-        follow: called with the batches that are still to come, yields each of them when it is
+        prefetch: called with the batches that are still to come, yields each of them when it is
             needed, so that it may load what comes next.
 
     Raises:
@@ -152,7 +157,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         same_every_epoch: bool = False,
         resume_position: tuple[int, int] = (0, 0),
         limit: int = 0,
-        follow: Callable[[list[list[int]]], Iterable[list[int]]] = iter,
+        prefetch: Callable[[list[list[int]]], Iterable[list[int]]] = iter,
     ) -> None:
         _check_count(size, "images", world_size)
         self.size = size
@@ -165,7 +170,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         self.same_every_epoch = same_every_epoch
         self.resume_position = resume_position
         self.limit = limit
-        self.follow = follow
+        self.prefetch = prefetch
         self.epoch = resume_position[0]
         self._drawn: tuple[int, torch.Tensor] | None = None
         """An epoch, and its order."""
@@ -234,7 +239,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, completed = self.resume_position
         first = completed if self.epoch == epoch else 0
-        for batch in self.follow(self.batches()[first:]):
+        for batch in self.prefetch(self.batches()[first:]):
             yield [(self.epoch, index) for index in batch]
 
     def __len__(self) -> int:

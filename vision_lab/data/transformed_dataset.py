@@ -225,7 +225,8 @@ def _check_shards(dataset: Dataset, transforms: Sequence[v2.Transform]) -> None:
         if isinstance(transform, MultiSampleTransform) and num_shards > window:
             raise ConfigurationError(
                 f"{type(transform).__name__} combines images of all {num_shards} shards, but "
-                f"data.window={window}: type data.window={num_shards}, or another augment"
+                f"data.shuffle_window={window}: type data.shuffle_window={num_shards}, or another "
+                "augment"
             )
 
 

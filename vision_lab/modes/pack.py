@@ -30,7 +30,7 @@ from vision_lab.data.shards.index import (
     read_index,
     write_index,
 )
-from vision_lab.data.shards.storage import Storage
+from vision_lab.data.shards.storage import FileInfo, MissingFolderError, Storage
 from vision_lab.data.shards.writer import (
     PackSettings,
     SampleEncoder,
@@ -39,7 +39,7 @@ from vision_lab.data.shards.writer import (
     hash_plan,
 )
 
-PART_PATTERN = re.compile(r"(train|val|test)-\d{6}\.(tar|json)")
+PACKED_FILE_PATTERN = re.compile(r"(train|val|test)-\d{6}\.(tar|json)")
 """Names of shards, and of notes about those of an unfinished command."""
 
 MAX_LISTED = 5
@@ -71,6 +71,8 @@ def pack(
     reject_link(folder)
     console.silence_libraries()
     check_config(config, ["data"])
+    storage = Storage(shards)
+    _check_destination(storage, str(config["data"].get("root")))
     config = config.updated({"data.cache": None, "augment.train": [], "augment.eval": []})
     spec = build.spec(config)
     data = build.data(config, spec)
@@ -80,13 +82,15 @@ def pack(
     if samples_per_shard == "auto":
         encoder = SampleEncoder(spec, settings)
         samples_per_shard = choose_samples_per_shard(data.splits["train"], encoder)
-    storage = Storage(shards)
-    _check_destination(storage, str(config["data"].get("root")))
     settings = replace(settings, samples_per_shard=samples_per_shard)
     packing = _Packing(data, spec, storage, settings=settings)
-    if packing.is_complete(force=bool(config["force"])):
+    if config["force"]:
+        packing.delete_packed_files()
+    elif packing.is_complete():
         console.print_line(f"{shards} already contains this data")
         return
+    else:
+        packing.check_replaceable()
     unreadable = packing.write()
     _report_unreadable(unreadable, folder)
     console.print_line(f"type data=webdataset data.root={shards} to use it")
@@ -94,15 +98,17 @@ def pack(
 
 def _check_destination(storage: Storage, root: str) -> None:
     """Check that shards are not written into the data."""
-    position = None
-    folder, data_folder = storage.folder, expand_home(root).absolute()
-    if storage.address == root.rstrip("/") or (folder and folder.absolute() == data_folder):
-        position = "data.root"
-    elif folder is not None and folder.absolute().is_relative_to(data_folder):
-        position = "inside data.root"
-    if position is not None:
+    is_root = storage.address == root.rstrip("/")
+    is_inside = False
+    if storage.folder is not None and "://" not in root:
+        folder, data_folder = storage.folder.resolve(), expand_home(root).resolve()
+        is_root = folder == data_folder
+        is_inside = folder.is_relative_to(data_folder)
+    if is_root or is_inside:
+        relation = "" if is_root else "inside "
         raise ConfigurationError(
-            f"mode.shards={storage} is {position}, which would be overwritten: type another folder"
+            f"mode.shards={storage} is {relation}data.root, which would be overwritten: type "
+            "another folder"
         )
 
 
@@ -135,30 +141,41 @@ class _Packing:
         self.source = json.loads(json.dumps(content))  # as it is read again
         self.key = hash_plan(self.source)
 
-    def is_complete(self, *, force: bool) -> bool:
-        """Return whether the storage contains these shards already.
+    def is_complete(self) -> bool:
+        """Return whether the storage contains all shards of this data."""
+        try:
+            index = read_index(self.storage)
+        except (FileNotFoundError, DataError):
+            return False
+        sizes = {name: info.size for name, info in self._list_packed_files().items()}
+        for shards in index.shards.values():
+            if any(sizes.get(shard.name) != shard.size for shard in shards):
+                return False
+        return index.source == self.source
+
+    def check_replaceable(self) -> None:
+        """Check that the storage contains no shards, or incomplete ones of this data.
 
         Raises:
-            DataError: if it contains others, unless ``force``.
+            DataError: if it contains others.
         """
         try:
-            if read_index(self.storage).source == self.source:
-                return not force
+            is_replaceable = read_index(self.storage).source == self.source
         except FileNotFoundError:
-            if self._has_own_parts():
-                return False
+            is_replaceable = self._has_own_plan()
         except DataError:  # a damaged index, or one of another version
-            if not force:
-                raise
-        if not force:
+            is_replaceable = False
+        if not is_replaceable:
             raise DataError(
                 f"{self.storage} contains shards of other data, or with other settings: type "
                 "another mode.shards, or force=true to replace them"
             )
+
+    def delete_packed_files(self) -> None:
+        """Delete all shards, whatever they are of, and their index."""
         self.storage.delete(INDEX_FILENAME)
-        for name in self._list_parts():
+        for name in self._list_packed_files():
             self.storage.delete(name)
-        return False
 
     def write(self) -> list[UnreadableFile]:
         """Write all splits and the index, and return the files that were left out."""
@@ -170,25 +187,29 @@ class _Packing:
             tables[split] = self._write_split(self._writer(split), unreadable)
         write_index(self.storage, tables, spec=asdict(self.spec), source=self.source)
         used = {shard.name for table in tables.values() for shard in table.shards}
-        for name in self._list_parts():
+        for name in self._list_packed_files():
             if name not in used:
                 self.storage.delete(name)
         return unreadable
 
-    def _has_own_parts(self) -> bool:
+    def _has_own_plan(self) -> bool:
         """Return whether shards without an index, if any, are those of this command."""
         try:
-            return self.storage.read(PLAN_FILENAME, max_bytes=100).decode() == self.key
+            return self.storage.read(PLAN_FILENAME, max_bytes=100) == self.key.encode()
         except FileNotFoundError:
-            return not any(name.endswith(".tar") for name in self._list_parts())
+            return not any(name.endswith(".tar") for name in self._list_packed_files())
 
-    def _list_parts(self) -> list[str]:
+    def _list_packed_files(self) -> dict[str, FileInfo]:
         """List the files that packing writes, but for the index and its tables."""
         try:
-            names = list(self.storage.list_files())
-        except DataError:  # there is no such folder yet
-            return []
-        return [name for name in names if name == PLAN_FILENAME or PART_PATTERN.fullmatch(name)]
+            files = self.storage.list_files()
+        except MissingFolderError:
+            return {}
+        packed = {}
+        for name, info in files.items():
+            if name == PLAN_FILENAME or PACKED_FILE_PATTERN.fullmatch(name):
+                packed[name] = info
+        return packed
 
     def _writer(self, split: Any) -> SplitWriter:
         settings = self.settings

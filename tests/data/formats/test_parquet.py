@@ -133,3 +133,11 @@ def test_the_path_of_an_image_may_be_of_any_type(tmp_path: Path):
         pyarrow.table({"image": images, "label": [0, 1]}), tmp_path / "train-0.parquet"
     )
     assert read(tmp_path)[1][0].path == "train-0.parquet row 1"
+
+
+def test_a_column_that_pyarrow_cannot_convert_is_named(tmp_path: Path):
+    labels = pyarrow.array([[0], [1]])
+    table = pyarrow.table({"image": [b"x", b"x"], "label": labels})
+    parquet.write_table(table, tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match=r"train-0\.parquet: column label has no numbers"):
+        read(tmp_path)

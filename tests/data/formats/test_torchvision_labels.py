@@ -8,7 +8,7 @@ from scipy.io import savemat
 
 from vision_lab.core.errors import ConfigurationError, DataError
 from vision_lab.data.bundled.names import read_names
-from vision_lab.data.formats.torchvision_labels import photographs
+from vision_lab.data.formats import torchvision_labels
 
 
 def test_pets_have_their_breeds(tmp_path: Path):
@@ -18,16 +18,16 @@ def test_pets_have_their_breeds(tmp_path: Path):
     lines = "Abyssinian_100 1 1 1\nbeagle_7 5 2 3\n"
     (folder / "annotations" / "trainval.txt").write_text(lines)
     (folder / "annotations" / "test.txt").write_text("yorkshire_terrier_1 37 2 25\n")
-    train = photographs("oxford_pets", split="train", root=str(tmp_path), download=False)
+    train = torchvision_labels.oxford_pets(split="train", root=str(tmp_path), download=False)
     assert train is not None
     assert train.targets == [0, 4]
     assert train.paths[1] == folder / "images" / "beagle_7.jpg"
     names = read_names("oxford_pets_classes.txt")
     assert [names[label] for label in train.targets] == ["abyssinian", "beagle"]
-    test = photographs("oxford_pets", split="test", root=str(tmp_path), download=False)
+    test = torchvision_labels.oxford_pets(split="test", root=str(tmp_path), download=False)
     assert test is not None
     assert names[test.targets[0]] == "yorkshire terrier"
-    assert photographs("oxford_pets", split="val", root=str(tmp_path), download=False) is None
+    assert torchvision_labels.oxford_pets(split="val", root=str(tmp_path), download=False) is None
 
 
 def test_food_has_its_dishes_in_the_order_of_their_folders(tmp_path: Path):
@@ -39,7 +39,7 @@ def test_food_has_its_dishes_in_the_order_of_their_folders(tmp_path: Path):
     content = {name: [f"{name}/1", f"{name}/2"] for name in reversed(dishes)}
     for split in ("train", "test"):
         (folder / "meta" / f"{split}.json").write_text(json.dumps(content))
-    train = photographs("food101", split="train", root=str(tmp_path), download=False)
+    train = torchvision_labels.food101(split="train", root=str(tmp_path), download=False)
     assert train is not None
     assert len(train) == 202
     for path, label in zip(train.paths, train.targets, strict=True):
@@ -54,7 +54,7 @@ def test_flowers_have_three_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("torchvision.datasets.flowers102.check_integrity", lambda *_: True)
     found = {}
     for split in ("train", "val", "test"):
-        dataset = photographs("flowers102", split=split, root=str(tmp_path), download=False)
+        dataset = torchvision_labels.flowers102(split=split, root=str(tmp_path), download=False)
         assert dataset is not None
         found[split] = [
             (path.name, label) for path, label in map(dataset.__getitem__, range(len(dataset)))
@@ -63,10 +63,10 @@ def test_flowers_have_three_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(read_names("flowers102_classes.txt")) == 102
     monkeypatch.setitem(__import__("sys").modules, "scipy.io", None)
     with pytest.raises(ConfigurationError, match="data=flowers102 requires SciPy"):
-        photographs("flowers102", split="train", root=str(tmp_path), download=False)
+        torchvision_labels.flowers102(split="train", root=str(tmp_path), download=False)
 
 
 @pytest.mark.parametrize("name", ["oxford_pets", "flowers102", "food101"])
 def test_missing_files_are_named(tmp_path: Path, name):
     with pytest.raises(DataError, match=r"is missing or incomplete in .*type data.root="):
-        photographs(name, split="train", root=str(tmp_path), download=False)
+        getattr(torchvision_labels, name)(split="train", root=str(tmp_path), download=False)

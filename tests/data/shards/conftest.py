@@ -26,6 +26,6 @@ def s3(s3_server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     for name, value in credentials(proxy.address).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("VISION_LAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(storage, "INITIAL_BACKOFF_SECONDS", 0.01)
     yield proxy
     proxy.close()

@@ -6,8 +6,11 @@ import http.client
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -151,3 +154,55 @@ def credentials(address: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "b",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+
+
+class _RangeHandler(BaseHTTPRequestHandler):
+    """Sends files and their list, as a web server that can send a part of a file."""
+
+    folder: Path
+
+    def do_HEAD(self) -> None:
+        self._send(with_body=False)
+
+    def do_GET(self) -> None:
+        self._send(with_body=True)
+
+    def _send(self, *, with_body: bool) -> None:
+        path = self.folder / self.path.lstrip("/")
+        if path.is_dir():
+            links = "".join(f'<a href="{file.name}">{file.name}</a>' for file in path.iterdir())
+            content = links.encode()
+        elif path.is_file():
+            content = path.read_bytes()
+        else:
+            self.send_error(404)
+            return
+        status, size, found = 200, len(content), self.headers.get("Range")
+        if found and with_body:
+            first, _, last = found.removeprefix("bytes=").partition("-")
+            status, content = 206, content[int(first) : int(last or size) + 1]
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html" if path.is_dir() else "application/x-tar")
+        if status == 206:
+            self.send_header(
+                "Content-Range", f"bytes {first}-{int(first) + len(content) - 1}/{size}"
+            )
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Print nothing."""
+
+
+@contextmanager
+def serve_folder(folder: Path) -> Iterator[str]:
+    """Start a web server, and yield its address."""
+    handler = type("Handler", (_RangeHandler,), {"folder": folder})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()

@@ -98,7 +98,9 @@ def test_a_full_disk_says_what_to_type(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Storage, "download", fail)
-    with pytest.raises(DataError, match=r"is full .*type data\.cache_limit=.* VISION_LAB_CACHE to"):
+    with pytest.raises(
+        DataError, match=r"is full .*type a smaller data\.shard_cache_limit .* VISION_LAB_CACHE to"
+    ):
         cache.fetch(shard)
     assert copies(cache) == set()
 

@@ -1,5 +1,6 @@
 """Samples in shards are those that were packed."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_a_limit_below_the_shards_that_are_shuffled_together_is_refused(
 ):
     photographs = Photographs(tmp_path / "photos", [0] * 16)
     pack_samples(photographs, Storage("s3://bucket/limit"), label_spec())
-    with pytest.raises(ConfigurationError, match=r"type data\.cache_limit=.* or more"):
+    with pytest.raises(ConfigurationError, match=r"type data\.shard_cache_limit=.* or more"):
         open_shards("s3://bucket/limit", cache_limit=25e-6, window=2, ahead=1)
     assert len(open_shards("s3://bucket/limit", cache_limit=65e-6, window=2, ahead=1)) == 16
 
@@ -196,9 +197,7 @@ def test_samples_without_targets_are_named_except_for_testing(tmp_path: Path, ta
     photographs = Photographs(tmp_path / "photos", [None] * 3)
     storage = Storage(str(tmp_path / "shards"))
     index = pack_samples(photographs, storage, label_spec())
-    with pytest.raises(
-        DataError, match=rf"no sample of train has a .* file with its {target_type}"
-    ):
+    with pytest.raises(DataError, match=rf"no sample of train has {target_type} in a"):
         open_shards(tmp_path / "shards", target_type)
     table = read_table(storage, index, "train")
     write_index(storage, {"test": table}, spec=index.spec, source={})
@@ -217,3 +216,14 @@ def test_shards_whose_packing_has_not_ended_are_not_read(tmp_path: Path):
     for read in (open_shards, PackedSpec):
         with pytest.raises(DataError, match="has shards whose packing has not ended: repeat the"):
             read(str(tmp_path / "shards"))
+
+
+def test_a_shard_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*arguments: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    photographs = Photographs(tmp_path / "photos", [0, 1])
+    pack_samples(photographs, Storage(str(tmp_path / "shards")), label_spec())
+    monkeypatch.setattr("os.pread", fail)
+    with pytest.raises(DataError, match=r"train-000000\.tar cannot be read: Input/output error"):
+        open_shards(tmp_path / "shards")[0]

@@ -43,7 +43,7 @@ def make(copies: Copies, ahead: int) -> Prefetcher:
 def test_shards_of_the_next_batches_are_copied_but_not_more():
     copies = Copies()
     batches = [[0, 1], [4, 2], [3, 5], [6, 7], [8, 9], [10, 11]]
-    following = make(copies, ahead=2).follow(batches)
+    following = make(copies, ahead=2).prefetch(batches)
     assert copies.fetched == []
     assert next(following) == [0, 1]
     assert copies.wait_for(3) == ["0", "1", "2"]
@@ -56,7 +56,7 @@ def test_shards_of_the_next_batches_are_copied_but_not_more():
 def test_nothing_is_copied_after_the_loop_has_ended():
     copies = Copies()
     copies.may_continue.clear()
-    following = make(copies, ahead=5).follow([[0], [2], [4], [6], [8], [10]])
+    following = make(copies, ahead=5).prefetch([[0], [2], [4], [6], [8], [10]])
     next(following)
     assert copies.wait_for(2) == ["0", "1"]  # a thread for each
     following.close()  # four are waiting
@@ -67,5 +67,5 @@ def test_nothing_is_copied_after_the_loop_has_ended():
 def test_subsets_have_indices_of_their_own():
     copies = Copies()
     prefetcher = make(copies, ahead=0).select([10, 11, 2])
-    assert list(prefetcher.follow([[2], [0, 1]])) == [[2], [0, 1]]
+    assert list(prefetcher.prefetch([[2], [0, 1]])) == [[2], [0, 1]]
     assert copies.wait_for(2) == ["1", "5"]

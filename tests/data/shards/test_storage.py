@@ -80,7 +80,7 @@ def test_a_server_that_does_not_answer_is_named(
     s3: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(storage, "TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "MAX_ATTEMPTS", 2)
     files = make_storage("s3", tmp_path)
     s3.faults.append(Fault("/a", times=1000, delay=0.5))
     with pytest.raises(DataError, match=r"/a cannot be reached after 2 attempts: .*imeout"):
@@ -91,7 +91,7 @@ def test_a_slow_answer_is_waited_for(
     s3: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(storage, "TIMEOUT_SECONDS", 1)
-    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(storage, "MAX_ATTEMPTS", 1)
     files = make_storage("s3", tmp_path)
     files.write("a", b"hello")
     s3.faults.append(Fault("/a", times=3, delay=0.3))
@@ -122,6 +122,27 @@ def test_a_bucket_or_folder_that_does_not_exist_is_named(s3: FaultyProxy, tmp_pa
         Storage("s3://missing/data").write("a", b"")
     with pytest.raises(DataError, match=r"there is no folder .*/missing: type data.root="):
         Storage(str(tmp_path / "missing")).list_files()
+
+
+@pytest.mark.parametrize("address", ["", "s3://", "s3:///", "https://"])
+def test_an_empty_address_is_named(address: str):
+    with pytest.raises(DataError, match=r"is empty: type a folder, or an address such as s3://bu"):
+        Storage(address)
+
+
+def test_a_file_is_no_folder(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileNotFoundError):
+        Storage(str(tmp_path / "file")).read("index.json", max_bytes=10)
+    with pytest.raises(DataError, match=r"there is no folder .*/file: type data\.root="):
+        Storage(str(tmp_path / "file")).check_folder()
+
+
+def test_unfinished_uploads_of_killed_commands_are_deleted(tmp_path: Path):
+    (tmp_path / ".train-000000.tar.123.part").write_bytes(b"unfinished")
+    (tmp_path / "source").write_bytes(b"complete")
+    Storage(str(tmp_path)).upload(tmp_path / "source", "train-000000.tar")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "train-000000.tar"]
 
 
 @pytest.mark.parametrize(

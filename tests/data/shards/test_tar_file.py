@@ -9,13 +9,13 @@ import webdataset
 
 from tests.data.shards.samples import photograph
 from vision_lab.core.errors import DataError
-from vision_lab.data.shards.index import NO_LABEL
+from vision_lab.core.spec import UNKNOWN_LABEL
 from vision_lab.data.shards.tar_file import PackedSample, read_rows, write_shard
 
 SAMPLES = [
     PackedSample("000000000", "a/x.jpg", photograph(0), "jpg", None, "", 2),
-    PackedSample("000000001", "a/y.PNG", b"png", "png", b"mask", "mask.png", NO_LABEL),
-    PackedSample("000000002", "", b"jpg", "jpeg", b'{"boxes":[]}', "json", NO_LABEL),
+    PackedSample("000000001", "a/y.PNG", b"png", "png", b"mask", "mask.png", UNKNOWN_LABEL),
+    PackedSample("000000002", "", b"jpg", "jpeg", b'{"boxes":[]}', "json", UNKNOWN_LABEL),
 ]
 
 
@@ -89,7 +89,7 @@ def test_what_is_no_sample_is_left_out(tmp_path: Path):
         },
     )
     rows = read_rows(path, str(path))
-    assert [(row.name, row.label) for row in rows] == [("dogs/a.jpeg", NO_LABEL)]
+    assert [(row.name, row.label) for row in rows] == [("dogs/a.jpeg", UNKNOWN_LABEL)]
 
 
 @pytest.mark.parametrize("label", [b"cat", b"-1", b"1.5", b"", b"9" * 100])

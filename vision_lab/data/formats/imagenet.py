@@ -15,7 +15,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vision_lab.core.documents import DocumentError, read_text
 from vision_lab.core.errors import ConfigurationError, DataError
@@ -184,11 +184,15 @@ def _find_labels(
         folders: where the file may be.
         class_folders: WordNet ids of the classes.
     """
+    stems = [Path(image).stem for image in names]
+    labels = {name: label for label, name in enumerate(class_folders)}
     for folder in folders:
-        for reader, name in READERS:
+        for read_labels, name in LABEL_FILES:
             if (folder / name).exists():
-                stems = [Path(image).stem for image in names]
-                return _look_up(stems, reader(folder / name, stems, class_folders), folder / name)
+                return _look_up(stems, read_labels(folder / name, labels), folder / name)
+        for name in (DEVKIT, f"{DEVKIT}.tar.gz"):
+            if (folder / name).exists():
+                return _read_devkit(folder / name, stems, labels)
     raise DataError(
         f"the classes of the {len(names)} validation images, such as {names[0]}, are unknown: put "
         f"LOC_val_solution.csv, val.txt, {DEVKIT}/ or {DEVKIT}.tar.gz into {folders[0]}, or the "
@@ -206,9 +210,8 @@ def _look_up(stems: Sequence[str], labels: Mapping[str, int], file: Path) -> lis
     return [labels[stem] for stem in stems]
 
 
-def _read_kaggle(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:  # noqa: ARG001
+def _read_kaggle(file: Path, labels: Mapping[str, int]) -> dict[str, int]:
     """Read ``LOC_val_solution.csv``: the name of an image, its WordNet id and boxes."""
-    labels = {name: label for label, name in enumerate(ids)}
     labels_by_stem: dict[str, int] = {}
     rows = csv.DictReader(io.StringIO(_read(file), newline=""))
     for row in rows:
@@ -219,9 +222,8 @@ def _read_kaggle(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[s
     return labels_by_stem
 
 
-def _read_list(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:  # noqa: ARG001
+def _read_list(file: Path, labels: Mapping[str, int]) -> dict[str, int]:
     """Read ``val.txt``: the name of an image, and its label from 0 or its WordNet id."""
-    labels = {name: label for label, name in enumerate(ids)}
     labels_by_stem: dict[str, int] = {}
     for number, line in enumerate(_read(file).splitlines(), 1):
         if not line.strip():
@@ -229,16 +231,16 @@ def _read_list(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str
         name, _, text = line.strip().rpartition(" ")
         is_number = text.isascii() and text.isdigit() and len(text) < 10
         label = labels.get(text, int(text) if is_number else -1)
-        if not name or not 0 <= label < len(ids):
+        if not name or not 0 <= label < len(labels):
             raise DataError(
                 f"{file}: line {number} has the label {text!r}: each line must have the name of an "
-                f"image and a label from 0 to {len(ids) - 1}, or a WordNet id"
+                f"image and a label from 0 to {len(labels) - 1}, or a WordNet id"
             )
         labels_by_stem[Path(name).stem] = label
     return labels_by_stem
 
 
-def _read_devkit(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[str, int]:
+def _read_devkit(file: Path, stems: Sequence[str], labels: Mapping[str, int]) -> list[int]:
     """Read the devkit: numbers of classes in order of the images, and their WordNet ids."""
     if file.is_dir():
         truth = _read(file / GROUND_TRUTH)
@@ -248,7 +250,6 @@ def _read_devkit(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[s
             raise DataError(f"{file / META} cannot be read: {first_line(error)}") from error
     else:
         truth, meta = _read_devkit_tar(file)
-    labels = {name: label for label, name in enumerate(ids)}
     names = _read_meta(meta, file)
     numbers = truth.split()
     if len(numbers) != len(stems):
@@ -256,13 +257,13 @@ def _read_devkit(file: Path, stems: Sequence[str], ids: Sequence[str]) -> dict[s
             f"{file} has the classes of {len(numbers)} images, but there are {len(stems)}: put all "
             "validation images into the folder"
         )
-    labels_by_stem = {}
+    found = []
     for stem, number in zip(stems, numbers, strict=True):
-        name = names.get(int(number) if number.isdigit() else -1)
+        name = names.get(int(number) if number.isdigit() else -1, number)
         if name not in labels:
-            raise DataError(f"{file}: {stem} has the class {name or number}, unlike train")
-        labels_by_stem[stem] = labels[name]
-    return labels_by_stem
+            raise DataError(f"{file}: {stem} has the class {name}, unlike train")
+        found.append(labels[name])
+    return found
 
 
 def _read_devkit_tar(file: Path) -> tuple[str, bytes]:
@@ -321,10 +322,10 @@ def _read(file: Path) -> str:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-READERS: tuple[tuple[Callable[[Path, Sequence[str], Sequence[str]], Any], str], ...] = (
+LabelReader = Callable[[Path, Mapping[str, int]], Mapping[str, int]]
+
+LABEL_FILES: tuple[tuple[LabelReader, str], ...] = (
     (_read_kaggle, "LOC_val_solution.csv"),
     (_read_list, "val.txt"),
-    (_read_devkit, DEVKIT),
-    (_read_devkit, f"{DEVKIT}.tar.gz"),
 )
-"""Functions that read the labels of validation images, and the files that they read."""
+"""Functions that read the labels of validation images by name, and the files that they read."""

@@ -53,7 +53,10 @@ class ParquetImages:
         """File, and index in it, of each group of rows."""
         sizes: list[int] = []
         labels: list[NDArray[np.int64]] = []
+        self._file_starts: list[int] = []
+        """Index of the first sample of each file."""
         for number, file in enumerate(files):
+            self._file_starts.append(sum(sizes))
             opened = _open(file, (image_column, label_column))
             labels.append(_read_labels(opened, file, label_column))
             for group in range(opened.metadata.num_row_groups):
@@ -87,7 +90,7 @@ class ParquetImages:
         row = index - int(self._starts[group])
         image = self._read_group(group)[row]
         file, _ = self.groups[group]
-        path = f"{self.files[file].name} row {index - self._first_row(file)}"
+        path = f"{self.files[file].name} row {index - self._file_starts[file]}"
         if isinstance(image, dict):
             stored = image.get("path")
             path = stored if stored and isinstance(stored, str) else path
@@ -95,11 +98,6 @@ class ParquetImages:
         if not isinstance(image, bytes):
             raise UnreadableFileError(path, f"column {self.image_column} has no bytes in this row")
         return EncodedImage(image, path), int(self._labels[index])
-
-    def _first_row(self, file: int) -> int:
-        """Return the index of the first sample of a file."""
-        groups = [group for group, (other, _) in enumerate(self.groups) if other == file]
-        return int(self._starts[groups[0]])
 
     def _read_group(self, group: int) -> Sequence[Any]:
         if group in self._recent:
@@ -109,7 +107,7 @@ class ParquetImages:
         file = self.files[number]
         try:
             table = _open(file, ()).read_row_group(group_in_file, columns=[self.image_column])
-        except (OSError, ValueError) as error:  # those of pyarrow are of these
+        except Exception as error:  # pyarrow has errors of several kinds
             raise DataError(f"{file} cannot be read: {first_line(error)}") from error
         self._recent[group] = table.column(self.image_column).to_pylist()
         if len(self._recent) > self.window:
@@ -210,7 +208,7 @@ def _open(file: Path, columns: Sequence[str]) -> Any:
         ) from error
     try:
         opened = parquet.ParquetFile(file)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # pyarrow has errors of several kinds
         raise DataError(f"{file} is not a Parquet file: {first_line(error)}") from error
     names = opened.schema_arrow.names
     for column in columns:
@@ -227,7 +225,7 @@ def _read_labels(opened: Any, file: Path, column: str) -> NDArray[np.int64]:
         labels = opened.read(columns=[column]).column(column).to_numpy()
         with np.errstate(invalid="ignore"):  # of NaN, which is compared below
             integers = labels.astype(np.int64)
-    except (OSError, ValueError, TypeError) as error:  # those of pyarrow are of these
+    except Exception as error:  # pyarrow has errors of several kinds
         raise DataError(f"{file}: column {column} has no numbers: {first_line(error)}") from error
     if not np.array_equal(integers, labels):
         raise DataError(f"{file}: column {column} has values that are not integers")

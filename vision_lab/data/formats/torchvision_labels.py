@@ -12,41 +12,67 @@ from vision_lab.core.errors import ConfigurationError
 from vision_lab.data.formats.image_folder import LabeledImages
 from vision_lab.data.formats.torchvision_download import load_or_download
 
-Name = Literal["oxford_pets", "flowers102", "food101"]
+Split = Literal["train", "val", "test"]
 
 
-def photographs(
-    name: Name, *, split: Literal["train", "val", "test"], root: str, download: bool
-) -> LabeledImages | None:
-    """Create a split of a dataset.
+def oxford_pets(*, split: Split, root: str, download: bool) -> LabeledImages | None:
+    """Create a split of the Oxford-IIIT Pets, cats and dogs of 37 breeds (Parkhi 2012).
 
     Args:
-        name: the Oxford-IIIT Pets (Parkhi 2012), the Oxford flowers (Nilsback 2008) or Food-101
-            (Bossard 2014).
         split: the split.
         root: folder with the files.
         download: whether to download missing files.
 
     Returns:
-        The dataset; None for val of pets and food, which is held out of train.
+        The dataset; None for val, which is held out of train.
 
     Raises:
         DataError: if files are missing and cannot be downloaded.
-        ConfigurationError: if SciPy, with which torchvision reads flowers, is not installed.
     """
-    if name == "flowers102":
-        make = partial(Flowers102, split=split)
-    elif split == "val":
+    if split == "val":
         return None
-    elif name == "food101":
-        make = partial(Food101, split=split)
-    else:
-        make = partial(OxfordIIITPet, split="test" if split == "test" else "trainval")
+    make = partial(OxfordIIITPet, split="test" if split == "test" else "trainval")
+    dataset = load_or_download(make, root=root, download=download)
+    return LabeledImages([Path(file) for file in dataset._images], dataset._labels)
+
+
+def food101(*, split: Split, root: str, download: bool) -> LabeledImages | None:
+    """Create a split of Food-101, dishes of 101 kinds (Bossard 2014).
+
+    Args:
+        split: the split.
+        root: folder with the files.
+        download: whether to download missing files.
+
+    Returns:
+        The dataset; None for val, which is held out of train.
+
+    Raises:
+        DataError: if files are missing and cannot be downloaded.
+    """
+    if split == "val":
+        return None
+    dataset = load_or_download(partial(Food101, split=split), root=root, download=download)
+    return LabeledImages([Path(file) for file in dataset._image_files], dataset._labels)
+
+
+def flowers102(*, split: Split, root: str, download: bool) -> LabeledImages:
+    """Create a split of the Oxford flowers of 102 kinds (Nilsback 2008).
+
+    Args:
+        split: the split.
+        root: folder with the files.
+        download: whether to download missing files.
+
+    Raises:
+        DataError: if files are missing and cannot be downloaded.
+        ConfigurationError: if SciPy, with which torchvision reads the labels, is not installed.
+    """
     try:
-        dataset = load_or_download(make, root=root, download=download)
+        import scipy.io  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
             "data=flowers102 requires SciPy: type pip install scipy"
         ) from error
-    files = dataset._images if name == "oxford_pets" else dataset._image_files
-    return LabeledImages([Path(file) for file in files], dataset._labels)
+    dataset = load_or_download(partial(Flowers102, split=split), root=root, download=download)
+    return LabeledImages([Path(file) for file in dataset._image_files], dataset._labels)

@@ -18,7 +18,7 @@ from vision_lab.data.shards.index import Shard
 from vision_lab.data.shards.storage import Storage
 
 DOWNLOAD_ATTEMPTS = 2
-"""Number of times that a shard is copied whose content is not that of the index."""
+"""Attempts to copy a shard whose digest is not that of the index."""
 
 SUFFIX = ".tar"
 """End of the names of complete copies."""
@@ -74,7 +74,7 @@ class ShardCache:
         part = path.with_suffix(PART_SUFFIX)
         try:
             for _ in range(DOWNLOAD_ATTEMPTS):
-                self._make_room(shard, part)
+                self._reserve_space(shard, part)
                 with part.open("r+b") as file:
                     digest = self.storage.download(shard.name, file, size=shard.size)
                     file.flush()
@@ -89,7 +89,7 @@ class ShardCache:
             f"{shard.digest} in the index: pack the data again"
         )
 
-    def _make_room(self, shard: Shard, part: Path) -> None:
+    def _reserve_space(self, shard: Shard, part: Path) -> None:
         """Delete the copies that were not used for longest, and create one of full size."""
         with FileLock(self.folder / ".room.lock"):
             part.unlink(missing_ok=True)
@@ -119,8 +119,8 @@ class ShardCache:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
                 f"{self.storage.locate(shard.name)}: the disk of {folder} is full "
-                f"({format_si(shard.size)}B needed): type data.cache_limit=... smaller (in GB), or "
-                f"set {CACHE_VARIABLE} to a folder on another disk"
+                f"({format_si(shard.size)}B needed): type a smaller data.shard_cache_limit "
+                f"(in GB), or set {CACHE_VARIABLE} to a folder on another disk"
             )
         return f"{self.storage.locate(shard.name)}: cannot be copied to {folder}: {error}"
 
@@ -131,14 +131,14 @@ def _lock_file(path: Path) -> Path:
 
 
 def _has_size(path: Path, size: int) -> bool:
-    """Return whether there is a copy of a size; a damaged one is made again."""
+    """Return whether a copy exists and has this size; else it is made again."""
     with suppress(FileNotFoundError):
         return path.stat().st_size == size
     return False
 
 
 def touch(path: Path) -> None:
-    """Record that a copy is in use; a user who may not is not stopped by that."""
+    """Record that a copy is in use; without permission nothing happens."""
     with suppress(OSError):
         now = time.time()
         os.utime(path, (now, now))

@@ -16,14 +16,14 @@ from vision_lab.core.errors import (
     UnreadableFile,
     UnreadableFileError,
 )
+from vision_lab.core.spec import UNKNOWN_LABEL
 from vision_lab.core.text import format_si
 from vision_lab.data.cache_writer import GIGABYTE
 from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.image_io import InvalidImageError
 from vision_lab.data.shards.cache import ShardCache
-from vision_lab.data.shards.foreign import index_foreign_shards
+from vision_lab.data.shards.external import index_external_shards
 from vision_lab.data.shards.index import (
-    NO_LABEL,
     Shard,
     SplitTable,
     read_index,
@@ -129,8 +129,8 @@ class ShardedDataset:
             raise UnreadableFileError(self._name(index), str(error)) from error
 
     def _read(self, index: int, kind: Literal["image", "target"]) -> bytes:
-        columns = self.table.columns
-        start, size = (int(columns[f"{kind}_{column}"][index]) for column in ("starts", "sizes"))
+        start = int(self.table.columns[f"{kind}_starts"][index])
+        size = int(self.table.columns[f"{kind}_sizes"][index])
         return self.reader.read(self._shard(index), start, size)
 
     def _name(self, index: int) -> str:
@@ -159,7 +159,7 @@ def sharded_samples(
 
     Args:
         root: a folder or address with the shards of ``mode=pack``, or with those of another
-            program, whose names begin with train, val or test.
+            program, which have train, val or test as a word of their names.
         split: the split.
         target_type: type of the targets.
         window: number of shards whose samples are shuffled together.
@@ -180,7 +180,7 @@ def sharded_samples(
         index = read_index(storage)
     except FileNotFoundError:
         reject_unfinished(storage)
-        indexed = index_foreign_shards(storage)
+        indexed = index_external_shards(storage)
         index = read_index(indexed)
     if split not in index.shards:
         return None
@@ -208,19 +208,18 @@ def _has_targets(table: SplitTable, split: str, target_type: str, storage: Stora
     if target_type == "none":
         return True
     if target_type == "labels":
-        is_known = table.columns["labels"] != NO_LABEL
+        is_known = table.columns["labels"] != UNKNOWN_LABEL
     else:
         is_known = table.columns["target_sizes"] > 0
     if is_known.any():
         return True
-    content = f"{storage}: no sample of {split} has a .{TARGET_EXTENSIONS[target_type]} file with"
+    extension = TARGET_EXTENSIONS[target_type]
+    message = f"{storage}: no sample of {split} has {target_type} in a .{extension} file"
     if split == "test":
-        log.warning("%s its %s: the split is left out", content, target_type)
+        log.warning("%s: the split is left out", message)
         return False
-    raise DataError(
-        f"{content} its {target_type}: type data.spec.target_type={', '.join(TARGET_EXTENSIONS)} "
-        "or none"
-    )
+    others = ", ".join(name for name in TARGET_EXTENSIONS if name != target_type)
+    raise DataError(f"{message}: type data.spec.target_type=... ({others} or none)")
 
 
 def _check_limit(table: SplitTable, *, window: int, ahead: int, limit: int) -> None:
@@ -229,8 +228,9 @@ def _check_limit(table: SplitTable, *, window: int, ahead: int, limit: int) -> N
     needed = sum(sizes[: window + ahead])
     if needed > limit:
         raise ConfigurationError(
-            f"data.cache_limit={limit / GIGABYTE:g} GB is too small: data.window={window} shards "
-            f"are shuffled together and data.ahead={ahead} copied before they are needed, which "
-            f"have {format_si(needed)}B: type data.cache_limit={1.01 * needed / GIGABYTE:.3g} or "
-            "more, or a smaller data.window"
+            f"data.shard_cache_limit={limit / GIGABYTE:g} GB is too small: "
+            f"data.shuffle_window={window} shards are shuffled together and "
+            f"data.prefetch_shards={ahead} copied before they are needed, which have "
+            f"{format_si(needed)}B: type data.shard_cache_limit={1.01 * needed / GIGABYTE:.3g} or "
+            "more, or a smaller data.shuffle_window"
         )

@@ -50,9 +50,6 @@ MIN_SAMPLE_BYTES = 1024
 MAX_HEADER_BYTES = 10_000
 """Maximum size of the header of a column in a table."""
 
-NO_LABEL = -1
-"""Label of a sample whose target is none, a mask or boxes."""
-
 TARGET_TYPES = ("labels", "masks", "boxes", "none")
 
 COLUMNS = ("shards", "image_starts", "image_sizes", "target_starts", "target_sizes", "labels")
@@ -84,7 +81,7 @@ class Row(NamedTuple):
         image_size: number of bytes of the image.
         target_start: first byte of the mask or boxes.
         target_size: number of bytes of them, 0 if there are none.
-        label: its label, or ``NO_LABEL``.
+        label: its label; ``UNKNOWN_LABEL`` if its target is none, a mask or boxes.
     """
 
     name: str
@@ -131,7 +128,12 @@ class ShardIndex:
 
 
 def make_table(shards: Sequence[Shard], rows: Sequence[Sequence[Row]]) -> SplitTable:
-    """Combine the rows of all shards of a split."""
+    """Combine the samples of all shards of a split.
+
+    Args:
+        shards: the shards.
+        rows: the samples of each of them.
+    """
     flat = [(number, *row[1:]) for number, shard in enumerate(rows) for row in shard]
     values = np.array(flat, dtype=np.int64).reshape(-1, len(COLUMNS))
     columns = {name: np.ascontiguousarray(values[:, i]) for i, name in enumerate(COLUMNS)}
@@ -252,6 +254,11 @@ def reject_unfinished(storage: Storage) -> None:
 
 def read_table(storage: Storage, index: ShardIndex, split: str) -> SplitTable:
     """Read the table of a split.
+
+    Args:
+        storage: where the table is.
+        index: the index that belongs to it.
+        split: the split.
 
     Raises:
         DataError: if it is missing or invalid, or does not belong to the index.

@@ -45,7 +45,7 @@ class Prefetcher:
         """Return the prefetcher of a subset of the samples."""
         return Prefetcher(self.cache, self.shards, self.shard_of[list(indices)], ahead=self.ahead)
 
-    def follow(self, batches: Sequence[list[int]]) -> Iterator[list[int]]:
+    def prefetch(self, batches: Sequence[list[int]]) -> Iterator[list[int]]:
         """Yield batches of indices, and copy the shards of those that come next."""
         order = self._list_first_uses(batches)
         queue: SimpleQueue[Shard | None] = SimpleQueue()

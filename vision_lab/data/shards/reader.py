@@ -61,8 +61,11 @@ class ShardReader:
         Raises:
             DataError: if the shard cannot be copied, is missing, or has another size than expected.
         """
-        opened = self._find(shard)
-        content = os.pread(opened.descriptor, size, start)
+        try:
+            content = os.pread(self._find(shard).descriptor, size, start)
+        except OSError as error:
+            address = self.storage.locate(shard.name)
+            raise DataError(f"{address} cannot be read: {error.strerror or error}") from error
         if len(content) < size:
             raise DataError(
                 f"{self.storage.locate(shard.name)} ends within a sample: pack the data again"

@@ -36,11 +36,12 @@ class PackedSpec(Mapping[str, Any]):
 
     def __init__(self, root: str) -> None:
         self.root = root
+        storage = Storage(root)
         try:
-            self.values_by_name = {**DEFAULTS, **read_index(Storage(root)).spec}
+            self.values_by_name = {**DEFAULTS, **read_index(storage).spec}
         except FileNotFoundError:
-            Storage(root).check_folder()
-            reject_unfinished(Storage(root))
+            storage.check_folder()
+            reject_unfinished(storage)
             self.values_by_name = dict(DEFAULTS)
 
     def __getitem__(self, attribute: str) -> Any:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -28,10 +29,10 @@ PACKAGES = {
 }
 """The package that fsspec requires for each protocol. All others are refused: some run programs."""
 
-ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 """Number of times that a file is read before an error is final."""
 
-FIRST_PAUSE_SECONDS = 0.5
+INITIAL_BACKOFF_SECONDS = 0.5
 """Pause before the second attempt; each further one is twice as long."""
 
 TIMEOUT_SECONDS = 30
@@ -44,6 +45,10 @@ CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "Permissio
 """Names of the errors of all file systems for which repeating does not help."""
 
 T = TypeVar("T")
+
+
+class MissingFolderError(DataError):
+    """A folder or address that does not exist."""
 
 
 class FileInfo(NamedTuple):
@@ -69,10 +74,13 @@ class Storage:
     """
 
     def __init__(self, address: str) -> None:
-        if not address:
-            raise DataError("the address is empty: type a folder, or an address such as s3://...")
+        protocol, separator, path = address.partition("://")
+        if not address or (separator and not path.strip("/")):
+            raise DataError(
+                f"the address {address!r} is empty: type a folder, or an address such as "
+                "s3://bucket/folder"
+            )
         self.address = address.rstrip("/") or address
-        protocol, separator, _ = self.address.partition("://")
         self.folder: Path | None = None
         """The folder; None for an address."""
         if not separator:
@@ -118,7 +126,9 @@ class Storage:
                     return read_bytes(self.folder / name, max_bytes=max_bytes)
             except ValueError as error:  # no regular file
                 raise DataError(f"{self.locate(name)}: {error}") from error
-        return self._read_range(name, 0, size)
+        content = BytesIO()
+        self.download(name, content, size=size)
+        return content.getvalue()
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes; None if there is none."""
@@ -127,40 +137,50 @@ class Storage:
                 return (self.folder / name).stat().st_size
             return None
         with suppress(FileNotFoundError):
-            return self._info(self._repeat(name, lambda system: system.info(self._path(name)))).size
+            return self._info(self._retry(name, lambda system: system.info(self._path(name)))).size
         return None
 
     def check_folder(self) -> None:
         """Check that the folder exists; of an address this is not known.
 
         Raises:
-            DataError: if it does not.
+            MissingFolderError: if it does not.
         """
         if self.folder is not None and not self.folder.is_dir():
-            raise DataError(f"there is no folder {self.folder}: type data.root=<folder>")
+            raise MissingFolderError(f"there is no folder {self.folder}: type data.root=<folder>")
 
-    def list_files(self) -> dict[str, FileInfo]:
-        """Return all files by their names, in order, without those in subfolders.
+    def list_files(self, suffix: str = "") -> dict[str, FileInfo]:
+        """List files, without those in subfolders.
+
+        Args:
+            suffix: end of their names, in lower case.
+
+        Returns:
+            The files by name, in order.
 
         Raises:
-            DataError: if there is no such folder.
+            MissingFolderError: if there is no such folder.
+            DataError: if it cannot be read.
         """
         files: dict[str, FileInfo] = {}
         if self.folder is not None:
             self.check_folder()
             with self._explain_errors(""):
                 for path in sorted(self.folder.iterdir()):
-                    if path.is_file():
+                    if path.name.lower().endswith(suffix) and path.is_file():
                         status = path.stat()
                         files[path.name] = FileInfo(status.st_size, str(status.st_mtime_ns))
             return files
         try:
-            entries = self._repeat("", lambda system: system.ls(self._path(""), detail=True))
+            entries = self._retry("", lambda system: system.ls(self._path(""), detail=True))
         except FileNotFoundError:
-            raise DataError(f"there is nothing at {self.address}: type data.root=...") from None
+            raise MissingFolderError(
+                f"there is nothing at {self.address}: type data.root=..."
+            ) from None
         for entry in sorted(entries, key=lambda entry: str(entry["name"])):
-            if entry["type"] == "file":
-                files[Path(entry["name"]).name] = self._info(entry)
+            name = Path(entry["name"]).name
+            if entry["type"] == "file" and name.lower().endswith(suffix):
+                files[name] = self._info(self._complete(name, entry))
         return files
 
     def download(self, name: str, file: IO[bytes], *, size: int) -> str:
@@ -192,6 +212,8 @@ class Storage:
         """
         if self.folder is not None:
             part = self.folder / f".{name}.{os.getpid()}.part"
+            for unfinished in self.folder.glob(f".{name}.*.part"):  # of a killed command
+                unfinished.unlink(missing_ok=True)
             try:
                 with self._explain_errors(name, is_written=True):
                     self.folder.mkdir(parents=True, exist_ok=True)
@@ -224,23 +246,35 @@ class Storage:
                 with self._explain_errors(name):
                     (self.folder / name).unlink()
             else:
-                self._repeat(name, lambda system: system.rm_file(self._path(name)))
+                self._retry(name, lambda system: system.rm_file(self._path(name)))
 
     @contextmanager
     def _explain_errors(self, name: str, *, is_written: bool = False) -> Iterator[None]:
-        """Name the file in errors of a folder; that one to read is missing is up to the caller."""
+        """Turn errors of a folder into ones that name the file.
+
+        That a file to read is missing stays an error of its own.
+        """
         try:
             yield
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and not is_written:
+            if isinstance(error, (FileNotFoundError, NotADirectoryError)) and not is_written:
                 raise
             raise DataError(f"{self.locate(name)}: {error.strerror or error}") from error
+
+    def _complete(self, name: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask for the size of a file whose listing has none, as that of a web server."""
+        if entry.get("size") is not None:
+            return entry
+        info: Mapping[str, Any] = self._retry(name, lambda system: system.info(self._path(name)))
+        return info
 
     def _info(self, entry: Mapping[str, Any]) -> FileInfo:
         if entry.get("size") is None:
             raise DataError(f"{entry.get('name')}: the server does not say how large it is")
-        version = entry.get("ETag") or entry.get("etag") or entry.get("mtime")
-        return FileInfo(int(entry["size"]), str(version or entry.get("LastModified")))
+        version = None
+        for key in ("ETag", "etag", "blob_id", "mtime", "LastModified"):
+            version = version or entry.get(key)
+        return FileInfo(int(entry["size"]), str(version))
 
     def _path(self, name: str) -> str:
         """Return the path of a file as its file system wants it."""
@@ -258,24 +292,24 @@ class Storage:
         if start == end:
             return b""
         try:
-            return self._repeat(name, read)
+            return self._retry(name, read)
         except FileNotFoundError:
             raise DataError(f"{self.locate(name)} does not exist") from None
 
     def _send(self, name: str, action: Callable[[Any], Any]) -> None:
         """Write a file at an address."""
         try:
-            self._repeat(name, action)
+            self._retry(name, action)
         except FileNotFoundError as error:
             raise DataError(
                 f"{self.locate(name)} cannot be written, there is no such bucket or repository: "
                 "type an address in an existing one"
             ) from error
 
-    def _repeat(self, name: str, action: Callable[[Any], T]) -> T:
+    def _retry(self, name: str, action: Callable[[Any], T]) -> T:
         """Try an action several times, unless its error is final."""
-        pause = FIRST_PAUSE_SECONDS
-        for attempt in range(1, ATTEMPTS + 1):
+        pause = INITIAL_BACKOFF_SECONDS
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 return action(self._file_system())
             except (FileNotFoundError, DataError):
@@ -283,9 +317,9 @@ class Storage:
             except Exception as error:  # each file system raises the errors of its library
                 if type(error).__name__ in CREDENTIAL_ERRORS:
                     raise DataError(self._explain_credentials(name, error)) from error
-                if attempt == ATTEMPTS:
+                if attempt == MAX_ATTEMPTS:
                     raise DataError(
-                        f"{self.locate(name)} cannot be reached after {ATTEMPTS} attempts: "
+                        f"{self.locate(name)} cannot be reached after {MAX_ATTEMPTS} attempts: "
                         f"{first_line(error) or type(error).__name__}"
                     ) from error
             time.sleep(pause)

@@ -1,7 +1,7 @@
 """Shards: tar files in WebDataset's format, which other programs read as well.
 
-Files of a sample have the same name up to the first dot: ``000012.jpg`` with ``000012.cls``, the
-label; ``000012.mask.png``; or ``000012.json``, boxes. Does not import torch.
+Files of a sample have the same name up to the first dot: ``000000012.jpg`` with ``000000012.cls``, the
+label; ``000000012.mask.png``; or ``000000012.json``, boxes. Does not import torch.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from vision_lab.core.errors import DataError
+from vision_lab.core.spec import UNKNOWN_LABEL
 from vision_lab.core.text import first_line
 from vision_lab.data.formats.image_folder import EXTENSIONS
 from vision_lab.data.formats.tar_images import Member, read_members
-from vision_lab.data.shards.index import NO_LABEL, Row
+from vision_lab.data.shards.index import Row
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class PackedSample(NamedTuple):
         extension: extension of the image file, without dot.
         target: the mask or boxes, as a file; None if there are none.
         target_extension: ``MASK_EXTENSION`` or ``BOXES_EXTENSION``.
-        label: its label, or ``NO_LABEL``.
+        label: its label, or ``UNKNOWN_LABEL``.
     """
 
     key: str
@@ -74,7 +75,7 @@ def write_shard(file: IO[bytes], samples: Iterable[PackedSample]) -> list[Row]:
         for sample in samples:
             image_start = _add(tar, f"{sample.key}.{sample.extension}", sample.image)
             target_start = 0
-            if sample.label != NO_LABEL:
+            if sample.label != UNKNOWN_LABEL:
                 _add(tar, f"{sample.key}.{LABEL_EXTENSION}", str(sample.label).encode())
             if sample.target is not None:
                 name = f"{sample.key}.{sample.target_extension}"
@@ -149,7 +150,7 @@ def _find_sample(stream: IO[bytes], key: str, members: Mapping[str, Member]) -> 
     if not images:
         return None
     image = members[images[0]]
-    label = NO_LABEL
+    label = UNKNOWN_LABEL
     if LABEL_EXTENSION in members:
         label = _read_label(stream, members[LABEL_EXTENSION])
     target = members.get(MASK_EXTENSION) or members.get(BOXES_EXTENSION)

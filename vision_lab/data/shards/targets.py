@@ -40,7 +40,8 @@ def encode_mask(target: Any) -> bytes:
     if mask.ndim != 2 or mask.dtype.kind not in "iub":
         raise InvalidImageError(f"its mask has shape {mask.shape} and values {mask.dtype}")
     if mask.size and (mask.min() < 0 or mask.max() > IGNORE_INDEX):
-        raise InvalidImageError(f"its mask contains {int(mask.max())}, more than {IGNORE_INDEX}")
+        limits = f"{int(mask.min())} to {int(mask.max())}"
+        raise InvalidImageError(f"its mask contains values of {limits}, not of 0 to {IGNORE_INDEX}")
     return encode_png(mask.astype(np.uint8))
 
 
@@ -105,7 +106,7 @@ def decode_boxes(content: bytes) -> dict[str, Any]:
         target: dict[str, Any] = {}
         for name, dtype in BOX_COLUMNS.items():
             if name in values:
-                target[name] = np.array(_with_nan(values[name]), dtype=dtype)
+                target[name] = np.array(values[name], dtype=dtype)
         if any(type(label) is not int for label in values["labels"]):
             raise ValueError("a label is not an integer")
         target["boxes"] = target["boxes"].reshape(-1, 4)
@@ -113,9 +114,9 @@ def decode_boxes(content: bytes) -> dict[str, Any]:
         size = values.get("size")
         target["size"] = None if size is None else (int(size[0]), int(size[1]))
         target["relative"] = bool(values.get("relative", False))
-    except (ArithmeticError, AttributeError, LookupError, RecursionError) as error:
+    except (ArithmeticError, AttributeError, RecursionError) as error:
         raise InvalidImageError(f"its boxes cannot be read: {first_line(error)}") from error
-    except (ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError) as error:
         reason = first_line(error)
         raise InvalidImageError(
             f"its boxes must be JSON with boxes (x1, y1, x2, y2) and labels: {reason}"
@@ -135,7 +136,3 @@ def _without_nan(values: Any) -> Any:
     if isinstance(values, list):
         return [_without_nan(value) for value in values]
     return None if isinstance(values, float) and math.isnan(values) else values
-
-
-def _with_nan(values: list[Any]) -> list[Any]:
-    return [math.nan if value is None else value for value in values]

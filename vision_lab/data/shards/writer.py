@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import ceil
 from os.path import commonpath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from torchvision.transforms.v2 import functional as F
 
 from vision_lab.core.errors import DataError, UnreadableFile, UnreadableFileError
 from vision_lab.core.protocols import Dataset
-from vision_lab.core.spec import DataSpec
+from vision_lab.core.spec import UNKNOWN_LABEL, DataSpec
 from vision_lab.data.fingerprint import list_paths
 from vision_lab.data.formats.image_folder import EXTENSIONS
 from vision_lab.data.image_io import (
@@ -31,9 +32,10 @@ from vision_lab.data.image_io import (
     open_source,
     to_uint8_image,
 )
-from vision_lab.data.shards.index import NO_LABEL, Row, Shard
+from vision_lab.data.shards.index import Row, Shard
 from vision_lab.data.shards.storage import Storage, digest_file
 from vision_lab.data.shards.tar_file import (
+    BLOCK,
     BOXES_EXTENSION,
     MASK_EXTENSION,
     PackedSample,
@@ -51,14 +53,14 @@ SHARD_BYTES = 100_000_000
 MAX_AUTO_SAMPLES = 100_000
 
 NUM_MEASURED = 200
-"""Number of samples whose size is measured for that."""
+"""Number of samples whose size is measured to choose the number of samples of a shard."""
 
 JPEG_QUALITY = 95
 
 MAX_PROGRESS_BYTES = 1_000_000_000
 
-CHANNEL_NAMES = {1: "GRAY", 3: "RGB"}
-"""Names of color spaces by the number of channels."""
+COLOR_SPACES = {1: "GRAY", 3: "RGB"}
+"""simplejpeg's name of the color space for each number of channels."""
 
 
 @dataclass(frozen=True)
@@ -178,11 +180,13 @@ class SplitWriter(torch.utils.data.Dataset[WrittenShard]):
         for position, index in enumerate(indices, start):
             try:
                 source, target = self.dataset[index]
-                path = find_path(source) or ""
-                name = path.removeprefix(self.folder).lstrip("/")
-                yield self.encoder.encode(f"{position:09d}", name, source, target)
             except UnreadableFileError as error:
                 unreadable.append(error.unreadable)
+                continue
+            path = find_path(source) or ""
+            name = path.removeprefix(self.folder).lstrip("/")
+            try:
+                yield self.encoder.encode(f"{position:09d}", name, source, target)
             except InvalidImageError as error:
                 unreadable.append(UnreadableFile(path or f"sample {index}", str(error)))
 
@@ -241,10 +245,10 @@ class SampleEncoder:
         else:
             is_jpeg = file is not None and file.size is not None
             content, extension = self._encode_pixels(resized, is_jpeg=is_jpeg)
-        label = NO_LABEL
+        label = UNKNOWN_LABEL
         encoded, target_extension = None, ""
         if self.spec.target_type == "labels":
-            label = NO_LABEL if target is None else int(target)
+            label = UNKNOWN_LABEL if target is None else int(target)
         elif self.spec.target_type == "masks" and target is not None:
             encoded, target_extension = encode_mask(target), MASK_EXTENSION
         elif self.spec.target_type == "boxes" and target is not None:
@@ -279,11 +283,11 @@ class SampleEncoder:
 
     def _encode_pixels(self, image: torch.Tensor, *, is_jpeg: bool) -> tuple[bytes, str]:
         channels = image.shape[0]
-        if channels not in CHANNEL_NAMES:
+        if channels not in COLOR_SPACES:
             raise InvalidImageError(f"it has {channels} channels; files have 1 or 3")
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         if is_jpeg:
-            space = CHANNEL_NAMES[channels]
+            space = COLOR_SPACES[channels]
             return simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, space, "444"), "jpg"
         return encode_png(pixels[:, :, 0] if channels == 1 else pixels), "png"
 
@@ -311,13 +315,19 @@ def scale_boxes(
 
 
 def choose_samples_per_shard(dataset: Dataset, encoder: SampleEncoder) -> int:
-    """Choose a number of samples for shards of about ``SHARD_BYTES``."""
+    """Choose the number of samples of a shard, such that it has about ``SHARD_BYTES``.
+
+    Args:
+        dataset: the samples.
+        encoder: encodes them as files.
+    """
     sizes = []
     for index in evenly_spaced(len(dataset), min(NUM_MEASURED, len(dataset))):
         with suppress(UnreadableFileError, InvalidImageError):
             source, target = dataset[index]
             sample = encoder.encode("", "", source, target)
-            sizes.append(len(sample.image) + len(sample.target or b""))
+            files = [sample.image, sample.target or b"", b"0"]  # the last is the label
+            sizes.append(sum(BLOCK * (1 + ceil(len(file) / BLOCK)) for file in files))
     mean = max(1.0, sum(sizes) / max(1, len(sizes)))
     return max(1, min(MAX_AUTO_SAMPLES, round(SHARD_BYTES / mean)))
 

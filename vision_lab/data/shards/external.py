@@ -39,8 +39,8 @@ def find_shards(storage: Storage) -> dict[str, dict[str, FileInfo]]:
     Raises:
         DataError: if there are none for training, or a name is unusual.
     """
-    files = storage.list_files()
-    names = [name for name in files if name.lower().endswith(".tar")]
+    files = storage.list_files(".tar")
+    names = list(files)
     for name in names:
         if not is_plain_name(name):
             raise DataError(
@@ -55,13 +55,13 @@ def find_shards(storage: Storage) -> dict[str, dict[str, FileInfo]]:
             f"..., as written by mode=pack>; tar files there: {listed}"
         )
     return {
-        split: {name: files[name] for name in names}
-        for split, names in names_by_split.items()
-        if names
+        split: {name: files[name] for name in split_names}
+        for split, split_names in names_by_split.items()
+        if split_names
     }
 
 
-def index_foreign_shards(storage: Storage) -> Storage:
+def index_external_shards(storage: Storage) -> Storage:
     """Index shards without an index; the result is kept in the user's folder of caches.
 
     Args:
@@ -86,7 +86,7 @@ def index_foreign_shards(storage: Storage) -> Storage:
                 }
                 write_index(index_storage, tables, spec={"target_type": "none"}, source={})
     except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error}") from error
+        raise DataError(f"an index of {storage} cannot be made in {folder}: {error}") from error
     return index_storage
 
 

@@ -6,11 +6,11 @@ import pytest
 import webdataset
 
 from tests.data.shards.samples import photograph
-from tests.data.shards.servers import FaultyProxy
+from tests.data.shards.servers import FaultyProxy, serve_folder
 from tests.data.shards.test_dataset import open_shards
 from vision_lab.core.errors import DataError
 from vision_lab.data.shards.dataset import sharded_samples
-from vision_lab.data.shards.foreign import find_shards
+from vision_lab.data.shards.external import find_shards
 from vision_lab.data.shards.storage import Storage
 
 
@@ -101,3 +101,12 @@ def test_errors_name_the_address_and_not_its_copy(s3: FaultyProxy, tmp_path: Pat
     Storage("s3://bucket/damaged").upload(tmp_path / "a.tar", "TRAIN.TAR")
     with pytest.raises(DataError, match=r"^s3://bucket/damaged/TRAIN\.TAR is not an intact tar"):
         open_shards("s3://bucket/damaged")
+
+
+def test_shards_of_a_web_server_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VISION_LAB_CACHE", str(tmp_path / "cache"))
+    write_shard(tmp_path / "web" / "train-0.tar", [0, 1, 2])
+    write_shard(tmp_path / "web" / "val-0.tar", [1])
+    with serve_folder(tmp_path / "web") as address:
+        assert open_shards(address).targets == [0, 1, 2]
+        assert open_shards(address)[2][0].content == photograph(2)
