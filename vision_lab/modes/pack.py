@@ -39,8 +39,8 @@ from vision_lab.data.shards.writer import (
     hash_plan,
 )
 
-PACKED_FILE_PATTERN = re.compile(r"(train|val|test)-\d{6}\.(tar|json)")
-"""Names of shards, and of notes about those of an unfinished command."""
+PACKED_FILE_PATTERN = re.compile(r"(train|val|test)(-\d{6}\.(tar|json)|\.npz)")
+"""Names of shards, of notes about those of an unfinished command, and of tables."""
 
 MAX_LISTED = 5
 
@@ -84,14 +84,15 @@ def pack(
         samples_per_shard = choose_samples_per_shard(data.splits["train"], encoder)
     settings = replace(settings, samples_per_shard=samples_per_shard)
     packing = _Packing(data, spec, storage, settings=settings)
-    if config["force"]:
-        packing.delete_packed_files()
-    elif packing.is_complete():
-        console.print_line(f"{shards} already contains this data")
-        return
-    else:
-        packing.check_replaceable()
-    unreadable = packing.write()
+    with storage.lock():
+        if config["force"]:
+            packing.delete_packed_files()
+        elif packing.is_complete():
+            console.print_line(f"{shards} already contains this data")
+            return
+        else:
+            packing.check_replaceable()
+        unreadable = packing.write()
     _report_unreadable(unreadable, folder)
     console.print_line(f"type data=webdataset data.root={shards} to use it")
 
@@ -186,7 +187,8 @@ class _Packing:
         for split in sorted(self.data.splits, key=SPLITS.index):
             tables[split] = self._write_split(self._writer(split), unreadable)
         write_index(self.storage, tables, spec=asdict(self.spec), source=self.source)
-        used = {shard.name for table in tables.values() for shard in table.shards}
+        used = {f"{split}.npz" for split in tables}
+        used |= {shard.name for table in tables.values() for shard in table.shards}
         for name in self._list_packed_files():
             if name not in used:
                 self.storage.delete(name)
@@ -197,10 +199,10 @@ class _Packing:
         try:
             return self.storage.read(PLAN_FILENAME, max_bytes=100) == self.key.encode()
         except FileNotFoundError:
-            return not any(name.endswith(".tar") for name in self._list_packed_files())
+            return not self._list_packed_files()
 
     def _list_packed_files(self) -> dict[str, FileInfo]:
-        """List the files that packing writes, but for the index and its tables."""
+        """List the files that packing writes, but for the index."""
         try:
             files = self.storage.list_files()
         except MissingFolderError:

@@ -157,6 +157,15 @@ def test_validation_images_in_class_folders_are_read(root: Path):
     assert sorted(images(root, "val").targets) == sorted(VAL_LABELS)
 
 
+def test_validation_images_in_two_layouts_are_named(root: Path):
+    (root / "val" / "notes").mkdir()
+    write_list(root)
+    assert len(images(root, "val")) == 5
+    (root / "val" / IDS[0]).mkdir()
+    with pytest.raises(DataError, match="has images beside folders of classes: move all"):
+        images(root, "val")
+
+
 def test_without_classes_of_validation_images_it_is_said_what_to_put_where(root: Path):
     with pytest.raises(DataError, match=r"the classes of the 5 validation images, .*put LOC_val"):
         images(root, "val")

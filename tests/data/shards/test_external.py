@@ -1,5 +1,6 @@
 """Shards of other programs, which have no index."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.data.shards.samples import photograph
 from tests.data.shards.servers import FaultyProxy, serve_folder
 from tests.data.shards.test_dataset import open_shards
 from vision_lab.core.errors import DataError
+from vision_lab.data.shards import storage
 from vision_lab.data.shards.dataset import sharded_samples
 from vision_lab.data.shards.external import find_shards
 from vision_lab.data.shards.storage import Storage
@@ -110,3 +112,17 @@ def test_shards_of_a_web_server_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     with serve_folder(tmp_path / "web") as address:
         assert open_shards(address).targets == [0, 1, 2]
         assert open_shards(address)[2][0].content == photograph(2)
+    monkeypatch.setattr(storage, "INITIAL_BACKOFF_SECONDS", 0.01)
+    with pytest.raises(
+        DataError, match=r"index\.json cannot be reached after 5 attempts: .*onnect"
+    ):
+        open_shards(address)
+
+
+def test_indices_are_those_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VISION_LAB_CACHE", str(tmp_path / "cache"))
+    for label in (0, 1):
+        write_shard(tmp_path / str(label) / "train-0.tar", [label])
+        os.utime(tmp_path / str(label) / "train-0.tar", (0, 0))
+        monkeypatch.chdir(tmp_path / str(label))
+        assert open_shards(".").targets == [label]

@@ -176,3 +176,13 @@ def test_connections_are_not_sent_to_other_processes(s3: FaultyProxy, tmp_path: 
 def test_names_in_files_of_others_are_no_paths(name: object):
     assert not is_plain_name(name)
     assert is_plain_name("train-000012.tar")
+
+
+def test_two_commands_do_not_write_to_a_folder(tmp_path: Path):
+    with (
+        Storage(str(tmp_path)).lock(),
+        pytest.raises(DataError, match="another command is writing to"),
+        Storage(str(tmp_path)).lock(),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -68,7 +68,7 @@ def test_we_read_shards_of_webdataset(tmp_path: Path):
         for number in range(3):
             sample = {"__key__": f"{number:06d}", "jpg": photograph(number), "cls": number}
             writer.write(sample)
-    rows = read_rows(path, str(path))
+    rows = read_rows(path, str(path), target_type="labels")
     content = path.read_bytes()
     assert [row.label for row in rows] == [0, 1, 2]
     for number, row in enumerate(rows):
@@ -88,7 +88,7 @@ def test_what_is_no_sample_is_left_out(tmp_path: Path):
             "dogs/a.JPEG": b"other",
         },
     )
-    rows = read_rows(path, str(path))
+    rows = read_rows(path, str(path), target_type="labels")
     assert [(row.name, row.label) for row in rows] == [("dogs/a.jpeg", UNKNOWN_LABEL)]
 
 
@@ -96,17 +96,17 @@ def test_what_is_no_sample_is_left_out(tmp_path: Path):
 def test_a_label_that_is_no_index_is_named(tmp_path: Path, label: bytes):
     path = write_tar(tmp_path / "train-0.tar", {"a.jpg": b"jpg", "a.cls": label})
     with pytest.raises(DataError, match=r"a\.cls contains .*, not a class index"):
-        read_rows(path, str(path))
+        read_rows(path, str(path), target_type="labels")
 
 
 def test_files_that_are_no_tar_files_are_named(tmp_path: Path):
     path = write(tmp_path / "train-0.tar")
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match=r"train-0\.tar is not an intact tar file"):
-        read_rows(path, str(path))
+        read_rows(path, str(path), target_type="labels")
     path.write_bytes(b"x" * 3000)
     with pytest.raises(DataError, match=r"train-0\.tar is not an intact tar file"):
-        read_rows(path, str(path))
+        read_rows(path, str(path), target_type="labels")
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path):
@@ -115,13 +115,13 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path):
     start = content.index(b"000000002")
     path.write_bytes(content[:start] + b"\xff" * 512 + content[start + 512 :])
     with pytest.raises(DataError, match="is not an intact tar file: it is damaged after"):
-        read_rows(path, str(path))
+        read_rows(path, str(path), target_type="labels")
     path.write_bytes(content[:start])
     with pytest.raises(DataError, match="is not an intact tar file: it ends early"):
-        read_rows(path, str(path))
+        read_rows(path, str(path), target_type="labels")
     path.write_bytes(content + content)
     with pytest.raises(DataError, match="is not an intact tar file: it is damaged after"):
-        read_rows(path, str(path))
+        read_rows(path, str(path), target_type="labels")
 
 
 def test_a_negative_size_is_no_endless_loop(tmp_path: Path):
@@ -132,7 +132,7 @@ def test_a_negative_size_is_no_endless_loop(tmp_path: Path):
     start = content.index(b"b.jpg")
     path.write_bytes(content[:start] + header.tobuf(tarfile.GNU_FORMAT) + content[start + 512 :])
     with pytest.raises(DataError, match="has the size -512"):
-        read_rows(path, str(path))
+        read_rows(path, str(path), target_type="labels")
 
 
 def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path):
@@ -143,4 +143,42 @@ def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path):
         file.write(header.tobuf(tarfile.GNU_FORMAT))
         file.truncate(2**33)  # without content on the disk
     with pytest.raises(DataError, match="is not an intact tar file: a header has 8,5"):
-        read_rows(path, str(path))
+        read_rows(path, str(path), target_type="labels")
+
+
+def test_links_and_two_files_of_a_name_are_named(tmp_path: Path):
+    path = write_tar(tmp_path / "train-0.tar", {"a.jpg": b"jpg"})
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("b.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+        tar.addfile(link)
+    with pytest.raises(DataError, match=r"b\.jpg is a link or a sparse file: write it with tar"):
+        read_rows(path, str(path), target_type="none")
+    path = write_tar(tmp_path / "train-0.tar", {"a.jpg": b"jpg"})
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("a.jpg"))
+    with pytest.raises(DataError, match=r"contains two files a\.jpg one after the other"):
+        read_rows(path, str(path), target_type="none")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_headers_within_headers_are_refused(tmp_path: Path, kind: bytes):
+    header = tarfile.TarInfo("name")
+    header.type, header.size = kind, 10
+    content = b"name".ljust(10, b"\0") if kind == tarfile.GNUTYPE_LONGNAME else b"10 path=a\n"
+    path = tmp_path / "train-0.tar"
+    path.write_bytes((header.tobuf(tarfile.GNU_FORMAT) + content.ljust(512, b"\0")) * 3000)
+    with pytest.raises(DataError, match=r"train-0\.tar is not an intact tar file"):
+        read_rows(path, str(path), target_type="none")
+
+
+def test_the_target_is_that_of_the_type(tmp_path: Path):
+    files = {"a.jpg": b"jpg", "a.mask.png": b"mask", "a.json": b"boxes", "a.cls": b"2"}
+    path = write_tar(tmp_path / "train-0.tar", files)
+    content = path.read_bytes()
+    for target_type, expected in (("masks", b"mask"), ("boxes", b"boxes")):
+        (row,) = read_rows(path, str(path), target_type=target_type)
+        assert content[row.target_start : row.target_start + row.target_size] == expected
+        assert row.label == UNKNOWN_LABEL
+    (row,) = read_rows(path, str(path), target_type="labels")
+    assert (row.label, row.target_size) == (2, 0)

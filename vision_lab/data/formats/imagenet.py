@@ -10,8 +10,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import struct
-import tarfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -113,10 +113,8 @@ def labeled_images(
     if split == "test":
         return _read_test(folder, class_folders)
     val = _find(folder, VAL_FOLDERS)
-    if val is not None and not any(val.glob("n*/")):
-        return _read_flat_folder(val, folder, class_folders)
     if val is not None:
-        return read_class_folders(val, class_folders, requires_all=False)
+        return _read_val_folder(val, folder, class_folders)
     if (folder / VAL_TAR).is_file():
         return _read_val_tar(folder / VAL_TAR, folder, class_folders)
     return None
@@ -128,7 +126,12 @@ def _find(root: Path, names: Sequence[str]) -> Path | None:
 
 def _find_train(root: Path) -> Path | None:
     """Return the folder of the training images, which may be the root."""
-    return _find(root, TRAIN_FOLDERS) or (root if any(root.glob("n*/")) else None)
+    return _find(root, TRAIN_FOLDERS) or (root if _has_class_folders(root) else None)
+
+
+def _has_class_folders(folder: Path) -> bool:
+    """Return whether a folder has subfolders that are named by WordNet ids."""
+    return any(re.fullmatch(r"n\d+", path.name) for path in folder.glob("n*/"))
 
 
 def _require_train_tar(root: Path) -> Path:
@@ -152,9 +155,21 @@ def _read_train_tar(file: Path, class_folders: Sequence[str]) -> TarImages:
 def _read_test(root: Path, class_folders: Sequence[str]) -> LabeledImages | None:
     """Read a test split in class folders; ImageNet's own has no public classes."""
     test = root / "test"
-    if not any(test.glob("n*/")):
+    if not _has_class_folders(test):
         return None
     return read_class_folders(test, class_folders, requires_all=False)
+
+
+def _read_val_folder(val: Path, root: Path, class_folders: Sequence[str]) -> LabeledImages:
+    has_images = any(path.suffix.lower() in EXTENSIONS for path in val.iterdir())
+    if not _has_class_folders(val):
+        return _read_flat_folder(val, root, class_folders)
+    if has_images:
+        raise DataError(
+            f"{val} has images beside folders of classes: move all images into folders of their "
+            "classes, or none"
+        )
+    return read_class_folders(val, class_folders, requires_all=False)
 
 
 def _read_flat_folder(val: Path, root: Path, class_folders: Sequence[str]) -> LabeledImages:
@@ -277,7 +292,7 @@ def _read_devkit_tar(file: Path) -> tuple[str, bytes]:
             name = member.name.removeprefix("./").removeprefix(f"{DEVKIT}/")
             contents[name] = content[member.start : member.start + member.size]
         return contents[GROUND_TRUTH].decode(errors="replace"), contents[META]
-    except (tarfile.TarError, zlib.error, OSError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # gzip and tarfile raise any exception for damaged files
         raise DataError(f"{file} is not ImageNet's devkit: {first_line(error)}") from error
 
 

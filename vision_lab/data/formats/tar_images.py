@@ -10,7 +10,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -24,6 +24,9 @@ from vision_lab.core.machine import cache_folder
 from vision_lab.core.text import first_line
 from vision_lab.data.encoded_image import EncodedImage
 from vision_lab.data.formats.image_folder import EXTENSIONS
+
+MAX_NAME_LENGTH = 4096
+"""Maximum length of the name of a file in a tar file."""
 
 MAX_READ_BYTES = 1_000_000
 """Maximum number of bytes of headers, or of the end of a tar file, that are read at once."""
@@ -96,11 +99,8 @@ def list_images(file: Path) -> list[Member]:
     index_file = _index_file(file)
     members = _read_index(index_file)
     if members is None:
-        try:
-            with file.open("rb") as stream:
-                members = sorted(_find_images(stream, 0, file.stat().st_size, ""))
-        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-            raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
+        with explain_tar_errors(str(file)), file.open("rb") as stream:
+            members = sorted(_find_images(stream, 0, file.stat().st_size, ""))
         _write_index(index_file, members)
     return members
 
@@ -111,13 +111,30 @@ def list_tar_names(file: Path) -> list[str]:
     Raises:
         DataError: if it is not an intact tar file.
     """
-    try:
-        with file.open("rb") as stream:
-            members = list(read_members(stream, 0, file.stat().st_size))
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{file} is not an intact tar file: {first_line(error)}") from error
+    with explain_tar_errors(str(file)), file.open("rb") as stream:
+        members = list(read_members(stream, 0, file.stat().st_size))
     names = [Path(member.name) for member in members]
     return sorted(name.stem for name in names if name.suffix == ".tar")
+
+
+@contextmanager
+def explain_tar_errors(address: str) -> Iterator[None]:
+    """Name the tar file in errors of reading it.
+
+    Args:
+        address: its path or address.
+
+    Raises:
+        DataError: instead of any other exception.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{address} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # tarfile raises any exception for damaged headers
+        raise DataError(f"{address} is not an intact tar file: {first_line(error)}") from error
 
 
 def read_members(stream: IO[bytes], start: int, size: int) -> Iterator[Member]:
@@ -129,13 +146,20 @@ def read_members(stream: IO[bytes], start: int, size: int) -> Iterator[Member]:
         size: its number of bytes.
 
     Raises:
-        TarError: if it is not an intact tar file.
+        TarError: if it is not an intact tar file, or contains links or sparse files.
     """
     with tarfile.open(fileobj=_Part(stream, start, size), mode="r:") as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
             if member.size < 0:  # tarfile would read the same member again and again
                 raise tarfile.ReadError(f"{member.name} has the size {member.size}")
+            if len(member.name) > MAX_NAME_LENGTH:
+                raise tarfile.ReadError(f"a name has {len(member.name):,} characters")
+            if member.islnk() or member.issym() or member.issparse():
+                raise tarfile.ReadError(
+                    f"{member.name} is a link or a sparse file: write it with tar "
+                    "--dereference --hard-dereference and without --sparse"
+                )
             if member.isreg():
                 yield Member(member.name, start + member.offset_data, member.size)
         _check_end(tar)

@@ -33,17 +33,10 @@ from vision_lab.data.shards.index import (
 from vision_lab.data.shards.prefetch import Prefetcher
 from vision_lab.data.shards.reader import ShardReader
 from vision_lab.data.shards.storage import Storage, digest_file
-from vision_lab.data.shards.tar_file import BOXES_EXTENSION, LABEL_EXTENSION, MASK_EXTENSION
+from vision_lab.data.shards.tar_file import TARGET_EXTENSIONS
 from vision_lab.data.shards.targets import decode_boxes, decode_mask
 
 log = logging.getLogger(__name__)
-
-TARGET_EXTENSIONS = {
-    "labels": LABEL_EXTENSION,
-    "masks": MASK_EXTENSION,
-    "boxes": BOXES_EXTENSION,
-}
-"""Extensions of the files of targets in shards, without dot, by target type."""
 
 
 class ShardedDataset:
@@ -180,7 +173,7 @@ def sharded_samples(
         index = read_index(storage)
     except FileNotFoundError:
         reject_unfinished(storage)
-        indexed = index_external_shards(storage)
+        indexed = index_external_shards(storage, target_type)
         index = read_index(indexed)
     if split not in index.shards:
         return None
@@ -219,7 +212,10 @@ def _has_targets(table: SplitTable, split: str, target_type: str, storage: Stora
         log.warning("%s: the split is left out", message)
         return False
     others = ", ".join(name for name in TARGET_EXTENSIONS if name != target_type)
-    raise DataError(f"{message}: type data.spec.target_type=... ({others} or none)")
+    raise DataError(
+        f"{message}: type data.spec.target_type=... ({others} or none); the files of a sample lie "
+        "one after the other and have the same name up to its first dot"
+    )
 
 
 def _check_limit(table: SplitTable, *, window: int, ahead: int, limit: int) -> None:

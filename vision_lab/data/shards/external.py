@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from vision_lab.core.console import track
 from vision_lab.core.errors import DataError
-from vision_lab.core.machine import cache_folder
+from vision_lab.core.machine import CACHE_VARIABLE, cache_folder
 from vision_lab.core.text import summarize_names
 from vision_lab.data.formats.layout import divide_by_split
 from vision_lab.data.shards.index import (
@@ -61,11 +61,12 @@ def find_shards(storage: Storage) -> dict[str, dict[str, FileInfo]]:
     }
 
 
-def index_external_shards(storage: Storage) -> Storage:
+def index_external_shards(storage: Storage, target_type: str) -> Storage:
     """Index shards without an index; the result is kept in the user's folder of caches.
 
     Args:
         storage: where the shards are.
+        target_type: type of the targets to find.
 
     Returns:
         Where the index is, which is made again if a shard has changed.
@@ -74,7 +75,9 @@ def index_external_shards(storage: Storage) -> Storage:
         DataError: if there are no shards, or one cannot be read.
     """
     shards = find_shards(storage)
-    key = blake2b(json.dumps([str(storage), shards]).encode(), digest_size=16).hexdigest()
+    address = str(storage.folder.absolute()) if storage.folder else storage.address
+    content = json.dumps([address, shards, target_type]).encode()
+    key = blake2b(content, digest_size=16).hexdigest()
     folder = cache_folder() / "shards" / f"index-{key}"
     index_storage = Storage(str(folder))
     try:
@@ -82,11 +85,15 @@ def index_external_shards(storage: Storage) -> Storage:
         with FileLock(folder / ".lock"):
             if not _is_intact(index_storage, list(shards)):
                 tables = {
-                    split: _index_split(storage, files, split) for split, files in shards.items()
+                    split: _index_split(storage, files, split, target_type)
+                    for split, files in shards.items()
                 }
-                write_index(index_storage, tables, spec={"target_type": "none"}, source={})
+                write_index(index_storage, tables, spec={"target_type": target_type}, source={})
     except OSError as error:
-        raise DataError(f"an index of {storage} cannot be made in {folder}: {error}") from error
+        raise DataError(
+            f"an index of {storage} cannot be made in {folder}: {error}: set {CACHE_VARIABLE} to "
+            "another folder"
+        ) from error
     return index_storage
 
 
@@ -101,30 +108,37 @@ def _is_intact(index_storage: Storage, splits: Sequence[str]) -> bool:
     return True
 
 
-def _index_split(storage: Storage, files: Mapping[str, FileInfo], split: str) -> SplitTable:
+def _index_split(
+    storage: Storage, files: Mapping[str, FileInfo], split: str, target_type: str
+) -> SplitTable:
     shards: list[Shard] = []
     rows: list[list[Row]] = []
     title = f"reading {len(files):,} shards of {split}"
     for name in track(files, title, total=len(files)):
-        shard, shard_rows = _index_shard(storage, name, size=files[name].size)
+        shard, shard_rows = _index_shard(storage, name, files[name].size, target_type)
         if shard_rows:
             shards.append(shard)
             rows.append(shard_rows)
     if not shards:
-        raise DataError(f"{storage}: the shards of {split} contain no images")
+        raise DataError(
+            f"{storage}: the shards of {split} contain no images: their names must end with the "
+            "suffix of an image after their first dot, as in 000012.jpg"
+        )
     return make_table(shards, rows)
 
 
-def _index_shard(storage: Storage, name: str, *, size: int) -> tuple[Shard, list[Row]]:
+def _index_shard(
+    storage: Storage, name: str, size: int, target_type: str
+) -> tuple[Shard, list[Row]]:
     if not size:
         raise DataError(f"{storage.locate(name)} is empty")
     if storage.folder is not None:
         path = storage.folder / name
-        rows = read_rows(path, str(path))
+        rows = read_rows(path, str(path), target_type=target_type)
         return Shard(name, size, digest_file(path), len(rows)), rows
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         with path.open("wb") as file:
             digest = storage.download(name, file, size=size)
-        rows = read_rows(path, storage.locate(name))
+        rows = read_rows(path, storage.locate(name), target_type=target_type)
         return Shard(name, size, digest, len(rows)), rows

@@ -41,7 +41,7 @@ MAX_SAMPLES = 50_000_000
 
 MAX_TABLE_BYTES = 4_000_000_000
 
-MAX_NAME_BYTES = 5_000
+MAX_NAME_BYTES = 500
 """Maximum length of the name of a sample, on average."""
 
 MIN_SAMPLE_BYTES = 1024
@@ -274,7 +274,10 @@ def read_table(storage: Storage, index: ShardIndex, split: str) -> SplitTable:
         _check_inflated_size(content, sum(shard.samples for shard in index.shards[split]))
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             columns = {name: arrays[name].astype(np.int64) for name in COLUMNS}
-            text = arrays["names"].tobytes().decode(errors="surrogateescape")
+            names = arrays["names"]
+        if np.count_nonzero(names == 0) + 1 != len(columns["shards"]):
+            raise ValueError("its names do not have the length of the index")
+        text = names.tobytes().decode(errors="surrogateescape")
         table = SplitTable(index.shards[split], columns, text.split("\0"))
         _check_table(table)
     except Exception as error:  # numpy raises any exception for a damaged file

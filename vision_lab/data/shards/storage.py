@@ -16,6 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
+from filelock import FileLock, Timeout
+
 from vision_lab.core.errors import DataError
 from vision_lab.core.files import expand_home, read_bytes, write_file
 from vision_lab.core.text import first_line
@@ -28,6 +30,8 @@ PACKAGES = {
     "https": "aiohttp",
 }
 """The package that fsspec requires for each protocol. All others are refused: some run programs."""
+
+LOCK_FILENAME = ".lock"
 
 MAX_ATTEMPTS = 5
 """Number of times that a file is read before an error is final."""
@@ -249,6 +253,32 @@ class Storage:
                 self._retry(name, lambda system: system.rm_file(self._path(name)))
 
     @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other commands from writing to the folder; those at an address are not kept.
+
+        Raises:
+            DataError: if another command is writing to it.
+        """
+        if self.folder is None:
+            yield
+            return
+        with self._explain_errors(LOCK_FILENAME, is_written=True):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / LOCK_FILENAME, timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise DataError(
+                    f"another command is writing to {self.folder}: wait for its end, or type "
+                    "another folder"
+                ) from None
+        try:
+            yield
+        finally:
+            (self.folder / LOCK_FILENAME).unlink(missing_ok=True)
+            lock.release()
+
+    @contextmanager
     def _explain_errors(self, name: str, *, is_written: bool = False) -> Iterator[None]:
         """Turn errors of a folder into ones that name the file.
 
@@ -270,7 +300,9 @@ class Storage:
 
     def _info(self, entry: Mapping[str, Any]) -> FileInfo:
         if entry.get("size") is None:
-            raise DataError(f"{entry.get('name')}: the server does not say how large it is")
+            raise DataError(
+                f"{entry.get('name')}: the server does not say how large it is: use another"
+            )
         version = None
         for key in ("ETag", "etag", "blob_id", "mtime", "LastModified"):
             version = version or entry.get(key)
@@ -285,6 +317,10 @@ class Storage:
 
         def read(system: Any) -> bytes:
             block: bytes = system.cat_file(self._path(name), start=start, end=end)
+            if len(block) > end - start:
+                raise DataError(
+                    f"{self.locate(name)}: the server does not answer range requests: use another"
+                )
             if len(block) != end - start:
                 raise EOFError(f"it ends after {start + len(block):,} bytes")
             return block
@@ -312,15 +348,17 @@ class Storage:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 return action(self._file_system())
-            except (FileNotFoundError, DataError):
+            except DataError:
                 raise
             except Exception as error:  # each file system raises the errors of its library
+                if isinstance(error, FileNotFoundError) and _is_missing(error):
+                    raise
                 if type(error).__name__ in CREDENTIAL_ERRORS:
                     raise DataError(self._explain_credentials(name, error)) from error
                 if attempt == MAX_ATTEMPTS:
                     raise DataError(
                         f"{self.locate(name)} cannot be reached after {MAX_ATTEMPTS} attempts: "
-                        f"{first_line(error) or type(error).__name__}"
+                        f"{_describe(error)}"
                     ) from error
             time.sleep(pause)
             pause *= 2
@@ -340,6 +378,21 @@ class Storage:
             # That of the parent process is kept: closing it in this one would wait for its thread.
             self._file_systems[process] = _open_file_system(self.protocol)
         return self._file_systems[process]
+
+
+def _is_missing(error: FileNotFoundError) -> bool:
+    """Return whether a file is missing; fsspec says so of all errors of a web server."""
+    cause = error.__cause__
+    if cause is None or not type(cause).__module__.startswith("aiohttp"):
+        return True
+    return getattr(cause, "status", None) in (404, 410)
+
+
+def _describe(error: Exception) -> str:
+    """Return the text of an error, or else of its cause, or else its kind."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        return first_line(error.__cause__) or type(error.__cause__).__name__
+    return first_line(error) or type(error).__name__
 
 
 def _open_file_system(protocol: str) -> Any:

@@ -1,7 +1,7 @@
 """Shards: tar files in WebDataset's format, which other programs read as well.
 
-Files of a sample have the same name up to the first dot: ``000000012.jpg`` with ``000000012.cls``, the
-label; ``000000012.mask.png``; or ``000000012.json``, boxes. Does not import torch.
+Files of a sample have the same name up to the first dot: ``000000012.jpg`` with ``000000012.cls``,
+the label; ``000000012.mask.png``; or ``000000012.json``, boxes. Does not import torch.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from vision_lab.core.errors import DataError
 from vision_lab.core.spec import UNKNOWN_LABEL
-from vision_lab.core.text import first_line
 from vision_lab.data.formats.image_folder import EXTENSIONS
-from vision_lab.data.formats.tar_images import Member, read_members
+from vision_lab.data.formats.tar_images import Member, explain_tar_errors, read_members
 from vision_lab.data.shards.index import Row
 
 log = logging.getLogger(__name__)
@@ -28,14 +27,17 @@ MASK_EXTENSION = "mask.png"
 
 BOXES_EXTENSION = "json"
 
+TARGET_EXTENSIONS = {
+    "labels": LABEL_EXTENSION,
+    "masks": MASK_EXTENSION,
+    "boxes": BOXES_EXTENSION,
+}
+"""Extensions of the files of targets, without dot, by target type."""
+
 BLOCK = tarfile.BLOCKSIZE
 
 MAX_LABEL_BYTES = 10
 """Maximum length of a label in digits."""
-
-
-class LabelError(Exception):
-    """A label that is not a class index."""
 
 
 class PackedSample(NamedTuple):
@@ -95,37 +97,42 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     return start
 
 
-def read_rows(file: Path, address: str) -> list[Row]:
+def read_rows(file: Path, address: str, *, target_type: str) -> list[Row]:
     """Find the samples of a shard that was written by any program.
 
     Args:
         file: the shard, or a copy of it.
         address: its address, for messages.
+        target_type: type of the targets to find.
 
     Raises:
         DataError: if it is not a tar file, or a label is not a number.
     """
     rows = []
     num_dropped = 0
-    try:
-        with file.open("rb") as stream:
-            all_members = read_members(stream, 0, file.stat().st_size)
-            for key, members in _group_members(all_members):
-                row = _find_sample(stream, key, members)
-                if row is not None:
-                    rows.append(row)
-                else:
-                    num_dropped += 1
-    except LabelError as error:
-        raise DataError(f"{address}: {error}") from error
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{address} is not an intact tar file: {first_line(error)}") from error
+    with explain_tar_errors(address), file.open("rb") as stream:
+        all_members = read_members(stream, 0, file.stat().st_size)
+        for key, members in _group_members(all_members, address):
+            images = [name for name in members if f".{name}" in EXTENSIONS]
+            if not images:
+                num_dropped += 1
+                continue
+            image = members[images[0]]
+            label, start, size = UNKNOWN_LABEL, 0, 0
+            target = members.get(TARGET_EXTENSIONS.get(target_type, ""))
+            if target is not None and target_type == "labels":
+                label = _read_label(stream, target, address)
+            elif target is not None:
+                start, size = target.start, target.size
+            rows.append(Row(f"{key}.{images[0]}", image.start, image.size, start, size, label))
     if num_dropped:
         log.warning("%s: left out %d samples without an image", address, num_dropped)
     return rows
 
 
-def _group_members(all_members: Iterable[Member]) -> Iterator[tuple[str, dict[str, Member]]]:
+def _group_members(
+    all_members: Iterable[Member], address: str
+) -> Iterator[tuple[str, dict[str, Member]]]:
     """Yield the key of each sample with its files by extension."""
     key = ""
     members: dict[str, Member] = {}
@@ -139,28 +146,16 @@ def _group_members(all_members: Iterable[Member]) -> Iterator[tuple[str, dict[st
             if members:
                 yield key, members
             key, members = name, {}
+        if extension.lower() in members:
+            raise DataError(f"{address} contains two files {member.name} one after the other")
         members[extension.lower()] = member
     if members:
         yield key, members
 
 
-def _find_sample(stream: IO[bytes], key: str, members: Mapping[str, Member]) -> Row | None:
-    """Return where the files of a sample are; None if there is no image."""
-    images = [name for name in members if f".{name}" in EXTENSIONS]
-    if not images:
-        return None
-    image = members[images[0]]
-    label = UNKNOWN_LABEL
-    if LABEL_EXTENSION in members:
-        label = _read_label(stream, members[LABEL_EXTENSION])
-    target = members.get(MASK_EXTENSION) or members.get(BOXES_EXTENSION)
-    start, size = (target.start, target.size) if target else (0, 0)
-    return Row(f"{key}.{images[0]}", image.start, image.size, start, size, label)
-
-
-def _read_label(stream: IO[bytes], member: Member) -> int:
+def _read_label(stream: IO[bytes], member: Member, address: str) -> int:
     stream.seek(member.start)
     text = stream.read(min(member.size, MAX_LABEL_BYTES)).strip()
     if not (text.isascii() and text.isdigit()) or member.size > MAX_LABEL_BYTES:
-        raise LabelError(f"{member.name} contains {text!r}, not a class index")
+        raise DataError(f"{address}: {member.name} contains {text!r}, not a class index")
     return int(text)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ BOX_COLUMNS: Mapping[str, Any] = {
     "area": np.float32,
 }
 """Types of the columns of boxes; the first two are required."""
+
+VALUE_TYPES: Mapping[str, tuple[type, ...]] = {
+    "boxes": (int, float),
+    "labels": (int,),
+    "crowd": (bool,),
+    "difficult": (bool,),
+    "area": (int, float, type(None)),
+}
+"""Types of their values in JSON."""
 
 
 def encode_mask(target: Any) -> bytes:
@@ -106,9 +116,8 @@ def decode_boxes(content: bytes) -> dict[str, Any]:
         target: dict[str, Any] = {}
         for name, dtype in BOX_COLUMNS.items():
             if name in values:
+                _check_types(name, values[name])
                 target[name] = np.array(values[name], dtype=dtype)
-        if any(type(label) is not int for label in values["labels"]):
-            raise ValueError("a label is not an integer")
         target["boxes"] = target["boxes"].reshape(-1, 4)
         target["labels"] = target["labels"].reshape(-1)
         size = values.get("size")
@@ -122,6 +131,13 @@ def decode_boxes(content: bytes) -> dict[str, Any]:
             f"its boxes must be JSON with boxes (x1, y1, x2, y2) and labels: {reason}"
         ) from error
     return target
+
+
+def _check_types(name: str, values: Any) -> None:
+    """Check the types of the values of a column, which numpy would convert."""
+    for value in chain.from_iterable(values) if name == "boxes" else values:
+        if type(value) not in VALUE_TYPES[name]:
+            raise ValueError(f"{name} contain {value!r}")
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
