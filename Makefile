@@ -1,6 +1,9 @@
 # make demo: install, then train the default run.   make test: lint, types, tests.   Both are quick the second time.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# With all cores, where pip takes one; packages may contain files for other versions of Python.
+COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
 
 .PHONY: demo test test-all lint clean
 
@@ -23,12 +26,14 @@ lint: .venv/installed-dev
 # A stamp is newer than the files that say what to install, or it is made again.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(INSTALL) -e .
+	$(COMPILE)
 	touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
+	$(COMPILE)
 	touch .venv/installed $@
 
 clean:

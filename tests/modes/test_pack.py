@@ -214,7 +214,7 @@ def test_a_run_from_s3_is_the_run_from_files_with_any_number_of_workers(
     task = [word for word in words if word.startswith("task=")]
     packed = command("mode=pack", *task, *packing, *data, "data.num_workers=0")
     assert packed.code == 0, packed.err
-    words = (*words, *TRAINING)
+    words = (*words, *TRAINING, f"trainer.max_epochs={len(workers)}")
     from_files = command(*words, *data, "data.num_workers=0", "name=files")
     assert from_files.code == 0, from_files.err
     outputs = tmp_path / "outputs"
