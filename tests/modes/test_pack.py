@@ -189,36 +189,41 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     server.stop()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "workers"),
-    [(LABELS, (0, 1, 3)), (MASKS, (3,)), (BOXES, (3,))],
-    ids=["labels", "masks", "boxes"],
-)
-@pytest.mark.usefixtures("server")
-def test_a_run_from_s3_is_the_run_from_files_with_any_number_of_workers(
-    command: Command,
-    tmp_path: Path,
-    make_folder: Callable[..., Path],
-    words: tuple[str, ...],
-    workers: tuple[int, ...],
-):
-    data: tuple[str, ...] = SCENES
+def find_data(words: tuple[str, ...], make_folder: Callable[..., Path]) -> tuple[str, ...]:
+    """Return small data for a task."""
     if words is LABELS:
         root = make_folder(count=16)
-        data = ("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]")
-    elif words is MASKS:
-        data = (*SCENES, "data.spec.target_type=masks", "data.spec.image_size=[32,32]")
+        return ("data=folder", f"data.root={root}", "data.spec.image_size=[16,16]")
+    if words is MASKS:
+        return (*SCENES, "data.spec.target_type=masks", "data.spec.image_size=[32,32]")
+    return SCENES
+
+
+def pack_to_s3(
+    command: Command, tmp_path: Path, words: tuple[str, ...], data: tuple[str, ...]
+) -> str:
+    """Pack data for a task, and return the address."""
     address = f"s3://bucket/{tmp_path.name}"
     packing = (f"mode.shards={address}", "mode.samples_per_shard=5", "mode.shuffle=false")
     task = [word for word in words if word.startswith("task=")]
     packed = command("mode=pack", *task, *packing, *data, "data.num_workers=0")
     assert packed.code == 0, packed.err
-    words = (*words, *TRAINING, f"trainer.max_epochs={len(workers)}")
+    return address
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [LABELS, MASKS, BOXES], ids=["labels", "masks", "boxes"])
+@pytest.mark.usefixtures("server")
+def test_a_run_from_s3_is_the_run_from_files_with_any_number_of_workers(
+    command: Command, tmp_path: Path, make_folder: Callable[..., Path], words: tuple[str, ...]
+):
+    data = find_data(words, make_folder)
+    address = pack_to_s3(command, tmp_path, words, data)
+    words = (*words, *TRAINING)
     from_files = command(*words, *data, "data.num_workers=0", "name=files")
     assert from_files.code == 0, from_files.err
     outputs = tmp_path / "outputs"
-    for num_workers in workers:
+    for num_workers in (0, 1, 3):
         done = command(
             *words,
             *("data=webdataset", f"data.root={address}", *WINDOWS),
@@ -248,11 +253,24 @@ def address(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(LABELS, id="labels"),
+        pytest.param(MASKS, id="masks", marks=pytest.mark.exhaustive),
+        pytest.param(BOXES, id="boxes", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_killed_run_ends_like_an_uninterrupted_one_although_the_server_restarts(
-    server: S3, address: str, command: Command, tmp_path: Path
+    server: S3,
+    command: Command,
+    tmp_path: Path,
+    make_folder: Callable[..., Path],
+    words: tuple[str, ...],
 ):
+    address = pack_to_s3(command, tmp_path, words, find_data(words, make_folder))
     words = (
-        *(*LABELS, *TRAINING, "data=webdataset", f"data.root={address}", "data.num_workers=2"),
+        *(*words, *TRAINING, "data=webdataset", f"data.root={address}", "data.num_workers=2"),
         *(
             "data.shuffle_window=3",
             "data.prefetch_shards=1",

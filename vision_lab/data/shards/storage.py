@@ -31,7 +31,8 @@ PACKAGES = {
 }
 """The package that fsspec requires for each protocol. All others are refused: some run programs."""
 
-LOCK_FILENAME = ".lock"
+LOCK_FILENAME = ".packing.lock"
+"""File that is locked while shards are written, and deleted then."""
 
 MAX_ATTEMPTS = 5
 """Number of times that a file is read before an error is final."""
